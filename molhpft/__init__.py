@@ -1,0 +1,1 @@
+"""Prepare the task head, then finetune: HP-FT transfer learning for molecules and graphs."""

@@ -1,0 +1,1 @@
+"""Networks as chains of stages, objectives, tasks, snapshots: no chemistry, no files, no config."""

@@ -1,0 +1,67 @@
+"""Scores of a whole split as OGB's Evaluator defines them: unmeasured labels are left out."""
+
+import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import Tensor
+
+_METRICS = {"rocauc": roc_auc_score, "ap": average_precision_score}
+
+
+def task_scores(metric: str, targets: Tensor, logits: Tensor) -> list[float]:
+    """Score of each task, NaN for a task without both classes.
+
+    Args:
+        metric: "rocauc" or "ap".
+        targets: (n, t) of 0, 1 or NaN.
+        logits: (n, t), any increasing function of the probability.
+    """
+    y, a = targets.double().cpu().numpy(), logits.detach().double().cpu().numpy()
+    return [_score(metric, y[:, k], a[:, k]) for k in range(y.shape[1])]
+
+
+def mean_over_tasks(metric: str, targets: Tensor, logits: Tensor) -> float:
+    """Mean score over the tasks that have both classes.
+
+    Raises:
+        ValueError: no task has both classes.
+    """
+    scores = np.array(task_scores(metric, targets, logits))
+    if np.isnan(scores).all():
+        raise ValueError(
+            f"{metric} needs a task with both positive and negative labels; "
+            f"none of {len(scores)} tasks has both among {len(targets)} examples"
+        )
+    return float(np.nanmean(scores))
+
+
+def accuracy(targets: Tensor, logits: Tensor, *, ignore: int) -> float:
+    """Share of labelled units whose largest logit (axis 1) is the right class.
+
+    Raises:
+        ValueError: every unit is unlabelled.
+    """
+    labelled = targets != ignore
+    if not labelled.any():
+        raise ValueError(f"accuracy needs a labelled unit; all {targets.numel()} are ignored")
+    return (logits.argmax(1) == targets)[labelled].double().mean().item()
+
+
+def root_mean_squared_error(targets: Tensor, logits: Tensor) -> float:
+    """Root mean squared error of each task over its measured labels, then the mean over tasks.
+
+    Raises:
+        ValueError: no label is measured.
+    """
+    y, a = targets.double(), logits.detach().double()
+    squares = (y - a).square().nanmean(0)
+    squares = squares[~squares.isnan()]
+    if not len(squares):
+        raise ValueError(f"rmse needs a measured label; all of {targets.numel()} are missing")
+    return squares.sqrt().mean().item()
+
+
+def _score(metric: str, y: np.ndarray, a: np.ndarray) -> float:
+    measured = ~np.isnan(y)
+    if len(np.unique(y[measured])) < 2:
+        return float("nan")
+    return float(_METRICS[metric](y[measured], a[measured]))

@@ -1,0 +1,122 @@
+"""The one network shape of this package: an ordered chain of named stages.
+
+A backbone and a head are both chains; a `Network` is the two joined. The running tensor `h` flows
+through the stages, and every stage may read, never write, the batch it came from. That is what lets
+graph, image and dense models share this file: a graph layer reads the bonds in `batch.inputs`, a
+segmentation head reads the image size, everything else ignores the batch.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from molhpft.core.batch import Batch
+
+
+class Stage(nn.Module):
+    """One step of a chain.
+
+    Attributes:
+        width: size of the channel axis (axis 1) it emits.
+    """
+
+    width: int
+
+    def forward(self, h: Any, batch: Batch) -> Tensor:
+        """Next running tensor, (rows, width, ...); the first stage gets `batch.inputs` as `h`."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+
+class Plain(Stage):
+    """A stage that ignores the batch: any ordinary module."""
+
+    def __init__(self, module: nn.Module, *, width: int) -> None:
+        super().__init__()
+        self.module = module
+        self.width = width
+
+    def forward(self, h: Tensor, batch: Batch) -> Tensor:
+        """`module(h)`."""
+        result: Tensor = self.module(h)
+        return result
+
+
+class Chain(nn.Module):
+    """Stages applied in order.
+
+    Args:
+        stages: stage name to stage, first applied first. May be empty (the identity).
+    """
+
+    def __init__(self, stages: Mapping[str, Stage]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleDict(dict(stages))
+
+    @property
+    def names(self) -> list[str]:
+        """Stage names, first applied first."""
+        return list(self.stages)
+
+    @property
+    def width(self) -> int:
+        """Size of the channel axis that the last stage emits.
+
+        Raises:
+            ValueError: the chain is empty, so it emits whatever comes in.
+        """
+        if not self.names:
+            raise ValueError("an empty chain has no width of its own")
+        return self.named_stages()[self.names[-1]].width
+
+    def named_stages(self) -> dict[str, Stage]:
+        """Stage name to stage, first applied first."""
+        return {name: stage for name, stage in self.stages.items() if isinstance(stage, Stage)}
+
+    def __iter__(self) -> Iterator[Stage]:
+        return iter(self.named_stages().values())
+
+    def forward(self, h: Any, batch: Batch) -> Any:
+        """`h` after every stage; unchanged by an empty chain."""
+        for stage in self.stages.values():
+            h = stage(h, batch)
+        return h
+
+    def split(self, at: str) -> tuple["Chain", "Chain"]:
+        """Cut before the stage named `at`. Both halves share the original modules.
+
+        Raises:
+            ValueError: no stage has that name; the message lists the names that exist.
+        """
+        if at not in self.names:
+            raise ValueError(f"no stage named {at!r}; this chain has: {', '.join(self.names)}")
+        stages, k = list(self.named_stages().items()), self.names.index(at)
+        return Chain(dict(stages[:k])), Chain(dict(stages[k:]))
+
+
+class Network(nn.Module):
+    """A backbone joined to a head: `logits = head(backbone(inputs))`."""
+
+    def __init__(self, backbone: Chain, head: Chain) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def features(self, batch: Batch) -> Tensor:
+        """Features `z` that the head reads: (n, d), (atoms, d) or (n, d, height, width)."""
+        z: Tensor = self.backbone(batch.inputs, batch)
+        return z
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits, (n, t) or (n, classes, height, width)."""
+        logits: Tensor = self.head(self.features(batch), batch)
+        return logits
+
+    def cut(self, at: str) -> "Network":
+        """The same function with the stages from `at` on counted as head (a partial backbone).
+
+        Raises:
+            ValueError: the backbone has no stage of that name.
+        """
+        lower, upper = self.backbone.split(at)
+        return Network(lower, Chain({**upper.named_stages(), **self.head.named_stages()}))

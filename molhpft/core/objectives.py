@@ -1,0 +1,177 @@
+"""What a task asks for: a loss, its residual, a score, and label smoothing.
+
+An unmeasured label is NaN (or the ignore index for class ids) and nothing else; it enters neither
+loss, gradient, residual nor score.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from molhpft.core import metrics
+
+
+class Objective(Protocol):
+    """A loss and everything that energy and training need to know about it."""
+
+    @property
+    def metric(self) -> str:
+        """Name of what `score` returns, higher is better."""
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Scalar, averaged over measured labels; 0 when there are none."""
+
+    def labels(self, targets: Tensor) -> Tensor:
+        """`y` as numbers between logits-shaped rows, (m, c); NaN where unmeasured."""
+
+    def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """`p - y`, (m, c): a row per unit with a label; 0 where unmeasured.
+
+        It is the gradient of the loss with respect to the logits up to the averaging constant.
+        """
+
+    def score(self, logits: Tensor, targets: Tensor) -> float:
+        """Metric of a whole split, higher is better."""
+
+    def smoothed(self, amount: float) -> "Objective":
+        """The same objective with labels pulled towards uniform by `amount` in [0, 1)."""
+
+
+@dataclass(frozen=True)
+class Multilabel:
+    """Independent yes/no labels: targets (n, t) of 0, 1 or NaN; sigmoid cross-entropy.
+
+    Attributes:
+        metric: "rocauc" or "ap" (average precision), averaged over tasks as OGB's Evaluator does.
+        smoothing: label smoothing `s`, y' = (1 - s) y + s / 2.
+    """
+
+    metric: Literal["rocauc", "ap"] = "rocauc"
+    smoothing: float = 0.0
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean binary cross-entropy over measured labels."""
+        measured = ~targets.isnan()
+        y = torch.where(measured, self._smooth(targets), 0.0)
+        # logits are masked before the loss: 0 * inf behind a missing label would be NaN
+        entries = F.binary_cross_entropy_with_logits(
+            torch.where(measured, logits, 0.0), y, reduction="none"
+        )
+        return (entries * measured).sum() / measured.sum().clamp(min=1)
+
+    def labels(self, targets: Tensor) -> Tensor:
+        """Smoothed 0/1 labels of molecules that have any, (m, t)."""
+        return self._smooth(targets)[_labelled(targets)]
+
+    def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """`sigmoid(a) - y`, (m, t)."""
+        return (logits[_labelled(targets)].sigmoid() - self.labels(targets)).nan_to_num(0.0)
+
+    def score(self, logits: Tensor, targets: Tensor) -> float:
+        """Mean over the tasks that have both classes.
+
+        Raises:
+            ValueError: no task has both classes.
+        """
+        return metrics.mean_over_tasks(self.metric, targets, logits)
+
+    def smoothed(self, amount: float) -> "Multilabel":
+        """The same with smoothing `amount`."""
+        return replace(self, smoothing=amount)
+
+    def _smooth(self, targets: Tensor) -> Tensor:
+        return targets * (1 - self.smoothing) + self.smoothing / 2
+
+
+@dataclass(frozen=True)
+class Multiclass:
+    """One of c classes per unit: class ids (n,) or (n, height, width); softmax cross-entropy.
+
+    Attributes:
+        smoothing: label smoothing `s`, y' = (1 - s) onehot + s / c.
+        ignore: the class id of an unlabelled unit.
+    """
+
+    smoothing: float = 0.0
+    ignore: int = -100
+
+    @property
+    def metric(self) -> str:
+        """Accuracy over labelled units."""
+        return "accuracy"
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy over labelled units."""
+        total = F.cross_entropy(
+            logits,
+            targets,
+            label_smoothing=self.smoothing,
+            ignore_index=self.ignore,
+            reduction="sum",
+        )
+        return total / (targets != self.ignore).sum().clamp(min=1)
+
+    def labels(self, targets: Tensor, *, classes: int | None = None) -> Tensor:
+        """Smoothed one-hot rows of labelled units, (m, c)."""
+        kept = targets.flatten()
+        kept = kept[kept != self.ignore]
+        hot = F.one_hot(kept, -1 if classes is None else classes).float()
+        return hot * (1 - self.smoothing) + self.smoothing / hot.shape[1]
+
+    def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """`softmax(a) - y`, (m, c)."""
+        rows = logits.movedim(1, -1).flatten(0, -2)[targets.flatten() != self.ignore]
+        return rows.softmax(1) - self.labels(targets, classes=rows.shape[1]).to(rows)
+
+    def score(self, logits: Tensor, targets: Tensor) -> float:
+        """Share of labelled units whose largest logit is the right class."""
+        return metrics.accuracy(targets, logits, ignore=self.ignore)
+
+    def smoothed(self, amount: float) -> "Multiclass":
+        """The same with smoothing `amount`."""
+        return replace(self, smoothing=amount)
+
+
+@dataclass(frozen=True)
+class Squared:
+    """Real-valued targets (n, t), NaN where unmeasured; half the squared error."""
+
+    @property
+    def metric(self) -> str:
+        """Root mean squared error, negated so that higher is better."""
+        return "neg_rmse"
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Half the squared error, averaged over measured labels."""
+        measured = ~targets.isnan()
+        error = torch.where(measured, logits - targets, 0.0)
+        return error.square().sum() / 2 / measured.sum().clamp(min=1)
+
+    def labels(self, targets: Tensor) -> Tensor:
+        """Targets of the examples that have any, (m, t)."""
+        return targets[_labelled(targets)]
+
+    def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """`q - y`, (m, t)."""
+        return (logits[_labelled(targets)] - self.labels(targets)).nan_to_num(0.0)
+
+    def score(self, logits: Tensor, targets: Tensor) -> float:
+        """Minus the root mean squared error, averaged over tasks as OGB's Evaluator does."""
+        return -metrics.root_mean_squared_error(targets, logits)
+
+    def smoothed(self, amount: float) -> "Squared":
+        """Itself for `amount` 0.
+
+        Raises:
+            ValueError: any other amount; real numbers have no uniform label.
+        """
+        if amount:
+            raise ValueError(f"a squared loss has no labels to smooth, got smoothing={amount}")
+        return self
+
+
+def _labelled(targets: Tensor) -> Tensor:
+    return ~targets.isnan().all(1)

@@ -1,0 +1,112 @@
+"""A task: examples with labels, named splits, and the objective they are for."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from molhpft.core.batch import Batch
+from molhpft.core.objectives import Objective
+
+
+class Examples(Protocol):
+    """A data set that batches can be cut from by row numbers."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    def take(self, index: Tensor) -> Batch:
+        """The rows `index` (k,), in that order, as one batch on the examples' own device."""
+
+    def to(self, device: torch.device | str) -> "Examples":
+        """The same examples on `device`."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Examples whose inputs are the rows of one tensor: features, images, toy data.
+
+    Attributes:
+        inputs: (n, ...).
+        targets: (n, ...), as in `Batch`.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def take(self, index: Tensor) -> Batch:
+        """The rows `index` (k,) as one batch."""
+        index = index.to(self.inputs.device)
+        return Batch(self.inputs[index], self.targets[index])
+
+    def to(self, device: torch.device | str) -> "Rows":
+        """The same rows on `device`."""
+        return Rows(self.inputs.to(device), self.targets.to(device))
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network is trained for.
+
+    Attributes:
+        name: for people and file names.
+        examples: all rows, those of every split.
+        splits: split name to row numbers (k,); "train", "valid", "test" and any further ones.
+        objective: loss and score.
+        outputs: number of logits a head must give.
+        fingerprint: digest of everything above, so that a result can be named by its content.
+        describes: one entry a logit, for tables; empty when outputs have no names.
+    """
+
+    name: str
+    examples: Examples
+    splits: Mapping[str, Tensor]
+    objective: Objective
+    outputs: int
+    fingerprint: str = ""
+    describes: tuple[str, ...] = ()
+
+    def batches(
+        self, split: str, *, size: int, rng: torch.Generator | None = None
+    ) -> Iterator[Batch]:
+        """Every row of a split once, in batches of at most `size`.
+
+        Batches differ by at most one row in length: a lone last row would have no batch statistics.
+
+        Args:
+            split: name of the split.
+            size: most rows in a batch.
+            rng: draws a new order; without it rows come in the order of the split.
+
+        Raises:
+            ValueError: no split has that name, or it is empty.
+        """
+        rows = self.rows(split)
+        if rng is not None:
+            rows = rows[torch.randperm(len(rows), generator=rng)]
+        for index in rows.tensor_split(ceil(len(rows) / size)):
+            yield self.examples.take(index)
+
+    def rows(self, split: str) -> Tensor:
+        """Row numbers of a split, (k,).
+
+        Raises:
+            ValueError: no split has that name, or it is empty.
+        """
+        if split not in self.splits:
+            raise ValueError(
+                f"task {self.name} has no split {split!r}; it has: {', '.join(self.splits)}"
+            )
+        if not len(self.splits[split]):
+            raise ValueError(f"split {split!r} of task {self.name} is empty")
+        return self.splits[split]
+
+    def to(self, device: torch.device | str) -> "Task":
+        """The same task with its examples on `device`; row numbers stay where they are."""
+        return replace(self, examples=self.examples.to(device))

@@ -1,0 +1,1 @@
+"""Data to tasks and encoders to chains, one folder or file a domain."""

@@ -1,0 +1,1 @@
+"""Molecules: SMILES to packed graphs, data sets and splits, graph-convolution encoders."""

@@ -1,0 +1,1 @@
+"""Energy and what happened to the features, as pure functions of snapshots; nothing here trains."""
