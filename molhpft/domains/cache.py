@@ -1,0 +1,51 @@
+"""Tensors that are slow to derive and safe to delete, kept on disk between runs."""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from molhpft.domains.folders import cache_folder
+
+_log = logging.getLogger(__name__)
+
+
+def cached_tensors(key: str, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """What `build()` gives, read from `cache_folder()/<key>.safetensors` where that exists.
+
+    The file is written under a temporary name and then renamed, so a killed run leaves no half of
+    one. A damaged file is built anew, with a logged warning.
+
+    Args:
+        key: folder and digest of everything the tensors depend on, such as "nci/3f2a...".
+        build: gives the tensors by name; called only when the file is absent or damaged.
+
+    Raises:
+        OSError: the cache folder cannot be written.
+    """
+    path = cache_folder() / f"{key}.safetensors"
+    if path.is_file():
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            _log.warning("cache file %s is damaged (%s); it is built anew", path, error)
+    tensors = {name: tensor.contiguous() for name, tensor in build().items()}
+    _write(tensors, path)
+    return tensors
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # a name of its own: two processes may build the same file at the same time
+    temporary = path.with_name(f"{path.name}.{uuid4().hex}.part")
+    try:
+        save_file(tensors, temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
