@@ -24,8 +24,8 @@ class Objective(Protocol):
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Scalar, averaged over measured labels; 0 when there are none."""
 
-    def labels(self, targets: Tensor) -> Tensor:
-        """`y` as numbers between logits-shaped rows, (m, c); NaN where unmeasured."""
+    def labels(self, targets: Tensor, *, outputs: int) -> Tensor:
+        """`y` that the residual is taken to, (m, outputs); NaN where unmeasured."""
 
     def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
         """`p - y`, (m, c): a row per unit with a label; 0 where unmeasured.
@@ -62,13 +62,14 @@ class Multilabel:
         )
         return (entries * measured).sum() / measured.sum().clamp(min=1)
 
-    def labels(self, targets: Tensor) -> Tensor:
+    def labels(self, targets: Tensor, *, outputs: int) -> Tensor:
         """Smoothed 0/1 labels of molecules that have any, (m, t)."""
         return self._smooth(targets)[_labelled(targets)]
 
     def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
         """`sigmoid(a) - y`, (m, t)."""
-        return (logits[_labelled(targets)].sigmoid() - self.labels(targets)).nan_to_num(0.0)
+        labelled = _labelled(targets)
+        return (logits[labelled].sigmoid() - self._smooth(targets[labelled])).nan_to_num(0.0)
 
     def score(self, logits: Tensor, targets: Tensor) -> float:
         """Mean over the tasks that have both classes.
@@ -114,17 +115,15 @@ class Multiclass:
         )
         return total / (targets != self.ignore).sum().clamp(min=1)
 
-    def labels(self, targets: Tensor, *, classes: int | None = None) -> Tensor:
-        """Smoothed one-hot rows of labelled units, (m, c)."""
-        kept = targets.flatten()
-        kept = kept[kept != self.ignore]
-        hot = F.one_hot(kept, -1 if classes is None else classes).float()
-        return hot * (1 - self.smoothing) + self.smoothing / hot.shape[1]
+    def labels(self, targets: Tensor, *, outputs: int) -> Tensor:
+        """Smoothed one-hot rows of labelled units, (m, outputs)."""
+        hot = F.one_hot(targets[targets != self.ignore], outputs).float()
+        return hot * (1 - self.smoothing) + self.smoothing / outputs
 
     def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
         """`softmax(a) - y`, (m, c)."""
         rows = logits.movedim(1, -1).flatten(0, -2)[targets.flatten() != self.ignore]
-        return rows.softmax(1) - self.labels(targets, classes=rows.shape[1]).to(rows)
+        return rows.softmax(1) - self.labels(targets, outputs=rows.shape[1]).to(rows)
 
     def score(self, logits: Tensor, targets: Tensor) -> float:
         """Share of labelled units whose largest logit is the right class."""
@@ -150,13 +149,13 @@ class Squared:
         error = torch.where(measured, logits - targets, 0.0)
         return error.square().sum() / 2 / measured.sum().clamp(min=1)
 
-    def labels(self, targets: Tensor) -> Tensor:
+    def labels(self, targets: Tensor, *, outputs: int) -> Tensor:
         """Targets of the examples that have any, (m, t)."""
         return targets[_labelled(targets)]
 
     def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
         """`q - y`, (m, t)."""
-        return (logits[_labelled(targets)] - self.labels(targets)).nan_to_num(0.0)
+        return (logits - targets)[_labelled(targets)].nan_to_num(0.0)
 
     def score(self, logits: Tensor, targets: Tensor) -> float:
         """Minus the root mean squared error, averaged over tasks as OGB's Evaluator does."""

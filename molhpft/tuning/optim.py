@@ -1,0 +1,58 @@
+"""Optimizers, learning rates and their schedules, from a phase."""
+
+from math import cos, pi
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from molhpft.core.network import Network
+from molhpft.tuning.phase import Phase
+
+MOMENTUM = 0.9
+
+
+def optimizer(network: Network, phase: Phase) -> Optimizer:
+    """A fresh optimizer over what the phase trains; `base_lr` of each group is its own rate."""
+    groups = _groups(network, phase)
+    # fused: one pass over the weights instead of one a formula, on CPU and GPU alike
+    options: dict[str, Any] = {"weight_decay": phase.weight_decay, "fused": True}
+    if phase.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=phase.lr, momentum=MOMENTUM, **options)
+    kind = torch.optim.AdamW if phase.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=phase.lr, **options)
+
+
+def set_learning_rate(optimizer: Optimizer, phase: Phase, *, done: float) -> None:
+    """Set every group's rate for the share `done` in [0, 1] of the phase that lies behind."""
+    factor = (1 + cos(pi * done)) / 2 if phase.schedule == "cosine" else 1.0
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+
+
+def tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """Moments and step counts, flat: "parameter number.name" to tensor."""
+    state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
+    return {f"{i}.{name}": value for i, moments in state.items() for name, value in moments.items()}
+
+
+def load_tensors(optimizer: Optimizer, saved: dict[str, Tensor]) -> None:
+    """Put back what `tensors` gave, into an optimizer of the same network and phase."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in saved.items():
+        i, name = key.split(".", 1)
+        state.setdefault(int(i), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _groups(network: Network, phase: Phase) -> list[dict[str, Any]]:
+    groups: list[dict[str, Any]] = [
+        {"params": list(network.head.parameters()), "base_lr": phase.lr}
+    ]
+    if phase.trains == "all":
+        for depth, stage in enumerate(reversed(list(network.backbone)), start=1):
+            rate = phase.lr * phase.layer_decay**depth
+            groups.append({"params": list(stage.parameters()), "base_lr": rate})
+    return [group for group in groups if group["params"]]
