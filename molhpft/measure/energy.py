@@ -48,7 +48,8 @@ def initial_energy(snapshot: Snapshot, objective: Objective) -> float:
         the energy: 0 for a perfect head, sqrt(2) for a confidently wrong softmax head.
     """
     residual = objective.residual(snapshot.logits, snapshot.targets)
-    return torch.linalg.vector_norm(residual, dim=1).mean().item()
+    lengths: Tensor = torch.linalg.vector_norm(residual, dim=1)
+    return lengths.mean().item()
 
 
 def entry_energy(snapshot: Snapshot, objective: Objective) -> float:

@@ -1,0 +1,91 @@
+"""Tensors out of weight files, without ever running code from a file."""
+
+import pickle
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """What a weight file holds.
+
+    Attributes:
+        path: where it was read.
+        tensors: name to tensor, on the CPU.
+        about: text stored beside the tensors; safetensors files have it.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    about: dict[str, str]
+
+
+def read_weights(path: Path) -> WeightFile:
+    """Read a safetensors file, or a `.pth` whose only content is tensors.
+
+    A state dict wrapped in a dictionary under "state_dict", "model_state_dict" or "model" is
+    unwrapped.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a weight file, truncated, or readable only by unpickling Python objects.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no weight file at {path}; check the path given as weights")
+    with path.open("rb") as file:
+        magic = file.read(9)
+    if magic[8:9] == b"{":
+        return _read_safetensors(path)
+    if magic[:2] in (b"PK", b"\x80\x02"):
+        return WeightFile(path, _tensors(path, _load_tensors_only(path)), {})
+    raise ValueError(
+        f"{path} is not a weight file ({path.stat().st_size} bytes, neither safetensors nor a "
+        "PyTorch archive); give a .safetensors or .pth file"
+    )
+
+
+def _read_safetensors(path: Path) -> WeightFile:
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return WeightFile(path, tensors, dict(file.metadata() or {}))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or truncated ({error}); fetch it again") from error
+
+
+def _load_tensors_only(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            # torch warns of pickle protocols it may not read; what it cannot read it refuses
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds Python objects that only unpickling would restore, which can run code "
+            "from the file and is refused; save its weights alone: "
+            "torch.save(model.state_dict(), path)"
+        ) from error
+    except Exception as error:
+        # the reader of tensors fails in a different way for each place where a file can end
+        raise ValueError(f"{path} is damaged or truncated; fetch it again") from error
+
+
+def _tensors(path: Path, loaded: Any) -> dict[str, Tensor]:
+    for wrapper in _WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+    if isinstance(loaded, Mapping) and all(isinstance(v, Tensor) for v in loaded.values()):
+        return dict(loaded)
+    raise ValueError(
+        f"{path} holds a {type(loaded).__name__}, not a dictionary of named tensors; "
+        "save a state_dict: torch.save(model.state_dict(), path)"
+    )
