@@ -1,0 +1,135 @@
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rdkit import Chem
+from rdkit.Chem.Scaffolds import MurckoScaffold
+
+from molhpft.domains.molecules.featurize import parse
+from molhpft.domains.molecules.splits import column_split, random_split, scaffold, scaffold_split
+
+POOL = ["CCO", "CCN", "c1ccccc1", "Cc1ccccc1", "C1CC1C", "O=C1CCCC1", "c1ccc2ccccc2c1", "C1CCNCC1"]
+REFUSED = "C[Al](C)(C)(C)(C)C"  # a valence RDKit refuses; OGB keeps such molecules
+SPLITS = ("train", "valid", "test")
+
+molecules = st.lists(st.sampled_from([*POOL, "not a molecule"]), max_size=40)
+fractions = st.tuples(st.integers(1, 9), st.integers(0, 9), st.integers(0, 9)).map(
+    lambda parts: tuple(part / sum(parts) for part in parts)
+)
+
+
+def _rows(splits):
+    return torch.cat([splits[name] for name in SPLITS]).sort().values.tolist()
+
+
+@pytest.mark.parametrize("name", ["bace", "esol", "freesolv", "tox21", "hiv"])
+def test_the_scaffold_split_is_that_of_ogb(ogb_root, name):
+    folder = ogb_root / f"ogbg_mol{name}"
+    smiles = pd.read_csv(folder / "mapping" / "mol.csv.gz", usecols=["smiles"])["smiles"]
+    ours = scaffold_split(smiles.tolist())
+    for split in SPLITS:
+        rows = pd.read_csv(folder / "split" / "scaffold" / f"{split}.csv.gz", header=None)[0]
+        assert ours[split].tolist() == rows.tolist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(molecules, fractions)
+def test_a_scaffold_split_deals_every_readable_molecule_once(smiles, shares):
+    splits = scaffold_split(smiles, shares)
+    assert _rows(splits) == [i for i, text in enumerate(smiles) if text != "not a molecule"]
+    assert all(torch.equal(rows, rows.sort().values) for rows in splits.values())
+
+
+@settings(max_examples=40, deadline=None)
+@given(molecules, fractions)
+def test_no_scaffold_is_in_two_splits(smiles, shares):
+    splits = scaffold_split(smiles, shares)
+    found = [{scaffold(parse(smiles[i])) for i in splits[name].tolist()} for name in SPLITS]
+    assert sum(len(part) for part in found) == len(set().union(*found))
+
+
+@settings(max_examples=40, deadline=None)
+@given(molecules, fractions)
+def test_training_takes_no_more_than_its_share(smiles, shares):
+    splits = scaffold_split(smiles, shares)
+    assert len(splits["train"]) <= shares[0] * len(_rows(splits))
+
+
+def test_the_largest_scaffold_trains_and_the_rarest_tests():
+    splits = scaffold_split(["C1CC1", *["c1ccccc1"] * 8, "C1CCC1"])
+    assert splits["train"].tolist() == list(range(1, 9))
+    assert splits["valid"].tolist() == [9]
+    assert splits["test"].tolist() == [0]
+
+
+@pytest.mark.parametrize("smiles", POOL)
+def test_the_scaffold_is_that_of_rdkit(smiles):
+    mol = Chem.MolFromSmiles(smiles)
+    assert scaffold(mol) == MurckoScaffold.MurckoScaffoldSmiles(mol=mol, includeChirality=True)
+
+
+def test_mirror_images_of_a_scaffold_are_two_scaffolds():
+    left, right = (Chem.MolFromSmiles(f"C1CC[{tag}H]2OCC[{tag}H]2C1") for tag in ("C@", "C@@"))
+    assert scaffold(left) != scaffold(right)
+
+
+def test_a_molecule_that_rdkit_refuses_has_a_scaffold_too():
+    assert Chem.MolFromSmiles(REFUSED) is None
+    assert scaffold(parse(REFUSED)) == ""
+    assert len(_rows(scaffold_split([REFUSED, "CCO"], (1.0, 0.0, 0.0)))) == 2
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 200), fractions, st.integers(0, 2**31))
+def test_a_random_split_deals_every_row_once_by_its_shares(n, shares, seed):
+    splits = random_split(n, rng=torch.Generator().manual_seed(seed), fractions=shares)
+    assert _rows(splits) == list(range(n))
+    assert all(torch.equal(rows, rows.sort().values) for rows in splits.values())
+    for name, share in zip(SPLITS, shares, strict=True):
+        assert abs(len(splits[name]) - share * n) <= 1
+
+
+def test_a_random_split_follows_its_generator():
+    once, again, other = (
+        random_split(100, rng=torch.Generator().manual_seed(seed))["test"] for seed in (3, 3, 4)
+    )
+    assert torch.equal(once, again)
+    assert not torch.equal(once, other)
+
+
+@pytest.mark.parametrize("shares", [(0.8, 0.1, 0.2), (0.0, 0.5, 0.5), (1.2, -0.1, -0.1)])
+def test_fractions_that_are_no_shares_are_refused(shares, rng):
+    with pytest.raises(ValueError, match="sum to 1, got"):
+        scaffold_split(["CCO"], shares)
+    with pytest.raises(ValueError, match="sum to 1, got"):
+        random_split(1, rng=rng, fractions=shares)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from([*SPLITS, "ood"]), max_size=30).map(lambda v: [*SPLITS, *v]))
+def test_a_column_split_puts_each_row_where_its_value_says(values):
+    splits = column_split(values)
+    for name, rows in splits.items():
+        assert rows.tolist() == [i for i, value in enumerate(values) if value == name]
+    assert set(splits) == set(values)
+
+
+def test_a_column_split_reads_common_spellings():
+    splits = column_split([" Train", "VAL", "validation", "dev", "test", "temporal"])
+    assert {name: rows.tolist() for name, rows in splits.items()} == {
+        "train": [0],
+        "valid": [1, 2, 3],
+        "test": [4],
+        "temporal": [5],
+    }
+
+
+def test_a_column_without_a_training_split_says_what_it_found():
+    with pytest.raises(ValueError, match="train never occurs, found: 0, test, valid"):
+        column_split(["0", "valid", "test"])
+
+
+def test_a_row_without_a_split_is_named():
+    with pytest.raises(ValueError, match="row 2 names none"):
+        column_split(["train", "valid", " ", "test"])
