@@ -19,14 +19,12 @@ def cached_tensors(key: str, build: Callable[[], dict[str, Tensor]]) -> dict[str
     """What `build()` gives, read from `cache_folder()/<key>.safetensors` where that exists.
 
     The file is written under a temporary name and then renamed, so a killed run leaves no half of
-    one. A damaged file is built anew, with a logged warning.
+    one. A damaged file is built anew, with a logged warning; where the folder cannot be written,
+    another warning says that the tensors live in memory only.
 
     Args:
         key: folder and digest of everything the tensors depend on, such as "nci/3f2a...".
         build: gives the tensors by name; called only when the file is absent or damaged.
-
-    Raises:
-        OSError: the cache folder cannot be written.
     """
     path = cache_folder() / f"{key}.safetensors"
     if path.is_file():
@@ -35,7 +33,10 @@ def cached_tensors(key: str, build: Callable[[], dict[str, Tensor]]) -> dict[str
         except SafetensorError as error:
             _log.warning("cache file %s is damaged (%s); it is built anew", path, error)
     tensors = {name: tensor.contiguous() for name, tensor in build().items()}
-    _write(tensors, path)
+    try:
+        _write(tensors, path)
+    except (OSError, SafetensorError) as error:
+        _log.warning("%s is not kept, the cache folder cannot be used: %s", path.name, error)
     return tensors
 
 

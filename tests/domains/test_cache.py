@@ -71,3 +71,14 @@ def test_a_write_stopped_half_way_leaves_nothing(folder, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         cached_tensors("x", _build)
     assert os.listdir(folder) == []
+
+
+def test_where_the_cache_cannot_be_written_tensors_are_still_given_with_a_warning(
+    tmp_path, monkeypatch, caplog
+):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("MOLHPFT_CACHE", str(tmp_path / "file"))
+    with caplog.at_level(logging.WARNING):
+        built = cached_tensors("x", _build)
+    assert torch.equal(built["a"], _build()["a"])
+    assert "cache folder cannot be used" in caplog.text

@@ -1,0 +1,116 @@
+"""Molecules with labels as a task: the step that every source of molecules ends in."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from molhpft.core.batch import Batch
+from molhpft.core.objectives import Multilabel, Objective
+from molhpft.core.task import Task
+from molhpft.domains.molecules.featurize import FEATURISER_VERSION
+from molhpft.domains.molecules.graphs import GraphStore, load_or_pack
+
+
+@dataclass(frozen=True, eq=False)
+class Molecules:
+    """Packed graphs with labels, row i for molecule i of the source.
+
+    Attributes:
+        store: n graphs; a molecule that cannot be read has none and is in no split.
+        targets: float32 (n, t), NaN where unmeasured.
+        smiles: (n,), as the source writes them.
+    """
+
+    store: GraphStore
+    targets: Tensor
+    smiles: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.smiles)
+
+    def take(self, index: Tensor) -> Batch:
+        """The molecules `index` (k,) as one batch of graphs."""
+        return Batch(self.store.take(index), self.targets[index.to(self.targets.device)])
+
+    def to(self, device: torch.device | str) -> "Molecules":
+        """The same molecules on `device`."""
+        return Molecules(self.store.to(device), self.targets.to(device), self.smiles)
+
+
+def molecule_task(
+    name: str,
+    *,
+    smiles: Sequence[str],
+    targets: Tensor,
+    describes: Sequence[str],
+    splits: Mapping[str, Tensor],
+    objective: Objective,
+) -> Task:
+    """A task on molecules, packed now or read from the cache of an earlier packing.
+
+    Molecules that cannot be read are dropped from the splits, not from the rows; whoever knows
+    where they came from reports them.
+
+    Args:
+        name: for people and file names.
+        smiles: (n,).
+        targets: (n, t), NaN where unmeasured; 0 and 1 for a classification.
+        describes: (t,), what each target is called.
+        splits: split name to row numbers.
+        objective: `Multilabel` for a classification.
+
+    Raises:
+        ValueError: no molecule can be read, a target has no label or (classification) one class
+            only among the readable molecules, or no molecule is left to train on.
+    """
+    store = load_or_pack(smiles)
+    readable = store.readable.cpu()
+    if not readable.any():
+        raise ValueError(
+            f"{name} should hold molecules as SMILES; none of its {len(smiles):,} rows can be read"
+        )
+    _check_labels(name, targets[readable], describes, classes=isinstance(objective, Multilabel))
+    splits = {split: rows[readable[rows]] for split, rows in splits.items()}
+    if not len(splits["train"]):
+        raise ValueError(f"split 'train' of {name} should hold readable molecules, it is empty")
+    targets = targets.float()
+    return Task(
+        name=name,
+        examples=Molecules(store, targets, tuple(smiles)),
+        splits=splits,
+        objective=objective,
+        outputs=targets.shape[1],
+        fingerprint=_fingerprint(smiles, targets, splits, objective),
+        describes=tuple(describes),
+    )
+
+
+def _check_labels(name: str, targets: Tensor, describes: Sequence[str], *, classes: bool) -> None:
+    for what, labels in zip(describes, targets.T, strict=True):
+        found = labels[~labels.isnan()].unique().tolist()
+        if not found:
+            raise ValueError(
+                f"target {what!r} of {name} should have labels; "
+                f"all {len(labels):,} are missing: leave the column out"
+            )
+        if classes and found != [0, 1]:
+            raise ValueError(
+                f"target {what!r} of {name} should have labels of both classes, 0 and 1; "
+                f"it has: {', '.join(f'{value:g}' for value in found[:10])}"
+            )
+
+
+def _fingerprint(
+    smiles: Sequence[str], targets: Tensor, splits: Mapping[str, Tensor], objective: Objective
+) -> str:
+    digest = hashlib.sha256(f"{FEATURISER_VERSION} {objective!r} {tuple(targets.shape)}".encode())
+    digest.update("\n".join(smiles).encode("utf-8", "surrogatepass"))
+    # every NaN of a float32 is made the same one: its bytes carry a payload
+    digest.update(torch.where(targets.isnan(), torch.nan, targets).contiguous().numpy().tobytes())
+    for split in sorted(splits):
+        digest.update(split.encode())
+        digest.update(splits[split].numpy().tobytes())
+    return digest.hexdigest()
