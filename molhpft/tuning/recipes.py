@@ -50,7 +50,16 @@ def lp_ft(probe: Phase, finetune: Phase) -> tuple[Recipe, ...]:
 
 
 def hp_ft(probe: Phase, finetune: Phase, *, tau: tuple[int, ...]) -> tuple[Recipe, ...]:
-    """Head probing stopped after `tau` epochs, then finetuning (Ren et al., 2023); one a tau."""
+    """Head probing stopped after `tau` epochs, then finetuning (Ren et al., 2023).
+
+    Returns:
+        a recipe for each tau; they share one probe.
+
+    Raises:
+        ValueError: `tau` is empty or names a number twice.
+    """
+    if not tau or len(set(tau)) < len(tau):
+        raise ValueError(f"tau lists at least one number of epochs, each once, got {list(tau)}")
     return tuple(Recipe(replace(probe, epochs=epochs), (finetune,)) for epochs in tau)
 
 

@@ -1,0 +1,116 @@
+"""The command line: reads arguments, prints results, turns errors into one sentence each."""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from molhpft.experiments import inventory, tables
+from molhpft.experiments.config import load_config
+from molhpft.experiments.quickstart import quickstart as run_quickstart
+from molhpft.experiments.run import run as run_config
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Prepare the task head, then finetune: HP-FT transfer learning for molecules and graphs.",
+)
+
+ConfigPath = Annotated[Path, typer.Argument(help="YAML file, such as configs/finetune/*.yaml.")]
+Changes = Annotated[
+    list[str],
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the config; repeatable."),
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder for run folders.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random number.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")]
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    changes: Changes = [],  # noqa: B006 - typer reads it, nothing changes it
+    out: Out = Path("runs"),
+    seed: Seed = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a config: probe the head, finetune from every tau, choose on validation."""
+    extra = [] if seed is None else [f"seed={seed}"]
+    folder = run_config(load_config(config, [*changes, *extra]), out)
+    summary = folder.read_json("summary.json")
+    if as_json:
+        typer.echo(json.dumps(summary | {"folder": str(folder.path)}, indent=2))
+        return
+    console = _console()
+    console.print(tables.run_table(summary))
+    console.print(tables.reading(summary))
+    console.print(f"Run folder: {folder.path}", soft_wrap=True)
+
+
+@app.command()
+def data(
+    name: Annotated[str, typer.Argument(help="Name of a data set, or a CSV file.")],
+    as_json: AsJson = False,
+) -> None:
+    """Describe a data set: sizes, tasks, class balance, where it lies."""
+    description = inventory.describe_data(name)
+    if as_json:
+        typer.echo(json.dumps(description, indent=2))
+        return
+    for table in tables.data_tables(description):
+        _console().print(table)
+
+
+@app.command()
+def encoders(
+    files: Annotated[list[Path] | None, typer.Argument(help="Weight files to identify.")] = None,
+) -> None:
+    """List the encoders that can be loaded, or say what weight files are and what they fit."""
+    console = _console()
+    if files:
+        for file in files:
+            console.print(f"{file} is {inventory.describe_weights(file)}.", soft_wrap=True)
+        return
+    console.print(tables.encoder_table(inventory.encoders()))
+
+
+@app.command()
+def quickstart(out: Out = Path("runs/quickstart"), as_json: AsJson = False) -> None:
+    """Offline, in two minutes: pretrain a small GCN, then compare scratch, FT, LP, LP-FT, HP-FT."""
+    result = run_quickstart(out)
+    if as_json:
+        typer.echo(json.dumps(result.summary, indent=2))
+        return
+    console = _console()
+    console.print(result.table)
+    console.print(result.reading)
+    console.print(f"Figure: {result.figure}", soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point of the `molhpft` command: exit status 2 and one sentence for a user's error.
+
+    `MOLHPFT_DEBUG=1` shows the whole traceback instead.
+    """
+    logging.basicConfig(
+        format="%(message)s", handlers=[RichHandler(console=Console(stderr=True), show_path=False)]
+    )
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        if os.environ.get("MOLHPFT_DEBUG"):
+            raise
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
+        sys.exit(2)
+
+
+def _console() -> Console:
+    # a terminal decides its own width; a pipe gets one wide enough for every table
+    return Console() if sys.stdout.isatty() else Console(width=132)

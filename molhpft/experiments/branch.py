@@ -1,0 +1,81 @@
+"""One branch of a run: a probed network finetuned, and what that did to it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import torch
+
+from molhpft.core.network import Network
+from molhpft.core.snapshot import Snapshot, take
+from molhpft.core.task import Task
+from molhpft.domains.progress import bar
+from molhpft.experiments.folder import Json, RunFolder
+from molhpft.experiments.resume import load_phase, save_phase
+from molhpft.measure.energy import energy
+from molhpft.measure.shift import shift
+from molhpft.tuning.fit import Progress, fit
+from molhpft.tuning.recipes import Recipe
+
+EVALUATION_SIZE = 1024
+
+
+def finetune(
+    network: Network, recipe: Recipe, task: Task, folder: RunFolder, *, seed: int
+) -> list[Json]:
+    """Run the phases of a recipe that follow its probe, in place; one row an epoch.
+
+    Args:
+        network: with the head of `recipe.tau`.
+        recipe: the method.
+        task: what to train on.
+        folder: keeps the state of the phase under way, and gives back that of an interrupted run.
+        seed: of the order of examples and of dropout.
+    """
+    history: list[Json] = []
+    for number, phase in enumerate(recipe.after):
+        key, name = f"tau{recipe.tau}-{number}", f"finetune{number or ''}"
+        rng = torch.Generator().manual_seed(seed + number)
+        with bar(f"finetuning, tau {recipe.tau}", total=phase.epochs) as move:
+
+            def save(progress: Progress, key: str = key) -> None:
+                save_phase(folder, key, progress)
+                move(len(progress.rows))
+
+            rows = fit(network, phase, task, rng=rng, resume=load_phase(folder, key), save=save)
+        history += [{"phase": name, "tau": recipe.tau, **row} for row in rows]
+    return history
+
+
+def snapshots(network: Network, task: Task) -> dict[str, Snapshot]:
+    """A snapshot of every split."""
+    return {
+        split: take(network, task.batches(split, size=EVALUATION_SIZE)) for split in task.splits
+    }
+
+
+def scores(taken: Mapping[str, Snapshot], task: Task) -> dict[str, float]:
+    """Score of every split."""
+    return {
+        split: task.objective.score(snapshot.logits, snapshot.targets)
+        for split, snapshot in taken.items()
+    }
+
+
+def describe_branch(
+    tau: int, before: Mapping[str, Snapshot], after: Mapping[str, Snapshot], task: Task
+) -> Json:
+    """The row of a branch: tau, energy, scores before and after finetuning, shift of features.
+
+    Args:
+        tau: epochs of head probing.
+        before: of every split, when finetuning starts.
+        after: of every split, when it has ended.
+        task: gives objective and score.
+    """
+    return {
+        "tau": tau,
+        "energy": asdict(energy(before["train"], task.objective)),
+        "probe": scores(before, task),
+        "final": scores(after, task),
+        "shift": asdict(shift(before["train"].features, after["train"].features)),
+    }

@@ -1,0 +1,179 @@
+"""A run's config: YAML in, checked values out.
+
+What a key may be is read off the signatures of the catalog and of `Phase`, so that no option has a
+second definition here.
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from molhpft.experiments.catalog import SECTIONS
+from molhpft.experiments.options import Options, Parameters, checked, keywords, unknown
+from molhpft.tuning.phase import Phase
+
+DEFAULTS: Options = {
+    "encoder": {"name": "gcn"},
+    "head": {"name": "linear"},
+    "method": {"name": "hp_ft", "tau": [0, 1, 4, 16, 50, 200]},
+    "probe": {"epochs": 200, "lr": 1e-3},
+    "finetune": {"epochs": 20, "lr": 1e-3, "keep": "best"},
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An entry of the catalog with every option filled in."""
+
+    name: str
+    options: Options
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the result of a run.
+
+    Attributes:
+        task: what to learn.
+        encoder: the backbone; its option `weights` is the file to start from, None for random.
+        head: what stands on the backbone.
+        method: how both are trained.
+        probe: how a head alone is trained, where the method does not say.
+        finetune: how everything is trained, where the method does not say.
+        seed: of every random number.
+        device: "auto" takes a GPU where there is one.
+        features: whether to keep the features before and after finetuning.
+    """
+
+    task: Choice
+    encoder: Choice
+    head: Choice
+    method: Choice
+    probe: Phase
+    finetune: Phase
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    features: bool = False
+
+
+def load_config(path: Path, changes: Sequence[str] = ()) -> RunConfig:
+    """Read a config file, apply changes, check it.
+
+    Args:
+        path: a YAML file.
+        changes: "key=value" with dots between nested keys; the value is read as YAML.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not YAML, or a key or value that no entry of the catalog knows.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no config at {path}; give a YAML file such as configs/finetune/*")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path} must hold keys such as task and method, got {raw!r:.60}")
+    for change in changes:
+        _apply(raw, change)
+    return parse_config(raw)
+
+
+def parse_config(raw: Mapping[str, Any]) -> RunConfig:
+    """Check a config given as nested dictionaries and fill in every default.
+
+    Raises:
+        ValueError: the first key or value that does not fit, with what would.
+    """
+    fields = inspect.signature(RunConfig).parameters
+    for key in raw:
+        if key not in fields:
+            raise ValueError(unknown(key, list(fields)))
+    if "task" not in raw:
+        raise ValueError(
+            f"missing key task; for example task: {{name: {next(iter(SECTIONS['task']))}}}"
+        )
+    merged = {**DEFAULTS, **raw}
+    return RunConfig(
+        **{key: _choice(key, merged[key]) for key in SECTIONS},
+        probe=_phase("probe", "head", merged["probe"]),
+        finetune=_phase("finetune", "all", merged["finetune"]),
+        **checked("", _scalars(), {k: v for k, v in raw.items() if k in _scalars()}),
+    )
+
+
+def resolved(config: RunConfig) -> Options:
+    """The config as plain nested dictionaries: `parse_config` gives the same config back."""
+    choices = {key: getattr(config, key) for key in SECTIONS}
+    phases = {key: asdict(getattr(config, key)) for key in ("probe", "finetune")}
+    return {
+        **{key: {"name": c.name, **_plain(c.options)} for key, c in choices.items()},
+        **{key: {k: v for k, v in p.items() if k != "trains"} for key, p in phases.items()},
+        **{key: getattr(config, key) for key in _scalars()},
+    }
+
+
+def _choice(section: str, value: Any) -> Choice:
+    value = {"name": value} if isinstance(value, str) else value
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        raise ValueError(f"{section} must be a name, or keys with a name among them, got {value!r}")
+    entries = SECTIONS[section]
+    name, options = value["name"], {k: v for k, v in value.items() if k != "name"}
+    if name not in entries:
+        raise ValueError(unknown(name, list(entries), section))
+    parameters = keywords(entries[name])
+    if section == "encoder":
+        parameters["weights"] = inspect.Parameter(
+            "weights", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Path | None
+        )
+    return Choice(name, checked(section, parameters, options))
+
+
+def _phase(section: str, trains: Literal["head", "all"], value: Any) -> Phase:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{section} must be keys such as epochs and lr, got {value!r}")
+    parameters = keywords(Phase)
+    del parameters["trains"]
+    options = checked(section, parameters, {**DEFAULTS[section], **value})
+    try:
+        return Phase(trains=trains, **options)
+    except ValueError as error:
+        raise ValueError(f"{section}: {error}") from error
+
+
+def _scalars() -> Parameters:
+    parameters = inspect.signature(RunConfig, eval_str=True).parameters
+    return {k: p for k, p in parameters.items() if p.default is not inspect.Parameter.empty}
+
+
+def _apply(raw: Options, change: str) -> None:
+    path, equals, value = change.partition("=")
+    if not equals or not path:
+        raise ValueError(f"a change is key=value, such as finetune.lr=0.0003, got {change!r}")
+    *parents, last = path.split(".")
+    for parent in parents:
+        inner = raw.setdefault(parent, {})
+        raw[parent] = inner = {"name": inner} if isinstance(inner, str) else inner
+        if not isinstance(inner, dict):
+            raise ValueError(f"cannot set {path}: {parent} is {inner!r}, not a group of keys")
+        raw = inner
+    try:
+        raw[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"the value of {change} is not YAML: {error}") from error
+
+
+def _plain(options: Options) -> Options:
+    return {
+        key: str(value)
+        if isinstance(value, Path)
+        else list(value)
+        if isinstance(value, tuple)
+        else value
+        for key, value in options.items()
+    }

@@ -1,0 +1,118 @@
+"""A run folder: written aside, renamed when complete, so that what can be read is whole.
+
+While a run is on its way its folder is called `<name>.partial` and also holds what the run needs to
+go on after an interruption.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import numpy as np
+import yaml
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Files of one run.
+
+    Attributes:
+        path: the folder once the run is complete.
+    """
+
+    path: Path
+
+    @property
+    def partial(self) -> Path:
+        """The folder while the run is on its way."""
+        return self.path.with_name(f"{self.path.name}.partial")
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run has ended well; a complete run is never redone."""
+        return (self.path / "summary.json").is_file()
+
+    def open(self) -> None:
+        """Make the partial folder, or find the one that an interrupted run left.
+
+        Raises:
+            OSError: the place cannot be written to.
+        """
+        self.partial.mkdir(parents=True, exist_ok=True)
+
+    def close(self) -> None:
+        """Drop what only an unfinished run needs and give the folder its name."""
+        rmtree(self.partial / "resume", ignore_errors=True)
+        os.replace(self.partial, self.path)
+
+    def write_yaml(self, name: str, content: Json) -> None:
+        """Write a YAML file."""
+        self._write(name, yaml.safe_dump(content, sort_keys=False))
+
+    def write_json(self, name: str, content: Json) -> None:
+        """Write a JSON file; numbers that JSON does not know become null."""
+        self._write(name, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+
+    def write_lines(self, name: str, rows: Iterable[Json]) -> None:
+        """Write one JSON object a line."""
+        self._write(name, "".join(json.dumps(_finite(row), allow_nan=False) + "\n" for row in rows))
+
+    def write_tensors(self, name: str, tensors: Mapping[str, Tensor], about: Json) -> None:
+        """Write a safetensors file with `about` as JSON text beside the tensors."""
+        path, aside = self._place(name)
+        contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        save_file(contiguous, aside, metadata={k: json.dumps(v) for k, v in about.items()})
+        os.replace(aside, path)
+
+    def write_arrays(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write a compressed `.npz` file of arrays."""
+        path, aside = self._place(name)
+        with aside.open("wb") as file:
+            np.savez_compressed(file, **{key: t.numpy() for key, t in tensors.items()})
+        os.replace(aside, path)
+
+    def read_json(self, name: str) -> Json:
+        """Content of a JSON file of the complete run."""
+        content: Json = json.loads((self.path / name).read_text(encoding="utf-8"))
+        return content
+
+    def read_tensors(self, name: str) -> tuple[dict[str, Tensor], Json] | None:
+        """What `write_tensors` wrote while the run was on its way; None if it did not."""
+        path = self.partial / name
+        if not path.is_file():
+            return None
+        with safe_open(path, framework="pt") as file:
+            about = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            return {key: file.get_tensor(key).clone() for key in file.keys()}, about  # noqa: SIM118
+
+    def remove(self, name: str) -> None:
+        """Remove a file of the unfinished run, if it is there."""
+        (self.partial / name).unlink(missing_ok=True)
+
+    def _write(self, name: str, text: str) -> None:
+        path, aside = self._place(name)
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)
+
+    def _place(self, name: str) -> tuple[Path, Path]:
+        path = self.partial / name
+        path.parent.mkdir(exist_ok=True)
+        return path, path.with_name(f".{path.name}.aside")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

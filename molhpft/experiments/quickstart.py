@@ -1,0 +1,109 @@
+"""The whole idea in two minutes, offline: pretrain, then compare ways to prepare the head."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from molhpft.experiments.config import parse_config
+from molhpft.experiments.figures import tau_figure
+from molhpft.experiments.folder import Json
+from molhpft.experiments.run import run
+from molhpft.experiments.tables import branch_table, score_name, show
+
+ENCODER = {"name": "gcn", "layers": 3, "width": 128, "dropout": 0.1}
+TAUS = [0, 1, 4, 16, 64, 256]
+PRETRAIN = {
+    "task": "nci_descriptors",
+    "encoder": ENCODER,
+    "method": "scratch",
+    "finetune": {"epochs": 15, "lr": 1e-3, "schedule": "cosine", "keep": "best"},
+}
+COMPARE: Json = {
+    "task": "nci_alerts",
+    "encoder": ENCODER,
+    "probe": {"epochs": max(TAUS), "lr": 1e-3},
+    "finetune": {"epochs": 8, "lr": 1e-3, "keep": "best"},
+}
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """What the quickstart found.
+
+    Attributes:
+        rows: method name and row of every branch.
+        metric: name of the score.
+        chosen: number of the row that validates best.
+        figure: picture of energy, score and shift against tau.
+    """
+
+    rows: list[tuple[str, Json]]
+    metric: str
+    chosen: int
+    figure: Path
+
+    @property
+    def table(self) -> Table:
+        """All rows, the chosen one marked."""
+        title = f"NCI molecules, structural alerts, score: {score_name(self.metric)}"
+        return branch_table(self.rows, title=title, metric=self.metric, chosen=self.chosen)
+
+    @property
+    def reading(self) -> str:
+        """The table in words."""
+        method, best = self.rows[self.chosen]
+        tests = {
+            name: show(row["final"]["test"], self.metric)
+            for name, row in self.rows
+            if name in ("scratch", "FT", "LP-FT", "LP")
+        }
+        others = ", ".join(f"{name} {score}" for name, score in tests.items() if name != method)
+        tau = f" with tau {best['tau']}" if method == "HP-FT" else ""
+        branches = [row for name, row in self.rows if name in ("FT", "HP-FT", "LP-FT")]
+        first, last = branches[0], branches[-1]
+        return (
+            f"Validation chooses {method}{tau}: test {score_name(self.metric)} "
+            f"{show(best['final']['test'], self.metric)}, against {others}. The longer the head is "
+            f"probed, the less energy is left ({first['energy']['aie']:.2f} to "
+            f"{last['energy']['aie']:.2f}) and the less finetuning moves the features (distance "
+            f"{first['shift']['distance']:.2f} to {last['shift']['distance']:.2f})."
+        )
+
+    @property
+    def summary(self) -> Json:
+        """Everything as plain values."""
+        return {
+            "metric": self.metric,
+            "chosen": self.chosen,
+            "rows": [{"method": name, **row} for name, row in self.rows],
+            "figure": str(self.figure),
+            "reading": self.reading,
+        }
+
+
+def quickstart(out: Path) -> Quickstart:
+    """Pretrain a small GCN on RDKit descriptors, then compare methods on structural alerts.
+
+    The molecules are those that RDKit ships, so nothing is downloaded. A second call finds the
+    finished runs.
+
+    Args:
+        out: folder for the run folders and the figure.
+    """
+    encoder = run(parse_config(PRETRAIN), out).path / "model.safetensors"
+    methods: list[Any] = ["scratch", {"name": "hp_ft", "tau": TAUS}, "lp"]
+    runs = [_compare(method, encoder, out) for method in methods]
+    names = ["scratch", "FT", *["HP-FT"] * (len(TAUS) - 2), "LP-FT", "LP"]
+    branches = [row for summary in runs for row in summary["branches"]]
+    rows = list(zip(names, branches, strict=True))
+    chosen = max(range(len(rows)), key=lambda i: rows[i][1]["final"]["valid"])
+    figure = out / "quickstart.png"
+    tau_figure(rows, figure, score=score_name(runs[0]["metric"]))
+    return Quickstart(rows, runs[0]["metric"], chosen, figure)
+
+
+def _compare(method: Any, encoder: Path, out: Path) -> Json:
+    settings = {**COMPARE, "encoder": {**ENCODER, "weights": encoder}, "method": method}
+    return run(parse_config(settings), out).read_json("summary.json")

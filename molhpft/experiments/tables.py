@@ -1,0 +1,137 @@
+"""What was found, as tables and sentences for the terminal."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from molhpft.experiments.folder import Json
+
+COLUMNS = {
+    "AIE": ("energy", "aie"),
+    "HP train": ("probe", "train"),
+    "HP valid": ("probe", "valid"),
+    "HP test": ("probe", "test"),
+    "FT valid": ("final", "valid"),
+    "FT test": ("final", "test"),
+    "distance": ("shift", "distance"),
+    "cosine": ("shift", "cosine"),
+    "dot": ("shift", "dot"),
+    "norm": ("shift", "norm"),
+}
+LEGEND = (
+    "AIE: mean length of p - y over training molecules when finetuning starts. HP: the head probed "
+    "for tau epochs; FT: after finetuning. distance, cosine, dot, norm: training features after "
+    "finetuning against before."
+)
+SHARES = ("rocauc", "ap", "accuracy")
+
+
+def branch_table(
+    rows: Sequence[tuple[str, Json]], *, title: str, metric: str, chosen: int
+) -> Table:
+    """A table with a line a branch.
+
+    Args:
+        rows: method name and row of each branch, as `summary.json` has them.
+        title: above the table.
+        metric: name of the score; shares are shown in percent.
+        chosen: number of the line to mark.
+    """
+    table = Table(title=title, caption=LEGEND, title_justify="left", caption_justify="left")
+    table.add_column("method", no_wrap=True)
+    table.add_column("tau", justify="right")
+    for column in COLUMNS:
+        table.add_column(column, justify="right")
+    for number, (method, row) in enumerate(rows):
+        cells = [_cell(row[group].get(key), group, metric) for group, key in COLUMNS.values()]
+        style = "bold green" if number == chosen else ""
+        table.add_row(method, str(row["tau"]), *cells, style=style)
+    return table
+
+
+def run_table(summary: Json) -> Table:
+    """The table of one run."""
+    rows = summary["branches"]
+    return branch_table(
+        [(summary["method"], row) for row in rows],
+        title=f"{summary['task']}, {summary['encoder']}, score: {score_name(summary['metric'])}",
+        metric=summary["metric"],
+        chosen=[row["tau"] for row in rows].index(summary["chosen_tau"]),
+    )
+
+
+def reading(summary: Json) -> str:
+    """The table of one run in a sentence."""
+    rows, metric = summary["branches"], summary["metric"]
+    row = next(row for row in rows if row["tau"] == summary["chosen_tau"])
+    final = row["final"]
+    chosen = f"Validation chooses tau {row['tau']}" if len(rows) > 1 else "This run ends with"
+    sentence = (
+        f"{chosen}: {score_name(metric)} {show(final['valid'], metric)} on validation and "
+        f"{show(final['test'], metric)} on test"
+    )
+    if len(rows) == 1:
+        return f"{sentence}."
+    first, last = rows[0], rows[-1]
+    return (
+        f"{sentence}. From tau {first['tau']} to tau {last['tau']} the energy goes from "
+        f"{first['energy']['aie']:.3f} to {last['energy']['aie']:.3f} and the distance that "
+        f"finetuning moves features from {first['shift']['distance']:.2f} to "
+        f"{last['shift']['distance']:.2f}."
+    )
+
+
+def data_tables(description: Json) -> list[Table]:
+    """A data set: its numbers, then its targets."""
+    numbers = Table(title=description["name"], show_header=False, title_justify="left")
+    for key in ("place", "objective", "metric", "molecules", "unreadable", "atoms", "bonds"):
+        numbers.add_row(key, _count(description.get(key)))
+    numbers.add_row("memory", f"{description['megabytes']} MB")
+    for split, size in description["sizes"].items():
+        numbers.add_row(f"split {split}", _count(size))
+    targets = Table(title="targets", title_justify="left")
+    names = list(description["targets"][0])
+    for name in names:
+        targets.add_column(name, justify="left" if name == "name" else "right")
+    for target in description["targets"]:
+        targets.add_row(*(_count(target.get(name)) for name in names))
+    return [numbers, targets]
+
+
+def encoder_table(encoders: Sequence[Json]) -> Table:
+    """The encoders that a config can name."""
+    table = Table(
+        caption="Give weights as encoder.weights; `molhpft encoders FILE` says what a file is.",
+        caption_justify="left",
+    )
+    for name in ("encoder", "what it is", "options", "weights it takes"):
+        table.add_column(name)
+    for encoder in encoders:
+        options = ", ".join(f"{k}: {v}" for k, v in encoder["options"].items())
+        table.add_row(encoder["name"], encoder["what"], options, encoder["reads"])
+    return table
+
+
+def score_name(metric: str) -> str:
+    """What people call a metric."""
+    names = {"rocauc": "ROC-AUC (%)", "ap": "average precision (%)", "neg_rmse": "-RMSE"}
+    return names.get(metric, metric)
+
+
+def show(value: float | None, metric: str) -> str:
+    """A score as text: percent for shares, the bare number otherwise."""
+    if value is None:
+        return "-"
+    return f"{100 * value:.2f}" if metric in SHARES else f"{value:.4f}"
+
+
+def _cell(value: float | None, group: str, metric: str) -> str:
+    if group in ("probe", "final"):
+        return show(value, metric)
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _count(value: object) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

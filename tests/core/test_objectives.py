@@ -1,0 +1,110 @@
+"""Residuals against autograd, missing labels against labels that are not there."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from molhpft.core.objectives import Multiclass, Multilabel, Squared
+from tests.toy import NAN
+
+CASES = {
+    Multiclass(): torch.tensor([0, 2, 1, -100]),
+    Multiclass(smoothing=0.2): torch.tensor([0, -100, 1, 1]),
+    Multilabel(): torch.tensor([[1, 0, NAN], [0, 1, 1], [NAN, NAN, NAN], [0, 0, 0]]),
+    Multilabel(smoothing=0.2): torch.tensor([[1, NAN, NAN], [0, 1, 1], [1, 1, 0], [0, 0, 0]]),
+    Squared(): torch.tensor([[1, 0, NAN], [0.5, 1, -1], [NAN, NAN, NAN], [0, 0, 3]]),
+}
+cases = pytest.mark.parametrize(("objective", "targets"), CASES.items(), ids=map(str, CASES))
+
+
+def logits():
+    return torch.linspace(-2, 2, 12).reshape(4, 3)
+
+
+@cases
+def test_residual_is_the_gradient_of_the_loss_with_respect_to_the_logits(objective, targets):
+    a = logits().requires_grad_()
+    (gradient,) = torch.autograd.grad(objective.loss(a, targets), a)
+    residual = objective.residual(a.detach(), targets)
+    labelled = targets != -100 if targets.ndim == 1 else ~targets.isnan().all(1)
+    gradient, measured = gradient[labelled], residual.abs() > 1e-6
+    ratio = gradient[measured] / residual[measured]
+    torch.testing.assert_close(ratio, ratio[0].expand_as(ratio))  # the loss averages: one constant
+    assert (gradient[~measured] == 0).all()
+
+
+@cases
+def test_a_unit_without_labels_has_no_residual_and_no_gradient(objective, targets):
+    missing = torch.full_like(targets, -100 if targets.ndim == 1 else NAN)
+    a = logits().requires_grad_()
+    loss = objective.loss(a, missing)
+    (gradient,) = torch.autograd.grad(loss, a)
+    assert loss == 0
+    assert (gradient == 0).all()
+    assert len(objective.residual(a, missing)) == 0
+
+
+@pytest.mark.parametrize("objective", [Multilabel(), Multilabel(smoothing=0.1), Squared()], ids=str)
+@given(seed=st.integers(0, 10_000), behind=st.sampled_from([0.0, 1e30, float("inf"), NAN]))
+@settings(max_examples=25, deadline=None)
+def test_the_logit_behind_a_missing_label_changes_nothing(objective, seed, behind):
+    rng = torch.Generator().manual_seed(seed)
+    targets = (torch.rand(5, 3, generator=rng) < 0.5).float()
+    missing = torch.rand(5, 3, generator=rng) < 0.4
+    a = torch.randn(5, 3, generator=rng)
+    y = targets.masked_fill(missing, NAN)
+    other = a.masked_fill(missing, behind).requires_grad_()
+    a = a.requires_grad_()
+    losses = objective.loss(a, y), objective.loss(other, y)
+    assert torch.equal(*losses)
+    gradients = [
+        torch.autograd.grad(loss, x)[0] for loss, x in zip(losses, (a, other), strict=True)
+    ]
+    assert torch.equal(*gradients)
+    assert torch.equal(objective.residual(a, y), objective.residual(other, y))
+
+
+@cases
+def test_the_residual_is_zero_for_a_perfect_prediction(objective, targets):
+    if isinstance(objective, Squared):
+        perfect = targets.nan_to_num(0.0)
+    else:
+        y = objective.labels(targets, outputs=3).nan_to_num(0.5)
+        targets = (
+            targets[targets != -100] if targets.ndim == 1 else targets[~targets.isnan().all(1)]
+        )
+        perfect = y.log() if targets.ndim == 1 else torch.logit(y)
+    residual = objective.residual(perfect, targets)
+    torch.testing.assert_close(residual, torch.zeros_like(residual))
+
+
+def test_labels_and_residual_have_the_same_rows():
+    for objective, targets in CASES.items():
+        residual = objective.residual(logits(), targets)
+        assert objective.labels(targets, outputs=3).shape == residual.shape
+
+
+def test_pixels_are_units_of_their_own(rng):
+    a, y = torch.randn(2, 5, 4, 4, generator=rng), torch.zeros(2, 4, 4, dtype=torch.long)
+    y[:, 0] = -100
+    residual = Multiclass().residual(a, y)
+    assert residual.shape == (2 * 12, 5)
+    torch.testing.assert_close(residual[0], a[0, :, 1, 0].softmax(0) - torch.eye(5)[0])
+
+
+@pytest.mark.parametrize("objective", [Multiclass(), Multilabel(), Squared()], ids=str)
+def test_smoothing_by_nothing_is_the_same_objective(objective):
+    assert objective.smoothed(0.0) == objective
+
+
+def test_real_targets_cannot_be_smoothed():
+    with pytest.raises(ValueError, match=r"no labels to smooth, got smoothing=0\.1"):
+        Squared().smoothed(0.1)
+
+
+def test_smoothed_labels_are_pulled_towards_uniform():
+    y = Multilabel().smoothed(0.2).labels(torch.tensor([[0.0, 1.0]]), outputs=2)
+    torch.testing.assert_close(y, torch.tensor([[0.1, 0.9]]))
+    y = Multiclass().smoothed(0.3).labels(torch.tensor([1]), outputs=3)
+    torch.testing.assert_close(y, torch.tensor([[0.1, 0.8, 0.1]]))

@@ -1,0 +1,42 @@
+"""Small dense networks and tasks that the tests of core, tuning and measures train."""
+
+import torch
+from torch import nn
+
+from molhpft.core.network import Chain, Network, Plain
+from molhpft.core.objectives import Multiclass, Multilabel, Squared
+from molhpft.core.task import Rows, Task
+
+NAN = float("nan")
+
+
+def block(inputs, outputs, *, dropout=0.0):
+    layers = [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU(), nn.Dropout(dropout)]
+    return Plain(nn.Sequential(*layers), width=outputs)
+
+
+def toy_network(*, outputs=3, dropout=0.0, seed=0):
+    torch.manual_seed(seed)
+    backbone = Chain({"layer0": block(6, 8, dropout=dropout), "layer1": block(8, 8)})
+    return Network(backbone, Chain({"linear": Plain(nn.Linear(8, outputs), width=outputs)}))
+
+
+def toy_task(objective=None, *, n=90, seed=1):
+    """Three noisy clusters; a third each to train, validate and test."""
+    rng = torch.Generator().manual_seed(seed)
+    centres = torch.randn(3, 6, generator=rng)
+    classes = torch.arange(n) % 3
+    inputs = centres[classes] + torch.randn(n, 6, generator=rng)
+    objective = objective or Multiclass()
+    targets = {
+        Multiclass: classes,
+        Multilabel: torch.eye(3)[classes],
+        Squared: torch.eye(3)[classes] + 0.1 * torch.randn(n, 3, generator=rng),
+    }[type(objective)]
+    splits = dict(zip(("train", "valid", "test"), torch.arange(n).chunk(3), strict=True))
+    return Task("toy", Rows(inputs, targets), splits, objective, outputs=3)
+
+
+def same_weights(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)

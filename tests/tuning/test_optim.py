@@ -1,0 +1,48 @@
+import pytest
+import torch
+
+from molhpft.core.network import Network
+from molhpft.tuning import optim
+from molhpft.tuning.phase import Phase
+from tests.toy import toy_network
+
+
+def phase(**settings):
+    return Phase(**{"trains": "all", "epochs": 1, "lr": 0.1, **settings})
+
+
+def rates(network: Network, **settings):
+    return [g["base_lr"] for g in optim.optimizer(network, phase(**settings)).param_groups]
+
+
+def test_each_stage_has_a_rate_of_its_own_head_first():
+    assert rates(toy_network(), layer_decay=0.5) == pytest.approx([0.1, 0.05, 0.025])
+
+
+def test_a_head_phase_optimises_the_head_only():
+    network = toy_network()
+    groups = optim.optimizer(network, phase(trains="head")).param_groups
+    assert [id(p) for g in groups for p in g["params"]] == [
+        id(p) for p in network.head.parameters()
+    ]
+
+
+@pytest.mark.parametrize(("done", "factor"), [(0.0, 1.0), (0.5, 0.5), (1.0, 0.0)])
+def test_the_cosine_schedule_goes_from_one_to_zero(done, factor):
+    optimizer = optim.optimizer(toy_network(), phase())
+    optim.set_learning_rate(optimizer, phase(schedule="cosine"), done=done)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * factor)
+
+
+def test_moments_survive_a_round_trip():
+    network = toy_network()
+    optimizer = optim.optimizer(network, phase())
+    for p in network.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    other = optim.optimizer(network, phase())
+    optim.load_tensors(other, optim.tensors(optimizer))
+    before, after = optim.tensors(optimizer), optim.tensors(other)
+    assert before.keys() == after.keys()
+    assert len(before) == 3 * len(list(network.parameters()))
+    assert all(torch.equal(before[k], after[k]) for k in before)

@@ -1,0 +1,33 @@
+import pytest
+
+from molhpft.tuning.phase import Phase
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"epochs": -1}, "epochs is at least 0, got -1"),
+        ({"lr": 0.0}, r"lr is above 0, got 0\.0"),
+        ({"batch_size": 0}, "batch_size is at least 1"),
+        ({"smoothing": 1.0}, r"smoothing lies in \[0, 1\), got 1\.0"),
+        ({"layer_decay": 0.0}, r"layer_decay lies in \(0, 1\]"),
+        ({"weight_decay": -0.1}, "weight_decay is at least 0"),
+        ({"patience": 0}, "patience is at least 1, or null for none, got 0"),
+    ],
+)
+def test_a_number_out_of_range_is_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
+        Phase(**{"trains": "all", "epochs": 1, "lr": 0.1, **setting})
+
+
+@pytest.mark.parametrize("setting", [{"layer_decay": 0.5}, {"anchor": 1.0}])
+def test_a_head_phase_takes_no_backbone_option(setting):
+    with pytest.raises(ValueError, match="a head phase has none"):
+        Phase(trains="head", epochs=1, lr=0.1, **setting)
+
+
+@pytest.mark.parametrize(
+    ("setting", "watches"), [({}, False), ({"keep": "best"}, True), ({"patience": 3}, True)]
+)
+def test_a_phase_watches_validation_only_when_it_decides_something(setting, watches):
+    assert Phase(trains="all", epochs=1, lr=0.1, **setting).watches_validation is watches
