@@ -11,11 +11,10 @@ from torch import Tensor
 
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.core.task import Task
-from molhpft.domains.cache import cached_tensors
 from molhpft.domains.molecules.examples import molecule_task
-from molhpft.domains.molecules.graphs import digest, load_or_pack
+from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.sheets import Sheet, read_sheet
-from molhpft.domains.molecules.splits import NAMES, column_split, random_split, scaffold_split
+from molhpft.domains.molecules.splits import cached_scaffold_split, column_split, random_split
 
 Kind = Literal["classification", "regression"]
 
@@ -216,7 +215,7 @@ def _report_unreadable(table: Table) -> None:
 
 def _splits(table: Table, split: str, seed: int) -> dict[str, Tensor]:
     if split == "scaffold":
-        return _cached_scaffold_split(table.smiles)
+        return cached_scaffold_split(table.smiles)
     if split == "random":
         rows = table.readable.nonzero().flatten()
         dealt = random_split(len(rows), rng=torch.Generator().manual_seed(seed))
@@ -225,8 +224,3 @@ def _splits(table: Table, split: str, seed: int) -> dict[str, Tensor]:
         line = table.lines[table.split_values.index("")]
         raise ValueError(f"every row of {table.path} should name its split; line {line} names none")
     return column_split(table.split_values)
-
-
-def _cached_scaffold_split(smiles: Sequence[str]) -> dict[str, Tensor]:
-    rows = cached_tensors(f"scaffold-split/{digest(smiles)}", lambda: scaffold_split(smiles))
-    return {name: rows[name] for name in NAMES}

@@ -1,0 +1,102 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from molhpft.core.objectives import Multilabel, Squared
+from molhpft.domains.molecules.examples import molecule_task
+from molhpft.domains.molecules.graphs import pack
+
+SMILES = ("CCO", "c1ccccc1", "no molecule", "C", "CC(=O)O", "C1CC1")
+NAN = float("nan")
+TARGETS = torch.tensor([[0, 1], [1, NAN], [1, 1], [NAN, 0], [1, 1], [0, NAN]])
+
+
+def _task(**changes):
+    given = {
+        "smiles": SMILES,
+        "targets": TARGETS,
+        "describes": ("active", "toxic"),
+        "splits": {"train": torch.arange(4), "valid": torch.tensor([4]), "test": torch.tensor([5])},
+        "objective": Multilabel(),
+    }
+    return molecule_task("six", **{**given, **changes})
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=8))
+def test_a_batch_has_the_graphs_and_labels_of_its_rows_in_order(rows):
+    index = torch.tensor(rows)
+    batch = _task().examples.take(index)
+    alone = pack([SMILES[row] for row in rows]).take(torch.arange(len(rows)))
+    assert torch.equal(batch.inputs.atoms, alone.atoms)
+    assert torch.equal(batch.inputs.offsets, alone.offsets)
+    assert torch.equal(batch.targets.nan_to_num(7), TARGETS[index].nan_to_num(7))
+
+
+def test_an_unreadable_molecule_keeps_its_row_and_leaves_its_split():
+    task = _task()
+    assert len(task.examples) == len(task.examples.store) == 6
+    assert task.splits["train"].tolist() == [0, 1, 3]
+
+
+def test_a_task_knows_its_outputs_and_their_names():
+    task = _task()
+    assert (task.outputs, task.describes) == (2, ("active", "toxic"))
+    assert task.examples.targets.dtype == torch.float32
+
+
+def test_moving_a_task_leaves_its_batches_alone():
+    task = _task()
+    there = next(task.to("cpu").batches("train", size=8))
+    here = next(task.batches("train", size=8))
+    assert torch.equal(there.inputs.atoms, here.inputs.atoms)
+
+
+def test_the_same_content_has_the_same_fingerprint():
+    quiet_nan = TARGETS.clone()
+    quiet_nan[quiet_nan.isnan()] = -torch.tensor(NAN)
+    assert _task().fingerprint == _task(smiles=list(SMILES), targets=quiet_nan).fingerprint
+    assert len(_task().fingerprint) == 64
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"smiles": (*SMILES[:5], "C1CCC1")},
+        {"targets": torch.where(TARGETS.isnan(), 0, TARGETS)},
+        {"objective": Multilabel(metric="ap")},
+        {"objective": Squared()},
+        {"splits": {"train": torch.arange(5), "valid": torch.tensor([5])}},
+        {"splits": {"train": torch.arange(4), "valid": torch.tensor([4]), "x": torch.tensor([5])}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_any_other_content_has_another_fingerprint(change):
+    assert _task(**change).fingerprint != _task().fingerprint
+
+
+def test_a_regression_needs_no_classes():
+    targets = torch.full((6, 2), 2.5)
+    assert torch.equal(_task(targets=targets, objective=Squared()).examples.targets, targets)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"smiles": ("nothing",) * 6}, "six should hold molecules .* none of its 6 rows"),
+        ({"targets": TARGETS * torch.tensor([1, NAN])}, "'toxic' of six should have labels; all 5"),
+        ({"targets": TARGETS * torch.tensor([0, 1])}, "'active' of six .* both classes.* has: 0$"),
+        ({"targets": TARGETS * 2}, "'active' of six should have labels of both classes.* 0, 2$"),
+        ({"splits": {"train": torch.tensor([2])}}, "split 'train' of six .* is empty"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_one_sentence(change, message):
+    with pytest.raises(ValueError, match=message):
+        _task(**change)
+
+
+def test_labels_of_unreadable_molecules_do_not_count():
+    targets = torch.tensor([[0.0], [0.0], [1.0], [0.0], [0.0], [0.0]])
+    with pytest.raises(ValueError, match="both classes"):
+        _task(targets=targets, describes=("active",))
