@@ -6,10 +6,9 @@ move to a device whole; a batch is then cut there by indexing alone, without a l
 
 import hashlib
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,8 +26,6 @@ from molhpft.domains.molecules.featurize import (
     parse,
 )
 from molhpft.domains.progress import track
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,14 +164,10 @@ def pack(smiles: Sequence[str]) -> GraphStore:
 def load_or_pack(smiles: Sequence[str]) -> GraphStore:
     """`pack(smiles)`, kept in the cache folder and mapped into memory from there the next time.
 
-    Where the cache folder cannot be used, a warning is logged and the graphs live in memory only.
+    Raises:
+        ValueError: a molecule has more atoms than int16 can number.
     """
-    packed = cache(lambda: pack(smiles))
-    try:
-        return GraphStore(**cached_tensors(f"graphs/{digest(smiles)}", lambda: _tensors(packed())))
-    except OSError as error:
-        _log.warning("packed graphs are not kept, the cache folder cannot be used: %s", error)
-        return packed()
+    return GraphStore(**cached_tensors(f"graphs/{digest(smiles)}", lambda: _tensors(pack(smiles))))
 
 
 def digest(smiles: Sequence[str]) -> str:

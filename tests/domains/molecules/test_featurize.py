@@ -1,0 +1,199 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from ogb.utils.features import get_atom_feature_dims, get_bond_feature_dims
+from ogb.utils.mol import smiles2graph
+from rdkit import Chem
+
+from molhpft.domains.molecules import featurize as module
+from molhpft.domains.molecules.featurize import ATOM_SIZES, BOND_SIZES, featurize, parse
+from molhpft.domains.molecules.graphs import load_or_pack
+
+FRAGMENTS = [
+    "C",
+    "[H][H]",
+    "[Na+]",
+    "[Cl-]",
+    "*",
+    "[CH3]",
+    "[C+9]",
+    "[Og]",
+    "[13CH4]",
+    "CC#N",
+    "c1ccccc1",
+    "c1cc[nH]c1",
+    "C[N+](=O)[O-]",
+    "F/C=C/F",
+    "F/C=C\\F",
+    "F[C@H](Cl)Br",
+    "F[C@@H](Cl)Br",
+    "FS(F)(F)(F)(F)F",
+    "O=C1C=CC(=O)C=C1",
+    "C12C3C4C1C5C2C3C45",
+    "N[Pt@SP1](F)(Cl)Br",
+    "CN->[Fe]",
+    "C1CC2CCC1O2",
+]
+REFUSED = "C[Al](C)(C)(C)(C)C"  # six bonds: too many for RDKit, fine for OGB
+
+mixtures = st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=4).map(".".join)
+scribbles = st.text(alphabet="CNOcnoFBrl[]()=#@/\\+-.%123|: H*$", max_size=20)
+
+
+def _bonds_of(smiles):
+    """The bonds of a molecule as (begin, end) with their row of features."""
+    graph = featurize(parse(smiles))
+    return {tuple(ends): row.tolist() for ends, row in zip(graph.ends, graph.bonds, strict=True)}
+
+
+def _raw(folder, name):
+    return pd.read_csv(folder / "raw" / f"{name}.csv.gz", header=None).to_numpy()
+
+
+def _smiles(folder):
+    return pd.read_csv(folder / "mapping" / "mol.csv.gz")["smiles"].tolist()
+
+
+@pytest.mark.parametrize("name", ["bace", "esol", "freesolv", "tox21", "hiv"])
+def test_all_molecules_have_the_numbers_of_ogbs_raw_files(ogb_root, name):
+    folder = ogb_root / f"ogbg_mol{name}"
+    store = load_or_pack(_smiles(folder))
+    assert np.array_equal(store.atom_offsets.diff(), _raw(folder, "num-node-list")[:, 0])
+    assert np.array_equal(store.bond_offsets.diff(), _raw(folder, "num-edge-list")[:, 0])
+    assert np.array_equal(store.atoms, _raw(folder, "node-feat"))
+    assert np.array_equal(store.bonds[:, :3], _raw(folder, "edge-feat"))
+    assert np.array_equal(store.ends, _raw(folder, "edge"))
+
+
+@pytest.mark.parametrize(
+    ("name", "molecules", "atoms", "bonds"),
+    [("tox21", 7_831, 145_459, 151_095), ("hiv", 41_127, 1_049_163, 1_129_688)],
+)
+def test_every_molecule_of_a_data_set_is_read(ogb_root, name, molecules, atoms, bonds):
+    store = load_or_pack(_smiles(ogb_root / f"ogbg_mol{name}"))
+    assert store.readable.sum() == len(store) == molecules
+    assert (len(store.atoms), len(store.bonds)) == (atoms, bonds)
+
+
+@settings(max_examples=100, deadline=None)
+@given(mixtures)
+def test_a_molecule_has_the_numbers_of_ogbs_own_function(smiles):
+    graph, theirs = featurize(parse(smiles)), smiles2graph(smiles)
+    assert np.array_equal(graph.atoms, theirs["node_feat"])
+    assert np.array_equal(graph.bonds[:, :3], theirs["edge_feat"][::2])
+    assert np.array_equal(graph.ends, theirs["edge_index"].T[::2])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=30) | scribbles)
+@example("\ud800")
+@example("C\0C")
+@example("[CH200]")  # the hydrogens overflow RDKit's counter
+@example("CCO |$a;b")
+@example("[C-200]")
+def test_any_text_is_a_molecule_within_the_vocabulary_or_none(text):
+    mol = parse(text)
+    if mol is not None:
+        graph = featurize(mol)
+        assert len(graph.atoms) > 0
+        assert (graph.atoms < ATOM_SIZES).all()
+        assert (graph.bonds < BOND_SIZES).all()
+        assert (graph.ends < len(graph.atoms)).all()
+
+
+@pytest.mark.parametrize("text", ["", "hello", "C(", "c1cccc1", "C1CC", "[CH200]", "\ud800"])
+def test_what_cannot_be_read_is_none(text):
+    assert parse(text) is None
+
+
+def test_a_valence_that_rdkit_refuses_is_kept():
+    assert featurize(parse(REFUSED)).atoms[1, [0, 2]].tolist() == [12, 6]
+
+
+def test_reading_prints_nothing(capfd):
+    for text in ["c1cccc1", REFUSED, "[CH200]", "C(", "[H][H]"]:
+        parse(text)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_reading_leaves_rdkits_own_messages_on(capfd):
+    parse("C(")
+    Chem.MolFromSmiles("C(")
+    assert "SMILES Parse Error" in capfd.readouterr().err
+
+
+def test_the_sizes_are_those_of_ogb():
+    assert list(ATOM_SIZES) == get_atom_feature_dims()
+    assert list(BOND_SIZES[:3]) == get_bond_feature_dims()
+
+
+@pytest.mark.parametrize("smiles", ["C", "[Na+].[Cl-]", "CC", "c1ccccc1"])
+def test_the_arrays_are_small_integers_of_fixed_width(smiles):
+    graph = featurize(parse(smiles))
+    assert (graph.atoms.dtype, graph.bonds.dtype) == (np.uint8, np.uint8)
+    assert graph.ends.dtype == np.int16
+    assert graph.atoms.shape[1:] == (9,)
+    assert graph.bonds.shape == (len(graph.ends), 4)
+    assert graph.ends.shape[1:] == (2,)
+    assert graph.atoms.flags.c_contiguous
+    assert graph.bonds.flags.c_contiguous
+
+
+@pytest.mark.parametrize(("symbol", "number"), [("H", 0), ("C", 5), ("Og", 117), ("*", 118)])
+def test_the_element_column_is_the_atomic_number_less_one(symbol, number):
+    atom = symbol if symbol == "*" else f"[{symbol}]"
+    assert featurize(parse(atom)).atoms[0, 0] == number
+
+
+def test_the_chirality_column_numbers_the_tags_as_hu_et_al_do():
+    numbers = [featurize(parse(f"F[C{tag}H](Cl)Br")).atoms[1, 1] for tag in ("", "@@", "@")]
+    assert numbers == [0, 1, 2]
+
+
+def test_the_bond_column_numbers_the_types_as_hu_et_al_do():
+    types = [featurize(parse(s)).bonds[0, 0] for s in ("CC", "C=C", "C#C", "c1ccccc1", "CN->[Fe]")]
+    assert types[:4] == [0, 1, 2, 3]
+    assert featurize(parse("CN->[Fe]")).bonds[1, 0] == 4
+
+
+@pytest.mark.parametrize(("smiles", "ahead", "behind"), [("F/C=C/F", 1, 1), ("F/C=C\\F", 1, 2)])
+def test_the_direction_column_tells_up_from_down(smiles, ahead, behind):
+    bonds = _bonds_of(smiles)
+    assert (bonds[0, 1][3], bonds[1, 2][3], bonds[2, 3][3]) == (ahead, 0, behind)
+
+
+def test_a_wedge_of_a_drawing_is_no_direction():
+    wedged = parse("Cc1cccc(I)c1-c1c(Br)cccc1C |wU:7.7|")
+    assert Chem.BondDir.BEGINWEDGE in {bond.GetBondDir() for bond in wedged.GetBonds()}
+    assert featurize(wedged).bonds[:, 3].max() == 0
+
+
+@pytest.mark.parametrize("tag", ["STEREOATROPCW", "STEREOATROPCCW"])
+def test_an_atropisomer_takes_the_last_stereo_number(tag):
+    mol = parse("Cc1cccc(I)c1-c1c(Br)cccc1C")
+    mol.GetBondWithIdx(7).SetStereo(Chem.BondStereo.names[tag])
+    assert featurize(mol).bonds[7, 1] == BOND_SIZES[1] - 1
+
+
+def test_a_charge_beyond_the_vocabulary_takes_the_last_number():
+    assert [featurize(parse(f"[Fe{c}]")).atoms[0, 3] for c in ("+5", "+6", "-6")] == [10, 11, 11]
+
+
+def test_features_do_not_share_memory_with_another_molecule():
+    first, second = featurize(parse("CC")), featurize(parse("CC"))
+    first.atoms[:] = 0
+    assert second.atoms.any()
+
+
+def test_too_many_atoms_for_int16_are_refused_with_their_number(monkeypatch):
+    monkeypatch.setattr(module, "MOST_ATOMS", 3)
+    featurize(parse("CCC"))
+    with pytest.raises(ValueError, match="at most 3 atoms, this one has 4; leave it out"):
+        featurize(parse("CCCC"))
+
+
+def test_the_largest_molecule_keeps_its_last_atom_number():
+    graph = featurize(parse("C." * (module.MOST_ATOMS - 2) + "CC"))
+    assert graph.ends.tolist() == [[module.MOST_ATOMS - 2, module.MOST_ATOMS - 1]]
