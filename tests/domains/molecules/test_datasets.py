@@ -1,0 +1,223 @@
+import gzip
+import os
+import shutil
+import zipfile
+from importlib.resources import files
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from molhpft.core.objectives import Multilabel, Squared
+from molhpft.domains.molecules import datasets
+from molhpft.domains.molecules.datasets import ogb_folder, ogb_names, ogb_task
+
+SMILES = ("CCO", "c1ccccc1", "C", "C1CC1")
+
+
+@pytest.fixture
+def real(ogb_root, monkeypatch):
+    monkeypatch.setenv("MOLHPFT_DATA", str(ogb_root))
+    return ogb_root
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOLHPFT_DATA", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def folder(root):
+    """A data set of four molecules in OGB's layout, under the name of a real one."""
+    folder = root / "ogbg_molbace"
+    _write(
+        folder / "mapping" / "mol.csv.gz",
+        "Class,smiles,mol_id\n"
+        + "".join(f"{k % 2},{smiles},m{k}\n" for k, smiles in enumerate(SMILES)),
+    )
+    _write(folder / "raw" / "num-node-list.csv.gz", "3\n6\n1\n3\n")
+    _write(folder / "raw" / "num-edge-list.csv.gz", "2\n6\n0\n3\n")
+    for split, rows in {"train": "0\n1\n", "valid": "2\n", "test": "3\n"}.items():
+        _write(folder / "split" / "scaffold" / f"{split}.csv.gz", rows)
+    return folder
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    def refuse(url, *_, **__):
+        raise ConnectionError(f"{url} cannot be reached: no route to host")
+
+    monkeypatch.setattr(datasets, "fetch_archive", refuse)
+
+
+def _write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(text.encode()))
+
+
+def _labels(root, name):
+    return pd.read_csv(root / f"ogbg_mol{name}" / "raw" / "graph-label.csv.gz", header=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "objective"),
+    [
+        ("tox21", [6264, 783, 784], Multilabel(metric="rocauc")),
+        ("bace", [1210, 151, 152], Multilabel(metric="rocauc")),
+        ("esol", [902, 113, 113], Squared()),
+    ],
+)
+def test_a_real_data_set_has_ogbs_sizes_labels_and_objective(real, name, sizes, objective):
+    task = ogb_task(f"ogbg-mol{name}")
+    theirs = torch.tensor(_labels(real, name).to_numpy(np.float32))
+    assert [len(task.splits[split]) for split in ("train", "valid", "test")] == sizes
+    torch.testing.assert_close(task.examples.targets, theirs, equal_nan=True)
+    assert task.outputs == theirs.shape[1] == len(task.describes)
+    assert task.objective == objective
+
+
+def test_molecules_that_rdkit_refuses_are_kept_as_ogb_keeps_them(real):
+    task = ogb_task("ogbg-moltox21")
+    assert task.examples.store.readable.all()
+    assert sum(len(rows) for rows in task.splits.values()) == len(task.examples) == 7831
+
+
+def test_columns_are_named_after_the_assays(real):
+    assert ogb_task("ogbg-moltox21").describes[:2] == ("NR-AR", "NR-AR-LBD")
+
+
+def test_the_names_are_those_of_ogbs_list():
+    with files("ogb").joinpath("graphproppred", "master.csv").open() as file:
+        listed = file.readline().strip().split(",")
+    assert ogb_names() == [name for name in listed if name.startswith("ogbg-mol")]
+
+
+@pytest.mark.parametrize(
+    ("name", "tasks", "objective"),
+    [
+        ("molpcba", 128, Multilabel(metric="ap")),
+        ("molmuv", 17, Multilabel(metric="ap")),
+        ("molhiv", 1, Multilabel(metric="rocauc")),
+        ("mollipo", 1, Squared()),
+    ],
+)
+def test_tasks_and_metric_come_from_ogbs_list(name, tasks, objective):
+    record = datasets._record(f"ogbg-{name}")
+    assert (record.tasks, record.objective) == (tasks, objective)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"'ogbg-molbase'; there are: ogbg-molbace, .*ogbg-molhiv"):
+        ogb_task("ogbg-molbase")
+    with pytest.raises(ValueError, match="no data set named"):
+        ogb_folder("../elsewhere")
+
+
+def test_the_folder_is_ogbs_own_name_in_the_data_folder(root):
+    assert ogb_folder("ogbg-molhiv") == root / "ogbg_molhiv"
+
+
+def test_offline_one_sentence_says_where_to_put_what(root, offline):
+    with pytest.raises(FileNotFoundError) as caught:
+        ogb_task("ogbg-molhiv")
+    message = str(caught.value)
+    for part in ("ogbg-molhiv", str(root / "ogbg_molhiv"), "hiv.zip", "MOLHPFT_DATA", "mapping"):
+        assert part in message
+    assert "\n" not in message
+    assert ". " not in message
+    assert list(root.iterdir()) == []
+
+
+def test_an_absent_data_set_is_fetched_from_ogbs_address_once(folder, root, monkeypatch):
+    archive, addresses = root / "bace.zip", []
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in folder.rglob("*.gz"):
+            file.write(path, f"bace/{path.relative_to(folder)}")
+    shutil.rmtree(folder)
+    fetch = datasets.fetch_archive
+
+    def from_disk(url, *args, **options):
+        addresses.append(url)
+        fetch(archive.as_uri(), *args, **options)
+
+    monkeypatch.setattr(datasets, "fetch_archive", from_disk)
+    assert ogb_task("ogbg-molbace").fingerprint == ogb_task("ogbg-molbace").fingerprint
+    assert addresses == [
+        "http://snap.stanford.edu/ogb/data/graphproppred/csv_mol_download/bace.zip"
+    ]
+
+
+def test_a_small_data_set_is_read_as_it_is_written(folder):
+    task = ogb_task("ogbg-molbace")
+    assert task.examples.smiles == SMILES
+    assert task.examples.targets.tolist() == [[0], [1], [0], [1]]
+    assert {name: rows.tolist() for name, rows in task.splits.items()} == {
+        "train": [0, 1],
+        "valid": [2],
+        "test": [3],
+    }
+
+
+def test_an_empty_label_is_unmeasured(folder):
+    path = folder / "mapping" / "mol.csv.gz"
+    _write(path, gzip.decompress(path.read_bytes()).decode().replace("0,C,", ",C,"))
+    assert ogb_task("ogbg-molbace").examples.targets.isnan().flatten().tolist() == [
+        False,
+        False,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(("kind", "ours"), [("node", 6), ("edge", 6)])
+def test_a_molecule_of_another_size_than_ogbs_is_named(folder, kind, ours):
+    path = folder / "raw" / f"num-{kind}-list.csv.gz"
+    _write(path, gzip.decompress(path.read_bytes()).decode().replace("6", "7"))
+    with pytest.raises(ValueError, match=rf"row 1 \(c1ccccc1\) has {ours}, and 7 in .*{kind}"):
+        ogb_task("ogbg-molbace")
+
+
+def test_real_counts_that_were_altered_are_refused(ogb_root, root):
+    shutil.copytree(ogb_root / "ogbg_molbace", root / "ogbg_molbace", copy_function=shutil.copyfile)
+    path = root / "ogbg_molbace" / "raw" / "num-node-list.csv.gz"
+    os.chmod(path.parent, 0o755)
+    counts = gzip.decompress(path.read_bytes()).decode().split()
+    counts[1000] = str(int(counts[1000]) + 1)
+    _write(path, "\n".join(counts))
+    with pytest.raises(ValueError, match=r"row 1000 \(.*\(1 such molecules?\)"):
+        ogb_task("ogbg-molbace")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("raw/num-node-list", "3\n6\n1\n", "a row for each of 4 molecules, it has 3"),
+        ("split/scaffold/test", "2\n", "each of its 4 molecules once; .* train 2, valid 1, test 1"),
+        ("split/scaffold/test", "4\n", "each of its 4 molecules once"),
+        ("mapping/mol", "a,b,smiles,mol_id\n1,0,C,x\n", "should have 1 tasks; .* has 2 columns"),
+        ("mapping/mol", "Class,smiles,mol_id\nyes,C,x\n", "as OGB writes it, but: .*'yes'"),
+        ("mapping/mol", "", "as OGB writes it, but: "),
+        ("raw/num-edge-list", "two\n", "as OGB writes it, but: "),
+    ],
+)
+def test_files_that_contradict_each_other_are_refused(folder, file, content, message):
+    _write(folder / f"{file}.csv.gz", content)
+    with pytest.raises(ValueError, match=message) as caught:
+        ogb_task("ogbg-molbace")
+    assert str(folder) in str(caught.value)
+
+
+def test_a_file_that_is_not_compressed_is_refused(folder):
+    (folder / "mapping" / "mol.csv.gz").write_text("Class,smiles,mol_id\n1,C,x\n")
+    with pytest.raises(ValueError, match="as OGB writes it"):
+        ogb_task("ogbg-molbace")
+
+
+@pytest.mark.parametrize("file", ["mapping/mol", "raw/num-edge-list", "split/scaffold/valid"])
+def test_a_missing_file_is_named(folder, file):
+    path = folder / f"{file}.csv.gz"
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=f"{path} is absent"):
+        ogb_task("ogbg-molbace")
