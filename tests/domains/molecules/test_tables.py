@@ -1,0 +1,239 @@
+import csv
+import io
+import logging
+
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from molhpft.core.objectives import Multilabel, Squared
+from molhpft.domains.molecules.datasets import ogb_task
+from molhpft.domains.molecules.splits import scaffold_split
+from molhpft.domains.molecules.tables import csv_task, read_table
+
+POOL = ["CCO", "CCN", "c1ccccc1", "Cc1ccccc1", "C1CC1C", "O=C1CCCC1", "c1ccc2ccccc2c1", "C1CCNCC1"]
+labels = st.sampled_from([0.0, 1.0, None])
+numbers = st.floats(-1e6, 1e6, width=32) | st.none()
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return tmp_path_factory.mktemp("tables") / "mine.csv"
+
+
+@pytest.fixture
+def ten(path):
+    """Ten molecules with a real and a yes/no target, a name and a split."""
+    rows = [
+        f"mol{k},{smiles},{k / 4},{k % 2},{('train', 'valid', 'test')[max(k - 7, 0)]}"
+        for k, smiles in enumerate([*POOL, "CO", "CN"])
+    ]
+    return _write(path, "\n".join(["name,smiles,logp,active,fold", *rows]))
+
+
+def _write(path, text):
+    path.write_text(text, encoding="utf-8", newline="")
+    return path
+
+
+def _written(path, header, rows):
+    text = io.StringIO()
+    csv.writer(text).writerows([header, *rows])
+    return _write(path, text.getvalue())
+
+
+def test_a_users_tox21_is_the_task_that_ogb_makes_of_it(ogb_root, monkeypatch):
+    file = ogb_root.parent / "csv" / "tox21.csv.gz"
+    if not file.is_file():
+        pytest.skip(f"real data absent: {file.name}")
+    monkeypatch.setenv("MOLHPFT_DATA", str(ogb_root))
+    ours, theirs = csv_task(file), ogb_task("ogbg-moltox21")
+    assert (ours.name, len(ours.examples), ours.outputs) == ("tox21", 7831, 12)
+    assert ours.describes == theirs.describes
+    torch.testing.assert_close(ours.examples.targets, theirs.examples.targets, equal_nan=True)
+    assert all(torch.equal(ours.splits[name], theirs.splits[name]) for name in theirs.splits)
+    assert ours.fingerprint == theirs.fingerprint
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(POOL), numbers, numbers), min_size=1, max_size=12))
+def test_what_is_written_is_read_back(path, rows):
+    table = read_table(
+        _written(path, ["smiles", "a", "b"], rows), target_columns=["a", "b"], kind="regression"
+    )
+    values = pd.DataFrame([row[1:] for row in rows], dtype="float32")
+    assert table.smiles == tuple(row[0] for row in rows)
+    torch.testing.assert_close(
+        table.targets, torch.tensor(values.to_numpy()), equal_nan=True, rtol=0, atol=0
+    )
+    assert table.lines == tuple(range(2, len(rows) + 2))
+
+
+cells = st.sampled_from([*POOL, "x", "", "0", "1", "2.5", "inf", "nan", "1e999"])
+sensible = st.tuples(st.sampled_from([*POOL, "x"]), st.sampled_from(["0", "1", "", "2.5"]), cells)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.just(["smiles", "a", "b"]) | st.lists(st.sampled_from(["smiles", "a", ""]), max_size=3),
+    st.lists(sensible, min_size=1, max_size=9) | st.lists(st.lists(cells, max_size=3), max_size=9),
+    st.sampled_from(["auto", "classification", "regression"]),
+    st.sampled_from(["scaffold", "random"]),
+)
+def test_any_table_is_a_task_or_a_value_error(path, header, rows, kind, split):
+    outcome = _task_or_error(_written(path, header, rows), kind=kind, split=split)
+    if isinstance(outcome, ValueError):
+        assert str(path) in str(outcome) or "mine" in str(outcome)
+        assert "\n" not in str(outcome)
+    else:
+        assert len(outcome.splits["train"])
+        assert len(outcome.examples) == len(rows)
+
+
+def _task_or_error(path, **options):
+    try:
+        return csv_task(path, **options)
+    except ValueError as error:
+        return error
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(labels, min_size=4, max_size=12).filter(lambda column: {0.0, 1.0} <= {*column}))
+def test_labels_of_zero_one_or_nothing_are_a_classification(path, column):
+    rows = [(POOL[k % len(POOL)], label) for k, label in enumerate(column)]
+    task = csv_task(_written(path, ["smiles", "y"], rows), split="random")
+    assert task.objective == Multilabel(metric="rocauc")
+
+
+def test_any_other_number_makes_a_regression(ten):
+    assert csv_task(ten).objective == Squared()
+    assert csv_task(ten, target_columns=["active"]).objective == Multilabel()
+    assert csv_task(ten, target_columns=["active"], kind="regression").objective == Squared()
+
+
+def test_without_a_choice_all_columns_of_numbers_are_targets(ten, caplog):
+    with caplog.at_level(logging.INFO):
+        table = read_table(ten, split_column="fold")
+    assert table.describes == ("logp", "active")
+    assert "left out: ['name']" in caplog.text
+
+
+def test_a_column_without_a_name_or_without_numbers_is_no_target(path):
+    text = ",smiles,y,empty\n0,CCO,1.5,\n1,CCN,2.5,\n"
+    assert read_table(_write(path, text)).describes == ("y",)
+
+
+def test_targets_come_in_the_order_that_was_asked_for(ten):
+    table = read_table(ten, target_columns=["active", "logp"])
+    assert table.describes == ("active", "logp")
+    assert table.targets[3].tolist() == [1, 0.75]
+
+
+def test_the_column_of_molecules_may_have_any_name(path):
+    task = csv_task(
+        _write(path, "Drug,y\nCCO,1.5\nCCN,2.5\n"), smiles_column="Drug", split="random"
+    )
+    assert task.examples.smiles == ("CCO", "CCN")
+
+
+def test_the_scaffold_split_is_the_default(ten):
+    task = csv_task(ten)
+    ours = scaffold_split(task.examples.smiles)
+    assert all(torch.equal(task.splits[name], ours[name]) for name in ours)
+
+
+def test_the_random_split_follows_its_seed(ten):
+    once, again, other = (csv_task(ten, split="random", split_seed=seed) for seed in (1, 1, 2))
+    assert once.fingerprint == again.fingerprint != other.fingerprint
+    assert [len(once.splits[name]) for name in ("train", "valid", "test")] == [8, 1, 1]
+
+
+def test_a_column_may_name_the_splits(ten):
+    task = csv_task(ten, split="column", split_column="fold", target_columns=["logp"])
+    assert task.splits["train"].tolist() == list(range(8))
+    assert (task.splits["valid"].tolist(), task.splits["test"].tolist()) == ([8], [9])
+
+
+@pytest.mark.parametrize("split", ["scaffold", "random"])
+def test_unreadable_molecules_keep_their_rows_and_enter_no_split(path, caplog, split):
+    rows = [(smiles, k / 3) for k, smiles in enumerate([*POOL, "not a molecule", "", *POOL])]
+    with caplog.at_level(logging.WARNING):
+        task = csv_task(_written(path, ["smiles", "y"], rows), split=split)
+    everywhere = torch.cat(list(task.splits.values())).sort().values.tolist()
+    assert len(task.examples) == 18
+    assert everywhere == [*range(8), *range(10, 18)]
+    assert "2 of 18 molecules" in caplog.text
+    assert "lines: 10, 11" in caplog.text
+
+
+def test_many_unreadable_lines_are_counted_and_the_first_ones_named(path, caplog):
+    rows = [("CCO", 1.5), ("CCN", 2.5), *[("?", 3.5)] * 30]
+    table = read_table(_written(path, ["smiles", "y"], rows))
+    assert table.unreadable_lines == list(range(4, 34))
+    csv_task(path, split="random")
+    (record,) = (record for record in caplog.records if record.levelno == logging.WARNING)
+    assert record.getMessage().endswith("lines: 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, ...")
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("a,y\nC,1\n", {}, "no column 'smiles'; it has: a, y"),
+        ("smiles,y\nC,1\n", {"target_columns": ["z"]}, "no column 'z'; it has: smiles, y"),
+        ("smiles,y\nC,1\n", {"target_columns": ["y", "y"]}, "each named once; got y, y"),
+        ("smiles,y\nC,1\n", {"target_columns": []}, "got none of the columns: smiles, y"),
+        ("smiles,y\nC,high\n", {}, "got none of the columns: smiles, y"),
+        ("smiles,y\nC,1\nN,high\n", {"target_columns": ["y"]}, "line 3 .* has 'high'"),
+        ("smiles,y\nC,1\nN,-inf\n", {}, "'y' should be finite numbers; line 3 .* has '-inf'"),
+        ("smiles,y\nC,1\nN,1e39\n", {}, "'y' should be finite numbers; line 3 .* has '1e39'"),
+        ("smiles,y\nC,1\nN,2\n", {"kind": "classification"}, "0, 1 or missing; line 3 .* '2'"),
+        ("smiles,y\nC,1\n", {"kind": "ranking"}, "classification or regression, got 'ranking'"),
+        ("smiles,y\nx y z,1\n,0\n", {}, "'smiles' of .* none of its 2 .* the first is 'x y z'"),
+        ("smiles,y\nC,1\n", {"split_column": "s"}, "no column 's'; it has: smiles, y"),
+    ],
+)
+def test_a_table_that_cannot_be_used_says_where_and_why(path, text, options, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        read_table(_write(path, text), **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ("1111", "'y' of mine should have labels of both classes, 0 and 1; it has: 1"),
+        ("    ", "'y' of mine should have labels; all 4 are missing"),
+    ],
+)
+def test_targets_that_cannot_be_learnt_are_refused(path, column, message):
+    rows = [*zip(POOL, column, strict=False)]
+    with pytest.raises(ValueError, match=message):
+        csv_task(_written(path, ["smiles", "y"], rows), target_columns=["y"], split="random")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "column"}, "should come together; got split 'column' and split_column None"),
+        ({"split_column": "fold"}, "should come together; got split 'scaffold'"),
+        ({"split": "stratified"}, "scaffold, random or column, got 'stratified'"),
+        ({"split": "column", "split_column": "name"}, "train and valid and test never occurs"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(ten, options, message):
+    with pytest.raises(ValueError, match=message):
+        csv_task(ten, **options)
+
+
+def test_a_row_without_a_split_is_named_by_its_line(path):
+    rows = [("C", 1, "train"), ("N", 0, "valid"), ("O", 1, ""), ("S", 0, "test")]
+    file = _written(path, ["smiles", "y", "fold"], rows)
+    with pytest.raises(ValueError, match="should name its split; line 4 names none"):
+        csv_task(file, split="column", split_column="fold")
+
+
+def test_an_absent_table_is_a_file_not_found(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.csv should be a file"):
+        csv_task(tmp_path / "nothing.csv")
