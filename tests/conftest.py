@@ -11,8 +11,10 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_this_worker(tmp_path_factory):
-    """Keeps the user's own cache out of the tests; shared by the tests of one worker for speed."""
-    os.environ["MOLHPFT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    """Keeps the user's own cache out of the tests; one for all workers, whose writes are atomic."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    os.environ["MOLHPFT_CACHE"] = str(folder / "cache")
 
 
 @pytest.fixture(scope="session")

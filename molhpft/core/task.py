@@ -18,8 +18,13 @@ class Examples(Protocol):
     def __len__(self) -> int:
         """Number of rows."""
 
-    def take(self, index: Tensor) -> Batch:
-        """The rows `index` (k,), in that order, as one batch on the examples' own device."""
+    def take(self, index: Tensor, *, rng: torch.Generator | None = None) -> Batch:
+        """The rows `index` (k,), in that order, as one batch on the examples' own device.
+
+        Args:
+            index: row numbers.
+            rng: draws augmentations, where the examples have any; without it there are none.
+        """
 
     def to(self, device: torch.device | str) -> "Examples":
         """The same examples on `device`."""
@@ -40,8 +45,8 @@ class Rows:
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def take(self, index: Tensor) -> Batch:
-        """The rows `index` (k,) as one batch."""
+    def take(self, index: Tensor, *, rng: torch.Generator | None = None) -> Batch:
+        """The rows `index` (k,) as one batch; nothing is drawn."""
         index = index.to(self.inputs.device)
         return Batch(self.inputs[index], self.targets[index])
 
@@ -82,7 +87,8 @@ class Task:
         Args:
             split: name of the split.
             size: most rows in a batch.
-            rng: draws a new order; without it rows come in the order of the split.
+            rng: draws a new order and augmentations; without it rows come in the order of the
+                split, as they are.
 
         Raises:
             ValueError: no split has that name, or it is empty.
@@ -91,7 +97,7 @@ class Task:
         if rng is not None:
             rows = rows[torch.randperm(len(rows), generator=rng)]
         for index in rows.tensor_split(ceil(len(rows) / size)):
-            yield self.examples.take(index)
+            yield self.examples.take(index, rng=rng)
 
     def rows(self, split: str) -> Tensor:
         """Row numbers of a split, (k,).

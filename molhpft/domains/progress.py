@@ -1,6 +1,6 @@
 """Progress bars on standard error, shown only where a person is watching."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -32,7 +32,7 @@ def track(items: Iterable[T], what: str, *, total: int | None = None) -> Iterato
         what: what is being done, such as "packing molecules".
         total: number of items, where they do not know it themselves.
     """
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     with bar(what, total=total) as move:
         for done, item in enumerate(items, start=1):

@@ -99,8 +99,9 @@ def parse_config(raw: Mapping[str, Any]) -> RunConfig:
             f"missing key task; for example task: {{name: {next(iter(SECTIONS['task']))}}}"
         )
     merged = {**DEFAULTS, **raw}
+    choices: Options = {key: _choice(key, merged[key]) for key in SECTIONS}
     return RunConfig(
-        **{key: _choice(key, merged[key]) for key in SECTIONS},
+        **choices,
         probe=_phase("probe", "head", merged["probe"]),
         finetune=_phase("finetune", "all", merged["finetune"]),
         **checked("", _scalars(), {k: v for k, v in raw.items() if k in _scalars()}),

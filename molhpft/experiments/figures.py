@@ -18,50 +18,47 @@ def tau_figure(rows: Sequence[tuple[str, Json]], path: Path, *, score: str) -> N
 
     Args:
         rows: method name and row of each branch; those of FT, HP-FT and LP-FT make the curves,
-            others a level line in the first panel.
+            scratch a level line in the first panel.
         path: file to write, its ending says the format.
-        score: name of the score, for the axis.
+        score: name of the score, for titles.
     """
     branches = [row for name, row in rows if name in ALONG_TAU]
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
     scores, energies, shifts = figure.subplots(1, 3)
-    _curve(scores, branches, ("final", "valid"), "finetuned, validation", BLUE, scale=100)
-    _curve(scores, branches, ("final", "test"), "finetuned, test", ORANGE, scale=100)
-    _curve(scores, branches, ("probe", "test"), "head only, test", GREEN, scale=100, dashed=True)
-    for name, row in rows:
-        if name == "scratch":
-            level = 100 * row["final"]["test"]
-            scores.axhline(level, color=GREY, lw=1, ls=":", label="from scratch, test")
-    _curve(energies, branches, ("energy", "aie"), "AIE", BLUE)
-    _curve(shifts, branches, ("shift", "distance"), "distance", BLUE)
-    angle = shifts.twinx()
-    _curve(angle, branches, ("shift", "cosine"), "cosine (right)", ORANGE)
-    shifts.legend(handles=[*shifts.lines, *angle.lines], frameon=False, fontsize=8)
+    _curve(scores, branches, ("final", "valid"), BLUE, label="validation")
+    _curve(scores, branches, ("final", "test"), ORANGE, label="test")
+    for level in (row["final"]["test"] for name, row in rows if name == "scratch"):
+        scores.axhline(100 * level, color=GREY, lw=1, ls=":", label="test, from scratch")
     scores.legend(frameon=False, fontsize=8)
-    for axes, title in ((scores, score), (energies, "energy left in the head"), (shifts, "shift")):
-        _finish(axes, title, [row["tau"] for row in branches])
-    angle.spines["top"].set_visible(False)
+    _two_scales(energies, branches, ("energy", "aie"), ("probe", "valid"))
+    _two_scales(shifts, branches, ("shift", "distance"), ("shift", "cosine"))
+    titles = (
+        f"{score} after finetuning",
+        "The head: energy (left), validation score (right)",
+        "Features: distance moved (left), cosine (right)",
+    )
+    for axes, title in zip((scores, energies, shifts), titles, strict=True):
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_xticks(range(len(branches)), [str(row["tau"]) for row in branches])
+        axes.set_xlabel("tau: epochs of head probing before finetuning")
+        axes.spines["top"].set_visible(False)
+        axes.grid(axis="y", alpha=0.25)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
 
-def _curve(
-    axes: Axes,
-    rows: Sequence[Json],
-    key: tuple[str, str],
-    label: str,
-    color: str,
-    *,
-    scale: float = 1,
-    dashed: bool = False,
+def _two_scales(
+    axes: Axes, rows: Sequence[Json], left: tuple[str, str], right: tuple[str, str]
 ) -> None:
-    values = [scale * row[key[0]][key[1]] for row in rows]
-    axes.plot(values, "--o" if dashed else "-o", color=color, label=label, ms=4)
+    other = axes.twinx()
+    for side, key, color in ((axes, left, BLUE), (other, right, GREEN)):
+        _curve(side, rows, key, color)
+        side.tick_params(axis="y", colors=color)
+    other.spines["top"].set_visible(False)
 
 
-def _finish(axes: Axes, title: str, taus: Sequence[int]) -> None:
-    axes.set_title(title, loc="left", fontsize=10)
-    axes.set_xticks(range(len(taus)), [str(tau) for tau in taus])
-    axes.set_xlabel("tau: epochs of head probing before finetuning")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.25)
+def _curve(
+    axes: Axes, rows: Sequence[Json], key: tuple[str, str], color: str, *, label: str = ""
+) -> None:
+    scale = 100 if key[0] in ("probe", "final") else 1
+    axes.plot([scale * row[key[0]][key[1]] for row in rows], "-o", color=color, label=label, ms=4)

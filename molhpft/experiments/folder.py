@@ -78,7 +78,8 @@ class RunFolder:
         """Write a compressed `.npz` file of arrays."""
         path, aside = self._place(name)
         with aside.open("wb") as file:
-            np.savez_compressed(file, **{key: t.numpy() for key, t in tensors.items()})
+            arrays: Json = {key: tensor.numpy() for key, tensor in tensors.items()}
+            np.savez_compressed(file, **arrays)
         os.replace(aside, path)
 
     def read_json(self, name: str) -> Json:

@@ -62,8 +62,8 @@ class OGBConvolution(nn.Module):
         """New atom features (atoms, d) from `h` (atoms, d)."""
         x = self.linear(h)
         # one sum for each of the 60 kinds of bond instead of one for each bond
-        bond = self.bond(self.kinds)[_kind(graphs.bonds, self.sizes)]
-        messages = F.relu(x[graphs.source] + bond) * graphs.norm[:, None]
+        bond = self.bond(self.kinds).index_select(0, _kind(graphs.bonds, self.sizes))
+        messages = F.relu(x.index_select(0, graphs.source) + bond) * graphs.norm[:, None]
         return torch.index_add(
             F.relu(x + self.root) / graphs.degree[:, None], 0, graphs.target, messages
         )
@@ -89,9 +89,10 @@ class PretrainGNNsConvolution(nn.Module):
         columns = graphs.bonds[:, [0, 3]].long()
         # this vocabulary has no dative and other rare bonds: they are single bonds, as drawn
         columns[:, 0] = torch.where(columns[:, 0] == OTHER_BOND, SINGLE_BOND, columns[:, 0])
-        messages = (x[graphs.source] + self.bond(columns)) * graphs.norm[:, None]
+        messages = x.index_select(0, graphs.source) + self.bond(columns)
         loop = self.bond(columns.new_tensor([[SELF_LOOP, 0]]))
-        return torch.index_add((x + loop) / graphs.degree[:, None], 0, graphs.target, messages)
+        own = (x + loop) / graphs.degree[:, None]
+        return torch.index_add(own, 0, graphs.target, messages * graphs.norm[:, None])
 
 
 def _kind(bonds: Tensor, sizes: Sequence[int]) -> Tensor:

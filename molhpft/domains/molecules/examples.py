@@ -31,8 +31,8 @@ class Molecules:
     def __len__(self) -> int:
         return len(self.smiles)
 
-    def take(self, index: Tensor) -> Batch:
-        """The molecules `index` (k,) as one batch of graphs."""
+    def take(self, index: Tensor, *, rng: torch.Generator | None = None) -> Batch:
+        """The molecules `index` (k,) as one batch of graphs; nothing is drawn."""
         return Batch(self.store.take(index), self.targets[index.to(self.targets.device)])
 
     def to(self, device: torch.device | str) -> "Molecules":

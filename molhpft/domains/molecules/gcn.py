@@ -74,7 +74,8 @@ class AtomEmbedding(Stage):
         if self.sizes[1] == CHIRAL_TAGS:
             known = columns < torch.tensor(self.sizes, device=columns.device)
             columns = torch.where(known, columns, 0)
-        return self.columns(columns)
+        vectors: Tensor = self.columns(columns)
+        return vectors
 
 
 class Convolution(Stage):
@@ -140,7 +141,7 @@ class WithVirtualNode(Stage):
         """Atoms, then virtual nodes, (atoms + n, width)."""
         graphs: GraphBatch = batch.inputs
         atoms, nodes = h[: len(graphs.graph)], h[len(graphs.graph) :]
-        atoms = atoms + nodes[graphs.graph]
+        atoms = atoms + nodes.index_select(0, graphs.graph)
         if self.update is not None:
             nodes = self.update(_sum_pool(atoms, graphs) + nodes)
             nodes = F.dropout(nodes, self.dropout, self.training)
