@@ -12,6 +12,8 @@ from molhpft.tuning.phase import Phase
         ({"smoothing": 1.0}, r"smoothing lies in \[0, 1\), got 1\.0"),
         ({"layer_decay": 0.0}, r"layer_decay lies in \(0, 1\]"),
         ({"weight_decay": -0.1}, "weight_decay is at least 0"),
+        ({"optimizer": "sgd", "momentum": 1.0}, r"momentum lies in \[0, 1\), got 1\.0"),
+        ({"optimizer": "sgd", "momentum": -0.1}, r"momentum lies in \[0, 1\), got -0\.1"),
         ({"patience": 0}, "patience is at least 1, or null for none, got 0"),
     ],
 )
@@ -24,6 +26,18 @@ def test_a_number_out_of_range_is_refused(setting, message):
 def test_a_head_phase_takes_no_backbone_option(setting):
     with pytest.raises(ValueError, match="a head phase has none"):
         Phase(trains="head", epochs=1, lr=0.1, **setting)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_momentum_is_refused_where_it_would_be_ignored(optimizer):
+    with pytest.raises(ValueError, match=r"momentum is for optimizer sgd, got momentum 0\.5 with"):
+        Phase(trains="all", epochs=1, lr=0.1, optimizer=optimizer, momentum=0.5)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_sgd_takes_any_momentum(momentum):
+    phase = Phase(trains="all", epochs=1, lr=0.1, optimizer="sgd", momentum=momentum)
+    assert phase.momentum == momentum
 
 
 @pytest.mark.parametrize(
