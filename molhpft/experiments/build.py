@@ -9,6 +9,7 @@ import torch
 from molhpft import __version__
 from molhpft.core.network import Network
 from molhpft.core.task import Task
+from molhpft.domains.molecules.examples import Molecules
 from molhpft.experiments.catalog import ENCODERS, HEADS, METHODS, TASKS
 from molhpft.experiments.config import Choice, RunConfig, resolved
 from molhpft.tuning.recipes import Recipe
@@ -19,9 +20,26 @@ def build_task(config: RunConfig) -> Task:
 
     Raises:
         FileNotFoundError: its data are absent; the message says what to put where.
-        ValueError: its data cannot be used.
+        ValueError: its data cannot be used, or a split is empty or cannot be scored.
     """
-    return TASKS[config.task.name](**config.task.options).to(device_of(config))
+    task = TASKS[config.task.name](**config.task.options)
+    _check_splits(task)
+    return task.to(device_of(config))
+
+
+def _check_splits(task: Task) -> None:
+    """Find out before training, not after it, that a split is missing or cannot be scored."""
+    for split in dict.fromkeys(("train", "valid", "test", *task.splits)):
+        rows = task.rows(split)
+        if not isinstance(task.examples, Molecules):
+            continue
+        try:
+            task.objective.score(torch.zeros(len(rows), task.outputs), task.examples.targets[rows])
+        except ValueError as error:
+            raise ValueError(
+                f"split {split!r} of {task.name} ({len(rows):,} molecules) cannot be scored: "
+                f"{error}; give more molecules or another split"
+            ) from error
 
 
 def build_recipes(config: RunConfig) -> tuple[Recipe, ...]:

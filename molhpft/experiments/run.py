@@ -74,7 +74,9 @@ def _branches(parts: _Parts) -> list[Json]:
             before, tuned = snapshots(probed, features), deepcopy(parts.network)
             seed = stream(parts.config.seed, "finetune")
             history = finetune(tuned, recipe, parts.task, parts.folder, seed=seed)
-            row = describe_branch(recipe.tau, before, snapshots(tuned, parts.task), parts.task)
+            # without an epoch of finetuning nothing has moved, and a forward pass is saved
+            after = snapshots(tuned, parts.task) if history else before
+            row = describe_branch(recipe.tau, before, after, parts.task)
             about = {"row": row, "history": history}
             save_branch(parts.folder, recipe.tau, tuned.state_dict(), about)
     return [{"phase": "probe", **row} for row in trajectory.rows]
