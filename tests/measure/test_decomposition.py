@@ -2,7 +2,11 @@ import pytest
 import torch
 
 from molhpft.core.batch import Batch
+from molhpft.core.heads import linear_head
+from molhpft.core.network import Network
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
+from molhpft.domains.molecules.checkpoints import load_encoder
+from molhpft.domains.molecules.gcn import pretrain_gnns_gcn
 from molhpft.measure.decomposition import decompose, first_order_error, one_step_change
 from tests.measure.networks import (
     dense_batch,
@@ -73,6 +77,22 @@ def test_a_small_step_on_molecules_is_as_predicted():
     assert errors[0] / errors[1] == pytest.approx(10, rel=0.1)
 
 
+def test_a_small_step_of_a_pretrained_encoder_is_as_predicted(ogb_root):
+    weights = ogb_root.parent / "weights" / "gcn_contextpred.pth"
+    if not weights.is_file():
+        pytest.skip(
+            "pretrained encoder absent: put gcn_contextpred.pth into MOLHPFT_DATA/../weights"
+        )
+    torch.manual_seed(0)
+    backbone = pretrain_gnns_gcn()
+    load_encoder(backbone, weights)
+    network, batch = (
+        Network(backbone, linear_head(300, 3)).double(),
+        molecule_batch(("CCO", "CC=O")),
+    )
+    assert error(network, batch, Multilabel(), 1e-4) < 1e-4
+
+
 def test_rectifiers_fed_exactly_zero_have_no_first_order():
     # atoms whose messages are all cut to 0, and fresh statistics that leave them there
     network, batch = fresh_molecule_network(), molecule_batch()
@@ -88,16 +108,17 @@ def test_the_length_of_the_change_is_the_product_of_the_factors(objective, targe
     assert step.change.norm().item() == pytest.approx(product)
 
 
-def test_a_louder_head_raises_the_direction_alone():
+def test_a_head_of_twice_the_weight_doubles_direction_and_energy_but_not_the_kernel():
     network, batch = smooth_network(), dense_batch()
     batch = Batch(batch.inputs, torch.zeros(7, 3).double())
+    linear = network.head.stages["linear"].module
+    torch.nn.init.zeros_(linear.bias)  # so that the residual is W z
     quiet = decompose(network, batch, Squared(), lr=0.01)
-    with torch.no_grad():
-        bias = network.head.stages["linear"].module.bias.zero_()
-        network.head.stages["linear"].module.weight.mul_(2)
-    assert (bias == 0).all()
+    linear.weight.data *= 2
     loud = decompose(network, batch, Squared(), lr=0.01)
-    assert loud.direction > quiet.direction
+    assert loud.direction == pytest.approx(2 * quiet.direction)
+    assert loud.energy == pytest.approx(2 * quiet.energy)
+    assert loud.kernel == pytest.approx(quiet.kernel)
 
 
 def test_a_perfect_head_moves_nothing():

@@ -1,15 +1,33 @@
 import pytest
 import torch
 
+from molhpft.core.batch import Batch
 from molhpft.core.network import Network
 from molhpft.core.objectives import Multilabel
-from molhpft.core.snapshot import take
 from molhpft.core.task import Task
+from molhpft.domains.molecules.graphs import pack
 from molhpft.measure.swap import exchange_scores
 from molhpft.tuning.fit import fit, score
 from molhpft.tuning.phase import Phase
 from tests.measure.networks import molecule_network
 from tests.toy import toy_network, toy_task
+
+
+class Molecules:
+    def __init__(self):
+        self.store = pack(["CCO", "c1ccccc1", "CC=O", "CN"])
+        self.targets = torch.tensor([[1.0, 0, 1], [0, 1, 0], [1, 1, 1], [0, 0, 0]])
+
+    def __len__(self):
+        return len(self.store)
+
+    def take(self, index, *, rng=None):
+        return Batch(self.store.take(index), self.targets[index])
+
+
+@pytest.fixture
+def molecules():
+    return Task("molecules", Molecules(), {"train": torch.arange(4)}, Multilabel(), outputs=3)
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +65,8 @@ def test_scores_do_not_depend_on_the_size_of_batches(networks, task):
     assert torch.equal(exchange_scores(networks, task, "valid", size=7), expected)
 
 
-def test_networks_with_equal_heads_have_equal_columns(networks, task):
-    for network in (shared := [Network(n.backbone, networks[0].head) for n in networks]):
-        assert take(network, task.batches("valid", size=9)).logits.isfinite().all()
+def test_networks_with_one_head_have_equal_columns(networks, task):
+    shared = [Network(n.backbone, networks[0].head) for n in networks]
     scores = exchange_scores(shared, task, "valid")
     assert (scores == scores[:, :1]).all()
 
@@ -75,21 +92,3 @@ def test_an_exchange_needs_networks(task):
 def test_networks_cut_at_different_stages_cannot_exchange_heads(networks, task):
     with pytest.raises(ValueError, match="same stages, got 'layer0' and 'layer0 layer1'"):
         exchange_scores([networks[0], networks[1].cut("layer1")], task, "valid")
-
-
-@pytest.fixture
-def molecules():
-    from molhpft.core.batch import Batch
-    from molhpft.domains.molecules.graphs import pack
-
-    class Molecules:
-        store = pack(["CCO", "c1ccccc1", "CC=O", "CN"])
-        targets = torch.tensor([[1.0, 0, 1], [0, 1, 0], [1, 1, 1], [0, 0, 0]])
-
-        def __len__(self):
-            return len(self.store)
-
-        def take(self, index, *, rng=None):
-            return Batch(self.store.take(index), self.targets[index])
-
-    return Task("molecules", Molecules(), {"train": torch.arange(4)}, Multilabel(), outputs=3)
