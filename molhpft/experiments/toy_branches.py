@@ -1,6 +1,7 @@
 """The steps of the toy study: pretrain, probe to infinity, finetune from a head and look."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from math import ceil
@@ -59,26 +60,28 @@ class Branch:
 
 def random_mlp(*, seed: int) -> Chain:
     """The toy encoder with the random weights of a seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(seed, "weights"))
+    with _drawn_from(seed, "weights"):
         return toy_mlp()
 
 
 def pretrained_mlp(task: Task, *, seed: int) -> Chain:
-    """The toy encoder after about 600 steps of Adam on `task`, whatever its size."""
-    network = with_head(random_mlp(seed=seed), task, seed=seed)
+    """`random_mlp` after about 600 steps of Adam on `task`, whatever its size."""
+    encoder = random_mlp(seed=seed)
+    # a stream of its own: drawn from that of `with_head`, the first rows of this head would be the
+    # head of the downstream task, which would then know its first classes before any probing
+    with _drawn_from(seed, "pretraining head"):
+        network = Network(encoder, linear_head(encoder.width, task.outputs))
     epochs = ceil(PRETRAIN_STEPS / ceil(len(task.rows("train")) / PROBE.batch_size))
     rng = torch.Generator().manual_seed(stream(seed, "pretrain"))
     fit(network, Phase(trains="all", epochs=epochs, lr=1e-3), task, rng=rng)
-    return network.backbone
+    return encoder
 
 
 def with_head(
     encoder: Chain, task: Task, *, seed: int, build: Callable[[int, int], Chain] = linear_head
 ) -> Network:
     """A copy of the encoder under a random head whose last stage is `HEAD_SCALE` times as large."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(seed, "head"))
+    with _drawn_from(seed, "head"):
         head = build(encoder.width, task.outputs)
     with torch.no_grad():
         for weight in list(head)[-1].parameters():
@@ -151,6 +154,13 @@ def slope(network: Network, task: Task) -> float:
     loss = task.objective.loss(network(batch), batch.targets)
     parts = torch.autograd.grad(loss, list(network.head.parameters()))
     return torch.cat([part.flatten() for part in parts]).square().sum().sqrt().item()
+
+
+@contextmanager
+def _drawn_from(seed: int, purpose: str) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream(seed, purpose))
+        yield
 
 
 def _steepness(network: Network, task: Task) -> Row:
