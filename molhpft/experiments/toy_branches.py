@@ -103,7 +103,8 @@ def probed_heads(
     Past the largest of `taus` the way to `infinity` is taken by full batches with momentum
     m = 0.99. Once up to speed, after the time of m / (1 - m) steps, each step covers as much of
     gradient flow as 1 / (1 - m) plain ones, and what still moves by then moves slowly enough to
-    follow the flow. Of 50,000 epochs on both toys it gives the energy to 0.2 %, in 5 s for 230.
+    follow the flow. After 50,000 epochs the energy is that of plain probing to 1 % (MNIST: 0.0868
+    for 0.0869), fifteen times as fast.
 
     Args:
         network: encoder and random head.
