@@ -81,7 +81,7 @@ def resized(images: Labelled, size: int) -> Labelled:
         F.interpolate(part.float(), size=(size, size), mode="bilinear", antialias=True)
         .round()
         .to(torch.uint8)
-        for part in images.pixels.split(4096)  # floats of all images at once would not fit
+        for part in torch.split(images.pixels, 4096)  # floats of all images at once would not fit
     ]
     return replace(images, pixels=torch.cat(parts))
 

@@ -78,8 +78,9 @@ class Augmentation:
         return torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).clamp(max=1)
 
 
+UNCHANGED = Augmentation()
 PRESETS = {
-    "none": Augmentation(),
+    "none": UNCHANGED,
     "flip_crop": Augmentation(flip=True, shift=1 / 8),
     "resized_crop": Augmentation(flip=True, zoom=0.2),
     "turn": Augmentation(turn=15.0),

@@ -3,6 +3,7 @@
 import gzip
 import struct
 import zlib
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def read_idx(path: Path) -> Tensor:
     if len(data) < start:
         raise ValueError(f"{path} should have a header of {start} bytes; it has {len(data)} bytes")
     shape = struct.unpack(f">{axes}I", data[4:start])
-    expected = int(np.prod(shape, dtype=object))
+    expected = prod(shape)
     if len(data) - start != expected:
         raise ValueError(
             f"{path} should hold {expected} values after its header, for shape {shape}; "

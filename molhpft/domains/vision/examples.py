@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,12 +12,27 @@ from torch import Tensor
 from molhpft.core.batch import Batch
 from molhpft.core.objectives import Multiclass
 from molhpft.core.task import Task
-from molhpft.domains.vision.augment import Augmentation, warp, warp_labels
+from molhpft.domains.vision.augment import UNCHANGED, Augmentation, warp, warp_labels
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation a channel that nearly all published ResNets were trained with."""
 IGNORE = 255
 """Label of pixels that belong to no class, as in PASCAL VOC."""
+
+
+class Source(Protocol):
+    """Images whose labels are known, and whose pixels may not be read yet."""
+
+    @property
+    def targets(self) -> Tensor:
+        """int64 class ids, (n,)."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Name of each class id."""
+
+    def take(self, index: Tensor) -> "Labelled":
+        """The rows `index` (k,) with their pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +73,7 @@ class Images:
     targets: Tensor
     mean: tuple[float, ...] = IMAGENET[0]
     std: tuple[float, ...] = IMAGENET[1]
-    augment: Augmentation = Augmentation()
+    augment: Augmentation = UNCHANGED
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -71,7 +87,7 @@ class Images:
         """
         index = index.to(self.pixels.device)
         images, targets = self.pixels[index].float() / 255, self.targets[index]
-        if rng is not None and self.augment != Augmentation():
+        if rng is not None and self.augment != UNCHANGED:
             height, width = images.shape[-2:]
             maps = self.augment.draw(len(index), height=height, width=width, rng=rng)
             images = warp(images, maps)
@@ -112,14 +128,16 @@ def labelled_task(
     """
     _check(name, parts)
     first = parts["train"]
-    sizes = [len(part) for part in parts.values()]
-    rows = torch.arange(sum(sizes)).split(sizes)
+    channels = first.pixels.shape[1]
     examples = Images(
         torch.cat([part.pixels for part in parts.values()]),
         torch.cat([part.targets for part in parts.values()]),
-        *(channels[: first.pixels.shape[1]] for channels in statistics),
+        mean=statistics[0][:channels],
+        std=statistics[1][:channels],
         augment=augment,
     )
+    sizes = [len(part) for part in parts.values()]
+    rows = torch.split(torch.arange(sum(sizes)), sizes)
     splits = dict(zip(parts, rows, strict=True))
     return Task(
         name=name,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from molhpft.domains.cache import cached_tensors
 from molhpft.domains.progress import track
+from molhpft.domains.vision.arrays import check_labels
 from molhpft.domains.vision.examples import Labelled
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}
@@ -55,6 +56,35 @@ class Files:
             raise ValueError(f"{self.path} is a damaged zip file: {error}") from error
 
 
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Image files with labels, read when rows are taken.
+
+    Attributes:
+        files: where they lie.
+        names: path of each image there, (n,).
+        targets: int64 class ids (n,).
+        classes: name of each class id.
+        size: side in pixels; the largest square at the centre of an image is scaled to it.
+    """
+
+    files: Files
+    names: tuple[str, ...]
+    targets: Tensor
+    classes: tuple[str, ...]
+    size: int
+
+    def take(self, index: Tensor) -> Labelled:
+        """The rows `index` (k,), uint8 RGB pixels (k, 3, size, size).
+
+        Raises:
+            ValueError: an image is absent or cannot be read.
+        """
+        names = [self.names[row] for row in index.tolist()]
+        pixels = read_pixels(self.files, names, partial(_rgb, size=self.size), f"rgb {self.size}")
+        return Labelled(pixels, self.targets[index], self.classes)
+
+
 def open_files(path: Path) -> Files:
     """The files of a folder or zip file, hidden ones left out.
 
@@ -78,13 +108,13 @@ def open_files(path: Path) -> Files:
     return Files(path, {name: stamps[name] for name in sorted(stamps) if _is_visible(name)})
 
 
-def read_by_class(path: Path, *, size: int) -> dict[str, Labelled]:
+def read_by_class(path: Path, *, size: int) -> dict[str, Pictures]:
     """Images that lie in a folder a class, perhaps below a folder a split.
 
     Args:
         path: folder or zip file with `.../<split>/<class>/<file>` or `.../<class>/<file>`, where a
             split is called train, valid, val or test.
-        size: side of the images in pixels, see `read_listed`.
+        size: side of the images in pixels, see `Pictures`.
 
     Returns:
         split name to images; "all" where there are no split folders. Class ids follow the
@@ -92,7 +122,7 @@ def read_by_class(path: Path, *, size: int) -> dict[str, Labelled]:
 
     Raises:
         FileNotFoundError: no such folder or file.
-        ValueError: no image is found, or one cannot be read.
+        ValueError: no image is found, or some lie beside the splits' folders.
     """
     files, found = open_files(path), dict[str, dict[str, list[str]]]()
     for name in files.stamps:
@@ -110,7 +140,7 @@ def read_by_class(path: Path, *, size: int) -> dict[str, Labelled]:
         raise ValueError(f"every image of {path} should lie in a split's folder; {odd} does not")
     classes = sorted({label for labels in found.values() for label in labels})
     return {
-        split: read_listed(
+        split: pictures(
             files,
             [(name, classes.index(label)) for label in sorted(by) for name in by[label]],
             classes=classes,
@@ -120,28 +150,26 @@ def read_by_class(path: Path, *, size: int) -> dict[str, Labelled]:
     }
 
 
-def read_listed(
+def pictures(
     files: Files, entries: Sequence[tuple[str, int]], *, classes: Sequence[str], size: int
-) -> Labelled:
-    """The images named by `entries`, in their order.
+) -> Pictures:
+    """The images named by `entries`, in their order, to be read when they are taken.
 
     Args:
         files: where they lie.
         entries: path and class id of each image.
         classes: name of each class id.
-        size: side of the images in pixels; the largest square at the centre of an image is scaled
-            to it.
+        size: side of the images in pixels.
 
     Raises:
-        ValueError: an image is absent or cannot be read, or a class id has no name.
+        ValueError: there is no entry, or a class id has no name.
     """
-    wrong = next((entry for entry in entries if not 0 <= entry[1] < len(classes)), None)
-    if wrong is not None:
-        raise ValueError(
-            f"class ids of {files.path} lie from 0 to {len(classes) - 1}; {wrong[0]} has {wrong[1]}"
-        )
-    pixels = read_pixels(files, [name for name, _ in entries], partial(_rgb, size=size), str(size))
-    return Labelled(pixels, torch.tensor([label for _, label in entries]), tuple(classes))
+    if not entries:
+        raise ValueError(f"{files.path} should have a list of images; it is empty")
+    names, labels = zip(*entries, strict=True)
+    targets = torch.tensor(labels)
+    check_labels(targets, len(classes), files.path)
+    return Pictures(files, names, targets, tuple(classes), size)
 
 
 def read_pixels(files: Files, names: Sequence[str], decode: Decode, how: str) -> Tensor:
