@@ -12,7 +12,9 @@ from torch.nn import functional as F
 from molhpft.core.network import Chain
 from molhpft.domains.vision.adapter import resnet_chain
 
-MakeBlock = Callable[[int, int, int, int], nn.Module]  # inputs, width, stride, dilation
+Dilations = tuple[int, int]  # of a block's first and second 3 x 3 convolution
+Shortcut = nn.Module | None
+MakeBlock = Callable[[int, int, int, Dilations], nn.Module]  # inputs, width, stride
 
 _CIFAR_WIDTHS = (16, 32, 64)
 _WIDTHS = (64, 128, 256, 512)
@@ -96,12 +98,12 @@ class BasicBlock(nn.Module):
     """Two 3 x 3 convolutions beside a shortcut."""
 
     def __init__(
-        self, inputs: int, width: int, stride: int, dilation: int, downsample: nn.Module | None
+        self, inputs: int, width: int, stride: int, dilations: Dilations, downsample: Shortcut
     ) -> None:
         super().__init__()
-        self.conv1 = _conv3(inputs, width, stride, dilation)
+        self.conv1 = _conv3(inputs, width, stride, dilations[0])
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = _conv3(width, width, 1, dilation)
+        self.conv2 = _conv3(width, width, 1, dilations[1])
         self.bn2 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU()
         self.downsample = downsample
@@ -117,13 +119,13 @@ class Bottleneck(nn.Module):
     """1 x 1, 3 x 3 and 1 x 1 convolutions beside a shortcut; the stride is the 3 x 3's."""
 
     def __init__(
-        self, inputs: int, width: int, stride: int, dilation: int, downsample: nn.Module | None
+        self, inputs: int, width: int, stride: int, dilations: Dilations, downsample: Shortcut
     ) -> None:
         super().__init__()
         narrow = width // 4
         self.conv1 = nn.Conv2d(inputs, narrow, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(narrow)
-        self.conv2 = _conv3(narrow, narrow, stride, dilation)
+        self.conv2 = _conv3(narrow, narrow, stride, dilations[0])
         self.bn2 = nn.BatchNorm2d(narrow)
         self.conv3 = nn.Conv2d(narrow, width, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(width)
@@ -161,17 +163,16 @@ def _layers(
 ) -> list[nn.Sequential]:
     layers, before = [], 1
     for width, count, stride, dilation in zip(widths, counts, strides, dilations, strict=True):
-        # the block that would have strode still sees its inputs at the old spacing
-        first = make(inputs, width, stride, before)
-        layers.append(
-            nn.Sequential(first, *(make(width, width, 1, dilation) for _ in range(count - 1)))
-        )
+        # what would have strode still sees its inputs at the old spacing
+        first = make(inputs, width, stride, (before, dilation))
+        rest = [make(width, width, 1, (dilation, dilation)) for _ in range(count - 1)]
+        layers.append(nn.Sequential(first, *rest))
         inputs, before = width, dilation
     return layers
 
 
 def _basic(shortcut: Literal["pad", "conv"]) -> MakeBlock:
-    def make(inputs: int, width: int, stride: int, dilation: int) -> nn.Module:
+    def make(inputs: int, width: int, stride: int, dilations: Dilations) -> nn.Module:
         change = None
         if stride > 1 or inputs != width:
             change = (
@@ -179,14 +180,14 @@ def _basic(shortcut: Literal["pad", "conv"]) -> MakeBlock:
                 if shortcut == "pad"
                 else _conv_shortcut(inputs, width, stride)
             )
-        return BasicBlock(inputs, width, stride, dilation, change)
+        return BasicBlock(inputs, width, stride, dilations, change)
 
     return make
 
 
-def _bottleneck(inputs: int, width: int, stride: int, dilation: int) -> nn.Module:
+def _bottleneck(inputs: int, width: int, stride: int, dilations: Dilations) -> nn.Module:
     change = _conv_shortcut(inputs, width, stride) if stride > 1 or inputs != width else None
-    return Bottleneck(inputs, width, stride, dilation, change)
+    return Bottleneck(inputs, width, stride, dilations, change)
 
 
 def _conv_shortcut(inputs: int, width: int, stride: int) -> nn.Module:
