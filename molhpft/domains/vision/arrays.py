@@ -2,6 +2,7 @@
 
 import zipfile
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,8 @@ def _load(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"no array file at {path}")
     try:
-        return np.load(path, allow_pickle=False)
+        # from memory: numpy leaves a file open that turns out not to be a zip file
+        return np.load(BytesIO(path.read_bytes()), allow_pickle=False)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} should be numpy's .npy or .npz of plain arrays: {error}"

@@ -68,11 +68,12 @@ def test_the_feature_map_is_smaller_by_the_output_stride(depth, stride):
     assert feature_map.shape == (1, chain.width, 64 // stride, 96 // stride)
 
 
-def test_dilation_computes_the_strided_features_in_between():
+@pytest.mark.parametrize("depth", [18, 50])
+def test_dilation_computes_the_strided_features_in_between(depth):
     """Every 4th step of the dense map is the strided map: the weights see what they always saw."""
-    strided, dense = resnet(depth=18).eval(), resnet(depth=18, output_stride=8).eval()
+    strided, dense = resnet(depth=depth).eval(), resnet(depth=depth, output_stride=8).eval()
     dense.load_state_dict(strided.state_dict())
-    batch = batch_of(1, 3, 256, 256)
+    batch = batch_of(1, 3, 128, 128)
     maps = [chain.split("pool")[0](batch.inputs, batch) for chain in (strided, dense)]
     torch.testing.assert_close(maps[1][:, :, ::4, ::4], maps[0], rtol=1e-3, atol=1e-4)
 
