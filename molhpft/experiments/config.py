@@ -46,6 +46,8 @@ class RunConfig:
         finetune: how everything is trained, where the method does not say.
         seed: of every random number.
         device: "auto" takes a GPU where there is one.
+        cut: name of the stage from which on the backbone is re-initialised and counted as head (a
+            partial backbone); None keeps all of it.
         features: whether to keep the features before and after finetuning.
     """
 
@@ -57,6 +59,7 @@ class RunConfig:
     finetune: Phase
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    cut: str | None = None
     features: bool = False
 
 

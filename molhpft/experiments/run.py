@@ -1,4 +1,4 @@
-"""Run a config: probe once, finetune from every tau, measure, choose on validation."""
+"""Run a config: prepare the head, finetune from every tau, measure, choose on validation."""
 
 from copy import deepcopy
 from dataclasses import dataclass
@@ -9,10 +9,13 @@ import torch
 from molhpft.core.network import Network
 from molhpft.core.task import Task
 from molhpft.experiments.branch import describe_branch, finetune, snapshots
-from molhpft.experiments.build import build_network, build_recipes, build_task, run_name, stream
+from molhpft.experiments.build import build_network, build_recipes, build_task
 from molhpft.experiments.config import RunConfig, resolved
 from molhpft.experiments.folder import Json, RunFolder
+from molhpft.experiments.identity import run_name, stream
 from molhpft.experiments.resume import load_branch, save_branch
+from molhpft.tuning.exact import solve_head
+from molhpft.tuning.interpolate import mix
 from molhpft.tuning.probe import on_features, probe
 from molhpft.tuning.recipes import Recipe
 
@@ -33,11 +36,11 @@ def run(config: RunConfig, out: Path) -> RunFolder:
         ValueError: data, weights and settings do not go together.
         OSError: `out` cannot be written to.
     """
-    task = build_task(config)
+    recipes = build_recipes(config)
+    task = build_task(config, recipes[0])
     folder = RunFolder(out / run_name(config, task))
     if not folder.is_complete:
-        recipes = build_recipes(config)
-        network = build_network(config, task, pretrained=recipes[0].pretrained)
+        network = build_network(config, task, recipes[0])
         folder.open()
         folder.write_yaml("config.yaml", resolved(config))
         parts = _Parts(config, task, network, recipes, folder)
@@ -71,15 +74,26 @@ def _branches(parts: _Parts) -> list[Json]:
     for recipe in parts.recipes:
         if load_branch(parts.folder, recipe.tau) is None:
             probed.head.load_state_dict(trajectory.heads[recipe.tau])
-            before, tuned = snapshots(probed, features), deepcopy(parts.network)
-            seed = stream(parts.config.seed, "finetune")
-            history = finetune(tuned, recipe, parts.task, parts.folder, seed=seed)
-            # without an epoch of finetuning nothing has moved, and a forward pass is saved
-            after = snapshots(tuned, parts.task) if history else before
-            row = describe_branch(recipe.tau, before, after, parts.task)
-            about = {"row": row, "history": history}
-            save_branch(parts.folder, recipe.tau, tuned.state_dict(), about)
+            _branch(parts, recipe, probed, features)
     return [{"phase": "probe", **row} for row in trajectory.rows]
+
+
+def _branch(parts: _Parts, recipe: Recipe, probed: Network, features: Task) -> None:
+    """Finetune from a prepared head, measure before and after, and keep what was found."""
+    chosen: Json = {}
+    if recipe.strengths:
+        chosen["strength"] = solve_head(probed, features, strengths=recipe.strengths)
+    before, tuned = snapshots(probed, features), deepcopy(parts.network)
+    seed = stream(parts.config.seed, "finetune")
+    history = finetune(tuned, recipe, parts.task, parts.folder, seed=seed)
+    if recipe.shares:
+        start = parts.network.state_dict()
+        chosen["share"] = mix(tuned, start, parts.task, shares=recipe.shares)
+    # without an epoch of finetuning nothing has moved, and a forward pass is saved
+    after = snapshots(tuned, parts.task) if history else before
+    row = describe_branch(recipe.tau, before, after, parts.task)
+    about = {"row": row | chosen, "history": history}
+    save_branch(parts.folder, recipe.tau, tuned.state_dict(), about)
 
 
 def _conclude(parts: _Parts, *, probe_rows: list[Json]) -> None:
