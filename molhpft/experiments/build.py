@@ -16,8 +16,9 @@ from molhpft.domains.molecules.joint import joint_task
 from molhpft.domains.weights import read_weights
 from molhpft.experiments.catalog import ENCODERS, HEADS, METHODS, TASKS
 from molhpft.experiments.config import RunConfig
-from molhpft.experiments.identity import device_of, stream
+from molhpft.experiments.identity import device_of
 from molhpft.experiments.options import unknown
+from molhpft.experiments.seeds import stream
 from molhpft.tuning.recipes import Kept, Recipe
 
 

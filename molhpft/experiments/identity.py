@@ -1,4 +1,4 @@
-"""What makes a run this run and no other: its name, its random streams, its device."""
+"""What makes a run this run and no other: its name and its device."""
 
 import hashlib
 import json
@@ -24,12 +24,6 @@ def run_name(config: RunConfig, task: Task) -> str:
     content["data"] = task.fingerprint
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return f"{task.name}-{config.encoder.name}-{config.method.name}-{digest[:10]}"
-
-
-def stream(seed: int, purpose: str) -> int:
-    """A seed of its own for each purpose, so that none uses up another's random numbers."""
-    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 2
 
 
 def device_of(config: RunConfig) -> torch.device:

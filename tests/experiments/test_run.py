@@ -11,8 +11,9 @@ from molhpft.domains.weights import read_weights
 from molhpft.experiments import branch
 from molhpft.experiments.build import build_network, build_recipes, build_task
 from molhpft.experiments.config import parse_config, resolved
-from molhpft.experiments.identity import run_name, stream
+from molhpft.experiments.identity import run_name
 from molhpft.experiments.run import run
+from molhpft.experiments.seeds import stream
 
 SMALL = {
     "task": {"name": "csv", "target_columns": ["ring"]},
