@@ -53,10 +53,17 @@ def build_network(config: RunConfig, task: Task, recipe: Recipe) -> Network:
         recipe: says which weights are used, and how.
 
     Raises:
-        ValueError: the weights do not fit the encoder, or the encoder has no such stage to cut at.
+        ValueError: the encoder does not read such examples, the weights do not fit it, or it has
+            no such stage to cut at.
     """
     encoder, options = ENCODERS[config.encoder.name], dict(config.encoder.options)
     weights: Path | None = options.pop("weights")
+    if not isinstance(task.examples, encoder.takes):
+        raise ValueError(
+            f"encoder {config.encoder.name} reads {encoder.takes.__name__.lower()}, and task "
+            f"{task.name} has {type(task.examples).__name__.lower()}; "
+            "`molhpft encoders` lists others"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(config.seed, "weights"))
         backbone = encoder.build(**options)

@@ -14,6 +14,7 @@ from molhpft.core.network import Chain
 from molhpft.core.task import Task
 from molhpft.domains.molecules.checkpoints import load_encoder
 from molhpft.domains.molecules.datasets import ogb_names, ogb_task
+from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
 from molhpft.domains.molecules.nci import nci_alerts_task, nci_descriptors_task
 from molhpft.domains.molecules.tables import csv_task
@@ -28,11 +29,13 @@ class Encoder:
     Attributes:
         build: keyword options to a chain with random weights.
         load: chain and weight file; changes the chain in place or raises ValueError.
+        takes: kind of examples that its first stage reads.
         reads: weight files it takes, in words.
     """
 
     build: Callable[..., Chain]
     load: Callable[[Chain, Path], None]
+    takes: type
     reads: str
 
 
@@ -47,11 +50,13 @@ ENCODERS: dict[str, Encoder] = {
     "gcn": Encoder(
         ogb_gcn,
         load_encoder,
+        Molecules,
         "model.safetensors of a gcn run; state dict of OGB's example GCN, virtual node or not",
     ),
     "gcn_pretrain_gnns": Encoder(
         pretrain_gnns_gcn,
         load_encoder,
+        Molecules,
         "model.safetensors of a gcn_pretrain_gnns run; gcn_*.pth of pretrain-gnns",
     ),
 }
