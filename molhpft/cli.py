@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 
 from molhpft.experiments import inventory, tables
 from molhpft.experiments.config import load_config
@@ -99,9 +98,7 @@ def main() -> None:
 
     `MOLHPFT_DEBUG=1` shows the whole traceback instead.
     """
-    logging.basicConfig(
-        format="%(message)s", handlers=[RichHandler(console=Console(stderr=True), show_path=False)]
-    )
+    logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
         app()
     except (ValueError, OSError) as error:
@@ -114,3 +111,7 @@ def main() -> None:
 def _console() -> Console:
     # a terminal decides its own width; a pipe gets one wide enough for every table
     return Console() if sys.stdout.isatty() else Console(width=132)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """Tensors out of weight files, without ever running code from a file."""
 
+import json
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -11,6 +12,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+ABOUT = "molhpft"
+"""Key of the JSON text that this package stores beside the tensors of its own files."""
+
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
@@ -21,12 +25,12 @@ class WeightFile:
     Attributes:
         path: where it was read.
         tensors: name to tensor, on the CPU.
-        about: text stored beside the tensors; safetensors files have it.
+        about: what this package has said of its own file; empty for those of others.
     """
 
     path: Path
     tensors: dict[str, Tensor]
-    about: dict[str, str]
+    about: dict[str, Any]
 
 
 def read_weights(path: Path) -> WeightFile:
@@ -57,7 +61,8 @@ def _read_safetensors(path: Path) -> WeightFile:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return WeightFile(path, tensors, dict(file.metadata() or {}))
+            about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
+            return WeightFile(path, tensors, about)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or truncated ({error}); fetch it again") from error
 
@@ -72,7 +77,7 @@ def _load_tensors_only(path: Path) -> Any:
         raise ValueError(
             f"{path} holds Python objects that only unpickling would restore, which can run code "
             "from the file and is refused; save its weights alone: "
-            "torch.save(model.state_dict(), path)"
+            "torch.save(model.state_dict(), path) (a truncated file can look like this too)"
         ) from error
     except Exception as error:
         # the reader of tensors fails in a different way for each place where a file can end

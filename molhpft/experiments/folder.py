@@ -19,6 +19,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from molhpft.domains.weights import ABOUT
+
 Json = dict[str, Any]
 
 
@@ -71,7 +73,8 @@ class RunFolder:
         """Write a safetensors file with `about` as JSON text beside the tensors."""
         path, aside = self._place(name)
         contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-        save_file(contiguous, aside, metadata={k: json.dumps(v) for k, v in about.items()})
+        # one entry: safetensors writes several in an order of its own, and bytes should repeat
+        save_file(contiguous, aside, metadata={ABOUT: json.dumps(about)})
         os.replace(aside, path)
 
     def write_arrays(self, name: str, tensors: Mapping[str, Tensor]) -> None:
@@ -93,7 +96,7 @@ class RunFolder:
         if not path.is_file():
             return None
         with safe_open(path, framework="pt") as file:
-            about = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            about = json.loads(file.metadata()[ABOUT])
             return {key: file.get_tensor(key).clone() for key in file.keys()}, about  # noqa: SIM118
 
     def remove(self, name: str) -> None:

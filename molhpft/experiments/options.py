@@ -6,7 +6,7 @@ An option has one definition: the keyword-only parameter that takes it, with its
 import inspect
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -37,7 +37,7 @@ def checked(section: str, parameters: Parameters, given: Options) -> Options:
     for key, parameter in parameters.items():
         required = parameter.default is inspect.Parameter.empty
         fields[key] = (parameter.annotation, ... if required else parameter.default)
-        if get_origin(parameter.annotation) is tuple and isinstance(given.get(key), int | str):
+        if _is_tuple(parameter.annotation) and isinstance(given.get(key), int | str):
             given = {**given, key: [given[key]]}
     model: type[BaseModel] = create_model(
         "Options", __config__=ConfigDict(extra="forbid"), **fields
@@ -46,6 +46,10 @@ def checked(section: str, parameters: Parameters, given: Options) -> Options:
         return dict(model(**given))
     except ValidationError as error:
         raise ValueError(_sentence(section, list(fields), error)) from error
+
+
+def _is_tuple(annotation: Any) -> bool:
+    return any(get_origin(kind) is tuple for kind in (annotation, *get_args(annotation)))
 
 
 def _sentence(section: str, valid: list[str], error: ValidationError) -> str:

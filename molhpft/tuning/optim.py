@@ -10,8 +10,6 @@ from torch.optim import Optimizer
 from molhpft.core.network import Network
 from molhpft.tuning.phase import Phase
 
-MOMENTUM = 0.9
-
 
 def optimizer(network: Network, phase: Phase) -> Optimizer:
     """A fresh optimizer over what the phase trains; `base_lr` of each group is its own rate."""
@@ -19,7 +17,7 @@ def optimizer(network: Network, phase: Phase) -> Optimizer:
     # fused: one pass over the weights instead of one a formula, on CPU and GPU alike
     options: dict[str, Any] = {"weight_decay": phase.weight_decay, "fused": True}
     if phase.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=phase.lr, momentum=MOMENTUM, **options)
+        return torch.optim.SGD(groups, lr=phase.lr, momentum=phase.momentum, **options)
     kind = torch.optim.AdamW if phase.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, lr=phase.lr, **options)
 
@@ -53,6 +51,6 @@ def _groups(network: Network, phase: Phase) -> list[dict[str, Any]]:
     ]
     if phase.trains == "all":
         for depth, stage in enumerate(reversed(list(network.backbone)), start=1):
-            rate = phase.lr * phase.layer_decay**depth
+            rate = (phase.backbone_lr or phase.lr) * phase.layer_decay**depth
             groups.append({"params": list(stage.parameters()), "base_lr": rate})
     return [group for group in groups if group["params"]]

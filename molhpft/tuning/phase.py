@@ -1,7 +1,22 @@
 """One stretch of training, as data."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+MOMENTUM = 0.9
+_RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("epochs", lambda epochs: epochs >= 0, "is at least 0"),
+    ("lr", lambda lr: lr > 0, "is above 0"),
+    ("backbone_lr", lambda lr: lr is None or lr > 0, "is above 0, or null for lr"),
+    ("batch_size", lambda size: size >= 1, "is at least 1"),
+    ("weight_decay", lambda decay: decay >= 0, "is at least 0"),
+    ("smoothing", lambda smoothing: 0 <= smoothing < 1, "lies in [0, 1)"),
+    ("layer_decay", lambda decay: 0 < decay <= 1, "lies in (0, 1]"),
+    ("momentum", lambda momentum: 0 <= momentum < 1, "lies in [0, 1)"),
+    ("anchor", lambda anchor: anchor >= 0, "is at least 0"),
+    ("patience", lambda p: p is None or p >= 1, "is at least 1, or null for none"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,14 +27,16 @@ class Phase:
         trains: "head" leaves every number of the backbone unchanged, batch-norm statistics
             included; "all" trains both.
         epochs: passes over the training split; 0 skips the phase.
-        lr: learning rate of the head, and of the backbone unless `layer_decay` says otherwise.
+        lr: learning rate of the head, and of the backbone where the next two do not say otherwise.
+        backbone_lr: learning rate of the backbone; None is that of the head.
         batch_size: most examples in a step.
-        optimizer: "sgd" has momentum 0.9.
+        optimizer: "sgd" steps with `momentum`.
         schedule: "cosine" goes from `lr` to 0 over the phase, step by step.
         weight_decay: L2 penalty ("adamw": decoupled), all parameters.
         smoothing: label smoothing, 0 for none.
         layer_decay: each backbone stage learns at this times the rate of its neighbour nearer to
-            the head, the last one at this times `lr`.
+            the head, the last one at this times the backbone's rate.
+        momentum: of "sgd", in [0, 1); 0 with a batch of everything is plain gradient descent.
         anchor: L2-SP strength; pulls the backbone to its weights at the start of the phase.
         batch_norm: "frozen" keeps the backbone's running statistics and normalises with them.
         keep: weights to end with, those of the "last" epoch or of the one "best" on validation.
@@ -29,12 +46,14 @@ class Phase:
     trains: Literal["head", "all"]
     epochs: int
     lr: float
+    backbone_lr: float | None = None
     batch_size: int = 128
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     schedule: Literal["constant", "cosine"] = "constant"
     weight_decay: float = 0.0
     smoothing: float = 0.0
     layer_decay: float = 1.0
+    momentum: float = MOMENTUM
     anchor: float = 0.0
     batch_norm: Literal["train", "frozen"] = "train"
     keep: Literal["last", "best"] = "last"
@@ -44,21 +63,23 @@ class Phase:
         """Refuse what cannot be meant.
 
         Raises:
-            ValueError: a number out of its range, or a backbone option in a head phase.
+            ValueError: a number out of its range, a backbone option in a head phase, or momentum
+                for an optimizer without.
         """
-        for name, floor in (("epochs", 0), ("weight_decay", 0), ("anchor", 0), ("batch_size", 1)):
-            if getattr(self, name) < floor:
-                raise ValueError(f"{name} is at least {floor}, got {getattr(self, name)}")
-        if self.lr <= 0:
-            raise ValueError(f"lr is above 0, got {self.lr}")
-        if not 0 <= self.smoothing < 1:
-            raise ValueError(f"smoothing lies in [0, 1), got {self.smoothing}")
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"layer_decay lies in (0, 1], got {self.layer_decay}")
-        if self.patience is not None and self.patience < 1:
-            raise ValueError(f"patience is at least 1, or null for none, got {self.patience}")
-        if self.trains == "head" and (self.layer_decay, self.anchor) != (1.0, 0.0):
-            raise ValueError("layer_decay and anchor act on the backbone; a head phase has none")
+        for name, allowed, words in _RANGES:
+            if not allowed(getattr(self, name)):
+                raise ValueError(f"{name} {words}, got {getattr(self, name)}")
+        if self.optimizer != "sgd" and self.momentum != MOMENTUM:
+            raise ValueError(
+                f"momentum is for optimizer sgd, got momentum {self.momentum} with "
+                f"{self.optimizer}; leave it out or take sgd"
+            )
+        of_backbone = (self.backbone_lr, self.layer_decay, self.anchor, self.batch_norm)
+        if self.trains == "head" and of_backbone != (None, 1.0, 0.0, "train"):
+            raise ValueError(
+                "backbone_lr, layer_decay, anchor and batch_norm act on the backbone, which a head "
+                f"phase leaves as it is; got {of_backbone}"
+            )
 
     @property
     def watches_validation(self) -> bool:

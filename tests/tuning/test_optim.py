@@ -19,6 +19,10 @@ def test_each_stage_has_a_rate_of_its_own_head_first():
     assert rates(toy_network(), layer_decay=0.5) == pytest.approx([0.1, 0.05, 0.025])
 
 
+def test_the_backbone_may_have_a_rate_of_its_own():
+    assert rates(toy_network(), backbone_lr=0.01) == pytest.approx([0.1, 0.01, 0.01])
+
+
 def test_a_head_phase_optimises_the_head_only():
     network = toy_network()
     groups = optim.optimizer(network, phase(trains="head")).param_groups
@@ -32,6 +36,45 @@ def test_the_cosine_schedule_goes_from_one_to_zero(done, factor):
     optimizer = optim.optimizer(toy_network(), phase())
     optim.set_learning_rate(optimizer, phase(schedule="cosine"), done=done)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * factor)
+
+
+def test_sgd_without_momentum_steps_by_rate_times_gradient():
+    network = toy_network()
+    optimizer = optim.optimizer(network, phase(optimizer="sgd", momentum=0.0))
+    optim.set_learning_rate(optimizer, phase(), done=0.0)
+    before = [p.detach().clone() for p in network.parameters()]
+    for _ in range(2):  # momentum would show in the second step
+        for p in network.parameters():
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+    for p, q in zip(network.parameters(), before, strict=True):
+        torch.testing.assert_close(p, q - 2 * 0.1)
+
+
+def test_sgd_steps_by_its_running_sum_of_gradients():
+    network = toy_network()
+    optimizer = optim.optimizer(network, phase(optimizer="sgd", momentum=0.5))
+    optim.set_learning_rate(optimizer, phase(), done=0.0)
+    before = [p.detach().clone() for p in network.parameters()]
+    for _ in range(2):
+        for p in network.parameters():
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+    for p, q in zip(network.parameters(), before, strict=True):
+        torch.testing.assert_close(p, q - 0.1 * (1 + 1.5))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_state_of_sgd_survives_a_round_trip_with_and_without_momentum(momentum):
+    network, settings = toy_network(), {"optimizer": "sgd", "momentum": momentum}
+    optimizer = optim.optimizer(network, phase(**settings))
+    for p in network.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    other = optim.optimizer(network, phase(**settings))
+    optim.load_tensors(other, optim.tensors(optimizer))
+    assert optim.tensors(other).keys() == optim.tensors(optimizer).keys()
+    assert len(optim.tensors(other)) == (len(list(network.parameters())) if momentum else 0)
 
 
 def test_moments_survive_a_round_trip():

@@ -103,14 +103,14 @@ def read_table(
 
 
 def csv_task(
-    path: Path,
     *,
+    path: Path,
     smiles_column: str = "smiles",
-    target_columns: Sequence[str] | None = None,
+    target_columns: tuple[str, ...] | None = None,
     kind: Literal["auto", "classification", "regression"] = "auto",
     split: Literal["scaffold", "random", "column"] = "scaffold",
     split_column: str | None = None,
-    split_seed: int = 0,
+    split_seed: int | None = None,
 ) -> Task:
     """The task of a table: classification by ROC-AUC, or regression in the table's own units.
 
@@ -124,7 +124,7 @@ def csv_task(
         kind: what the targets are.
         split: by scaffold as OGB does, at random (8 : 1 : 1 both), or as `split_column` says.
         split_column: column of train, valid, test and any further split names; for "column" only.
-        split_seed: draws the random split; of no effect on the others.
+        split_seed: draws the random split, 0 by default; for "random" only.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -132,6 +132,8 @@ def csv_task(
             the options contradict each other; the message says where and why.
     """
     _check_split(split, split_column)
+    if split_seed is not None and split != "random":
+        raise ValueError(f"split_seed is for split 'random' only; got split {split!r}")
     table = read_table(
         path,
         smiles_column=smiles_column,
@@ -145,7 +147,7 @@ def csv_task(
         smiles=table.smiles,
         targets=table.targets,
         describes=table.describes,
-        splits=_splits(table, split, split_seed),
+        splits=_splits(table, split, split_seed or 0),
         objective=Multilabel() if table.kind == "classification" else Squared(),
     )
 

@@ -49,7 +49,7 @@ def test_a_users_tox21_is_the_task_that_ogb_makes_of_it(ogb_root, monkeypatch):
     if not file.is_file():
         pytest.skip(f"real data absent: {file.name}")
     monkeypatch.setenv("MOLHPFT_DATA", str(ogb_root))
-    ours, theirs = csv_task(file), ogb_task("ogbg-moltox21")
+    ours, theirs = csv_task(path=file), ogb_task("ogbg-moltox21")
     assert (ours.name, len(ours.examples), ours.outputs) == ("tox21", 7831, 12)
     assert ours.describes == theirs.describes
     torch.testing.assert_close(ours.examples.targets, theirs.examples.targets, equal_nan=True)
@@ -94,7 +94,7 @@ def test_any_table_is_a_task_or_a_value_error(path, header, rows, kind, split):
 
 def _task_or_error(path, **options):
     try:
-        return csv_task(path, **options)
+        return csv_task(path=path, **options)
     except ValueError as error:
         return error
 
@@ -103,14 +103,14 @@ def _task_or_error(path, **options):
 @given(st.lists(labels, min_size=4, max_size=12).filter(lambda column: {0.0, 1.0} <= {*column}))
 def test_labels_of_zero_one_or_nothing_are_a_classification(path, column):
     rows = [(POOL[k % len(POOL)], label) for k, label in enumerate(column)]
-    task = csv_task(_written(path, ["smiles", "y"], rows), split="random")
+    task = csv_task(path=_written(path, ["smiles", "y"], rows), split="random")
     assert task.objective == Multilabel(metric="rocauc")
 
 
 def test_any_other_number_makes_a_regression(ten):
-    assert csv_task(ten).objective == Squared()
-    assert csv_task(ten, target_columns=["active"]).objective == Multilabel()
-    assert csv_task(ten, target_columns=["active"], kind="regression").objective == Squared()
+    assert csv_task(path=ten).objective == Squared()
+    assert csv_task(path=ten, target_columns=["active"]).objective == Multilabel()
+    assert csv_task(path=ten, target_columns=["active"], kind="regression").objective == Squared()
 
 
 def test_without_a_choice_all_columns_of_numbers_are_targets(ten, caplog):
@@ -133,25 +133,25 @@ def test_targets_come_in_the_order_that_was_asked_for(ten):
 
 def test_the_column_of_molecules_may_have_any_name(path):
     task = csv_task(
-        _write(path, "Drug,y\nCCO,1.5\nCCN,2.5\n"), smiles_column="Drug", split="random"
+        path=_write(path, "Drug,y\nCCO,1.5\nCCN,2.5\n"), smiles_column="Drug", split="random"
     )
     assert task.examples.smiles == ("CCO", "CCN")
 
 
 def test_the_scaffold_split_is_the_default(ten):
-    task = csv_task(ten)
+    task = csv_task(path=ten)
     ours = scaffold_split(task.examples.smiles)
     assert all(torch.equal(task.splits[name], ours[name]) for name in ours)
 
 
 def test_the_random_split_follows_its_seed(ten):
-    once, again, other = (csv_task(ten, split="random", split_seed=seed) for seed in (1, 1, 2))
+    once, again, other = (csv_task(path=ten, split="random", split_seed=seed) for seed in (1, 1, 2))
     assert once.fingerprint == again.fingerprint != other.fingerprint
     assert [len(once.splits[name]) for name in ("train", "valid", "test")] == [8, 1, 1]
 
 
 def test_a_column_may_name_the_splits(ten):
-    task = csv_task(ten, split="column", split_column="fold", target_columns=["logp"])
+    task = csv_task(path=ten, split="column", split_column="fold", target_columns=["logp"])
     assert task.splits["train"].tolist() == list(range(8))
     assert (task.splits["valid"].tolist(), task.splits["test"].tolist()) == ([8], [9])
 
@@ -160,7 +160,7 @@ def test_a_column_may_name_the_splits(ten):
 def test_unreadable_molecules_keep_their_rows_and_enter_no_split(path, caplog, split):
     rows = [(smiles, k / 3) for k, smiles in enumerate([*POOL, "not a molecule", "", *POOL])]
     with caplog.at_level(logging.WARNING):
-        task = csv_task(_written(path, ["smiles", "y"], rows), split=split)
+        task = csv_task(path=_written(path, ["smiles", "y"], rows), split=split)
     everywhere = torch.cat(list(task.splits.values())).sort().values.tolist()
     assert len(task.examples) == 18
     assert everywhere == [*range(8), *range(10, 18)]
@@ -172,7 +172,7 @@ def test_many_unreadable_lines_are_counted_and_the_first_ones_named(path, caplog
     rows = [("CCO", 1.5), ("CCN", 2.5), *[("?", 3.5)] * 30]
     table = read_table(_written(path, ["smiles", "y"], rows))
     assert table.unreadable_lines == list(range(4, 34))
-    csv_task(path, split="random")
+    csv_task(path=path, split="random")
     (record,) = (record for record in caplog.records if record.levelno == logging.WARNING)
     assert record.getMessage().endswith("lines: 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, ...")
 
@@ -210,7 +210,7 @@ def test_a_table_that_cannot_be_used_says_where_and_why(path, text, options, mes
 def test_targets_that_cannot_be_learnt_are_refused(path, column, message):
     rows = [*zip(POOL, column, strict=False)]
     with pytest.raises(ValueError, match=message):
-        csv_task(_written(path, ["smiles", "y"], rows), target_columns=["y"], split="random")
+        csv_task(path=_written(path, ["smiles", "y"], rows), target_columns=["y"], split="random")
 
 
 @pytest.mark.parametrize(
@@ -224,16 +224,16 @@ def test_targets_that_cannot_be_learnt_are_refused(path, column, message):
 )
 def test_options_that_contradict_each_other_are_refused(ten, options, message):
     with pytest.raises(ValueError, match=message):
-        csv_task(ten, **options)
+        csv_task(path=ten, **options)
 
 
 def test_a_row_without_a_split_is_named_by_its_line(path):
     rows = [("C", 1, "train"), ("N", 0, "valid"), ("O", 1, ""), ("S", 0, "test")]
     file = _written(path, ["smiles", "y", "fold"], rows)
     with pytest.raises(ValueError, match="should name its split; line 4 names none"):
-        csv_task(file, split="column", split_column="fold")
+        csv_task(path=file, split="column", split_column="fold")
 
 
 def test_an_absent_table_is_a_file_not_found(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.csv should be a file"):
-        csv_task(tmp_path / "nothing.csv")
+        csv_task(path=tmp_path / "nothing.csv")

@@ -1,0 +1,160 @@
+"""Weights of others under our names, and refusals that say what a file is."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from molhpft.core.batch import Batch
+from molhpft.domains.molecules.checkpoints import describe, load_encoder
+from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
+from molhpft.domains.molecules.graphs import pack
+from molhpft.domains.weights import read_weights
+from tests.toy import same_weights
+
+SIZES = {"layers": 2, "width": 4}
+LAYER = {"linear.weight": (4, 4), "linear.bias": (4,)}
+NORM = {"weight": (4,), "bias": (4,), "running_mean": (4,), "running_var": (4,)}
+VIRTUAL = {"0": LAYER["linear.weight"], "3": LAYER["linear.weight"]}
+
+
+def filled(shapes, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    tensors = {name: torch.rand(shape, generator=rng) for name, shape in shapes.items()}
+    return tensors | {k: torch.tensor(5) for k in shapes if k.endswith("num_batches_tracked")}
+
+
+def norms(prefix):
+    names = {f"{prefix}.{n}": shape for n, shape in NORM.items()}
+    return {**names, f"{prefix}.num_batches_tracked": ()}
+
+
+def pretrain_gnns_file(path, width=4):
+    shapes = {"x_embedding1.weight": (120, width), "x_embedding2.weight": (3, width)}
+    for layer in range(2):
+        shapes |= {f"gnns.{layer}.linear.weight": (width, width)}
+        shapes |= {f"gnns.{layer}.linear.bias": (width,)}
+        shapes |= {f"gnns.{layer}.edge_embedding1.weight": (6, width)}
+        shapes |= {f"gnns.{layer}.edge_embedding2.weight": (3, width)}
+        shapes |= norms(f"batch_norms.{layer}")
+    tensors = filled(shapes)
+    torch.save(tensors, path)
+    return tensors
+
+
+def ogb_file(path, *, virtual_node=False):
+    sizes = (119, 5, 12, 12, 10, 6, 6, 2, 2)
+    atoms = "gnn_node.atom_encoder.atom_embedding_list"
+    shapes = {f"{atoms}.{k}.weight": (size, 4) for k, size in enumerate(sizes)}
+    for layer in range(2):
+        conv = f"gnn_node.convs.{layer}"
+        shapes |= {f"{conv}.{name}": shape for name, shape in LAYER.items()}
+        shapes |= {f"{conv}.root_emb.weight": (1, 4)}
+        bonds = f"{conv}.bond_encoder.bond_embedding_list"
+        shapes |= {f"{bonds}.{k}.weight": (size, 4) for k, size in enumerate((5, 6, 2))}
+        shapes |= norms(f"gnn_node.batch_norms.{layer}")
+    if virtual_node:
+        shapes |= {"gnn_node.virtualnode_embedding.weight": (1, 4)}
+        mlp = "gnn_node.mlp_virtualnode_list.0"
+        shapes |= {f"{mlp}.0.weight": (8, 4), f"{mlp}.0.bias": (8,)}
+        shapes |= {f"{mlp}.3.weight": (4, 8), f"{mlp}.3.bias": (4,)}
+        shapes |= {k: (8,) if s else s for k, s in norms(f"{mlp}.1").items()}
+        shapes |= norms(f"{mlp}.4")
+    tensors = filled(shapes | {"graph_pred_linear.weight": (1, 4), "graph_pred_linear.bias": (1,)})
+    torch.save(tensors, path)
+    return tensors
+
+
+def test_a_pretrain_gnns_checkpoint_fills_every_weight(tmp_path):
+    theirs = pretrain_gnns_file(tmp_path / "w.pth")
+    chain = pretrain_gnns_gcn(**SIZES)
+    load_encoder(chain, tmp_path / "w.pth")
+    ours = sorted(float(v.sum()) for v in chain.state_dict().values())
+    assert ours == pytest.approx(sorted(float(v.sum()) for v in theirs.values()))
+    second = chain.stages["conv1"].convolution
+    assert torch.equal(second.bond.tables[1], theirs["gnns.1.edge_embedding2.weight"])
+
+
+@pytest.mark.parametrize("virtual_node", [False, True])
+def test_an_ogb_state_dict_fills_every_weight_and_its_head_is_left_out(tmp_path, virtual_node):
+    theirs = ogb_file(tmp_path / "w.pth", virtual_node=virtual_node)
+    chain = ogb_gcn(**SIZES, virtual_node=virtual_node)
+    load_encoder(chain, tmp_path / "w.pth")
+    encoder = {k: v for k, v in theirs.items() if not k.startswith("graph_pred_linear")}
+    ours = sorted(float(v.sum()) for v in chain.state_dict().values())
+    assert ours == pytest.approx(sorted(float(v.sum()) for v in encoder.values()))
+    assert len(ours) == len(encoder)
+
+
+def test_our_own_file_comes_back_without_its_head(tmp_path):
+    chain = ogb_gcn(**SIZES)
+    weights = {f"backbone.{k}": v for k, v in chain.state_dict().items()}
+    head = {"head.stages.linear.module.weight": torch.zeros(1, 4)}
+    save_file(
+        {**weights, **head}, tmp_path / "w.safetensors", metadata={"molhpft": '{"encoder": "gcn"}'}
+    )
+    other = ogb_gcn(**SIZES)
+    load_encoder(other, tmp_path / "w.safetensors")
+    assert same_weights(chain, other)
+    description = describe(read_weights(tmp_path / "w.safetensors"))
+    assert description == "a molhpft model trained as encoder gcn"
+
+
+@pytest.mark.parametrize(
+    ("write", "chain", "message"),
+    [
+        (pretrain_gnns_file, ogb_gcn, "GCN of pretrain-gnns .* which fits gcn_pretrain_gnns; this"),
+        (
+            ogb_file,
+            pretrain_gnns_gcn,
+            "GCN of OGB's examples, which fits gcn; this encoder differs",
+        ),
+    ],
+    ids=["pretrain-gnns into ogb", "ogb into pretrain-gnns"],
+)
+def test_a_file_of_another_architecture_is_named_and_refused(tmp_path, write, chain, message):
+    write(tmp_path / "w.pth")
+    target = chain(**SIZES)
+    before = {k: v.clone() for k, v in target.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        load_encoder(target, tmp_path / "w.pth")
+    assert all(torch.equal(v, before[k]) for k, v in target.state_dict().items())
+
+
+def test_a_virtual_node_on_one_side_only_is_refused(tmp_path):
+    ogb_file(tmp_path / "w.pth", virtual_node=True)
+    with pytest.raises(ValueError, match="fits gcn with virtual_node: true; this encoder differs"):
+        load_encoder(ogb_gcn(**SIZES), tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layers": 2, "width": 6}, r"tables\.0 is \(120, 6\) in it and \(120, 4\) in the file"),
+        ({"layers": 3, "width": 4}, "it needs stages.conv2.* which the file lacks"),
+        ({"layers": 1, "width": 4}, "the file has stages.conv1.* which it has no place for"),
+    ],
+)
+def test_another_size_is_refused_with_both_sizes(tmp_path, options, message):
+    pretrain_gnns_file(tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=message):
+        load_encoder(pretrain_gnns_gcn(**options), tmp_path / "w.pth")
+
+
+def test_a_file_that_is_no_graph_encoder_is_refused(tmp_path):
+    torch.save({"layer1.weight": torch.zeros(2)}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"no graph encoder this package knows .*layer1\.weight"):
+        load_encoder(ogb_gcn(**SIZES), tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("name", ["supervised_contextpred", "supervised", "contextpred"])
+def test_the_public_checkpoints_load_and_give_finite_features(ogb_root, name):
+    path = ogb_root.parent / "weights" / f"gcn_{name}.pth"
+    if not path.is_file():
+        pytest.skip(f"no public checkpoint at {path}")
+    chain = pretrain_gnns_gcn().eval()
+    load_encoder(chain, path)
+    batch = Batch(pack(["CCO", "c1ccccc1O"]).take(torch.arange(2)), torch.zeros(2, 1))
+    features = chain(batch.inputs, batch)
+    assert features.shape == (2, 300)
+    assert features.isfinite().all()
+    assert not torch.allclose(features[0], features[1])

@@ -1,0 +1,193 @@
+"""Both graph convolutions against the formulas written out with loops."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from molhpft.core.batch import Batch
+from molhpft.core.heads import linear_head
+from molhpft.core.network import Network
+from molhpft.domains.molecules.convolutions import (
+    ColumnEmbedding,
+    OGBConvolution,
+    PretrainGNNsConvolution,
+)
+from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
+from molhpft.domains.molecules.graphs import pack
+
+SMILES = [
+    "C",
+    "[Na+].[Cl-]",
+    "F/C=C/Cl",
+    "C[C@H](N)C(=O)O",
+    "c1ccc2ccccc2c1",
+    "FS(F)(F)(F)(F)F",
+    "CC(=O)[O-].[NH4+]",
+    "C#N",
+    "[NH3]->[Cu]",
+]
+STORE = pack(SMILES)
+ENCODERS = {
+    "ogb": lambda: ogb_gcn(layers=3, width=8),
+    "ogb, virtual node": lambda: ogb_gcn(layers=3, width=8, virtual_node=True),
+    "pretrain-gnns": lambda: pretrain_gnns_gcn(layers=3, width=8),
+}
+encoders = pytest.mark.parametrize("build", ENCODERS.values(), ids=ENCODERS)
+some_rows = st.lists(st.integers(0, len(SMILES) - 1), min_size=1, max_size=6)
+
+
+def batch_of(rows):
+    return Batch(STORE.take(torch.tensor(rows)), torch.zeros(len(rows), 1))
+
+
+def encoder(build, seed=0):
+    """In eval mode with batch statistics that are not those of initialisation."""
+    torch.manual_seed(seed)
+    chain = build().train()
+    for _ in range(3):
+        chain(batch_of([*range(len(SMILES))] * 2).inputs, batch_of([*range(len(SMILES))] * 2))
+    return chain.eval()
+
+
+def ogb_by_loops(layer, h, graphs):
+    x = layer.linear(h)
+    tables = list(layer.bond.tables)
+    rows = []
+    for i in range(len(x)):
+        neighbours = [e for e in range(len(graphs.source)) if graphs.target[e] == i]
+        row = torch.relu(x[i] + layer.root) / (1 + len(neighbours))
+        for e in neighbours:
+            j = int(graphs.source[e])
+            bond = sum(table[graphs.bonds[e, k].long()] for k, table in enumerate(tables))
+            degrees = [1 + int((graphs.target == atom).sum()) for atom in (i, j)]
+            row = row + torch.relu(x[j] + bond) / (degrees[0] * degrees[1]) ** 0.5
+        rows.append(row)
+    return torch.stack(rows)
+
+
+def pretrain_gnns_by_loops(layer, h, graphs):
+    x = layer.linear(h)
+    kind, direction = layer.bond.tables
+    bonds = zip(graphs.source.tolist(), graphs.target.tolist(), graphs.bonds.tolist(), strict=True)
+    # a kind beyond the vocabulary's four counts as 0, single
+    edges = [(s, t, kind[b[0] if b[0] < 4 else 0] + direction[b[3]]) for s, t, b in bonds]
+    edges += [(i, i, kind[4] + direction[0]) for i in range(len(x))]
+    degree = [sum(t == i for _, t, _ in edges) for i in range(len(x))]
+    rows = [torch.zeros(x.shape[1]) for _ in range(len(x))]
+    for s, t, bond in edges:
+        rows[t] = rows[t] + (x[s] + bond) / (degree[s] * degree[t]) ** 0.5
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize(
+    ("layer", "by_loops"),
+    [(OGBConvolution, ogb_by_loops), (PretrainGNNsConvolution, pretrain_gnns_by_loops)],
+    ids=["ogb", "pretrain-gnns"],
+)
+@given(rows=some_rows)
+@settings(max_examples=15, deadline=None)
+def test_a_convolution_is_its_formula(layer, by_loops, rows):
+    torch.manual_seed(0)
+    layer, graphs = layer(5), batch_of(rows).inputs
+    h = torch.randn(len(graphs.graph), 5)
+    torch.testing.assert_close(layer(h, graphs), by_loops(layer, h, graphs))
+
+
+def test_an_embedding_is_the_sum_of_its_columns():
+    embedding = ColumnEmbedding((3, 2), 4)
+    rows = torch.tensor([[2, 0], [1, 1]], dtype=torch.uint8)
+    first, second = embedding.tables
+    torch.testing.assert_close(embedding(rows), first[[2, 1]] + second[[0, 1]])
+
+
+@encoders
+@given(rows=some_rows)
+@settings(max_examples=15, deadline=None)
+def test_a_batch_equals_its_molecules_one_by_one(build, rows):
+    chain = encoder(build)
+    together = chain(batch_of(rows).inputs, batch_of(rows))
+    alone = torch.cat([chain(batch_of([row]).inputs, batch_of([row])) for row in rows])
+    torch.testing.assert_close(together, alone)
+
+
+def permuted(graphs, order):
+    """The same molecules with their atoms numbered anew: new atom i is old atom order[i]."""
+    new_number = order.argsort()
+    source, target = new_number[graphs.source], new_number[graphs.target]
+    edges = target.argsort(stable=True)
+    atoms = torch.arange(len(order) + 1)
+    return replace(
+        graphs,
+        atoms=graphs.atoms[order],
+        source=source[edges],
+        target=target[edges],
+        bonds=graphs.bonds[edges],
+        pointer=torch.searchsorted(target[edges], atoms),
+    )
+
+
+@encoders
+@given(row=st.integers(0, len(SMILES) - 1), seed=st.integers(0, 99))
+@settings(max_examples=15, deadline=None)
+def test_permuting_atoms_leaves_the_features_unchanged(build, row, seed):
+    chain, batch = encoder(build), batch_of([row])
+    atoms = len(batch.inputs.graph)
+    order = torch.randperm(atoms, generator=torch.Generator().manual_seed(seed))
+    other = Batch(permuted(batch.inputs, order), batch.targets)
+    torch.testing.assert_close(chain(other.inputs, other), chain(batch.inputs, batch))
+
+
+@encoders
+def test_every_cut_leaves_the_function_unchanged_bit_for_bit(build):
+    network = Network(encoder(build), linear_head(8, 3)).eval()
+    batch = batch_of(range(len(SMILES)))
+    for stage in network.backbone.names:
+        assert torch.equal(network.cut(stage)(batch), network(batch)), stage
+
+
+@encoders
+def test_the_stages_have_the_names_that_cuts_use(build):
+    assert build().names == ["embed", "conv0", "conv1", "conv2", "pool"]
+
+
+@encoders
+def test_a_molecule_without_atoms_has_features_zero_and_disturbs_no_other(build):
+    chain, store = encoder(build), pack(["not a molecule", "CCO", "not a molecule"])
+    batch = Batch(store.take(torch.arange(3)), torch.zeros(3, 1))
+    features = chain(batch.inputs, batch)
+    alone = Batch(store.take(torch.tensor([1])), torch.zeros(1, 1))
+    assert (features[[0, 2]] == 0).all()
+    torch.testing.assert_close(features[1:2], chain(alone.inputs, alone))
+
+
+@encoders
+def test_every_parameter_gets_a_gradient(build):
+    torch.manual_seed(0)
+    chain, batch = build(), batch_of([*range(len(SMILES))])
+    chain(batch.inputs, batch).square().sum().backward()
+    assert [name for name, p in chain.named_parameters() if p.grad is None] == []
+
+
+def test_a_virtual_node_carries_messages_between_atoms_that_no_bond_joins():
+    torch.manual_seed(0)
+    chains = [ogb_gcn(layers=2, width=8, virtual_node=v).eval() for v in (False, True)]
+    salt = pack(["[Na+].[Cl-]"]).take(torch.tensor([0]))
+    changed = replace(salt, atoms=salt.atoms.clone())
+    changed.atoms[1, 0] = 7  # another element on the other side
+    for chain, hears in zip(chains, (False, True), strict=True):
+        lower, _ = chain.split("pool")
+        first = [lower(g, Batch(g, torch.zeros(1, 1)))[0] for g in (salt, changed)]
+        assert torch.equal(*first) is not hears
+
+
+def test_dative_bonds_count_as_single_in_the_vocabulary_that_lacks_them():
+    torch.manual_seed(0)
+    layer, graphs = PretrainGNNsConvolution(4), pack(["[NH3]->[Cu]"]).take(torch.tensor([0]))
+    assert graphs.bonds[0, 0] == 4
+    single = replace(graphs, bonds=graphs.bonds.clone())
+    single.bonds[:, 0] = 0
+    h = torch.randn(2, 4)
+    assert torch.equal(layer(h, graphs), layer(h, single))

@@ -1,0 +1,95 @@
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from molhpft.domains.weights import read_weights
+
+TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(7)}
+
+
+@pytest.fixture
+def safe(tmp_path):
+    save_file(TENSORS, tmp_path / "w.safetensors", metadata={"molhpft": '{"encoder": "gcn"}'})
+    return tmp_path / "w.safetensors"
+
+
+def same(found):
+    return found.keys() == TENSORS.keys() and all(torch.equal(found[k], TENSORS[k]) for k in found)
+
+
+def test_a_safetensors_file_comes_back_with_its_text(safe):
+    file = read_weights(safe)
+    assert same(file.tensors)
+    assert file.about == {"encoder": "gcn"}
+
+
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model_state_dict", "model"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_state_dict_comes_back_wrapped_or_not(tmp_path, wrapper, zipped):
+    content = {wrapper: TENSORS, "epoch": 3} if wrapper else TENSORS
+    torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+    assert same(read_weights(tmp_path / "w.pth").tensors)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no weight file at .*none\.pth"):
+        read_weights(tmp_path / "none.pth")
+
+
+class Bomb:
+    """Unpickling it would create a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_what_needs_unpickling_is_refused_and_not_run(tmp_path):
+    for name, save in (
+        ("zip", torch.save),
+        ("plain", lambda x, p: p.write_bytes(pickle.dumps(x, 2))),
+    ):
+        path = tmp_path / f"{name}.pth"
+        save({"a": Bomb(tmp_path / "burst")}, path)
+        with pytest.raises(ValueError, match="only unpickling would restore"):
+            read_weights(path)
+    assert not (tmp_path / "burst").exists()
+
+
+def test_a_whole_pickled_model_is_refused(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"torch\.save\(model\.state_dict\(\), path\)"):
+        read_weights(tmp_path / "w.pth")
+
+
+def test_an_archive_of_something_else_is_refused(tmp_path):
+    torch.save([1, 2], tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="holds a list, not a dictionary of named tensors"):
+        read_weights(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("content", [b"", b"smiles,y\nC,1\n", b"\x89PNG\r\n\x1a\n0000"])
+def test_another_kind_of_file_is_refused(tmp_path, content):
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(ValueError, match="is not a weight file"):
+        read_weights(tmp_path / "w.pth")
+
+
+@given(cut=st.floats(0, 0.99), kind=st.sampled_from(["safe", "zip", "plain"]))
+@settings(max_examples=60, deadline=None)
+def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path_factory, cut, kind):
+    path = tmp_path_factory.mktemp("cut") / "w"
+    if kind == "safe":
+        save_file(TENSORS, path)
+    else:
+        torch.save(TENSORS, path, _use_new_zipfile_serialization=kind == "zip")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(cut * len(whole))])
+    with pytest.raises(ValueError, match=r"truncated|is not a weight file"):
+        read_weights(path)

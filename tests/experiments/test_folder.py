@@ -1,0 +1,78 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from molhpft.experiments.folder import RunFolder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = RunFolder(tmp_path / "runs" / "a")
+    folder.open()
+    return folder
+
+
+def test_a_run_is_complete_only_under_its_own_name(folder):
+    folder.write_json("summary.json", {"x": 1})
+    assert not folder.is_complete
+    folder.close()
+    assert folder.is_complete
+    assert folder.read_json("summary.json") == {"x": 1}
+    assert not folder.partial.exists()
+
+
+def test_closing_drops_what_only_an_unfinished_run_needs(folder):
+    folder.write_tensors("resume/tau1.safetensors", {"w": torch.ones(2)}, {})
+    folder.write_json("summary.json", {})
+    folder.close()
+    assert sorted(p.name for p in folder.path.iterdir()) == ["summary.json"]
+
+
+def test_tensors_come_back_with_what_was_said_of_them(folder):
+    tensors = {"w": torch.arange(6).reshape(2, 3).T, "empty": torch.empty(0)}
+    folder.write_tensors("resume/x.safetensors", tensors, {"row": {"tau": 3, "score": 0.1}})
+    found, about = folder.read_tensors("resume/x.safetensors")
+    assert about == {"row": {"tau": 3, "score": 0.1}}
+    assert all(torch.equal(found[k], tensors[k]) for k in tensors)
+
+
+def test_what_was_not_written_is_none(folder):
+    assert folder.read_tensors("resume/x.safetensors") is None
+
+
+def test_a_replaced_file_does_not_change_under_its_reader(folder):
+    folder.write_tensors("w.safetensors", {"w": torch.zeros(3)}, {})
+    first, _ = folder.read_tensors("w.safetensors")
+    folder.write_tensors("w.safetensors", {"w": torch.ones(3)}, {})
+    assert first["w"].tolist() == [0, 0, 0]
+
+
+def test_numbers_that_json_lacks_become_null(folder):
+    folder.write_json("a.json", {"x": math.nan, "rows": [math.inf, 1.5], "n": (1, 2)})
+    folder.write_lines("b.jsonl", [{"x": math.nan}, {"x": 2}])
+    content = json.loads((folder.partial / "a.json").read_text())
+    assert content == {"x": None, "rows": [None, 1.5], "n": [1, 2]}
+    lines = (folder.partial / "b.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"x": None}, {"x": 2}]
+
+
+def test_arrays_come_back(folder):
+    folder.write_arrays("features.npz", {"a": torch.arange(4.0)})
+    with np.load(folder.partial / "features.npz") as arrays:
+        assert arrays["a"].tolist() == [0, 1, 2, 3]
+
+
+def test_no_temporary_file_is_left(folder):
+    folder.write_yaml("config.yaml", {"a": 1})
+    folder.write_tensors("w.safetensors", {"w": torch.zeros(1)}, {})
+    folder.remove("w.safetensors")
+    assert [p.name for p in folder.partial.iterdir()] == ["config.yaml"]
+
+
+def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        RunFolder(tmp_path / "file" / "a").open()

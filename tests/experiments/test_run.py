@@ -1,0 +1,217 @@
+"""Whole runs on the embedded molecules, small: what they write, choose, repeat and resume."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from molhpft.domains.weights import read_weights
+from molhpft.experiments import branch
+from molhpft.experiments.build import build_network, build_recipes, build_task
+from molhpft.experiments.config import parse_config, resolved
+from molhpft.experiments.identity import run_name
+from molhpft.experiments.run import run
+from molhpft.experiments.seeds import stream
+
+SMALL = {
+    "task": {"name": "csv", "target_columns": ["ring"]},
+    "encoder": {"name": "gcn", "layers": 2, "width": 8, "dropout": 0.2},
+    "method": {"name": "hp_ft", "tau": [0, 2, 5]},
+    "probe": {"lr": 0.01},
+    "finetune": {"epochs": 3, "lr": 0.003, "keep": "best", "batch_size": 16},
+}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Chains and rings; whether there is a ring, and the number of atoms."""
+    path = tmp_path_factory.mktemp("table") / "rings.csv"
+    rows = ["smiles,ring,size"]
+    for n in range(3, 33):
+        rows += [f"{'C' * n}O,0,{n + 1}", f"C1{'C' * n}1N,1,{n + 2}"]
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def small(table):
+    def config(**changes):
+        raw = {**SMALL, **changes}
+        split = {"split": "random", "split_seed": 1}
+        return parse_config({**raw, "task": {**raw["task"], **split, "path": str(table)}})
+
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(small, tmp_path_factory):
+    return run(small(features=True), tmp_path_factory.mktemp("runs"))
+
+
+def task_of(config):
+    return build_task(config, build_recipes(config)[0])
+
+
+def network_of(config):
+    return build_network(config, task_of(config), build_recipes(config)[0])
+
+
+def rows_of(folder):
+    return folder.read_json("summary.json")["branches"]
+
+
+def test_a_run_folder_holds_what_the_design_says(finished):
+    names = sorted(p.name for p in finished.path.iterdir())
+    assert names == [
+        "config.yaml",
+        "features.npz",
+        "history.jsonl",
+        "model.safetensors",
+        "summary.json",
+    ]
+
+
+def test_the_written_config_is_the_config(finished, small):
+    written = yaml.safe_load((finished.path / "config.yaml").read_text())
+    assert parse_config(written) == small(features=True)
+
+
+def test_the_chosen_tau_is_the_one_that_validates_best(finished):
+    summary = finished.read_json("summary.json")
+    best = max(summary["branches"], key=lambda row: row["final"]["valid"])
+    assert summary["chosen_tau"] == best["tau"]
+
+
+def test_the_saved_model_has_the_scores_that_were_reported(finished, small):
+    config, summary = small(features=True), finished.read_json("summary.json")
+    task, network = task_of(config), network_of(config)
+    network.load_state_dict(read_weights(finished.path / "model.safetensors").tensors)
+    chosen = next(r for r in summary["branches"] if r["tau"] == summary["chosen_tau"])
+    assert branch.scores(branch.snapshots(network, task), task) == chosen["final"]
+
+
+def test_history_has_every_epoch_of_every_phase(finished):
+    lines = [json.loads(x) for x in (finished.path / "history.jsonl").read_text().splitlines()]
+    phases = [(line["phase"], line.get("tau")) for line in lines]
+    expected = [("probe", None)] * 5
+    expected += [("finetune", tau) for tau in (0, 2, 5) for _ in range(3)]
+    assert phases == expected
+
+
+def test_kept_features_are_those_whose_shift_was_measured(finished):
+    summary = finished.read_json("summary.json")
+    chosen = next(r for r in summary["branches"] if r["tau"] == summary["chosen_tau"])
+    with np.load(finished.path / "features.npz") as arrays:
+        moved = arrays["train_after"] - arrays["train_before"]
+    distance = np.linalg.norm(moved, axis=1).mean()
+    assert distance == pytest.approx(chosen["shift"]["distance"], rel=1e-5)
+
+
+def test_a_finished_run_is_not_redone(finished, small, monkeypatch):
+    monkeypatch.setattr("molhpft.experiments.run.probe", lambda *a, **k: pytest.fail("redone"))
+    again = run(small(features=True), finished.path.parent)
+    assert again == finished
+
+
+def test_the_same_config_gives_the_same_numbers_elsewhere(finished, small, tmp_path):
+    assert rows_of(run(small(features=True), tmp_path)) == rows_of(finished)
+
+
+def test_another_seed_gives_another_run(small, tmp_path):
+    folders = [run(small(seed=seed, method={"name": "ft"}), tmp_path) for seed in (1, 2)]
+    assert folders[0].path != folders[1].path
+    assert rows_of(folders[0]) != rows_of(folders[1])
+
+
+@pytest.mark.parametrize("saves", [1, 2, 4, 7, 9])
+def test_an_interrupted_run_resumes_exactly(finished, small, tmp_path, monkeypatch, saves):
+    class Killed(BaseException):
+        pass
+
+    real, count = branch.save_phase, iter(range(100))
+
+    def save_then_die(*args):
+        real(*args)
+        if next(count) + 1 == saves:
+            raise Killed
+
+    monkeypatch.setattr(branch, "save_phase", save_then_die)
+    with pytest.raises(Killed):
+        run(small(features=True), tmp_path)
+    assert [p.suffix for p in tmp_path.iterdir()] == [".partial"]
+    monkeypatch.setattr(branch, "save_phase", real)
+    resumed = run(small(features=True), tmp_path)
+    for name in ("summary.json", "history.jsonl", "model.safetensors"):
+        assert (resumed.path / name).read_bytes() == (finished.path / name).read_bytes(), name
+    assert [p.name for p in tmp_path.iterdir()] == [finished.path.name]
+
+
+def test_tau_zero_is_plain_finetuning(finished, small, tmp_path):
+    (plain,) = rows_of(run(small(method={"name": "ft"}), tmp_path))
+    assert plain == rows_of(finished)[0]
+
+
+def test_a_tau_has_the_same_result_in_any_list(finished, small, tmp_path):
+    (alone,) = rows_of(run(small(method={"name": "hp_ft", "tau": [2]}), tmp_path))
+    assert alone == rows_of(finished)[1]
+
+
+def test_linear_probing_leaves_features_where_they_are(small, tmp_path):
+    (row,) = rows_of(run(small(method={"name": "lp"}, probe={"epochs": 5, "lr": 0.01}), tmp_path))
+    assert row["final"] == row["probe"]
+    assert row["shift"]["distance"] == 0
+
+
+def test_an_encoder_from_a_run_is_used_by_the_next_and_not_by_scratch(finished, small, tmp_path):
+    weights = {"weights": str(finished.path / "model.safetensors")}
+    encoder = {**SMALL["encoder"], **weights}
+    trained, fresh = (network_of(small(encoder=e)) for e in (encoder, SMALL["encoder"]))
+    scratch = network_of(small(encoder=encoder, method="scratch"))
+    key = "stages.conv0.convolution.linear.weight"
+    assert not torch.equal(trained.backbone.state_dict()[key], fresh.backbone.state_dict()[key])
+    assert torch.equal(scratch.backbone.state_dict()[key], fresh.backbone.state_dict()[key])
+    row = rows_of(run(small(encoder=encoder, method={"name": "scratch"}), tmp_path))
+    assert row == rows_of(run(small(method={"name": "scratch"}), tmp_path))
+
+
+def test_a_regression_is_run_and_scored_by_rmse(small, tmp_path):
+    task = {"name": "csv", "target_columns": ["size"]}
+    summary = run(small(task=task, method={"name": "ft"}), tmp_path).read_json("summary.json")
+    assert summary["metric"] == "neg_rmse"
+    assert summary["branches"][0]["final"]["test"] < 0
+    assert summary["branches"][0]["energy"]["balanced"] is None
+
+
+def test_the_name_of_a_run_depends_on_content_and_not_on_place(small, table, tmp_path):
+    config = small()
+    task = task_of(config)
+    moved = tmp_path / table.name
+    moved.write_bytes(table.read_bytes())
+    raw = resolved(config)
+    elsewhere = parse_config({**raw, "task": {**raw["task"], "path": str(moved)}})
+    assert run_name(elsewhere, task_of(elsewhere)) == run_name(config, task)
+    changed = parse_config({**raw, "finetune": {**raw["finetune"], "lr": 0.5}})
+    assert run_name(changed, task) != run_name(config, task)
+
+
+def test_each_purpose_has_a_stream_of_its_own():
+    streams = {stream(seed, purpose) for seed in range(20) for purpose in ("a", "b", "c")}
+    assert len(streams) == 60
+
+
+def test_a_split_that_cannot_be_scored_is_refused_before_training(tmp_path):
+    path = tmp_path / "few.csv"
+    path.write_text("smiles,y,fold\nC,1,train\nCC,0,train\nCCC,1,valid\nCCCC,0,test\n")
+    task = {"name": "csv", "path": str(path), "target_columns": "y"}
+    config = parse_config({"task": {**task, "split": "column", "split_column": "fold"}})
+    with pytest.raises(ValueError, match=r"split 'valid' of few \(1 molecules\) cannot be scored"):
+        task_of(config)
+
+
+def test_a_gpu_that_is_not_there_is_an_error(small):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ValueError, match="device is cuda, but PyTorch sees no GPU here"):
+        task_of(small(device="cuda"))

@@ -1,0 +1,204 @@
+"""The command line as a user meets it: what it prints, and one sentence for each error."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from molhpft import cli
+
+SMALL = """
+task: {name: csv, path: PATH, target_columns: ring, split: random, split_seed: 1}
+encoder: {name: gcn, layers: 2, width: 8}
+method: {name: hp_ft, tau: [0, 2]}
+finetune: {epochs: 1, lr: 0.003, keep: best}
+"""
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "rings.csv"
+    rows = [row for n in range(3, 33) for row in (f"{'C' * n}O,0", f"C1{'C' * n}1N,1")]
+    path.write_text("\n".join(["smiles,ring", *rows]) + "\n")
+    return path
+
+
+@pytest.fixture
+def config(tmp_path, table):
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL.replace("PATH", str(table)))
+    return path
+
+
+@pytest.fixture
+def molhpft(monkeypatch, capsys):
+    """Runs the command; gives exit status, standard output and standard error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["molhpft", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return (stop.value.code or 0, *capsys.readouterr())
+
+    return run
+
+
+def test_a_run_prints_a_table_a_reading_and_its_folder(molhpft, config, tmp_path):
+    status, out, _ = molhpft("run", config, "--out", tmp_path / "runs")
+    assert status == 0
+    for words in ("AIE", "HP valid", "FT test", "distance", "cosine", "dot", "norm"):
+        assert words in out
+    assert "Validation chooses tau" in out
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert str(folder) in out
+    assert (folder / "summary.json").is_file()
+
+
+def test_json_is_all_that_a_run_prints_when_asked_for(molhpft, config, tmp_path):
+    status, out, _ = molhpft("run", config, "--out", tmp_path, "--json", "--seed", 5)
+    summary = json.loads(out)
+    assert status == 0
+    assert summary["seed"] == 5
+    assert [row["tau"] for row in summary["branches"]] == [0, 2]
+
+
+def test_settings_change_a_run(molhpft, config, tmp_path):
+    changes = ("--set", "method.tau=[1]", "--set", "head=mlp")
+    _, out, _ = molhpft("run", config, "--out", tmp_path, "--json", *changes)
+    assert [row["tau"] for row in json.loads(out)["branches"]] == [1]
+
+
+def test_data_describes_a_table(molhpft, table):
+    status, out, _ = molhpft("data", table, "--json")
+    description = json.loads(out)
+    assert status == 0
+    assert description["molecules"] == 60
+    assert description["targets"] == [{"name": "ring", "labels": 60, "missing": 0, "positive": 0.5}]
+    _, shown, _ = molhpft("data", table)
+    assert "split train" in shown
+    assert "0.500" in shown
+
+
+def test_data_describes_the_embedded_molecules(molhpft):
+    _, out, _ = molhpft("data", "nci_alerts", "--json")
+    description = json.loads(out)
+    assert description["molecules"] == sum(description["sizes"].values())
+    assert description["place"] == "inside RDKit"
+
+
+def test_data_describes_an_ogb_set(molhpft, ogb_root):
+    _, out, _ = molhpft("data", "ogbg-molbace", "--json")
+    description = json.loads(out)
+    assert description["sizes"] == {"train": 1210, "valid": 151, "test": 152}
+    assert description["place"] == str(ogb_root / "ogbg_molbace")
+
+
+def test_encoders_lists_every_encoder_and_identifies_files(molhpft, tmp_path):
+    status, out, _ = molhpft("encoders")
+    assert status == 0
+    assert "gcn_pretrain_gnns" in out
+    torch.save(
+        {"x_embedding1.weight": torch.zeros(1), "gnns.0.linear.weight": torch.zeros(1)},
+        tmp_path / "w.pth",
+    )
+    _, out, _ = molhpft("encoders", tmp_path / "w.pth")
+    assert "which fits gcn_pretrain_gnns" in out
+
+
+def one_sentence(status, out, error):
+    """The sentence, if that is all there is and the status is 2."""
+    assert status == 2
+    assert out == ""
+    (line,) = [line for line in error.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in error
+    return line
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("finetune.lrr=1", ["unknown key finetune.lrr", "finetune.lr"]),
+        ("finetune.epochs=many", ["finetune.epochs", "'many'", "integer"]),
+        ("task={name: csv, path: none.csv}", ["none.csv"]),
+        ("task=ogbg-molpcba", ["ogbg-molpcba", "MOLHPFT_DATA"]),
+        ("task.smiles_column=SMILES", ["'SMILES'", "smiles, ring"]),
+        ("encoder.weights=none.pth", ["no weight file at none.pth"]),
+        ("method.tau=[]", ["tau lists at least one number"]),
+        ("probe.schedule=cosine", ["schedule: constant"]),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(molhpft, config, tmp_path, monkeypatch, change, words):
+    monkeypatch.setenv("MOLHPFT_DATA", str(tmp_path))
+    line = one_sentence(*molhpft("run", config, "--set", change, "--out", tmp_path / "runs"))
+    for word in words:
+        assert word in line
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", ["rings.csv", "empty"]),
+        ("smiles,ring\n", ["rings.csv"]),
+        ("smiles,other\nC,1\nCC,0\n", ["'ring'", "smiles, other"]),
+        (
+            "smiles,ring\n" + "\n".join(f"{'C' * n},1" for n in range(1, 30)),
+            ["'ring'", "both classes"],
+        ),
+        ("smiles,ring\nxx,1\nyy,0\n", ["none of its 2 cells can be read"]),
+        ("smiles,ring\nC,1\nCC,high\n", ["'ring'", "line 3", "'high'"]),
+    ],
+    ids=["empty", "no rows", "no column", "one class", "no molecule", "no number"],
+)
+def test_a_wrong_table_is_one_sentence(molhpft, config, table, content, words):
+    table.write_text(content)
+    line = one_sentence(*molhpft("run", config))
+    for word in words:
+        assert word in line
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda path: torch.save({"layer1.weight": torch.zeros(2)}, path), ["no graph encoder"]),
+        (lambda path: torch.save(torch.nn.Linear(2, 2), path), ["unpickling", "refused"]),
+        (lambda path: torch.save({"a": torch.zeros(99)}, path), ["truncated"]),
+    ],
+    ids=["another architecture", "needs unpickling", "truncated"],
+)
+def test_a_wrong_weight_file_is_one_sentence(molhpft, config, tmp_path, write, words):
+    path = tmp_path / "w.pth"
+    write(path)
+    if words == ["truncated"]:
+        path.write_bytes(path.read_bytes()[:200])
+    line = one_sentence(*molhpft("run", config, "--set", f"encoder.weights={path}"))
+    for word in [*words, "w.pth"]:
+        assert word in line
+
+
+def test_an_output_that_cannot_be_written_is_one_sentence(molhpft, config, table):
+    assert "rings.csv" in one_sentence(*molhpft("run", config, "--out", table))
+
+
+def test_an_unknown_data_set_is_one_sentence(molhpft):
+    line = one_sentence(*molhpft("data", "ogbg-moltox"))
+    assert "did you mean ogbg-moltox21" in line
+
+
+def test_unreadable_molecules_are_reported_by_line(molhpft, config, table, tmp_path):
+    rows = table.read_text().splitlines()
+    rows[3] = "not a molecule,1"
+    table.write_text("\n".join(rows) + "\n")
+    command = [sys.executable, "-m", "molhpft.cli", "run", str(config), "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 60 molecules" in done.stderr
+    assert "lines: 4" in done.stderr
+
+
+def test_the_traceback_is_there_for_those_who_ask(molhpft, monkeypatch):
+    monkeypatch.setenv("MOLHPFT_DEBUG", "1")
+    monkeypatch.setattr(sys, "argv", ["molhpft", "data", "nothing"])
+    with pytest.raises(ValueError, match="unknown data set nothing"):
+        cli.main()
