@@ -96,7 +96,7 @@ def test_a_drawn_split_of_a_real_data_set_follows_its_seed(real, split):
 
 
 def test_a_split_that_ogbs_data_do_not_have_is_refused_before_fetching(root):
-    with pytest.raises(ValueError, match="split_seed is for split random .* got split 'scaffold'"):
+    with pytest.raises(ValueError, match=r"split_seed is for split random .* got split 'scaffold'"):
         ogb_task("ogbg-molhiv", split_seed=0)
     with pytest.raises(ValueError, match="scaffold, random or random_and_scaffold, got 'column'"):
         ogb_task("ogbg-molhiv", split="column")
