@@ -53,21 +53,16 @@ def build_network(config: RunConfig, task: Task, recipe: Recipe) -> Network:
         recipe: says which weights are used, and how.
 
     Raises:
-        ValueError: the encoder does not read such examples, the weights do not fit it, or it has
-            no such stage to cut at.
+        ValueError: task, encoder and head do not go together, the weights do not fit the encoder,
+            or it has no such stage to cut at.
     """
     encoder, options = ENCODERS[config.encoder.name], dict(config.encoder.options)
     weights: Path | None = options.pop("weights")
-    if not isinstance(task.examples, encoder.takes):
-        raise ValueError(
-            f"encoder {config.encoder.name} reads {encoder.takes.__name__.lower()}, and task "
-            f"{task.name} has {type(task.examples).__name__.lower()}; "
-            "`molhpft encoders` lists others"
-        )
+    _check_fit(config, task)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(config.seed, "weights"))
         backbone = encoder.build(**options)
-        head = HEADS[config.head.name](backbone.width, task.outputs, **config.head.options)
+        head = HEADS[config.head.name].build(backbone.width, task.outputs, **config.head.options)
     random = deepcopy(backbone)
     if recipe.pretrained and weights is not None:
         encoder.load(backbone, weights)
@@ -79,6 +74,21 @@ def build_network(config: RunConfig, task: Task, recipe: Recipe) -> Network:
     if recipe.side:
         network = Network(side_tuned(network.backbone), network.head)
     return network.to(device_of(config))
+
+
+def _check_fit(config: RunConfig, task: Task) -> None:
+    encoder, head = ENCODERS[config.encoder.name], HEADS[config.head.name]
+    if not isinstance(task.examples, encoder.takes):
+        raise ValueError(
+            f"encoder {config.encoder.name} reads {encoder.takes.__name__.lower()}, and task "
+            f"{task.name} has {type(task.examples).__name__.lower()}; `molhpft encoders` lists all"
+        )
+    if head.reads != encoder.gives:
+        fitting = [name for name, other in HEADS.items() if other.reads == encoder.gives]
+        raise ValueError(
+            f"head {config.head.name} reads feature {head.reads}, and encoder "
+            f"{config.encoder.name} gives {encoder.gives}; heads for it: {', '.join(fitting)}"
+        )
 
 
 def _partial(network: Network, random: Chain, at: str) -> Network:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from molhpft.core.heads import cosine_head, linear_head, mlp_head
 from molhpft.core.network import Chain
@@ -18,6 +18,14 @@ from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
 from molhpft.domains.molecules.nci import nci_alerts_task, nci_descriptors_task
 from molhpft.domains.molecules.tables import csv_task
+from molhpft.domains.vision.checkpoints import load_resnet
+from molhpft.domains.vision.examples import Images
+from molhpft.domains.vision.layouts import LAYOUTS
+from molhpft.domains.vision.resnet import cifar_resnet, resnet
+from molhpft.domains.vision.segmentation import aspp_head, segmentation_resnet
+from molhpft.domains.vision.shapes import shapes_task
+from molhpft.domains.vision.tasks import image_task
+from molhpft.domains.vision.voc import voc_task
 from molhpft.tuning import recipes
 from molhpft.tuning.recipes import Recipes
 
@@ -30,13 +38,33 @@ class Encoder:
         build: keyword options to a chain with random weights.
         load: chain and weight file; changes the chain in place or raises ValueError.
         takes: kind of examples that its first stage reads.
-        reads: weight files it takes, in words.
+        files: weight files it takes, in words.
+        gives: one feature vector an example, or a feature map.
     """
 
     build: Callable[..., Chain]
     load: Callable[[Chain, Path], None]
     takes: type
-    reads: str
+    files: str
+    gives: Literal["vectors", "maps"] = "vectors"
+
+
+@dataclass(frozen=True)
+class Head:
+    """How a task head is made.
+
+    Attributes:
+        build: width of the features, number of outputs and keyword options to a chain.
+        reads: what its encoder must give.
+    """
+
+    build: Callable[..., Chain]
+    reads: Literal["vectors", "maps"] = "vectors"
+
+
+def _images(layout: str) -> str:
+    """Name of the task of a layout: a published set's own, or what a bare layout holds."""
+    return f"image_{layout}" if layout in ("folder", "npz") else layout
 
 
 TASKS: dict[str, Callable[..., Task]] = {
@@ -44,6 +72,9 @@ TASKS: dict[str, Callable[..., Task]] = {
     "nci_descriptors": nci_descriptors_task,
     "csv": csv_task,
     **{name: partial(ogb_task, name) for name in ogb_names()},
+    **{_images(layout): partial(image_task, layout) for layout in LAYOUTS},
+    "voc": voc_task,
+    "shapes": shapes_task,
 }
 
 ENCODERS: dict[str, Encoder] = {
@@ -59,12 +90,32 @@ ENCODERS: dict[str, Encoder] = {
         Molecules,
         "model.safetensors of a gcn_pretrain_gnns run; gcn_*.pth of pretrain-gnns",
     ),
+    "cifar_resnet": Encoder(
+        cifar_resnet,
+        load_resnet,
+        Images,
+        "model.safetensors of a cifar_resnet run; state dicts of CIFAR ResNets (.th, .pth)",
+    ),
+    "resnet": Encoder(
+        resnet,
+        load_resnet,
+        Images,
+        "state dicts of torchvision and timm, MoCo v2, SimCLR, BYOL; model.safetensors of a run",
+    ),
+    "segmentation_resnet": Encoder(
+        segmentation_resnet,
+        load_resnet,
+        Images,
+        "what resnet takes",
+        gives="maps",
+    ),
 }
 
-HEADS: dict[str, Callable[..., Chain]] = {
-    "linear": linear_head,
-    "mlp": mlp_head,
-    "cosine": cosine_head,
+HEADS: dict[str, Head] = {
+    "linear": Head(linear_head),
+    "mlp": Head(mlp_head),
+    "cosine": Head(cosine_head),
+    "aspp": Head(aspp_head, reads="maps"),
 }
 
 METHODS: dict[str, Callable[..., Recipes]] = {
@@ -90,6 +141,6 @@ Entry = Callable[..., Any]
 SECTIONS: dict[str, dict[str, Entry]] = {
     "task": {**TASKS},
     "encoder": {name: encoder.build for name, encoder in ENCODERS.items()},
-    "head": {**HEADS},
+    "head": {name: head.build for name, head in HEADS.items()},
     "method": {**METHODS},
 }

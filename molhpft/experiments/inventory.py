@@ -59,7 +59,7 @@ def encoders() -> list[Json]:
             "name": name,
             "what": (encoder.build.__doc__ or "").splitlines()[0],
             "options": {k: p.default for k, p in keywords(encoder.build).items()},
-            "reads": encoder.reads,
+            "files": encoder.files,
         }
         for name, encoder in ENCODERS.items()
     ]

@@ -118,7 +118,7 @@ def encoder_table(encoders: Sequence[Json]) -> Table:
         table.add_column(name)
     for encoder in encoders:
         options = ", ".join(f"{k}: {v}" for k, v in encoder["options"].items())
-        table.add_row(*map(Text, (encoder["name"], encoder["what"], options, encoder["reads"])))
+        table.add_row(*map(Text, (encoder["name"], encoder["what"], options, encoder["files"])))
     return table
 
 

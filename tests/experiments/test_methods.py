@@ -38,7 +38,7 @@ def test_every_method_runs_and_is_measured(small, tmp_path, name):  # noqa: F811
         assert row["shift"]["distance"] >= 0
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", [name for name, h in HEADS.items() if h.reads == "vectors"])
 @pytest.mark.parametrize("cut", [None, "pool", "conv1"])
 def test_every_head_goes_with_every_cut(small, tmp_path, head, cut):  # noqa: F811
     config = small(method=method("hp_ft"), head=head, cut=cut, **BRIEF)
@@ -167,3 +167,16 @@ def test_flyp_on_an_unknown_task_names_the_tasks(nci_encoder):
 def test_contrast_is_for_tasks_with_classes(nci_encoder):
     with pytest.raises(ValueError, match="class contrast is for tasks with classes; nci_alerts is"):
         network_of(nci(nci_encoder, method="flyp_contrast"))
+
+
+def test_an_encoder_of_other_examples_is_refused(small):  # noqa: F811
+    with pytest.raises(
+        ValueError, match="encoder cifar_resnet reads images, and task rings has mol"
+    ):
+        network_of(small(encoder="cifar_resnet"))
+
+
+def test_a_head_of_other_features_names_those_that_fit(small):  # noqa: F811
+    wrong = "head aspp reads feature maps, and encoder gcn gives vectors; heads for it: linear, mlp"
+    with pytest.raises(ValueError, match=wrong):
+        network_of(small(head="aspp"))
