@@ -56,10 +56,11 @@ def run(
 @app.command()
 def data(
     name: Annotated[str, typer.Argument(help="Name of a data set, or a CSV file.")],
+    changes: Changes = [],  # noqa: B006 - typer reads it, nothing changes it
     as_json: AsJson = False,
 ) -> None:
     """Describe a data set: sizes, tasks, class balance, where it lies."""
-    description = inventory.describe_data(name)
+    description = inventory.describe_data(name, changes)
     if as_json:
         typer.echo(json.dumps(description, indent=2))
         return

@@ -162,21 +162,31 @@ def _scalars() -> Parameters:
     return {k: p for k, p in parameters.items() if p.default is not inspect.Parameter.empty}
 
 
-def _apply(raw: Options, change: str) -> None:
-    path, equals, value = change.partition("=")
-    if not equals or not path:
+def parse_change(change: str) -> tuple[str, Any]:
+    """Key and value of a change written as "key=value", the value read as YAML.
+
+    Raises:
+        ValueError: it is not written so, or the value is not YAML.
+    """
+    key, equals, value = change.partition("=")
+    if not equals or not key:
         raise ValueError(f"a change is key=value, such as finetune.lr=0.0003, got {change!r}")
-    *parents, last = path.split(".")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"the value of {change} is not YAML: {error}") from error
+
+
+def _apply(raw: Options, change: str) -> None:
+    key, value = parse_change(change)
+    *parents, last = key.split(".")
     for parent in parents:
         inner = raw.setdefault(parent, {})
         raw[parent] = inner = {"name": inner} if isinstance(inner, str) else inner
         if not isinstance(inner, dict):
-            raise ValueError(f"cannot set {path}: {parent} is {inner!r}, not a group of keys")
+            raise ValueError(f"cannot set {key}: {parent} is {inner!r}, not a group of keys")
         raw = inner
-    try:
-        raw[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ValueError(f"the value of {change} is not YAML: {error}") from error
+    raw[last] = value
 
 
 def _plain(options: Options) -> Options:

@@ -24,12 +24,12 @@ SHIFT: Columns = {
     "norm": ("shift", "norm"),
 }
 LEGEND = (
-    "AIE: mean length of p - y over training molecules when finetuning starts. HP: the head probed "
+    "AIE: mean length of p - y over training examples when finetuning starts. HP: the head probed "
     "for tau epochs; FT: after finetuning. distance, cosine, dot, norm: training features after "
     "finetuning against before."
 )
 OWN_SPLITS = ("train", "valid", "test")
-SHARES = ("rocauc", "ap", "accuracy")
+SHARES = ("rocauc", "ap", "accuracy", "miou")
 
 
 def branch_table(
@@ -94,9 +94,9 @@ def reading(summary: Json) -> str:
 def data_tables(description: Json) -> list[Table]:
     """A data set: its numbers, then its targets, of which each may have numbers of its own."""
     numbers = Table(title=_title(description["name"]), show_header=False, title_justify="left")
-    for key in ("place", "objective", "metric", "molecules", "unreadable", "atoms", "bonds"):
-        numbers.add_row(key, _text(description.get(key)))
-    numbers.add_row("memory", f"{description['megabytes']} MB")
+    for key, value in description.items():
+        if key not in ("name", "sizes", "targets"):
+            numbers.add_row(key, _text(value))
     for split, size in description["sizes"].items():
         numbers.add_row(Text(f"split {split}"), _text(size))
     targets = Table(title="targets", title_justify="left")

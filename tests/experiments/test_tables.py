@@ -193,7 +193,7 @@ def description(*targets, **changes):
         "objective": "multilabel",
         "metric": "rocauc",
         "sizes": {"train": 12345, "valid": 6, "test": 7, "ood": 8},
-        **{"molecules": 9876543, "unreadable": 0, "atoms": 9, "bonds": 8, "megabytes": 0.5},
+        **{"molecules": 9876543, "unreadable": 0, "atoms": 9, "bonds": 8, "memory": "0.5 MB"},
     }
     return {**about, **changes, "targets": list(targets)}
 
