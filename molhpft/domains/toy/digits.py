@@ -1,0 +1,161 @@
+"""The toy of Ren et al. (2023): pretrain a small dense network on ten digits, move it to three.
+
+The downstream digits are turned and cut by chance, so that pretrained features fit them, but not
+well. Whatever is validated or tested on shows pictures that neither task trains on.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from molhpft.core.network import Chain, Plain
+from molhpft.core.objectives import Multiclass
+from molhpft.core.task import Rows, Task
+from molhpft.domains.toy.pictures import (
+    CLASSES,
+    SIDE,
+    SPLITS,
+    Pictures,
+    load_pictures,
+    turned_and_cut,
+)
+from molhpft.domains.weights import read_weights
+
+
+def toy_pretrain_task(*, mnist: Path | None = None) -> Task:
+    """Pretraining: which of the ten digits a picture shows, by accuracy.
+
+    Args:
+        mnist: MNIST as one `.npz` file. None takes `vision/mnist.npz` beside the data folder where
+            that exists, else the 1,797 digits that scikit-learn ships, scaled up; the task's name
+            says which.
+
+    Raises:
+        FileNotFoundError: `mnist` is given and is not there.
+        ValueError: the file is not MNIST.
+    """
+    pictures = load_pictures(mnist)
+    name = f"toy_{pictures.source}_pretrain"
+    return _task(name, pictures.pixels, pictures.digits, pictures.splits, range(CLASSES))
+
+
+def toy_task(
+    *,
+    mnist: Path | None = None,
+    classes: tuple[int, ...] = (0, 1, 2),
+    per_class: int = 1000,
+    degrees: float = 45.0,
+    crop: int = 20,
+    seed: int = 0,
+) -> Task:
+    """Downstream: a few digits, each picture turned by chance and its centre cut out, by accuracy.
+
+    Every split holds `per_class` pictures of each class, drawn with replacement from its own set of
+    pictures, each draw with a turn and a cut of its own. All are drawn once: the data are fixed.
+
+    Args:
+        mnist: as for `toy_pretrain_task`.
+        classes: digits to tell apart; label i is the i-th of them.
+        per_class: pictures of each class in each split.
+        degrees: a picture is turned by a uniform angle between minus and plus this.
+        crop: the side of the centre cut out is uniform between this many pixels and all 28.
+        seed: of draws, turns and cuts.
+
+    Raises:
+        FileNotFoundError: `mnist` is given and is not there.
+        ValueError: the file is not MNIST, or an option is out of its range.
+    """
+    _check(classes, per_class, degrees, crop)
+    pictures, rng = load_pictures(mnist), torch.Generator().manual_seed(seed)
+    drawn = [_draw(pictures, split, digit, per_class, rng) for split in SPLITS for digit in classes]
+    pixels = turned_and_cut(pictures.pixels[torch.cat(drawn)], degrees=degrees, crop=crop, rng=rng)
+    labels = torch.arange(len(classes)).repeat_interleave(per_class).repeat(len(SPLITS))
+    rows = torch.arange(len(labels)).chunk(len(SPLITS))
+    splits = dict(zip(SPLITS, rows, strict=True))
+    return _task(f"toy_{pictures.source}", pixels, labels, splits, classes)
+
+
+def toy_mlp(*, inputs: int = SIDE * SIDE, width: int = 128, layers: int = 4) -> Chain:
+    """Dense layers with ReLU and no normalisation, stages `layer0`, `layer1`, ...
+
+    With a linear head the default is the "4+1"-layer network of Ren et al. (2023).
+
+    Args:
+        inputs: numbers in an example, such as the pixels of a picture.
+        width: units in each layer; the last layer's are the features.
+        layers: number of stages.
+    """
+    widths = [inputs, *[width] * layers]
+    return Chain(
+        {
+            f"layer{k}": Plain(nn.Sequential(nn.Linear(widths[k], width), nn.ReLU()), width=width)
+            for k in range(layers)
+        }
+    )
+
+
+def load_toy_mlp(backbone: Chain, path: Path) -> None:
+    """Put the encoder of a finished run into a `toy_mlp`.
+
+    Args:
+        backbone: changed in place, or not at all.
+        path: `model.safetensors` of a run of a `toy_mlp` of the same size.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file cannot be read safely, or does not hold such an encoder.
+    """
+    prefix, tensors = "backbone.", read_weights(path).tensors
+    weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    needed = {name: tuple(value.shape) for name, value in backbone.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    if found != needed:
+        name = min(k for k in needed | found if needed.get(k) != found.get(k))
+        raise ValueError(
+            f"{path} should hold a toy_mlp of this size; {name} should be "
+            f"{needed.get(name, 'absent')}, it is {found.get(name, 'absent')}"
+        )
+    backbone.load_state_dict(weights)
+
+
+def _check(classes: tuple[int, ...], per_class: int, degrees: float, crop: int) -> None:
+    if len(set(classes)) < max(len(classes), 2) or not set(classes) <= set(range(CLASSES)):
+        raise ValueError(f"classes are two or more different digits of 0-9, got {list(classes)}")
+    if per_class < 1:
+        raise ValueError(f"per_class is at least 1, got {per_class}")
+    if not 0 <= degrees <= 180:
+        raise ValueError(f"degrees lie in [0, 180], got {degrees}")
+    if not 1 <= crop <= SIDE:
+        raise ValueError(f"crop is a side of 1 to {SIDE} pixels, got {crop}")
+
+
+def _draw(pictures: Pictures, split: str, digit: int, count: int, rng: torch.Generator) -> Tensor:
+    rows = pictures.splits[split]
+    rows = rows[pictures.digits[rows] == digit]
+    return rows[torch.randint(len(rows), (count,), generator=rng)]
+
+
+def _task(
+    name: str, pixels: Tensor, labels: Tensor, splits: dict[str, Tensor], digits: Iterable[int]
+) -> Task:
+    describes = tuple(str(digit) for digit in digits)
+    return Task(
+        name=name,
+        examples=Rows(pixels.flatten(1).float() / 255, labels),
+        splits=splits,
+        objective=Multiclass(),
+        outputs=len(describes),
+        fingerprint=_fingerprint(pixels, labels, *splits.values()),
+        describes=describes,
+    )
+
+
+def _fingerprint(*tensors: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
