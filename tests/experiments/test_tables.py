@@ -59,7 +59,9 @@ def cells(table, column):
 def unfolded(text, border):
     """What stands in each column of a printed table, top to bottom, its lines run together."""
     lines = [line.split(border)[1:-1] for line in text.splitlines() if border in line]
-    return ["".join(piece.replace(" ", "") for piece in column) for column in zip(*lines)]
+    return [
+        "".join(piece.replace(" ", "") for piece in column) for column in zip(*lines, strict=True)
+    ]
 
 
 def test_without_further_splits_the_columns_are_train_valid_and_test():
@@ -96,7 +98,8 @@ def test_no_column_is_lost_and_no_number_folded_in_the_width_of_a_pipe(further):
     text = printed(table)
     assert unfolded(text, "┃") == [name.replace(" ", "") for name in header(table)]
     rows = [re.findall(r"[^│ ]+", line) for line in text.splitlines() if "│" in line]
-    assert rows == [list(row) for row in zip(*(column.cells for column in table.columns))]
+    columns = [column.cells for column in table.columns]
+    assert rows == [list(row) for row in zip(*columns, strict=True)]
 
 
 @settings(max_examples=20, deadline=None)
