@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from molhpft.experiments.catalog import SECTIONS
+from molhpft.experiments.measures import NAMES
 from molhpft.experiments.options import Options, Parameters, checked, keywords, unknown
 from molhpft.tuning.phase import Phase
 
@@ -46,6 +47,9 @@ class RunConfig:
         finetune: how everything is trained, where the method does not say.
         seed: of every random number.
         device: "auto" takes a GPU where there is one.
+        cut: name of the stage from which on the backbone is re-initialised and counted as head (a
+            partial backbone); None keeps all of it.
+        measures: what to measure beside energy, scores and shift; see `measures.NAMES`.
         features: whether to keep the features before and after finetuning.
     """
 
@@ -57,6 +61,8 @@ class RunConfig:
     finetune: Phase
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    cut: str | None = None
+    measures: tuple[str, ...] = ()
     features: bool = False
 
 
@@ -99,12 +105,16 @@ def parse_config(raw: Mapping[str, Any]) -> RunConfig:
             f"missing key task; for example task: {{name: {next(iter(SECTIONS['task']))}}}"
         )
     merged = {**DEFAULTS, **raw}
+    scalars = checked("", _scalars(), {k: v for k, v in raw.items() if k in _scalars()})
+    for name in scalars["measures"]:
+        if name not in NAMES:
+            raise ValueError(unknown(name, list(NAMES), "measure"))
     choices: Options = {key: _choice(key, merged[key]) for key in SECTIONS}
     return RunConfig(
         **choices,
         probe=_phase("probe", "head", merged["probe"]),
         finetune=_phase("finetune", "all", merged["finetune"]),
-        **checked("", _scalars(), {k: v for k, v in raw.items() if k in _scalars()}),
+        **scalars,
     )
 
 
@@ -115,7 +125,7 @@ def resolved(config: RunConfig) -> Options:
     return {
         **{key: {"name": c.name, **_plain(c.options)} for key, c in choices.items()},
         **{key: {k: v for k, v in p.items() if k != "trains"} for key, p in phases.items()},
-        **{key: getattr(config, key) for key in _scalars()},
+        **_plain({key: getattr(config, key) for key in _scalars()}),
     }
 
 

@@ -1,0 +1,135 @@
+"""Direction term: what the head asks of the features, `-(grad_z q)^T (p - y)` of every example.
+
+It is the middle factor of the one-step dynamics of Ren et al. (2023), between the backbone's kernel
+and the energy. The Jacobian `grad_z q` of an example's logits in its own features is the head's
+weight `W` for a linear head, and differs from example to example for any other.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from molhpft.core.batch import Batch
+from molhpft.core.network import Network
+from molhpft.core.objectives import Objective
+from molhpft.measure.jacobian import differentiable
+
+_TINY = 1e-30
+
+
+def direction_norms(
+    network: Network, batches: Iterable[Batch], *, vectors: Tensor | None = None
+) -> Tensor:
+    """`||grad_z q(x)||_F` of every example, in eval mode; its mean along finetuning is Figure 2.
+
+    Takes a backward pass through the head for each logit that an example has.
+
+    Args:
+        network: any network.
+        batches: n examples altogether.
+        vectors: random unit vectors (r, t) to estimate the square of each norm with in r passes,
+            where an example has very many logits t, as an image has. Logit maps are flattened.
+
+    Returns:
+        norms of the rows of `z` (n,), on the CPU. Where the head begins with graph layers a row is
+        an atom.
+
+    Raises:
+        ValueError: `batches` is empty, or the vectors are not as long as logits.
+    """
+    return _over_batches(network, batches, lambda z, q, batch: _norms(z, q, vectors))
+
+
+def descent_directions(network: Network, batches: Iterable[Batch], objective: Objective) -> Tensor:
+    """`-(grad_z q)^T (p - y)`: where a lower loss lies for the features of every example.
+
+    In eval mode; 0 for an example without labels.
+
+    Args:
+        network: any network, its head usually as probing leaves it.
+        batches: n examples altogether.
+        objective: the finetuning objective.
+
+    Returns:
+        the shape of the features, (n, d), on the CPU, in the order of the batches.
+
+    Raises:
+        ValueError: `batches` is empty.
+    """
+
+    def descent(z: Tensor, q: Tensor, batch: Batch) -> Tensor:
+        residual = _residual_of_all(q, batch.targets, objective)
+        (up,) = torch.autograd.grad(q, z, residual)
+        return -up
+
+    return _over_batches(network, batches, descent)
+
+
+def alignment(directions: Tensor, before: Tensor, after: Tensor) -> float:
+    """Mean cosine between descent directions and the way that the features went.
+
+    1 where finetuning moves features as their own head asks; less where other examples, through the
+    kernel, or a head that changes on the way, pull elsewhere.
+
+    Args:
+        directions: `descent_directions` before finetuning, (n, ...).
+        before: `z_0`, the same shape; both are measured in eval mode.
+        after: `z_T`, the same shape.
+
+    Returns:
+        the mean over examples that have a direction and moved; NaN where none has.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if not directions.shape == before.shape == after.shape:
+        raise ValueError(
+            f"directions and features must have one shape, got {tuple(directions.shape)}, "
+            f"{tuple(before.shape)} and {tuple(after.shape)}"
+        )
+    asked, moved = directions.flatten(1).double(), (after.double() - before.double()).flatten(1)
+    both = asked.any(1) & moved.any(1)
+    return F.cosine_similarity(asked[both], moved[both], dim=1, eps=0).mean().item()
+
+
+def _norms(z: Tensor, q: Tensor, vectors: Tensor | None) -> Tensor:
+    outputs = q[0].numel()
+    vectors = torch.eye(outputs) if vectors is None else vectors
+    if vectors.ndim != 2 or not len(vectors) or vectors.shape[1] != outputs:
+        raise ValueError(
+            f"vectors should be one or more rows of {outputs} numbers, one for each logit of an "
+            f"example, got shape {tuple(vectors.shape)}"
+        )
+    squares = torch.zeros(len(z), dtype=torch.float64, device=z.device)
+    for u in vectors.to(q):
+        (row,) = torch.autograd.grad(q, z, u.view(q.shape[1:]).expand_as(q), retain_graph=True)
+        squares += row.flatten(1).double().square().sum(1)
+    # unit vectors see 1 / t of the square on average, and the unit basis is t of them
+    return (squares * outputs / len(vectors)).sqrt()
+
+
+def _residual_of_all(q: Tensor, targets: Tensor, objective: Objective) -> Tensor:
+    """`p - y` in the shape of the logits, 0 where nothing is measured."""
+    (slope,) = torch.autograd.grad(objective.loss(q, targets), q, retain_graph=True)
+    # the loss averages over its labels, so its slope is the residual up to one constant
+    residual = objective.residual(q.detach(), targets)
+    placed: Tensor = slope * (residual.norm() / slope.norm().clamp(min=_TINY))
+    return placed
+
+
+def _over_batches(
+    network: Network, batches: Iterable[Batch], term: Callable[[Tensor, Tensor, Batch], Tensor]
+) -> Tensor:
+    """`term(z, q, batch)` of every batch end to end, q being differentiable in z."""
+    rows = []
+    with differentiable(network):
+        for batch in batches:
+            with torch.no_grad():
+                z = network.features(batch)
+            z = z.detach().requires_grad_()
+            rows.append(term(z, network.head(z, batch), batch).detach().cpu())
+    if not rows:
+        raise ValueError("a direction needs at least one batch, got none")
+    return torch.cat(rows)
