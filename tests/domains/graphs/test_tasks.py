@@ -166,7 +166,7 @@ def test_what_cannot_be_compared_is_refused(value):
     graphs = rings_and_paths()
     for one in graphs:
         one.extra = value
-    with pytest.raises(ValueError, match="dense tensors, numbers, text .*; extra is a "):
+    with pytest.raises(ValueError, match=r"dense tensors, numbers, text .*; extra is a "):
         ring_task(graphs)
 
 
