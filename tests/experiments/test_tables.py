@@ -98,7 +98,8 @@ def test_no_column_is_lost_and_no_number_folded_in_the_width_of_a_pipe(further):
     text = printed(table)
     assert unfolded(text, "┃") == [name.replace(" ", "") for name in header(table)]
     rows = [re.findall(r"[^│ ]+", line) for line in text.splitlines() if "│" in line]
-    assert rows == [list(row) for row in zip(*(c.cells for c in table.columns), strict=True)]
+    columns = [column.cells for column in table.columns]
+    assert rows == [list(row) for row in zip(*columns, strict=True)]
 
 
 @settings(max_examples=20, deadline=None)
