@@ -62,6 +62,8 @@ def image_task(
             fewer images than are asked for.
     """
     views, size = _preset(augment), _layout(layout).size if size is None else size
+    if size < 1:
+        raise ValueError(f"size is a side of at least 1 pixel, got {size}")
     rng = torch.Generator().manual_seed(seed)
     sizes = {"train": train, "valid": valid, "test": test}
     chosen = _choose(_layout(layout).read(path, size), sizes, rng=rng, place=path)

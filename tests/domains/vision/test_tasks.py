@@ -159,6 +159,7 @@ def test_without_test_images_the_published_validation_images_are_kept_for_testin
         ({"train": 181}, r"train is a number of images from 1 to the 180 that .*npz has .*got 181"),
         ({"valid": 0}, "valid is a number of images from 1 to the 200"),
         ({"test": 41}, "test is a number of images from 1 to the 40"),
+        ({"size": 0}, "size is a side of at least 1 pixel, got 0"),
         ({"augment": "mixup"}, "no augmentation named 'mixup'; there are: none, flip_crop"),
         ({"corruptions": ("fog",)}, "no corruption named 'fog'"),
         ({"shifted": ("test.zip",)}, r"test\.zip would be a second split 'test'; rename it"),
