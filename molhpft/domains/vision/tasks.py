@@ -64,17 +64,15 @@ def image_task(
     for further in map(Path, shifted):
         if further.stem in parts:
             raise ValueError(f"{further} would be a second split {further.stem!r}; rename it")
-        images = shifted_set(
-            layout, further, classes=parts["train"].classes, size=size, severity=severity
-        )
-        parts[further.stem] = resized(images, size)
+        classes = parts["train"].classes
+        parts[further.stem] = shifted_set(layout, further, classes, size=size, severity=severity)
     name = f"{layout}_{path.stem}" if layout in _UNNAMED else layout
     statistics = IMAGENET if normalise == "imagenet" else _NONE
     return labelled_task(name, parts, augment=views, objective=Multiclass(), statistics=statistics)
 
 
 def shifted_set(
-    layout: str, path: Path, *, classes: tuple[str, ...], size: int, severity: int
+    layout: str, path: Path, classes: tuple[str, ...], *, size: int, severity: int
 ) -> Labelled:
     """A further test set of the same classes.
 
@@ -91,12 +89,13 @@ def shifted_set(
         ValueError: files contradict their layout, or hold no test images.
     """
     if path.suffix == ".npy":
-        return grey_to_rgb(read_npy_set(path, classes=classes, severity=severity))
+        found = grey_to_rgb(read_npy_set(path, classes=classes, severity=severity))
+        return resized(found, size)
     sources = LAYOUTS["folder" if path.suffix == ".zip" else layout].read(path, size)
     source = sources.get("test", sources.get("all"))
     if source is None:
         raise ValueError(f"{path} should have test images; it has: {', '.join(sources)}")
-    return source.take(torch.arange(len(source.targets)))
+    return resized(source.take(torch.arange(len(source.targets))), size)
 
 
 def _corrupted(
