@@ -61,7 +61,7 @@ def read_npy_set(path: Path, *, classes: tuple[str, ...], severity: int) -> Labe
 
     Raises:
         FileNotFoundError: one of the two files is absent.
-        ValueError: arrays of another shape or type, or pickled ones.
+        ValueError: arrays of another shape or type, or pickled ones; or no such severity.
     """
     paired = path.name.endswith("_data.npy")
     beside = path.name.replace("_data.npy", "_labels.npy") if paired else "labels.npy"
@@ -69,6 +69,8 @@ def read_npy_set(path: Path, *, classes: tuple[str, ...], severity: int) -> Labe
     found = _labelled(x, y, path, classes=classes)
     if paired:
         return found
+    if not 1 <= severity <= SEVERITIES:
+        raise ValueError(f"severity lies from 1 to {SEVERITIES}, got {severity}")
     if len(found) % SEVERITIES:
         raise ValueError(f"{path} should hold {SEVERITIES} severities, it has {len(found)} images")
     return found.take(torch.arange(len(found)).chunk(SEVERITIES)[severity - 1])

@@ -13,6 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from molhpft.domains.vision.arrays import SEVERITIES
+
 Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
 
 _CHUNK = 1024
@@ -32,8 +34,8 @@ def corrupted(pixels: Tensor, name: str, *, severity: int, rng: torch.Generator)
     """
     if name not in CORRUPTIONS:
         raise ValueError(f"no corruption named {name!r}; there are: {', '.join(CORRUPTIONS)}")
-    if not 1 <= severity <= 5:
-        raise ValueError(f"severity lies from 1 to 5, got {severity}")
+    if not 1 <= severity <= SEVERITIES:
+        raise ValueError(f"severity lies from 1 to {SEVERITIES}, got {severity}")
     return torch.cat([CORRUPTIONS[name](x, severity - 1, rng) for x in torch.split(pixels, _CHUNK)])
 
 

@@ -4,6 +4,7 @@ import hashlib
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -49,11 +50,8 @@ class Files:
         if self.path.is_dir():
             yield from ((self.path / name).read_bytes() for name in names)
             return
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                yield from (archive.read(name) for name in names)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise ValueError(f"{self.path} is a damaged zip file: {error}") from error
+        with _archive(self.path) as archive:
+            yield from (archive.read(name) for name in names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +96,7 @@ def open_files(path: Path) -> Files:
             file.relative_to(path).as_posix(): f"{s.st_size} {s.st_mtime_ns}" for file, s in stats
         }
     elif zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+        with _archive(path) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
         stamps = {entry.filename: f"{entry.file_size} {entry.CRC}" for entry in entries}
     elif path.exists():
@@ -197,6 +195,16 @@ def read_pixels(files: Files, names: Sequence[str], decode: Decode, how: str) ->
         return {"pixels": torch.stack(decoded)}
 
     return cached_tensors(f"images/{key}", build)["pixels"]
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    # a RuntimeError is an entry behind a password, or of a compression that Python lacks
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise ValueError(f"{path} is a damaged or protected zip file: {error}") from error
 
 
 def _decode(data: bytes, decode: Decode, what: str) -> Tensor:

@@ -66,7 +66,16 @@ class PyramidPooling(nn.Module):
         self.project = nn.Sequential(_conv1(hidden * (len(rates) + 2), hidden), nn.Dropout(dropout))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, hidden, height, width) of features (n, width, height, width)."""
+        """(n, hidden, height, width) of features (n, width, height, width).
+
+        Raises:
+            ValueError: the features are no maps.
+        """
+        if x.ndim != 4:
+            raise ValueError(
+                "an aspp head reads feature maps (n, width, height, width), got features "
+                f"{tuple(x.shape)}; use an encoder without a pool, such as segmentation_resnet"
+            )
         pooled = self.pool(x).expand(-1, -1, *x.shape[-2:])
         branches = [branch(x) for branch in self.branches]
         result: Tensor = self.project(torch.cat([*branches, pooled], 1))

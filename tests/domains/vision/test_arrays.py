@@ -121,6 +121,14 @@ def test_a_corruption_with_rows_missing_is_refused(tmp_path):
         read_npy_set(tmp_path / "fog.npy", classes=TEN, severity=1)
 
 
+@pytest.mark.parametrize("severity", [0, 6])
+def test_an_unknown_severity_is_refused(severity, tmp_path):
+    np.save(tmp_path / "fog.npy", images(5, 4, 4))
+    np.save(tmp_path / "labels.npy", np.arange(5))
+    with pytest.raises(ValueError, match=f"severity lies from 1 to 5, got {severity}"):
+        read_npy_set(tmp_path / "fog.npy", classes=TEN, severity=severity)
+
+
 def labelled(pixels):
     return Labelled(pixels, torch.zeros(len(pixels), dtype=torch.long), ("only",))
 

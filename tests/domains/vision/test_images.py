@@ -128,8 +128,15 @@ def test_a_broken_image_is_named(bad, zipped, tmp_path):
 def test_a_damaged_entry_of_a_zip_is_named(tmp_path):
     path = write(tmp_path / "set", {"a/1.png": b"x" * 1000}, zipped=True)
     path.write_bytes(path.read_bytes().replace(b"xxxx", b"yyyy", 1))
-    with pytest.raises(ValueError, match="is a damaged zip file: Bad CRC-32"):
+    with pytest.raises(ValueError, match="is a damaged or protected zip file: Bad CRC-32"):
         taken(read_by_class(path, size=8)["all"])
+
+
+def test_a_zip_with_a_broken_directory_is_refused(tmp_path):
+    path = write(tmp_path / "set", {"a/1.png": png()}, zipped=True)
+    path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"PK\x09\x09"))
+    with pytest.raises(ValueError, match="is a damaged or protected zip file: Bad magic number"):
+        open_files(path)
 
 
 def test_a_listed_file_that_is_absent_is_named(tmp_path):

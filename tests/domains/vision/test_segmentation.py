@@ -52,6 +52,11 @@ def test_the_size_is_that_of_the_batch_not_of_the_features(batch):
     assert network.head(z, odd).shape == (2, 4, 61, 50)
 
 
+def test_pooled_features_are_refused(batch):
+    with pytest.raises(ValueError, match=r"reads feature maps .*, got features \(2, 64\); use an"):
+        aspp_head(64, 4)(torch.zeros(2, 64), batch)
+
+
 def test_every_stage_of_the_head_is_as_wide_as_it_says(batch):
     network = small_network().eval()
     h = network.features(batch)
