@@ -9,7 +9,7 @@ import torch
 from molhpft.core.network import Network
 from molhpft.core.objectives import Multiclass
 from molhpft.core.snapshot import take
-from molhpft.core.task import Task
+from molhpft.core.task import Rows, Task
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.graphs import pack
 from molhpft.domains.vision.examples import Images
@@ -30,6 +30,7 @@ def images(targets):
 
 EXAMPLES = {
     (Molecules, "vectors"): lambda: Molecules(pack(SMILES), CLASSES, SMILES),
+    (Rows, "vectors"): lambda: Rows(torch.rand(len(CLASSES), 28 * 28), CLASSES),
     (Images, "vectors"): lambda: images(CLASSES),
     (Images, "maps"): lambda: images(CLASSES[:, None, None].expand(-1, 32, 32).to(torch.uint8)),
 }

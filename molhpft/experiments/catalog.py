@@ -11,13 +11,15 @@ from typing import Any, Literal
 
 from molhpft.core.heads import cosine_head, linear_head, mlp_head
 from molhpft.core.network import Chain
-from molhpft.core.task import Task
+from molhpft.core.task import Rows, Task
 from molhpft.domains.molecules.checkpoints import load_encoder
 from molhpft.domains.molecules.datasets import ogb_names, ogb_task
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
 from molhpft.domains.molecules.nci import nci_alerts_task, nci_descriptors_task
+from molhpft.domains.molecules.pyg_encoder import pyg_gnn
 from molhpft.domains.molecules.tables import csv_task
+from molhpft.domains.toy.digits import load_toy_mlp, toy_mlp, toy_pretrain_task, toy_task
 from molhpft.domains.vision.checkpoints import load_resnet
 from molhpft.domains.vision.examples import Images
 from molhpft.domains.vision.layouts import LAYOUTS
@@ -75,6 +77,8 @@ TASKS: dict[str, Callable[..., Task]] = {
     **{_images(layout): partial(image_task, layout) for layout in LAYOUTS},
     "voc": voc_task,
     "shapes": shapes_task,
+    "toy_pretraining": toy_pretrain_task,
+    "toy": toy_task,
 }
 
 ENCODERS: dict[str, Encoder] = {
@@ -89,6 +93,18 @@ ENCODERS: dict[str, Encoder] = {
         load_encoder,
         Molecules,
         "model.safetensors of a gcn_pretrain_gnns run; gcn_*.pth of pretrain-gnns",
+    ),
+    "pyg_gnn": Encoder(
+        pyg_gnn,
+        load_encoder,
+        Molecules,
+        "model.safetensors of a pyg_gnn run",
+    ),
+    "toy_mlp": Encoder(
+        toy_mlp,
+        load_toy_mlp,
+        Rows,
+        "model.safetensors of a toy_mlp run",
     ),
     "cifar_resnet": Encoder(
         cifar_resnet,
