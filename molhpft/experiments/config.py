@@ -49,6 +49,9 @@ class RunConfig:
         device: "auto" takes a GPU where there is one.
         cut: name of the stage from which on the backbone is re-initialised and counted as head (a
             partial backbone); None keeps all of it.
+        views: what the head sees of augmented examples while it is probed: 0 for features of them
+            as they are, a number of cached views of each, or "live" for a forward pass an epoch.
+            Heads that read more than features are probed live anyway.
         measures: what to measure beside energy, scores and shift; see `measures.NAMES`.
         features: whether to keep the features before and after finetuning.
     """
@@ -62,6 +65,7 @@ class RunConfig:
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cut: str | None = None
+    views: int | Literal["live"] = 0
     measures: tuple[str, ...] = ()
     features: bool = False
 

@@ -66,8 +66,7 @@ class _Parts:
 
 def _finish_branches(parts: _Parts, recipes: tuple[Recipe, ...]) -> list[Json]:
     """Finish every branch that is not finished yet; returns the rows of the probe they share."""
-    # the two networks share one head: a head loaded into `probed` is loaded into `parts.network`
-    probed, features = on_features(parts.network, parts.task)
+    probed, features = _probing(parts)
     trajectory = probe(
         probed,
         recipes[0].probe,
@@ -80,6 +79,15 @@ def _finish_branches(parts: _Parts, recipes: tuple[Recipe, ...]) -> list[Json]:
             probed.head.load_state_dict(trajectory.heads[recipe.tau])
             _finish_branch(parts, recipe, probed, features)
     return [{"phase": "probe", **row} for row in trajectory.rows]
+
+
+def _probing(parts: _Parts) -> tuple[Network, Task]:
+    """What the head is probed on; a head loaded into one of the two networks is in both."""
+    views, seed = parts.config.views, parts.config.seed
+    if views == "live":
+        return parts.network, parts.task
+    rng = torch.Generator().manual_seed(stream(seed, "views"))
+    return on_features(parts.network, parts.task, views=views, rng=rng)
 
 
 def _finish_branch(parts: _Parts, recipe: Recipe, probed: Network, features: Task) -> None:

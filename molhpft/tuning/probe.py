@@ -123,11 +123,17 @@ def on_features(
         rng: draws the augmentations.
 
     Raises:
-        ValueError: `views` is negative, or asked for without a generator.
+        ValueError: `views` is negative, asked for without a generator, or for a head that reads
+            more than features.
     """
     if views < 0 or (views and rng is None):
         raise ValueError(f"views is at least 0, and above 0 needs rng to draw them; got {views}")
     if not reads_only_features(network.head):
+        if views:
+            raise ValueError(
+                f"views of features can be cached for a head that reads nothing else; stages "
+                f"{', '.join(network.head.names)} read the batch: probe live (views: live)"
+            )
         return network, task
     device = next(network.head.parameters()).device
     snapshots = {name: take(network, task.batches(name, size=size)) for name in task.splits}

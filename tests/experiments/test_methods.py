@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -180,3 +181,46 @@ def test_a_head_of_other_features_names_those_that_fit(small):  # noqa: F811
     wrong = "head aspp reads feature maps, and encoder gcn gives vectors; heads for it: linear, mlp"
     with pytest.raises(ValueError, match=wrong):
         network_of(small(head="aspp"))
+
+
+SHAPES = {
+    "task": {"name": "shapes", "images": 24, "size": 32},
+    "encoder": {"name": "segmentation_resnet", "depth": 18},
+    "head": {"name": "aspp", "hidden": 8, "rates": [1, 2]},
+    "method": {"name": "hp_ft", "tau": [1]},
+    "probe": {"lr": 0.01, "batch_size": 8},
+    "finetune": {"epochs": 1, "lr": 0.001, "batch_size": 8},
+}
+
+
+def test_segmentation_runs_and_is_scored_by_overlap(tmp_path):
+    folder = run(parse_config(SHAPES), tmp_path)
+    assert folder.read_json("summary.json")["metric"] == "miou"
+    assert rows_of(folder)[0]["energy"]["aie"] > 0
+
+
+def test_views_cannot_be_cached_for_a_head_that_reads_the_image_size(tmp_path):
+    with pytest.raises(ValueError, match=r"upsample read the batch: probe live \(views: live\)"):
+        run(parse_config({**SHAPES, "views": 2}), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Forty noisy pictures of two classes, bright on the left or on the right."""
+    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("pictures") / "p.npz"
+    y = np.arange(40) % 2
+    x = rng.integers(0, 100, (40, 16, 16, 3), dtype=np.uint8)
+    for image, side in zip(x, y, strict=True):
+        image[:, 8 * side : 8 * side + 8] += 120
+    np.savez(path, x_train=x, y_train=y, x_test=x[:20], y_test=y[:20])
+    return path
+
+
+def test_each_way_to_see_augmented_images_gives_a_head_of_its_own(pictures, tmp_path):
+    task = {"name": "image_npz", "path": str(pictures), "size": 16, "augment": "flip_crop"}
+    base = {**SHAPES, "task": task, "encoder": "cifar_resnet", "head": "linear"}
+    energies = {
+        views: rows_of(run(parse_config({**base, "views": views}), tmp_path))[0]["energy"]["aie"]
+        for views in (0, 2, "live")
+    }
+    assert len(set(energies.values())) == 3

@@ -1,7 +1,6 @@
-"""Any ResNet as a chain with the stages `stem, layer1_0, layer1_1, ..., pool`.
+"""Any ResNet as a chain with the stages `stem, layer1.0, layer1.1, ..., pool`.
 
-Parts are found by the attribute names that torchvision, timm and the CIFAR ResNets share. torch
-allows no dot in a module's name, so the block `layer1.0` is the stage `layer1_0`.
+Parts are found by the attribute names that torchvision, timm and the CIFAR ResNets share.
 """
 
 from collections import OrderedDict
@@ -62,7 +61,7 @@ def _stem(module: nn.Module) -> nn.Module:
 
 def _blocks(module: nn.Module) -> dict[str, nn.Module]:
     return {
-        f"{layer}_{name}": block
+        f"{layer}.{name}": block
         for layer in _layers(module)
         for name, block in _required(module, layer).named_children()
     }

@@ -60,7 +60,7 @@ def compute(function, *, seed=0):
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["evaluating", "training"])
-@pytest.mark.parametrize("options", SETTINGS, ids=str)
+@pytest.mark.parametrize("options", SETTINGS, ids=" ".join)
 @pytest.mark.parametrize("model", MODELS)
 def test_the_stages_compute_what_the_network_computes_bit_for_bit(model, options, training):
     network, graphs = gnn(model, **options).train(training), batch(4, 0, 1, 6, 0)

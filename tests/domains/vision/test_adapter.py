@@ -49,10 +49,10 @@ def test_features_are_as_wide_as_the_chain_says(make, batch):
 def test_stages_are_called_by_layer_and_block():
     assert resnet_chain(CifarResNet()).names == [
         "stem",
-        *(f"layer{layer}_{block}" for layer in (1, 2, 3) for block in (0, 1, 2)),
+        *(f"layer{layer}.{block}" for layer in (1, 2, 3) for block in (0, 1, 2)),
         "pool",
     ]
-    assert resnet_chain(TorchvisionResNet(width=4)).names[-2:] == ["layer4_1", "pool"]
+    assert resnet_chain(TorchvisionResNet(width=4)).names[-2:] == ["layer4.1", "pool"]
 
 
 @foreign

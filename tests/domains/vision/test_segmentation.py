@@ -23,7 +23,7 @@ def batch(rng):
 
 def small_network(outputs=4):
     torch.manual_seed(0)
-    backbone = segmentation_resnet(depth=18, output_stride=8).split("layer2_0")[0]  # stride 4
+    backbone = segmentation_resnet(depth=18, output_stride=8).split("layer2.0")[0]  # stride 4
     return Network(backbone, aspp_head(64, outputs, hidden=16, rates=(2, 4), dropout=0.0))
 
 
@@ -35,7 +35,7 @@ def test_the_head_has_the_size_of_torchvisions_deeplabv3():
 
 def test_features_have_a_step_for_eight_pixels(batch):
     backbone = segmentation_resnet(depth=18)
-    assert backbone.names[-1] == "layer4_1"
+    assert backbone.names[-1] == "layer4.1"
     assert backbone.eval()(batch.inputs, batch).shape == (2, 512, 8, 6)
 
 
@@ -67,7 +67,7 @@ def test_every_stage_of_the_head_is_as_wide_as_it_says(batch):
 
 def test_moving_the_cut_leaves_the_function_unchanged(batch):
     network = small_network().eval()
-    assert torch.equal(network.cut("layer1_1")(batch), network(batch))
+    assert torch.equal(network.cut("layer1.1")(batch), network(batch))
 
 
 def test_the_pooled_branch_lets_every_pixel_see_the_whole_image(batch):
