@@ -100,9 +100,10 @@ def probed_heads(
 ) -> dict[int, Weights]:
     """Heads along one run of head probing, by tau; `network` is left with the last of them.
 
-    Past the largest of `taus` the way to `infinity` is taken by full batches and momentum 0.99. A
-    step then covers `lr / (1 - momentum)` of the time of gradient flow, so that 50,000 epochs cost
-    as much as 500 would; the directions still moving by then are slow enough to follow the flow.
+    Past the largest of `taus` the way to `infinity` is taken by full batches with momentum
+    m = 0.99. Once up to speed, after the time of m / (1 - m) steps, each step covers as much of
+    gradient flow as 1 / (1 - m) plain ones, and what still moves by then moves slowly enough to
+    follow the flow. Of 50,000 epochs on both toys it gives the energy to 0.2 %, in 5 s for 230.
 
     Args:
         network: encoder and random head.
@@ -120,7 +121,7 @@ def probed_heads(
         n = len(task.rows("train"))
         left = (infinity - max(taus)) * ceil(n / phase.batch_size)
         fast = replace(phase, batch_size=n, momentum=_MOMENTUM)
-        steps = ceil(left * (1 - _MOMENTUM))
+        steps = ceil(left * (1 - _MOMENTUM) + _MOMENTUM / (1 - _MOMENTUM))
         heads[infinity] = probe(probed, fast, features, taus=[steps], rng=rng).heads[steps]
     return heads
 

@@ -5,6 +5,7 @@ turn or a cut means the same.
 """
 
 import math
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -68,7 +69,7 @@ def turned_and_cut(pixels: Tensor, *, degrees: float, crop: int, rng: torch.Gene
 
     Args:
         pixels: uint8 (n, 28, 28).
-        degrees: angles are uniform between minus and plus this; positive is anticlockwise.
+        degrees: angles are uniform between minus and plus this.
         crop: the side of the cut is uniform between this many pixels and all 28; it is scaled back
             to 28 x 28, so that a small cut shows a large digit.
         rng: draws angles and cuts.
@@ -102,9 +103,11 @@ def _arrays(path: Path) -> list[Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"no MNIST at {path}; leave mnist out to take what is at hand")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # opened here: numpy leaves a file open that turns out to be no archive
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
             arrays = [torch.from_numpy(file[name]) for name in _ARRAYS]
-    except (BadZipFile, KeyError, TypeError, ValueError, EOFError) as error:
+    except (BadZipFile, zlib.error, KeyError, IndexError, ValueError, EOFError) as error:
         raise ValueError(
             f"{path} should be an .npz file with {', '.join(_ARRAYS)}; reading it gave: {error}"
         ) from error

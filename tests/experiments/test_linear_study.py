@@ -1,0 +1,105 @@
+import json
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+
+from molhpft.core.batch import Batch
+from molhpft.domains.toy.linear import linear_network, linear_task
+from molhpft.experiments.linear_study import linear_start, linear_study
+from molhpft.measure.linear_theory import mean_squared_distance
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return linear_study(tmp_path_factory.mktemp("linear") / "new")
+
+
+def curve(study, how, name):
+    return [row[how][name] for row in study.rows]
+
+
+def relative_error(study, name):
+    closed, trained = (torch.tensor(curve(study, how, name)) for how in ("theory", "trained"))
+    return ((closed - trained).abs().max() / (trained.max() - trained.min())).item()
+
+
+def test_finetuning_is_carried_to_the_end(study):
+    assert max(row["loss"] for row in study.rows) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["distance", "dot", "norm", "cosine"])
+def test_the_closed_form_is_what_gradient_descent_does(study, name):
+    # the theory's kernel stays as it was, that of a network with a head of norm 3 does not quite
+    bounds = {"distance": 0.1, "dot": 0.15, "norm": 0.3, "cosine": 0.1}
+    assert relative_error(study, name) < bounds[name]
+
+
+@pytest.mark.parametrize("how", ["theory", "trained"])
+def test_energy_and_distance_fall_and_cosine_rises_with_tau(study, how):
+    for values in (
+        [row["energy"] for row in study.rows],
+        curve(study, how, "distance"),
+        [-cosine for cosine in curve(study, how, "cosine")],
+    ):
+        assert all(a > b for a, b in pairwise(values))
+
+
+@pytest.mark.parametrize("how", ["theory", "trained"])
+def test_the_norm_peaks_inside_and_before_the_dot_product(study, how):
+    norm, dot = (
+        values.index(max(values))
+        for values in (curve(study, how, "norm"), curve(study, how, "dot"))
+    )
+    assert 0 < norm < dot < len(study.rows) - 1
+
+
+def test_regimes_go_from_strong_over_mild_to_tiny(study):
+    order = ["strong", "mild", "tiny"]
+    found = [row["regime"] for row in study.rows]
+    assert found == sorted(found, key=order.index)
+    assert set(found) == set(order)
+
+
+def test_there_is_a_figure_and_a_line_a_tau(study):
+    assert study.figure.read_bytes()[:4] == b"\x89PNG"
+    assert study.table.row_count == len(study.rows)
+
+
+def test_the_reading_names_the_peaks(study):
+    taus = [row["tau"] for row in study.rows]
+    dots = curve(study, "trained", "dot")
+    assert study.reading.endswith(f"and {taus[dots.index(max(dots))]}.")
+
+
+def test_the_summary_is_plain_values(study):
+    assert json.loads(json.dumps(study.summary))["rows"] == study.rows
+
+
+def test_a_start_is_a_copy_of_the_network(rng):
+    task, network = linear_task(), linear_network(rng=rng)
+    start = linear_start(network, task)
+    before = mean_squared_distance(start)
+    torch.testing.assert_close(start.outputs, network(task.examples.take(task.rows("train")))[:, 0])
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.zero_()
+    assert mean_squared_distance(start) == before
+
+
+class Graphs:
+    def __len__(self):
+        return 10
+
+    def take(self, index, *, rng=None):
+        return Batch(index, index)
+
+    def to(self, device):
+        return self
+
+
+def test_the_theory_refuses_examples_that_are_no_numbers(rng):
+    task = replace(linear_task(), examples=Graphs())
+    with pytest.raises(TypeError, match="needs rows of numbers, got Graphs"):
+        linear_start(linear_network(rng=rng), task)
