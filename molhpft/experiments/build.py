@@ -60,8 +60,11 @@ def build_network(config: RunConfig, task: Task, recipe: Recipe) -> Network:
     weights: Path | None = options.pop("weights")
     _check_fit(config, task)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(config.seed, "weights"))
+        torch.manual_seed(stream(config.seed, "backbone"))
         backbone = encoder.build(**options)
+        # a head of its own for every task: one that begins as the head of the pretraining began
+        # would find features that were shaped for it
+        torch.manual_seed(stream(config.seed, f"head of {task.name}"))
         head = HEADS[config.head.name].build(backbone.width, task.outputs, **config.head.options)
     random = deepcopy(backbone)
     if recipe.pretrained and weights is not None:

@@ -88,6 +88,15 @@ def test_a_cut_below_everything_is_refused(small):  # noqa: F811
         network_of(small(cut="embed"))
 
 
+def test_heads_of_two_tasks_share_no_random_number():
+    heads = []
+    for task in ("nci_alerts", "nci_descriptors"):
+        config = parse_config({**NCI, "task": task})
+        heads.append(network_of(config).head.state_dict()["stages.linear.module.weight"])
+    few = len(heads[0])
+    assert not torch.equal(heads[0], heads[1][:few])
+
+
 def test_side_tuning_starts_from_the_features_of_the_encoder(small, pretrained):  # noqa: F811
     config = with_weights(small, pretrained, method="side_tuning")
     side, plain = network_of(config), network_of(with_weights(small, pretrained))
