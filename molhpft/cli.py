@@ -4,16 +4,25 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from molhpft.experiments import inventory, tables
 from molhpft.experiments.config import load_config
+from molhpft.experiments.linear_study import LinearStudy, linear_study
 from molhpft.experiments.quickstart import quickstart as run_quickstart
 from molhpft.experiments.run import run as run_config
+from molhpft.experiments.toy_study import ToyStudy, toy_study
+
+StudyName = Literal["toy", "linear"]
+STUDIES: dict[StudyName, Callable[..., ToyStudy | LinearStudy]] = {
+    "toy": toy_study,
+    "linear": linear_study,
+}
 
 app = typer.Typer(
     add_completion=False,
@@ -56,10 +65,11 @@ def run(
 @app.command()
 def data(
     name: Annotated[str, typer.Argument(help="Name of a data set, or a CSV file.")],
+    changes: Changes = [],  # noqa: B006 - typer reads it, nothing changes it
     as_json: AsJson = False,
 ) -> None:
     """Describe a data set: sizes, tasks, class balance, where it lies."""
-    description = inventory.describe_data(name)
+    description = inventory.describe_data(name, changes)
     if as_json:
         typer.echo(json.dumps(description, indent=2))
         return
@@ -78,6 +88,25 @@ def encoders(
             console.print(f"{file} is {inventory.describe_weights(file)}.", soft_wrap=True)
         return
     console.print(tables.encoder_table(inventory.encoders()))
+
+
+@app.command()
+def study(
+    name: Annotated[StudyName, typer.Argument(help="Which study.")],
+    out: Out = Path("runs/study"),
+    seed: Seed = None,
+    as_json: AsJson = False,
+) -> None:
+    """Regenerate the paper's toy figures (2, 3, 11), or the linear theory beside real training."""
+    result = STUDIES[name](out, seed=seed or 0)
+    if as_json:
+        typer.echo(json.dumps(result.summary, indent=2))
+        return
+    console = _console()
+    console.print(result.table)
+    console.print(result.reading)
+    for figure in result.figures.values():
+        console.print(f"Figure: {figure}", soft_wrap=True)
 
 
 @app.command()

@@ -1,6 +1,8 @@
 """Task heads: what stands between the features and the logits."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from molhpft.core.network import Chain, Plain
 
@@ -21,3 +23,31 @@ def mlp_head(width: int, outputs: int, *, hidden: int = 256) -> Chain:
             "linear": Plain(nn.Linear(hidden, outputs), width=outputs),
         }
     )
+
+
+def cosine_head(width: int, outputs: int, *, scale: float = 10.0) -> Chain:
+    """Cosine between features and one learned vector a class, times a learned scale.
+
+    The head that class contrast wants: features and classes meet on the unit sphere, as images and
+    texts do in CLIP.
+
+    Args:
+        width: of the features.
+        outputs: number of classes.
+        scale: where the learned scale starts; the inverse of a temperature.
+    """
+    return Chain({"cosine": Plain(Cosine(width, outputs, scale), width=outputs)})
+
+
+class Cosine(nn.Module):
+    """Scaled cosine similarity to each row of a learned matrix (outputs, width)."""
+
+    def __init__(self, width: int, outputs: int, scale: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, width) / width**0.5)
+        self.log_scale = nn.Parameter(torch.tensor(scale).log())
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Logits (n, outputs) of features (n, width)."""
+        cosine = F.normalize(z, dim=1) @ F.normalize(self.weight, dim=1).T
+        return cosine * self.log_scale.exp()

@@ -1,6 +1,7 @@
 """Scores of a whole split as OGB's Evaluator defines them: unmeasured labels are left out."""
 
 import numpy as np
+import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
@@ -44,6 +45,29 @@ def accuracy(targets: Tensor, logits: Tensor, *, ignore: int) -> float:
     if not labelled.any():
         raise ValueError(f"accuracy needs a labelled unit; all {targets.numel()} are ignored")
     return (logits.argmax(1) == targets)[labelled].double().mean().item()
+
+
+def mean_iou(targets: Tensor, logits: Tensor, *, ignore: int) -> float:
+    """Intersection over union of each class, TP / (TP + FP + FN), then the mean over classes.
+
+    Counts run over the labelled units of the whole split, as in PASCAL VOC. A class that is neither
+    labelled nor predicted anywhere has no score and is left out of the mean.
+
+    Args:
+        targets: class ids (n, ...).
+        logits: (n, classes, ...); the largest is the prediction.
+        ignore: the class id of an unlabelled unit.
+
+    Raises:
+        ValueError: every unit is unlabelled.
+    """
+    labelled, classes = targets != ignore, logits.shape[1]
+    if not labelled.any():
+        raise ValueError(f"mean IoU needs a labelled unit; all {targets.numel()} are ignored")
+    y, guess = targets[labelled], logits.argmax(1)[labelled]
+    hits, truly, guessed = (torch.bincount(x, minlength=classes) for x in (y[y == guess], y, guess))
+    union = truly + guessed - hits
+    return (hits.double() / union)[union > 0].mean().item()
 
 
 def root_mean_squared_error(targets: Tensor, logits: Tensor) -> float:

@@ -46,17 +46,20 @@ class Chain(nn.Module):
     """Stages applied in order.
 
     Args:
-        stages: stage name to stage, first applied first. May be empty (the identity).
+        stages: stage name to stage, first applied first. May be empty (the identity). A dot in a
+            name, such as `layer1.0`, is an underscore in the state dict.
     """
 
     def __init__(self, stages: Mapping[str, Stage]) -> None:
         super().__init__()
-        self.stages = nn.ModuleDict(dict(stages))
+        self._names = tuple(stages)
+        # torch forbids dots in the names of modules
+        self.stages = nn.ModuleDict({name.replace(".", "_"): s for name, s in stages.items()})
 
     @property
     def names(self) -> list[str]:
         """Stage names, first applied first."""
-        return list(self.stages)
+        return list(self._names)
 
     @property
     def width(self) -> int:
@@ -71,7 +74,8 @@ class Chain(nn.Module):
 
     def named_stages(self) -> dict[str, Stage]:
         """Stage name to stage, first applied first."""
-        return {name: stage for name, stage in self.stages.items() if isinstance(stage, Stage)}
+        named = zip(self._names, self.stages.values(), strict=True)
+        return {name: stage for name, stage in named if isinstance(stage, Stage)}
 
     def __iter__(self) -> Iterator[Stage]:
         return iter(self.named_stages().values())

@@ -92,17 +92,14 @@ class Multiclass:
     """One of c classes per unit: class ids (n,) or (n, height, width); softmax cross-entropy.
 
     Attributes:
+        metric: "accuracy" over labelled units, or "miou" (mean intersection over union of classes).
         smoothing: label smoothing `s`, y' = (1 - s) onehot + s / c.
         ignore: the class id of an unlabelled unit.
     """
 
+    metric: Literal["accuracy", "miou"] = "accuracy"
     smoothing: float = 0.0
     ignore: int = -100
-
-    @property
-    def metric(self) -> str:
-        """Accuracy over labelled units."""
-        return "accuracy"
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy over labelled units."""
@@ -126,8 +123,13 @@ class Multiclass:
         return rows.softmax(1) - self.labels(targets, outputs=rows.shape[1]).to(rows)
 
     def score(self, logits: Tensor, targets: Tensor) -> float:
-        """Share of labelled units whose largest logit is the right class."""
-        return metrics.accuracy(targets, logits, ignore=self.ignore)
+        """The metric over all labelled units, of which the largest logit is the prediction.
+
+        Raises:
+            ValueError: every unit is unlabelled.
+        """
+        metric = metrics.mean_iou if self.metric == "miou" else metrics.accuracy
+        return metric(targets, logits, ignore=self.ignore)
 
     def smoothed(self, amount: float) -> "Multiclass":
         """The same with smoothing `amount`."""

@@ -15,7 +15,7 @@ from torch import Tensor
 ABOUT = "molhpft"
 """Key of the JSON text that this package stores beside the tensors of its own files."""
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_WRAPPERS = ("state_dict", "model_state_dict", "online_network_state_dict", "model")
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,7 @@ class WeightFile:
 def read_weights(path: Path) -> WeightFile:
     """Read a safetensors file, or a `.pth` whose only content is tensors.
 
-    A state dict wrapped in a dictionary under "state_dict", "model_state_dict" or "model" is
-    unwrapped.
+    A state dict wrapped in a dictionary under a customary name, such as "state_dict", is unwrapped.
 
     Raises:
         FileNotFoundError: no such file.

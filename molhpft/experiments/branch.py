@@ -10,6 +10,7 @@ from molhpft.core.snapshot import Snapshot, take
 from molhpft.core.task import Task
 from molhpft.domains.progress import bar
 from molhpft.experiments.folder import Json, RunFolder
+from molhpft.experiments.measures import Observer
 from molhpft.experiments.resume import load_phase, save_phase
 from molhpft.measure.energy import energy
 from molhpft.measure.shift import shift
@@ -20,7 +21,13 @@ EVALUATION_SIZE = 1024
 
 
 def finetune(
-    network: Network, recipe: Recipe, task: Task, folder: RunFolder, *, seed: int
+    network: Network,
+    recipe: Recipe,
+    task: Task,
+    folder: RunFolder,
+    *,
+    seed: int,
+    observe: Observer | None = None,
 ) -> list[Json]:
     """Run the phases of a recipe that follow its probe, in place; one row an epoch.
 
@@ -30,6 +37,7 @@ def finetune(
         task: what to train on.
         folder: keeps the state of the phase under way, and gives back that of an interrupted run.
         seed: of the order of examples and of dropout.
+        observe: numbers to add to each epoch's row.
     """
     history: list[Json] = []
     for number, phase in enumerate(recipe.after):
@@ -41,7 +49,15 @@ def finetune(
                 save_phase(folder, key, progress)
                 move(len(progress.rows))
 
-            rows = fit(network, phase, task, rng=rng, resume=load_phase(folder, key), save=save)
+            rows = fit(
+                network,
+                phase,
+                task,
+                rng=rng,
+                observe=observe,
+                resume=load_phase(folder, key),
+                save=save,
+            )
         history += [{"phase": name, "tau": recipe.tau, **row} for row in rows]
     return history
 

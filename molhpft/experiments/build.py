@@ -1,30 +1,106 @@
 """From a checked config to the objects it names."""
 
-import hashlib
-import json
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from molhpft import __version__
-from molhpft.core.network import Network
+from molhpft.core.contrast import ClassContrast
+from molhpft.core.network import Chain, Network
+from molhpft.core.objectives import Multiclass
+from molhpft.core.side import side_tuned
 from molhpft.core.task import Task
 from molhpft.domains.molecules.examples import Molecules
+from molhpft.domains.molecules.joint import joint_task
+from molhpft.domains.weights import read_weights
 from molhpft.experiments.catalog import ENCODERS, HEADS, METHODS, TASKS
-from molhpft.experiments.config import Choice, RunConfig, resolved
-from molhpft.tuning.recipes import Recipe
+from molhpft.experiments.config import RunConfig
+from molhpft.experiments.identity import device_of
+from molhpft.experiments.options import unknown
+from molhpft.experiments.seeds import stream
+from molhpft.tuning.recipes import Kept, Recipe
 
 
-def build_task(config: RunConfig) -> Task:
-    """The task, on the run's device.
+def build_recipes(config: RunConfig) -> tuple[Recipe, ...]:
+    """The method's recipes, one a tau; they differ in nothing else."""
+    return METHODS[config.method.name](config.probe, config.finetune, **config.method.options)
+
+
+def build_task(config: RunConfig, recipe: Recipe) -> Task:
+    """The task as the recipe trains on it, on the run's device.
 
     Raises:
         FileNotFoundError: its data are absent; the message says what to put where.
-        ValueError: its data cannot be used, or a split is empty or cannot be scored.
+        ValueError: its data cannot be used, a split is empty or cannot be scored, or the recipe
+            wants another kind of task.
     """
     task = TASKS[config.task.name](**config.task.options)
     _check_splits(task)
+    if recipe.contrast:
+        task = _contrasted(task)
+    if recipe.kept:
+        task = joint_task(task, _pretraining(recipe.kept), weight=recipe.kept.weight)
     return task.to(device_of(config))
+
+
+def build_network(config: RunConfig, task: Task, recipe: Recipe) -> Network:
+    """Encoder and head with the seed's random weights, then what the encoder's file has of them.
+
+    Args:
+        config: names encoder, weights, head and cut.
+        task: says how many outputs the head has.
+        recipe: says which weights are used, and how.
+
+    Raises:
+        ValueError: task, encoder and head do not go together, the weights do not fit the encoder,
+            or it has no such stage to cut at.
+    """
+    encoder, options = ENCODERS[config.encoder.name], dict(config.encoder.options)
+    weights: Path | None = options.pop("weights")
+    _check_fit(config, task)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream(config.seed, "backbone"))
+        backbone = encoder.build(**options)
+        # a head of its own for every task: one that begins as the head of the pretraining began
+        # would find features that were shaped for it
+        torch.manual_seed(stream(config.seed, f"head of {task.name}"))
+        head = HEADS[config.head.name].build(backbone.width, task.outputs, **config.head.options)
+    random = deepcopy(backbone)
+    if recipe.pretrained and weights is not None:
+        encoder.load(backbone, weights)
+        if recipe.kept:
+            _keep_head(head, weights)
+    network = Network(backbone, head)
+    if config.cut is not None:
+        network = _partial(network, random, config.cut)
+    if recipe.side:
+        network = Network(side_tuned(network.backbone), network.head)
+    return network.to(device_of(config))
+
+
+def _check_fit(config: RunConfig, task: Task) -> None:
+    encoder, head = ENCODERS[config.encoder.name], HEADS[config.head.name]
+    if not isinstance(task.examples, encoder.takes):
+        raise ValueError(
+            f"encoder {config.encoder.name} reads {encoder.takes.__name__.lower()}, and task "
+            f"{task.name} has {type(task.examples).__name__.lower()}; `molhpft encoders` lists all"
+        )
+    if head.reads != encoder.gives:
+        fitting = [name for name, other in HEADS.items() if other.reads == encoder.gives]
+        raise ValueError(
+            f"head {config.head.name} reads feature {head.reads}, and encoder "
+            f"{config.encoder.name} gives {encoder.gives}; heads for it: {', '.join(fitting)}"
+        )
+
+
+def _partial(network: Network, random: Chain, at: str) -> Network:
+    """The stages from `at` on as part of the head, with random weights (partial backbone)."""
+    lower, upper = network.backbone.split(at)
+    if not lower.names:
+        raise ValueError(f"cut: {at} leaves no backbone to transfer; use method: scratch")
+    upper.load_state_dict(random.split(at)[1].state_dict())
+    return network.cut(at)
 
 
 def _check_splits(task: Task) -> None:
@@ -42,66 +118,32 @@ def _check_splits(task: Task) -> None:
             ) from error
 
 
-def build_recipes(config: RunConfig) -> tuple[Recipe, ...]:
-    """The method's recipes, one a tau."""
-    return METHODS[config.method.name](config.probe, config.finetune, **config.method.options)
+def _contrasted(task: Task) -> Task:
+    if not isinstance(task.objective, Multiclass):
+        raise ValueError(
+            f"class contrast is for tasks with classes; {task.name} is "
+            f"{type(task.objective).__name__.lower()}: use flyp, which keeps pretraining targets"
+        )
+    return replace(task, objective=ClassContrast(ignore=task.objective.ignore))
 
 
-def build_network(config: RunConfig, task: Task, *, pretrained: bool) -> Network:
-    """Encoder and head with the seed's random weights, then the encoder's own.
-
-    Args:
-        config: names encoder, weights and head.
-        task: says how many outputs the head has.
-        pretrained: False leaves the encoder random.
-
-    Raises:
-        ValueError: the weights do not fit the encoder.
-    """
-    encoder, options = ENCODERS[config.encoder.name], dict(config.encoder.options)
-    weights: Path | None = options.pop("weights")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(config.seed, "weights"))
-        backbone = encoder.build(**options)
-        head = HEADS[config.head.name](backbone.width, task.outputs, **config.head.options)
-    if pretrained and weights is not None:
-        encoder.load(backbone, weights)
-    return Network(backbone, head).to(device_of(config))
+def _pretraining(kept: Kept) -> Task:
+    if kept.task not in TASKS:
+        raise ValueError(unknown(kept.task, list(TASKS), "method.pretraining"))
+    return TASKS[kept.task]()
 
 
-def device_of(config: RunConfig) -> torch.device:
-    """Where a run computes.
-
-    Raises:
-        ValueError: a GPU is asked for and there is none.
-    """
-    available = torch.cuda.is_available()
-    if config.device == "cuda" and not available:
-        raise ValueError("device is cuda, but PyTorch sees no GPU here; set device: auto or cpu")
-    return torch.device("cuda" if available and config.device != "cpu" else "cpu")
-
-
-def stream(seed: int, purpose: str) -> int:
-    """A seed of its own for each purpose, so that none uses up another's random numbers."""
-    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 2
-
-
-def run_name(config: RunConfig, task: Task) -> str:
-    """Name of a run by everything that decides its result: config, data, weights, version.
-
-    Files count by what they hold, not by where they lie.
-    """
-    content = resolved(config) | {"device": device_of(config).type, "version": __version__}
-    for section in ("task", "encoder"):
-        choice: Choice = getattr(config, section)
-        content[section] |= {
-            k: _digest(v) for k, v in choice.options.items() if isinstance(v, Path)
-        }
-    content["data"] = task.fingerprint
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return f"{task.name}-{config.encoder.name}-{config.method.name}-{digest[:10]}"
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "absent"
+def _keep_head(head: Chain, weights: Path) -> None:
+    """Give the last outputs of a linear head the weights of the pretrained one."""
+    own, prefix = head.state_dict(), "head."
+    saved = {k: v for k, v in read_weights(weights).tensors.items() if k.startswith(prefix)}
+    for name, value in own.items():
+        theirs = saved.get(prefix + name)
+        if theirs is None or len(theirs) >= len(value) or theirs.shape[1:] != value.shape[1:]:
+            raise ValueError(
+                f"flyp keeps the pretrained head, and {weights} has none that fits {name} of "
+                f"{tuple(value.shape)}; give the model.safetensors of a run on the pretraining "
+                "task with the same head"
+            )
+        value[-len(theirs) :] = theirs
+    head.load_state_dict(own)

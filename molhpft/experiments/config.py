@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from molhpft.experiments.catalog import SECTIONS
+from molhpft.experiments.measures import NAMES
 from molhpft.experiments.options import Options, Parameters, checked, keywords, unknown
 from molhpft.tuning.phase import Phase
 
@@ -46,6 +47,12 @@ class RunConfig:
         finetune: how everything is trained, where the method does not say.
         seed: of every random number.
         device: "auto" takes a GPU where there is one.
+        cut: name of the stage from which on the backbone is re-initialised and counted as head (a
+            partial backbone); None keeps all of it.
+        views: what the head sees of augmented examples while it is probed: 0 for features of them
+            as they are, a number of cached views of each, or "live" for a forward pass an epoch.
+            Heads that read more than features are probed live anyway.
+        measures: what to measure beside energy, scores and shift; see `measures.NAMES`.
         features: whether to keep the features before and after finetuning.
     """
 
@@ -57,6 +64,9 @@ class RunConfig:
     finetune: Phase
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    cut: str | None = None
+    views: int | Literal["live"] = 0
+    measures: tuple[str, ...] = ()
     features: bool = False
 
 
@@ -99,12 +109,16 @@ def parse_config(raw: Mapping[str, Any]) -> RunConfig:
             f"missing key task; for example task: {{name: {next(iter(SECTIONS['task']))}}}"
         )
     merged = {**DEFAULTS, **raw}
+    scalars = checked("", _scalars(), {k: v for k, v in raw.items() if k in _scalars()})
+    for name in scalars["measures"]:
+        if name not in NAMES:
+            raise ValueError(unknown(name, list(NAMES), "measure"))
     choices: Options = {key: _choice(key, merged[key]) for key in SECTIONS}
     return RunConfig(
         **choices,
         probe=_phase("probe", "head", merged["probe"]),
         finetune=_phase("finetune", "all", merged["finetune"]),
-        **checked("", _scalars(), {k: v for k, v in raw.items() if k in _scalars()}),
+        **scalars,
     )
 
 
@@ -115,7 +129,7 @@ def resolved(config: RunConfig) -> Options:
     return {
         **{key: {"name": c.name, **_plain(c.options)} for key, c in choices.items()},
         **{key: {k: v for k, v in p.items() if k != "trains"} for key, p in phases.items()},
-        **{key: getattr(config, key) for key in _scalars()},
+        **_plain({key: getattr(config, key) for key in _scalars()}),
     }
 
 
@@ -152,21 +166,31 @@ def _scalars() -> Parameters:
     return {k: p for k, p in parameters.items() if p.default is not inspect.Parameter.empty}
 
 
-def _apply(raw: Options, change: str) -> None:
-    path, equals, value = change.partition("=")
-    if not equals or not path:
+def parse_change(change: str) -> tuple[str, Any]:
+    """Key and value of a change written as "key=value", the value read as YAML.
+
+    Raises:
+        ValueError: it is not written so, or the value is not YAML.
+    """
+    key, equals, value = change.partition("=")
+    if not equals or not key:
         raise ValueError(f"a change is key=value, such as finetune.lr=0.0003, got {change!r}")
-    *parents, last = path.split(".")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"the value of {change} is not YAML: {error}") from error
+
+
+def _apply(raw: Options, change: str) -> None:
+    key, value = parse_change(change)
+    *parents, last = key.split(".")
     for parent in parents:
         inner = raw.setdefault(parent, {})
         raw[parent] = inner = {"name": inner} if isinstance(inner, str) else inner
         if not isinstance(inner, dict):
-            raise ValueError(f"cannot set {path}: {parent} is {inner!r}, not a group of keys")
+            raise ValueError(f"cannot set {key}: {parent} is {inner!r}, not a group of keys")
         raw = inner
-    try:
-        raw[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ValueError(f"the value of {change} is not YAML: {error}") from error
+    raw[last] = value
 
 
 def _plain(options: Options) -> Options:

@@ -1,43 +1,49 @@
 """What is at hand: a data set in numbers, the encoders, what a weight file is."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from molhpft.core.task import Task
-from molhpft.domains.molecules.checkpoints import describe
+from molhpft.core.task import Examples, Rows, Task
+from molhpft.domains.molecules.checkpoints import describe as describe_graph_weights
 from molhpft.domains.molecules.datasets import ogb_folder, ogb_names
 from molhpft.domains.molecules.examples import Molecules
-from molhpft.domains.molecules.tables import csv_task
+from molhpft.domains.vision.checkpoints import describe as describe_image_weights
+from molhpft.domains.vision.examples import Images
 from molhpft.domains.weights import read_weights
 from molhpft.experiments.catalog import ENCODERS, TASKS
+from molhpft.experiments.config import parse_change
 from molhpft.experiments.folder import Json
-from molhpft.experiments.options import keywords, unknown
+from molhpft.experiments.options import Options, checked, keywords, unknown
 
 
-def describe_data(name: str) -> Json:
+def describe_data(name: str, changes: Sequence[str] = ()) -> Json:
     """Sizes, targets with their class balance or range, and place of a data set.
 
     Args:
-        name: of a task in the catalog, or path of a CSV file read with default options.
+        name: of a task in the catalog, or path of a CSV file.
+        changes: options of the task, "key=value" as in a config.
 
     Raises:
         FileNotFoundError: the data are absent; the message says what to put where.
-        ValueError: no data set has that name.
+        ValueError: no data set has that name, or an option does not fit.
     """
-    is_table = name.endswith((".csv", ".csv.gz"))
-    if not is_table and name not in TASKS:
+    given = dict(parse_change(change) for change in changes)
+    if name.endswith((".csv", ".csv.gz")):
+        name, given = "csv", {"path": name, **given}
+    if name not in TASKS:
         raise ValueError(f"{unknown(name, list(TASKS), 'data set')}, or the path of a .csv file")
-    if name == "csv":
-        raise ValueError("csv is any table of yours: give the path of its .csv file instead")
-    task = csv_task(path=Path(name)) if is_table else TASKS[name]()
+    options = checked("task", keywords(TASKS[name]), given)
+    task = TASKS[name](**options)
     return {
         "name": task.name,
-        "place": _place(name),
+        "place": _place(name, options),
         "objective": type(task.objective).__name__.lower(),
         "metric": task.objective.metric,
         "sizes": {split: len(rows) for split, rows in task.splits.items()},
-        **_graph_counts(task),
+        **_counts(task.examples),
         "targets": _targets(task),
     }
 
@@ -47,9 +53,16 @@ def describe_weights(path: Path) -> str:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it cannot be read safely, or is no graph encoder.
+        ValueError: it cannot be read safely, or no encoder takes it.
     """
-    return describe(read_weights(path))
+    file = read_weights(path)
+    refusals = []
+    for describe in (describe_graph_weights, describe_image_weights):
+        try:
+            return describe(file)
+        except ValueError as error:
+            refusals.append(str(error))
+    raise ValueError("; ".join(refusals))
 
 
 def encoders() -> list[Json]:
@@ -59,36 +72,51 @@ def encoders() -> list[Json]:
             "name": name,
             "what": (encoder.build.__doc__ or "").splitlines()[0],
             "options": {k: p.default for k, p in keywords(encoder.build).items()},
-            "reads": encoder.reads,
+            "files": encoder.files,
         }
         for name, encoder in ENCODERS.items()
     ]
 
 
-def _place(name: str) -> str:
-    if name in ogb_names():
-        return str(ogb_folder(name))
-    return name if name.endswith((".csv", ".csv.gz")) else "inside RDKit"
+def _place(name: str, options: Options) -> str:
+    if "path" in options:
+        return str(options["path"])
+    return str(ogb_folder(name)) if name in ogb_names() else "comes with the installation"
 
 
-def _graph_counts(task: Task) -> Json:
-    if not isinstance(task.examples, Molecules):
-        return {}
-    store = task.examples.store
-    return {
-        "molecules": len(store),
-        "unreadable": int((~store.readable).sum()),
-        "atoms": len(store.atoms),
-        "bonds": len(store.bonds),
-        "megabytes": round(store.nbytes / 1e6, 1),
-    }
+def _counts(examples: Examples) -> Json:
+    if isinstance(examples, Molecules):
+        store = examples.store
+        return {
+            "molecules": len(store),
+            "unreadable": int((~store.readable).sum()),
+            "atoms": len(store.atoms),
+            "bonds": len(store.bonds),
+            "memory": f"{store.nbytes / 1e6:.1f} MB",
+        }
+    if isinstance(examples, Images):
+        shape = " x ".join(map(str, examples.pixels.shape[1:]))
+        memory = f"{examples.pixels.nbytes / 1e6:.1f} MB"
+        return {"images": len(examples), "shape": shape, "memory": memory}
+    return {"examples": len(examples)}
 
 
 def _targets(task: Task) -> list[Json]:
-    if not isinstance(task.examples, Molecules):
+    examples = task.examples
+    if not isinstance(examples, Molecules | Images | Rows):
         return []
-    columns = zip(task.describes, task.examples.targets.T, strict=True)
-    return [{"name": name, **_balance(column)} for name, column in columns]
+    if examples.targets.is_floating_point():
+        names = task.describes or tuple(f"output {k}" for k in range(task.outputs))
+        columns = zip(names, examples.targets.T, strict=True)
+        return [{"name": name, **_balance(column)} for name, column in columns]
+    counts = torch.bincount(examples.targets.flatten().long(), minlength=task.outputs)
+    names = task.describes or tuple(f"class {k}" for k in range(task.outputs))
+    known = counts[: task.outputs]
+    total = int(known.sum())
+    return [
+        {"name": name, "labels": n, "share": n / total}
+        for name, n in zip(names, known.tolist(), strict=True)
+    ]
 
 
 def _balance(column: Tensor) -> Json:

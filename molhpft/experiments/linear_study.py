@@ -44,11 +44,11 @@ class LinearStudy:
     Attributes:
         rows: one a tau: tau, energy (mean `|q0 - Y|`), regime, loss at the end, and `theory` and
             `trained`, the means of distance, dot, norm (squares, as the lemmas have them), cosine.
-        figure: both against the energy.
+        figures: name to picture: both against the energy.
     """
 
     rows: list[Json]
-    figure: Path
+    figures: dict[str, Path]
 
     @property
     def table(self) -> Table:
@@ -85,7 +85,11 @@ class LinearStudy:
     @property
     def summary(self) -> Json:
         """Everything as plain values."""
-        return {"rows": self.rows, "figure": str(self.figure), "reading": self.reading}
+        return {
+            "rows": self.rows,
+            "figures": {k: str(path) for k, path in self.figures.items()},
+            "reading": self.reading,
+        }
 
 
 def linear_study(out: Path, *, seed: int = 0) -> LinearStudy:
@@ -102,7 +106,7 @@ def linear_study(out: Path, *, seed: int = 0) -> LinearStudy:
     rows = [_row(network, task, tau, head, rng) for tau, head in heads.items()]
     figure = out / "linear_theory.png"
     _draw(rows, figure)
-    return LinearStudy(rows, figure)
+    return LinearStudy(rows, {"theory": figure})
 
 
 def linear_start(network: Network, task: Task) -> LinearStart:

@@ -1,4 +1,4 @@
-"""Run a config: probe once, finetune from every tau, measure, choose on validation."""
+"""Run a config: prepare the head, finetune from every tau, measure, choose on validation."""
 
 from copy import deepcopy
 from dataclasses import dataclass
@@ -9,10 +9,16 @@ import torch
 from molhpft.core.network import Network
 from molhpft.core.task import Task
 from molhpft.experiments.branch import describe_branch, finetune, snapshots
-from molhpft.experiments.build import build_network, build_recipes, build_task, run_name, stream
+from molhpft.experiments.build import build_network, build_recipes, build_task
+from molhpft.experiments.conclude import conclude
 from molhpft.experiments.config import RunConfig, resolved
 from molhpft.experiments.folder import Json, RunFolder
+from molhpft.experiments.identity import run_name
+from molhpft.experiments.measures import Branch, measure_branch, observers
 from molhpft.experiments.resume import load_branch, save_branch
+from molhpft.experiments.seeds import stream
+from molhpft.tuning.exact import solve_head
+from molhpft.tuning.interpolate import mix
 from molhpft.tuning.probe import on_features, probe
 from molhpft.tuning.recipes import Recipe
 
@@ -33,15 +39,17 @@ def run(config: RunConfig, out: Path) -> RunFolder:
         ValueError: data, weights and settings do not go together.
         OSError: `out` cannot be written to.
     """
-    task = build_task(config)
+    recipes = build_recipes(config)
+    task = build_task(config, recipes[0])
     folder = RunFolder(out / run_name(config, task))
     if not folder.is_complete:
-        recipes = build_recipes(config)
-        network = build_network(config, task, pretrained=recipes[0].pretrained)
+        parts = _Parts(config, task, build_network(config, task, recipes[0]), folder)
         folder.open()
         folder.write_yaml("config.yaml", resolved(config))
-        parts = _Parts(config, task, network, recipes, folder)
-        _conclude(parts, probe_rows=_branches(parts))
+        probe_rows = _finish_branches(parts, recipes)
+        loaded = {recipe.tau: load_branch(folder, recipe.tau) for recipe in recipes}
+        branches = {tau: branch for tau, branch in loaded.items() if branch is not None}
+        conclude(config, task, parts.network, branches, folder, probe_rows=probe_rows)
         folder.close()
     return folder
 
@@ -53,76 +61,59 @@ class _Parts:
     config: RunConfig
     task: Task
     network: Network
-    recipes: tuple[Recipe, ...]
     folder: RunFolder
 
 
-def _branches(parts: _Parts) -> list[Json]:
+def _finish_branches(parts: _Parts, recipes: tuple[Recipe, ...]) -> list[Json]:
     """Finish every branch that is not finished yet; returns the rows of the probe they share."""
-    # the two networks share one head: a head loaded into `probed` is loaded into `parts.network`
-    probed, features = on_features(parts.network, parts.task)
+    probed, features = _probing(parts)
     trajectory = probe(
         probed,
-        parts.recipes[0].probe,
+        recipes[0].probe,
         features,
-        taus=[recipe.tau for recipe in parts.recipes],
+        taus=[recipe.tau for recipe in recipes],
         rng=torch.Generator().manual_seed(stream(parts.config.seed, "probe")),
     )
-    for recipe in parts.recipes:
+    for recipe in recipes:
         if load_branch(parts.folder, recipe.tau) is None:
             probed.head.load_state_dict(trajectory.heads[recipe.tau])
-            before, tuned = snapshots(probed, features), deepcopy(parts.network)
-            seed = stream(parts.config.seed, "finetune")
-            history = finetune(tuned, recipe, parts.task, parts.folder, seed=seed)
-            # without an epoch of finetuning nothing has moved, and a forward pass is saved
-            after = snapshots(tuned, parts.task) if history else before
-            row = describe_branch(recipe.tau, before, after, parts.task)
-            about = {"row": row, "history": history}
-            save_branch(parts.folder, recipe.tau, tuned.state_dict(), about)
+            _finish_branch(parts, recipe, probed, features)
     return [{"phase": "probe", **row} for row in trajectory.rows]
 
 
-def _conclude(parts: _Parts, *, probe_rows: list[Json]) -> None:
-    """Choose the branch that validates best and write what the run has found."""
-    config, task, folder = parts.config, parts.task, parts.folder
-    branches = {recipe.tau: load_branch(folder, recipe.tau) for recipe in parts.recipes}
-    found = {tau: branch for tau, branch in branches.items() if branch is not None}
-    rows = [about["row"] for _, about in found.values()]
-    chosen = max(rows, key=lambda row: row["final"]["valid"])
-    weights, _ = found[chosen["tau"]]
-    folder.write_lines(
-        "history.jsonl",
-        [*probe_rows, *(r for _, about in found.values() for r in about["history"])],
+def _probing(parts: _Parts) -> tuple[Network, Task]:
+    """What the head is probed on; a head loaded into one of the two networks is in both."""
+    views, seed = parts.config.views, parts.config.seed
+    if views == "live":
+        return parts.network, parts.task
+    rng = torch.Generator().manual_seed(stream(seed, "views"))
+    return on_features(parts.network, parts.task, views=views, rng=rng)
+
+
+def _finish_branch(parts: _Parts, recipe: Recipe, probed: Network, features: Task) -> None:
+    """Finetune from a prepared head, measure before and after, and keep what was found."""
+    config, task, start = parts.config, parts.task, parts.network
+    extra: Json = {}
+    if recipe.strengths:
+        extra["strength"] = solve_head(probed, features, strengths=recipe.strengths)
+    before, tuned = snapshots(probed, features), deepcopy(start)
+    history = finetune(
+        tuned,
+        recipe,
+        task,
+        parts.folder,
+        seed=stream(config.seed, "finetune"),
+        observe=observers(config.measures, start, task, seed=config.seed),
     )
-    folder.write_tensors(
-        "model.safetensors",
-        weights,
-        {"encoder": config.encoder.name, "task": task.name, "config": resolved(config)},
-    )
-    if config.features:
-        before = snapshots(parts.network, task)
-        parts.network.load_state_dict(weights)
-        taken = {"before": before, "after": snapshots(parts.network, task)}
-        folder.write_arrays(
-            "features.npz",
-            {f"{split}_{when}": s.features for when, t in taken.items() for split, s in t.items()},
+    if recipe.shares:
+        extra["share"] = mix(tuned, start.state_dict(), task, shares=recipe.shares)
+    # without an epoch of finetuning nothing has moved, and a forward pass is saved
+    after = snapshots(tuned, task) if history else before
+    if config.measures and history:
+        ends = (start, tuned, before["train"], after["train"])
+        extra["measures"] = measure_branch(
+            config.measures, Branch(*ends, task, recipe, config.seed)
         )
-    folder.write_json("summary.json", _summary(parts, rows, chosen))
-
-
-def _summary(parts: _Parts, rows: list[Json], chosen: Json) -> Json:
-    config, task = parts.config, parts.task
-    return {
-        "task": task.name,
-        "encoder": config.encoder.name,
-        "weights": str(config.encoder.options["weights"] or "none (random)"),
-        "method": config.method.name,
-        "metric": task.objective.metric,
-        "seed": config.seed,
-        "sizes": {split: len(rows) for split, rows in task.splits.items()},
-        "outputs": task.outputs,
-        "parameters": sum(p.numel() for p in parts.network.parameters()),
-        "chosen_tau": chosen["tau"],
-        "chosen_by": "validation score after finetuning",
-        "branches": rows,
-    }
+    row = describe_branch(recipe.tau, before, after, task) | extra
+    about = {"row": row, "history": history}
+    save_branch(parts.folder, recipe.tau, tuned.state_dict(), about)

@@ -3,33 +3,39 @@
 from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from molhpft.experiments.folder import Json
 
-COLUMNS = {
+Columns = dict[str, tuple[str, str]]
+
+SCORES: Columns = {
     "AIE": ("energy", "aie"),
     "HP train": ("probe", "train"),
     "HP valid": ("probe", "valid"),
     "HP test": ("probe", "test"),
     "FT valid": ("final", "valid"),
     "FT test": ("final", "test"),
+}
+SHIFT: Columns = {
     "distance": ("shift", "distance"),
     "cosine": ("shift", "cosine"),
     "dot": ("shift", "dot"),
     "norm": ("shift", "norm"),
 }
 LEGEND = (
-    "AIE: mean length of p - y over training molecules when finetuning starts. HP: the head probed "
+    "AIE: mean length of p - y over training examples when finetuning starts. HP: the head probed "
     "for tau epochs; FT: after finetuning. distance, cosine, dot, norm: training features after "
     "finetuning against before."
 )
-SHARES = ("rocauc", "ap", "accuracy")
+OWN_SPLITS = ("train", "valid", "test")
+SHARES = ("rocauc", "ap", "accuracy", "miou")
 
 
 def branch_table(
     rows: Sequence[tuple[str, Json]], *, title: str, metric: str, chosen: int
 ) -> Table:
-    """A table with a line a branch.
+    """A table with a line a branch; splits beyond train, valid and test stand beside FT test.
 
     Args:
         rows: method name and row of each branch, as `summary.json` has them.
@@ -37,13 +43,17 @@ def branch_table(
         metric: name of the score; shares are shown in percent.
         chosen: number of the line to mark.
     """
-    table = Table(title=title, caption=LEGEND, title_justify="left", caption_justify="left")
+    table = Table(title=_title(title), caption=LEGEND, title_justify="left", caption_justify="left")
     table.add_column("method", no_wrap=True)
     table.add_column("tau", justify="right")
-    for column in COLUMNS:
-        table.add_column(column, justify="right")
+    further = _further_columns([row for _, row in rows])
+    columns = {**SCORES, **further, **SHIFT}
+    for column in columns:
+        # names in two lines make room for further splits; a narrow cell folds, no digit is cut
+        name = column.replace(" ", "\n") if further else column
+        table.add_column(Text(name), justify="right", overflow="fold")
     for number, (method, row) in enumerate(rows):
-        cells = [_cell(row[group].get(key), group, metric) for group, key in COLUMNS.values()]
+        cells = [_cell(row[group].get(key), group, metric) for group, key in columns.values()]
         style = "bold green" if number == chosen else ""
         table.add_row(method, str(row["tau"]), *cells, style=style)
     return table
@@ -61,14 +71,14 @@ def run_table(summary: Json) -> Table:
 
 
 def reading(summary: Json) -> str:
-    """The table of one run in a sentence."""
+    """The table of one run in a sentence or two: the chosen branch, then what tau has changed."""
     rows, metric = summary["branches"], summary["metric"]
     row = next(row for row in rows if row["tau"] == summary["chosen_tau"])
     final = row["final"]
     chosen = f"Validation chooses tau {row['tau']}" if len(rows) > 1 else "This run ends with"
     sentence = (
         f"{chosen}: {score_name(metric)} {show(final['valid'], metric)} on validation and "
-        f"{show(final['test'], metric)} on test"
+        f"{show(final['test'], metric)} on test{_out_of_distribution(final, metric)}"
     )
     if len(rows) == 1:
         return f"{sentence}."
@@ -82,19 +92,19 @@ def reading(summary: Json) -> str:
 
 
 def data_tables(description: Json) -> list[Table]:
-    """A data set: its numbers, then its targets."""
-    numbers = Table(title=description["name"], show_header=False, title_justify="left")
-    for key in ("place", "objective", "metric", "molecules", "unreadable", "atoms", "bonds"):
-        numbers.add_row(key, _count(description.get(key)))
-    numbers.add_row("memory", f"{description['megabytes']} MB")
+    """A data set: its numbers, then its targets, of which each may have numbers of its own."""
+    numbers = Table(title=_title(description["name"]), show_header=False, title_justify="left")
+    for key, value in description.items():
+        if key not in ("name", "sizes", "targets"):
+            numbers.add_row(key, _text(value))
     for split, size in description["sizes"].items():
-        numbers.add_row(f"split {split}", _count(size))
+        numbers.add_row(Text(f"split {split}"), _text(size))
     targets = Table(title="targets", title_justify="left")
-    names = list(description["targets"][0])
+    names = list(dict.fromkeys(name for target in description["targets"] for name in target))
     for name in names:
         targets.add_column(name, justify="left" if name == "name" else "right")
     for target in description["targets"]:
-        targets.add_row(*(_count(target.get(name)) for name in names))
+        targets.add_row(*(_text(target.get(name)) for name in names))
     return [numbers, targets]
 
 
@@ -108,7 +118,7 @@ def encoder_table(encoders: Sequence[Json]) -> Table:
         table.add_column(name)
     for encoder in encoders:
         options = ", ".join(f"{k}: {v}" for k, v in encoder["options"].items())
-        table.add_row(encoder["name"], encoder["what"], options, encoder["reads"])
+        table.add_row(*map(Text, (encoder["name"], encoder["what"], options, encoder["files"])))
     return table
 
 
@@ -125,13 +135,38 @@ def show(value: float | None, metric: str) -> str:
     return f"{100 * value:.2f}" if metric in SHARES else f"{value:.4f}"
 
 
+def _further_splits(rows: Sequence[Json]) -> list[str]:
+    """Splits of another distribution than that of training, in the order of the task."""
+    names = dict.fromkeys(name for row in rows for name in row["final"])
+    return [name for name in names if name not in OWN_SPLITS]
+
+
+def _further_columns(rows: Sequence[Json]) -> Columns:
+    stages = {"HP": "probe", "FT": "final"}
+    splits = _further_splits(rows)
+    return {f"{stage} {s}": (group, s) for s in splits for stage, group in stages.items()}
+
+
+def _out_of_distribution(final: Json, metric: str) -> str:
+    """How a sentence on test scores goes on where there are further splits."""
+    scores = [f"{show(final[s], metric)} on {s}" for s in _further_splits([{"final": final}])]
+    return f" (in distribution), {', '.join(scores)} (out of distribution)" if scores else ""
+
+
 def _cell(value: float | None, group: str, metric: str) -> str:
     if group in ("probe", "final"):
         return show(value, metric)
     return "-" if value is None else f"{value:.3f}"
 
 
-def _count(value: object) -> str:
+# people name tasks, splits and targets: in a plain string rich takes their brackets for a style
+def _title(name: str) -> Text:
+    return Text(name, style="table.title")
+
+
+def _text(value: object) -> Text:
     if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+        return Text(f"{value:,}")
+    if isinstance(value, float):
+        return Text(f"{value:.3f}")
+    return Text("-" if value is None else str(value))

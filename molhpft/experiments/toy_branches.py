@@ -14,8 +14,8 @@ from molhpft.core.snapshot import Snapshot
 from molhpft.core.task import Task
 from molhpft.domains.toy.digits import toy_mlp
 from molhpft.experiments.branch import describe_branch, snapshots
-from molhpft.experiments.build import stream
 from molhpft.experiments.folder import Json
+from molhpft.experiments.seeds import stream
 from molhpft.measure.direction import direction_norms
 from molhpft.tuning.fit import Row, Weights, fit
 from molhpft.tuning.phase import Phase

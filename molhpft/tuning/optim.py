@@ -51,6 +51,6 @@ def _groups(network: Network, phase: Phase) -> list[dict[str, Any]]:
     ]
     if phase.trains == "all":
         for depth, stage in enumerate(reversed(list(network.backbone)), start=1):
-            rate = phase.lr * phase.layer_decay**depth
+            rate = (phase.backbone_lr or phase.lr) * phase.layer_decay**depth
             groups.append({"params": list(stage.parameters()), "base_lr": rate})
     return [group for group in groups if group["params"]]

@@ -8,6 +8,7 @@ MOMENTUM = 0.9
 _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("epochs", lambda epochs: epochs >= 0, "is at least 0"),
     ("lr", lambda lr: lr > 0, "is above 0"),
+    ("backbone_lr", lambda lr: lr is None or lr > 0, "is above 0, or null for lr"),
     ("batch_size", lambda size: size >= 1, "is at least 1"),
     ("weight_decay", lambda decay: decay >= 0, "is at least 0"),
     ("smoothing", lambda smoothing: 0 <= smoothing < 1, "lies in [0, 1)"),
@@ -26,14 +27,15 @@ class Phase:
         trains: "head" leaves every number of the backbone unchanged, batch-norm statistics
             included; "all" trains both.
         epochs: passes over the training split; 0 skips the phase.
-        lr: learning rate of the head, and of the backbone unless `layer_decay` says otherwise.
+        lr: learning rate of the head, and of the backbone where the next two do not say otherwise.
+        backbone_lr: learning rate of the backbone; None is that of the head.
         batch_size: most examples in a step.
         optimizer: "sgd" steps with `momentum`.
         schedule: "cosine" goes from `lr` to 0 over the phase, step by step.
         weight_decay: L2 penalty ("adamw": decoupled), all parameters.
         smoothing: label smoothing, 0 for none.
         layer_decay: each backbone stage learns at this times the rate of its neighbour nearer to
-            the head, the last one at this times `lr`.
+            the head, the last one at this times the backbone's rate.
         momentum: of "sgd", in [0, 1); 0 with a batch of everything is plain gradient descent.
         anchor: L2-SP strength; pulls the backbone to its weights at the start of the phase.
         batch_norm: "frozen" keeps the backbone's running statistics and normalises with them.
@@ -44,6 +46,7 @@ class Phase:
     trains: Literal["head", "all"]
     epochs: int
     lr: float
+    backbone_lr: float | None = None
     batch_size: int = 128
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     schedule: Literal["constant", "cosine"] = "constant"
@@ -71,8 +74,12 @@ class Phase:
                 f"momentum is for optimizer sgd, got momentum {self.momentum} with "
                 f"{self.optimizer}; leave it out or take sgd"
             )
-        if self.trains == "head" and (self.layer_decay, self.anchor) != (1.0, 0.0):
-            raise ValueError("layer_decay and anchor act on the backbone; a head phase has none")
+        of_backbone = (self.backbone_lr, self.layer_decay, self.anchor, self.batch_norm)
+        if self.trains == "head" and of_backbone != (None, 1.0, 0.0, "train"):
+            raise ValueError(
+                "backbone_lr, layer_decay, anchor and batch_norm act on the backbone, which a head "
+                f"phase leaves as it is; got {of_backbone}"
+            )
 
     @property
     def watches_validation(self) -> bool:

@@ -1,4 +1,4 @@
-"""Every method, as data: the phases to run one after the other.
+"""Every method, as data: how a head is prepared, and the phases that follow.
 
 Each recipe begins with a head phase of `tau` epochs (0 for methods that do not probe). `probe` and
 `finetune` are templates: how a head, and then everything, is trained where a method does not say.
@@ -7,6 +7,22 @@ Each recipe begins with a head phase of `tau` epochs (0 for methods that do not 
 from dataclasses import dataclass, replace
 
 from molhpft.tuning.phase import Phase
+
+STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A pretraining task that goes on being served while finetuning.
+
+    Attributes:
+        task: its name in the catalog.
+        weight: of its loss beside that of the new task.
+    """
+
+    task: str
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -17,11 +33,21 @@ class Recipe:
         probe: the head phase that comes first; its epochs are tau.
         after: the phases that follow, each with a fresh optimizer.
         pretrained: whether the backbone starts from the encoder's weights or from random ones.
+        strengths: inverse penalties to choose from when the head is solved, not trained.
+        shares: of the finetuned weights to choose from in the mixture that the method ends with.
+        side: whether the backbone is frozen beside a trainable copy.
+        contrast: whether classes are learned by contrast instead of cross-entropy.
+        kept: the pretraining task that training goes on serving.
     """
 
     probe: Phase
     after: tuple[Phase, ...]
     pretrained: bool = True
+    strengths: tuple[float, ...] = ()
+    shares: tuple[float, ...] = ()
+    side: bool = False
+    contrast: bool = False
+    kept: Kept | None = None
 
     @property
     def tau(self) -> int:
@@ -29,27 +55,45 @@ class Recipe:
         return self.probe.epochs
 
 
-def scratch(probe: Phase, finetune: Phase) -> tuple[Recipe, ...]:
+Recipes = tuple[Recipe, ...]
+
+
+def scratch(probe: Phase, finetune: Phase) -> Recipes:
     """Train everything from random weights: what pretraining has to beat."""
     return (Recipe(replace(probe, epochs=0), (finetune,), pretrained=False),)
 
 
-def ft(probe: Phase, finetune: Phase) -> tuple[Recipe, ...]:
+def ft(probe: Phase, finetune: Phase) -> Recipes:
     """Plain finetuning behind a random head (HP0-FT)."""
     return hp_ft(probe, finetune, tau=(0,))
 
 
-def lp(probe: Phase, finetune: Phase) -> tuple[Recipe, ...]:
+def lp(probe: Phase, finetune: Phase) -> Recipes:
     """Linear probing: the head alone, for all epochs of `probe`."""
     return (Recipe(probe, ()),)
 
 
-def lp_ft(probe: Phase, finetune: Phase) -> tuple[Recipe, ...]:
+def lp_logistic(
+    probe: Phase, finetune: Phase, *, strengths: tuple[float, ...] = STRENGTHS
+) -> Recipes:
+    """Linear probing solved: logistic regression, its penalty chosen on validation."""
+    return (Recipe(replace(probe, epochs=0), (), strengths=_some("strengths", strengths)),)
+
+
+def lp_ft(probe: Phase, finetune: Phase) -> Recipes:
     """Linear probing for all epochs of `probe`, then finetuning (Kumar et al., 2022)."""
     return hp_ft(probe, finetune, tau=(probe.epochs,))
 
 
-def hp_ft(probe: Phase, finetune: Phase, *, tau: tuple[int, ...]) -> tuple[Recipe, ...]:
+def lp_ft_converged(
+    probe: Phase, finetune: Phase, *, strengths: tuple[float, ...] = STRENGTHS
+) -> Recipes:
+    """LP-FT from the head that probing would converge to: logistic regression, then finetuning."""
+    (solved,) = lp_logistic(probe, finetune, strengths=strengths)
+    return (replace(solved, after=(finetune,)),)
+
+
+def hp_ft(probe: Phase, finetune: Phase, *, tau: tuple[int, ...]) -> Recipes:
     """Head probing stopped after `tau` epochs, then finetuning (Ren et al., 2023).
 
     Returns:
@@ -65,6 +109,84 @@ def hp_ft(probe: Phase, finetune: Phase, *, tau: tuple[int, ...]) -> tuple[Recip
 
 def ls_hp_ft(
     probe: Phase, finetune: Phase, *, tau: tuple[int, ...], smoothing: float = 0.1
-) -> tuple[Recipe, ...]:
+) -> Recipes:
     """HP-FT with label smoothing while probing only, which reserves energy even at large tau."""
     return hp_ft(replace(probe, smoothing=smoothing), finetune, tau=tau)
+
+
+def ls_everywhere(
+    probe: Phase, finetune: Phase, *, tau: tuple[int, ...], smoothing: float = 0.1
+) -> Recipes:
+    """HP-FT with the same smoothing in both phases: the energy it reserved is gone again."""
+    return ls_hp_ft(probe, replace(finetune, smoothing=smoothing), tau=tau, smoothing=smoothing)
+
+
+def opposite_energy(
+    probe: Phase, finetune: Phase, *, tau: tuple[int, ...], smoothing: float = 0.1
+) -> Recipes:
+    """HP-FT with smoothing while finetuning only: the energy points away from the labels."""
+    return hp_ft(probe, replace(finetune, smoothing=smoothing), tau=tau)
+
+
+def l2_sp(
+    probe: Phase, finetune: Phase, *, tau: tuple[int, ...] = (0,), anchor: float = 0.01
+) -> Recipes:
+    """HP-FT pulled towards the pretrained weights (Li et al., 2018)."""
+    return hp_ft(probe, replace(finetune, anchor=anchor), tau=tau)
+
+
+def layerwise(
+    probe: Phase, finetune: Phase, *, tau: tuple[int, ...] = (0,), layer_decay: float = 0.7
+) -> Recipes:
+    """HP-FT with a learning rate that falls with the distance from the head."""
+    return hp_ft(probe, replace(finetune, layer_decay=layer_decay), tau=tau)
+
+
+def side_tuning(probe: Phase, finetune: Phase, *, tau: tuple[int, ...] = (0,)) -> Recipes:
+    """HP-FT of a copy that is blended with the frozen backbone (Zhang et al., 2020)."""
+    return tuple(replace(recipe, side=True) for recipe in hp_ft(probe, finetune, tau=tau))
+
+
+def wise_ft(
+    probe: Phase,
+    finetune: Phase,
+    *,
+    tau: tuple[int, ...],
+    shares: tuple[float, ...] = SHARES,
+) -> Recipes:
+    """HP-FT, then the best mixture of probed and finetuned weights (Wortsman et al., 2022)."""
+    shares = _some("shares", shares)
+    return tuple(replace(recipe, shares=shares) for recipe in hp_ft(probe, finetune, tau=tau))
+
+
+def flyp(
+    probe: Phase,
+    finetune: Phase,
+    *,
+    pretraining: str,
+    weight: float = 1.0,
+    tau: tuple[int, ...] = (0,),
+) -> Recipes:
+    """HP-FT that goes on serving the pretraining targets (after FLYP, Goyal et al., 2023).
+
+    Args:
+        probe: template of the head phase.
+        finetune: template of the finetuning phase.
+        pretraining: name of the pretraining task, which must have targets for the same molecules;
+            the encoder's weights must come from a run on it, whose head is kept.
+        weight: of the pretraining loss beside the new task's.
+        tau: epochs of head probing.
+    """
+    kept = Kept(pretraining, weight)
+    return tuple(replace(recipe, kept=kept) for recipe in hp_ft(probe, finetune, tau=tau))
+
+
+def flyp_contrast(probe: Phase, finetune: Phase, *, tau: tuple[int, ...] = (0,)) -> Recipes:
+    """HP-FT by class contrast: an analogue of FLYP where an encoder was not pretrained on texts."""
+    return tuple(replace(recipe, contrast=True) for recipe in hp_ft(probe, finetune, tau=tau))
+
+
+def _some(name: str, numbers: tuple[float, ...]) -> tuple[float, ...]:
+    if not numbers:
+        raise ValueError(f"{name} lists at least one number, got none")
+    return numbers

@@ -68,3 +68,48 @@ def test_scores_without_a_single_label_are_errors():
         Multiclass().score(torch.zeros(2, 3), torch.tensor([-100, -100]))
     with pytest.raises(ValueError, match="rmse needs a measured label"):
         Squared().score(torch.zeros(2, 1), torch.full((2, 1), NAN))
+
+
+def slow_mean_iou(y, guess, classes):
+    """Sets of unit numbers instead of counts."""
+    units = range(len(y))
+    ious = []
+    for k in range(classes):
+        truly, guessed = {i for i in units if y[i] == k}, {i for i in units if guess[i] == k}
+        if truly | guessed:
+            ious.append(len(truly & guessed) / len(truly | guessed))
+    return sum(ious) / len(ious)
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=25, deadline=None)
+def test_mean_iou_is_overlap_of_sets_whatever_stands_on_ignored_pixels(seed):
+    rng = torch.Generator().manual_seed(seed)
+    y = torch.randint(0, 3, (2, 3, 4), generator=rng)  # class 3 of 4 is only ever predicted
+    a = torch.randn(2, 4, 3, 4, generator=rng)
+    y[torch.rand(y.shape, generator=rng) < 0.3] = 255
+    y[0, 0, 0] = 1
+    kept = y.flatten() != 255
+    guess = a.argmax(1).flatten()[kept].tolist()
+    objective = Multiclass(metric="miou", ignore=255)
+    expected = slow_mean_iou(y.flatten()[kept].tolist(), guess, 4)
+    assert objective.score(a, y) == pytest.approx(expected)
+    wild = torch.where((y == 255)[:, None], torch.randn(a.shape, generator=rng) * 99, a)
+    assert objective.score(wild, y) == pytest.approx(expected)
+
+
+def test_mean_iou_weighs_rare_classes_as_much_as_common_ones():
+    y = torch.tensor([0] * 99 + [1])
+    always_common = torch.tensor([[1.0, 0.0]]).expand(100, 2)
+    assert Multiclass(metric="miou").score(always_common, y) == pytest.approx(0.99 / 2)
+    assert Multiclass().score(always_common, y) == pytest.approx(0.99)
+
+
+def test_a_class_that_occurs_nowhere_does_not_count():
+    a = torch.eye(5)[[0, 1, 1]]
+    assert Multiclass(metric="miou").score(a, torch.tensor([0, 1, 1])) == 1.0
+
+
+def test_mean_iou_without_a_labelled_pixel_is_an_error():
+    with pytest.raises(ValueError, match="mean IoU needs a labelled unit; all 2 are ignored"):
+        Multiclass(metric="miou").score(torch.zeros(2, 3), torch.tensor([-100, -100]))

@@ -108,3 +108,9 @@ def test_smoothed_labels_are_pulled_towards_uniform():
     torch.testing.assert_close(y, torch.tensor([[0.1, 0.9]]))
     y = Multiclass().smoothed(0.3).labels(torch.tensor([1]), outputs=3)
     torch.testing.assert_close(y, torch.tensor([[0.1, 0.8, 0.1]]))
+
+
+def test_smoothing_keeps_the_metric_and_the_ignored_class():
+    objective = Multiclass(metric="miou", ignore=255)
+    assert objective.smoothed(0.1) == Multiclass(metric="miou", smoothing=0.1, ignore=255)
+    assert objective.metric == "miou"

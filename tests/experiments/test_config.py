@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from molhpft.experiments.catalog import SECTIONS
 from molhpft.experiments.config import load_config, parse_config, resolved
+from molhpft.experiments.options import keywords
 
 MINIMAL = {"task": "nci_alerts"}
 
@@ -58,7 +59,10 @@ def test_a_typo_is_an_error_that_names_the_key_and_the_valid_ones(section, key):
         ({"finetune": {"epochs": -1}}, "finetune: epochs is at least 0, got -1"),
         ({"finetune": 3}, "finetune must be keys such as epochs and lr, got 3"),
         ({"probe": {"trains": "all"}}, r"unknown key probe\.trains"),
-        ({"probe": {"anchor": 1.0}}, "probe: layer_decay and anchor act on the backbone"),
+        (
+            {"probe": {"anchor": 1.0}},
+            "probe: backbone_lr, layer_decay, anchor and batch_norm act on the",
+        ),
         ({"task": "ogbg-moltox2"}, "unknown task ogbg-moltox2; did you mean ogbg-moltox21"),
         ({"task": {"path": "x"}}, "task must be a name, or keys with a name among them"),
         ({"task": {"name": "csv"}}, r"missing key task\.path"),
@@ -121,10 +125,13 @@ def test_a_missing_config_is_named(tmp_path):
         load_config(tmp_path / "none.yaml")
 
 
-def test_every_entry_of_the_catalog_can_be_named_with_its_defaults():
-    needs = {"csv": {"path": "x.csv"}, "hp_ft": {"tau": [1]}, "ls_hp_ft": {"tau": [1]}}
+NEEDED = {"path": "x.csv", "tau": [1], "pretraining": "nci_descriptors"}
+
+
+def test_every_entry_of_the_catalog_can_be_named_with_what_it_needs():
     for section, entries in SECTIONS.items():
-        for name in entries:
-            choice = {"name": name, **needs.get(name, {})}
+        for name, entry in entries.items():
+            required = [k for k, p in keywords(entry).items() if p.default is p.empty]
+            choice = {"name": name, **{key: NEEDED[key] for key in required}}
             config = parse_config({**MINIMAL, section: choice})
             assert getattr(config, section).name == name

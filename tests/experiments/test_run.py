@@ -9,9 +9,11 @@ import yaml
 
 from molhpft.domains.weights import read_weights
 from molhpft.experiments import branch
-from molhpft.experiments.build import build_network, build_task, run_name, stream
+from molhpft.experiments.build import build_network, build_recipes, build_task
 from molhpft.experiments.config import parse_config, resolved
+from molhpft.experiments.identity import run_name
 from molhpft.experiments.run import run
+from molhpft.experiments.seeds import stream
 
 SMALL = {
     "task": {"name": "csv", "target_columns": ["ring"]},
@@ -48,6 +50,14 @@ def finished(small, tmp_path_factory):
     return run(small(features=True), tmp_path_factory.mktemp("runs"))
 
 
+def task_of(config):
+    return build_task(config, build_recipes(config)[0])
+
+
+def network_of(config):
+    return build_network(config, task_of(config), build_recipes(config)[0])
+
+
 def rows_of(folder):
     return folder.read_json("summary.json")["branches"]
 
@@ -76,8 +86,7 @@ def test_the_chosen_tau_is_the_one_that_validates_best(finished):
 
 def test_the_saved_model_has_the_scores_that_were_reported(finished, small):
     config, summary = small(features=True), finished.read_json("summary.json")
-    task = build_task(config)
-    network = build_network(config, task, pretrained=False)
+    task, network = task_of(config), network_of(config)
     network.load_state_dict(read_weights(finished.path / "model.safetensors").tensors)
     chosen = next(r for r in summary["branches"] if r["tau"] == summary["chosen_tau"])
     assert branch.scores(branch.snapshots(network, task), task) == chosen["final"]
@@ -158,11 +167,8 @@ def test_linear_probing_leaves_features_where_they_are(small, tmp_path):
 def test_an_encoder_from_a_run_is_used_by_the_next_and_not_by_scratch(finished, small, tmp_path):
     weights = {"weights": str(finished.path / "model.safetensors")}
     encoder = {**SMALL["encoder"], **weights}
-    task = build_task(small())
-    trained, fresh = (
-        build_network(small(encoder=e), task, pretrained=True) for e in (encoder, SMALL["encoder"])
-    )
-    scratch = build_network(small(encoder=encoder), task, pretrained=False)
+    trained, fresh = (network_of(small(encoder=e)) for e in (encoder, SMALL["encoder"]))
+    scratch = network_of(small(encoder=encoder, method="scratch"))
     key = "stages.conv0.convolution.linear.weight"
     assert not torch.equal(trained.backbone.state_dict()[key], fresh.backbone.state_dict()[key])
     assert torch.equal(scratch.backbone.state_dict()[key], fresh.backbone.state_dict()[key])
@@ -180,12 +186,12 @@ def test_a_regression_is_run_and_scored_by_rmse(small, tmp_path):
 
 def test_the_name_of_a_run_depends_on_content_and_not_on_place(small, table, tmp_path):
     config = small()
-    task = build_task(config)
+    task = task_of(config)
     moved = tmp_path / table.name
     moved.write_bytes(table.read_bytes())
     raw = resolved(config)
     elsewhere = parse_config({**raw, "task": {**raw["task"], "path": str(moved)}})
-    assert run_name(elsewhere, build_task(elsewhere)) == run_name(config, task)
+    assert run_name(elsewhere, task_of(elsewhere)) == run_name(config, task)
     changed = parse_config({**raw, "finetune": {**raw["finetune"], "lr": 0.5}})
     assert run_name(changed, task) != run_name(config, task)
 
@@ -201,11 +207,11 @@ def test_a_split_that_cannot_be_scored_is_refused_before_training(tmp_path):
     task = {"name": "csv", "path": str(path), "target_columns": "y"}
     config = parse_config({"task": {**task, "split": "column", "split_column": "fold"}})
     with pytest.raises(ValueError, match=r"split 'valid' of few \(1 molecules\) cannot be scored"):
-        build_task(config)
+        task_of(config)
 
 
 def test_a_gpu_that_is_not_there_is_an_error(small):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(ValueError, match="device is cuda, but PyTorch sees no GPU here"):
-        build_task(small(device="cuda"))
+        task_of(small(device="cuda"))

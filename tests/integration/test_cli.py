@@ -85,7 +85,21 @@ def test_data_describes_the_embedded_molecules(molhpft):
     _, out, _ = molhpft("data", "nci_alerts", "--json")
     description = json.loads(out)
     assert description["molecules"] == sum(description["sizes"].values())
-    assert description["place"] == "inside RDKit"
+    assert description["place"] == "comes with the installation"
+
+
+def test_data_describes_drawn_images(molhpft):
+    _, out, _ = molhpft("data", "shapes", "--set", "images=20", "--json")
+    description = json.loads(out)
+    assert description["shape"] == "3 x 64 x 64"
+    assert sum(target["share"] for target in description["targets"]) == pytest.approx(1)
+    status, shown, _ = molhpft("data", "shapes", "--set", "images=20")
+    assert status == 0
+    assert "share" in shown
+
+
+def test_data_that_need_a_path_say_so(molhpft):
+    assert "missing key task.path" in one_sentence(*molhpft("data", "mnist"))
 
 
 def test_data_describes_an_ogb_set(molhpft, ogb_root):

@@ -19,6 +19,10 @@ def test_each_stage_has_a_rate_of_its_own_head_first():
     assert rates(toy_network(), layer_decay=0.5) == pytest.approx([0.1, 0.05, 0.025])
 
 
+def test_the_backbone_may_have_a_rate_of_its_own():
+    assert rates(toy_network(), backbone_lr=0.01) == pytest.approx([0.1, 0.01, 0.01])
+
+
 def test_a_head_phase_optimises_the_head_only():
     network = toy_network()
     groups = optim.optimizer(network, phase(trains="head")).param_groups

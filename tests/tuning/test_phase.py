@@ -8,6 +8,7 @@ from molhpft.tuning.phase import Phase
     [
         ({"epochs": -1}, "epochs is at least 0, got -1"),
         ({"lr": 0.0}, r"lr is above 0, got 0\.0"),
+        ({"backbone_lr": 0.0}, r"backbone_lr is above 0, or null for lr, got 0\.0"),
         ({"batch_size": 0}, "batch_size is at least 1"),
         ({"smoothing": 1.0}, r"smoothing lies in \[0, 1\), got 1\.0"),
         ({"layer_decay": 0.0}, r"layer_decay lies in \(0, 1\]"),
@@ -22,9 +23,12 @@ def test_a_number_out_of_range_is_refused(setting, message):
         Phase(**{"trains": "all", "epochs": 1, "lr": 0.1, **setting})
 
 
-@pytest.mark.parametrize("setting", [{"layer_decay": 0.5}, {"anchor": 1.0}])
+@pytest.mark.parametrize(
+    "setting",
+    [{"layer_decay": 0.5}, {"anchor": 1.0}, {"backbone_lr": 0.1}, {"batch_norm": "frozen"}],
+)
 def test_a_head_phase_takes_no_backbone_option(setting):
-    with pytest.raises(ValueError, match="a head phase has none"):
+    with pytest.raises(ValueError, match="act on the backbone, which a head phase"):
         Phase(trains="head", epochs=1, lr=0.1, **setting)
 
 

@@ -1,7 +1,7 @@
 """Cached probing against live probing."""
 
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from torch import nn
 
 from molhpft.core.network import Chain, Network, Stage
 from molhpft.core.objectives import Multiclass, Multilabel
+from molhpft.core.task import Rows
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.probe import on_features, probe
@@ -104,3 +105,108 @@ def test_a_head_that_reads_the_batch_is_probed_live():
     trajectory = probe(live, HEAD, same_task, taus=[2], rng=seeded())
     assert trajectory.rows[-1]["loss"] < trajectory.rows[0]["loss"]
     assert same_weights(network.backbone, before.backbone)
+
+
+@dataclass(frozen=True)
+class Shaken:
+    """Rows to which each draw adds its own noise: a stand-in for augmented images."""
+
+    rows: Rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def take(self, index, *, rng=None):
+        batch = self.rows.take(index)
+        if rng is None:
+            return batch
+        return replace(batch, inputs=batch.inputs + torch.randn(batch.inputs.shape, generator=rng))
+
+    def to(self, device):
+        return Shaken(self.rows.to(device))
+
+
+def shaken_task():
+    task = toy_task()
+    rng = torch.Generator().manual_seed(2)
+    order = torch.randperm(30, generator=rng)  # a split need not be in order
+    splits = {**task.splits, "train": task.splits["train"][order]}
+    return replace(task, examples=Shaken(task.examples), splits=splits)
+
+
+def test_without_a_generator_views_are_the_examples_as_they_are():
+    network, task = toy_network(), shaken_task()
+    plain, viewed = (on_features(network, task, views=k, rng=seeded())[1] for k in (0, 3))
+    assert len(viewed.examples) == len(plain.examples)
+    for split in task.splits:
+        a, b = (next(t.batches(split, size=99)) for t in (plain, viewed))
+        assert torch.equal(a.inputs, b.inputs)
+        assert torch.equal(a.targets, b.targets)
+
+
+def test_a_view_is_what_the_examples_give_when_they_are_augmented():
+    network, task = toy_network(), shaken_task()
+    _, viewed = on_features(network, task, views=1, rng=seeded(7))
+    raw = task.examples.take(task.rows("train"), rng=seeded(7))
+    cached = viewed.examples.take(viewed.rows("train"), rng=seeded())
+    torch.testing.assert_close(cached.inputs, network.eval().features(raw).detach())
+    assert torch.equal(cached.targets, raw.targets)
+
+
+def test_each_epoch_draws_one_of_the_views_of_each_example():
+    _, viewed = on_features(toy_network(), shaken_task(), views=3, rng=seeded())
+    rows, rng = viewed.rows("train"), seeded()
+    plain = viewed.examples.take(rows).inputs
+    epochs = torch.stack([viewed.examples.take(rows, rng=rng).inputs for _ in range(40)], 1)
+    for example, seen in zip(plain, epochs, strict=True):
+        assert len(seen.unique(dim=0)) == 3
+        assert not (seen == example).all(1).any()
+
+
+def test_examples_that_are_not_trained_on_have_no_views():
+    _, viewed = on_features(toy_network(), shaken_task(), views=2, rng=seeded())
+    for split in ("valid", "test"):
+        rows = viewed.rows(split)
+        drawn, plain = viewed.examples.take(rows, rng=seeded()), viewed.examples.take(rows)
+        assert torch.equal(drawn.inputs, plain.inputs)
+
+
+def test_a_generator_decides_views_and_their_order():
+    def weights(seed):
+        network = toy_network()
+        head, task = on_features(network, shaken_task(), views=2, rng=seeded(seed))
+        probe(head, HEAD, task, taus=[2], rng=seeded())
+        return network.head.state_dict()["stages.linear.module.weight"]
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_probing_on_many_views_comes_close_to_live_probing():
+    """In the limit each epoch sees fresh noise; the loss on noise it has not seen says so."""
+    fresh = shaken_task().examples.take(torch.arange(30), rng=seeded(99))
+
+    def loss(views):
+        network, task = toy_network(), shaken_task()
+        phase = replace(HEAD, epochs=60)
+        if views is None:
+            fit(network, phase, task, rng=seeded())
+        else:
+            head, cached = on_features(network, task, views=views, rng=seeded(1))
+            probe(head, phase, cached, taus=[60], rng=seeded())
+        return task.objective.loss(network.eval()(fresh), fresh.targets).item()
+
+    live, many, none = loss(None), loss(40), loss(0)
+    assert abs(many - live) < 0.3 * abs(none - live)
+
+
+@pytest.mark.parametrize(("views", "rng"), [(-1, seeded()), (2, None)])
+def test_views_need_a_number_and_a_generator(views, rng):
+    with pytest.raises(ValueError, match=f"above 0 needs rng to draw them; got {views}"):
+        on_features(toy_network(), toy_task(), views=views, rng=rng)
+
+
+def test_views_move_with_their_task():
+    _, viewed = on_features(toy_network(), shaken_task(), views=2, rng=seeded())
+    moved = viewed.to("meta").examples.take(torch.arange(3), rng=seeded())
+    assert moved.inputs.device.type == moved.targets.device.type == "meta"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -24,8 +24,7 @@ from molhpft.domains.folders import data_folder
 from molhpft.domains.molecules.download import fetch_archive
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.graphs import load_or_pack
-
-_SPLITS = ("train", "valid", "test")
+from molhpft.domains.molecules.splits import NAMES, Split, check_choice, chosen_split
 
 
 @dataclass(frozen=True)
@@ -51,18 +50,23 @@ def ogb_folder(name: str) -> Path:
     return data_folder() / name.replace("-", "_")
 
 
-def ogb_task(name: str) -> Task:
-    """An OGB data set with its labels, scaffold split and metric; fetched where it is absent.
+def ogb_task(name: str, *, split: Split = "scaffold", split_seed: int | None = None) -> Task:
+    """An OGB data set with its labels and metric; fetched where it is absent.
 
     Regression targets keep their units.
 
     Args:
         name: one of `ogb_names()`.
+        split: OGB's scaffold split; at random, 8 : 1 : 1; or random_and_scaffold, where OGB's test
+            molecules are a fourth split, `ood`, and the others are dealt at random.
+        split_seed: draws the random splits, 0 by default; for those only.
 
     Raises:
-        ValueError: no data set has that name, or its files contradict each other or our graphs.
+        ValueError: no data set has that name, its files contradict each other or our graphs, or
+            the options contradict each other.
         FileNotFoundError: the data set is absent and cannot be fetched, or lacks a file.
     """
+    check_choice(split, split_seed, get_args(Split))
     record, folder = _record(name), ogb_folder(name)
     if not folder.is_dir():
         _fetch(name, record, folder)
@@ -73,7 +77,12 @@ def ogb_task(name: str) -> Task:
         smiles=smiles,
         targets=targets,
         describes=describes,
-        splits=_splits(folder, len(smiles)),
+        splits=chosen_split(
+            split,
+            split_seed,
+            rows=torch.arange(len(smiles)),
+            scaffold=lambda: _scaffold_split(folder, len(smiles)),
+        ),
         objective=record.objective,
     )
 
@@ -140,8 +149,8 @@ def _molecules(name: str, record: _Record, folder: Path) -> tuple[list[str], Ten
     return table[smiles].tolist(), targets, describes
 
 
-def _splits(folder: Path, n: int) -> dict[str, Tensor]:
-    splits = {name: _numbers(folder / "split" / "scaffold" / f"{name}.csv.gz") for name in _SPLITS}
+def _scaffold_split(folder: Path, n: int) -> dict[str, Tensor]:
+    splits = {name: _numbers(folder / "split" / "scaffold" / f"{name}.csv.gz") for name in NAMES}
     if not torch.equal(torch.cat(list(splits.values())).sort().values, torch.arange(n)):
         sizes = ", ".join(f"{name} {len(rows):,}" for name, rows in splits.items())
         raise ValueError(

@@ -15,6 +15,7 @@ from molhpft.domains.molecules.convolutions import (
 )
 from molhpft.domains.molecules.featurize import ATOM_SIZES
 from molhpft.domains.molecules.graphs import GraphBatch
+from molhpft.kernels.operations import normalise
 
 PRETRAIN_GNNS_ATOM_SIZES = (120, 3)  # atomic number with mask, chirality
 CHIRAL_TAGS = 3
@@ -91,9 +92,13 @@ class Convolution(Stage):
 
     def forward(self, h: Tensor, batch: Batch) -> Tensor:
         """Atom features (atoms, width)."""
-        h = self.norm(self.convolution(h, batch.inputs))
-        h = h if self.last else F.relu(h)
-        return F.dropout(h, self.dropout, self.training)
+        return normalise(
+            self.convolution(h, batch.inputs),
+            self.norm,
+            relu=not self.last,
+            dropout=self.dropout,
+            training=self.training,
+        )
 
 
 class MeanPool(Stage):

@@ -1,7 +1,12 @@
-"""Which molecules train, choose and test: by scaffold as OGB does, at random, or by a column."""
+"""Which molecules train, choose and test: by scaffold as OGB does, at random, or by a column.
 
-from collections.abc import Sequence
+Train, valid and test are there always. Any further split, such as `ood`, is another distribution:
+it is scored like them and never chosen by.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from math import isclose
+from typing import Literal
 
 import torch
 from rdkit import Chem
@@ -12,7 +17,10 @@ from molhpft.domains.molecules.featurize import parse
 from molhpft.domains.molecules.graphs import digest
 from molhpft.domains.progress import track
 
+Split = Literal["scaffold", "random", "random_and_scaffold"]
+
 NAMES = ("train", "valid", "test")
+_DRAWN = ("random", "random_and_scaffold")
 _SPELLINGS = {"val": "valid", "validation": "valid", "dev": "valid"}
 
 
@@ -92,6 +100,56 @@ def random_split(
     return {name: rows.sort().values for name, rows in zip(NAMES, parts, strict=True)}
 
 
+def shifted_split(scaffold: Mapping[str, Tensor], *, rng: torch.Generator) -> dict[str, Tensor]:
+    """Train, valid and test at random, and beside them `ood`, whose scaffolds none of them has.
+
+    The same run is then scored on molecules like those it trained on (`test`) and on others
+    (`ood`), as Kumar et al. (2022) compare LP, FT and LP-FT.
+
+    Args:
+        scaffold: a scaffold split; its test rows become `ood`, the others are dealt 8 : 1 : 1.
+        rng: draws the order.
+
+    Returns:
+        ascending row numbers of "train", "valid", "test" and "ood".
+    """
+    rest = torch.cat([scaffold["train"], scaffold["valid"]]).sort().values
+    return {**_dealt(rest, rng), "ood": scaffold["test"]}
+
+
+def chosen_split(
+    split: Split, seed: int | None, *, rows: Tensor, scaffold: Callable[[], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """The split that an option names.
+
+    Args:
+        split: by scaffold, at random, or both as in `shifted_split`.
+        seed: of the random ones, 0 by default.
+        rows: numbers of the molecules to deal at random.
+        scaffold: gives the scaffold split; called only where it is needed.
+    """
+    rng = torch.Generator().manual_seed(seed or 0)
+    if split == "random":
+        return _dealt(rows, rng)
+    return scaffold() if split == "scaffold" else shifted_split(scaffold(), rng=rng)
+
+
+def check_choice(split: str, seed: int | None, choices: Sequence[str]) -> None:
+    """Refuse a split that is none of `choices`, and a seed for one that nothing draws.
+
+    Raises:
+        ValueError: one of these.
+    """
+    if split not in choices:
+        *others, last = choices
+        raise ValueError(f"split should be {', '.join(others)} or {last}, got {split!r}")
+    if seed is not None and split not in _DRAWN:
+        raise ValueError(
+            f"split_seed is for split {' and '.join(_DRAWN)} only; got split {split!r} and "
+            f"split_seed {seed}: leave it out"
+        )
+
+
 def column_split(values: Sequence[str]) -> dict[str, Tensor]:
     """Splits as a table names them: row i is in the split `values[i]`.
 
@@ -118,6 +176,10 @@ def column_split(values: Sequence[str]) -> dict[str, Tensor]:
     for i, name in enumerate(names):
         rows[name].append(i)
     return {name: torch.tensor(index, dtype=torch.long) for name, index in rows.items()}
+
+
+def _dealt(rows: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+    return {name: rows[index] for name, index in random_split(len(rows), rng=rng).items()}
 
 
 def _scaffold_groups(smiles: Sequence[str]) -> list[list[int]]:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,7 +14,13 @@ from molhpft.core.task import Task
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.sheets import Sheet, read_sheet
-from molhpft.domains.molecules.splits import cached_scaffold_split, column_split, random_split
+from molhpft.domains.molecules.splits import (
+    Split,
+    cached_scaffold_split,
+    check_choice,
+    chosen_split,
+    column_split,
+)
 
 Kind = Literal["classification", "regression"]
 
@@ -108,7 +114,7 @@ def csv_task(
     smiles_column: str = "smiles",
     target_columns: tuple[str, ...] | None = None,
     kind: Literal["auto", "classification", "regression"] = "auto",
-    split: Literal["scaffold", "random", "column"] = "scaffold",
+    split: Split | Literal["column"] = "scaffold",
     split_column: str | None = None,
     split_seed: int | None = None,
 ) -> Task:
@@ -122,18 +128,19 @@ def csv_task(
         smiles_column: name of the column with the molecules.
         target_columns: names of the columns to predict, None for every column of numbers.
         kind: what the targets are.
-        split: by scaffold as OGB does, at random (8 : 1 : 1 both), or as `split_column` says.
+        split: by scaffold as OGB does; at random (8 : 1 : 1 both); random_and_scaffold, where the
+            test molecules of the scaffold split are a fourth split, `ood`, and the others are dealt
+            at random; or as `split_column` says.
         split_column: column of train, valid, test and any further split names; for "column" only.
-        split_seed: draws the random split, 0 by default; for "random" only.
+        split_seed: draws the random splits, 0 by default; for those only.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is no such table, a target has no labels or only one class of them, or
             the options contradict each other; the message says where and why.
     """
-    _check_split(split, split_column)
-    if split_seed is not None and split != "random":
-        raise ValueError(f"split_seed is for split 'random' only; got split {split!r}")
+    check_choice(split, split_seed, (*get_args(Split), "column"))
+    _check_column(split, split_column)
     table = read_table(
         path,
         smiles_column=smiles_column,
@@ -147,7 +154,7 @@ def csv_task(
         smiles=table.smiles,
         targets=table.targets,
         describes=table.describes,
-        splits=_splits(table, split, split_seed or 0),
+        splits=_splits(table, split, split_seed),
         objective=Multilabel() if table.kind == "classification" else Squared(),
     )
 
@@ -193,9 +200,7 @@ def _kind(kind: str, sheet: Sheet, targets: Tensor, names: Sequence[str]) -> Kin
     return "classification"
 
 
-def _check_split(split: str, column: str | None) -> None:
-    if split not in ("scaffold", "random", "column"):
-        raise ValueError(f"split should be scaffold, random or column, got {split!r}")
+def _check_column(split: str, column: str | None) -> None:
     if (split == "column") != (column is not None):
         raise ValueError(
             "split 'column' and the option split_column should come together; "
@@ -215,13 +220,12 @@ def _report_unreadable(table: Table) -> None:
         )
 
 
-def _splits(table: Table, split: str, seed: int) -> dict[str, Tensor]:
-    if split == "scaffold":
-        return cached_scaffold_split(table.smiles)
-    if split == "random":
-        rows = table.readable.nonzero().flatten()
-        dealt = random_split(len(rows), rng=torch.Generator().manual_seed(seed))
-        return {name: rows[index] for name, index in dealt.items()}
+def _splits(table: Table, split: Split | Literal["column"], seed: int | None) -> dict[str, Tensor]:
+    if split != "column":
+        readable = table.readable.nonzero().flatten()
+        return chosen_split(
+            split, seed, rows=readable, scaffold=lambda: cached_scaffold_split(table.smiles)
+        )
     if "" in table.split_values:
         line = table.lines[table.split_values.index("")]
         raise ValueError(f"every row of {table.path} should name its split; line {line} names none")

@@ -78,6 +78,30 @@ def test_a_real_data_set_has_ogbs_sizes_labels_and_objective(real, name, sizes, 
     assert task.objective == objective
 
 
+def test_out_of_distribution_are_ogbs_test_molecules_and_the_others_are_dealt(real):
+    ogb, task = (ogb_task("ogbg-molbace", split=s) for s in ("scaffold", "random_and_scaffold"))
+    sizes = {name: len(rows) for name, rows in task.splits.items()}
+    assert torch.equal(task.splits["ood"], ogb.splits["test"])
+    assert torch.cat(list(task.splits.values())).sort().values.tolist() == list(range(1513))
+    assert sizes == {"train": 1089, "valid": 136, "test": 136, "ood": 152}
+    assert task.fingerprint != ogb.fingerprint
+
+
+@pytest.mark.parametrize("split", ["random", "random_and_scaffold"])
+def test_a_drawn_split_of_a_real_data_set_follows_its_seed(real, split):
+    once, again, other = (
+        ogb_task("ogbg-molbace", split=split, split_seed=seed).fingerprint for seed in (1, 1, 2)
+    )
+    assert once == again != other
+
+
+def test_a_split_that_ogbs_data_do_not_have_is_refused_before_fetching(root):
+    with pytest.raises(ValueError, match=r"split_seed is for split random .* got split 'scaffold'"):
+        ogb_task("ogbg-molhiv", split_seed=0)
+    with pytest.raises(ValueError, match="scaffold, random or random_and_scaffold, got 'column'"):
+        ogb_task("ogbg-molhiv", split="column")
+
+
 def test_molecules_that_rdkit_refuses_are_kept_as_ogb_keeps_them(real):
     task = ogb_task("ogbg-moltox21")
     assert task.examples.store.readable.all()

@@ -1,5 +1,6 @@
 """Both graph convolutions against the formulas written out with loops."""
 
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from molhpft.domains.molecules.convolutions import (
     ColumnEmbedding,
     OGBConvolution,
     PretrainGNNsConvolution,
+    once_a_batch,
 )
 from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
 from molhpft.domains.molecules.graphs import pack
@@ -191,3 +193,39 @@ def test_dative_bonds_count_as_single_in_the_vocabulary_that_lacks_them():
     single.bonds[:, 0] = 0
     h = torch.randn(2, 4)
     assert torch.equal(layer(h, graphs), layer(h, single))
+
+
+@encoders
+@pytest.mark.parametrize("frozen", [False, True], ids=["", "frozen norms"])
+def test_training_with_fused_kernels_follows_the_reference(build, frozen, monkeypatch):
+    def losses(kernels):
+        monkeypatch.setenv("MOLHPFT_KERNELS", kernels)
+        chain = encoder(build).train()
+        for module in chain.modules():
+            if frozen and isinstance(module, torch.nn.BatchNorm1d):
+                module.eval()
+        torch.manual_seed(1)
+        optimizer = torch.optim.Adam(chain.parameters(), lr=1e-2)
+        return [_step(chain, optimizer) for _ in range(6)]
+
+    torch.testing.assert_close(losses("auto"), losses("reference"), rtol=1e-3, atol=1e-3)
+
+
+def _step(chain, optimizer):
+    batch = batch_of([*range(len(SMILES))])
+    loss = (chain(batch.inputs, batch) - 1).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def test_what_is_derived_from_a_batch_is_derived_once_and_forgotten_with_it():
+    calls = []
+    derived = once_a_batch(lambda graphs: calls.append(len(graphs)) or len(graphs))
+    graphs = batch_of([0, 1]).inputs
+    assert [derived(graphs), derived(graphs)] == [2, 2]
+    assert calls == [2]
+    watched = weakref.ref(graphs)
+    del graphs
+    assert watched() is None

@@ -7,7 +7,15 @@ from rdkit import Chem
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from molhpft.domains.molecules.featurize import parse
-from molhpft.domains.molecules.splits import column_split, random_split, scaffold, scaffold_split
+from molhpft.domains.molecules.splits import (
+    check_choice,
+    chosen_split,
+    column_split,
+    random_split,
+    scaffold,
+    scaffold_split,
+    shifted_split,
+)
 
 POOL = ["CCO", "CCN", "c1ccccc1", "Cc1ccccc1", "C1CC1C", "O=C1CCCC1", "c1ccc2ccccc2c1", "C1CCNCC1"]
 REFUSED = "C[Al](C)(C)(C)(C)C"  # a valence RDKit refuses; OGB keeps such molecules
@@ -96,6 +104,72 @@ def test_a_random_split_follows_its_generator():
     )
     assert torch.equal(once, again)
     assert not torch.equal(once, other)
+
+
+@settings(max_examples=40, deadline=None)
+@given(molecules, st.integers(0, 2**31))
+def test_a_shifted_split_deals_every_readable_molecule_once(smiles, seed):
+    splits = shifted_split(scaffold_split(smiles), rng=torch.Generator().manual_seed(seed))
+    rows = torch.cat(list(splits.values())).sort().values.tolist()
+    assert list(splits) == [*SPLITS, "ood"]
+    assert rows == [i for i, text in enumerate(smiles) if text != "not a molecule"]
+    assert all(torch.equal(rows, rows.sort().values) for rows in splits.values())
+
+
+@settings(max_examples=40, deadline=None)
+@given(molecules, st.integers(0, 2**31))
+def test_no_scaffold_of_the_shifted_split_is_trained_chosen_or_tested_on(smiles, seed):
+    splits = shifted_split(scaffold_split(smiles), rng=torch.Generator().manual_seed(seed))
+    inside, outside = (
+        {scaffold(parse(smiles[i])) for name in names for i in splits[name].tolist()}
+        for names in (SPLITS, ["ood"])
+    )
+    assert not inside & outside
+
+
+def test_the_test_split_of_a_shifted_split_shares_scaffolds_with_training(rng):
+    rare = ["C1CCC1", "C1CCCC1", "C1CCCCC1", "C1CCCCCC1"]
+    smiles = [*["Cc1ccccc1"] * 32, *["C1CC1C"] * 4, *rare]
+    splits = shifted_split(scaffold_split(smiles), rng=rng)
+    train, test = ({scaffold(parse(smiles[i])) for i in splits[s].tolist()} for s in SPLITS[::2])
+    assert train & test
+    assert splits["ood"].tolist() == [36, 37, 38, 39]
+
+
+SCAFFOLD = {
+    name: torch.tensor(rows)
+    for name, rows in {"train": [*range(1, 60)], "valid": [0, 61], "test": [60, 62]}.items()
+}
+
+
+@pytest.mark.parametrize("split", ["random", "random_and_scaffold"])
+def test_a_drawn_split_follows_its_seed_and_none_is_seed_zero(split):
+    def train(seed):
+        rows = torch.arange(63)
+        return chosen_split(split, seed, rows=rows, scaffold=lambda: SCAFFOLD)["train"].tolist()
+
+    assert train(1) == train(1) != train(2)
+    assert train(None) == train(0)
+
+
+def test_a_random_split_deals_the_rows_it_is_given_and_asks_for_no_scaffold():
+    rows = torch.tensor([2, 3, 5, 7, 11, 13, 17, 19, 23, 29])
+    splits = chosen_split("random", 0, rows=rows, scaffold=lambda: pytest.fail("asked for"))
+    assert _rows(splits) == rows.tolist()
+    assert [len(splits[name]) for name in SPLITS] == [8, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("split", "seed", "message"),
+    [
+        ("stratified", None, "should be scaffold, random or column, got 'stratified'"),
+        ("scaffold", 0, "random and random_and_scaffold only; got split 'scaffold' and .* 0"),
+        ("column", 7, "leave it out"),
+    ],
+)
+def test_a_choice_without_a_meaning_is_refused(split, seed, message):
+    with pytest.raises(ValueError, match=message):
+        check_choice(split, seed, ("scaffold", "random", "column"))
 
 
 @pytest.mark.parametrize("shares", [(0.8, 0.1, 0.2), (0.0, 0.5, 0.5), (1.2, -0.1, -0.1)])

@@ -80,7 +80,7 @@ sensible = st.tuples(st.sampled_from([*POOL, "x"]), st.sampled_from(["0", "1", "
     st.just(["smiles", "a", "b"]) | st.lists(st.sampled_from(["smiles", "a", ""]), max_size=3),
     st.lists(sensible, min_size=1, max_size=9) | st.lists(st.lists(cells, max_size=3), max_size=9),
     st.sampled_from(["auto", "classification", "regression"]),
-    st.sampled_from(["scaffold", "random"]),
+    st.sampled_from(["scaffold", "random", "random_and_scaffold"]),
 )
 def test_any_table_is_a_task_or_a_value_error(path, header, rows, kind, split):
     outcome = _task_or_error(_written(path, header, rows), kind=kind, split=split)
@@ -150,13 +150,22 @@ def test_the_random_split_follows_its_seed(ten):
     assert [len(once.splits[name]) for name in ("train", "valid", "test")] == [8, 1, 1]
 
 
+def test_molecules_with_rare_scaffolds_may_be_a_split_of_their_own(path):
+    smiles = [f"{'C' * (1 + k // 2)}{'c1ccccc1' if k % 2 else 'C1CC1'}" for k in range(40)]
+    rows = [(text, k / 3) for k, text in enumerate(["C1CCCC1", *smiles, "not a molecule"])]
+    task = csv_task(path=_written(path, ["smiles", "y"], rows), split="random_and_scaffold")
+    ood = scaffold_split(task.examples.smiles)["test"]
+    assert torch.equal(task.splits["ood"], ood)
+    assert len(task.splits["train"]) == round(0.8 * (41 - len(ood)))
+
+
 def test_a_column_may_name_the_splits(ten):
     task = csv_task(path=ten, split="column", split_column="fold", target_columns=["logp"])
     assert task.splits["train"].tolist() == list(range(8))
     assert (task.splits["valid"].tolist(), task.splits["test"].tolist()) == ([8], [9])
 
 
-@pytest.mark.parametrize("split", ["scaffold", "random"])
+@pytest.mark.parametrize("split", ["scaffold", "random", "random_and_scaffold"])
 def test_unreadable_molecules_keep_their_rows_and_enter_no_split(path, caplog, split):
     rows = [(smiles, k / 3) for k, smiles in enumerate([*POOL, "not a molecule", "", *POOL])]
     with caplog.at_level(logging.WARNING):
@@ -218,7 +227,9 @@ def test_targets_that_cannot_be_learnt_are_refused(path, column, message):
     [
         ({"split": "column"}, "should come together; got split 'column' and split_column None"),
         ({"split_column": "fold"}, "should come together; got split 'scaffold'"),
-        ({"split": "stratified"}, "scaffold, random or column, got 'stratified'"),
+        ({"split": "stratified"}, "scaffold, random, .* or column, got 'stratified'"),
+        ({"split_seed": 3}, "split_seed is for split random .* got split 'scaffold'"),
+        ({"split": "column", "split_column": "fold", "split_seed": 0}, "got split 'column'"),
         ({"split": "column", "split_column": "name"}, "train and valid and test never occurs"),
     ],
 )

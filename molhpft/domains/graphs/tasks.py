@@ -1,0 +1,150 @@
+"""Data sets of torch_geometric, and lists of its graphs, as tasks."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch as Graphs
+from torch_geometric.data import Data
+
+from molhpft.core.batch import Batch
+from molhpft.core.objectives import Objective
+from molhpft.core.task import Task
+from molhpft.domains.graphs.labels import labels
+
+
+@dataclass(frozen=True, eq=False)
+class GraphData:
+    """Graphs with labels; a batch of them is a `torch_geometric.data.Batch` without the labels.
+
+    Attributes:
+        graphs: (n,), all with the same attributes.
+        targets: (n, t) or class ids (n,), as in `core.batch.Batch`.
+        device: where batches go once they are put together.
+    """
+
+    graphs: tuple[Data, ...]
+    targets: Tensor
+    device: torch.device | str = "cpu"
+
+    def __len__(self) -> int:
+        return len(self.graphs)
+
+    def take(self, index: Tensor, *, rng: torch.Generator | None = None) -> Batch:
+        """The graphs `index` (k,), in that order, as one batch; nothing is drawn."""
+        chosen = [self.graphs[row] for row in index.tolist()]
+        graphs = Graphs.from_data_list(chosen, exclude_keys=["y"])
+        return Batch(graphs.to(self.device), self.targets[index.to(self.targets.device)])
+
+    def to(self, device: torch.device | str) -> "GraphData":
+        """The same graphs, with batches on `device`."""
+        return replace(self, targets=self.targets.to(device), device=device)
+
+
+def pyg_task(
+    data: Iterable[Data],
+    *,
+    splits: Mapping[str, Tensor | Sequence[int]],
+    objective: Objective,
+    name: str,
+    classes: int | None = None,
+) -> Task:
+    """A list of PyG graphs, or a PyG data set, as a task.
+
+    Every graph is kept in memory, as the transform of the data set has made it this once.
+
+    Args:
+        data: graphs with their labels as `y`: a class id, or t numbers, NaN where unmeasured.
+        splits: split name to row numbers; any beside train, valid and test is another distribution.
+        objective: `Multiclass` for class ids.
+        name: for people and file names.
+        classes: number of classes, for `Multiclass` and needed there: not all may have a label.
+
+    Raises:
+        ValueError: there are no graphs, they differ in what they hold or hold what cannot be
+            compared, a label is not what the objective takes, or a split has rows that are not
+            there.
+    """
+    graphs = tuple(data)
+    _check_graphs(graphs, name)
+    targets = labels(graphs, objective, name=name, classes=classes)
+    rows = {split: _rows(given, split, len(graphs)) for split, given in splits.items()}
+    return Task(
+        name=name,
+        examples=GraphData(graphs, targets),
+        splits=rows,
+        objective=objective,
+        outputs=targets.shape[1] if classes is None else classes,
+        fingerprint=_fingerprint(graphs, targets, rows, objective),
+    )
+
+
+def joined(parts: Mapping[str, Iterable[Data]]) -> tuple[list[Data], dict[str, Tensor]]:
+    """Data sets that come split, such as PyG's ZINC, as one list and the splits of `pyg_task`."""
+    lists = {split: list(graphs) for split, graphs in parts.items()}
+    sizes = [len(graphs) for graphs in lists.values()]
+    numbers = torch.split(torch.arange(sum(sizes)), sizes)
+    return list(chain(*lists.values())), dict(zip(lists, numbers, strict=True))
+
+
+def _check_graphs(graphs: Sequence[Data], name: str) -> None:
+    if not graphs:
+        raise ValueError(f"{name} should hold graphs, it holds none")
+    for row, graph in enumerate(graphs):
+        if not isinstance(graph, Data) or graph.y is None:
+            what = "no y" if isinstance(graph, Data) else "another type"
+            raise ValueError(
+                f"{name} should hold torch_geometric.data.Data with labels as y; graph {row}, "
+                f"a {type(graph).__name__}, has {what}"
+            )
+        ours, first = (", ".join(sorted(g.keys())) for g in (graph, graphs[0]))
+        if ours != first:
+            raise ValueError(
+                f"graphs of {name} should all hold the same; graph 0 has {first}, "
+                f"graph {row} has {ours}"
+            )
+
+
+def _rows(given: Tensor | Sequence[int], split: str, n: int) -> Tensor:
+    rows = torch.as_tensor(given)
+    if rows.numel() and (rows.dtype == torch.bool or rows.is_floating_point()):
+        raise ValueError(f"split {split!r} should hold row numbers, it holds {rows.dtype}")
+    if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < n:
+        raise ValueError(
+            f"row numbers of split {split!r} should lie in 0 to {n - 1}, "
+            f"got {int(rows.min())} to {int(rows.max())}"
+        )
+    return rows.flatten().long()
+
+
+def _fingerprint(
+    graphs: Sequence[Data], targets: Tensor, splits: Mapping[str, Tensor], objective: Objective
+) -> str:
+    digest = hashlib.sha256(repr(objective).encode())
+    # every NaN is made the same one: its bytes carry a payload
+    digest.update(_bytes("y", torch.where(targets != targets, torch.nan, targets)))
+    for split in sorted(splits):
+        digest.update(_bytes(split, splits[split]))
+    for graph in graphs:
+        for key in sorted({*graph.keys()} - {"y"}):
+            digest.update(_bytes(key, graph[key]))
+    return digest.hexdigest()
+
+
+def _bytes(key: str, value: Any) -> bytes:
+    """All that a value is; tensors by their numbers, text and lists as JSON."""
+    if isinstance(value, Tensor) and value.layout == torch.strided:
+        numbers = value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy()
+        return f"{key} {value.dtype} {tuple(value.shape)} ".encode() + numbers.tobytes()
+    try:
+        return f"{key} {json.dumps(value)} ".encode()
+    except TypeError as error:
+        raise ValueError(
+            f"graphs should hold dense tensors, numbers, text or lists of these; {key} is a "
+            f"{type(value).__name__}: leave it out, or make it a tensor"
+        ) from error

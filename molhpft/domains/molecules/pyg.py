@@ -1,0 +1,151 @@
+"""Our packed molecules as torch_geometric batches and back, and PyG stages that read them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch as Graphs
+from torch_geometric.data import Data
+
+from molhpft.core.batch import Batch
+from molhpft.core.network import Chain, Stage
+from molhpft.domains.molecules.featurize import ATOM_SIZES, BOND_SIZES
+from molhpft.domains.molecules.graphs import GraphBatch
+
+
+def to_pyg(graphs: GraphBatch) -> Graphs:
+    """The same molecules as a PyG batch, which `to_data_list()` takes apart into a `Data` each.
+
+    Returns:
+        `x` int64 (N, 9), `edge_index` (2, E) with source above target, `edge_attr` int64 (E, 4),
+        `batch` (N,) and `ptr` (n + 1,), in the order of `graphs`.
+    """
+    batch = Graphs(
+        _base_cls=Data,
+        x=graphs.atoms.long(),
+        edge_index=torch.stack([graphs.source, graphs.target]),
+        edge_attr=graphs.bonds.long(),
+        batch=graphs.graph,
+        ptr=graphs.offsets,
+    )
+    _make_separable(batch, graphs)
+    return batch
+
+
+def from_pyg(batch: Data) -> GraphBatch:
+    """A PyG batch, or a lone `Data`, of molecules as our packed batch; edges may have any order.
+
+    Args:
+        batch: `x` (N, 9) and `edge_attr` (E, 4) as in `featurize`, every bond in both directions
+            with the same features. A batch has `ptr`, as `Batch.from_data_list` makes it.
+
+    Raises:
+        ValueError: it holds no molecules in this sense; the message says where it does not.
+    """
+    atoms = _columns(batch, "x", ATOM_SIZES)
+    bonds = _columns(batch, "edge_attr", BOND_SIZES)
+    offsets, graph = _membership(batch, len(atoms))
+    if batch.edge_index is None or batch.edge_index.shape != (2, len(bonds)):
+        raise ValueError(f"edge_index should have a column for each row of edge_attr, {len(bonds)}")
+    source, target = batch.edge_index.long()
+    _check_bonds(source, target, bonds, graph)
+    target, order = target.sort(stable=True)
+    return GraphBatch(
+        atoms=atoms.to(torch.uint8),
+        source=source[order],
+        target=target,
+        bonds=bonds[order].to(torch.uint8),
+        pointer=torch.searchsorted(target, torch.arange(len(atoms) + 1, device=target.device)),
+        graph=graph,
+        offsets=offsets,
+    )
+
+
+def on_molecules(chain: Chain) -> Chain:
+    """A chain of stages for PyG graphs as one that takes batches of our molecule tasks."""
+    return Chain({name: OnMolecules(stage) for name, stage in chain.named_stages().items()})
+
+
+class OnMolecules(Stage):
+    """A stage for PyG graphs, given the packed molecules of a batch as such."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.stage = stage
+        self.width = stage.width
+
+    def forward(self, h: Any, batch: Batch) -> Tensor:
+        """What the stage gives, (rows, width)."""
+        graphs = to_pyg(batch.inputs)
+        result: Tensor = self.stage(
+            graphs if h is batch.inputs else h, replace(batch, inputs=graphs)
+        )
+        return result
+
+
+def _make_separable(batch: Graphs, graphs: GraphBatch) -> None:
+    """Note where each molecule starts, as `Batch.from_data_list` does; nothing public can."""
+    edges = graphs.pointer[graphs.offsets]
+    batch._num_graphs = len(graphs)
+    batch._slice_dict = {"x": graphs.offsets, "edge_index": edges, "edge_attr": edges}
+    zeros = torch.zeros_like(graphs.offsets[1:])
+    batch._inc_dict = {"x": zeros, "edge_index": graphs.offsets[:-1], "edge_attr": zeros}
+
+
+def _columns(batch: Data, name: str, sizes: Sequence[int]) -> Tensor:
+    found: Tensor | None = getattr(batch, name, None)
+    if found is None or found.dim() != 2 or found.shape[1] != len(sizes):
+        shape = "none" if found is None else tuple(found.shape)
+        raise ValueError(
+            f"{name} of molecules should have {len(sizes)} columns as featurize gives them, "
+            f"its shape is {shape}"
+        )
+    whole = found.long()
+    known = (whole == found) & (whole >= 0) & (whole < torch.tensor(sizes, device=found.device))
+    for row in (~known.all(1)).nonzero().flatten().tolist()[:1]:
+        raise ValueError(
+            f"columns of {name} should be whole numbers from 0 and below "
+            f"{', '.join(map(str, sizes))}; row {row} is {found[row].tolist()}"
+        )
+    return whole
+
+
+def _membership(batch: Data, n: int) -> tuple[Tensor, Tensor]:
+    """First atom of each molecule, then N; and molecule of each atom."""
+    device = batch.x.device
+    if "batch" not in batch:
+        return torch.tensor([0, n], device=device), torch.zeros(n, dtype=torch.long, device=device)
+    if "ptr" not in batch:
+        raise ValueError("a batch should have ptr, it has none; make it by Batch.from_data_list")
+    graph = torch.arange(len(batch.ptr) - 1, device=device).repeat_interleave(batch.ptr.diff())
+    if not torch.equal(graph, batch.batch):
+        raise ValueError("atoms should come molecule after molecule; batch and ptr disagree")
+    return batch.ptr, graph
+
+
+def _check_bonds(source: Tensor, target: Tensor, bonds: Tensor, graph: Tensor) -> None:
+    ends = torch.cat([source, target])
+    if len(ends) and not 0 <= int(ends.min()) <= int(ends.max()) < len(graph):
+        raise ValueError(
+            f"edge_index should hold atoms 0 to {len(graph) - 1}, "
+            f"it holds {int(ends.min())} to {int(ends.max())}"
+        )
+    wrong = (source == target) | (graph[source] != graph[target])
+    for edge in wrong.nonzero().flatten().tolist()[:1]:
+        raise ValueError(
+            "a bond should join two atoms of a molecule; "
+            f"edge {edge} goes from {int(source[edge])} to {int(target[edge])}"
+        )
+    there, back = (_keys(*pair, bonds, len(graph)) for pair in ((source, target), (target, source)))
+    if not torch.equal(there.sort().values, back.sort().values):
+        raise ValueError("every bond should be there in both directions with the same features")
+
+
+def _keys(source: Tensor, target: Tensor, bonds: Tensor, atoms: int) -> Tensor:
+    """One number for each edge that says its ends and features, (E,)."""
+    key = source * atoms + target
+    for column, size in zip(bonds.T, BOND_SIZES, strict=True):
+        key = key * size + column
+    return key

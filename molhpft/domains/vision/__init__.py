@@ -1,0 +1,1 @@
+"""Images: ResNets as chains, data sets in their published layouts, augmentation, segmentation."""

@@ -1,0 +1,155 @@
+"""Pretrained ResNets from files: our own, supervised ones, and those of MoCo, SimCLR or BYOL.
+
+They all hold torchvision's names under some prefix (`module.encoder_q.layer1.0.conv1.weight`),
+beside heads, queues and slowly moving copies of the encoder, which are left out.
+"""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from molhpft.core.heads import linear_head
+from molhpft.core.network import Chain
+from molhpft.domains.weights import WeightFile, read_weights
+
+_OURS = "backbone."
+_LANDMARKS = ("layer1.0.conv1.weight", "4.0.conv1.weight")
+# nn.Sequential(*resnet.children()), as examples of SimCLR and BYOL build their encoders
+_NUMBERED = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+_COPIES = {"k", "target", "momentum", "teacher", "ema"}
+_CLASSIFIER = re.compile(r"(.*\.)?(fc|linear)\.weight")
+_BLOCK = re.compile(r"stages\.layer(\d)_(\d+)\.module\.(.+)")
+
+
+def load_resnet(backbone: Chain, path: Path) -> None:
+    """Put the weights of a file into a ResNet; heads, queues and momentum encoders are left out.
+
+    Args:
+        backbone: from `cifar_resnet`, `resnet` or `resnet_chain`; changed in place, or not at all.
+        path: one of our `model.safetensors`, or a state dict with torchvision's names under any
+            prefix: supervised (`module.`), MoCo v2 (`module.encoder_q.`), SimCLR and BYOL
+            (`backbone.`, `encoder.`, `online_network.`).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file cannot be read safely, holds no ResNet or several, or one of another
+            architecture; the message says what it is and where it differs.
+    """
+    file = read_weights(path)
+    weights, own = encoder_weights(file), backbone.state_dict()
+    misfit = _first_misfit(weights, own)
+    if misfit:
+        raise ValueError(f"{path} is {describe(file)}; this encoder differs from it: {misfit}")
+    backbone.load_state_dict({name: weights.get(name, own[name]) for name in own})
+
+
+def supervised_head(path: Path) -> Chain:
+    """The linear classifier in the file of a supervised ResNet, as a head for the same classes.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file cannot be read safely, or holds no layer `fc` or `linear`, or several.
+    """
+    tensors = read_weights(path).tensors
+    names = [name.removesuffix(".weight") for name in tensors if _CLASSIFIER.fullmatch(name)]
+    if len(names) != 1 or f"{names[0]}.bias" not in tensors:
+        found = ", ".join(names) or "none"
+        raise ValueError(f"{path} should hold one classifier, fc or linear; it has: {found}")
+    parts = {part: tensors[f"{names[0]}.{part}"] for part in ("weight", "bias")}
+    outputs, width = parts["weight"].shape
+    head = linear_head(width, outputs)
+    head.load_state_dict({f"stages.linear.module.{part}": t for part, t in parts.items()})
+    return head
+
+
+def encoder_weights(file: WeightFile) -> dict[str, Tensor]:
+    """Weights of the ResNet in a file, by the names its chain has for them.
+
+    Raises:
+        ValueError: the file holds no ResNet, or several of which none is plainly the encoder.
+    """
+    prefix = _prefix(file)
+    parts = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in file.tensors.items()
+        if name.startswith(prefix)
+    }
+    if _is_ours(file):
+        return parts
+    if _LANDMARKS[1] in parts:
+        parts = {_named(name): tensor for name, tensor in parts.items()}
+    renamed = ((_chain_name(name), tensor) for name, tensor in parts.items())
+    return {name: tensor for name, tensor in renamed if name}
+
+
+def describe(file: WeightFile) -> str:
+    """What a weight file is, such as "a ResNet-50 (blocks 3, 4, 6, 3) stored as encoder_q.*".
+
+    Raises:
+        ValueError: it holds no ResNet this package knows.
+    """
+    found = [match.groups() for match in map(_BLOCK.fullmatch, encoder_weights(file)) if match]
+    counts = Counter(layer for layer, _ in {(layer, block) for layer, block, _ in found})
+    convolutions = 3 if any(name == "conv3.weight" for *_, name in found) else 2
+    depth = convolutions * counts.total() + 2
+    blocks = ", ".join(str(counts[layer]) for layer in sorted(counts))
+    return f"a ResNet-{depth} (blocks {blocks}) stored as {_prefix(file)}*"
+
+
+def _is_ours(file: WeightFile) -> bool:
+    return f"{_OURS}stages.stem.module.conv1.weight" in file.tensors
+
+
+def _prefix(file: WeightFile) -> str:
+    """What stands before the encoder's names; of equal encoders the first counts."""
+    if _is_ours(file):
+        return _OURS
+    landmarks = {
+        name.removesuffix(mark): tensor
+        for mark in _LANDMARKS
+        for name, tensor in file.tensors.items()
+        if name == mark or name.endswith(f".{mark}")
+    }
+    found = {p: t for p, t in landmarks.items() if not _COPIES & set(re.split(r"[._]", p))}
+    if not found:
+        raise ValueError(
+            f"{file.path} is no ResNet this package knows (its first tensors are "
+            f"{', '.join(list(file.tensors)[:3]) or 'none'}); give a molhpft model.safetensors or "
+            "a state dict with names such as layer1.0.conv1.weight"
+        )
+    first, *others = found
+    if not all(torch.equal(found[first], found[other]) for other in others):
+        raise ValueError(
+            f"{file.path} should hold one encoder; it has: {', '.join(found)}: save the state "
+            "dict of one of them"
+        )
+    return first
+
+
+def _named(numbered: str) -> str:
+    number, _, rest = numbered.partition(".")
+    return f"{_NUMBERED.get(number, number)}.{rest}"
+
+
+def _chain_name(name: str) -> str | None:
+    """The chain's name for a parameter of stem or layers; None for a head's."""
+    if match := re.fullmatch(r"(layer\d)\.(\d+)\.(.+)", name):
+        return match.expand(r"stages.\1_\2.module.\3")
+    return f"stages.stem.module.{name}" if re.match(r"(conv1|bn1)\.", name) else None
+
+
+def _first_misfit(weights: dict[str, Tensor], own: dict[str, Tensor]) -> str | None:
+    for name in [*own, *weights]:
+        if name.endswith("num_batches_tracked"):
+            continue  # files older than torch 0.4.1 lack it, and nothing here reads it
+        if name not in weights:
+            return f"it needs {name}, which the file lacks"
+        if name not in own:
+            return f"the file has {name}, which it has no place for"
+        if weights[name].shape != own[name].shape:
+            ours, theirs = tuple(own[name].shape), tuple(weights[name].shape)
+            return f"{name} is {ours} in it and {theirs} in the file"
+    return None

@@ -1,0 +1,201 @@
+"""ResNets (He et al., 2016) with torchvision's names, so that its state dicts fit.
+
+Two families: the small ones for CIFAR, whose shortcuts have no weights, and the ones for ImageNet.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from molhpft.core.network import Chain
+from molhpft.domains.vision.adapter import resnet_chain
+
+Dilations = tuple[int, int]  # of a block's first and second 3 x 3 convolution
+Shortcut = nn.Module | None
+MakeBlock = Callable[[int, int, int, Dilations], nn.Module]  # inputs, width, stride
+
+_CIFAR_WIDTHS = (16, 32, 64)
+_WIDTHS = (64, 128, 256, 512)
+_COUNTS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+
+
+def cifar_resnet(*, depth: Literal[20, 32, 44, 56] = 20, channels: int = 3) -> Chain:
+    """ResNet for images of about 32 x 32 pixels, features of width 64, He et al. section 4.2.
+
+    Args:
+        depth: layers with weights, a classifier included.
+        channels: of the images.
+    """
+    counts = [(depth - 2) // 6] * 3
+    layers = _layers(_basic("pad"), 16, _CIFAR_WIDTHS, counts, strides=(1, 2, 2))
+    conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
+    return resnet_chain(ResNet(conv1, nn.Identity(), layers))
+
+
+def resnet(
+    *, depth: Literal[18, 34, 50] = 50, output_stride: Literal[8, 16, 32] = 32, channels: int = 3
+) -> Chain:
+    """ResNet as for ImageNet, features of width 512 (depth 18 and 34) or 2,048 (50).
+
+    Args:
+        depth: layers with weights, a classifier included.
+        output_stride: image pixels a step on the last feature map; below 32 the last stages widen
+            their kernels (dilation) instead of striding.
+        channels: of the images.
+    """
+    make, expansion = (_bottleneck, 4) if depth == 50 else (_basic("conv"), 1)
+    strides, dilations = _STRIDES[output_stride]
+    layers = _layers(
+        make,
+        64,
+        [width * expansion for width in _WIDTHS],
+        _COUNTS[depth],
+        strides=strides,
+        dilations=dilations,
+    )
+    conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+    return resnet_chain(ResNet(conv1, nn.MaxPool2d(3, stride=2, padding=1), layers))
+
+
+_STRIDES = {
+    32: ((1, 2, 2, 2), (1, 1, 1, 1)),
+    16: ((1, 2, 2, 1), (1, 1, 1, 2)),
+    8: ((1, 2, 1, 1), (1, 1, 2, 4)),
+}
+
+
+class ResNet(nn.Module):
+    """Stem, layers of blocks, mean over the feature map: images to features (n, d)."""
+
+    def __init__(
+        self, conv1: nn.Conv2d, maxpool: nn.Module, layers: Sequence[nn.Sequential]
+    ) -> None:
+        super().__init__()
+        self.conv1 = conv1
+        self.bn1 = nn.BatchNorm2d(conv1.out_channels)
+        self.relu = nn.ReLU()
+        self.maxpool = maxpool
+        self.layer_names = [f"layer{k}" for k in range(1, len(layers) + 1)]
+        for name, layer in zip(self.layer_names, layers, strict=True):
+            self.add_module(name, layer)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (n, d) of images (n, channels, height, width)."""
+        h: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        for name in self.layer_names:
+            h = self.get_submodule(name)(h)
+        features: Tensor = self.avgpool(h)
+        return features.flatten(1)
+
+
+class BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut."""
+
+    def __init__(
+        self, inputs: int, width: int, stride: int, dilations: Dilations, downsample: Shortcut
+    ) -> None:
+        super().__init__()
+        self.conv1 = _conv3(inputs, width, stride, dilations[0])
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = _conv3(width, width, 1, dilations[1])
+        self.bn2 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU()
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, width, height / stride, width / stride)."""
+        h = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        result: Tensor = self.relu(h + (x if self.downsample is None else self.downsample(x)))
+        return result
+
+
+class Bottleneck(nn.Module):
+    """1 x 1, 3 x 3 and 1 x 1 convolutions beside a shortcut; the stride is the 3 x 3's."""
+
+    def __init__(
+        self, inputs: int, width: int, stride: int, dilations: Dilations, downsample: Shortcut
+    ) -> None:
+        super().__init__()
+        narrow = width // 4
+        self.conv1 = nn.Conv2d(inputs, narrow, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(narrow)
+        self.conv2 = _conv3(narrow, narrow, stride, dilations[0])
+        self.bn2 = nn.BatchNorm2d(narrow)
+        self.conv3 = nn.Conv2d(narrow, width, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU()
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, width, height / stride, width / stride)."""
+        h = self.relu(self.bn1(self.conv1(x)))
+        h = self.bn3(self.conv3(self.relu(self.bn2(self.conv2(h)))))
+        result: Tensor = self.relu(h + (x if self.downsample is None else self.downsample(x)))
+        return result
+
+
+class PadShortcut(nn.Module):
+    """He et al.'s option A: every second pixel, missing channels zero on both sides; no weights."""
+
+    def __init__(self, missing: int) -> None:
+        super().__init__()
+        self.pad = missing // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels + missing, height / 2, width / 2)."""
+        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.pad, self.pad))
+
+
+def _layers(
+    make: MakeBlock,
+    inputs: int,
+    widths: Sequence[int],
+    counts: Sequence[int],
+    *,
+    strides: Sequence[int],
+    dilations: Sequence[int] = (1, 1, 1),
+) -> list[nn.Sequential]:
+    layers, before = [], 1
+    for width, count, stride, dilation in zip(widths, counts, strides, dilations, strict=True):
+        # what would have strode still sees its inputs at the old spacing
+        first = make(inputs, width, stride, (before, dilation))
+        rest = [make(width, width, 1, (dilation, dilation)) for _ in range(count - 1)]
+        layers.append(nn.Sequential(first, *rest))
+        inputs, before = width, dilation
+    return layers
+
+
+def _basic(shortcut: Literal["pad", "conv"]) -> MakeBlock:
+    def make(inputs: int, width: int, stride: int, dilations: Dilations) -> nn.Module:
+        change = None
+        if stride > 1 or inputs != width:
+            change = (
+                PadShortcut(width - inputs)
+                if shortcut == "pad"
+                else _conv_shortcut(inputs, width, stride)
+            )
+        return BasicBlock(inputs, width, stride, dilations, change)
+
+    return make
+
+
+def _bottleneck(inputs: int, width: int, stride: int, dilations: Dilations) -> nn.Module:
+    change = _conv_shortcut(inputs, width, stride) if stride > 1 or inputs != width else None
+    return Bottleneck(inputs, width, stride, dilations, change)
+
+
+def _conv_shortcut(inputs: int, width: int, stride: int) -> nn.Module:
+    conv = nn.Conv2d(inputs, width, 1, stride=stride, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(width))
+
+
+def _conv3(inputs: int, width: int, stride: int, dilation: int) -> nn.Conv2d:
+    return nn.Conv2d(
+        inputs, width, 3, stride=stride, padding=dilation, dilation=dilation, bias=False
+    )

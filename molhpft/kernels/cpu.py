@@ -1,0 +1,153 @@
+"""The fused kernels on CPU tensors; float32, contiguous results."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from molhpft.kernels import graph_loops, norm_loops
+from molhpft.kernels.compiled import Ints
+from molhpft.kernels.operands import Edges, Finish
+
+# rows that are summed up by one thread; with a fixed number of them, sums do not depend on how many
+# threads there are
+_ROWS_A_SUM = 256
+
+
+def convolve(x: Tensor, bond: Tensor, root: Tensor, edges: Edges) -> Tensor:
+    """See `reference.convolve`."""
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    arrays = *_arrays(x, bond, root), *_graph(edges), *_arrays(out)
+    _over_rows(graph_loops.convolve, graph_loops.convolve_in_parts, len(x), *arrays)
+    return out
+
+
+def convolve_backward(
+    g: Tensor, x: Tensor, bond: Tensor, root: Tensor, edges: Edges
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `convolve` in `x`, `bond` and `root` for the gradient `g` of its result."""
+    parts = _sums(len(x))
+    gx = torch.empty_like(x, memory_format=torch.contiguous_format)
+    gbond, groot = x.new_zeros(parts, *bond.shape), x.new_zeros(parts, *root.shape)
+    arrays = *_arrays(g, x, bond, root), *_graph(edges), *_arrays(gx, gbond, groot)
+    loops = graph_loops.convolve_backward, graph_loops.convolve_backward_in_parts
+    _over_parts(*loops, parts, len(x), *arrays)
+    return gx, gbond.sum(0), groot.sum(0)
+
+
+def propagate(x: Tensor, edges: Edges) -> Tensor:
+    """See `reference.propagate`."""
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    pointer, source, _, norm, degree = _graph(edges)
+    arrays = *_arrays(x), pointer, source, norm, degree, *_arrays(out)
+    _over_rows(graph_loops.propagate, graph_loops.propagate_in_parts, len(x), *arrays)
+    return out
+
+
+def embed_backward(g: Tensor, rows: Tensor, length: int) -> Tensor:
+    """Gradient of the table (length, d) of `reference.embed` for the gradient `g` of its result."""
+    parts = _sums(len(g))
+    gtable = g.new_zeros(parts, length, g.shape[1])
+    loops = graph_loops.embed_backward, graph_loops.embed_backward_in_parts
+    _over_parts(*loops, parts, len(g), *_arrays(rows, g, gtable))
+    return gtable.sum(0)
+
+
+def activate(a: Tensor, factor: Tensor, shift: Tensor, finish: Finish) -> Tensor:
+    """`reference.finished(factor a + shift)` but for the scale, (n, d).
+
+    Args:
+        a: (n, d).
+        factor: (d,), the scale of the finish included.
+        shift: (d,), likewise.
+        finish: ReLU and dropout.
+    """
+    out = torch.empty_like(a, memory_format=torch.contiguous_format)
+    arrays = *_arrays(a, factor, shift), _rule(finish), *_arrays(out)
+    _over_rows(norm_loops.activate, norm_loops.activate_in_parts, len(a), *arrays)
+    return out
+
+
+def activate_sums(
+    g: Tensor, a: Tensor, factor: Tensor, shift: Tensor, finish: Finish, mean: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sums over rows of `g'` and of `g' (a - mean)`, (d,) each.
+
+    `g'` is `g`, or 0 where `activate` gave 0.
+    """
+    parts = _sums(len(a))
+    plain, centred = a.new_zeros(parts, a.shape[1]), a.new_zeros(parts, a.shape[1])
+    arrays = *_arrays(g, a, factor, shift), _rule(finish), *_arrays(mean, plain, centred)
+    loops = norm_loops.activate_sums, norm_loops.activate_sums_in_parts
+    _over_parts(*loops, parts, len(a), *arrays)
+    return plain.sum(0), centred.sum(0)
+
+
+def activate_backward(
+    g: Tensor,
+    a: Tensor,
+    factor: Tensor,
+    shift: Tensor,
+    finish: Finish,
+    slope: Tensor,
+    offset: Tensor,
+) -> Tensor:
+    """`factor g' + slope a + offset`, (n, d), with `g'` as in `activate_sums`."""
+    ga = torch.empty_like(a, memory_format=torch.contiguous_format)
+    arrays = *_arrays(g, a, factor, shift), _rule(finish), *_arrays(slope, offset, ga)
+    loops = norm_loops.activate_backward, norm_loops.activate_backward_in_parts
+    _over_rows(*loops, len(a), *arrays)
+    return ga
+
+
+def _arrays(*tensors: Tensor) -> tuple[NDArray[Any], ...]:
+    return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
+
+
+def _graph(edges: Edges) -> tuple[NDArray[Any], ...]:
+    return _arrays(edges.pointer, edges.source, edges.kind, edges.norm, edges.degree)
+
+
+def _rule(finish: Finish) -> Ints:
+    low, high = finish.seed & (2**32 - 1), finish.seed >> 32
+    return np.array([finish.relu, low, high, finish.threshold], dtype=np.int64)
+
+
+def _sums(n: int) -> int:
+    return -(-n // _ROWS_A_SUM)
+
+
+def _over_rows(
+    loop: Callable[..., None], in_parts: Callable[..., None], n: int, *arrays: Any
+) -> None:
+    """Run a loop whose rows do not depend on one another."""
+    _over_parts(loop, in_parts, min(torch.get_num_threads(), n), n, *arrays)
+
+
+def _over_parts(
+    loop: Callable[..., None], in_parts: Callable[..., None], parts: int, n: int, *arrays: Any
+) -> None:
+    """Run a loop over `n` rows cut into `parts`, on as many threads as PyTorch uses."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        # no team of threads at all: a process that has had one must not fork
+        for part in range(parts):
+            loop(part, part * n // parts, (part + 1) * n // parts, *arrays)
+    else:
+        numba.set_num_threads(min(threads, _team()))
+        in_parts(parts, n, *arrays)
+
+
+@cache
+def _team() -> int:
+    """Most threads numba has."""
+    threads = torch.get_num_threads()
+    most: int = numba.get_num_threads()
+    # that started numba's threads, and as both use one OpenMP runtime, PyTorch's number with them
+    torch.set_num_threads(threads)
+    return most

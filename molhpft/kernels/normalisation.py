@@ -1,0 +1,111 @@
+"""Batch norm, ReLU and dropout in one pass over the rows, and in two passes backward."""
+
+from dataclasses import dataclass
+from typing import TypeGuard
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from molhpft.kernels import reference
+from molhpft.kernels.choice import Kernels
+from molhpft.kernels.fused import Gradients, Wanted
+from molhpft.kernels.operands import Finish
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What batch norm subtracts and divides by.
+
+    Attributes:
+        mean: (d,).
+        variance: (d,), biased, without epsilon.
+        eps: what is added to the variance.
+        of_batch: whether they are those of the very rows to be normalised, and thus vary with them.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    eps: float
+    of_batch: bool
+
+    @property
+    def inverse(self) -> Tensor:
+        """Inverse standard deviation, (d,)."""
+        return (self.variance + self.eps).rsqrt()
+
+
+def has_statistics(norm: nn.Module, *, rows: int) -> TypeGuard[nn.BatchNorm1d]:
+    """Whether `statistics` knows what a batch norm does with that many rows.
+
+    It does for PyTorch's plain `BatchNorm1d` with weights and running statistics, and two rows.
+    """
+    return type(norm) is nn.BatchNorm1d and norm.affine and norm.track_running_stats and rows > 1
+
+
+def statistics(a: Tensor, norm: nn.BatchNorm1d) -> Statistics:
+    """Statistics a batch norm takes for rows `a` (n, d); moves its running ones if it trains."""
+    running = torch.as_tensor(norm.running_mean), torch.as_tensor(norm.running_var)
+    if not norm.training:
+        return Statistics(*running, norm.eps, of_batch=False)
+    with torch.no_grad():
+        mean = a.mean(0)
+        variance = (a - mean).square_().mean(0)
+        _move(norm, running, (mean, variance * (len(a) / (len(a) - 1))))
+    return Statistics(mean, variance, norm.eps, of_batch=True)
+
+
+def _move(
+    norm: nn.BatchNorm1d, running: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor]
+) -> None:
+    count = torch.as_tensor(norm.num_batches_tracked).add_(1)
+    momentum = 1 / count.item() if norm.momentum is None else norm.momentum
+    for old, new in zip(running, found, strict=True):
+        old.lerp_(new, momentum)
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """Batch norm with given statistics and its finish, differentiable in rows, weight and bias."""
+
+    kernels: Kernels
+    finish: Finish
+    statistics: Statistics
+
+    def reference(self, *tensors: Tensor) -> Tensor:
+        """See `fused.Operation`."""
+        a, weight, bias = tensors
+        found = self.statistics
+        mean, variance = (None, None) if found.of_batch else (found.mean, found.variance)
+        h = F.batch_norm(a, mean, variance, weight, bias, found.of_batch, eps=found.eps)
+        return reference.finished(h, self.finish)
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        """See `fused.Operation`."""
+        a, weight, bias = tensors
+        return self.kernels.activate(a, *self._line(weight, bias), self.finish)
+
+    def backward(self, g: Tensor, wanted: Wanted, *tensors: Tensor) -> Gradients:
+        """See `fused.Operation`.
+
+        With `x = (a - mean) / std` and `g'` the gradient behind ReLU and dropout, `gbias = sum g'`,
+        `gweight = sum g' x` and `ga = weight / std (g' - gbias / n - x gweight / n)`, without the
+        last two terms where the statistics are constants.
+        """
+        a, weight, bias = tensors
+        factor, shift = self._line(weight, bias)
+        mean, inverse = self.statistics.mean, self.statistics.inverse
+        plain, centred = self.kernels.activate_sums(g, a, factor, shift, self.finish, mean)
+        slope, offset = torch.zeros_like(mean), torch.zeros_like(mean)
+        if self.statistics.of_batch:
+            slope = -factor * centred * inverse.square() / len(a)
+            offset = -factor * plain / len(a) - slope * mean
+        ga = self.kernels.activate_backward(g, a, factor, shift, self.finish, slope, offset)
+        scale = self.finish.scale
+        return ga, centred * inverse * scale, plain * scale
+
+    def _line(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """`factor` and `shift` of `kernels.activate`; the scale is in them."""
+        factor = weight * self.statistics.inverse
+        shift = bias - self.statistics.mean * factor
+        return factor * self.finish.scale, shift * self.finish.scale

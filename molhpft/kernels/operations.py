@@ -1,0 +1,144 @@
+"""The operations that graph encoders are made of, by the fastest means their tensors allow."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from molhpft.kernels import reference
+from molhpft.kernels.choice import Kernels, kernels_for
+from molhpft.kernels.fused import Gradients, Wanted, apply
+from molhpft.kernels.normalisation import Normalise, has_statistics, statistics
+from molhpft.kernels.operands import Edges, drawn
+from molhpft.kernels.products import autocast_dtype, product
+
+
+def linear(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`h weight^T + bias`, (n, m), for rows `h` (n, k), `weight` (m, k) and `bias` (m,).
+
+    Under autocast the three products of training are taken in its dtype, from factors rounded to
+    it; result and gradients are float32 again.
+    """
+    if kernels_for(h, weight, bias) is None:
+        return F.linear(h, weight, bias)
+    return apply(_Linear(autocast_dtype(h.device.type)), h, weight, bias)
+
+
+def convolve(x: Tensor, bond: Tensor, root: Tensor, edges: Edges) -> Tensor:
+    """One step of OGB's graph convolution; see `reference.convolve`."""
+    kernels = kernels_for(x, bond, root, edges.norm)
+    if kernels is None:
+        return reference.convolve(x, bond, root, edges)
+    return apply(_Convolve(kernels, edges), x, bond, root)
+
+
+def propagate(x: Tensor, edges: Edges) -> Tensor:
+    """A linear graph convolution; see `reference.propagate`."""
+    kernels = kernels_for(x, edges.norm)
+    if kernels is None:
+        return reference.propagate(x, edges)
+    return apply(_Propagate(kernels, edges), x)
+
+
+def embed(rows: Tensor, table: Tensor) -> Tensor:
+    """Sums of rows of a table; see `reference.embed`."""
+    kernels = kernels_for(table)
+    if kernels is None:
+        return reference.embed(rows, table)
+    return apply(_Embed(kernels, rows), table)
+
+
+def normalise(a: Tensor, norm: nn.Module, *, relu: bool, dropout: float, training: bool) -> Tensor:
+    """Batch norm, ReLU and dropout of rows `a` (n, d).
+
+    Args:
+        a: (n, d).
+        norm: a batch norm; its own mode says which statistics it takes, and in training mode its
+            running statistics move. Forward hooks on it are run only where nothing is fused.
+        relu: whether there is a ReLU.
+        dropout: probability of dropping an entry.
+        training: whether there is dropout.
+
+    Raises:
+        ValueError: `dropout` is no probability, or a single row has no statistics.
+    """
+    finish = drawn(relu=relu, dropout=dropout if training else 0.0)
+    kernels = kernels_for(a)
+    if kernels is None or not has_statistics(norm, rows=len(a)):
+        return reference.normalise(a, norm, finish)
+    found = statistics(a, norm)
+    return apply(Normalise(kernels, finish, found), a, norm.weight, norm.bias)
+
+
+@dataclass(frozen=True)
+class _Linear:
+    dtype: torch.dtype | None
+
+    def reference(self, *tensors: Tensor) -> Tensor:
+        h, weight, bias = tensors
+        return F.linear(h, weight, bias)
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        h, weight, bias = (self._rounded(t) for t in tensors)
+        return product(h, weight, bias).to(tensors[0].dtype)
+
+    def backward(self, g: Tensor, wanted: Wanted, *tensors: Tensor) -> Gradients:
+        g16, h, weight, _ = (self._rounded(t) for t in (g, *tensors))
+        return (
+            product(g16, weight.T).to(g.dtype) if wanted[0] else None,
+            product(g16.T, h.T).to(g.dtype) if wanted[1] else None,
+            g.sum(0) if wanted[2] else None,
+        )
+
+    def _rounded(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.dtype or tensor.dtype)
+
+
+@dataclass(frozen=True)
+class _Convolve:
+    kernels: Kernels
+    edges: Edges
+
+    def reference(self, *tensors: Tensor) -> Tensor:
+        x, bond, root = tensors
+        return reference.convolve(x, bond, root, self.edges)
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        x, bond, root = tensors
+        return self.kernels.convolve(x, bond, root, self.edges)
+
+    def backward(self, g: Tensor, wanted: Wanted, *tensors: Tensor) -> Gradients:
+        x, bond, root = tensors
+        return self.kernels.convolve_backward(g, x, bond, root, self.edges)
+
+
+@dataclass(frozen=True)
+class _Propagate:
+    kernels: Kernels
+    edges: Edges
+
+    def reference(self, *tensors: Tensor) -> Tensor:
+        return reference.propagate(tensors[0], self.edges)
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        return self.kernels.propagate(tensors[0], self.edges)
+
+    def backward(self, g: Tensor, wanted: Wanted, *tensors: Tensor) -> Gradients:
+        # the matrix is symmetric
+        return (self.kernels.propagate(g, self.edges),)
+
+
+@dataclass(frozen=True)
+class _Embed:
+    kernels: Kernels
+    rows: Tensor
+
+    def reference(self, *tensors: Tensor) -> Tensor:
+        return reference.embed(self.rows, tensors[0])
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        return F.embedding_bag(self.rows, tensors[0], mode="sum")
+
+    def backward(self, g: Tensor, wanted: Wanted, *tensors: Tensor) -> Gradients:
+        return (self.kernels.embed_backward(g, self.rows, len(tensors[0])),)

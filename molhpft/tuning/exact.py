@@ -1,0 +1,113 @@
+"""The linear head that head probing would converge to, solved instead of trained.
+
+Logistic regression (ridge for real targets) on cached features, its penalty chosen on validation.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression, Ridge
+from torch import Tensor, nn
+
+from molhpft.core.network import Network, Plain
+from molhpft.core.objectives import Multiclass, Multilabel, Objective, Squared
+from molhpft.core.snapshot import take
+from molhpft.core.task import Task
+from molhpft.tuning.fit import score
+
+Array = NDArray[np.float64]
+Solution = tuple[Array, Array]  # weights (outputs, d) and biases (outputs,)
+
+
+def solve_head(network: Network, task: Task, *, strengths: Sequence[float]) -> float:
+    """Set a linear head to the regularised solution that validates best.
+
+    Each output of a multi-label task is a problem of its own on the examples that have its label;
+    features are standardised for the penalty and the head is given back in their own units.
+
+    Args:
+        network: with a head of one linear layer, changed in place.
+        task: trained on "train", chosen on "valid".
+        strengths: inverse penalties C, as scikit-learn has them.
+
+    Returns:
+        the chosen strength, the smallest of equals.
+
+    Raises:
+        ValueError: the head is not one linear layer, or an output lacks a class in training.
+    """
+    linear = _linear(network)
+    train = take(network, task.batches("train", size=1024))
+    z = train.features.double()
+    spread, centre = torch.std_mean(z, 0)
+    spread = torch.where(spread > 0, spread, 1.0)
+    x = ((z - centre) / spread).numpy()
+    validation: dict[float, float] = {}
+    heads: dict[float, tuple[Tensor, Tensor]] = {}
+    for strength in sorted(strengths):
+        weight, bias = map(torch.as_tensor, _solve(task.objective, x, train.targets, strength))
+        if weight.shape != linear.weight.shape:
+            raise ValueError(
+                f"a head can be solved when every class occurs in the training split, got "
+                f"{len(weight)} of {linear.out_features}; use method lp"
+            )
+        heads[strength] = (weight / spread, bias - weight @ (centre / spread))
+        _load(linear, heads[strength])
+        validation[strength] = score(network, task, "valid")
+    best = max(validation, key=lambda strength: validation[strength])
+    _load(linear, heads[best])
+    return best
+
+
+def _linear(network: Network) -> nn.Linear:
+    stages = list(network.head)
+    if len(stages) == 1 and isinstance(stages[0], Plain):
+        module = stages[0].module
+        if isinstance(module, nn.Linear):
+            return module
+    raise ValueError(
+        f"a head can be solved when it is one linear layer, got stages "
+        f"{', '.join(network.head.names)}; set head: linear"
+    )
+
+
+def _load(linear: nn.Linear, head: tuple[Tensor, Tensor]) -> None:
+    with torch.no_grad():
+        linear.weight.copy_(head[0])
+        linear.bias.copy_(head[1])
+
+
+def _solve(objective: Objective, x: Array, targets: Tensor, strength: float) -> Solution:
+    if isinstance(objective, Multiclass):
+        return _classes(x, targets.numpy(), strength, ignore=objective.ignore)
+    columns = targets.double().numpy().T
+    one = {Multilabel: _yes_or_no, Squared: _number}[type(objective)]
+    solved = [one(x[~np.isnan(y)], y[~np.isnan(y)], strength) for y in columns]
+    return np.stack([weight for weight, _ in solved]), np.array([bias for _, bias in solved])
+
+
+def _classes(x: Array, y: NDArray[np.int64], strength: float, *, ignore: int) -> Solution:
+    model = LogisticRegression(C=strength, max_iter=5000).fit(x[y != ignore], y[y != ignore])
+    if len(model.classes_) > 2:
+        return model.coef_, model.intercept_
+    # two classes have one row of logits; as two they are opposite halves of it
+    return np.concatenate([-model.coef_, model.coef_]) / 2, np.repeat(
+        model.intercept_, 2
+    ) * np.array([-0.5, 0.5])
+
+
+def _yes_or_no(x: Array, y: Array, strength: float) -> tuple[Array, float]:
+    if len(np.unique(y)) < 2:
+        raise ValueError(
+            "a head can be solved when every output has both classes in the training split, "
+            f"got {len(y)} labels of one class; use method lp"
+        )
+    model = LogisticRegression(C=strength, max_iter=5000).fit(x, y)
+    return model.coef_[0], float(model.intercept_[0])
+
+
+def _number(x: Array, y: Array, strength: float) -> tuple[Array, float]:
+    model = Ridge(alpha=1 / strength).fit(x, y)
+    return model.coef_, float(model.intercept_)

@@ -1,0 +1,37 @@
+"""Which kernels serve which tensors."""
+
+import pytest
+import torch
+
+from molhpft.kernels import cpu
+from molhpft.kernels.choice import VARIABLE, kernels_for
+from molhpft.kernels.operations import propagate
+from tests.kernels.random_graphs import STAR, draw_leaves
+
+
+def test_float32_on_the_cpu_is_fused():
+    assert kernels_for(torch.ones(2), torch.ones(3)) is cpu
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_every_other_dtype_goes_by_the_reference(dtype):
+    assert kernels_for(torch.ones(2), torch.ones(2, dtype=dtype)) is None
+
+
+def test_a_device_without_kernels_goes_by_the_reference():
+    assert kernels_for(torch.ones(2, device="meta")) is None
+
+
+def test_the_variable_forces_the_reference(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "reference")
+    assert kernels_for(torch.ones(2)) is None
+    out = propagate(draw_leaves((61, 3))[0], STAR)
+    assert type(out.grad_fn).__name__ != "_FusedBackward"
+
+
+def test_another_value_of_the_variable_is_refused_with_the_choices(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "numba")
+    with pytest.raises(
+        ValueError, match="MOLHPFT_KERNELS should be auto or reference, got 'numba'"
+    ):
+        kernels_for(torch.ones(2))

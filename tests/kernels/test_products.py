@@ -1,0 +1,52 @@
+"""Linear layers: PyTorch's numbers in float32, the precision of autocast under autocast."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from molhpft.kernels.operations import linear
+from molhpft.kernels.products import product
+from tests.kernels.random_graphs import assert_same, draw_leaves, gradients
+
+sizes = st.integers(1, 40)
+
+
+@given(rows=st.integers(0, 40), inner=sizes, outer=sizes)
+@settings(max_examples=30, deadline=None)
+def test_a_linear_layer_and_its_gradients_equal_pytorchs(rows, inner, outer):
+    assert_same(linear, F.linear, draw_leaves((rows, inner), (outer, inner), (outer,)))
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (1, 1), (0, 5)])
+def test_a_product_reads_transposed_factors(shape):
+    a, b = (leaf.detach() for leaf in draw_leaves(shape, shape, seed=2))
+    torch.testing.assert_close(product(a.T, b.T), a.T @ b)
+
+
+def test_large_products_are_as_exact_as_float32_can_be():
+    h, weight, bias = draw_leaves((2000, 300), (300, 300), (300,))
+    exact = F.linear(h.double(), weight.double(), bias.double())
+    error = (linear(h, weight, bias) - exact).abs().max()
+    assert error < 1e-4
+
+
+def test_only_the_gradients_that_are_wanted_are_computed():
+    h, weight, bias = draw_leaves((5, 4), (3, 4), (3,))
+    out = linear(h.detach(), weight, bias.detach())
+    (ours,) = torch.autograd.grad(out.sum(), [weight])
+    torch.testing.assert_close(ours, h.detach().sum(0).expand(3, 4))
+
+
+def test_autocast_rounds_factors_and_gives_float32():
+    leaves = draw_leaves((50, 30), (20, 30), (20,))
+    exact = F.linear(*leaves)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = linear(*leaves)
+    assert rounded.dtype == torch.float32
+    assert 1e-4 < (rounded - exact).norm() / exact.norm() < 1e-2
+    pairs = zip(gradients(rounded, leaves), gradients(exact, leaves), strict=True)
+    for ours, theirs in pairs:
+        assert ours.dtype == torch.float32
+        assert (ours - theirs).norm() / theirs.norm() < 1e-2

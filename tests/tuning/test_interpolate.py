@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from molhpft.tuning.fit import score
+from molhpft.tuning.interpolate import interpolated, mix
+from tests.toy import same_weights, toy_network, toy_task
+
+
+def weights(seed):
+    return {k: v.clone() for k, v in toy_network(seed=seed).state_dict().items()}
+
+
+@pytest.mark.parametrize(("share", "seed"), [(0.0, 1), (1.0, 2)])
+def test_the_ends_are_the_two_models(share, seed):
+    between = interpolated(weights(1), weights(2), share)
+    assert all(torch.equal(between[k], v) for k, v in weights(seed).items())
+
+
+def test_batch_norm_statistics_are_interpolated_and_counts_are_not():
+    start, end = weights(1), weights(2)
+    mean, count = (
+        f"backbone.stages.layer0.module.1.{k}" for k in ("running_mean", "num_batches_tracked")
+    )
+    end[mean] += 4.0
+    end[count] += 9
+    between = interpolated(start, end, 0.25)
+    torch.testing.assert_close(between[mean], start[mean] + 1.0)
+    assert between[count] == end[count]
+
+
+def test_the_mixture_that_validates_best_is_taken():
+    task, network, start = toy_task(), toy_network(seed=2), weights(1)
+    shares = (0.0, 0.5, 1.0)
+    expected = {}
+    for share in shares:
+        candidate = toy_network()
+        candidate.load_state_dict(interpolated(start, weights(2), share))
+        expected[share] = score(candidate, task, "valid")
+    chosen = mix(network, start, task, shares=shares)
+    assert expected[chosen] == max(expected.values())
+    candidate.load_state_dict(interpolated(start, weights(2), chosen))
+    assert same_weights(network, candidate)
