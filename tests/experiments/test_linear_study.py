@@ -63,7 +63,7 @@ def test_regimes_go_from_strong_over_mild_to_tiny(study):
 
 
 def test_there_is_a_figure_and_a_line_a_tau(study):
-    assert study.figure.read_bytes()[:4] == b"\x89PNG"
+    assert study.figures["theory"].read_bytes()[:4] == b"\x89PNG"
     assert study.table.row_count == len(study.rows)
 
 
