@@ -23,6 +23,7 @@ from molhpft.experiments.tables import branch_table, show
 from molhpft.experiments.toy_branches import (
     Branch,
     finetuned,
+    one_thread,
     pretrained_mlp,
     probed_heads,
     slope,
@@ -35,11 +36,6 @@ TAUS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 INFINITY = 50_000
 SMOOTHING = 0.1
 _SHOWN = 7  # branches in figures that all of them would crowd
-_LEGEND = (
-    "AIE: mean length of p - y over training pictures when finetuning starts. HP: the head probed "
-    "for tau epochs; FT: after finetuning. distance, cosine, dot, norm: training features after "
-    "finetuning against before."
-)
 
 
 @dataclass(frozen=True)
@@ -80,9 +76,7 @@ class ToyStudy:
     def table(self) -> Table:
         """All lines, the chosen one marked."""
         title = f"{self.task}, score: accuracy (%)"
-        table = branch_table(self.lines, title=title, metric="accuracy", chosen=self.chosen)
-        table.caption = _LEGEND
-        return table
+        return branch_table(self.lines, title=title, metric="accuracy", chosen=self.chosen)
 
     @property
     def reading(self) -> str:
@@ -122,6 +116,7 @@ class ToyStudy:
         }
 
 
+@one_thread()
 def toy_study(
     out: Path,
     *,
