@@ -50,6 +50,23 @@ def test_every_head_goes_with_every_cut(small, tmp_path, head, cut):  # noqa: F8
     assert len(rows_of(folder)) == 2
 
 
+TRAINED = [name for name in RUNNABLE if name not in ("lp_logistic", "lp_ft_converged")]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize(("head", "cut"), [("mlp", "conv1"), ("cosine", "pool")])
+def test_every_method_goes_with_another_head_and_a_cut(small, tmp_path, name, head, cut):  # noqa: F811
+    config = small(method=method(name), head=head, cut=cut, **BRIEF)
+    for row in rows_of(run(config, tmp_path)):
+        assert 0.0 <= row["final"]["test"] <= 1.0
+
+
+@pytest.mark.parametrize("name", ["lp_logistic", "lp_ft_converged"])
+def test_a_head_that_cannot_be_solved_is_refused_in_words(small, tmp_path, name):  # noqa: F811
+    with pytest.raises(ValueError, match="a head can be solved when it is one linear layer"):
+        run(small(method=method(name), head="mlp"), tmp_path)
+
+
 @pytest.fixture(scope="module")
 def pretrained(small, tmp_path_factory):  # noqa: F811
     folder = run(small(method="scratch", **BRIEF), tmp_path_factory.mktemp("pretrained"))
