@@ -11,6 +11,7 @@ from molhpft.experiments.figures import tau_figure
 from molhpft.experiments.folder import Json
 from molhpft.experiments.run import run
 from molhpft.experiments.tables import branch_table, score_name, show
+from molhpft.experiments.threads import one_thread
 
 ENCODER = {"name": "gcn", "layers": 3, "width": 128, "dropout": 0.1}
 TAUS = [0, 1, 4, 16, 64, 256]
@@ -83,6 +84,7 @@ class Quickstart:
         }
 
 
+@one_thread()
 def quickstart(out: Path) -> Quickstart:
     """Pretrain a small GCN on RDKit descriptors, then compare methods on structural alerts.
 

@@ -58,21 +58,6 @@ class Branch:
         return describe_branch(self.tau, self.before, self.after, task)
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """PyTorch on one thread, afterwards on as many as before.
-
-    On matrices this small, threads wait for one another longer than they compute, and on a machine
-    that is busy otherwise fifty times as long.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def random_mlp(*, seed: int) -> Chain:
     """The toy encoder with the random weights of a seed."""
     with _drawn_from(seed, "weights"):

@@ -20,10 +20,10 @@ from molhpft.domains.toy.digits import toy_pretrain_task, toy_task
 from molhpft.experiments import toy_figures
 from molhpft.experiments.folder import Json
 from molhpft.experiments.tables import branch_table, show
+from molhpft.experiments.threads import one_thread
 from molhpft.experiments.toy_branches import (
     Branch,
     finetuned,
-    one_thread,
     pretrained_mlp,
     probed_heads,
     slope,

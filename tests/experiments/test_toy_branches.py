@@ -61,26 +61,6 @@ def test_the_global_generator_is_left_as_it_was(task):
     assert torch.equal(torch.rand(()), expected)
 
 
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
-@toy.one_thread()
-def failing_on_one_thread():
-    raise KeyError(torch.get_num_threads())
-
-
-@pytest.mark.usefixtures("two_threads")
-def test_one_thread_gives_the_others_back_even_after_an_error():
-    with pytest.raises(KeyError, match="1"):
-        failing_on_one_thread()
-    assert torch.get_num_threads() == 2
-
-
 def test_a_head_is_five_times_pytorchs(task):
     plain = 128**-0.5
     assert weight(toy.with_head(toy.random_mlp(seed=0), task, seed=0)).abs().max() == pytest.approx(
