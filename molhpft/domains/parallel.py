@@ -1,0 +1,89 @@
+"""Work on many items by all processors, where one process at a time is the library's limit.
+
+RDKit holds Python's lock, so threads do not help it. Processes are forked: they see the items
+without copying them, start in milliseconds, and need no guard in the user's script. They may only
+do what is safe after a fork, which PyTorch's arithmetic on several threads is not.
+"""
+
+import multiprocessing
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, TypeVar
+
+from molhpft.domains.progress import bar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+VARIABLE = "MOLHPFT_WORKERS"
+_CHUNK = 1_000
+
+_work: tuple[Callable[[Sequence[Any]], Any], Sequence[Any]]  # in a worker: what all of it is for
+
+
+def parallel_map(
+    function: Callable[[Sequence[T]], R], items: Sequence[T], what: str, *, chunk: int = _CHUNK
+) -> list[R]:
+    """`function` of every stretch of at most `chunk` items, in order.
+
+    Args:
+        function: reads nothing but its argument; its result is sent between processes.
+        items: all of them.
+        what: what is being done, for the progress bar, such as "packing molecules".
+        chunk: most items in a stretch; a single stretch is done in this process.
+
+    Raises:
+        ValueError: the environment variable `MOLHPFT_WORKERS` is no positive number.
+    """
+    stretches = [slice(start, start + chunk) for start in range(0, len(items), chunk)]
+    workers = min(worker_count(), len(stretches))
+    results: list[R] = []
+    with bar(what, total=len(items)) as move:
+        if workers <= 1:
+            for stretch in stretches:
+                results.append(function(items[stretch]))
+                move(min(stretch.stop, len(items)))
+            return results
+        with _pool(workers, function, items) as pool:
+            for stretch, result in zip(stretches, pool.map(_do, stretches), strict=True):
+                results.append(result)
+                move(min(stretch.stop, len(items)))
+    return results
+
+
+def worker_count() -> int:
+    """Processes to work with: `MOLHPFT_WORKERS`, or as many as there are processors for us.
+
+    Raises:
+        ValueError: the environment variable is no positive number.
+    """
+    value = os.environ.get(VARIABLE)
+    if value is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    if not value.isdecimal() or not int(value):
+        raise ValueError(f"{VARIABLE} should be a number of processes from 1, got {value!r}")
+    return int(value)
+
+
+def _pool(
+    workers: int, function: Callable[[Sequence[T]], R], items: Sequence[T]
+) -> ProcessPoolExecutor:
+    with warnings.catch_warnings():
+        # newer Pythons warn of forks beside threads; see above for what keeps these safe
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context = multiprocessing.get_context("fork")
+        return ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_remember, initargs=(function, items)
+        )
+
+
+def _remember(function: Callable[[Sequence[Any]], Any], items: Sequence[Any]) -> None:
+    global _work
+    _work = (function, items)
+
+
+def _do(stretch: slice) -> Any:
+    function, items = _work
+    return function(items[stretch])
