@@ -10,6 +10,7 @@ from torch import Tensor
 
 from molhpft.core.batch import Batch
 from molhpft.core.network import Network
+from molhpft.kernels.shared import shared_rows
 
 if TYPE_CHECKING:  # it takes half a second to import, and many trainings do without
     from lightning_fabric import Fabric
@@ -51,7 +52,7 @@ class Machine:
         module = self.fabric.strategy.setup_module(network) if self.fabric and several else network
 
         def logits(batch: Batch) -> Tensor:
-            with self.autocast():
+            with self.autocast(), shared_rows() if several else nullcontext():
                 result: Tensor = module(batch)
             return result.float()
 

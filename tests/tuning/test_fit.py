@@ -3,6 +3,7 @@
 from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
+from math import ceil
 
 import pytest
 import torch
@@ -219,3 +220,22 @@ def test_a_network_of_only_a_head_can_be_finetuned():
     headless = Network(network.cut("layer0").backbone, network.cut("layer0").head)
     _, rows = trained(FT, network=headless, task=task)
     assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+def test_each_step_tells_how_many_examples_have_been_seen():
+    seen = []
+    trained(FT, tick=seen.append)
+    examples = len(toy_task().rows("train"))
+    assert seen == sorted(set(seen))
+    assert seen[-1] == FT.epochs * examples
+
+
+@pytest.mark.parametrize("steps", [None, 1, 3])
+def test_progress_is_kept_after_every_epoch_and_so_many_steps(steps):
+    kept = []
+    trained(FT, checkpoints=Checkpoints(save=kept.append, steps=steps))
+    each = ceil(len(toy_task().rows("train")) / FT.batch_size)
+    within = [n for n in range(1, FT.epochs * each + 1) if steps and n % steps == 0]
+    assert sum(len(p.losses) == 0 for p in kept) == FT.epochs
+    found = [len(p.rows) * each + len(p.losses) for p in kept if len(p.losses)]
+    assert found == within
