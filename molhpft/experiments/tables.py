@@ -124,7 +124,12 @@ def encoder_table(encoders: Sequence[Json]) -> Table:
 
 def score_name(metric: str) -> str:
     """What people call a metric."""
-    names = {"rocauc": "ROC-AUC (%)", "ap": "average precision (%)", "neg_rmse": "-RMSE"}
+    names = {
+        "rocauc": "ROC-AUC (%)",
+        "ap": "average precision (%)",
+        "neg_rmse": "-RMSE",
+        "neg_loss": "-loss",
+    }
     return names.get(metric, metric)
 
 
