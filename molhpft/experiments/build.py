@@ -109,7 +109,8 @@ def _check_splits(task: Task) -> None:
         if not isinstance(task.examples, Molecules):
             continue
         try:
-            task.objective.score(torch.zeros(len(rows), task.outputs), task.examples.targets[rows])
+            targets = task.examples.targets[rows].float()
+            task.objective.score(torch.zeros(len(rows), task.outputs), targets)
         except ValueError as error:
             raise ValueError(
                 f"split {split!r} of {task.name} ({len(rows):,} molecules) cannot be scored: "
