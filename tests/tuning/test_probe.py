@@ -10,9 +10,10 @@ from torch import nn
 from molhpft.core.network import Chain, Network, Stage
 from molhpft.core.objectives import Multiclass, Multilabel
 from molhpft.core.task import Rows
+from molhpft.tuning.features import on_features
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
-from molhpft.tuning.probe import on_features, probe
+from molhpft.tuning.probe import probe
 from tests.toy import same_weights, toy_network, toy_task
 
 HEAD = Phase(trains="head", epochs=1, lr=0.05, batch_size=8)
