@@ -19,9 +19,9 @@ class Labels:
     """What the k heads that read the same rows are taught.
 
     Attributes:
-        y: smoothed labels of each head, (k, n, t), 0 where unmeasured.
-        measured: 1 where there is a label, else 0; (n, t), or (n, 1) for classes.
-        predictions: `p` of logits.
+        y: smoothed labels of each head, (k, t, n), 0 where unmeasured.
+        measured: 1 where there is a label, else 0; (t, n), or (1, n) for classes.
+        predictions: `p` of logits (..., t, n).
         losses: of logits and `y`, an entry for each of `measured`.
     """
 
@@ -56,7 +56,7 @@ def labels(
     rows = [objective.smoothed(s).labels(targets, outputs=outputs) for s in smoothing]
     y = torch.zeros(len(rows), len(targets), outputs, dtype=rows[0].dtype, device=targets.device)
     y[:, labelled] = torch.stack(rows).nan_to_num(0.0)
-    return Labels(y, measured.to(y), predictions, losses)
+    return Labels(y.mT.contiguous(), measured.to(y).T.contiguous(), predictions, losses)
 
 
 def _by_class(objective: Objective) -> bool:
@@ -70,12 +70,12 @@ def _measured(objective: Objective, targets: Tensor) -> Tensor:
 
 
 def _softmax(logits: Tensor) -> Tensor:
-    return logits.softmax(-1)
+    return logits.softmax(-2)
 
 
 def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     # y sums to 1: smoothed or not, the cross-entropy is this
-    return logits.logsumexp(-1, keepdim=True) - (y * logits).sum(-1, keepdim=True)
+    return logits.logsumexp(-2, keepdim=True) - (y * logits).sum(-2, keepdim=True)
 
 
 def _binary_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:

@@ -67,31 +67,27 @@ class Stack:
             _Layer(
                 (values[f"{name}.weight"], values[f"{name}.bias"]),
                 (slopes[f"{name}.weight"], slopes[f"{name}.bias"]),
+                # groups share rows: what the first layer gives is each head's own
                 groups=len(weights) if depth else groups,
             )
             for depth, name in enumerate(linears)
         ]
 
     def forward(self, z: Tensor) -> Tensor:
-        """Logits (groups, k, n, t) of features (groups, n, d), a block for each group."""
-        h = z
+        """Logits (groups, k, t, n) of features (groups, n, d), a block for each group."""
+        h = z.mT
         for depth, layer in enumerate(self._layers):
-            # groups that share rows end with the first layer: from there each head has its own
-            h = layer.forward(h.flatten(0, 1).relu() if depth else h)
-        return h.reshape(*self._shape, *h.shape[2:])
+            h = layer.forward(h.view(-1, *h.shape[2:]).relu() if depth else h)
+        return h.view(*self._shape, *h.shape[2:])
 
     def backward(self, slope: Tensor) -> None:
         """Write `gradient`, from the loss's slope in the logits of the last `forward`.
 
         Args:
-            slope: (groups, k, n, t).
+            slope: (groups, k, t, n).
         """
         for depth, layer in reversed(list(enumerate(self._layers))):
-            if depth:
-                slope = layer.backward(slope.reshape(-1, 1, *slope.shape[2:]), onward=True)
-                slope = slope.view(*self._shape, *slope.shape[1:])
-            else:
-                layer.backward(slope, onward=False)
+            slope = layer.backward(slope, onward=depth > 0)
 
     def spread(self, values: Sequence[float]) -> Tensor:
         """One number a head, repeated for each of its weights: the shape of `flat`."""
@@ -113,29 +109,29 @@ class Stack:
 
 
 class _Layer:
-    """One linear map of every head: (groups, n, i) to (groups, k, n, o)."""
+    """One linear map of every head: (groups, i, n) to (groups, k, o, n).
+
+    Examples come last: with few outputs, W h is twice as fast as its transpose.
+    """
 
     def __init__(
         self, values: tuple[Tensor, Tensor], slopes: tuple[Tensor, Tensor], *, groups: int
     ) -> None:
-        outputs, inputs = values[0].shape[1:]
-        self._outputs = outputs
+        self._outputs, inputs = values[0].shape[1:]
         self._weight, self._weight_slope = (
             pair[0].view(groups, -1, inputs) for pair in (values, slopes)
         )
-        self._transposed = self._weight.mT
-        self._bias = values[1].view(groups, 1, -1)
-        self._bias_slope = slopes[1].view(groups, -1)
+        self._bias, self._bias_slope = (pair[1].view(groups, -1, 1) for pair in (values, slopes))
         self._input = torch.empty(0)
 
     def forward(self, h: Tensor) -> Tensor:
         self._input = h
-        joint = torch.baddbmm(self._bias, h, self._transposed)
-        return joint.view(*h.shape[:2], -1, self._outputs).transpose(1, 2)
+        joint = torch.baddbmm(self._bias, self._weight, h)
+        return joint.view(len(h), -1, self._outputs, joint.shape[2])
 
     def backward(self, slope: Tensor, *, onward: bool) -> Tensor:
         """Write the slopes; with `onward`, return that of what the ReLU before was given."""
-        joint = slope.transpose(1, 2).flatten(2)
-        torch.bmm(joint.mT, self._input, out=self._weight_slope)
-        torch.sum(joint, 1, out=self._bias_slope)
-        return torch.bmm(joint, self._weight) * (self._input > 0) if onward else joint
+        joint = slope.view(len(self._weight), -1, slope.shape[-1])
+        torch.bmm(joint, self._input.mT, out=self._weight_slope)
+        torch.sum(joint, 2, keepdim=True, out=self._bias_slope)
+        return torch.bmm(self._weight.mT, joint) * (self._input > 0) if onward else joint

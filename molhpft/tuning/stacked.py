@@ -124,26 +124,31 @@ def _epoch(stack: Stack, step: Step, lesson: Lesson, orders: Sequence[Order]) ->
     labels, inputs = lesson.labels, lesson.inputs
     sizes = [len(rows) for rows in orders[0]]
     order = torch.stack([torch.cat(rows) for rows in orders]).to(inputs.device)
-    y = labels.y[:, order].transpose(0, 1)
-    shares = _shares(labels.measured[order], sizes)[:, None]
-    steps = zip(*(torch.split(x, sizes, -2) for x in (order[:, :, None], y, shares)), strict=True)
+    y = labels.y[..., order].permute(2, 0, 1, 3)
+    shares = _shares(labels.measured[:, order].transpose(0, 1), sizes)[:, None]
+    steps = zip(*(torch.split(x, sizes, -1) for x in (order, y, shares)), strict=True)
     logits = []
     for rows, y_step, shares_step in steps:
-        z = inputs.index_select(0, rows.flatten()).view(*rows.shape[:2], -1)
+        z = inputs.index_select(0, rows.flatten()).view(*rows.shape, -1)
         logits.append(stack.forward(z))
         slope = labels.predictions(logits[-1]) - y_step
         stack.backward(slope.mul_(shares_step))
         step()
-    entries = labels.losses(torch.cat(logits, 2), y) * shares
+    entries = labels.losses(torch.cat(logits, -1), y) * shares
     return entries.sum((2, 3)) / len(sizes)
 
 
 def _shares(measured: Tensor, sizes: Sequence[int]) -> Tensor:
-    """What each label weighs in the mean of its batch: (groups, n, t) of measured or not."""
+    """What each label weighs in the mean of its batch, 0 where unmeasured.
+
+    Args:
+        measured: 1 or 0, (groups, t, n).
+        sizes: examples in each batch, n in all.
+    """
     lengths = torch.tensor(sizes, device=measured.device)
     batch = torch.arange(len(sizes), device=measured.device).repeat_interleave(lengths)
-    counts = measured.new_zeros(len(measured), len(sizes)).index_add_(1, batch, measured.sum(2))
-    return measured / counts.clamp(min=1)[:, batch, None]
+    counts = measured.new_zeros(len(measured), len(sizes)).index_add_(1, batch, measured.sum(1))
+    return measured / counts.clamp(min=1)[:, None, batch]
 
 
 def _decay(stack: Stack, decays: Tensor, rates: Tensor | None) -> Step:

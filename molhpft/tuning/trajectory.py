@@ -40,7 +40,7 @@ class Trajectory:
         (batch,) = task.batches(split, size=len(task.rows(split)))
         z, y = batch.inputs.cpu(), batch.targets.cpu()
         stack = Stack(network.head, list(self.heads.values()), groups=1)
-        logits = stack.forward(batch.inputs[None])[0].cpu()
+        logits = stack.forward(batch.inputs[None])[0].mT.cpu()
         return {tau: Snapshot(z, a, y) for tau, a in zip(self.heads, logits, strict=True)}
 
 
