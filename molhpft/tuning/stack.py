@@ -19,7 +19,7 @@ _CONTAINERS = (Chain, Plain, nn.ModuleDict, nn.Sequential)
 
 def is_stackable(head: Chain) -> bool:
     """Whether the head is linear maps with biases and ReLUs between them, and nothing else."""
-    modules = [m for m in head.modules() if not isinstance(m, _CONTAINERS)]
+    modules = [m for m in head.modules() if type(m) not in _CONTAINERS]
     kinds = [type(m) for m in modules]
     alternating = [nn.ReLU if i % 2 else nn.Linear for i in range(len(kinds))]
     biased = all(m.bias is not None for m in modules if isinstance(m, nn.Linear))
@@ -118,6 +118,7 @@ class _Layer:
         self, values: tuple[Tensor, Tensor], slopes: tuple[Tensor, Tensor], *, groups: int
     ) -> None:
         self._outputs, inputs = values[0].shape[1:]
+        self._groups = groups
         self._weight, self._weight_slope = (
             pair[0].view(groups, -1, inputs) for pair in (values, slopes)
         )
@@ -127,11 +128,11 @@ class _Layer:
     def forward(self, h: Tensor) -> Tensor:
         self._input = h
         joint = torch.baddbmm(self._bias, self._weight, h)
-        return joint.view(len(h), -1, self._outputs, joint.shape[2])
+        return joint.view(self._groups, -1, self._outputs, joint.shape[2])
 
     def backward(self, slope: Tensor, *, onward: bool) -> Tensor:
         """Write the slopes; with `onward`, return that of what the ReLU before was given."""
-        joint = slope.view(len(self._weight), -1, slope.shape[-1])
+        joint = slope.view(self._groups, -1, slope.shape[-1])
         torch.bmm(joint, self._input.mT, out=self._weight_slope)
         torch.sum(joint, 2, keepdim=True, out=self._bias_slope)
         return torch.bmm(self._weight.mT, joint) * (self._input > 0) if onward else joint
