@@ -16,6 +16,7 @@ from molhpft.core.task import Task
 from molhpft.experiments.build import build_network, build_recipes, build_task
 from molhpft.experiments.config import RunConfig
 from molhpft.experiments.folder import Json
+from molhpft.experiments.machine import settled
 from molhpft.experiments.seeds import stream
 from molhpft.measure.energy import initial_energy
 from molhpft.tuning.features import on_features
@@ -63,7 +64,7 @@ def probing(config: RunConfig, grid: Grid) -> Json:
     """
     recipes = build_recipes(config)
     taus, phases = _taus(config, recipes, grid), _phases(recipes[0].probe, grid)
-    task = build_task(config, recipes[0])
+    task = build_task(config, recipes[0]).to(settled(config).device)
     metric = task.objective.metric
     task = replace(task, splits={split: task.rows(split) for split in ("train", "valid")})
     seeds = [config.seed + i for i in range(grid.seeds)]
@@ -109,7 +110,8 @@ def _sharing(
     Weights from a file are every seed's; random weights and cached views are each seed's own.
     """
     waiting = list(seeds)
-    networks = {s: build_network(replace(config, seed=s), task, recipe) for s in seeds}
+    device = settled(config).device
+    networks = {s: build_network(replace(config, seed=s), task, recipe).to(device) for s in seeds}
     while waiting:
         first = networks[waiting[0]]
         same = [s for s in waiting if s == waiting[0] or _same_features(config, first, networks[s])]

@@ -15,8 +15,9 @@ import torch
 
 from molhpft.core.network import Network
 from molhpft.core.task import Rows, Task
+from molhpft.tuning.checkpoints import Row, Weights
 from molhpft.tuning.closed_form import labels
-from molhpft.tuning.fit import Row, Weights, fit
+from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.stack import Stack
 from molhpft.tuning.stacked import Lesson, feature_rows, orders, stepping, train

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from molhpft.core.network import Chain, Plain
-from molhpft.tuning.fit import Weights
+from molhpft.tuning.checkpoints import Weights
 
 _CONTAINERS = (Chain, Plain, nn.ModuleDict, nn.Sequential)
 

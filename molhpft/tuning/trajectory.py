@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from molhpft.core.network import Network
 from molhpft.core.snapshot import Snapshot, take
 from molhpft.core.task import Task
-from molhpft.tuning.fit import Row, Weights
+from molhpft.tuning.checkpoints import Row, Weights
 from molhpft.tuning.stack import Stack
 from molhpft.tuning.stacked import feature_rows
 
