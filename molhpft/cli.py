@@ -14,6 +14,8 @@ from rich.console import Console
 from molhpft.experiments import inventory, tables
 from molhpft.experiments.config import load_config
 from molhpft.experiments.linear_study import LinearStudy, linear_study
+from molhpft.experiments.probe_table import probe_reading, probe_table
+from molhpft.experiments.probing import Grid, probing
 from molhpft.experiments.quickstart import quickstart as run_quickstart
 from molhpft.experiments.run import run as run_config
 from molhpft.experiments.toy_study import ToyStudy, toy_study
@@ -62,6 +64,27 @@ def run(
     console.print(tables.run_table(summary))
     console.print(tables.reading(summary))
     console.print(f"Run folder: {folder.path}", soft_wrap=True)
+
+
+@app.command()
+def probe(
+    config: ConfigPath,
+    lr: Annotated[list[float], typer.Option(help="Learning rate to try; repeatable.")] = [],  # noqa: B006 - typer reads it, nothing changes it
+    smoothing: Annotated[list[float], typer.Option(help="Smoothing to try; repeatable.")] = [],  # noqa: B006 - as above
+    tau: Annotated[list[int], typer.Option(help="Epochs to look at; repeatable.")] = [],  # noqa: B006 - as above
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds to average over.")] = 1,
+    changes: Changes = [],  # noqa: B006 - as above
+    as_json: AsJson = False,
+) -> None:
+    """Probe the head only, by every setting at once: energy and validation score of each tau."""
+    grid = Grid(lr, smoothing, tau, seeds)
+    found = probing(load_config(config, changes), grid)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    console = _console()
+    console.print(probe_table(found))
+    console.print(probe_reading(found))
 
 
 @app.command()

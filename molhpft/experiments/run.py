@@ -26,9 +26,10 @@ from molhpft.experiments.measures import Branch, measure_branch, observers
 from molhpft.experiments.resume import load_branch, save_branch
 from molhpft.experiments.seeds import stream
 from molhpft.tuning.exact import solve_head
+from molhpft.tuning.features import on_features
 from molhpft.tuning.interpolate import mix
 from molhpft.tuning.machine import Machine
-from molhpft.tuning.probe import on_features, probe
+from molhpft.tuning.probe import probe
 from molhpft.tuning.recipes import Recipe
 
 

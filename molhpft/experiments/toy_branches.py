@@ -19,9 +19,10 @@ from molhpft.experiments.seeds import stream
 from molhpft.measure.direction import direction_norms
 from molhpft.measure.shift import shift
 from molhpft.tuning.checkpoints import Row, Weights
+from molhpft.tuning.features import on_features
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
-from molhpft.tuning.probe import on_features, probe
+from molhpft.tuning.probe import probe
 
 PRETRAIN_STEPS = 600
 PROBE = Phase(trains="head", epochs=1, lr=1e-3, optimizer="sgd", momentum=0.0)

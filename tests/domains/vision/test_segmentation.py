@@ -10,9 +10,9 @@ from molhpft.domains.vision.examples import IGNORE
 from molhpft.domains.vision.segmentation import aspp_head, segmentation_resnet
 from molhpft.domains.vision.shapes import shapes_task
 from molhpft.measure.energy import initial_energy
+from molhpft.tuning.features import on_features
 from molhpft.tuning.fit import fit, score
 from molhpft.tuning.phase import Phase
-from molhpft.tuning.probe import on_features
 
 
 @pytest.fixture
