@@ -18,6 +18,8 @@ from molhpft.core.objectives import Multiclass, Multilabel, Squared
 from molhpft.core.task import Rows, Task
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
+from molhpft.domains.vision.augment import Augmentation
+from molhpft.domains.vision.examples import Images
 from molhpft.tuning import optim
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
@@ -100,6 +102,17 @@ def test_rows_are_cut_and_losses_taken_without_waiting(objective):
             logits = batch.inputs.requires_grad_()
             objective.loss(logits, batch.targets).backward()
             assert logits.grad.is_meta
+
+
+def test_images_are_cut_and_augmented_without_waiting():
+    views = Augmentation(flip=True, turn=10.0)
+    images = Images(
+        torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4).long(), augment=views
+    )
+    images, rng = images.to("meta"), torch.Generator()
+    assert images.take(torch.arange(2)).inputs.is_meta  # numbers of the statistics are sent once
+    with RefusesBlockingCopies():
+        assert images.take(torch.arange(2), rng=rng).inputs.is_meta
 
 
 @pytest.fixture
