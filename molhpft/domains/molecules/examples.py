@@ -34,7 +34,8 @@ class Molecules:
 
     def take(self, index: Tensor, *, rng: torch.Generator | None = None) -> Batch:
         """The molecules `index` (k,) as one batch of graphs; nothing is drawn."""
-        return Batch(self.store.take(index), self.targets[index.to(self.targets.device)].float())
+        rows = index.to(self.targets.device, non_blocking=True)
+        return Batch(self.store.take(index), self.targets[rows].float())
 
     def to(self, device: torch.device | str) -> "Molecules":
         """The same molecules on `device`."""
