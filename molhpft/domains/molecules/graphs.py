@@ -11,21 +11,13 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from rdkit import rdBase
 from torch import Tensor
 
 from molhpft.domains.cache import cached_tensors
-from molhpft.domains.molecules.featurize import (
-    ATOM_SIZES,
-    BOND_SIZES,
-    FEATURISER_VERSION,
-    Graph,
-    featurize,
-    parse,
-)
-from molhpft.domains.progress import track
+from molhpft.domains.molecules.featurize import FEATURISER_VERSION
+from molhpft.domains.molecules.packing import packed_graphs
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,13 +143,13 @@ def pack(smiles: Sequence[str]) -> GraphStore:
     Raises:
         ValueError: a molecule has more atoms than int16 can number.
     """
-    graphs = [_graph(string) for string in track(smiles, "packing molecules")]
+    packed = packed_graphs(smiles)
     return GraphStore(
-        atoms=torch.from_numpy(np.concatenate([_EMPTY.atoms, *(g.atoms for g in graphs)])),
-        bonds=torch.from_numpy(np.concatenate([_EMPTY.bonds, *(g.bonds for g in graphs)])),
-        ends=torch.from_numpy(np.concatenate([_EMPTY.ends, *(g.ends for g in graphs)])),
-        atom_offsets=_offsets(torch.tensor([len(g.atoms) for g in graphs], dtype=torch.int64)),
-        bond_offsets=_offsets(torch.tensor([len(g.bonds) for g in graphs], dtype=torch.int64)),
+        atoms=torch.from_numpy(packed.graph.atoms),
+        bonds=torch.from_numpy(packed.graph.bonds),
+        ends=torch.from_numpy(packed.graph.ends),
+        atom_offsets=_offsets(torch.from_numpy(packed.atoms)),
+        bond_offsets=_offsets(torch.from_numpy(packed.bonds)),
     )
 
 
@@ -174,18 +166,6 @@ def digest(smiles: Sequence[str]) -> str:
     """Name of everything the packed graphs depend on: strings, featuriser, RDKit's version."""
     content = json.dumps([FEATURISER_VERSION, rdBase.rdkitVersion, list(smiles)])
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _graph(smiles: str) -> Graph:
-    mol = parse(smiles)
-    return _EMPTY if mol is None else featurize(mol)
-
-
-_EMPTY = Graph(
-    atoms=np.empty((0, len(ATOM_SIZES)), dtype=np.uint8),
-    bonds=np.empty((0, len(BOND_SIZES)), dtype=np.uint8),
-    ends=np.empty((0, 2), dtype=np.int16),
-)
 
 
 def _offsets(counts: Tensor) -> Tensor:
