@@ -43,7 +43,7 @@ class Graph:
     ends: NDArray[np.int16]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Columns:
     """The numbers of one molecule before they are tables.
 
