@@ -18,6 +18,8 @@ from torch import Tensor
 from molhpft.domains.cache import cached_tensors
 from molhpft.domains.molecules.featurize import FEATURISER_VERSION
 from molhpft.domains.molecules.packing import packed_graphs
+from molhpft.kernels.choice import is_compiled_on
+from molhpft.kernels.cutting import cut
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +113,8 @@ class GraphStore:
             IndexError: `index` is not int64, or has a row that the store does not have.
         """
         rows = self._rows(index)
+        if is_compiled_on(self.atoms.device):
+            return self._cut(rows)
         atoms, graph, offsets = _runs(self.atom_offsets, rows)
         bonds, owner, _ = _runs(self.bond_offsets, rows)
         begin, end = (self.ends[bonds].long() + offsets[owner, None]).unbind(1)
@@ -125,6 +129,18 @@ class GraphStore:
             graph=graph,
             offsets=offsets,
         )
+
+    def _cut(self, rows: Tensor) -> GraphBatch:
+        """`take` in one pass over the molecules instead of a dozen, and without sorting."""
+        atoms, source, target, bonds, pointer, graph, offsets = cut(
+            rows,
+            nodes=self.atoms,
+            edges=self.bonds,
+            ends=self.ends,
+            node_offsets=self.atom_offsets,
+            edge_offsets=self.bond_offsets,
+        )
+        return GraphBatch(atoms, source, target, bonds, pointer, graph, offsets)
 
     def _rows(self, index: Tensor) -> Tensor:
         if index.dtype != torch.int64:
