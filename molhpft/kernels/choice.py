@@ -74,6 +74,15 @@ def kernels_for(*tensors: Tensor) -> Kernels | None:
     return _gpu() if device == "cuda" else None
 
 
+def is_compiled_on(device: torch.device) -> bool:
+    """Whether loops over whole numbers, which nothing differentiates, are compiled for a device.
+
+    Raises:
+        ValueError: the environment variable has another value.
+    """
+    return device.type == "cpu" and _chosen() != "reference"
+
+
 def is_transformed(*tensors: Tensor) -> bool:
     """Whether PyTorch is transforming the computation on these tensors, instead of just doing it.
 

@@ -11,21 +11,15 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from rdkit import rdBase
 from torch import Tensor
 
 from molhpft.domains.cache import cached_tensors
-from molhpft.domains.molecules.featurize import (
-    ATOM_SIZES,
-    BOND_SIZES,
-    FEATURISER_VERSION,
-    Graph,
-    featurize,
-    parse,
-)
-from molhpft.domains.progress import track
+from molhpft.domains.molecules.featurize import FEATURISER_VERSION
+from molhpft.domains.molecules.packing import packed_graphs
+from molhpft.kernels.choice import is_compiled_on
+from molhpft.kernels.cutting import cut
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +124,8 @@ class GraphStore:
             IndexError: `index` is not int64, or has a row that the store does not have.
         """
         rows = self._rows(index)
+        if is_compiled_on(self.atoms.device):
+            return self._cut(rows)
         atoms, graph, offsets = _runs(self.atom_offsets, rows, device=self.atoms.device)
         bonds, owner, _ = _runs(self.bond_offsets, rows, device=self.atoms.device)
         begin, end = (self.ends[bonds].long() + offsets[owner, None]).unbind(1)
@@ -144,6 +140,18 @@ class GraphStore:
             graph=graph,
             offsets=offsets,
         )
+
+    def _cut(self, rows: Tensor) -> GraphBatch:
+        """`take` in one pass over the molecules instead of a dozen, and without sorting."""
+        atoms, source, target, bonds, pointer, graph, offsets = cut(
+            rows,
+            nodes=self.atoms,
+            edges=self.bonds,
+            ends=self.ends,
+            node_offsets=self.atom_offsets,
+            edge_offsets=self.bond_offsets,
+        )
+        return GraphBatch(atoms, source, target, bonds, pointer, graph, offsets)
 
     def _rows(self, index: Tensor) -> Tensor:
         if index.dtype != torch.int64:
@@ -163,13 +171,13 @@ def pack(smiles: Sequence[str]) -> GraphStore:
     Raises:
         ValueError: a molecule has more atoms than int16 can number.
     """
-    graphs = [_graph(string) for string in track(smiles, "packing molecules")]
+    packed = packed_graphs(smiles)
     return GraphStore(
-        atoms=torch.from_numpy(np.concatenate([_EMPTY.atoms, *(g.atoms for g in graphs)])),
-        bonds=torch.from_numpy(np.concatenate([_EMPTY.bonds, *(g.bonds for g in graphs)])),
-        ends=torch.from_numpy(np.concatenate([_EMPTY.ends, *(g.ends for g in graphs)])),
-        atom_offsets=_offsets(torch.tensor([len(g.atoms) for g in graphs], dtype=torch.int64)),
-        bond_offsets=_offsets(torch.tensor([len(g.bonds) for g in graphs], dtype=torch.int64)),
+        atoms=torch.from_numpy(packed.graph.atoms),
+        bonds=torch.from_numpy(packed.graph.bonds),
+        ends=torch.from_numpy(packed.graph.ends),
+        atom_offsets=_offsets(torch.from_numpy(packed.atoms)),
+        bond_offsets=_offsets(torch.from_numpy(packed.bonds)),
     )
 
 
@@ -186,18 +194,6 @@ def digest(smiles: Sequence[str]) -> str:
     """Name of everything the packed graphs depend on: strings, featuriser, RDKit's version."""
     content = json.dumps([FEATURISER_VERSION, rdBase.rdkitVersion, list(smiles)])
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _graph(smiles: str) -> Graph:
-    mol = parse(smiles)
-    return _EMPTY if mol is None else featurize(mol)
-
-
-_EMPTY = Graph(
-    atoms=np.empty((0, len(ATOM_SIZES)), dtype=np.uint8),
-    bonds=np.empty((0, len(BOND_SIZES)), dtype=np.uint8),
-    ends=np.empty((0, 2), dtype=np.int16),
-)
 
 
 def _offsets(counts: Tensor) -> Tensor:

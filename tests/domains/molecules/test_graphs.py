@@ -86,6 +86,17 @@ def test_a_batch_equals_its_molecules_taken_one_by_one(index):
 
 @batches
 @given(rows)
+def test_the_plain_way_to_cut_a_batch_gives_the_same_one(index):
+    batch = _take(index)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOLHPFT_KERNELS", "reference")
+        plain = _take(index)
+    assert _equal(plain, batch)
+    assert all(getattr(batch, f.name).dtype == getattr(plain, f.name).dtype for f in fields(plain))
+
+
+@batches
+@given(rows)
 def test_the_number_of_molecules_is_that_of_the_rows(index):
     batch = _take(index)
     assert len(batch) == len(index) == len(batch.counts)
