@@ -140,6 +140,11 @@ def _of_task(task: Task) -> _Source:
 def _unlabelled(molecules: SmilesList, split: Split, seed: int | None) -> _Source:
     smiles = molecules.smiles
     readable = load_or_pack(smiles).readable
+    if not readable.any():
+        raise ValueError(
+            f"{molecules.path} should hold SMILES; none of its {len(smiles):,} rows can be read, "
+            f"the first is {smiles[0]!r}"
+        )
     warn_of_unreadable(molecules.path, molecules.lines, readable)
     splits = chosen_split(
         split,
