@@ -104,15 +104,18 @@ def data(
 
 @app.command()
 def encoders(
-    files: Annotated[list[Path] | None, typer.Argument(help="Weight files to identify.")] = None,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Weight files (or shipped encoders) to identify.")
+    ] = None,
 ) -> None:
-    """List the encoders that can be loaded, or say what weight files are and what they fit."""
+    """List encoders and those shipped, or say what weight files are and what they fit."""
     console = _console()
     if files:
         for file in files:
             console.print(f"{file} is {inventory.describe_weights(file)}.", soft_wrap=True)
         return
     console.print(tables.encoder_table(inventory.encoders()))
+    console.print(tables.shipped_table(inventory.shipped()))
 
 
 @app.command()

@@ -47,7 +47,7 @@ class Rows:
 
     def take(self, index: Tensor, *, rng: torch.Generator | None = None) -> Batch:
         """The rows `index` (k,) as one batch; nothing is drawn."""
-        index = index.to(self.inputs.device)
+        index = index.to(self.inputs.device, non_blocking=True)
         return Batch(self.inputs[index], self.targets[index])
 
     def to(self, device: torch.device | str) -> "Rows":

@@ -7,14 +7,14 @@ from functools import partial
 import torch
 
 from molhpft.core.network import Network
-from molhpft.core.snapshot import Snapshot, take
+from molhpft.core.snapshot import Predictions, Snapshot, inference, predict, take
 from molhpft.core.task import Task
 from molhpft.domains.progress import pace
 from molhpft.experiments.folder import Json, RunFolder
 from molhpft.experiments.measures import Observer
 from molhpft.experiments.resume import load_phase, save_phase
 from molhpft.measure.energy import energy
-from molhpft.measure.shift import shift
+from molhpft.measure.shift import Shift, mean_shift
 from molhpft.tuning.checkpoints import Checkpoints
 from molhpft.tuning.fit import fit
 from molhpft.tuning.machine import Machine
@@ -71,29 +71,58 @@ def finetune(
 
 
 def snapshots(network: Network, task: Task) -> dict[str, Snapshot]:
-    """A snapshot of every split."""
+    """A snapshot of every split, features included."""
     return {
         split: take(network, task.batches(split, size=EVALUATION_SIZE)) for split in task.splits
     }
 
 
-def scores(taken: Mapping[str, Snapshot], task: Task) -> dict[str, float]:
-    """Score of every split."""
+def predictions(network: Network, task: Task) -> dict[str, Predictions]:
+    """Predictions for every split."""
     return {
-        split: task.objective.score(snapshot.logits, snapshot.targets)
-        for split, snapshot in taken.items()
+        split: predict(network, task.batches(split, size=EVALUATION_SIZE)) for split in task.splits
     }
 
 
+def scores(predicted: Mapping[str, Predictions], task: Task) -> dict[str, float]:
+    """Score of every split."""
+    return {
+        split: task.objective.score(found.logits, found.targets)
+        for split, found in predicted.items()
+    }
+
+
+def training_shift(start: Network, start_task: Task, end: Network, task: Task) -> Shift:
+    """How far finetuning moved the features of the training split, some examples at a time.
+
+    Args:
+        start: the probed network, or its head alone.
+        start_task: what `start` reads: the task itself, or its cached features.
+        end: the finetuned network.
+        task: what it reads, in the same order.
+    """
+    with inference(start), inference(end):
+        sides = (t.batches("train", size=EVALUATION_SIZE) for t in (start_task, task))
+        return mean_shift(
+            (start.features(begun), end.features(ended))
+            for begun, ended in zip(*sides, strict=True)
+        )
+
+
 def describe_branch(
-    tau: int, before: Mapping[str, Snapshot], after: Mapping[str, Snapshot], task: Task
+    tau: int,
+    before: Mapping[str, Predictions],
+    after: Mapping[str, Predictions],
+    moved: Shift,
+    task: Task,
 ) -> Json:
     """The row of a branch: tau, energy, scores before and after finetuning, shift of features.
 
     Args:
         tau: epochs of head probing.
-        before: of every split, when finetuning starts.
-        after: of every split, when it has ended.
+        before: for every split, when finetuning starts.
+        after: for every split, when it has ended.
+        moved: shift of the training split's features.
         task: gives objective and score.
     """
     return {
@@ -101,5 +130,5 @@ def describe_branch(
         "energy": asdict(energy(before["train"], task.objective)),
         "probe": scores(before, task),
         "final": scores(after, task),
-        "shift": asdict(shift(before["train"].features, after["train"].features)),
+        "shift": asdict(moved),
     }

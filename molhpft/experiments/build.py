@@ -16,7 +16,7 @@ from molhpft.domains.molecules.joint import joint_task
 from molhpft.domains.weights import read_weights
 from molhpft.experiments.catalog import ENCODERS, HEADS, METHODS, TASKS
 from molhpft.experiments.config import RunConfig
-from molhpft.experiments.options import unknown
+from molhpft.experiments.options import checked, keywords, unknown
 from molhpft.experiments.seeds import stream
 from molhpft.tuning.recipes import Kept, Recipe
 
@@ -109,7 +109,8 @@ def _check_splits(task: Task) -> None:
         if not isinstance(task.examples, Molecules):
             continue
         try:
-            task.objective.score(torch.zeros(len(rows), task.outputs), task.examples.targets[rows])
+            targets = task.examples.targets[rows].float()
+            task.objective.score(torch.zeros(len(rows), task.outputs), targets)
         except ValueError as error:
             raise ValueError(
                 f"split {split!r} of {task.name} ({len(rows):,} molecules) cannot be scored: "
@@ -129,7 +130,7 @@ def _contrasted(task: Task) -> Task:
 def _pretraining(kept: Kept) -> Task:
     if kept.task not in TASKS:
         raise ValueError(unknown(kept.task, list(TASKS), "method.pretraining"))
-    return TASKS[kept.task]()
+    return TASKS[kept.task](**checked("method.pretraining", keywords(TASKS[kept.task]), {}))
 
 
 def _keep_head(head: Chain, weights: Path) -> None:

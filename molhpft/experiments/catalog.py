@@ -17,6 +17,7 @@ from molhpft.domains.molecules.datasets import ogb_names, ogb_task
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
 from molhpft.domains.molecules.nci import nci_alerts_task, nci_descriptors_task
+from molhpft.domains.molecules.pretraining import pretraining_task
 from molhpft.domains.molecules.pyg_encoder import pyg_gnn
 from molhpft.domains.molecules.tables import csv_task
 from molhpft.domains.toy.digits import load_toy_mlp, toy_mlp, toy_pretrain_task, toy_task
@@ -75,6 +76,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "nci_alerts": nci_alerts_task,
     "nci_descriptors": nci_descriptors_task,
     "csv": csv_task,
+    "pretraining": pretraining_task,
     **{name: partial(ogb_task, name) for name in ogb_names()},
     **{_images(layout): partial(image_task, layout) for layout in LAYOUTS},
     "voc": voc_task,

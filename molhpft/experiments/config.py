@@ -40,7 +40,8 @@ class RunConfig:
 
     Attributes:
         task: what to learn.
-        encoder: the backbone; its option `weights` is the file to start from, None for random.
+        encoder: the backbone; its option `weights` is the file to start from, or the name of a
+            shipped encoder; None for random.
         head: what stands on the backbone.
         method: how both are trained.
         probe: how a head alone is trained, where the method does not say.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from molhpft import __version__
 from molhpft.core.task import Task
+from molhpft.domains.weights import weight_file
 from molhpft.experiments.config import Choice, RunConfig, resolved
 
 
@@ -22,7 +23,9 @@ def run_name(config: RunConfig, task: Task) -> str:
     del content["checkpoint"]
     for section in ("task", "encoder"):
         choice: Choice = getattr(config, section)
-        files = {k: _digest(v) for k, v in choice.options.items() if isinstance(v, Path)}
+        files = {
+            k: _digest(weight_file(v)) for k, v in choice.options.items() if isinstance(v, Path)
+        }
         content[section] |= files
     content["data"] = task.fingerprint
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -7,8 +7,15 @@ from pathlib import Path
 import torch
 
 from molhpft.core.network import Network
+from molhpft.core.snapshot import take
 from molhpft.core.task import Task
-from molhpft.experiments.branch import describe_branch, finetune, snapshots
+from molhpft.experiments.branch import (
+    EVALUATION_SIZE,
+    describe_branch,
+    finetune,
+    predictions,
+    training_shift,
+)
 from molhpft.experiments.build import build_network, build_recipes, build_task
 from molhpft.experiments.conclude import conclude
 from molhpft.experiments.config import RunConfig, resolved
@@ -81,7 +88,7 @@ class _Parts:
 
 def _finish_branches(parts: _Parts, recipes: tuple[Recipe, ...]) -> list[Json]:
     """Finish every branch that is not finished yet; returns the rows of the probe they share."""
-    probed, features = _probing(parts)
+    probed, features = _probing(parts, recipes)
     trajectory = probe(
         probed,
         recipes[0].probe,
@@ -96,10 +103,10 @@ def _finish_branches(parts: _Parts, recipes: tuple[Recipe, ...]) -> list[Json]:
     return [{"phase": "probe", **row} for row in trajectory.rows]
 
 
-def _probing(parts: _Parts) -> tuple[Network, Task]:
+def _probing(parts: _Parts, recipes: tuple[Recipe, ...]) -> tuple[Network, Task]:
     """What the head is probed on; a head loaded into one of the two networks is in both."""
     views, seed = parts.config.views, parts.config.seed
-    if views == "live":
+    if views == "live" or not any(recipe.tau or recipe.strengths for recipe in recipes):
         return parts.network, parts.task
     rng = torch.Generator().manual_seed(stream(seed, "views"))
     return on_features(parts.network, parts.task, views=views, rng=rng)
@@ -111,7 +118,7 @@ def _finish_branch(parts: _Parts, recipe: Recipe, probed: Network, features: Tas
     extra: Json = {}
     if recipe.strengths:
         extra["strength"] = solve_head(probed, features, strengths=recipe.strengths)
-    before, tuned = snapshots(probed, features), deepcopy(start)
+    before, tuned = predictions(probed, features), deepcopy(start)
     history = finetune(
         tuned,
         recipe,
@@ -125,12 +132,12 @@ def _finish_branch(parts: _Parts, recipe: Recipe, probed: Network, features: Tas
     if recipe.shares:
         extra["share"] = mix(tuned, start.state_dict(), task, shares=recipe.shares)
     # without an epoch of finetuning nothing has moved, and a forward pass is saved
-    after = snapshots(tuned, task) if history else before
+    after = predictions(tuned, task) if history else before
+    moved = training_shift(probed, features, *((tuned, task) if history else (probed, features)))
     if config.measures and history:
-        ends = (start, tuned, before["train"], after["train"])
-        extra["measures"] = measure_branch(
-            config.measures, Branch(*ends, task, recipe, config.seed)
-        )
-    row = describe_branch(recipe.tau, before, after, task) | extra
+        z0, z = (take(n, task.batches("train", size=EVALUATION_SIZE)) for n in (start, tuned))
+        found = Branch(start, tuned, z0, z, task, recipe, config.seed)
+        extra["measures"] = measure_branch(config.measures, found)
+    row = describe_branch(recipe.tau, before, after, moved, task) | extra
     about = {"row": row, "history": history}
     save_branch(parts.folder, recipe.tau, tuned.state_dict(), about)

@@ -1,5 +1,6 @@
 """Which kernels serve which tensors."""
 
+import logging
 import os
 from functools import cache
 from typing import Protocol
@@ -12,6 +13,8 @@ from molhpft.kernels.operands import Edges, Finish
 
 VARIABLE = "MOLHPFT_KERNELS"
 _CHOICES = ("auto", "reference")
+
+_log = logging.getLogger(__name__)
 
 
 class Kernels(Protocol):
@@ -55,9 +58,10 @@ class Kernels(Protocol):
 def kernels_for(*tensors: Tensor) -> Kernels | None:
     """Fused kernels for these tensors, None where the plain reference has to do.
 
-    Kernels serve float32 on the CPU. The reference serves every other dtype and device, PyTorch's
-    function transforms (`vmap`, `jvp`, `torch.func.grad`, dual numbers), which kernels cannot look
-    into, and everything under `MOLHPFT_KERNELS=reference`.
+    Kernels serve float32 on the CPU and, where triton can be imported, on GPUs. The reference
+    serves every other dtype and device, PyTorch's function transforms (`vmap`, `jvp`,
+    `torch.func.grad`, dual numbers), which kernels cannot look into, and everything under
+    `MOLHPFT_KERNELS=reference`.
 
     Raises:
         ValueError: the environment variable has another value.
@@ -65,7 +69,18 @@ def kernels_for(*tensors: Tensor) -> Kernels | None:
     device = tensors[0].device.type
     if _chosen() == "reference" or not all(_is_plain(t, device) for t in tensors):
         return None
-    return _cpu() if device == "cpu" else None
+    if device == "cpu":
+        return _cpu()
+    return _gpu() if device == "cuda" else None
+
+
+def is_compiled_on(device: torch.device) -> bool:
+    """Whether loops over whole numbers, which nothing differentiates, are compiled for a device.
+
+    Raises:
+        ValueError: the environment variable has another value.
+    """
+    return device.type == "cpu" and _chosen() != "reference"
 
 
 def is_transformed(*tensors: Tensor) -> bool:
@@ -102,3 +117,17 @@ def _cpu() -> Kernels:
     from molhpft.kernels import cpu
 
     return cpu
+
+
+@cache
+def _gpu() -> Kernels | None:
+    try:
+        from molhpft.kernels import gpu
+    except ImportError as error:
+        _log.warning(
+            "graph operations on the GPU are not fused, as triton cannot be imported (%s); "
+            "install triton to have them fast",
+            error,
+        )
+        return None
+    return gpu

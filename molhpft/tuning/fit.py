@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from molhpft.core.batch import Batch
+from molhpft.core.dropout import seed_dropout
 from molhpft.core.network import Chain, Network
 from molhpft.core.snapshot import take
 from molhpft.core.task import Task
@@ -135,9 +136,8 @@ class _Training:
         logits = self.machine.shared(self.network)
         seed, batches = self._drawn()
         for step, batch in enumerate(batches, start=len(self.losses)):
-            # dropout draws from the global generator; seeding it from ours lets ours decide all,
-            # and leaves no state of it to be kept
-            _seed_dropout(seed + step * self.machine.processes + self.machine.rank, batch.targets)
+            turn = step * self.machine.processes + self.machine.rank
+            seed_dropout(seed + turn, batch.targets.device)
             self._step(logits, batch, step)
             after = len(self.rows) * self.steps + step + 1
             if self.checkpoints.steps and after % self.checkpoints.steps == 0:
@@ -205,12 +205,6 @@ def _set_modes(network: Network, phase: Phase) -> None:
         for module in network.backbone.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
-
-
-def _seed_dropout(seed: int, beside: Tensor) -> None:
-    torch.default_generator.manual_seed(seed)
-    if beside.is_cuda:
-        torch.cuda.manual_seed(seed)
 
 
 def _out_of_patience(rows: list[Row], phase: Phase) -> bool:

@@ -6,8 +6,10 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from molhpft import cli
+from molhpft.domains import weights
 
 SMALL = """
 task: {name: csv, path: PATH, target_columns: ring, split: random, split_seed: 1}
@@ -137,6 +139,28 @@ def test_encoders_lists_every_encoder_and_identifies_files(molhpft, tmp_path):
     assert "which fits gcn_pretrain_gnns" in out
 
 
+def test_encoders_lists_what_is_shipped_and_identifies_it_by_name(molhpft, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
+    tensors = {"backbone.stages.embed.columns.tables.0": torch.zeros(119, 8)}
+    save_file(tensors, tmp_path / "tiny.safetensors", metadata={"molhpft": '{"encoder": "gcn"}'})
+    _, out, _ = molhpft("encoders")
+    assert "tiny" in out
+    assert "0.0 MB" in out
+    _, out, _ = molhpft("encoders", "tiny")
+    assert out.startswith("tiny is a molhpft model trained as encoder gcn")
+
+
+def test_data_describes_a_list_to_pretrain_on(molhpft, tmp_path):
+    path = tmp_path / "chains.smi"
+    path.write_text("\n".join("C" * n for n in range(1, 31)))
+    changes = ("--set", f"of={path}", "--set", "split=random")
+    _, out, _ = molhpft("data", "pretraining", *changes, "--json")
+    description = json.loads(out)
+    assert description["metric"] == "neg_loss"
+    assert description["place"] == str(path)
+    assert description["sizes"] == {"train": 24, "valid": 3, "test": 3}
+
+
 def one_sentence(status, out, error):
     """The sentence, if that is all there is and the status is 2."""
     assert status == 2
@@ -155,6 +179,11 @@ def one_sentence(status, out, error):
         ("task=ogbg-molpcba", ["ogbg-molpcba", "MOLHPFT_DATA"]),
         ("task.smiles_column=SMILES", ["'SMILES'", "smiles, ring"]),
         ("encoder.weights=none.pth", ["no weight file at none.pth"]),
+        ("task={name: pretraining, of: none.smi}", ["none.smi", "none is there"]),
+        (
+            "method={name: flyp, tau: [0], pretraining: pretraining}",
+            ["missing key method.pretraining.of"],
+        ),
         ("method.tau=[]", ["tau lists at least one number"]),
         ("probe.schedule=cosine", ["schedule: constant"]),
     ],

@@ -115,7 +115,7 @@ def ogb_edges(graphs: GraphBatch) -> Edges:
 @once_a_batch
 def pretrain_gnns_edges(graphs: GraphBatch) -> Edges:
     """Edges whose kind is the combination of bond type and direction; without self-loops."""
-    columns = graphs.bonds[:, [0, 3]]
+    columns = torch.stack([graphs.bonds[:, 0], graphs.bonds[:, 3]], 1)
     # this vocabulary has no dative and other rare bonds: they are single bonds, as drawn
     columns[:, 0] = torch.where(columns[:, 0] == OTHER_BOND, SINGLE_BOND, columns[:, 0])
     return _edges(graphs, columns, PRETRAIN_GNNS_SIZES)
