@@ -137,8 +137,8 @@ def many(features, phase, width, epochs):
 def main():
     """Measure in turns, print medians, and a line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="medians are over these")
-    parser.add_argument("--many-epochs", type=int, default=20, help="of each of the 36 heads")
+    parser.add_argument("--rounds", type=int, default=3, help="medians are over these")
+    parser.add_argument("--many-epochs", type=int, default=5, help="of each of the 36 heads")
     options = parser.parse_args()
     config = load_config(CONFIG, [ENCODER])
     recipe = build_recipes(config)[0]

@@ -6,6 +6,7 @@ up to rounding; `fit` remains the way for every other head, objective, or networ
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from itertools import count
@@ -15,6 +16,7 @@ import torch
 
 from molhpft.core.network import Network
 from molhpft.core.task import Rows, Task
+from molhpft.core.threads import one_thread
 from molhpft.tuning.checkpoints import Row, Weights
 from molhpft.tuning.closed_form import labels
 from molhpft.tuning.fit import fit
@@ -24,6 +26,8 @@ from molhpft.tuning.stacked import Lesson, feature_rows, orders, stepping, train
 from molhpft.tuning.trajectory import Trajectory
 
 Rngs = Sequence[torch.Generator]
+
+SMALL = 2**22  # products of numbers in a step, below which threads wait longer than they compute
 
 
 def probe(
@@ -129,11 +133,13 @@ def _stacked(
     each = [phase for _ in networks for phase in phases]
     kept = {0: stack.flat.clone()} if 0 in taus else {}
     losses: list[list[float]] = []
-    for loss in train(stack, stepping(stack, each), lesson, epochs=max(taus)):
-        losses.append(loss.flatten().tolist())
-        _check_losses(losses[-1], each, epoch=len(losses))
-        if len(losses) in taus:
-            kept[len(losses)] = stack.flat.clone()
+    small = stack.flat.numel() * phases[0].batch_size < SMALL
+    with one_thread() if small else nullcontext():
+        for loss in train(stack, stepping(stack, each), lesson, epochs=max(taus)):
+            losses.append(loss.flatten().tolist())
+            _check_losses(losses[-1], each, epoch=len(losses))
+            if len(losses) in taus:
+                kept[len(losses)] = stack.flat.clone()
     heads = {tau: stack.heads(flat) for tau, flat in kept.items()}
 
     def trajectory(number: int) -> Trajectory:

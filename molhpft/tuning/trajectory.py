@@ -41,7 +41,10 @@ class Trajectory:
         z, y = batch.inputs.cpu(), batch.targets.cpu()
         stack = Stack(network.head, list(self.heads.values()), groups=1)
         logits = stack.forward(batch.inputs[None])[0].mT.cpu()
-        return {tau: Snapshot(z, a, y) for tau, a in zip(self.heads, logits, strict=True)}
+        return {
+            tau: Snapshot(logits=a, targets=y, features=z)
+            for tau, a in zip(self.heads, logits, strict=True)
+        }
 
 
 def _snapshot(network: Network, head: Weights, task: Task, split: str) -> Snapshot:

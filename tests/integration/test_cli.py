@@ -72,6 +72,22 @@ def test_settings_change_a_run(molhpft, config, tmp_path):
     assert [row["tau"] for row in json.loads(out)["branches"]] == [1]
 
 
+def test_a_probe_prints_a_table_without_test_scores(molhpft, config):
+    options = ("--lr", 0.01, "--lr", 0.1, "--tau", 3, "--seeds", 2)
+    status, out, _ = molhpft("probe", config, *options)
+    assert status == 0
+    for words in ("AIE", "HP train", "HP valid", "over 2 seeds", "The head validates best with lr"):
+        assert words in " ".join(out.split())
+    assert "HP test" not in out
+    _, out, _ = molhpft("probe", config, *options, "--json")
+    assert [(row["lr"], row["tau"]) for row in json.loads(out)["rows"]] == [(0.01, 3), (0.1, 3)]
+
+
+def test_a_probe_of_nothing_is_one_sentence(molhpft, config):
+    line = one_sentence(*molhpft("probe", config, "--set", "method=ft"))
+    assert "method ft does not train a head by itself" in line
+
+
 def test_data_describes_a_table(molhpft, table):
     status, out, _ = molhpft("data", table, "--json")
     description = json.loads(out)
