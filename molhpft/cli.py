@@ -52,6 +52,8 @@ def run(
     """Run a config: probe the head, finetune from every tau, choose on validation."""
     extra = [] if seed is None else [f"seed={seed}"]
     folder = run_config(load_config(config, [*changes, *extra]), out)
+    if not folder.writes:  # a process that helped the first one
+        return
     summary = folder.read_json("summary.json")
     if as_json:
         typer.echo(json.dumps(summary | {"folder": str(folder.path)}, indent=2))
@@ -79,15 +81,18 @@ def data(
 
 @app.command()
 def encoders(
-    files: Annotated[list[Path] | None, typer.Argument(help="Weight files to identify.")] = None,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Weight files (or shipped encoders) to identify.")
+    ] = None,
 ) -> None:
-    """List the encoders that can be loaded, or say what weight files are and what they fit."""
+    """List encoders and those shipped, or say what weight files are and what they fit."""
     console = _console()
     if files:
         for file in files:
             console.print(f"{file} is {inventory.describe_weights(file)}.", soft_wrap=True)
         return
     console.print(tables.encoder_table(inventory.encoders()))
+    console.print(tables.shipped_table(inventory.shipped()))
 
 
 @app.command()

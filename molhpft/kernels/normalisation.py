@@ -5,12 +5,12 @@ from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from molhpft.kernels import reference
 from molhpft.kernels.choice import Kernels
 from molhpft.kernels.fused import Gradients, Wanted
 from molhpft.kernels.operands import Finish
+from molhpft.kernels.shared import is_shared, total
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,16 @@ class Statistics:
         variance: (d,), biased, without epsilon.
         eps: what is added to the variance.
         of_batch: whether they are those of the very rows to be normalised, and thus vary with them.
+        rows: number of those rows, of all processes that share them.
+        shared: whether other processes have some of them.
     """
 
     mean: Tensor
     variance: Tensor
     eps: float
     of_batch: bool
+    rows: Tensor | int = 0
+    shared: bool = False
 
     @property
     def inverse(self) -> Tensor:
@@ -48,11 +52,35 @@ def statistics(a: Tensor, norm: nn.BatchNorm1d) -> Statistics:
     running = torch.as_tensor(norm.running_mean), torch.as_tensor(norm.running_var)
     if not norm.training:
         return Statistics(*running, norm.eps, of_batch=False)
+    shared = is_shared()
     with torch.no_grad():
+        mean, variance, rows = _moments(a, shared=shared)
+        _move(norm, running, (mean, variance * (rows / (rows - 1))))
+    return Statistics(mean, variance, norm.eps, of_batch=True, rows=rows, shared=shared)
+
+
+def batch_norm(a: Tensor, norm: nn.BatchNorm1d) -> Tensor:
+    """`norm(a)` in training mode in plain PyTorch, with the statistics of all processes' rows."""
+    running = torch.as_tensor(norm.running_mean), torch.as_tensor(norm.running_var)
+    mean, variance, rows = _moments(a, shared=True)
+    with torch.no_grad():
+        _move(norm, running, (mean, variance * (rows / (rows - 1))))
+    return _line(a, mean, variance + norm.eps, norm.weight, norm.bias)
+
+
+def _moments(a: Tensor, *, shared: bool) -> tuple[Tensor, Tensor, Tensor | int]:
+    """Mean and biased variance of the rows, and how many they are."""
+    if not shared:
         mean = a.mean(0)
-        variance = (a - mean).square_().mean(0)
-        _move(norm, running, (mean, variance * (len(a) / (len(a) - 1))))
-    return Statistics(mean, variance, norm.eps, of_batch=True)
+        return mean, (a - mean).square().mean(0), len(a)
+    added, rows = total(a.sum(0), a.new_full((), len(a)))
+    mean = added / rows
+    (squares,) = total((a - mean).square().sum(0))
+    return mean, squares / rows, rows
+
+
+def _line(a: Tensor, mean: Tensor, spread: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return (a - mean) * spread.rsqrt() * weight + bias
 
 
 def _move(
@@ -76,9 +104,10 @@ class Normalise:
         """See `fused.Operation`."""
         a, weight, bias = tensors
         found = self.statistics
-        mean, variance = (None, None) if found.of_batch else (found.mean, found.variance)
-        h = F.batch_norm(a, mean, variance, weight, bias, found.of_batch, eps=found.eps)
-        return reference.finished(h, self.finish)
+        mean, variance = found.mean, found.variance
+        if found.of_batch:
+            mean, variance, _ = _moments(a, shared=found.shared)
+        return reference.finished(_line(a, mean, variance + found.eps, weight, bias), self.finish)
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """See `fused.Operation`."""
@@ -98,8 +127,9 @@ class Normalise:
         plain, centred = self.kernels.activate_sums(g, a, factor, shift, self.finish, mean)
         slope, offset = torch.zeros_like(mean), torch.zeros_like(mean)
         if self.statistics.of_batch:
-            slope = -factor * centred * inverse.square() / len(a)
-            offset = -factor * plain / len(a) - slope * mean
+            sums = total(plain, centred) if self.statistics.shared else (plain, centred)
+            slope = -factor * sums[1] * inverse.square() / self.statistics.rows
+            offset = -factor * sums[0] / self.statistics.rows - slope * mean
         ga = self.kernels.activate_backward(g, a, factor, shift, self.finish, slope, offset)
         scale = self.finish.scale
         return ga, centred * inverse * scale, plain * scale

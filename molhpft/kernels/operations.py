@@ -9,9 +9,10 @@ from torch.nn import functional as F
 from molhpft.kernels import reference
 from molhpft.kernels.choice import Kernels, kernels_for
 from molhpft.kernels.fused import Gradients, Wanted, apply
-from molhpft.kernels.normalisation import Normalise, has_statistics, statistics
+from molhpft.kernels.normalisation import Normalise, batch_norm, has_statistics, statistics
 from molhpft.kernels.operands import Edges, drawn
 from molhpft.kernels.products import autocast_dtype, product
+from molhpft.kernels.shared import is_shared
 
 
 def linear(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -65,7 +66,11 @@ def normalise(a: Tensor, norm: nn.Module, *, relu: bool, dropout: float, trainin
     """
     finish = drawn(relu=relu, dropout=dropout if training else 0.0)
     kernels = kernels_for(a)
-    if kernels is None or not has_statistics(norm, rows=len(a)):
+    if not has_statistics(norm, rows=2 if is_shared() else len(a)):
+        return reference.normalise(a, norm, finish)
+    if kernels is None:
+        if is_shared() and norm.training:
+            return reference.finished(batch_norm(a, norm), finish)
         return reference.normalise(a, norm, finish)
     found = statistics(a, norm)
     return apply(Normalise(kernels, finish, found), a, norm.weight, norm.bias)
