@@ -56,6 +56,17 @@ def embed_backward(g: Tensor, rows: Tensor, length: int) -> Tensor:
     return gtable.sum(0).to(g.dtype)
 
 
+def moments(a: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of the columns of `a` (n, d), float32 (d,) each."""
+    n, d = a.shape
+    means, squares = _sums(a, _parts(n, PART), d), _sums(a, _parts(n, PART), d)
+    _launch(norm_programs.moments, _tiles(a, PART), *_packed(a), means, squares, n, d)
+    first = torch.arange(len(means), device=a.device) * PART.value
+    share = ((n - first).clamp(max=PART.value) / n)[:, None]
+    mean = (share * means).sum(0)
+    return mean, squares.sum(0) / n + (share * (means - mean).square()).sum(0)
+
+
 def activate(a: Tensor, factor: Tensor, shift: Tensor, finish: Finish) -> Tensor:
     """See `cpu.activate`."""
     out = torch.empty_like(a, memory_format=torch.contiguous_format)

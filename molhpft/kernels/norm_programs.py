@@ -29,6 +29,34 @@ def _kept(
     return draws.to(tl.int32) >= threshold
 
 
+@triton.jit(do_not_specialize=["n"])
+def moments(
+    a: tl.tensor,
+    mean: tl.tensor,
+    squares: tl.tensor,
+    n: tl.tensor,
+    d: tl.constexpr,
+) -> None:
+    """Mean of each part of the rows and squared distances from it, (parts, d) each."""
+    c = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    first = tl.program_id(0) * PART
+    last = tl.minimum(first + PART, n)
+    total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    for step in range(first, last, ROWS):
+        i = step + tl.arange(0, ROWS)
+        total += rows_at(a, i, c, d, (i < n)[:, None] & (c < d)[None, :])
+    middle = tl.sum(total, 0) / (last - first)
+    total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    for step in range(first, last, ROWS):
+        i = step + tl.arange(0, ROWS)
+        inside = (i < n)[:, None] & (c < d)[None, :]
+        distance = tl.where(inside, rows_at(a, i, c, d, inside) - middle[None, :], 0.0)
+        total += distance * distance
+    cells = tl.program_id(0).to(tl.int64) * d + c
+    tl.store(mean + cells, middle, mask=c < d)
+    tl.store(squares + cells, tl.sum(total, 0), mask=c < d)
+
+
 @triton.jit(do_not_specialize=_CHANGING)
 def activate(
     a: tl.tensor,

@@ -145,7 +145,7 @@ def kernels(request, monkeypatch):
         from molhpft.kernels import gpu, operations
 
         monkeypatch.setattr(gpu, "_launch", lambda *_: None)
-        monkeypatch.setattr(operations, "kernels_for", lambda *_: gpu)
+        monkeypatch.setattr(operations, "kernels_for", lambda *_, **__: gpu)
 
 
 @pytest.mark.parametrize("build", [ogb_gcn, partial(ogb_gcn, virtual_node=True), pretrain_gnns_gcn])

@@ -106,6 +106,16 @@ def test_the_gradient_of_an_embedding_equals_the_plain_one(rows, repeats, width)
     torch.testing.assert_close(gpu.embed_backward(g, rows, 70), expected, rtol=1e-4, atol=1e-5)
 
 
+@given(rows=st.sampled_from([1, 2, 33, 300, 600]), width=widths, far=st.sampled_from([0.0, 1000.0]))
+@few
+def test_moments_are_those_of_columns_far_from_zero_too(rows, width, far):
+    a = draw((rows, width))[0].detach() + far
+    mean, variance = gpu.moments(a)
+    torch.testing.assert_close(mean.double(), a.double().mean(0), rtol=1e-6, atol=1e-6)
+    expected = a.double().var(0, correction=0)
+    torch.testing.assert_close(variance.double(), expected, rtol=1e-4, atol=1e-6)
+
+
 finishes = st.builds(
     Finish,
     relu=st.booleans(),
