@@ -22,14 +22,6 @@ def lengths(rows: Ints, node_offsets: Ints, edge_offsets: Ints) -> tuple[int, in
 
 
 @loop
-def copy(table: Bytes, begin: int, end: int, out: Bytes, first: int) -> None:
-    """Rows `begin` to `end` of a table to those of `out` from `first`."""
-    for i in range(end - begin):
-        for c in range(table.shape[1]):
-            out[first + i, c] = table[begin + i, c]
-
-
-@loop
 def point(ends: Ends, begin: int, end: int, pointer: Ints, first: int, last: int) -> None:
     """Fill `pointer` for the nodes `first` to `last` of a graph, whose edges are given."""
     for e in range(begin, end):
@@ -60,7 +52,7 @@ def cut(
         begin, end = node_offsets[rows[k]], node_offsets[rows[k] + 1]
         first, last = offsets[k], offsets[k] + end - begin
         offsets[k + 1], graph[first:last] = last, k
-        copy(nodes, begin, end, out_nodes, first)
+        out_nodes[first:last] = nodes[begin:end]
         begin, end = edge_offsets[rows[k]], edge_offsets[rows[k] + 1]
         point(ends, begin, end, pointer, first, last)
         free[first:last] = pointer[first:last]
@@ -71,5 +63,6 @@ def cut(
                 place = free[i]
                 free[i] += 1
                 source[place], target[place] = first + ends[e, 1 - side], i
-                copy(edges, e, e + 1, out_edges, place)
+                for c in range(edges.shape[1]):
+                    out_edges[place, c] = edges[e, c]
     return out_nodes, source, target, out_edges, pointer, graph, offsets

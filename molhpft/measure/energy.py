@@ -1,5 +1,6 @@
 """Initial energy: how far the predictions are from the labels when finetuning starts."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,8 @@ from torch import Tensor
 
 from molhpft.core.objectives import Objective
 from molhpft.core.snapshot import Predictions
+
+_ROWS = 32_768  # taken at a time
 
 
 @dataclass(frozen=True)
@@ -47,15 +50,15 @@ def initial_energy(predictions: Predictions, objective: Objective) -> float:
     Returns:
         the energy: 0 for a perfect head, sqrt(2) for a confidently wrong softmax head.
     """
-    residual = objective.residual(predictions.logits, predictions.targets)
-    lengths: Tensor = torch.linalg.vector_norm(residual, dim=1)
-    return lengths.mean().item()
+    parts = _measured(predictions, objective)
+    lengths = [torch.linalg.vector_norm(residual, dim=1) for residual, _ in parts]
+    return torch.cat(lengths).mean().item()
 
 
 def entry_energy(predictions: Predictions, objective: Objective) -> float:
     """Mean |p - y| over measured labels: comparable between different numbers of tasks."""
-    residual, y = _measured(predictions, objective)
-    return residual[~y.isnan()].abs().mean().item()
+    parts = _measured(predictions, objective)
+    return torch.cat([residual[~y.isnan()].abs() for residual, y in parts]).mean().item()
 
 
 def balanced_energy(predictions: Predictions, objective: Objective) -> float:
@@ -64,15 +67,18 @@ def balanced_energy(predictions: Predictions, objective: Objective) -> float:
     With few positives the plain energy says how well the negatives are fitted. Tasks that lack a
     class are left out; NaN where no task has two classes, as in regression.
     """
-    residual, y = _measured(predictions, objective)
-    per_class = [_column_means(residual.abs(), y == label) for label in (0, 1)]
-    return ((per_class[0] + per_class[1]) / 2).nanmean().item()
+    sums, counts = [], []
+    for residual, y in _measured(predictions, objective):
+        of_class = torch.stack([y == label for label in (0, 1)])
+        sums.append((residual.abs() * of_class).sum(1))
+        counts.append(of_class.sum(1))
+    per_class = torch.stack(sums).sum(0) / torch.stack(counts).sum(0)
+    return per_class.mean(0).nanmean().item()
 
 
-def _measured(predictions: Predictions, objective: Objective) -> tuple[Tensor, Tensor]:
-    residual = objective.residual(predictions.logits, predictions.targets)
-    return residual, objective.labels(predictions.targets, outputs=residual.shape[1])
-
-
-def _column_means(values: Tensor, kept: Tensor) -> Tensor:
-    return (values * kept).sum(0) / kept.sum(0)
+def _measured(predictions: Predictions, objective: Objective) -> Iterator[tuple[Tensor, Tensor]]:
+    """Residuals and labels, some rows at a time: copies of a whole large split fill the memory."""
+    pieces = (tensor.split(_ROWS) for tensor in (predictions.logits, predictions.targets))
+    for logits, targets in zip(*pieces, strict=True):
+        residual = objective.residual(logits, targets)
+        yield residual, objective.labels(targets, outputs=residual.shape[1])
