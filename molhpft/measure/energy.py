@@ -78,7 +78,7 @@ def balanced_energy(predictions: Predictions, objective: Objective) -> float:
 
 def _measured(predictions: Predictions, objective: Objective) -> Iterator[tuple[Tensor, Tensor]]:
     """Residuals and labels, some rows at a time: copies of a whole large split fill the memory."""
-    pieces = (tensor.split(_ROWS) for tensor in (predictions.logits, predictions.targets))
+    pieces = (torch.split(t, _ROWS) for t in (predictions.logits, predictions.targets))
     for logits, targets in zip(*pieces, strict=True):
         residual = objective.residual(logits, targets)
         yield residual, objective.labels(targets, outputs=residual.shape[1])
