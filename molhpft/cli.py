@@ -52,6 +52,8 @@ def run(
     """Run a config: probe the head, finetune from every tau, choose on validation."""
     extra = [] if seed is None else [f"seed={seed}"]
     folder = run_config(load_config(config, [*changes, *extra]), out)
+    if not folder.writes:  # a process that helped the first one
+        return
     summary = folder.read_json("summary.json")
     if as_json:
         typer.echo(json.dumps(summary | {"folder": str(folder.path)}, indent=2))

@@ -2,19 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 
 import torch
 
 from molhpft.core.network import Network
 from molhpft.core.snapshot import Snapshot, take
 from molhpft.core.task import Task
-from molhpft.domains.progress import bar
+from molhpft.domains.progress import pace
 from molhpft.experiments.folder import Json, RunFolder
 from molhpft.experiments.measures import Observer
 from molhpft.experiments.resume import load_phase, save_phase
 from molhpft.measure.energy import energy
 from molhpft.measure.shift import shift
-from molhpft.tuning.fit import Progress, fit
+from molhpft.tuning.checkpoints import Checkpoints
+from molhpft.tuning.fit import fit
+from molhpft.tuning.machine import Machine
 from molhpft.tuning.recipes import Recipe
 
 EVALUATION_SIZE = 1024
@@ -25,9 +28,11 @@ def finetune(
     recipe: Recipe,
     task: Task,
     folder: RunFolder,
+    machine: Machine,
     *,
     seed: int,
     observe: Observer | None = None,
+    every: int | None = None,
 ) -> list[Json]:
     """Run the phases of a recipe that follow its probe, in place; one row an epoch.
 
@@ -36,27 +41,30 @@ def finetune(
         recipe: the method.
         task: what to train on.
         folder: keeps the state of the phase under way, and gives back that of an interrupted run.
+        machine: precision, and the processes that share the work.
         seed: of the order of examples and of dropout.
         observe: numbers to add to each epoch's row.
+        every: steps between two savings within an epoch; None for none.
     """
     history: list[Json] = []
     for number, phase in enumerate(recipe.after):
         key, name = f"tau{recipe.tau}-{number}", f"finetune{number or ''}"
-        rng = torch.Generator().manual_seed(seed + number)
-        with bar(f"finetuning, tau {recipe.tau}", total=phase.epochs) as move:
-
-            def save(progress: Progress, key: str = key) -> None:
-                save_phase(folder, key, progress)
-                move(len(progress.rows))
-
+        checkpoints = Checkpoints(
+            load=partial(load_phase, folder, key),
+            save=partial(save_phase, folder, key),
+            steps=every,
+        )
+        total = phase.epochs * len(task.rows("train"))
+        with pace(f"finetuning, tau {recipe.tau}", total, shown=machine.rank == 0) as tick:
             rows = fit(
                 network,
                 phase,
                 task,
-                rng=rng,
+                rng=torch.Generator().manual_seed(seed + number),
                 observe=observe,
-                resume=load_phase(folder, key),
-                save=save,
+                checkpoints=checkpoints,
+                machine=machine,
+                tick=tick,
             )
         history += [{"phase": name, "tau": recipe.tau, **row} for row in rows]
     return history

@@ -42,6 +42,7 @@ class Encoder:
         takes: kind of examples that its first stage reads.
         files: weight files it takes, in words.
         gives: one feature vector an example, or a feature map.
+        mixed: whether bfloat16 rounds nothing but the factors of its products.
     """
 
     build: Callable[..., Chain]
@@ -49,6 +50,7 @@ class Encoder:
     takes: type
     files: str
     gives: Literal["vectors", "maps"] = "vectors"
+    mixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,14 @@ ENCODERS: dict[str, Encoder] = {
         load_encoder,
         Molecules,
         "model.safetensors of a gcn run; state dict of OGB's example GCN, virtual node or not",
+        mixed=True,
     ),
     "gcn_pretrain_gnns": Encoder(
         pretrain_gnns_gcn,
         load_encoder,
         Molecules,
         "model.safetensors of a gcn_pretrain_gnns run; gcn_*.pth of pretrain-gnns",
+        mixed=True,
     ),
     "pyg_gnn": Encoder(
         pyg_gnn,

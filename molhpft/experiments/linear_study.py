@@ -19,7 +19,8 @@ from molhpft.experiments.figures import BLUE, GREEN, GREY, ORANGE
 from molhpft.experiments.folder import Json
 from molhpft.measure import linear_theory
 from molhpft.measure.linear_theory import LinearStart
-from molhpft.tuning.fit import Weights, fit
+from molhpft.tuning.checkpoints import Weights
+from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.probe import on_features, probe
 

@@ -14,17 +14,22 @@ from molhpft.experiments.conclude import conclude
 from molhpft.experiments.config import RunConfig, resolved
 from molhpft.experiments.folder import Json, RunFolder
 from molhpft.experiments.identity import run_name
+from molhpft.experiments.machine import launch, settled
 from molhpft.experiments.measures import Branch, measure_branch, observers
 from molhpft.experiments.resume import load_branch, save_branch
 from molhpft.experiments.seeds import stream
 from molhpft.tuning.exact import solve_head
 from molhpft.tuning.interpolate import mix
+from molhpft.tuning.machine import Machine
 from molhpft.tuning.probe import on_features, probe
 from molhpft.tuning.recipes import Recipe
 
 
 def run(config: RunConfig, out: Path) -> RunFolder:
     """Run a config, or go on with it, or find it done.
+
+    With several devices, all processes come through here alike and share the finetuning; the first
+    one writes.
 
     Args:
         config: everything that decides the result.
@@ -36,21 +41,29 @@ def run(config: RunConfig, out: Path) -> RunFolder:
 
     Raises:
         FileNotFoundError: data or weights are absent.
-        ValueError: data, weights and settings do not go together.
+        ValueError: data, weights, settings and this machine do not go together.
         OSError: `out` cannot be written to.
     """
+    given, config = config, settled(config)
+    machine = launch(config)
     recipes = build_recipes(config)
-    task = build_task(config, recipes[0])
-    folder = RunFolder(out / run_name(config, task))
-    if not folder.is_complete:
-        parts = _Parts(config, task, build_network(config, task, recipes[0]), folder)
-        folder.open()
-        folder.write_yaml("config.yaml", resolved(config))
-        probe_rows = _finish_branches(parts, recipes)
-        loaded = {recipe.tau: load_branch(folder, recipe.tau) for recipe in recipes}
-        branches = {tau: branch for tau, branch in loaded.items() if branch is not None}
-        conclude(config, task, parts.network, branches, folder, probe_rows=probe_rows)
-        folder.close()
+    with machine.first_alone():
+        task = build_task(config, recipes[0])
+    folder = RunFolder(out / run_name(config, task), writes=machine.rank == 0)
+    if machine.agreed(folder.is_complete):
+        return folder
+    network = build_network(config, task, recipes[0]).to(machine.device)
+    parts = _Parts(config, task.to(machine.device), network, folder, machine)
+    folder.open()
+    folder.write_yaml("config.yaml", resolved(given))
+    probe_rows = _finish_branches(parts, recipes)
+    machine.wait()
+    loaded = {recipe.tau: load_branch(folder, recipe.tau) for recipe in recipes}
+    branches = {tau: branch for tau, branch in loaded.items() if branch is not None}
+    machine.wait()
+    conclude(config, parts.task, network, branches, folder, probe_rows=probe_rows)
+    folder.close()
+    machine.wait()
     return folder
 
 
@@ -62,6 +75,7 @@ class _Parts:
     task: Task
     network: Network
     folder: RunFolder
+    machine: Machine
 
 
 def _finish_branches(parts: _Parts, recipes: tuple[Recipe, ...]) -> list[Json]:
@@ -75,7 +89,7 @@ def _finish_branches(parts: _Parts, recipes: tuple[Recipe, ...]) -> list[Json]:
         rng=torch.Generator().manual_seed(stream(parts.config.seed, "probe")),
     )
     for recipe in recipes:
-        if load_branch(parts.folder, recipe.tau) is None:
+        if parts.machine.agreed(load_branch(parts.folder, recipe.tau) is None):
             probed.head.load_state_dict(trajectory.heads[recipe.tau])
             _finish_branch(parts, recipe, probed, features)
     return [{"phase": "probe", **row} for row in trajectory.rows]
@@ -102,7 +116,9 @@ def _finish_branch(parts: _Parts, recipe: Recipe, probed: Network, features: Tas
         recipe,
         task,
         parts.folder,
+        parts.machine,
         seed=stream(config.seed, "finetune"),
+        every=config.checkpoint,
         observe=observers(config.measures, start, task, seed=config.seed),
     )
     if recipe.shares:

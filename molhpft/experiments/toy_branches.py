@@ -17,7 +17,8 @@ from molhpft.experiments.branch import describe_branch, snapshots
 from molhpft.experiments.folder import Json
 from molhpft.experiments.seeds import stream
 from molhpft.measure.direction import direction_norms
-from molhpft.tuning.fit import Row, Weights, fit
+from molhpft.tuning.checkpoints import Row, Weights
+from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.probe import on_features, probe
 

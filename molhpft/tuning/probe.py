@@ -16,7 +16,8 @@ from molhpft.core.batch import Batch
 from molhpft.core.network import Chain, Network, Plain
 from molhpft.core.snapshot import take
 from molhpft.core.task import Rows, Task
-from molhpft.tuning.fit import Row, Weights, fit
+from molhpft.tuning.checkpoints import Row, Weights
+from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
 
 

@@ -11,6 +11,7 @@ from molhpft.core.network import Network
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.core.snapshot import take
 from molhpft.measure.energy import initial_energy
+from molhpft.tuning.checkpoints import Checkpoints
 from molhpft.tuning.fit import best_epoch, fit, score
 from molhpft.tuning.phase import Phase
 from tests.toy import same_weights, toy_network, toy_task
@@ -184,21 +185,24 @@ def test_an_epoch_without_any_label_is_finite():
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
-@pytest.mark.parametrize("stop", [1, 3, 5])
+@pytest.mark.parametrize("stop", [0, 1, 2, 3, 4, 11])
 def test_a_resumed_phase_ends_as_an_uninterrupted_one(optimizer, stop):
     phase = replace(
         FT, epochs=6, optimizer=optimizer, schedule="cosine", anchor=0.1, keep="best", patience=4
     )
     saved = []
-    whole, rows = trained(phase, save=lambda progress: saved.append(deepcopy(progress)))
-    resumed, resumed_rows = trained(phase, seed=99, resume=saved[stop - 1])
+    keeping = Checkpoints(save=lambda progress: saved.append(deepcopy(progress)), steps=2)
+    whole, rows = trained(phase, checkpoints=keeping)
+    resumed, resumed_rows = trained(
+        phase, seed=99, checkpoints=Checkpoints(load=lambda: saved[stop])
+    )
     assert resumed_rows == rows
     assert same_weights(resumed, whole)
 
 
 def test_saved_progress_does_not_alias_the_live_weights():
     saved = []
-    trained(FT, save=saved.append)
+    trained(FT, checkpoints=Checkpoints(save=saved.append))
     key = "head.stages.linear.module.weight"
     assert not torch.equal(saved[0].weights[key], saved[-1].weights[key])
 
