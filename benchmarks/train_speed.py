@@ -11,8 +11,8 @@ alone, in the same shapes and precision and by the same library. The last line i
 """
 
 import json
+import logging
 from argparse import ArgumentParser
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from statistics import median
 from time import perf_counter
 
 import torch
+from lightning_fabric import Fabric
 from peers import GCN, graphs_of, logits_of, train_epoch
 from rich.console import Console
 from rich.table import Table
@@ -31,8 +32,11 @@ from molhpft.domains.molecules.checkpoints import encoder_weights
 from molhpft.domains.molecules.datasets import ogb_folder, ogb_task
 from molhpft.domains.molecules.gcn import ogb_gcn
 from molhpft.domains.weights import WeightFile
-from molhpft.kernels.products import multiplies_bf16, product
+from molhpft.experiments.machine import multiplies_bfloat16
+from molhpft.kernels.products import product
+from molhpft.tuning.checkpoints import Checkpoints
 from molhpft.tuning.fit import fit
+from molhpft.tuning.machine import Machine
 from molhpft.tuning.phase import Phase
 
 DATA = ("ogbg-moltox21", "ogbg-molhiv")
@@ -43,8 +47,9 @@ PHASE = Phase(trains="all", epochs=0, lr=1e-3, batch_size=SIZE)
 class Ours:
     """The package's network, loop and batches, in one precision."""
 
-    def __init__(self, name, task, peer, dtype):
-        self.name, self.task, self.dtype = name, task, dtype
+    def __init__(self, precision, task, peer):
+        self.name, self.task = precision, task
+        self.machine = Machine(Fabric(accelerator="cpu", devices=1, precision=precision))
         self.network = Network(
             ogb_gcn(layers=LAYERS, width=WIDTH), linear_head(WIDTH, task.outputs)
         )
@@ -58,27 +63,22 @@ class Ours:
         self.network.head.load_state_dict(head)
         self.rng, self.progress, self.losses = torch.Generator().manual_seed(0), None, []
 
-    def precision(self):
-        """Autocast, if there is to be one."""
-        return torch.autocast("cpu", self.dtype) if self.dtype else nullcontext()
-
     def train(self):
         """One more epoch of `fit`."""
         phase = replace(PHASE, epochs=len(self.losses) + 1)
-        with self.precision():
-            rows = fit(
-                self.network,
-                phase,
-                self.task,
-                rng=self.rng,
-                resume=self.progress,
-                save=partial(setattr, self, "progress"),
-            )
+        rows = fit(
+            self.network,
+            phase,
+            self.task,
+            rng=self.rng,
+            checkpoints=Checkpoints(lambda: self.progress, partial(setattr, self, "progress")),
+            machine=self.machine,
+        )
         self.losses = [row["loss"] for row in rows]
 
     def logits(self, split="train"):
         """Of a whole split, (n, t)."""
-        with self.precision():
+        with self.machine.autocast():
             return take(self.network, self.task.batches(split, size=SIZE)).logits.float()
 
 
@@ -102,10 +102,9 @@ class Peer:
 class Floor:
     """Matrix products of an epoch and no more, forward and backward."""
 
-    def __init__(self, name, task, dtype):
-        self.name = name
+    def __init__(self, task, dtype):
         lengths = [len(batch.inputs.atoms) for batch in task.batches("train", size=SIZE)]
-        self.lengths, dtype = lengths, dtype or torch.float32
+        self.lengths = lengths
         h = torch.randn(max(lengths), WIDTH).to(dtype)
         self.h, self.g = h, torch.randn_like(h)
         self.weight, self.bias = torch.randn(WIDTH, WIDTH).to(dtype), torch.randn(WIDTH).to(dtype)
@@ -144,10 +143,11 @@ def measured(task, repeats):
     """All figures of a data set, by side."""
     torch.manual_seed(0)
     gcn = GCN(task.outputs, layers=LAYERS, width=WIDTH)
-    precisions = {"bf16": torch.bfloat16, "32": None} if multiplies_bf16() else {"32": None}
-    sides = [Ours(name, task, gcn, dtype) for name, dtype in precisions.items()]
+    fast = {"bf16-mixed": torch.bfloat16} if multiplies_bfloat16("cpu") else {}
+    precisions = {**fast, "32-true": torch.float32}
+    sides = [Ours(precision, task, gcn) for precision in precisions]
     sides.append(Peer(task, gcn))
-    floors = {f"products {name}": Floor(name, task, dtype) for name, dtype in precisions.items()}
+    floors = {f"products {name}": Floor(task, dtype) for name, dtype in precisions.items()}
     first = {side.name: side.logits() for side in sides}
     differences = {name: (z - first["PyG"]).abs().max().item() for name, z in first.items()}
     inference = in_turn({side.name: side.logits for side in sides}, repeats)
@@ -162,7 +162,7 @@ def measured(task, repeats):
             "training_ratio": training["PyG"] / training[side.name],
             "inference_ratio": inference["PyG"] / inference[side.name],
             "floor_ratio": training[side.name]
-            / training[f"products {side.name if side.name in precisions else '32'}"],
+            / training[f"products {side.name if side.name in precisions else '32-true'}"],
             "losses": side.losses,
             "rocauc": task.objective.score(side.logits("test"), test),
             "first_difference": differences[side.name],
@@ -174,8 +174,8 @@ def measured(task, repeats):
 def warm_up(task, gcn, precisions):
     """Compile what is compiled on first use, on a copy of the network."""
     few = some_of(task, SIZE)
-    for name, dtype in precisions.items():
-        Ours(name, few, gcn, dtype).train()
+    for precision in precisions:
+        Ours(precision, few, gcn).train()
 
 
 def table(name, figures):
@@ -214,6 +214,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=5, help="epochs")
     parser.add_argument("--data", nargs="+", default=DATA, help="names of OGB's data sets")
     options = parser.parse_args()
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     console, figures = Console(width=140), {}
     for name in options.data:
         if not ogb_folder(name).is_dir():

@@ -43,14 +43,13 @@ def has_statistics(norm: nn.Module, *, rows: int) -> TypeGuard[nn.BatchNorm1d]:
     return type(norm) is nn.BatchNorm1d and norm.affine and norm.track_running_stats and rows > 1
 
 
-def statistics(a: Tensor, norm: nn.BatchNorm1d) -> Statistics:
+def statistics(a: Tensor, norm: nn.BatchNorm1d, kernels: Kernels) -> Statistics:
     """Statistics a batch norm takes for rows `a` (n, d); moves its running ones if it trains."""
     running = torch.as_tensor(norm.running_mean), torch.as_tensor(norm.running_var)
     if not norm.training:
         return Statistics(*running, norm.eps, of_batch=False)
     with torch.no_grad():
-        mean = a.mean(0)
-        variance = (a - mean).square_().mean(0)
+        mean, variance = kernels.moments(a)
         _move(norm, running, (mean, variance * (len(a) / (len(a) - 1))))
     return Statistics(mean, variance, norm.eps, of_batch=True)
 
@@ -77,7 +76,9 @@ class Normalise:
         a, weight, bias = tensors
         found = self.statistics
         mean, variance = (None, None) if found.of_batch else (found.mean, found.variance)
-        h = F.batch_norm(a, mean, variance, weight, bias, found.of_batch, eps=found.eps)
+        h = F.batch_norm(
+            a.to(weight.dtype), mean, variance, weight, bias, found.of_batch, eps=found.eps
+        )
         return reference.finished(h, self.finish)
 
     def forward(self, *tensors: Tensor) -> Tensor:

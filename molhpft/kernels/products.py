@@ -27,14 +27,6 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(a, b, bias)
 
 
-def multiplies_bf16() -> bool:
-    """Whether this processor multiplies bf16 in hardware, so that bf16 products are faster.
-
-    oneDNN takes them on any processor, on those without such units no faster than float32.
-    """
-    return torch.backends.mkldnn.is_available() and torch.cpu._is_avx512_bf16_supported()  # type: ignore[no-untyped-call]
-
-
 @cache
 def _onednn() -> Callable[..., Any] | None:
     # no function of PyTorch's that is documented multiplies float32 by oneDNN

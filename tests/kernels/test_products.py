@@ -39,12 +39,12 @@ def test_only_the_gradients_that_are_wanted_are_computed():
     torch.testing.assert_close(ours, h.detach().sum(0).expand(3, 4))
 
 
-def test_autocast_rounds_factors_and_gives_float32():
+def test_autocast_gives_its_own_dtype_and_float32_for_gradients_of_weights():
     leaves = draw_leaves((50, 30), (20, 30), (20,))
     exact = F.linear(*leaves)
     with torch.autocast("cpu", torch.bfloat16):
         rounded = linear(*leaves)
-    assert rounded.dtype == torch.float32
+        assert rounded.dtype == F.linear(*leaves).dtype == torch.bfloat16
     assert 1e-4 < (rounded - exact).norm() / exact.norm() < 1e-2
     pairs = zip(gradients(rounded, leaves), gradients(exact, leaves), strict=True)
     for ours, theirs in pairs:
