@@ -56,7 +56,7 @@ def propagate(x: Tensor, edges: Edges) -> Tensor:
 def embed_backward(g: Tensor, rows: Tensor, length: int) -> Tensor:
     """Gradient of the table (length, d) of `reference.embed` for the gradient `g` of its result."""
     parts = _sums(len(g))
-    gtable = g.new_zeros(parts, length, g.shape[1])
+    gtable = torch.zeros(parts, length, g.shape[1])
     loops = graph_loops.embed_backward, graph_loops.embed_backward_in_parts
     _over_parts(*loops, parts, len(g), *_arrays(rows, g, gtable))
     return gtable.sum(0)

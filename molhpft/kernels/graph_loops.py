@@ -106,13 +106,13 @@ def propagate(
 
 
 @loop
-def embed_backward(part: int, begin: int, end: int, rows: Ints, g: Floats, gtable: Floats) -> None:
+def embed_backward(part: int, begin: int, end: int, rows: Ints, g: Rows, gtable: Floats) -> None:
     """Gradient of the table for `g`; `gtable` (parts, rows, d) is added to."""
     for i in range(begin, end):
         for k in range(rows.shape[1]):
             row = rows[i, k]
             for c in range(g.shape[1]):
-                gtable[part, row, c] += g[i, c]
+                gtable[part, row, c] += widened(g[i, c])
 
 
 @in_parts

@@ -2,16 +2,17 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from molhpft.kernels import reference
 from molhpft.kernels.choice import Kernels, kernels_for
 from molhpft.kernels.fused import Gradients, Wanted, apply
+from molhpft.kernels.linear import Linear
 from molhpft.kernels.normalisation import Normalise, has_statistics, statistics
 from molhpft.kernels.operands import Edges, drawn
-from molhpft.kernels.products import autocast_dtype, product
+from molhpft.kernels.products import autocast_dtype
+from molhpft.kernels.summands import Summands, note_summands, summands_of
 
 
 def linear(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -20,9 +21,10 @@ def linear(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Under autocast the three products of training are taken in its dtype, from factors rounded to
     it. The result has that dtype too, as PyTorch's own has it; weights and their gradients do not.
     """
-    if kernels_for(weight, bias, rows=h) is None:
+    kernels = kernels_for(weight, bias, rows=h)
+    if kernels is None:
         return F.linear(h, weight, bias)
-    return apply(_Linear(autocast_dtype(h.device.type)), h, weight, bias)
+    return apply(Linear(kernels, autocast_dtype(h.device.type), summands_of(h)), h, weight, bias)
 
 
 def convolve(x: Tensor, bond: Tensor, root: Tensor, edges: Edges) -> Tensor:
@@ -46,7 +48,9 @@ def embed(rows: Tensor, table: Tensor) -> Tensor:
     kernels = kernels_for(table)
     if kernels is None:
         return reference.embed(rows, table)
-    return apply(_Embed(kernels, rows), table)
+    h = apply(_Embed(kernels, rows), table)
+    note_summands(h, Summands(rows, table.detach()))
+    return h
 
 
 def normalise(a: Tensor, norm: nn.Module, *, relu: bool, dropout: float, training: bool) -> Tensor:
@@ -71,31 +75,6 @@ def normalise(a: Tensor, norm: nn.Module, *, relu: bool, dropout: float, trainin
         return reference.normalise(a, norm, finish)
     found = statistics(a, norm, kernels)
     return apply(Normalise(kernels, finish, found), a, norm.weight, norm.bias)
-
-
-@dataclass(frozen=True)
-class _Linear:
-    dtype: torch.dtype | None
-
-    def reference(self, *tensors: Tensor) -> Tensor:
-        h, weight, bias = (self._rounded(t) for t in tensors)
-        return F.linear(h, weight, bias)
-
-    def forward(self, *tensors: Tensor) -> Tensor:
-        h, weight, bias = (self._rounded(t) for t in tensors)
-        return product(h, weight, bias)
-
-    def backward(self, g: Tensor, wanted: Wanted, *tensors: Tensor) -> Gradients:
-        rows, matrix, _ = tensors
-        h, weight = self._rounded(rows), self._rounded(matrix)
-        return (
-            product(g, weight.T).to(rows.dtype) if wanted[0] else None,
-            product(g.T, h.T).to(matrix.dtype) if wanted[1] else None,
-            g.sum(0, dtype=matrix.dtype) if wanted[2] else None,
-        )
-
-    def _rounded(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.dtype or tensor.dtype)
 
 
 @dataclass(frozen=True)
