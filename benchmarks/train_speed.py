@@ -33,7 +33,7 @@ from molhpft.domains.molecules.datasets import ogb_folder, ogb_task
 from molhpft.domains.molecules.gcn import ogb_gcn
 from molhpft.domains.weights import WeightFile
 from molhpft.experiments.machine import multiplies_bfloat16
-from molhpft.kernels.products import product
+from molhpft.kernels.products import inner_product, product
 from molhpft.tuning.checkpoints import Checkpoints
 from molhpft.tuning.fit import fit
 from molhpft.tuning.machine import Machine
@@ -116,7 +116,7 @@ class Floor:
             for _ in range(LAYERS):
                 product(h, self.weight, self.bias)
                 product(g, self.weight.T)
-                product(g.T, h.T)
+                inner_product(g, h)
 
 
 def seconds(work):

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from molhpft.kernels.choice import Kernels
 from molhpft.kernels.fused import Gradients, Wanted
-from molhpft.kernels.products import product
+from molhpft.kernels.products import inner_product, product
 from molhpft.kernels.summands import Summands
 
 # so many times more sums than rows in the table, and their products are worth going round
@@ -58,9 +58,9 @@ class Linear:
 
     def _of_weight(self, g: Tensor, h: Tensor) -> Tensor:
         if (few := self._few(h)) is None:
-            return product(g.T, self._rounded(h).T)
+            return inner_product(g, self._rounded(h))
         sums = self.kernels.embed_backward(g, few.rows, len(few.table))
-        return product(sums.T, few.table.T)
+        return inner_product(sums, few.table)
 
     def _few(self, h: Tensor) -> Summands | None:
         found = self.summands

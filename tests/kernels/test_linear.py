@@ -23,14 +23,19 @@ def draw_rows(n, columns, seed):
 
 @pytest.fixture
 def lengths(monkeypatch):
-    """First lengths of the first factors of products that are taken."""
+    """Lengths of the first factors of products that are taken."""
     seen = []
 
     def noting(a, *others):
         seen.append(len(a))
         return F.linear(a, *others)
 
+    def noting_inner(a, b):
+        seen.append(len(a))
+        return a.T @ b
+
     monkeypatch.setattr(linear_module, "product", noting)
+    monkeypatch.setattr(linear_module, "inner_product", noting_inner)
     return seen
 
 
@@ -81,7 +86,7 @@ def test_autocast_gives_its_dtype_and_no_more_error_than_for_any_layer():
 def test_only_the_product_for_the_input_is_as_long_as_it(lengths):
     table, weight, bias = draw_leaves((LENGTH, 5), (6, 5), (6,))
     gradients(linear(embed(draw_rows(99, 3, 0), table), weight, bias), [table, weight])
-    assert lengths == [LENGTH, 99, 6]
+    assert lengths == [LENGTH, 99, LENGTH]
 
 
 def test_few_sums_are_multiplied_as_they_are(lengths):

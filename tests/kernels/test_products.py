@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from molhpft.kernels import products
 from molhpft.kernels.operations import linear
-from molhpft.kernels.products import product
+from molhpft.kernels.products import inner_product, product
 from tests.kernels.random_graphs import assert_same, draw_leaves, gradients
 
 sizes = st.integers(1, 40)
@@ -23,6 +24,48 @@ def test_a_linear_layer_and_its_gradients_equal_pytorchs(rows, inner, outer):
 def test_a_product_reads_transposed_factors(shape):
     a, b = (leaf.detach() for leaf in draw_leaves(shape, shape, seed=2))
     torch.testing.assert_close(product(a.T, b.T), a.T @ b)
+
+
+@given(
+    n=st.integers(0, 140),
+    inner=sizes,
+    outer=sizes,
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    biased=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_products_of_any_length_are_those_of_double_precision(n, inner, outer, dtype, biased):
+    tensors = draw_leaves((n, inner), (outer, inner), (outer,), (n, outer))
+    a, b, bias, c = (tensor.detach().to(dtype) for tensor in tensors)
+    expected = a.double() @ b.double().T + (bias.double() if biased else 0)
+    found = product(a, b, bias if biased else None)
+    assert found.dtype == dtype
+    error = 2e-2 if dtype == torch.bfloat16 else 1e-4
+    torch.testing.assert_close(found.double(), expected, rtol=error, atol=error)
+    found, expected = inner_product(a, c).double(), a.double().T @ c.double()
+    torch.testing.assert_close(found, expected, rtol=error, atol=error)
+
+
+def test_onednn_sees_few_lengths_however_many_there_are(monkeypatch):
+    seen = set()
+
+    def noting(a, b, bias=None):
+        seen.add((len(a), len(b), a.shape[1]))
+        return F.linear(a, b, bias)
+
+    monkeypatch.setattr(products, "_product", noting)
+    for n in range(300, 365):
+        a, b = torch.ones(n, 4), torch.ones(5, 4)
+        assert product(a, b).shape == (n, 5)
+        assert inner_product(a, a).eq(n).all()
+    assert len(seen) <= 2 * 3
+
+
+def test_a_number_that_is_not_finite_stays_in_its_row():
+    a, b = torch.ones(41, 4), torch.ones(5, 4)
+    a[40, 0] = torch.nan
+    assert product(a, b).isnan().any(1).nonzero().flatten().tolist() == [40]
+    assert inner_product(a, a).isnan().all(1).tolist() == [True, False, False, False]
 
 
 def test_large_products_are_as_exact_as_float32_can_be():
