@@ -43,7 +43,7 @@ class Encoder:
         takes: kind of examples that its first stage reads.
         files: weight files it takes, in words.
         gives: one feature vector an example, or a feature map.
-        mixed: whether bfloat16 rounds nothing but the factors of its products.
+        mixed: whether its sums stay float32 where products are bfloat16.
     """
 
     build: Callable[..., Chain]

@@ -75,7 +75,7 @@ def _device(config: RunConfig) -> Literal["cpu", "cuda"]:
 def _precision(config: RunConfig, device: str) -> Literal[32, "bf16-mixed"]:
     """What "auto" means here: bfloat16 products where it pays, float32 elsewhere.
 
-    It pays for the encoders that round nothing but products, on processors that multiply it.
+    It pays for the encoders that keep their sums in float32, on processors that multiply it.
     """
     if config.precision != "auto":
         return config.precision

@@ -34,6 +34,9 @@ class Kernels(Protocol):
     def embed_backward(self, g: Tensor, rows: Tensor, length: int) -> Tensor:
         """Gradient of a table whose rows were summed."""
 
+    def moments(self, a: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance of columns."""
+
     def activate(self, a: Tensor, factor: Tensor, shift: Tensor, finish: Finish) -> Tensor:
         """A line for each column, then ReLU and dropout."""
 
@@ -55,19 +58,25 @@ class Kernels(Protocol):
         """Gradient of batch norm, ReLU and dropout."""
 
 
-def kernels_for(*tensors: Tensor) -> Kernels | None:
+def kernels_for(*tensors: Tensor, rows: Tensor | None = None) -> Kernels | None:
     """Fused kernels for these tensors, None where the plain reference has to do.
 
-    Kernels serve float32 on the CPU and, where triton can be imported, on GPUs. The reference
-    serves every other dtype and device, PyTorch's function transforms (`vmap`, `jvp`,
-    `torch.func.grad`, dual numbers), which kernels cannot look into, and everything under
-    `MOLHPFT_KERNELS=reference`.
+    Kernels serve float32 on the CPU and, where triton can be imported, on GPUs, and `rows` of nodes
+    that autocast has made bfloat16. The reference serves every other dtype and device, PyTorch's
+    function transforms (`vmap`, `jvp`, `torch.func.grad`, dual numbers), which kernels cannot look
+    into, and everything under `MOLHPFT_KERNELS=reference`.
+
+    Args:
+        tensors: whose dtype has to be float32.
+        rows: of nodes, whose dtype may be bfloat16 as well.
 
     Raises:
         ValueError: the environment variable has another value.
     """
     device = tensors[0].device.type
-    if _chosen() == "reference" or not all(_is_plain(t, device) for t in tensors):
+    if _chosen() == "reference" or not all(_is_plain(t, device, torch.float32) for t in tensors):
+        return None
+    if rows is not None and not _is_plain(rows, device, torch.float32, torch.bfloat16):
         return None
     if device == "cpu":
         return _cpu()
@@ -96,12 +105,8 @@ def is_transformed(*tensors: Tensor) -> bool:
     )
 
 
-def _is_plain(tensor: Tensor, device: str) -> bool:
-    return (
-        tensor.dtype == torch.float32
-        and tensor.device.type == device
-        and not is_transformed(tensor)
-    )
+def _is_plain(tensor: Tensor, device: str, *dtypes: torch.dtype) -> bool:
+    return tensor.dtype in dtypes and tensor.device.type == device and not is_transformed(tensor)
 
 
 def _chosen() -> str:

@@ -10,7 +10,7 @@ from molhpft.kernels import reference
 from molhpft.kernels.choice import Kernels
 from molhpft.kernels.fused import Gradients, Wanted
 from molhpft.kernels.operands import Finish
-from molhpft.kernels.shared import is_shared, total
+from molhpft.kernels.shared import is_shared, merged, total
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,17 @@ def has_statistics(norm: nn.Module, *, rows: int) -> TypeGuard[nn.BatchNorm1d]:
     return type(norm) is nn.BatchNorm1d and norm.affine and norm.track_running_stats and rows > 1
 
 
-def statistics(a: Tensor, norm: nn.BatchNorm1d) -> Statistics:
+def statistics(a: Tensor, norm: nn.BatchNorm1d, kernels: Kernels) -> Statistics:
     """Statistics a batch norm takes for rows `a` (n, d); moves its running ones if it trains."""
     running = torch.as_tensor(norm.running_mean), torch.as_tensor(norm.running_var)
     if not norm.training:
         return Statistics(*running, norm.eps, of_batch=False)
     shared = is_shared()
     with torch.no_grad():
-        mean, variance, rows = _moments(a, shared=shared)
+        mean, variance = kernels.moments(a)
+        rows: Tensor | int = len(a)
+        if shared:
+            mean, variance, rows = merged(mean, variance, len(a))
         _move(norm, running, (mean, variance * (rows / (rows - 1))))
     return Statistics(mean, variance, norm.eps, of_batch=True, rows=rows, shared=shared)
 
@@ -62,21 +65,16 @@ def statistics(a: Tensor, norm: nn.BatchNorm1d) -> Statistics:
 def batch_norm(a: Tensor, norm: nn.BatchNorm1d) -> Tensor:
     """`norm(a)` in training mode in plain PyTorch, with the statistics of all processes' rows."""
     running = torch.as_tensor(norm.running_mean), torch.as_tensor(norm.running_var)
-    mean, variance, rows = _moments(a, shared=True)
+    a = a.to(norm.weight.dtype)
+    mean, variance, rows = merged(*_moments(a), len(a))
     with torch.no_grad():
         _move(norm, running, (mean, variance * (rows / (rows - 1))))
     return _line(a, mean, variance + norm.eps, norm.weight, norm.bias)
 
 
-def _moments(a: Tensor, *, shared: bool) -> tuple[Tensor, Tensor, Tensor | int]:
-    """Mean and biased variance of the rows, and how many they are."""
-    if not shared:
-        mean = a.mean(0)
-        return mean, (a - mean).square().mean(0), len(a)
-    added, rows = total(a.sum(0), a.new_full((), len(a)))
-    mean = added / rows
-    (squares,) = total((a - mean).square().sum(0))
-    return mean, squares / rows, rows
+def _moments(a: Tensor) -> tuple[Tensor, Tensor]:
+    mean = a.mean(0)
+    return mean, (a - mean).square().mean(0)
 
 
 def _line(a: Tensor, mean: Tensor, spread: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -104,9 +102,11 @@ class Normalise:
         """See `fused.Operation`."""
         a, weight, bias = tensors
         found = self.statistics
-        mean, variance = found.mean, found.variance
+        a, mean, variance = a.to(weight.dtype), found.mean, found.variance
         if found.of_batch:
-            mean, variance, _ = _moments(a, shared=found.shared)
+            mean, variance = _moments(a)
+        if found.shared:
+            mean, variance, _ = merged(mean, variance, len(a))
         return reference.finished(_line(a, mean, variance + found.eps, weight, bias), self.finish)
 
     def forward(self, *tensors: Tensor) -> Tensor:

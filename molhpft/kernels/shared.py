@@ -38,6 +38,14 @@ def total(*sums: Tensor) -> list[Tensor]:
     return [part.view_as(own) for part, own in zip(parts, sums, strict=True)]
 
 
+def merged(mean: Tensor, variance: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and biased variance of the rows of all processes, and their number, from our own's."""
+    weighted, count = total(mean * rows, mean.new_full((), rows))
+    whole = weighted / count
+    (spread,) = total((variance + (mean - whole).square()) * rows)
+    return whole, spread / count, count
+
+
 class _Total(Function):
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:

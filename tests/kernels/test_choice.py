@@ -22,6 +22,13 @@ def test_every_other_dtype_goes_by_the_reference(dtype):
     assert kernels_for(torch.ones(2), torch.ones(2, dtype=dtype)) is None
 
 
+def test_rows_of_nodes_may_be_bfloat16():
+    rows = torch.ones(2, dtype=torch.bfloat16)
+    assert kernels_for(torch.ones(3), rows=rows) is cpu
+    assert kernels_for(torch.ones(3), rows=rows.half()) is None
+    assert kernels_for(torch.ones(3), rows=rows.to("meta")) is None
+
+
 def test_a_device_without_kernels_goes_by_the_reference():
     assert kernels_for(torch.ones(2, device="meta")) is None
 

@@ -101,9 +101,10 @@ class PretrainGNNsConvolution(nn.Module):
     def forward(self, h: Tensor, graphs: GraphBatch) -> Tensor:
         """New atom features (atoms, d) from `h` (atoms, d)."""
         x = propagate(linear(h, self.linear.weight, self.linear.bias), pretrain_gnns_edges(graphs))
+        shares, bonds = pretrain_gnns_shares(graphs), self.bond.combinations()
         # a sum of few terms, which reduced precision would not make faster
         with torch.autocast(x.device.type, enabled=False):
-            return torch.addmm(x, pretrain_gnns_shares(graphs).to(x), self.bond.combinations())
+            return torch.addmm(x.to(bonds), shares.to(bonds), bonds)
 
 
 @once_a_batch

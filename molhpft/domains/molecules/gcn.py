@@ -163,4 +163,6 @@ def _virtual_node_mlp(width: int) -> nn.Sequential:
 
 
 def _sum_pool(h: Tensor, graphs: GraphBatch) -> Tensor:
+    # rows that autocast has made half as precise are summed in float32
+    h = h.to(torch.promote_types(h.dtype, torch.float32))
     return h.new_zeros(len(graphs), h.shape[1]).index_add(0, graphs.graph, h)
