@@ -45,7 +45,7 @@ def test_products_of_any_length_are_those_of_double_precision(n, inner, outer, d
 
 
 def assert_product(found, left, right, offset, *, error):
-    """Off by roundings of the numbers that are summed up, which may be far larger than their sum."""
+    """Off by roundings of the numbers summed up, which may be far larger than their sum."""
     left, right, offset = (tensor.double() for tensor in (left, right, offset))
     size = left.abs() @ right.abs() + offset.abs()
     assert ((found.double() - left @ right - offset).abs() <= error * size + 1e-30).all()
