@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from molhpft.experiments import inventory, tables
+from molhpft.experiments.choose import choice_reading
 from molhpft.experiments.config import load_config
 from molhpft.experiments.linear_study import LinearStudy, linear_study
 from molhpft.experiments.probe_table import probe_reading, probe_table
@@ -63,6 +64,8 @@ def run(
     console = _console()
     console.print(tables.run_table(summary))
     console.print(tables.reading(summary))
+    if "choice" in summary:
+        console.print(choice_reading(summary["choice"], summary["metric"]))
     console.print(f"Run folder: {folder.path}", soft_wrap=True)
 
 

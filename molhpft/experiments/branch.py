@@ -33,6 +33,7 @@ def finetune(
     seed: int,
     observe: Observer | None = None,
     every: int | None = None,
+    until: int | None = None,
 ) -> list[Json]:
     """Run the phases of a recipe that follow its probe, in place; one row an epoch.
 
@@ -40,15 +41,16 @@ def finetune(
         network: with the head of `recipe.tau`.
         recipe: the method.
         task: what to train on.
-        folder: keeps the state of the phase under way, and gives back that of an interrupted run.
+        folder: keeps the state of each phase, and gives back that of an interrupted run.
         machine: precision, and the processes that share the work.
         seed: of the order of examples and of dropout.
         observe: numbers to add to each epoch's row.
         every: steps between two savings within an epoch; None for none.
+        until: epochs after which each phase pauses, to go on in a later call; None for its end.
     """
     history: list[Json] = []
     for number, phase in enumerate(recipe.after):
-        key, name = f"tau{recipe.tau}-{number}", f"finetune{number or ''}"
+        key, name = f"{recipe.key}-{number}", f"finetune{number or ''}"
         checkpoints = Checkpoints(
             load=partial(load_phase, folder, key),
             save=partial(save_phase, folder, key),
@@ -65,6 +67,7 @@ def finetune(
                 checkpoints=checkpoints,
                 machine=machine,
                 tick=tick,
+                until=until,
             )
         history += [{"phase": name, "tau": recipe.tau, **row} for row in rows]
     return history

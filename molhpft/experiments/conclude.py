@@ -20,6 +20,7 @@ def conclude(
     folder: RunFolder,
     *,
     probe_rows: Sequence[Json],
+    choice: Json | None = None,
 ) -> None:
     """Choose on validation and write history, model, summary and, when asked for, features.
 
@@ -30,6 +31,7 @@ def conclude(
         branches: tau to final weights and what was said of them: "row" and "history".
         folder: the run's.
         probe_rows: history of the probe that the branches share.
+        choice: how tau was chosen before, where the config left it open.
     """
     rows = [about["row"] for _, about in branches.values()]
     chosen = max(rows, key=lambda row: row["final"]["valid"])["tau"]
@@ -40,6 +42,9 @@ def conclude(
     if config.features:
         _write_features(folder, start, _with_weights(start, branches[chosen][0]), task)
     summary = _summary(config, task, start) | {"chosen_tau": chosen, "branches": rows}
+    if choice:
+        shown = {key: value for key, value in choice.items() if key != "energies"}
+        summary |= {"choice": shown, "chosen_by": "validation score of short finetunings"}
     if config.measures:
         networks = [_with_weights(start, weights) for weights, _ in branches.values()]
         summary["measures"] = measure_run(config.measures, networks, task)

@@ -104,10 +104,18 @@ class RunFolder:
             about = json.loads(file.metadata()[ABOUT])
             return {key: file.get_tensor(key).clone() for key in file.keys()}, about  # noqa: SIM118
 
-    def remove(self, name: str) -> None:
-        """Remove a file of the unfinished run, if it is there."""
-        if self.writes:
-            (self.partial / name).unlink(missing_ok=True)
+    def read_unfinished(self, name: str) -> Json | None:
+        """What `write_json` wrote while the run was on its way; None if it did not."""
+        path = self.partial / name
+        if not path.is_file():
+            return None
+        content: Json = json.loads(path.read_text(encoding="utf-8"))
+        return content
+
+    def remove(self, pattern: str) -> None:
+        """Remove files of the unfinished run, those that are there."""
+        for path in self.partial.glob(pattern) if self.writes else ():
+            path.unlink(missing_ok=True)
 
     def _write(self, name: str, text: str) -> None:
         self._put(name, lambda path: path.write_text(text, encoding="utf-8"))

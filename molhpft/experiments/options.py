@@ -6,7 +6,7 @@ An option has one definition: the keyword-only parameter that takes it, with its
 import inspect
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -23,7 +23,7 @@ def keywords(entry: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def checked(section: str, parameters: Parameters, given: Options) -> Options:
     """`given` with types checked and defaults filled in, by the parameters' annotations.
 
-    A lone value stands for a tuple of one.
+    A lone value stands for a tuple of one, unless it is a word with a meaning of its own.
 
     Args:
         section: where the options stand in the config, for messages.
@@ -37,7 +37,7 @@ def checked(section: str, parameters: Parameters, given: Options) -> Options:
     for key, parameter in parameters.items():
         required = parameter.default is inspect.Parameter.empty
         fields[key] = (parameter.annotation, ... if required else parameter.default)
-        if _is_tuple(parameter.annotation) and isinstance(given.get(key), int | str):
+        if _stands_for_tuple(given.get(key), parameter.annotation):
             given = {**given, key: [given[key]]}
     model: type[BaseModel] = create_model(
         "Options", __config__=ConfigDict(extra="forbid"), **fields
@@ -48,8 +48,11 @@ def checked(section: str, parameters: Parameters, given: Options) -> Options:
         raise ValueError(_sentence(section, list(fields), error)) from error
 
 
-def _is_tuple(annotation: Any) -> bool:
-    return any(get_origin(kind) is tuple for kind in (annotation, *get_args(annotation)))
+def _stands_for_tuple(value: Any, annotation: Any) -> bool:
+    kinds = (annotation, *get_args(annotation))
+    words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    tuples = any(get_origin(kind) is tuple for kind in kinds)
+    return tuples and isinstance(value, int | str) and value not in words
 
 
 def _sentence(section: str, valid: list[str], error: ValidationError) -> str:

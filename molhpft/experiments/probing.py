@@ -13,17 +13,16 @@ import torch
 
 from molhpft.core.network import Network
 from molhpft.core.task import Task
+from molhpft.experiments.along import looks, without_test
 from molhpft.experiments.build import build_network, build_recipes, build_task
 from molhpft.experiments.config import RunConfig
 from molhpft.experiments.folder import Json
 from molhpft.experiments.machine import settled
 from molhpft.experiments.seeds import stream
-from molhpft.measure.energy import initial_energy
 from molhpft.tuning.features import on_features
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.probe import probe_many
 from molhpft.tuning.recipes import Recipe
-from molhpft.tuning.trajectory import Trajectory
 
 MEASURES = ("aie", "train", "valid")
 
@@ -66,17 +65,17 @@ def probing(config: RunConfig, grid: Grid) -> Json:
     taus, phases = _taus(config, recipes, grid), _phases(recipes[0].probe, grid)
     task = build_task(config, recipes[0]).to(settled(config).device)
     metric = task.objective.metric
-    task = replace(task, splits={split: task.rows(split) for split in ("train", "valid")})
+    task = without_test(task)
     seeds = [config.seed + i for i in range(grid.seeds)]
     found: list[list[dict[int, Json]]] = [[] for _ in phases]
     for numbers, networks in _sharing(config, task, recipes[0], seeds):
-        for per_seed, looks in zip(
+        for per_seed, new in zip(
             found, _probed(config, networks, task, phases, taus, numbers), strict=True
         ):
-            per_seed += looks
+            per_seed += new
     rows = [
         {"lr": phase.lr, "smoothing": phase.smoothing, "tau": tau}
-        | _over_seeds([looks[tau] for looks in per_seed])
+        | _over_seeds([look[tau] for look in per_seed])
         for phase, per_seed in zip(phases, found, strict=True)
         for tau in taus
     ]
@@ -141,27 +140,12 @@ def _probed(
     heads = [Network(shared.backbone, network.head) for network in networks]
     rngs = [torch.Generator().manual_seed(stream(seed, "probe")) for seed in seeds]
     trajectories = probe_many(heads, phases, task, taus=taus, rngs=rngs)
-    return [[_look(trajectory, heads[0], task) for trajectory in row] for row in trajectories]
+    return [[looks(trajectory, heads[0], task) for trajectory in row] for row in trajectories]
 
 
-def _look(trajectory: Trajectory, network: Network, task: Task) -> dict[int, Json]:
-    """Tau to energy, training and validation score."""
-    train = trajectory.snapshots(network, task, "train")
-    valid = trajectory.snapshots(network, task, "valid")
-    score = task.objective.score
-    return {
-        tau: {
-            "aie": initial_energy(train[tau], task.objective),
-            "train": score(train[tau].logits, train[tau].targets),
-            "valid": score(valid[tau].logits, valid[tau].targets),
-        }
-        for tau in train
-    }
-
-
-def _over_seeds(looks: Sequence[Json]) -> Json:
-    columns = {name: [look[name] for look in looks] for name in MEASURES}
+def _over_seeds(seen: Sequence[Json]) -> Json:
+    columns = {name: [look[name] for look in seen] for name in MEASURES}
     means: Json = {name: mean(values) for name, values in columns.items()}
-    if len(looks) > 1:
+    if len(seen) > 1:
         means["spread"] = {name: stdev(values) for name, values in columns.items()}
     return means

@@ -1,4 +1,4 @@
-"""What an interrupted run needs to go on: finished branches, and the phase that was under way."""
+"""What an interrupted run needs to go on: finished branches, and phases that were under way."""
 
 from typing import Any
 
@@ -7,13 +7,11 @@ from torch import Tensor
 from molhpft.experiments.folder import Json, RunFolder
 from molhpft.tuning.checkpoints import Progress, Weights
 
-_PHASE = "resume/phase.safetensors"
-
 
 def save_branch(folder: RunFolder, tau: int, weights: Weights, about: Json) -> None:
     """Keep a finished branch: its final weights and everything said about it."""
     folder.write_tensors(f"resume/tau{tau}.safetensors", weights, about)
-    folder.remove(_PHASE)
+    folder.remove(f"resume/phase-tau{tau}-*")
 
 
 def load_branch(folder: RunFolder, tau: int) -> tuple[Weights, Json] | None:
@@ -22,18 +20,17 @@ def load_branch(folder: RunFolder, tau: int) -> tuple[Weights, Json] | None:
 
 
 def save_phase(folder: RunFolder, key: str, progress: Progress) -> None:
-    """Keep the state of the phase `key`; it replaces the one before."""
+    """Keep the state of the phase `key`; it replaces that of an earlier epoch."""
     groups = {"weights": progress.weights, "best": progress.best, "moments": progress.moments}
     tensors = {f"{group}/{k}": v for group, members in groups.items() for k, v in members.items()}
     alone = {name: getattr(progress, name) for name in ("losses", "epoch_rng", "rng")}
-    about = {"key": key, "rows": list(progress.rows)}
-    folder.write_tensors(_PHASE, tensors | alone, about)
+    folder.write_tensors(_phase_file(key), tensors | alone, {"rows": list(progress.rows)})
 
 
 def load_phase(folder: RunFolder, key: str) -> Progress | None:
     """State of the phase `key` when it was last kept, or None if it has none."""
-    saved = folder.read_tensors(_PHASE)
-    if saved is None or saved[1]["key"] != key:
+    saved = folder.read_tensors(_phase_file(key))
+    if saved is None:
         return None
     tensors, about = saved
     return Progress(
@@ -45,6 +42,10 @@ def load_phase(folder: RunFolder, key: str) -> Progress | None:
         epoch_rng=tensors["epoch_rng"],
         rng=tensors["rng"],
     )
+
+
+def _phase_file(key: str) -> str:
+    return f"resume/phase-{key}.safetensors"
 
 
 def _group(tensors: dict[str, Any], name: str) -> dict[str, Tensor]:

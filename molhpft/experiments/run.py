@@ -1,7 +1,7 @@
 """Run a config: prepare the head, finetune from every tau, measure, choose on validation."""
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -9,6 +9,7 @@ import torch
 from molhpft.core.network import Network
 from molhpft.core.snapshot import take
 from molhpft.core.task import Task
+from molhpft.experiments.along import without_test
 from molhpft.experiments.branch import (
     EVALUATION_SIZE,
     describe_branch,
@@ -17,6 +18,7 @@ from molhpft.experiments.branch import (
     training_shift,
 )
 from molhpft.experiments.build import build_network, build_recipes, build_task
+from molhpft.experiments.choose import FILE, candidate_recipe, choose
 from molhpft.experiments.conclude import conclude
 from molhpft.experiments.config import RunConfig, resolved
 from molhpft.experiments.folder import Json, RunFolder
@@ -27,6 +29,7 @@ from molhpft.experiments.resume import load_branch, save_branch
 from molhpft.experiments.seeds import stream
 from molhpft.tuning.exact import solve_head
 from molhpft.tuning.features import on_features
+from molhpft.tuning.fit import score
 from molhpft.tuning.interpolate import mix
 from molhpft.tuning.machine import Machine
 from molhpft.tuning.probe import probe
@@ -45,7 +48,7 @@ def run(config: RunConfig, out: Path) -> RunFolder:
 
     Returns:
         the complete run folder: config.yaml, history.jsonl, summary.json, model.safetensors and,
-        where the config asks for them, features.npz.
+        where the config asks for them, features.npz and choice.json (`tau: auto`).
 
     Raises:
         FileNotFoundError: data or weights are absent.
@@ -64,12 +67,16 @@ def run(config: RunConfig, out: Path) -> RunFolder:
     parts = _Parts(config, task.to(machine.device), network, folder, machine)
     folder.open()
     folder.write_yaml("config.yaml", resolved(given))
+    choice: Json | None = None
+    if recipes[0].chooses:
+        choice = _choice(parts, recipes[0])
+        recipes = (candidate_recipe(recipes[0], choice["chosen"]),)
     probe_rows = _finish_branches(parts, recipes)
     machine.wait()
     loaded = {recipe.tau: load_branch(folder, recipe.tau) for recipe in recipes}
     branches = {tau: branch for tau, branch in loaded.items() if branch is not None}
     machine.wait()
-    conclude(config, parts.task, network, branches, folder, probe_rows=probe_rows)
+    conclude(config, parts.task, network, branches, folder, probe_rows=probe_rows, choice=choice)
     folder.close()
     machine.wait()
     return folder
@@ -84,6 +91,24 @@ class _Parts:
     network: Network
     folder: RunFolder
     machine: Machine
+
+
+def _choice(parts: _Parts, recipe: Recipe) -> Json:
+    """Which head to finetune from, chosen without the test split; finished, begun or new."""
+    kept = parts.machine.agreed(parts.folder.read_unfinished(FILE))
+    if kept and kept["chosen"]:
+        return kept
+    blind = replace(parts, task=without_test(parts.task))
+    probed, features = _probing(blind, (recipe,))
+
+    def tried(candidate: Recipe, until: int) -> tuple[int, float]:
+        tuned = deepcopy(blind.network)
+        rows = _finetune(blind, tuned, candidate, until=until)
+        blind.machine.wait()  # the first process has kept what all go on from
+        return len(rows), blind.machine.agreed(score(tuned, blind.task, "valid"))
+
+    seed = stream(parts.config.seed, "probe")
+    return choose(recipe, probed, features, parts.folder, tried, seed=seed, kept=kept)
 
 
 def _finish_branches(parts: _Parts, recipes: tuple[Recipe, ...]) -> list[Json]:
@@ -119,16 +144,7 @@ def _finish_branch(parts: _Parts, recipe: Recipe, probed: Network, features: Tas
     if recipe.strengths:
         extra["strength"] = solve_head(probed, features, strengths=recipe.strengths)
     before, tuned = predictions(probed, features), deepcopy(start)
-    history = finetune(
-        tuned,
-        recipe,
-        task,
-        parts.folder,
-        parts.machine,
-        seed=stream(config.seed, "finetune"),
-        every=config.checkpoint,
-        observe=observers(config.measures, start, task, seed=config.seed),
-    )
+    history = _finetune(parts, tuned, recipe)
     if recipe.shares:
         extra["share"] = mix(tuned, start.state_dict(), task, shares=recipe.shares)
     # without an epoch of finetuning nothing has moved, and a forward pass is saved
@@ -141,3 +157,21 @@ def _finish_branch(parts: _Parts, recipe: Recipe, probed: Network, features: Tas
     row = describe_branch(recipe.tau, before, after, moved, task) | extra
     about = {"row": row, "history": history}
     save_branch(parts.folder, recipe.tau, tuned.state_dict(), about)
+
+
+def _finetune(
+    parts: _Parts, tuned: Network, recipe: Recipe, *, until: int | None = None
+) -> list[Json]:
+    """Finetune a copy of the prepared network, in place."""
+    config = parts.config
+    return finetune(
+        tuned,
+        recipe,
+        parts.task,
+        parts.folder,
+        parts.machine,
+        seed=stream(config.seed, "finetune"),
+        every=config.checkpoint,
+        observe=observers(config.measures, parts.network, parts.task, seed=config.seed),
+        until=until,
+    )

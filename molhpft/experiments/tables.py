@@ -75,7 +75,8 @@ def reading(summary: Json) -> str:
     rows, metric = summary["branches"], summary["metric"]
     row = next(row for row in rows if row["tau"] == summary["chosen_tau"])
     final = row["final"]
-    chosen = f"Validation chooses tau {row['tau']}" if len(rows) > 1 else "This run ends with"
+    several = len(rows) > 1 or "choice" in summary
+    chosen = f"Validation chooses tau {row['tau']}" if several else "This run ends with"
     sentence = (
         f"{chosen}: {score_name(metric)} {show(final['valid'], metric)} on validation and "
         f"{show(final['test'], metric)} on test{_out_of_distribution(final, metric)}"

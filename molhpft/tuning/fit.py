@@ -32,6 +32,7 @@ def fit(
     checkpoints: Checkpoints = NO_CHECKPOINTS,
     machine: Machine = ALONE,
     tick: Callable[[int], object] | None = None,
+    until: int | None = None,
 ) -> list[Row]:
     """Train `network` in place for one phase; one row per epoch.
 
@@ -45,6 +46,9 @@ def fit(
             result is that of an uninterrupted run, to the last bit on a CPU.
         machine: precision, and the processes that share the work; all of them call `fit` alike.
         tick: called after every step with the number of examples seen in the phase.
+        until: pause after this many epochs of the phase, with the weights that it would end with
+            there; a later call goes on from `checkpoints` as if there had been no pause. None
+            trains to the end.
 
     Returns:
         a row per epoch: epoch (from 1), loss (mean over steps), valid (score, when watched), and
@@ -60,7 +64,8 @@ def fit(
     training = _Training(network, phase, task, rng, optimizer, checkpoints, machine, anchor, tick)
     training.restore()
     with _global_rng_kept(network):
-        while len(training.rows) < phase.epochs and not _out_of_patience(training.rows, phase):
+        last = phase.epochs if until is None else min(until, phase.epochs)
+        while len(training.rows) < last and not _out_of_patience(training.rows, phase):
             training.epoch(observe)
     if training.best:
         network.load_state_dict(training.best)

@@ -5,10 +5,12 @@ Each recipe begins with a head phase of `tau` epochs (0 for methods that do not 
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from molhpft.tuning.phase import Phase
 
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+Tau = tuple[int, ...] | Literal["auto"]
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -38,6 +40,7 @@ class Recipe:
         side: whether the backbone is frozen beside a trainable copy.
         contrast: whether classes are learned by contrast instead of cross-entropy.
         kept: the pretraining task that training goes on serving.
+        chooses: whether tau is still to be chosen, among 0 and the epochs of `probe`.
     """
 
     probe: Phase
@@ -48,11 +51,18 @@ class Recipe:
     side: bool = False
     contrast: bool = False
     kept: Kept | None = None
+    chooses: bool = False
 
     @property
     def tau(self) -> int:
         """Epochs of head probing before anything else is trained."""
         return self.probe.epochs
+
+    @property
+    def key(self) -> str:
+        """A name that no other head of the same run has."""
+        smoothing = self.probe.smoothing
+        return f"tau{self.tau}-smoothing{smoothing:g}" if smoothing else f"tau{self.tau}"
 
 
 Recipes = tuple[Recipe, ...]
@@ -93,56 +103,61 @@ def lp_ft_converged(
     return (replace(solved, after=(finetune,)),)
 
 
-def hp_ft(probe: Phase, finetune: Phase, *, tau: tuple[int, ...]) -> Recipes:
+def hp_ft(probe: Phase, finetune: Phase, *, tau: Tau) -> Recipes:
     """Head probing stopped after `tau` epochs, then finetuning (Ren et al., 2023).
 
+    Args:
+        probe: template of the head phase; its epochs are the largest tau that "auto" may choose.
+        finetune: template of the finetuning phase.
+        tau: epochs of head probing, or "auto" to have them chosen (`tuning/select.py`).
+
     Returns:
-        a recipe for each tau; they share one probe.
+        a recipe for each tau, which share one probe; for "auto" one that is still to be settled.
 
     Raises:
-        ValueError: `tau` is empty or names a number twice.
+        ValueError: `tau` is empty or names a number twice, or leaves nothing to choose by.
     """
+    if isinstance(tau, str):
+        if not probe.epochs or not finetune.epochs:
+            raise ValueError(
+                "tau: auto chooses among 0 to probe.epochs by short finetunings, and needs at "
+                f"least 1 epoch of each; got probe.epochs {probe.epochs} and finetune.epochs "
+                f"{finetune.epochs}"
+            )
+        return (Recipe(probe, (finetune,), chooses=True),)
     if not tau or len(set(tau)) < len(tau):
         raise ValueError(f"tau lists at least one number of epochs, each once, got {list(tau)}")
     return tuple(Recipe(replace(probe, epochs=epochs), (finetune,)) for epochs in tau)
 
 
-def ls_hp_ft(
-    probe: Phase, finetune: Phase, *, tau: tuple[int, ...], smoothing: float = 0.1
-) -> Recipes:
+def ls_hp_ft(probe: Phase, finetune: Phase, *, tau: Tau, smoothing: float = 0.1) -> Recipes:
     """HP-FT with label smoothing while probing only, which reserves energy even at large tau."""
     return hp_ft(replace(probe, smoothing=smoothing), finetune, tau=tau)
 
 
-def ls_everywhere(
-    probe: Phase, finetune: Phase, *, tau: tuple[int, ...], smoothing: float = 0.1
-) -> Recipes:
+def ls_everywhere(probe: Phase, finetune: Phase, *, tau: Tau, smoothing: float = 0.1) -> Recipes:
     """HP-FT with the same smoothing in both phases: the energy it reserved is gone again."""
     return ls_hp_ft(probe, replace(finetune, smoothing=smoothing), tau=tau, smoothing=smoothing)
 
 
-def opposite_energy(
-    probe: Phase, finetune: Phase, *, tau: tuple[int, ...], smoothing: float = 0.1
-) -> Recipes:
+def opposite_energy(probe: Phase, finetune: Phase, *, tau: Tau, smoothing: float = 0.1) -> Recipes:
     """HP-FT with smoothing while finetuning only: the energy points away from the labels."""
     return hp_ft(probe, replace(finetune, smoothing=smoothing), tau=tau)
 
 
-def l2_sp(
-    probe: Phase, finetune: Phase, *, tau: tuple[int, ...] = (0,), anchor: float = 0.01
-) -> Recipes:
+def l2_sp(probe: Phase, finetune: Phase, *, tau: Tau = (0,), anchor: float = 0.01) -> Recipes:
     """HP-FT pulled towards the pretrained weights (Li et al., 2018)."""
     return hp_ft(probe, replace(finetune, anchor=anchor), tau=tau)
 
 
 def layerwise(
-    probe: Phase, finetune: Phase, *, tau: tuple[int, ...] = (0,), layer_decay: float = 0.7
+    probe: Phase, finetune: Phase, *, tau: Tau = (0,), layer_decay: float = 0.7
 ) -> Recipes:
     """HP-FT with a learning rate that falls with the distance from the head."""
     return hp_ft(probe, replace(finetune, layer_decay=layer_decay), tau=tau)
 
 
-def side_tuning(probe: Phase, finetune: Phase, *, tau: tuple[int, ...] = (0,)) -> Recipes:
+def side_tuning(probe: Phase, finetune: Phase, *, tau: Tau = (0,)) -> Recipes:
     """HP-FT of a copy that is blended with the frozen backbone (Zhang et al., 2020)."""
     return tuple(replace(recipe, side=True) for recipe in hp_ft(probe, finetune, tau=tau))
 
@@ -151,7 +166,7 @@ def wise_ft(
     probe: Phase,
     finetune: Phase,
     *,
-    tau: tuple[int, ...],
+    tau: Tau,
     shares: tuple[float, ...] = SHARES,
 ) -> Recipes:
     """HP-FT, then the best mixture of probed and finetuned weights (Wortsman et al., 2022)."""
@@ -165,7 +180,7 @@ def flyp(
     *,
     pretraining: str,
     weight: float = 1.0,
-    tau: tuple[int, ...] = (0,),
+    tau: Tau = (0,),
 ) -> Recipes:
     """HP-FT that goes on serving the pretraining targets (after FLYP, Goyal et al., 2023).
 
@@ -181,7 +196,7 @@ def flyp(
     return tuple(replace(recipe, kept=kept) for recipe in hp_ft(probe, finetune, tau=tau))
 
 
-def flyp_contrast(probe: Phase, finetune: Phase, *, tau: tuple[int, ...] = (0,)) -> Recipes:
+def flyp_contrast(probe: Phase, finetune: Phase, *, tau: Tau = (0,)) -> Recipes:
     """HP-FT by class contrast: an analogue of FLYP where an encoder was not pretrained on texts."""
     return tuple(replace(recipe, contrast=True) for recipe in hp_ft(probe, finetune, tau=tau))
 

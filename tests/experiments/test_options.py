@@ -49,3 +49,13 @@ def test_a_choice_outside_its_list_is_refused():
 def test_an_unknown_name_comes_with_the_valid_ones():
     message = unknown("gnc", ["gcn", "mlp"], "encoder")
     assert message == "unknown encoder gnc; did you mean gcn? valid: gcn, mlp"
+
+
+def test_a_word_with_a_meaning_of_its_own_is_no_tuple():
+    def pick(*, taus: tuple[int, ...] | Literal["auto"]):
+        return taus
+
+    assert checked("", keywords(pick), {"taus": "auto"})["taus"] == "auto"
+    assert checked("", keywords(pick), {"taus": 3})["taus"] == (3,)
+    with pytest.raises(ValueError, match="taus is 'atuo', which does not fit"):
+        checked("", keywords(pick), {"taus": "atuo"})

@@ -59,7 +59,7 @@ def files_of(folder: Path):
 
 def saved_steps(folder: Path):
     """Steps of finetuning that the run under way has kept; 0 before the first."""
-    for path in folder.glob("*.partial/resume/phase.safetensors"):
+    for path in folder.glob("*.partial/resume/phase-*.safetensors"):
         kept = load_file(path)
         return int(max(v.max() for k, v in kept.items() if k.endswith(".step")))
     return 0

@@ -56,3 +56,20 @@ def test_scratch_does_not_use_the_encoders_weights():
 def test_tau_must_list_different_numbers(tau):
     with pytest.raises(ValueError, match="tau lists at least one number of epochs, each once"):
         recipes.hp_ft(PROBE, FINETUNE, tau=tau)
+
+
+@pytest.mark.parametrize("method", [recipes.hp_ft, recipes.ls_hp_ft, recipes.l2_sp])
+def test_auto_is_one_recipe_that_is_still_to_be_settled(method):
+    (recipe,) = method(PROBE, FINETUNE, tau="auto")
+    (named,) = method(PROBE, FINETUNE, tau=(PROBE.epochs,))
+    assert recipe.chooses
+    assert not named.chooses
+    assert (recipe.probe, recipe.after) == (named.probe, named.after)
+
+
+def test_every_head_of_a_run_has_a_key_of_its_own():
+    both = (
+        *recipes.hp_ft(PROBE, FINETUNE, tau=(1, 10)),
+        *recipes.ls_hp_ft(PROBE, FINETUNE, tau=(1, 10)),
+    )
+    assert len({recipe.key for recipe in both}) == 4

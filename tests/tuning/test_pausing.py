@@ -1,0 +1,64 @@
+"""A phase that pauses and goes on: the training that never stopped."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+
+from molhpft.tuning.checkpoints import Checkpoints
+from molhpft.tuning.fit import fit, score
+from molhpft.tuning.phase import Phase
+from tests.toy import same_weights, toy_network, toy_task
+
+PHASES = {
+    "last": Phase(trains="all", epochs=5, lr=0.02, batch_size=8),
+    "best": Phase(trains="all", epochs=5, lr=0.05, batch_size=8, keep="best"),
+    "cosine": Phase(trains="all", epochs=5, lr=0.02, batch_size=8, schedule="cosine"),
+    "patience": Phase(trains="all", epochs=9, lr=0.3, batch_size=8, patience=2, keep="best"),
+}
+
+
+class Kept:
+    """Progress in memory."""
+
+    def __init__(self):
+        self.progress = None
+
+    def __call__(self):
+        return Checkpoints(load=lambda: self.progress, save=self._save)
+
+    def _save(self, progress):
+        self.progress = deepcopy(progress)
+
+
+def trained(phase, *, until=None, kept=None):
+    network = toy_network(dropout=0.5)
+    rng = torch.Generator().manual_seed(7)
+    checkpoints = (kept or Kept())()
+    rows = fit(network, phase, toy_task(), rng=rng, checkpoints=checkpoints, until=until)
+    return network, rows
+
+
+@pytest.mark.parametrize("phase", PHASES.values(), ids=PHASES)
+@pytest.mark.parametrize("pauses", [(1,), (0, 2, 3), (5, 5)], ids=str)
+def test_a_paused_phase_ends_as_one_that_never_paused(phase, pauses):
+    whole, rows = trained(phase)
+    kept = Kept()
+    for until in pauses:
+        _, so_far = trained(phase, until=until, kept=kept)
+        assert so_far == rows[:until]
+    network, all_rows = trained(phase, kept=kept)
+    assert all_rows == rows
+    assert same_weights(network, whole)
+
+
+def test_a_pause_has_the_best_weights_so_far():
+    network, rows = trained(PHASES["best"], until=3)
+    assert score(network, toy_task(), "valid") == max(row["valid"] for row in rows[:3])
+
+
+def test_a_pause_beyond_the_end_is_the_end():
+    whole, rows = trained(PHASES["last"])
+    network, same = trained(PHASES["last"], until=99)
+    assert same == rows
+    assert same_weights(network, whole)

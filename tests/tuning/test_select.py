@@ -1,0 +1,138 @@
+"""Candidates evenly in energy, rounds within the budget, and what halving keeps."""
+
+import itertools
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from molhpft.tuning.select import (
+    CANDIDATES,
+    SHARE,
+    Round,
+    affordable,
+    budget,
+    halve,
+    rounds,
+    spaced,
+    watched,
+)
+
+values = st.floats(0, 10, allow_nan=False)
+
+
+@given(st.integers(0, 5000))
+def test_watched_epochs_rise_from_zero_to_the_longest(longest):
+    taus = watched(longest)
+    assert (taus[0], taus[-1]) == (0, longest)
+    assert list(taus) == sorted(set(taus))
+    assert all(b - a == 1 or b <= 1.2 * a for a, b in itertools.pairwise(taus))
+
+
+@given(st.lists(values, min_size=1, max_size=60), st.integers(1, 8))
+def test_candidates_are_distinct_taus_of_falling_energy(numbers, count):
+    energies = dict(enumerate(numbers))
+    taus = spaced(energies, count)
+    assert taus[0] == 0
+    assert 1 <= len(taus) <= count
+    assert set(taus) <= set(energies)
+    assert list(taus) == sorted(set(taus))
+    along = [energies[tau] for tau in taus]
+    assert all(a > b for a, b in itertools.pairwise(along))
+    if count > 1:
+        assert along[-1] == min(numbers)
+
+
+@given(st.integers(2, 8), st.integers(50, 200))
+def test_candidates_lie_evenly_in_energy_where_epochs_are_fine(count, longest):
+    energies = {tau: 1 / (1 + tau / 50) for tau in range(longest + 1)}
+    along = [energies[tau] for tau in spaced(energies, count)]
+    steps = [a - b for a, b in itertools.pairwise(along)]
+    assert len(along) == count
+    finest = energies[0] - energies[1]  # energy falls fastest at first
+    assert max(steps) - min(steps) <= 2 * finest
+
+
+def test_after_a_steep_first_epoch_what_is_left_is_parted_anew():
+    energies = {0: 10.0} | {tau: 1 - tau / 100 for tau in range(1, 51)}
+    assert spaced(energies, 6) == (0, 1, 14, 26, 38, 50)
+
+
+def test_energy_that_never_falls_has_one_candidate():
+    assert spaced({0: 1.0, 1: 1.5, 2: 1.0}, 6) == (0,)
+
+
+@pytest.mark.parametrize(("energies", "count"), [({}, 3), ({1: 1.0}, 3), ({0: 1.0}, 0)])
+def test_candidates_need_a_beginning(energies, count):
+    with pytest.raises(ValueError, match="candidates are at least 1, from tau 0 on"):
+        spaced(energies, count)
+
+
+def cost(plan, epochs):
+    """Epochs of every candidate by counting: losers to their last round, the winner to its end."""
+    behind = [0] * (plan[0].size if plan else 1)
+    for now in plan:
+        behind[: now.size] = [now.until] * now.size
+    return sum(behind[1:]) + epochs
+
+
+@given(st.integers(1, 300), st.integers(1, CANDIDATES))
+def test_rounds_never_cost_more_than_the_budget(epochs, candidates):
+    assume(candidates <= affordable(epochs))
+    plan = rounds(candidates, epochs=epochs)
+    assert cost(plan, epochs) <= budget(epochs) <= CANDIDATES * epochs / SHARE
+    untils = [now.until for now in plan]
+    assert untils == sorted(set(untils))
+    assert all(1 <= until <= epochs for until in untils)
+    sizes = [now.size for now in plan]
+    assert sizes[:1] == ([candidates] if candidates > 1 else [])
+    assert all(a > b > 1 for a, b in itertools.pairwise(sizes))
+
+
+@given(st.integers(3, 300))
+def test_most_of_the_budget_is_used(epochs):
+    plan = rounds(min(CANDIDATES, affordable(epochs)), epochs=epochs)
+    assert budget(epochs) - cost(plan, epochs) < CANDIDATES
+
+
+def test_twenty_epochs_halve_six_candidates_three_times():
+    assert rounds(6, epochs=20) == (Round(6, 2), Round(3, 4), Round(2, 10))
+
+
+@pytest.mark.parametrize("candidates", [0, 7])
+def test_what_cannot_be_afforded_is_refused(candidates):
+    with pytest.raises(ValueError, match=f"choose among 1 to 6 candidates .* got {candidates}"):
+        rounds(candidates, epochs=20)
+
+
+@given(st.lists(st.lists(values, min_size=20, max_size=20), min_size=1, max_size=CANDIDATES))
+def test_the_chosen_is_the_best_of_every_round_it_was_in(curves):
+    plan, asked = rounds(len(curves), epochs=20), []
+
+    def score(candidate, until):
+        asked.append((candidate, until))
+        return curves[candidate][until - 1]
+
+    best = halve(range(len(curves)), plan, score)
+    assert sorted(set(asked)) == sorted(asked)
+    for number, now in enumerate(plan):
+        there = [candidate for candidate, until in asked if until == now.until]
+        assert len(there) == now.size
+        assert there == sorted(there)
+        kept = (
+            [c for c, until in asked if until == plan[number + 1].until]
+            if plan[number + 1 :]
+            else [best]
+        )
+        lost = [curves[c][now.until - 1] for c in there if c not in kept]
+        assert all(curves[c][now.until - 1] >= max(lost, default=0) for c in kept)
+    if plan:
+        last = [c for c, until in asked if until == plan[-1].until]
+        top = max(curves[c][plan[-1].until - 1] for c in last)
+        assert best == next(c for c in last if curves[c][plan[-1].until - 1] == top)
+
+
+@pytest.mark.parametrize("planted", range(CANDIDATES))
+def test_curves_that_keep_their_order_end_with_the_best(planted):
+    plan = rounds(CANDIDATES, epochs=30)
+    assert halve(range(CANDIDATES), plan, lambda c, until: until - abs(c - planted)) == planted
