@@ -76,3 +76,16 @@ def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         RunFolder(tmp_path / "file" / "a").open()
+
+
+def test_json_of_an_unfinished_run_is_read_back(folder):
+    assert folder.read_unfinished("a.json") is None
+    folder.write_json("a.json", {"x": 0.1 + 0.2, "rows": []})
+    assert folder.read_unfinished("a.json") == {"x": 0.1 + 0.2, "rows": []}
+
+
+def test_a_pattern_removes_what_it_names_and_nothing_else(folder):
+    for name in ("tau1-0", "tau1-1", "tau10-0"):
+        folder.write_json(f"phase-{name}.json", {})
+    folder.remove("phase-tau1-*")
+    assert [p.name for p in folder.partial.iterdir()] == ["phase-tau10-0.json"]
