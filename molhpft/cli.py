@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from molhpft.experiments import inventory, tables
+from molhpft.experiments.baselines import run_baselines
 from molhpft.experiments.config import load_config
 from molhpft.experiments.linear_study import LinearStudy, linear_study
 from molhpft.experiments.quickstart import quickstart as run_quickstart
@@ -75,6 +76,26 @@ def data(
         return
     for table in tables.data_tables(description):
         _console().print(table)
+
+
+@app.command()
+def baselines(
+    name: Annotated[str, typer.Argument(help="Config (its task counts), data set or CSV file.")],
+    changes: Changes = [],  # noqa: B006 - typer reads it, nothing changes it
+    out: Out = Path("runs"),
+    seed: Seed = None,
+    as_json: AsJson = False,
+) -> None:
+    """Morgan fingerprints with random forest and logistic regression: what has to be beaten."""
+    folders = run_baselines(name, changes, out, seed=seed)
+    summaries = [folder.read_json("summary.json") for folder in folders]
+    if as_json:
+        typer.echo(json.dumps(summaries, indent=2))
+        return
+    console = _console()
+    console.print(tables.baseline_table(summaries))
+    for folder in folders:
+        console.print(f"Run folder: {folder.path}", soft_wrap=True)
 
 
 @app.command()

@@ -15,7 +15,10 @@ def branch(tau, valid, test, **more):
 
 
 def history(taus, epochs):
-    probe = [{"phase": "probe", "epoch": k + 1, "loss": 0.7} for k in range(max(tau or 0 for tau in taus))]
+    probe = [
+        {"phase": "probe", "epoch": k + 1, "loss": 0.7}
+        for k in range(max(tau or 0 for tau in taus))
+    ]
     tuned = [
         {"phase": "finetune", "tau": tau, "epoch": k + 1, "loss": 0.5, "valid": 0.6}
         for tau in taus
