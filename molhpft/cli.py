@@ -16,6 +16,7 @@ from molhpft.experiments.baselines import run_baselines
 from molhpft.experiments.config import load_config
 from molhpft.experiments.linear_study import LinearStudy, linear_study
 from molhpft.experiments.quickstart import quickstart as run_quickstart
+from molhpft.experiments.report.build import write_report
 from molhpft.experiments.run import run as run_config
 from molhpft.experiments.toy_study import ToyStudy, toy_study
 
@@ -109,6 +110,21 @@ def encoders(
             console.print(f"{file} is {inventory.describe_weights(file)}.", soft_wrap=True)
         return
     console.print(tables.encoder_table(inventory.encoders()))
+
+
+@app.command()
+def report(
+    runs: Annotated[Path, typer.Argument(help="Folder of run folders, at any depth.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the report.")] = Path("report"),
+) -> None:
+    """Write one HTML page (opens offline), Markdown and CSV tables about finished runs."""
+    written = write_report(runs, out)
+    console = _console()
+    for task, sentences in written.answers.items():
+        console.print(f"{task}: {' '.join(sentences)}", markup=False, highlight=False)
+    for problem in written.problems:
+        console.print(f"Left out: {problem}", markup=False, highlight=False)
+    console.print(f"Report: {written.page}", soft_wrap=True)
 
 
 @app.command()

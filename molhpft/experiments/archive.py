@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from molhpft.experiments.folder import Json
 
+NO_FEATURES = "it kept no features; set features: true in its config"
+
 Numbers = dict[str, float | None]
 
 
@@ -86,7 +88,7 @@ def read_features(run: Run) -> dict[str, NDArray[np.float32]]:
     """
     path = run.path / "features.npz"
     if not path.is_file():
-        raise ValueError("it kept no features: set features: true in its config")
+        raise ValueError(NO_FEATURES)
     try:
         # zipfile checks a sum over every array; allow_pickle stays off
         with path.open("rb") as file, np.load(file) as arrays:

@@ -103,12 +103,13 @@ def leading(rows: pd.DataFrame, *, by: Level = "label") -> str:
     return str(enough.idxmax())
 
 
-def compare(best: pd.DataFrame, *, by: Level = "label") -> pd.DataFrame:
-    """The `leading` method of each task against every other, on the seeds that both have.
+def compare(best: pd.DataFrame, *, by: Level = "label", first: str | None = None) -> pd.DataFrame:
+    """One method of each task against every other, on the seeds that both have.
 
     Args:
         best: of `reported`, by the same `by`.
         by: what counts as one method.
+        first: the method; None for the `leading` one of each task.
 
     Returns:
         columns task, method, other, n (shared seeds), difference (of test scores, method minus
@@ -118,12 +119,12 @@ def compare(best: pd.DataFrame, *, by: Level = "label") -> pd.DataFrame:
     """
     comparisons: list[Json] = []
     for task, rows in best.groupby("task", sort=False):
-        first = leading(rows, by=by)
+        one = leading(rows, by=by) if first is None else first
         found = [
-            {"task": task, "method": first, "other": other}
-            | _comparison(rows[rows[by] == first], rows[rows[by] == other])
+            {"task": task, "method": one, "other": other}
+            | _comparison(rows[rows[by] == one], rows[rows[by] == other])
             for other in dict.fromkeys(rows[by])
-            if other != first
+            if other != one
         ]
         for row, p in zip(found, holm([row["p"] for row in found]), strict=True):
             row["p_holm"] = p

@@ -121,7 +121,7 @@ def test_a_place_without_runs_says_what_was_found(tmp_path):
 def test_features_are_read_or_refused_in_a_sentence(tree):
     root, good, _ = tree
     run = next(run for run in read_runs(root)[0] if run.path == good)
-    with pytest.raises(ValueError, match="set features: true"):
+    with pytest.raises(ValueError, match="set features: true in its config"):
         read_features(run)
     rng = np.random.default_rng(0)
     z = rng.normal(size=(50, 8)).astype(np.float32)
