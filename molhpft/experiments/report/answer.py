@@ -5,12 +5,14 @@ from typing import Any
 
 import pandas as pd
 
+from molhpft.experiments.folder import Json
 from molhpft.experiments.report.content import digits, listed, real, scaled
-from molhpft.experiments.statistics import Comparison, paired
+from molhpft.experiments.statistics import paired
 from molhpft.experiments.summaries import compare, leading, summarise
 from molhpft.experiments.tables import score_name
 
 SURE = 0.05
+ENOUGH = 3
 
 
 def networks(rows: pd.DataFrame) -> pd.DataFrame:
@@ -33,16 +35,17 @@ def answer(table: pd.DataFrame, best: pd.DataFrame) -> list[str]:
     """
     metric = str(best["metric"].iloc[0])
     first = leading(networks(best))
-    (row,) = summarise(best[best["label"] == first]).to_dict("records")
-    chosen = f", tau {row['tau']} chosen on validation" if row["tau"] else ""
-    seeds = "1 seed" if row["seeds"] == 1 else f"{row['seeds']} seeds"
-    name = score_name(metric)
+    rows = {str(row["label"]): row for row in summarise(best).to_dict("records")}
+    row, count = rows[first], int(rows[first]["seeds"])
+    seeds = "1 seed" if count == 1 else f"{count} seeds"
+    among = " among networks" if len(networks(best)) < len(best) else ""
     sentences = [
-        f"{first} validates best: test {name} {_shown(row, metric)} over {seeds}{chosen}.",
-        *_verdicts(comparisons(best), metric),
-        *_about_tau(table, best[best["label"] == first], metric),
+        f"{first} validates best{among}: test {score_name(metric)} {_shown(row, metric)} over "
+        f"{seeds}{_tau(table, rows, first)}.",
+        *_verdicts(comparisons(best), metric, seeds=count),
+        *_about_tau(table, best, metric, first=first),
     ]
-    if row["seeds"] < 3:
+    if count < ENOUGH:
         sentences.append(f"With {seeds} this is a first look: run more for intervals that hold.")
     return sentences
 
@@ -55,9 +58,19 @@ def _shown(row: Mapping[Any, Any], metric: str) -> str:
     return shown[0] if low is None else f"{shown[0]} (95 % interval {shown[1]} to {shown[2]})"
 
 
-def _verdicts(table: pd.DataFrame, metric: str) -> list[str]:
+def _taus(table: pd.DataFrame, label: str) -> list[int]:
+    rows = table[(table["label"] == label) & table["tau"].notna()]
+    return sorted({int(tau) for tau in rows["tau"]})
+
+
+def _tau(table: pd.DataFrame, rows: Mapping[str, Mapping[Any, Any]], label: str) -> str:
+    """Which tau validation has chosen, where there was a choice."""
+    return f", with tau {rows[label]['tau']} chosen" if len(_taus(table, label)) > 1 else ""
+
+
+def _verdicts(table: pd.DataFrame, metric: str, *, seeds: int) -> list[str]:
     """Which others it beats, cannot be told from, or loses to, after Holm's correction."""
-    groups: dict[str, list[str]] = {"better": [], "open": [], "worse": [], "alone": []}
+    groups: dict[str, list[str]] = {"better": [], "worse": [], "open": [], "alone": []}
     for row in table.to_dict("records"):
         difference, p = real(row["difference"]), real(row["p_holm"])
         if difference is None:
@@ -65,57 +78,74 @@ def _verdicts(table: pd.DataFrame, metric: str) -> list[str]:
             continue
         sure = p is not None and p < SURE
         group = ("better" if difference > 0 else "worse") if sure else "open"
-        groups[group].append(f"{row['other']} ({_difference(row, metric)})")
-    unit = "points" if digits(metric) == 2 else "in units of the score"
+        groups[group].append(f"{row['other']} {_difference(row, metric, seeds=seeds)}")
     templates = {
-        "better": f"On test it is better, {unit}, than {{}}.",
-        "worse": f"On test it is worse, {unit}, than {{}}.",
-        "open": f"These seeds cannot tell it from {{}}; differences on test, {unit}.",
-        "alone": "No seed is shared with {}, so they are not compared.",
+        "better": "Better on test than {}.",
+        "worse": "Worse on test than {}.",
+        "open": "Not told apart on test by these seeds: {}.",
+        "alone": "Not compared, for no seed is shared: {}.",
     }
-    return [text.format(listed(groups[key])) for key, text in templates.items() if groups[key]]
+    sentences = [text.format(listed(groups[key])) for key, text in templates.items() if groups[key]]
+    if len(table) > len(groups["alone"]):
+        sentences.append(_how(metric, seeds=seeds, comparisons=len(table) - len(groups["alone"])))
+    return sentences
 
 
-def _difference(row: Mapping[Any, Any], metric: str) -> str:
-    """A difference with its interval and n."""
+def _how(metric: str, *, seeds: int, comparisons: int) -> str:
+    unit = " in points" if digits(metric) == 2 else ""
+    test = "" if comparisons == 1 else f", corrected for {comparisons} comparisons (Holm)"
+    return (
+        f"Numbers are differences of paired test scores{unit}, n = {seeds} unless said, each with "
+        f"its own 95 % interval; verdicts are those of paired t-tests at p < {SURE}{test}."
+    )
+
+
+def _difference(row: Mapping[Any, Any], metric: str, *, seeds: int) -> str:
+    """A difference with its interval, and n where that is not the number of seeds."""
     shown = f"{scaled(float(row['difference']), metric):+.{digits(metric)}f}"
     low, high = real(row["difference_low"]), real(row["difference_high"])
-    if low is None or high is None:
-        return f"{shown}, n = {row['n']}"
-    ends = [f"{scaled(end, metric):+.{digits(metric)}f}" for end in (low, high)]
-    return f"{shown}, {ends[0]} to {ends[1]}, n = {row['n']}"
+    if low is not None and high is not None:
+        ends = [f"{scaled(end, metric):+.{digits(metric)}f}" for end in (low, high)]
+        shown += f" [{ends[0]}, {ends[1]}]"
+    return shown if row["n"] == seeds else f"{shown} (n = {row['n']})"
 
 
-def _about_tau(table: pd.DataFrame, chosen: pd.DataFrame, metric: str) -> list[str]:
-    """What choosing tau gained over no probing and over the longest, seed by seed."""
-    rows = table[(table["label"] == chosen["label"].iloc[0]) & table["tau"].notna()]
-    taus = sorted({int(tau) for tau in rows["tau"]})
-    if len(taus) < 2:
+def _about_tau(table: pd.DataFrame, best: pd.DataFrame, metric: str, *, first: str) -> list[str]:
+    """What choosing tau gained over the shortest and longest probing, seed by seed.
+
+    Said of the leading method, or of the best one that has several tau.
+    """
+    order = [first, *(str(label) for label in summarise(best)["label"])]
+    label = next((name for name in order if len(_taus(table, name)) > 1), None)
+    if label is None:
         return []
+    rows, chosen = table[table["label"] == label], best[best["label"] == label]
     gains = []
-    for tau, what in ((taus[0], "tau {}"), (taus[-1], "tau {}")):
+    for tau in (_taus(table, label)[0], _taus(table, label)[-1]):
+        if (chosen["tau"] == tau).all():
+            continue
         found = _gain(chosen, rows[rows["tau"] == tau])
         if found is not None:
-            row = {
-                "difference": found.difference.mean,
-                "difference_low": found.difference.low,
-                "difference_high": found.difference.high,
-                "n": found.difference.n,
-            }
-            gains.append(f"{_difference(row, metric)} against {what.format(tau)}")
-    if not gains:
-        return []
-    return [f"Choosing tau on validation changes the test score by {listed(gains)}."]
+            gains.append(f"{_difference(found, metric, seeds=len(chosen))} against tau {tau}")
+    used = ", ".join(str(tau) for tau in sorted(set(chosen["tau"])))
+    what = f"Choosing tau on validation ({used}) changes the test score of {label} by"
+    return [f"{what} {listed(gains)}."] if gains else []
 
 
-def _gain(chosen: pd.DataFrame, fixed: pd.DataFrame) -> Comparison | None:
+def _gain(chosen: pd.DataFrame, fixed: pd.DataFrame) -> Json | None:
     """The chosen rows against one tau under the settings that were chosen with them."""
     keys = ["seed", "variant", "final_test"]
     both = chosen[keys].merge(fixed[keys], on=keys[:2], suffixes=("", "_fixed")).dropna()
     if both.empty:
         return None
-    seeds = [int(seed) for seed in both["seed"]]
+    seeds = both["seed"].tolist()
     ends = [
-        dict(zip(seeds, both[c].tolist(), strict=True)) for c in ("final_test", "final_test_fixed")
+        dict(zip(seeds, both[c].tolist(), strict=True)) for c in ("final_test", keys[2] + "_fixed")
     ]
-    return paired(*ends)
+    found = paired(*ends).difference
+    return {
+        "difference": found.mean,
+        "difference_low": found.low,
+        "difference_high": found.high,
+        "n": found.n,
+    }

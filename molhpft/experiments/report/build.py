@@ -49,9 +49,7 @@ def write_report(root: Path, out: Path) -> Report:
     sections = [_section(results, str(task)) for task in dict.fromkeys(results.table["task"])]
     title = f"molhpft: {root.resolve().name}"
     count = len(results.table["folder"].unique())
-    about = (
-        f"From {count} finished runs of {len(sections)} tasks; {len(results.problems)} problems."
-    )
+    about = f"Finished runs: {count}; tasks: {len(sections)}; left out: {len(results.problems)}."
     problems = problems_sheet(results)
     texts = {
         "report.html": html(title, about, sections, problems),

@@ -12,6 +12,7 @@ from molhpft.experiments.summaries import over_tau, reported, summarise
 from molhpft.experiments.tables import score_name
 
 COLOURS = ("#3b7dd8", "#d9772b", "#2a9d6f", "#b0539b", "#c94c4c", "#7a6ff0", "#8f8a2c", "#3f9db0")
+GREY = "#8a94a3"
 DISTANCES = {
     "distance": "distance ‖z_T - z_0‖",
     "dot": "dot product z_T · z_0",
@@ -54,7 +55,8 @@ def over_methods(table: pd.DataFrame, palette: Mapping[str, str]) -> Panel:
         go.Scatter(
             x=[_scaled(row, f"final_{split}", metric) for row in rows],
             y=names,
-            error_x=_reach(rows, f"final_{split}", metric),
+            # one colour: a bar cannot take those of the markers
+            error_x={**_reach(rows, f"final_{split}", metric), "color": GREY},
             mode="markers",
             name=split,
             marker={

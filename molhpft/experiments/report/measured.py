@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import ceil
 from statistics import mean
 from typing import Any
 
@@ -18,6 +19,7 @@ from molhpft.experiments.summaries import reported, summarise
 from molhpft.experiments.tables import score_name
 
 MOST_TARGETS = 40
+SCALE = ("#4c7df0", "#22a08c", "#d99a1f", "#d4504c")  # seen on light and dark ground
 
 Key = tuple[int, int]  # tau, and epoch or bin
 Variant = tuple[str, list[Run]]
@@ -30,9 +32,10 @@ def variants(results: Results, table: pd.DataFrame) -> list[Variant]:
 
 
 def curves(found: Sequence[Variant]) -> Panel:
-    """Loss and validation score by epoch, a line a tau, of the best variant that finetunes."""
+    """Loss and validation score by epoch of finetuning, of the best variant with several tau."""
     title = "Training curves"
-    for name, runs in found:
+    # a grid of tau has more to show than a single line
+    for name, runs in sorted(found, key=lambda variant: not _has_grid(variant[1])):
         losses = _along(runs, "loss")
         if losses:
             metric = str(runs[0].summary["metric"])
@@ -137,6 +140,10 @@ def _target_scores(results: Results, best: pd.DataFrame) -> dict[str, dict[str, 
     return {label: {n: mean(v) for n, v in own.items()} for label, own in found.items()}
 
 
+def _has_grid(runs: Sequence[Run]) -> bool:
+    return any(len(run.summary["branches"]) > 1 for run in runs)
+
+
 def _along(runs: Iterable[Run], key: str) -> dict[Key, float]:
     """(tau, epoch) to the mean over runs of a number that finetuning has noted."""
     values: dict[Key, list[float]] = defaultdict(list)
@@ -166,29 +173,36 @@ def _histogram(runs: Iterable[Run], when: str) -> dict[Key, float]:
 
 
 def _by_epoch(values: Mapping[Key, float], *, y: str) -> Json:
-    return figure(_lines(values, lambda epoch: epoch), x="epoch of finetuning", y=y, height=300)
+    last = max(epoch for _, epoch in values)
+    made = figure(_lines(values, lambda epoch: epoch), x="epoch of finetuning", y=y, height=300)
+    # an axis of its own choice would have half epochs
+    made["layout"]["xaxis"] |= {"tick0": 1 if last <= 10 else 0, "dtick": ceil(last / 10)}
+    return made
 
 
 def _histogram_figure(values: Mapping[Key, float], when: str) -> Json:
     bins = 1 + max(k for _, k in values)
-    traces = _lines(values, lambda k: (k + 0.5) / bins)
+    # a step begins at the left edge of its bin; the last one needs an end
+    closed = {**values, **{(tau, bins): v for (tau, k), v in values.items() if k == bins - 1}}
+    traces = _lines(closed, lambda k: k / bins)
     for trace in traces:
-        trace.line.shape = "hvh"
+        trace.line.shape = "hv"
         trace.mode = "lines"
     return figure(traces, x=f"p(correct), {when} finetuning", y="share of labels", height=300)
 
 
 def _lines(values: Mapping[Key, float], place: Callable[[int], float]) -> list[Any]:
-    """A line a tau, from dark to light as tau grows."""
+    """A line a tau, from blue to red as tau grows."""
     taus = sorted({tau for tau, _ in values})
-    steps = [0.1 + 0.75 * k / max(len(taus) - 1, 1) for k in range(len(taus))]
-    shades = sample_colorscale("Viridis", steps)
+    steps = [k / max(len(taus) - 1, 1) for k in range(len(taus))]
+    shades = sample_colorscale(SCALE, steps)
     traces = []
     for tau, shade in zip(taus, shades, strict=True):
         own = {place(k): v for (t, k), v in values.items() if t == tau}
         line = {"color": shade, "width": 2}
         style: Json = {"mode": "lines+markers", "marker": {"size": 5}, "line": line}
-        traces.append(go.Scatter(x=list(own), y=list(own.values()), name=f"tau {tau}", **style))
+        own_place = {"x": list(own), "y": list(own.values())}
+        traces.append(go.Scatter(**own_place, name=f"tau {tau}", showlegend=True, **style))
     return traces
 
 

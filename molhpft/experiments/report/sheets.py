@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from molhpft.experiments.report.answer import comparisons
+from molhpft.experiments.report.answer import comparisons, networks
 from molhpft.experiments.report.content import (
     Cell,
     Sheet,
@@ -16,7 +16,7 @@ from molhpft.experiments.report.content import (
     words,
 )
 from molhpft.experiments.results import Results
-from molhpft.experiments.summaries import Level, over_tau, reported, summarise
+from molhpft.experiments.summaries import Level, leading, over_tau, reported, summarise
 from molhpft.experiments.tables import score_name
 
 MEAN = "Mean over seeds ± half of the 95 % interval (Student's t)."
@@ -87,7 +87,10 @@ def _methods(
         f"Score: {score_name(metric)}. {MEAN} {note} tried: settings and tau that a seed chose "
         "from; epochs: of finetuning, all that were tried."
     )
-    return Sheet(title, how, columns, tuple(rows), marked=0)
+    first = [str(row[by]) for row in summary.to_dict("records")].index(
+        leading(networks(best), by=by)
+    )
+    return Sheet(title, how, columns, tuple(rows), marked=first)
 
 
 def _comparisons(best: pd.DataFrame, metric: str) -> Sheet:
