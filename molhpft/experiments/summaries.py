@@ -67,7 +67,8 @@ def summarise(best: pd.DataFrame, *, by: Level = "label") -> pd.DataFrame:
         }
         for (task, name), group in best.groupby(["task", by], sort=False)
     ]
-    summary = pd.DataFrame(rows)
+    fixed = ["task", by, "metric", "seeds", "tau", "candidates", "search_epochs"]
+    summary = pd.DataFrame(rows, columns=None if rows else [*fixed, *numbers])
     return summary.sort_values(["task", "final_valid"], ascending=[True, False], ignore_index=True)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from molhpft.experiments.report.answer import comparisons
 from molhpft.experiments.report.content import Section, Sheet
 from molhpft.experiments.results import Results
-from molhpft.experiments.summaries import equal_budget, over_tau, reported, summarise
+from molhpft.experiments.summaries import compare, equal_budget, over_tau, reported, summarise
 
 
 def markdown(title: str, about: str, sections: Sequence[Section], problems: Sheet | None) -> str:
@@ -40,7 +40,7 @@ def csv_tables(results: Results, root: Path) -> dict[str, pd.DataFrame]:
         "methods.csv": summarise(best),
         "equal_budget.csv": equal_budget(table),
         "settings.csv": summarise(reported(table, by="variant"), by="variant"),
-        "comparisons.csv": pd.concat(compared, ignore_index=True),
+        "comparisons.csv": pd.concat(compared, ignore_index=True) if compared else compare(best),
         "tau.csv": over_tau(table),
         "problems.csv": pd.DataFrame(left, columns=["folder", "why"]),
     }
