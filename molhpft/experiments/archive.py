@@ -9,18 +9,18 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from molhpft.experiments.folder import Json
 
 NO_FEATURES = "it kept no features; set features: true in its config"
 
-Numbers = dict[str, float | None]
+Numbers = dict[str, FiniteFloat | None]
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,20 @@ def read_features(run: Run) -> dict[str, NDArray[np.float32]]:
         raise ValueError(f"features.npz is damaged ({error}); delete it and run again") from error
 
 
+class _Confidence(BaseModel):
+    histogram: dict[Literal["before", "after"], list[FiniteFloat]]
+
+
+class _Measures(BaseModel):
+    """What the report reads of measures; a run may have more."""
+
+    confidence: _Confidence | None = None
+    targets: dict[str, Numbers] | None = None
+    exchange: dict[Literal["train", "valid"], list[list[FiniteFloat]]] | None = None
+
+
 class _Branch(BaseModel):
-    model_config = ConfigDict(extra="allow")
+    measures: _Measures | None = None
     tau: int | None
     energy: Numbers
     probe: Numbers
@@ -107,7 +119,7 @@ class _Branch(BaseModel):
 
 
 class _Summary(BaseModel):
-    model_config = ConfigDict(extra="allow")
+    measures: _Measures | None = None
     task: str
     encoder: str
     weights: str
@@ -119,12 +131,15 @@ class _Summary(BaseModel):
 
 
 def _run_folders(root: Path) -> Iterator[Path]:
-    """Folders that are runs or were to become one; nothing inside them is another."""
+    """Folders that are runs or were to become one."""
     for place, folders, files in os.walk(root):
         folders.sort()
         path = Path(place)
-        if path.suffix == ".partial" or {"summary.json", "config.yaml"} & set(files):
+        if path.suffix == ".partial":
             folders.clear()
+            yield path
+        # a folder of runs may hold a file of such a name too: what is below it is read all the same
+        elif "summary.json" in files or ("config.yaml" in files and not folders):
             yield path
 
 
@@ -159,6 +174,10 @@ def _summary(path: Path) -> Json:
             f"summary.json chooses tau {checked.chosen_tau}, which none of its branches has; "
             "delete the folder and run its config again"
         )
+    matrices = ((checked.measures or _Measures()).exchange or {}).values()
+    count = len(checked.branches)
+    if any([len(row) for row in matrix] != [count] * count for matrix in matrices):
+        raise ValueError(f"summary.json has an exchange that is no matrix of {count} by {count}")
     for branch in checked.branches:
         if not {"valid", "test"} <= branch.final.keys():
             raise ValueError(f"summary.json has no final valid and test score of tau {branch.tau}")
@@ -197,10 +216,17 @@ def _history(path: Path) -> list[Json]:
             row = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"history.jsonl is damaged in line {number}") from error
-        if not isinstance(row, dict) or not isinstance(row.get("phase"), str):
-            raise ValueError(f"history.jsonl has no phase in line {number}")
+        if not _is_row(row):
+            raise ValueError(f"history.jsonl has no epoch of a run in line {number}")
         rows.append(row)
     return rows
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, dict) or not isinstance(row.get("phase"), str):
+        return False
+    counted = ("epoch", "tau") if row["phase"].startswith("finetune") else ("epoch",)
+    return all(type(row.get(key)) is int for key in counted)
 
 
 def _text(path: Path) -> str:

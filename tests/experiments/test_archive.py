@@ -50,6 +50,15 @@ def summary_with(**changes):
     return change
 
 
+def in_summary(old, new):
+    def change(path):
+        text = (path / "summary.json").read_text()
+        assert old in text
+        (path / "summary.json").write_text(text.replace(old, new))
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -62,6 +71,12 @@ def summary_with(**changes):
         (summary_with(seed="one"), "seed: input should be a valid integer"),
         (summary_with(chosen_tau=9), "chooses tau 9, which none of its branches has"),
         (summary_with(method="ft"), "they are of two runs"),
+        (summary_with(measures={"exchange": {"valid": [[0.5]]}}), "no matrix of 2 by 2"),
+        (summary_with(measures={"exchange": 3}), "measures.exchange: input should be"),
+        (summary_with(branches=[{"tau": 0}]), "branches.0.energy: field required"),
+        (in_summary('"valid": 0.6', '"valid": 1e999'), "final.valid: input should be a finite"),
+        (in_summary('"valid": 0.6', '"valid": NaN'), "final.valid: input should be a finite"),
+        (in_summary('"valid": 0.6', '"wali": 0.6'), "no final valid and test score of tau 0"),
         (lambda path: (path / "config.yaml").write_text("{"), "config.yaml is damaged"),
         (lambda path: (path / "config.yaml").write_text("3"), "should name a task and a method"),
         (lambda path: (path / "config.yaml").unlink(), "config.yaml is missing"),
@@ -77,7 +92,7 @@ def test_a_damaged_run_is_a_sentence_and_the_rest_is_read(tree, damage, words):
     assert "\n" not in problem.what
 
 
-@pytest.mark.parametrize("text", [None, "{", '{"epoch": 1}', "3"])
+@pytest.mark.parametrize("text", [None, "{", '{"epoch": 1}', "3", '{"phase": "finetune"}'])
 def test_without_a_history_the_scores_still_count(tree, text):
     root, _, bad = tree
     (bad / "history.jsonl").unlink()
@@ -106,6 +121,15 @@ def test_no_damage_stops_the_rest(tmp_path_factory, name, place, written, cut):
     runs, _ = read_runs(root)
     assert good in [run.path for run in runs]
     shutil.rmtree(root)
+
+
+@pytest.mark.parametrize("name", ["summary.json", "config.yaml"])
+def test_a_file_of_the_sweep_itself_hides_no_run_below_it(tree, name):
+    root, good, bad = tree
+    (root / "sweep" / name).write_text("{}")
+    runs, problems = read_runs(root)
+    assert {run.path for run in runs} == {good, bad}
+    assert len(problems) == (name == "summary.json")
 
 
 def test_a_place_without_runs_says_what_was_found(tmp_path):

@@ -54,7 +54,7 @@ def confidence(found: Sequence[Variant]) -> Panel:
     title = "p(correct)"
     for name, runs in found:
         shares = {when: _histogram(runs, when) for when in ("before", "after")}
-        if shares["before"]:
+        if all(shares.values()):
             shown = [_histogram_figure(rows, when) for when, rows in shares.items()]
             note = (
                 f"Share of training labels by the probability that {name} gives to the right "
@@ -68,7 +68,7 @@ def exchange(found: Sequence[Variant]) -> Panel:
     """Score of every backbone under every other's head."""
     title = "Heads and backbones exchanged"
     for name, runs in found:
-        known = [r for r in runs if (r.summary.get("measures") or {}).get("exchange")]
+        known = [r for r in runs if _exchanged(r).keys() >= {"train", "valid"}]
         taus = [branch["tau"] for branch in known[0].summary["branches"]] if known else []
         same = [r for r in known if [b["tau"] for b in r.summary["branches"]] == taus]
         if len(taus) > 1:
@@ -140,6 +140,11 @@ def _target_scores(results: Results, best: pd.DataFrame) -> dict[str, dict[str, 
     return {label: {n: mean(v) for n, v in own.items()} for label, own in found.items()}
 
 
+def _exchanged(run: Run) -> Json:
+    found: Json = (run.summary.get("measures") or {}).get("exchange") or {}
+    return found
+
+
 def _has_grid(runs: Sequence[Run]) -> bool:
     return any(len(run.summary["branches"]) > 1 for run in runs)
 
@@ -162,9 +167,11 @@ def _histogram(runs: Iterable[Run], when: str) -> dict[Key, float]:
         for branch in run.summary["branches"]:
             measured = (branch.get("measures") or {}).get("confidence")
             if measured:
-                own = measured["histogram"][when]
+                own = measured["histogram"].get(when, [])
                 old = counts.get(branch["tau"], [0.0] * len(own))
-                counts[branch["tau"]] = [a + b for a, b in zip(old, own, strict=True)]
+                # another version may have had other bins: what does not add up is left out
+                if len(old) == len(own):
+                    counts[branch["tau"]] = [a + b for a, b in zip(old, own, strict=True)]
     return {
         (tau, k): n / max(sum(own), 1)
         for tau, own in sorted(counts.items())
@@ -208,7 +215,7 @@ def _lines(values: Mapping[Key, float], place: Callable[[int], float]) -> list[A
 
 def _exchange_figure(runs: Sequence[Run], split: str, taus: Sequence[int]) -> Json:
     metric = str(runs[0].summary["metric"])
-    matrices = [run.summary["measures"]["exchange"][split] for run in runs]
+    matrices = [_exchanged(run)[split] for run in runs]
     size = range(len(taus))
     means = [[scaled(mean(m[i][j] for m in matrices), metric) for j in size] for i in size]
     names = [str(tau) for tau in taus]

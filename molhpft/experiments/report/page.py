@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Sequence
+from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from molhpft.experiments.folder import Json
 from molhpft.experiments.report.content import Section, Sheet
-
-_FOLDER = "experiments/report"
 
 
 def html(title: str, about: str, sections: Sequence[Section], problems: Sheet | None) -> str:
@@ -22,7 +21,7 @@ def html(title: str, about: str, sections: Sequence[Section], problems: Sheet | 
         problems: folders that were left out.
     """
     environment = Environment(
-        loader=PackageLoader("molhpft", _FOLDER),
+        loader=PackageLoader("molhpft", "experiments/report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -42,17 +41,15 @@ def html(title: str, about: str, sections: Sequence[Section], problems: Sheet | 
     return environment.get_template("page.html.j2").render(
         title=title,
         body=body,
-        css=_source(environment, "page.css"),
-        script=_source(environment, "page.js"),
+        css=_source("page.css"),
+        script=_source("page.js"),
         plotly=get_plotlyjs(),
         figures=_inside_script(figures),
     )
 
 
-def _source(environment: Environment, name: str) -> str:
-    assert environment.loader is not None
-    text, _, _ = environment.loader.get_source(environment, name)
-    return text
+def _source(name: str) -> str:
+    return files("molhpft.experiments.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _inside_script(content: object) -> str:

@@ -1,5 +1,7 @@
 """Figures: their points are the numbers of the table, and absence is a sentence."""
 
+from itertools import pairwise
+
 import pytest
 
 from molhpft.experiments.report import figures, measured
@@ -61,7 +63,7 @@ def test_of_several_settings_the_one_that_validates_best_is_drawn(tmp_path):
 def test_methods_keep_their_colour_and_neighbours_differ():
     palette = figures.colours([f"m{k}" for k in range(12)])
     values = list(palette.values())
-    assert all(a != b for a, b in zip(values, values[1:], strict=False))
+    assert all(a != b for a, b in pairwise(values))
 
 
 def test_training_curves_are_means_of_the_histories(results, found):
