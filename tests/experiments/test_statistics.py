@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
@@ -13,6 +13,7 @@ SCORES = st.floats(-1, 1).map(lambda x: round(x, 6))
 SAMPLES = st.lists(SCORES, min_size=2, max_size=12).filter(lambda v: np.std(v) > 1e-4)
 
 
+@settings(deadline=None)
 @given(SAMPLES, st.sampled_from([0.5, 0.9, 0.95, 0.99]))
 def test_the_interval_is_that_of_scipy(values, confidence):
     found = mean_interval(values, confidence=confidence)
@@ -22,6 +23,7 @@ def test_the_interval_is_that_of_scipy(values, confidence):
     assert found.n == len(values)
 
 
+@settings(deadline=None)
 @given(SAMPLES, SCORES, st.floats(0.1, 10))
 def test_the_interval_moves_and_stretches_with_the_values(values, by, factor):
     before, after = mean_interval(values), mean_interval([factor * v + by for v in values])
@@ -51,6 +53,7 @@ def test_an_interval_of_nothing_is_refused(values, confidence):
         mean_interval(values, confidence=confidence)
 
 
+@settings(deadline=None)
 @given(arrays(float, st.tuples(st.just(2), st.integers(2, 9)), elements=SCORES))
 def test_a_paired_comparison_is_that_of_scipy(scores):
     differences = scores[0] - scores[1]
@@ -65,6 +68,7 @@ def test_a_paired_comparison_is_that_of_scipy(scores):
     assert found.difference.n == scores.shape[1]
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.integers(0, 9), SCORES, min_size=1),
     st.dictionaries(st.integers(0, 9), SCORES, min_size=1),
@@ -107,11 +111,13 @@ def naive_holm(p):
     ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=8))
 def test_holm_is_its_definition(p):
     assert holm(p) == pytest.approx(naive_holm(p))
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_never_lowers_a_p_and_never_raises_it_beyond_bonferroni(p):
     for before, after in zip(p, holm(p), strict=True):

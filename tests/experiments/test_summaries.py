@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -153,6 +153,7 @@ TABLES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(TABLES)
 def test_choosing_never_looks_at_test_scores(rows):
     columns = ["label", "seed", "tau", "final_valid", "final_test"]

@@ -10,7 +10,8 @@ function layoutOf(figure, printed) {
   const style = getComputedStyle(document.documentElement);
   const colour = (name, onPaper) => (printed ? onPaper : style.getPropertyValue(name).trim());
   const text = colour("--text", "#1b2330");
-  const axis = { gridcolor: colour("--line", "#d5dae2"), zeroline: false, linecolor: text };
+  const grid = colour("--line", "#d5dae2");
+  const axis = { gridcolor: grid, zeroline: false, linecolor: text, automargin: true };
   const { width, ...layout } = figure.layout;
   return {
     ...layout,

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molhpft.experiments.report import content
@@ -13,6 +13,7 @@ from molhpft.experiments.summaries import reported, summarise
 NUMBERS = st.floats(-2, 2)
 
 
+@settings(deadline=None)
 @given(NUMBERS, st.floats(0, 1), st.sampled_from(["rocauc", "neg_rmse"]))
 def test_a_score_shows_its_mean_and_half_its_interval(mean, reach, metric):
     cell = content.score({"s": mean, "s_low": mean - reach}, "s", metric)
@@ -33,6 +34,7 @@ def test_what_is_no_number_is_a_dash_without_value(value):
     assert content.score({"s": value}, "s", "ap") == content.Cell("-", None)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("abc", min_size=1), min_size=1, max_size=5))
 def test_a_list_in_words_has_every_item_in_order(items):
     assert content.listed(items).replace(" and ", ", ").split(", ") == items
