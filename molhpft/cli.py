@@ -15,6 +15,8 @@ from molhpft.experiments import inventory, tables
 from molhpft.experiments.baselines import run_baselines
 from molhpft.experiments.config import load_config
 from molhpft.experiments.linear_study import LinearStudy, linear_study
+from molhpft.experiments.probe_table import probe_reading, probe_table
+from molhpft.experiments.probing import Grid, probing
 from molhpft.experiments.quickstart import quickstart as run_quickstart
 from molhpft.experiments.report.build import write_report
 from molhpft.experiments.run import run as run_config
@@ -54,6 +56,8 @@ def run(
     """Run a config: probe the head, finetune from every tau, choose on validation."""
     extra = [] if seed is None else [f"seed={seed}"]
     folder = run_config(load_config(config, [*changes, *extra]), out)
+    if not folder.writes:  # a process that helped the first one
+        return
     summary = folder.read_json("summary.json")
     if as_json:
         typer.echo(json.dumps(summary | {"folder": str(folder.path)}, indent=2))
@@ -62,6 +66,27 @@ def run(
     console.print(tables.run_table(summary))
     console.print(tables.reading(summary))
     console.print(f"Run folder: {folder.path}", soft_wrap=True)
+
+
+@app.command()
+def probe(
+    config: ConfigPath,
+    lr: Annotated[list[float], typer.Option(help="Learning rate to try; repeatable.")] = [],  # noqa: B006 - typer reads it, nothing changes it
+    smoothing: Annotated[list[float], typer.Option(help="Smoothing to try; repeatable.")] = [],  # noqa: B006 - as above
+    tau: Annotated[list[int], typer.Option(help="Epochs to look at; repeatable.")] = [],  # noqa: B006 - as above
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds to average over.")] = 1,
+    changes: Changes = [],  # noqa: B006 - as above
+    as_json: AsJson = False,
+) -> None:
+    """Probe the head only, by every setting at once: energy and validation score of each tau."""
+    grid = Grid(lr, smoothing, tau, seeds)
+    found = probing(load_config(config, changes), grid)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    console = _console()
+    console.print(probe_table(found))
+    console.print(probe_reading(found))
 
 
 @app.command()
@@ -101,15 +126,18 @@ def baselines(
 
 @app.command()
 def encoders(
-    files: Annotated[list[Path] | None, typer.Argument(help="Weight files to identify.")] = None,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Weight files (or shipped encoders) to identify.")
+    ] = None,
 ) -> None:
-    """List the encoders that can be loaded, or say what weight files are and what they fit."""
+    """List encoders and those shipped, or say what weight files are and what they fit."""
     console = _console()
     if files:
         for file in files:
             console.print(f"{file} is {inventory.describe_weights(file)}.", soft_wrap=True)
         return
     console.print(tables.encoder_table(inventory.encoders()))
+    console.print(tables.shipped_table(inventory.shipped()))
 
 
 @app.command()

@@ -8,6 +8,10 @@ import torch
 
 torch.set_num_threads(1)
 
+if not torch.cuda.is_available():
+    # read when triton is imported: its programs then run on the CPU, step by step
+    os.environ["TRITON_INTERPRET"] = "1"
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_this_worker(tmp_path_factory):

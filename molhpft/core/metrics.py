@@ -16,8 +16,8 @@ def task_scores(metric: str, targets: Tensor, logits: Tensor) -> list[float]:
         targets: (n, t) of 0, 1 or NaN.
         logits: (n, t), any increasing function of the probability.
     """
-    y, a = targets.double().cpu().numpy(), logits.detach().double().cpu().numpy()
-    return [_score(metric, y[:, k], a[:, k]) for k in range(y.shape[1])]
+    columns = zip(targets.cpu().T, logits.detach().cpu().T, strict=True)
+    return [_score(metric, y.double().numpy(), a.double().numpy()) for y, a in columns]
 
 
 def mean_over_tasks(metric: str, targets: Tensor, logits: Tensor) -> float:

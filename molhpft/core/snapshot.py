@@ -12,18 +12,27 @@ from molhpft.core.network import Network
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """Features, logits and labels of one split, row i for example i, on the CPU.
+class Predictions:
+    """Logits and labels of one split, row i for example i, on the CPU.
 
     Attributes:
-        features: `z`, (n, d).
         logits: (n, t) or (n, classes, height, width).
         targets: as in `Batch`.
     """
 
-    features: Tensor
     logits: Tensor
     targets: Tensor
+
+
+@dataclass(frozen=True)
+class Snapshot(Predictions):
+    """Predictions together with the features they were made from.
+
+    Attributes:
+        features: `z`, (n, d) or (n, d, height, width).
+    """
+
+    features: Tensor
 
 
 @contextmanager
@@ -45,12 +54,27 @@ def take(network: Network, batches: Iterable[Batch]) -> Snapshot:
     Raises:
         ValueError: `batches` is empty.
     """
-    rows: list[tuple[Tensor, Tensor, Tensor]] = []
+    return Snapshot(*_joined(_answers(network, batches)))
+
+
+def predict(network: Network, batches: Iterable[Batch]) -> Predictions:
+    """Logits and targets alone, where features of a whole split would fill the memory.
+
+    Raises:
+        ValueError: `batches` is empty.
+    """
+    return Predictions(*_joined(rows[:2] for rows in _answers(network, batches)))
+
+
+def _answers(network: Network, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, ...]]:
     with inference(network):
         for batch in batches:
             z = network.features(batch)
-            rows.append((z.cpu(), network.head(z, batch).cpu(), batch.targets.cpu()))
-    if not rows:
+            yield network.head(z, batch).cpu(), batch.targets.cpu(), z.cpu()
+
+
+def _joined(rows: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
+    columns = list(zip(*rows, strict=True))
+    if not columns:
         raise ValueError("a snapshot needs at least one batch, got none")
-    features, logits, targets = (torch.cat(column) for column in zip(*rows, strict=True))
-    return Snapshot(features, logits, targets)
+    return [torch.cat(column) for column in columns]

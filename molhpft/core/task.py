@@ -47,7 +47,7 @@ class Rows:
 
     def take(self, index: Tensor, *, rng: torch.Generator | None = None) -> Batch:
         """The rows `index` (k,) as one batch; nothing is drawn."""
-        index = index.to(self.inputs.device)
+        index = index.to(self.inputs.device, non_blocking=True)
         return Batch(self.inputs[index], self.targets[index])
 
     def to(self, device: torch.device | str) -> "Rows":
@@ -78,7 +78,13 @@ class Task:
     describes: tuple[str, ...] = ()
 
     def batches(
-        self, split: str, *, size: int, rng: torch.Generator | None = None
+        self,
+        split: str,
+        *,
+        size: int,
+        rng: torch.Generator | None = None,
+        skip: int = 0,
+        share: tuple[int, int] = (0, 1),
     ) -> Iterator[Batch]:
         """Every row of a split once, in batches of at most `size`.
 
@@ -87,8 +93,10 @@ class Task:
         Args:
             split: name of the split.
             size: most rows in a batch.
-            rng: draws a new order and augmentations; without it rows come in the order of the
-                split, as they are.
+            rng: draws a new order at once, and augmentations batch by batch; without it rows come
+                in the order of the split, as they are.
+            skip: batches at the beginning to leave out, uncut.
+            share: `(k, m)` gives only part k, counted from 0, of each batch cut into m parts.
 
         Raises:
             ValueError: no split has that name, or it is empty.
@@ -96,8 +104,9 @@ class Task:
         rows = self.rows(split)
         if rng is not None:
             rows = rows[torch.randperm(len(rows), generator=rng)]
-        for index in rows.tensor_split(ceil(len(rows) / size)):
-            yield self.examples.take(index, rng=rng)
+        part, parts = share
+        batches = rows.tensor_split(ceil(len(rows) / size))[skip:]
+        return (self.examples.take(b.tensor_split(parts)[part], rng=rng) for b in batches)
 
     def rows(self, split: str) -> Tensor:
         """Row numbers of a split, (k,).

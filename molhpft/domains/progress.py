@@ -1,11 +1,21 @@
-"""Progress bars on standard error, shown only where a person is watching."""
+"""Progress on standard error: a bar where a person is watching, a line a minute elsewhere."""
 
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
+from time import monotonic
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 T = TypeVar("T")
 
@@ -38,3 +48,65 @@ def track(items: Iterable[T], what: str, *, total: int | None = None) -> Iterato
         for done, item in enumerate(items, start=1):
             yield item
             move(done)
+
+
+@contextmanager
+def pace(what: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
+    """A bar with examples a second and the time left; where there is no terminal, a line a minute.
+
+    Moved by calling what the context gives with the number of examples done.
+
+    Args:
+        what: what is being done, such as "finetuning, tau 4".
+        total: examples in all.
+        shown: False shows nothing, for the processes that help the first one.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines(what, total, console) if shown else _quiet
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        _Speed(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
+        step = progress.add_task(what, total=total)
+        yield lambda done: progress.update(step, completed=done)
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f} examples/s" if task.speed else "")
+
+
+class _Lines:
+    """A line a minute, for logs; short work leaves none."""
+
+    def __init__(self, what: str, total: int, console: Console) -> None:
+        self.what, self.total, self.console = what, total, console
+        self.begin: tuple[float, int] | None = None  # when this process started, and with how many
+        self.last = monotonic()
+
+    def __call__(self, done: int) -> None:
+        now = monotonic()
+        self.begin = self.begin or (now, done)
+        if now - self.last >= _A_MINUTE and done > self.begin[1]:
+            self.last = now
+            speed = (done - self.begin[1]) / (now - self.begin[0])
+            left = (self.total - done) / speed / 60
+            self.console.print(
+                f"{self.what}: {done / self.total:.0%}, {speed:,.0f} examples/s, "
+                f"{left:,.0f} min left",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+_A_MINUTE = 60.0
+
+
+def _quiet(done: int) -> None:
+    pass

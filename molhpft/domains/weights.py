@@ -15,6 +15,9 @@ from torch import Tensor
 ABOUT = "molhpft"
 """Key of the JSON text that this package stores beside the tensors of its own files."""
 
+SHIPPED = Path(__file__).parents[1] / "encoders"
+"""Folder of the encoders that come with this package: `<name>.safetensors` and its card, `.md`."""
+
 _WRAPPERS = ("state_dict", "model_state_dict", "online_network_state_dict", "model")
 
 
@@ -33,8 +36,22 @@ class WeightFile:
     about: dict[str, Any]
 
 
+def shipped_encoders() -> list[str]:
+    """Names of the encoders that come with this package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+
+
+def weight_file(given: Path) -> Path:
+    """The file that `weights` means: one at that path, or else the shipped encoder of that name."""
+    if not given.exists() and str(given) in shipped_encoders():
+        return SHIPPED / f"{given}.safetensors"
+    return given
+
+
 def read_weights(path: Path) -> WeightFile:
     """Read a safetensors file, or a `.pth` whose only content is tensors.
+
+    A path where nothing lies can be the name of a shipped encoder.
 
     A state dict wrapped in a dictionary under a customary name, such as "state_dict", is unwrapped.
 
@@ -42,8 +59,12 @@ def read_weights(path: Path) -> WeightFile:
         FileNotFoundError: no such file.
         ValueError: not a weight file, truncated, or readable only by unpickling Python objects.
     """
+    path = weight_file(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no weight file at {path}; check the path given as weights")
+        raise FileNotFoundError(
+            f"no weight file at {path}; check the path given as weights, or name a shipped "
+            f"encoder: {', '.join(shipped_encoders()) or 'there is none'}"
+        )
     with path.open("rb") as file:
         magic = file.read(9)
     if magic[8:9] == b"{":

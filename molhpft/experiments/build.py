@@ -16,8 +16,7 @@ from molhpft.domains.molecules.joint import joint_task
 from molhpft.domains.weights import read_weights
 from molhpft.experiments.catalog import ENCODERS, HEADS, METHODS, TASKS
 from molhpft.experiments.config import RunConfig
-from molhpft.experiments.identity import device_of
-from molhpft.experiments.options import unknown
+from molhpft.experiments.options import checked, keywords, unknown
 from molhpft.experiments.seeds import stream
 from molhpft.tuning.recipes import Kept, Recipe
 
@@ -28,7 +27,7 @@ def build_recipes(config: RunConfig) -> tuple[Recipe, ...]:
 
 
 def build_task(config: RunConfig, recipe: Recipe) -> Task:
-    """The task as the recipe trains on it, on the run's device.
+    """The task as the recipe trains on it.
 
     Raises:
         FileNotFoundError: its data are absent; the message says what to put where.
@@ -41,7 +40,7 @@ def build_task(config: RunConfig, recipe: Recipe) -> Task:
         task = _contrasted(task)
     if recipe.kept:
         task = joint_task(task, _pretraining(recipe.kept), weight=recipe.kept.weight)
-    return task.to(device_of(config))
+    return task
 
 
 def build_network(config: RunConfig, task: Task, recipe: Recipe) -> Network:
@@ -76,7 +75,7 @@ def build_network(config: RunConfig, task: Task, recipe: Recipe) -> Network:
         network = _partial(network, random, config.cut)
     if recipe.side:
         network = Network(side_tuned(network.backbone), network.head)
-    return network.to(device_of(config))
+    return network
 
 
 def _check_fit(config: RunConfig, task: Task) -> None:
@@ -110,7 +109,8 @@ def _check_splits(task: Task) -> None:
         if not isinstance(task.examples, Molecules):
             continue
         try:
-            task.objective.score(torch.zeros(len(rows), task.outputs), task.examples.targets[rows])
+            targets = task.examples.targets[rows].float()
+            task.objective.score(torch.zeros(len(rows), task.outputs), targets)
         except ValueError as error:
             raise ValueError(
                 f"split {split!r} of {task.name} ({len(rows):,} molecules) cannot be scored: "
@@ -130,7 +130,7 @@ def _contrasted(task: Task) -> Task:
 def _pretraining(kept: Kept) -> Task:
     if kept.task not in TASKS:
         raise ValueError(unknown(kept.task, list(TASKS), "method.pretraining"))
-    return TASKS[kept.task]()
+    return TASKS[kept.task](**checked("method.pretraining", keywords(TASKS[kept.task]), {}))
 
 
 def _keep_head(head: Chain, weights: Path) -> None:

@@ -17,6 +17,7 @@ from molhpft.domains.molecules.datasets import ogb_names, ogb_task
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
 from molhpft.domains.molecules.nci import nci_alerts_task, nci_descriptors_task
+from molhpft.domains.molecules.pretraining import pretraining_task
 from molhpft.domains.molecules.pyg_encoder import pyg_gnn
 from molhpft.domains.molecules.tables import csv_task
 from molhpft.domains.toy.digits import load_toy_mlp, toy_mlp, toy_pretrain_task, toy_task
@@ -42,6 +43,7 @@ class Encoder:
         takes: kind of examples that its first stage reads.
         files: weight files it takes, in words.
         gives: one feature vector an example, or a feature map.
+        mixed: whether its sums stay float32 where products are bfloat16.
     """
 
     build: Callable[..., Chain]
@@ -49,6 +51,7 @@ class Encoder:
     takes: type
     files: str
     gives: Literal["vectors", "maps"] = "vectors"
+    mixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "nci_alerts": nci_alerts_task,
     "nci_descriptors": nci_descriptors_task,
     "csv": csv_task,
+    "pretraining": pretraining_task,
     **{name: partial(ogb_task, name) for name in ogb_names()},
     **{_images(layout): partial(image_task, layout) for layout in LAYOUTS},
     "voc": voc_task,
@@ -87,12 +91,14 @@ ENCODERS: dict[str, Encoder] = {
         load_encoder,
         Molecules,
         "model.safetensors of a gcn run; state dict of OGB's example GCN, virtual node or not",
+        mixed=True,
     ),
     "gcn_pretrain_gnns": Encoder(
         pretrain_gnns_gcn,
         load_encoder,
         Molecules,
         "model.safetensors of a gcn_pretrain_gnns run; gcn_*.pth of pretrain-gnns",
+        mixed=True,
     ),
     "pyg_gnn": Encoder(
         pyg_gnn,

@@ -9,7 +9,7 @@ from molhpft.experiments.branch import snapshots
 from molhpft.experiments.config import RunConfig, resolved
 from molhpft.experiments.folder import Json, RunFolder
 from molhpft.experiments.measures import measure_run
-from molhpft.tuning.fit import Weights
+from molhpft.tuning.checkpoints import Weights
 
 
 def conclude(

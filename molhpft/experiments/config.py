@@ -40,13 +40,21 @@ class RunConfig:
 
     Attributes:
         task: what to learn.
-        encoder: the backbone; its option `weights` is the file to start from, None for random.
+        encoder: the backbone; its option `weights` is the file to start from, or the name of a
+            shipped encoder; None for random.
         head: what stands on the backbone.
         method: how both are trained.
         probe: how a head alone is trained, where the method does not say.
         finetune: how everything is trained, where the method does not say.
         seed: of every random number.
         device: "auto" takes a GPU where there is one.
+        devices: processes that share every batch on a machine, one a GPU or CPU; `torchrun` and
+            `srun` say it themselves.
+        nodes: machines, each with that many.
+        precision: of products: 32, "bf16-mixed" with sums in float32, or "auto", which takes
+            bfloat16 for graph encoders on processors that have units for it.
+        checkpoint: steps between two savings of a phase under way, beside those after an epoch;
+            None for those only. It decides nothing but what an interruption costs.
         cut: name of the stage from which on the backbone is re-initialised and counted as head (a
             partial backbone); None keeps all of it.
         views: what the head sees of augmented examples while it is probed: 0 for features of them
@@ -64,6 +72,10 @@ class RunConfig:
     finetune: Phase
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = 1
+    nodes: int = 1
+    precision: Literal["auto", 32, "bf16-mixed"] = "auto"
+    checkpoint: int | None = None
     cut: str | None = None
     views: int | Literal["live"] = 0
     measures: tuple[str, ...] = ()
@@ -113,6 +125,9 @@ def parse_config(raw: Mapping[str, Any]) -> RunConfig:
     for name in scalars["measures"]:
         if name not in NAMES:
             raise ValueError(unknown(name, list(NAMES), "measure"))
+    for name in ("devices", "nodes", "checkpoint"):
+        if scalars[name] is not None and scalars[name] < 1:
+            raise ValueError(f"{name} is at least 1, got {scalars[name]}")
     choices: Options = {key: _choice(key, merged[key]) for key in SECTIONS}
     return RunConfig(
         **choices,

@@ -7,7 +7,7 @@ go on after an interruption.
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -30,9 +30,11 @@ class RunFolder:
 
     Attributes:
         path: the folder once the run is complete.
+        writes: whether this process writes; where several share a run, the first one alone does.
     """
 
     path: Path
+    writes: bool = True
 
     @property
     def partial(self) -> Path:
@@ -50,12 +52,14 @@ class RunFolder:
         Raises:
             OSError: the place cannot be written to.
         """
-        self.partial.mkdir(parents=True, exist_ok=True)
+        if self.writes:
+            self.partial.mkdir(parents=True, exist_ok=True)
 
     def close(self) -> None:
         """Drop what only an unfinished run needs and give the folder its name."""
-        rmtree(self.partial / "resume", ignore_errors=True)
-        os.replace(self.partial, self.path)
+        if self.writes:
+            rmtree(self.partial / "resume", ignore_errors=True)
+            os.replace(self.partial, self.path)
 
     def write_yaml(self, name: str, content: Json) -> None:
         """Write a YAML file."""
@@ -71,19 +75,20 @@ class RunFolder:
 
     def write_tensors(self, name: str, tensors: Mapping[str, Tensor], about: Json) -> None:
         """Write a safetensors file with `about` as JSON text beside the tensors."""
-        path, aside = self._place(name)
         contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
         # one entry: safetensors writes several in an order of its own, and bytes should repeat
-        save_file(contiguous, aside, metadata={ABOUT: json.dumps(about)})
-        os.replace(aside, path)
+        entry = {ABOUT: json.dumps(about)}
+        self._put(name, lambda path: save_file(contiguous, path, metadata=entry))
 
     def write_arrays(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Write a compressed `.npz` file of arrays."""
-        path, aside = self._place(name)
-        with aside.open("wb") as file:
-            arrays: Json = {key: tensor.numpy() for key, tensor in tensors.items()}
-            np.savez_compressed(file, **arrays)
-        os.replace(aside, path)
+        arrays: Json = {key: tensor.numpy() for key, tensor in tensors.items()}
+
+        def write(path: Path) -> None:
+            with path.open("wb") as file:  # numpy adds .npz to a name, and not to a file
+                np.savez_compressed(file, **arrays)
+
+        self._put(name, write)
 
     def read_json(self, name: str) -> Json:
         """Content of a JSON file of the complete run."""
@@ -101,17 +106,21 @@ class RunFolder:
 
     def remove(self, name: str) -> None:
         """Remove a file of the unfinished run, if it is there."""
-        (self.partial / name).unlink(missing_ok=True)
+        if self.writes:
+            (self.partial / name).unlink(missing_ok=True)
 
     def _write(self, name: str, text: str) -> None:
-        path, aside = self._place(name)
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
+        self._put(name, lambda path: path.write_text(text, encoding="utf-8"))
 
-    def _place(self, name: str) -> tuple[Path, Path]:
+    def _put(self, name: str, write: Callable[[Path], object]) -> None:
+        """Write a file beside its place and move it there, whole."""
+        if not self.writes:
+            return
         path = self.partial / name
+        aside = path.with_name(f".{path.name}.aside")
         path.parent.mkdir(exist_ok=True)
-        return path, path.with_name(f".{path.name}.aside")
+        write(aside)
+        os.replace(aside, path)
 
 
 def _finite(content: Any) -> Any:

@@ -12,7 +12,7 @@ from molhpft.domains.molecules.datasets import ogb_folder, ogb_names
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.vision.checkpoints import describe as describe_image_weights
 from molhpft.domains.vision.examples import Images
-from molhpft.domains.weights import read_weights
+from molhpft.domains.weights import read_weights, shipped_encoders, weight_file
 from molhpft.experiments.catalog import ENCODERS, TASKS
 from molhpft.experiments.config import parse_change
 from molhpft.experiments.folder import Json
@@ -78,6 +78,15 @@ def describe_weights(path: Path) -> str:
     raise ValueError("; ".join(refusals))
 
 
+def shipped() -> list[Json]:
+    """Name, size in bytes and kind of each encoder that comes with this package."""
+    files = [(name, weight_file(Path(name))) for name in shipped_encoders()]
+    return [
+        {"name": name, "bytes": path.stat().st_size, "what": describe_weights(path)}
+        for name, path in files
+    ]
+
+
 def encoders() -> list[Json]:
     """Name, meaning, options and weight files of each encoder."""
     return [
@@ -92,9 +101,10 @@ def encoders() -> list[Json]:
 
 
 def _place(name: str, options: Options) -> str:
-    if "path" in options:
-        return str(options["path"])
-    return str(ogb_folder(name)) if name in ogb_names() else "comes with the installation"
+    source = str(options.get("path", options.get("of", name)))
+    if source in ogb_names():
+        return str(ogb_folder(source))
+    return "comes with the installation" if source == name else source
 
 
 def _counts(examples: Examples) -> Json:

@@ -17,7 +17,7 @@ from molhpft.experiments.folder import Json
 
 RATES = ("finetune.lr", "finetune.backbone_lr", "probe.lr")
 # told by columns of their own, or no part of what a run finds
-_APART = ("seed", "device", "measures", "features", "cut")
+_APART = ("seed", "device", "devices", "nodes", "checkpoint", "measures", "features", "cut")
 _NAMES = ("task.name", "encoder.name", "encoder.weights", "head.name", "method.name")
 
 

@@ -19,9 +19,11 @@ from molhpft.experiments.figures import BLUE, GREEN, GREY, ORANGE
 from molhpft.experiments.folder import Json
 from molhpft.measure import linear_theory
 from molhpft.measure.linear_theory import LinearStart
-from molhpft.tuning.fit import Weights, fit
+from molhpft.tuning.checkpoints import Weights
+from molhpft.tuning.features import on_features
+from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
-from molhpft.tuning.probe import on_features, probe
+from molhpft.tuning.probe import probe
 
 TAUS = (0, 1, 2, 3, 5, 8, 10, 15, 20, 30, 50, 100, 300, 1000)
 # full batches; the loss is a mean over 10 examples, so these are 0.05 and 0.02 for the theory's sum

@@ -26,7 +26,7 @@ from molhpft.measure.direction import alignment, descent_directions, direction_n
 from molhpft.measure.drift import batch_norm_drift
 from molhpft.measure.ntk import ntk_change, ntk_distance, tangent_kernel, unit_vectors
 from molhpft.measure.swap import exchange_scores
-from molhpft.tuning.fit import Row
+from molhpft.tuning.checkpoints import Row
 from molhpft.tuning.recipes import Recipe
 
 PROBE_EXAMPLES = 50  # 2,500 pairs, as in Figure 6 of Ren et al. (2023)

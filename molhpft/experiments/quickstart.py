@@ -6,12 +6,12 @@ from typing import Any
 
 from rich.table import Table
 
+from molhpft.core.threads import one_thread
 from molhpft.experiments.config import parse_config
 from molhpft.experiments.figures import tau_figure
 from molhpft.experiments.folder import Json
 from molhpft.experiments.run import run
 from molhpft.experiments.tables import branch_table, score_name, show
-from molhpft.experiments.threads import one_thread
 
 ENCODER = {"name": "gcn", "layers": 3, "width": 128, "dropout": 0.1}
 TAUS = [0, 1, 4, 16, 64, 256]

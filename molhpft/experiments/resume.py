@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from molhpft.experiments.folder import Json, RunFolder
-from molhpft.tuning.fit import Progress, Weights
+from molhpft.tuning.checkpoints import Progress, Weights
 
 _PHASE = "resume/phase.safetensors"
 
@@ -22,24 +22,27 @@ def load_branch(folder: RunFolder, tau: int) -> tuple[Weights, Json] | None:
 
 
 def save_phase(folder: RunFolder, key: str, progress: Progress) -> None:
-    """Keep the state of the phase `key` after an epoch; it replaces the one before."""
+    """Keep the state of the phase `key`; it replaces the one before."""
     groups = {"weights": progress.weights, "best": progress.best, "moments": progress.moments}
     tensors = {f"{group}/{k}": v for group, members in groups.items() for k, v in members.items()}
+    alone = {name: getattr(progress, name) for name in ("losses", "epoch_rng", "rng")}
     about = {"key": key, "rows": list(progress.rows)}
-    folder.write_tensors(_PHASE, {**tensors, "rng": progress.rng}, about)
+    folder.write_tensors(_PHASE, tensors | alone, about)
 
 
 def load_phase(folder: RunFolder, key: str) -> Progress | None:
-    """State of the phase `key` after its last finished epoch, or None if it has none."""
+    """State of the phase `key` when it was last kept, or None if it has none."""
     saved = folder.read_tensors(_PHASE)
     if saved is None or saved[1]["key"] != key:
         return None
     tensors, about = saved
     return Progress(
         rows=tuple(about["rows"]),
+        losses=tensors["losses"],
         weights=_group(tensors, "weights"),
         best=_group(tensors, "best"),
         moments=_group(tensors, "moments"),
+        epoch_rng=tensors["epoch_rng"],
         rng=tensors["rng"],
     )
 

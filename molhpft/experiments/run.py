@@ -7,24 +7,37 @@ from pathlib import Path
 import torch
 
 from molhpft.core.network import Network
+from molhpft.core.snapshot import take
 from molhpft.core.task import Task
-from molhpft.experiments.branch import describe_branch, finetune, snapshots
+from molhpft.experiments.branch import (
+    EVALUATION_SIZE,
+    describe_branch,
+    finetune,
+    predictions,
+    training_shift,
+)
 from molhpft.experiments.build import build_network, build_recipes, build_task
 from molhpft.experiments.conclude import conclude
 from molhpft.experiments.config import RunConfig, resolved
 from molhpft.experiments.folder import Json, RunFolder
 from molhpft.experiments.identity import run_name
+from molhpft.experiments.machine import launch, settled
 from molhpft.experiments.measures import Branch, measure_branch, observers
 from molhpft.experiments.resume import load_branch, save_branch
 from molhpft.experiments.seeds import stream
 from molhpft.tuning.exact import solve_head
+from molhpft.tuning.features import on_features
 from molhpft.tuning.interpolate import mix
-from molhpft.tuning.probe import on_features, probe
+from molhpft.tuning.machine import Machine
+from molhpft.tuning.probe import probe
 from molhpft.tuning.recipes import Recipe
 
 
 def run(config: RunConfig, out: Path) -> RunFolder:
     """Run a config, or go on with it, or find it done.
+
+    With several devices, all processes come through here alike and share the finetuning; the first
+    one writes.
 
     Args:
         config: everything that decides the result.
@@ -36,21 +49,29 @@ def run(config: RunConfig, out: Path) -> RunFolder:
 
     Raises:
         FileNotFoundError: data or weights are absent.
-        ValueError: data, weights and settings do not go together.
+        ValueError: data, weights, settings and this machine do not go together.
         OSError: `out` cannot be written to.
     """
+    given, config = config, settled(config)
+    machine = launch(config)
     recipes = build_recipes(config)
-    task = build_task(config, recipes[0])
-    folder = RunFolder(out / run_name(config, task))
-    if not folder.is_complete:
-        parts = _Parts(config, task, build_network(config, task, recipes[0]), folder)
-        folder.open()
-        folder.write_yaml("config.yaml", resolved(config))
-        probe_rows = _finish_branches(parts, recipes)
-        loaded = {recipe.tau: load_branch(folder, recipe.tau) for recipe in recipes}
-        branches = {tau: branch for tau, branch in loaded.items() if branch is not None}
-        conclude(config, task, parts.network, branches, folder, probe_rows=probe_rows)
-        folder.close()
+    with machine.first_alone():
+        task = build_task(config, recipes[0])
+    folder = RunFolder(out / run_name(config, task), writes=machine.rank == 0)
+    if machine.agreed(folder.is_complete):
+        return folder
+    network = build_network(config, task, recipes[0]).to(machine.device)
+    parts = _Parts(config, task.to(machine.device), network, folder, machine)
+    folder.open()
+    folder.write_yaml("config.yaml", resolved(given))
+    probe_rows = _finish_branches(parts, recipes)
+    machine.wait()
+    loaded = {recipe.tau: load_branch(folder, recipe.tau) for recipe in recipes}
+    branches = {tau: branch for tau, branch in loaded.items() if branch is not None}
+    machine.wait()
+    conclude(config, parts.task, network, branches, folder, probe_rows=probe_rows)
+    folder.close()
+    machine.wait()
     return folder
 
 
@@ -62,11 +83,12 @@ class _Parts:
     task: Task
     network: Network
     folder: RunFolder
+    machine: Machine
 
 
 def _finish_branches(parts: _Parts, recipes: tuple[Recipe, ...]) -> list[Json]:
     """Finish every branch that is not finished yet; returns the rows of the probe they share."""
-    probed, features = _probing(parts)
+    probed, features = _probing(parts, recipes)
     trajectory = probe(
         probed,
         recipes[0].probe,
@@ -75,16 +97,16 @@ def _finish_branches(parts: _Parts, recipes: tuple[Recipe, ...]) -> list[Json]:
         rng=torch.Generator().manual_seed(stream(parts.config.seed, "probe")),
     )
     for recipe in recipes:
-        if load_branch(parts.folder, recipe.tau) is None:
+        if parts.machine.agreed(load_branch(parts.folder, recipe.tau) is None):
             probed.head.load_state_dict(trajectory.heads[recipe.tau])
             _finish_branch(parts, recipe, probed, features)
     return [{"phase": "probe", **row} for row in trajectory.rows]
 
 
-def _probing(parts: _Parts) -> tuple[Network, Task]:
+def _probing(parts: _Parts, recipes: tuple[Recipe, ...]) -> tuple[Network, Task]:
     """What the head is probed on; a head loaded into one of the two networks is in both."""
     views, seed = parts.config.views, parts.config.seed
-    if views == "live":
+    if views == "live" or not any(recipe.tau or recipe.strengths for recipe in recipes):
         return parts.network, parts.task
     rng = torch.Generator().manual_seed(stream(seed, "views"))
     return on_features(parts.network, parts.task, views=views, rng=rng)
@@ -96,24 +118,26 @@ def _finish_branch(parts: _Parts, recipe: Recipe, probed: Network, features: Tas
     extra: Json = {}
     if recipe.strengths:
         extra["strength"] = solve_head(probed, features, strengths=recipe.strengths)
-    before, tuned = snapshots(probed, features), deepcopy(start)
+    before, tuned = predictions(probed, features), deepcopy(start)
     history = finetune(
         tuned,
         recipe,
         task,
         parts.folder,
+        parts.machine,
         seed=stream(config.seed, "finetune"),
+        every=config.checkpoint,
         observe=observers(config.measures, start, task, seed=config.seed),
     )
     if recipe.shares:
         extra["share"] = mix(tuned, start.state_dict(), task, shares=recipe.shares)
     # without an epoch of finetuning nothing has moved, and a forward pass is saved
-    after = snapshots(tuned, task) if history else before
+    after = predictions(tuned, task) if history else before
+    moved = training_shift(probed, features, *((tuned, task) if history else (probed, features)))
     if config.measures and history:
-        ends = (start, tuned, before["train"], after["train"])
-        extra["measures"] = measure_branch(
-            config.measures, Branch(*ends, task, recipe, config.seed)
-        )
-    row = describe_branch(recipe.tau, before, after, task) | extra
+        z0, z = (take(n, task.batches("train", size=EVALUATION_SIZE)) for n in (start, tuned))
+        found = Branch(start, tuned, z0, z, task, recipe, config.seed)
+        extra["measures"] = measure_branch(config.measures, found)
+    row = describe_branch(recipe.tau, before, after, moved, task) | extra
     about = {"row": row, "history": history}
     save_branch(parts.folder, recipe.tau, tuned.state_dict(), about)

@@ -135,9 +135,27 @@ def encoder_table(encoders: Sequence[Json]) -> Table:
     return table
 
 
+def shipped_table(shipped: Sequence[Json]) -> Table:
+    """The encoders that come with this package."""
+    table = Table(
+        caption="Give the name as encoder.weights; its card is <name>.md in molhpft/encoders.",
+        caption_justify="left",
+    )
+    for name in ("shipped encoder", "size", "what it is"):
+        table.add_column(name)
+    for one in shipped:
+        table.add_row(*map(Text, (one["name"], f"{one['bytes'] / 1e6:.1f} MB", one["what"])))
+    return table
+
+
 def score_name(metric: str) -> str:
     """What people call a metric."""
-    names = {"rocauc": "ROC-AUC (%)", "ap": "average precision (%)", "neg_rmse": "-RMSE"}
+    names = {
+        "rocauc": "ROC-AUC (%)",
+        "ap": "average precision (%)",
+        "neg_rmse": "-RMSE",
+        "neg_loss": "-loss",
+    }
     return names.get(metric, metric)
 
 

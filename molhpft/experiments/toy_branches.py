@@ -17,9 +17,12 @@ from molhpft.experiments.branch import describe_branch, snapshots
 from molhpft.experiments.folder import Json
 from molhpft.experiments.seeds import stream
 from molhpft.measure.direction import direction_norms
-from molhpft.tuning.fit import Row, Weights, fit
+from molhpft.measure.shift import shift
+from molhpft.tuning.checkpoints import Row, Weights
+from molhpft.tuning.features import on_features
+from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
-from molhpft.tuning.probe import on_features, probe
+from molhpft.tuning.probe import probe
 
 PRETRAIN_STEPS = 600
 PROBE = Phase(trains="head", epochs=1, lr=1e-3, optimizer="sgd", momentum=0.0)
@@ -55,7 +58,8 @@ class Branch:
 
     def row(self, task: Task) -> Json:
         """Tau, energy, scores before and after finetuning, shift of features."""
-        return describe_branch(self.tau, self.before, self.after, task)
+        moved = shift(self.before["train"].features, self.after["train"].features)
+        return describe_branch(self.tau, self.before, self.after, moved, task)
 
 
 def random_mlp(*, seed: int) -> Chain:

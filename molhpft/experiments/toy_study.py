@@ -15,12 +15,12 @@ from torch import Tensor
 from molhpft.core.heads import mlp_head
 from molhpft.core.network import Chain
 from molhpft.core.task import Task
+from molhpft.core.threads import one_thread
 from molhpft.domains.progress import track
 from molhpft.domains.toy.digits import toy_pretrain_task, toy_task
 from molhpft.experiments import toy_figures
 from molhpft.experiments.folder import Json
 from molhpft.experiments.tables import branch_table, show
-from molhpft.experiments.threads import one_thread
 from molhpft.experiments.toy_branches import (
     Branch,
     finetuned,

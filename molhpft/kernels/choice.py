@@ -1,5 +1,6 @@
 """Which kernels serve which tensors."""
 
+import logging
 import os
 from functools import cache
 from typing import Protocol
@@ -12,6 +13,8 @@ from molhpft.kernels.operands import Edges, Finish
 
 VARIABLE = "MOLHPFT_KERNELS"
 _CHOICES = ("auto", "reference")
+
+_log = logging.getLogger(__name__)
 
 
 class Kernels(Protocol):
@@ -30,6 +33,9 @@ class Kernels(Protocol):
 
     def embed_backward(self, g: Tensor, rows: Tensor, length: int) -> Tensor:
         """Gradient of a table whose rows were summed."""
+
+    def moments(self, a: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance of columns."""
 
     def activate(self, a: Tensor, factor: Tensor, shift: Tensor, finish: Finish) -> Tensor:
         """A line for each column, then ReLU and dropout."""
@@ -52,20 +58,38 @@ class Kernels(Protocol):
         """Gradient of batch norm, ReLU and dropout."""
 
 
-def kernels_for(*tensors: Tensor) -> Kernels | None:
+def kernels_for(*tensors: Tensor, rows: Tensor | None = None) -> Kernels | None:
     """Fused kernels for these tensors, None where the plain reference has to do.
 
-    Kernels serve float32 on the CPU. The reference serves every other dtype and device, PyTorch's
+    Kernels serve float32 on the CPU and, where triton can be imported, on GPUs, and `rows` of nodes
+    that autocast has made bfloat16. The reference serves every other dtype and device, PyTorch's
     function transforms (`vmap`, `jvp`, `torch.func.grad`, dual numbers), which kernels cannot look
     into, and everything under `MOLHPFT_KERNELS=reference`.
+
+    Args:
+        tensors: whose dtype has to be float32.
+        rows: of nodes, whose dtype may be bfloat16 as well.
 
     Raises:
         ValueError: the environment variable has another value.
     """
     device = tensors[0].device.type
-    if _chosen() == "reference" or not all(_is_plain(t, device) for t in tensors):
+    if _chosen() == "reference" or not all(_is_plain(t, device, torch.float32) for t in tensors):
         return None
-    return _cpu() if device == "cpu" else None
+    if rows is not None and not _is_plain(rows, device, torch.float32, torch.bfloat16):
+        return None
+    if device == "cpu":
+        return _cpu()
+    return _gpu() if device == "cuda" else None
+
+
+def is_compiled_on(device: torch.device) -> bool:
+    """Whether loops over whole numbers, which nothing differentiates, are compiled for a device.
+
+    Raises:
+        ValueError: the environment variable has another value.
+    """
+    return device.type == "cpu" and _chosen() != "reference"
 
 
 def is_transformed(*tensors: Tensor) -> bool:
@@ -81,12 +105,8 @@ def is_transformed(*tensors: Tensor) -> bool:
     )
 
 
-def _is_plain(tensor: Tensor, device: str) -> bool:
-    return (
-        tensor.dtype == torch.float32
-        and tensor.device.type == device
-        and not is_transformed(tensor)
-    )
+def _is_plain(tensor: Tensor, device: str, *dtypes: torch.dtype) -> bool:
+    return tensor.dtype in dtypes and tensor.device.type == device and not is_transformed(tensor)
 
 
 def _chosen() -> str:
@@ -102,3 +122,17 @@ def _cpu() -> Kernels:
     from molhpft.kernels import cpu
 
     return cpu
+
+
+@cache
+def _gpu() -> Kernels | None:
+    try:
+        from molhpft.kernels import gpu
+    except ImportError as error:
+        _log.warning(
+            "graph operations on the GPU are not fused, as triton cannot be imported (%s); "
+            "install triton to have them fast",
+            error,
+        )
+        return None
+    return gpu

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Rows = NDArray[np.float32] | NDArray[np.uint16]
+"""float32, or the bits of bfloat16."""
 
 ZERO, ONE = np.float32(0), np.float32(1)
 

@@ -1,4 +1,8 @@
-"""The fused kernels on CPU tensors; float32, contiguous results."""
+"""The fused kernels on CPU tensors.
+
+Rows of nodes and their gradients are float32 or bfloat16, all of a call alike, and so are rows that
+come out, contiguous. Everything else is float32, in which all sums are kept.
+"""
 
 from collections.abc import Callable
 from functools import cache
@@ -33,7 +37,7 @@ def convolve_backward(
     """Gradients of `convolve` in `x`, `bond` and `root` for the gradient `g` of its result."""
     parts = _sums(len(x))
     gx = torch.empty_like(x, memory_format=torch.contiguous_format)
-    gbond, groot = x.new_zeros(parts, *bond.shape), x.new_zeros(parts, *root.shape)
+    gbond, groot = bond.new_zeros(parts, *bond.shape), root.new_zeros(parts, *root.shape)
     arrays = *_arrays(g, x, bond, root), *_graph(edges), *_arrays(gx, gbond, groot)
     loops = graph_loops.convolve_backward, graph_loops.convolve_backward_in_parts
     _over_parts(*loops, parts, len(x), *arrays)
@@ -52,10 +56,22 @@ def propagate(x: Tensor, edges: Edges) -> Tensor:
 def embed_backward(g: Tensor, rows: Tensor, length: int) -> Tensor:
     """Gradient of the table (length, d) of `reference.embed` for the gradient `g` of its result."""
     parts = _sums(len(g))
-    gtable = g.new_zeros(parts, length, g.shape[1])
+    gtable = torch.zeros(parts, length, g.shape[1])
     loops = graph_loops.embed_backward, graph_loops.embed_backward_in_parts
     _over_parts(*loops, parts, len(g), *_arrays(rows, g, gtable))
     return gtable.sum(0)
+
+
+def moments(a: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of the columns of `a` (n, d), (d,) each."""
+    n, parts = len(a), _sums(len(a))
+    means, squares = (torch.zeros(parts, a.shape[1]) for _ in range(2))
+    loops = norm_loops.moments, norm_loops.moments_in_parts
+    _over_parts(*loops, parts, n, *_arrays(a, means, squares))
+    ends = torch.arange(parts + 1) * n // parts
+    share = (ends.diff() / n)[:, None]
+    mean = (share * means).sum(0)
+    return mean, squares.sum(0) / n + (share * (means - mean).square_()).sum(0)
 
 
 def activate(a: Tensor, factor: Tensor, shift: Tensor, finish: Finish) -> Tensor:
@@ -81,7 +97,7 @@ def activate_sums(
     `g'` is `g`, or 0 where `activate` gave 0.
     """
     parts = _sums(len(a))
-    plain, centred = a.new_zeros(parts, a.shape[1]), a.new_zeros(parts, a.shape[1])
+    plain, centred = (mean.new_zeros(parts, a.shape[1]) for _ in range(2))
     arrays = *_arrays(g, a, factor, shift), _rule(finish), *_arrays(mean, plain, centred)
     loops = norm_loops.activate_sums, norm_loops.activate_sums_in_parts
     _over_parts(*loops, parts, len(a), *arrays)
@@ -106,7 +122,11 @@ def activate_backward(
 
 
 def _arrays(*tensors: Tensor) -> tuple[NDArray[Any], ...]:
-    return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
+    return tuple(_array(tensor.detach().contiguous()) for tensor in tensors)
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def _graph(edges: Edges) -> tuple[NDArray[Any], ...]:

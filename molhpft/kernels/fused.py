@@ -60,7 +60,7 @@ def _by_reference(operation: Operation, g: Tensor, wanted: Wanted, *tensors: Ten
     with torch.enable_grad():
         # without a further derivative, copies cut off the graph that `tensors` came from
         inputs = tensors if record else tuple(t.detach().requires_grad_() for t in tensors)
-        result = operation.reference(*inputs)
+        result = operation.reference(*inputs).to(g.dtype)
         chosen = [t for t, want in zip(inputs, wanted, strict=True) if want]
         found = iter(torch.autograd.grad(result, chosen, g, create_graph=record))
     return tuple(next(found) if want else None for want in wanted)

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import numpy as np
 from numba import prange
 
-from molhpft.kernels.compiled import ONE, ZERO, Floats, Ints, in_parts, loop
+from molhpft.kernels.bfloat import narrowed, widened
+from molhpft.kernels.compiled import ONE, ZERO, Floats, Ints, Rows, in_parts, loop
 
 
 @loop
@@ -12,7 +14,7 @@ def convolve(
     part: int,
     begin: int,
     end: int,
-    x: Floats,
+    x: Rows,
     bond: Floats,
     root: Floats,
     pointer: Ints,
@@ -20,19 +22,22 @@ def convolve(
     kind: Ints,
     norm: Floats,
     degree: Floats,
-    out: Floats,
+    out: Rows,
 ) -> None:
     """`out_i = relu(x_i + root) / deg_i + sum_j norm_ij relu(x_j + bond[kind_ij])`."""
+    row = np.empty(x.shape[1], dtype=np.float32)
     for i in range(begin, end):
         weight = ONE / degree[i]
         for c in range(x.shape[1]):
-            value = x[i, c] + root[c]
-            out[i, c] = (ZERO if value < ZERO else value) * weight
+            value = widened(x[i, c]) + root[c]
+            row[c] = (ZERO if value < ZERO else value) * weight
         for k in range(pointer[i], pointer[i + 1]):
             j, b, weight = source[k], kind[k], norm[k]
             for c in range(x.shape[1]):
-                value = x[j, c] + bond[b, c]
-                out[i, c] += (ZERO if value < ZERO else value) * weight
+                value = widened(x[j, c]) + bond[b, c]
+                row[c] += (ZERO if value < ZERO else value) * weight
+        for c in range(x.shape[1]):
+            out[i, c] = narrowed(row[c], out)
 
 
 @loop
@@ -40,8 +45,8 @@ def convolve_backward(
     part: int,
     begin: int,
     end: int,
-    g: Floats,
-    x: Floats,
+    g: Rows,
+    x: Rows,
     bond: Floats,
     root: Floats,
     pointer: Ints,
@@ -49,24 +54,29 @@ def convolve_backward(
     kind: Ints,
     norm: Floats,
     degree: Floats,
-    gx: Floats,
+    gx: Rows,
     gbond: Floats,
     groot: Floats,
 ) -> None:
     """Gradients for `g`; `gbond` (parts, kinds, d) and `groot` (parts, d) are added to."""
+    row = np.empty(x.shape[1], dtype=np.float32)
     for i in range(begin, end):
         weight = ONE / degree[i]
         for c in range(x.shape[1]):
-            value = ZERO if x[i, c] + root[c] <= ZERO else g[i, c] * weight
-            gx[i, c] = value
+            dead = widened(x[i, c]) + root[c] <= ZERO
+            value = ZERO if dead else widened(g[i, c]) * weight
+            row[c] = value
             groot[part, c] += value
         # what atom i sent went to the very atoms it heard from, with the same weights
         for k in range(pointer[i], pointer[i + 1]):
             j, b, weight = source[k], kind[k], norm[k]
             for c in range(x.shape[1]):
-                value = ZERO if x[i, c] + bond[b, c] <= ZERO else g[j, c] * weight
-                gx[i, c] += value
+                dead = widened(x[i, c]) + bond[b, c] <= ZERO
+                value = ZERO if dead else widened(g[j, c]) * weight
+                row[c] += value
                 gbond[part, b, c] += value
+        for c in range(x.shape[1]):
+            gx[i, c] = narrowed(row[c], gx)
 
 
 @loop
@@ -74,32 +84,35 @@ def propagate(
     part: int,
     begin: int,
     end: int,
-    x: Floats,
+    x: Rows,
     pointer: Ints,
     source: Ints,
     norm: Floats,
     degree: Floats,
-    out: Floats,
+    out: Rows,
 ) -> None:
     """`out_i = x_i / deg_i + sum_j norm_ij x_j`."""
+    row = np.empty(x.shape[1], dtype=np.float32)
     for i in range(begin, end):
         weight = ONE / degree[i]
         for c in range(x.shape[1]):
-            out[i, c] = x[i, c] * weight
+            row[c] = widened(x[i, c]) * weight
         for k in range(pointer[i], pointer[i + 1]):
             j, weight = source[k], norm[k]
             for c in range(x.shape[1]):
-                out[i, c] += x[j, c] * weight
+                row[c] += widened(x[j, c]) * weight
+        for c in range(x.shape[1]):
+            out[i, c] = narrowed(row[c], out)
 
 
 @loop
-def embed_backward(part: int, begin: int, end: int, rows: Ints, g: Floats, gtable: Floats) -> None:
+def embed_backward(part: int, begin: int, end: int, rows: Ints, g: Rows, gtable: Floats) -> None:
     """Gradient of the table for `g`; `gtable` (parts, rows, d) is added to."""
     for i in range(begin, end):
         for k in range(rows.shape[1]):
             row = rows[i, k]
             for c in range(g.shape[1]):
-                gtable[part, row, c] += g[i, c]
+                gtable[part, row, c] += widened(g[i, c])
 
 
 @in_parts

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from molhpft.kernels.compiled import ZERO, Floats, Ints, in_parts, loop
+from molhpft.kernels.bfloat import narrowed, widened
+from molhpft.kernels.compiled import ZERO, Floats, Ints, Rows, in_parts, loop
 
 _U16, _U13, _U8 = np.uint32(16), np.uint32(13), np.uint32(8)
 _FIRST, _SECOND, _STEP = np.uint32(0x85EBCA6B), np.uint32(0xC2B2AE35), np.uint32(0x9E3779B9)
@@ -30,15 +31,29 @@ def _kept(key: np.uint32, c: int, threshold: np.uint32) -> bool | np.bool_:
 
 
 @loop
+def moments(part: int, begin: int, end: int, a: Rows, mean: Floats, squares: Floats) -> None:
+    """Adds the mean of these rows to `mean` (parts, d), squared distances to `squares` alike."""
+    for i in range(begin, end):
+        for c in range(a.shape[1]):
+            mean[part, c] += widened(a[i, c])
+    for c in range(a.shape[1]):
+        mean[part, c] /= np.float32(end - begin)
+    for i in range(begin, end):
+        for c in range(a.shape[1]):
+            distance = widened(a[i, c]) - mean[part, c]
+            squares[part, c] += distance * distance
+
+
+@loop
 def activate(
     part: int,
     begin: int,
     end: int,
-    a: Floats,
+    a: Rows,
     factor: Floats,
     shift: Floats,
     rule: Ints,
-    out: Floats,
+    out: Rows,
 ) -> None:
     """`factor a + shift`, or 0 where a ReLU or dropout has it so.
 
@@ -48,9 +63,10 @@ def activate(
     for i in range(begin, end):
         key = _row_key(i, rule)
         for c in range(a.shape[1]):
-            value = a[i, c] * factor[c] + shift[c]
+            value = widened(a[i, c]) * factor[c] + shift[c]
             value = ZERO if relu and value < ZERO else value
-            out[i, c] = value if _kept(key, c, threshold) else ZERO
+            value = value if _kept(key, c, threshold) else ZERO
+            out[i, c] = narrowed(value, out)
 
 
 @loop
@@ -58,8 +74,8 @@ def activate_sums(
     part: int,
     begin: int,
     end: int,
-    g: Floats,
-    a: Floats,
+    g: Rows,
+    a: Rows,
     factor: Floats,
     shift: Floats,
     rule: Ints,
@@ -75,10 +91,11 @@ def activate_sums(
     for i in range(begin, end):
         key = _row_key(i, rule)
         for c in range(a.shape[1]):
-            dead = relu and a[i, c] * factor[c] + shift[c] <= ZERO
-            value = ZERO if dead or not _kept(key, c, threshold) else g[i, c]
+            entry = widened(a[i, c])
+            dead = relu and entry * factor[c] + shift[c] <= ZERO
+            value = ZERO if dead or not _kept(key, c, threshold) else widened(g[i, c])
             plain[part, c] += value
-            centred[part, c] += value * (a[i, c] - mean[c])
+            centred[part, c] += value * (entry - mean[c])
 
 
 @loop
@@ -86,24 +103,32 @@ def activate_backward(
     part: int,
     begin: int,
     end: int,
-    g: Floats,
-    a: Floats,
+    g: Rows,
+    a: Rows,
     factor: Floats,
     shift: Floats,
     rule: Ints,
     slope: Floats,
     offset: Floats,
-    ga: Floats,
+    ga: Rows,
 ) -> None:
     """`ga = factor g' + slope a + offset`, with `g'` as in `activate_sums`."""
     relu, threshold = rule[0] != 0, np.uint32(rule[3])
     for i in range(begin, end):
         key = _row_key(i, rule)
         for c in range(a.shape[1]):
-            dead = relu and a[i, c] * factor[c] + shift[c] <= ZERO
-            value = ZERO if dead or not _kept(key, c, threshold) else g[i, c]
+            entry = widened(a[i, c])
+            dead = relu and entry * factor[c] + shift[c] <= ZERO
+            value = ZERO if dead or not _kept(key, c, threshold) else widened(g[i, c])
             # in this order there is one way to fuse
-            ga[i, c] = a[i, c] * slope[c] + offset[c] + value * factor[c]
+            ga[i, c] = narrowed(entry * slope[c] + offset[c] + value * factor[c], ga)
+
+
+@in_parts
+def moments_in_parts(parts: int, n: int, *arrays: Any) -> None:
+    """`moments` of `n` rows."""
+    for part in prange(parts):
+        moments(part, part * n // parts, (part + 1) * n // parts, *arrays)
 
 
 @in_parts

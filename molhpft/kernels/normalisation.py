@@ -5,12 +5,12 @@ from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from molhpft.kernels import reference
 from molhpft.kernels.choice import Kernels
 from molhpft.kernels.fused import Gradients, Wanted
 from molhpft.kernels.operands import Finish
+from molhpft.kernels.shared import is_shared, merged, total
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,16 @@ class Statistics:
         variance: (d,), biased, without epsilon.
         eps: what is added to the variance.
         of_batch: whether they are those of the very rows to be normalised, and thus vary with them.
+        rows: number of those rows, of all processes that share them.
+        shared: whether other processes have some of them.
     """
 
     mean: Tensor
     variance: Tensor
     eps: float
     of_batch: bool
+    rows: Tensor | int = 0
+    shared: bool = False
 
     @property
     def inverse(self) -> Tensor:
@@ -43,16 +47,38 @@ def has_statistics(norm: nn.Module, *, rows: int) -> TypeGuard[nn.BatchNorm1d]:
     return type(norm) is nn.BatchNorm1d and norm.affine and norm.track_running_stats and rows > 1
 
 
-def statistics(a: Tensor, norm: nn.BatchNorm1d) -> Statistics:
+def statistics(a: Tensor, norm: nn.BatchNorm1d, kernels: Kernels) -> Statistics:
     """Statistics a batch norm takes for rows `a` (n, d); moves its running ones if it trains."""
     running = torch.as_tensor(norm.running_mean), torch.as_tensor(norm.running_var)
     if not norm.training:
         return Statistics(*running, norm.eps, of_batch=False)
+    shared = is_shared()
     with torch.no_grad():
-        mean = a.mean(0)
-        variance = (a - mean).square_().mean(0)
-        _move(norm, running, (mean, variance * (len(a) / (len(a) - 1))))
-    return Statistics(mean, variance, norm.eps, of_batch=True)
+        mean, variance = kernels.moments(a)
+        rows: Tensor | int = len(a)
+        if shared:
+            mean, variance, rows = merged(mean, variance, len(a))
+        _move(norm, running, (mean, variance * (rows / (rows - 1))))
+    return Statistics(mean, variance, norm.eps, of_batch=True, rows=rows, shared=shared)
+
+
+def batch_norm(a: Tensor, norm: nn.BatchNorm1d) -> Tensor:
+    """`norm(a)` in training mode in plain PyTorch, with the statistics of all processes' rows."""
+    running = torch.as_tensor(norm.running_mean), torch.as_tensor(norm.running_var)
+    a = a.to(norm.weight.dtype)
+    mean, variance, rows = merged(*_moments(a), len(a))
+    with torch.no_grad():
+        _move(norm, running, (mean, variance * (rows / (rows - 1))))
+    return _line(a, mean, variance + norm.eps, norm.weight, norm.bias)
+
+
+def _moments(a: Tensor) -> tuple[Tensor, Tensor]:
+    mean = a.mean(0)
+    return mean, (a - mean).square().mean(0)
+
+
+def _line(a: Tensor, mean: Tensor, spread: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return (a - mean) * spread.rsqrt() * weight + bias
 
 
 def _move(
@@ -76,9 +102,12 @@ class Normalise:
         """See `fused.Operation`."""
         a, weight, bias = tensors
         found = self.statistics
-        mean, variance = (None, None) if found.of_batch else (found.mean, found.variance)
-        h = F.batch_norm(a, mean, variance, weight, bias, found.of_batch, eps=found.eps)
-        return reference.finished(h, self.finish)
+        a, mean, variance = a.to(weight.dtype), found.mean, found.variance
+        if found.of_batch:
+            mean, variance = _moments(a)
+        if found.shared:
+            mean, variance, _ = merged(mean, variance, len(a))
+        return reference.finished(_line(a, mean, variance + found.eps, weight, bias), self.finish)
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """See `fused.Operation`."""
@@ -98,8 +127,9 @@ class Normalise:
         plain, centred = self.kernels.activate_sums(g, a, factor, shift, self.finish, mean)
         slope, offset = torch.zeros_like(mean), torch.zeros_like(mean)
         if self.statistics.of_batch:
-            slope = -factor * centred * inverse.square() / len(a)
-            offset = -factor * plain / len(a) - slope * mean
+            sums = total(plain, centred) if self.statistics.shared else (plain, centred)
+            slope = -factor * sums[1] * inverse.square() / self.statistics.rows
+            offset = -factor * sums[0] / self.statistics.rows - slope * mean
         ga = self.kernels.activate_backward(g, a, factor, shift, self.finish, slope, offset)
         scale = self.finish.scale
         return ga, centred * inverse * scale, plain * scale

@@ -2,32 +2,35 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from molhpft.kernels import reference
 from molhpft.kernels.choice import Kernels, kernels_for
 from molhpft.kernels.fused import Gradients, Wanted, apply
-from molhpft.kernels.normalisation import Normalise, has_statistics, statistics
+from molhpft.kernels.linear import Linear
+from molhpft.kernels.normalisation import Normalise, batch_norm, has_statistics, statistics
 from molhpft.kernels.operands import Edges, drawn
-from molhpft.kernels.products import autocast_dtype, product
+from molhpft.kernels.products import autocast_dtype
+from molhpft.kernels.shared import is_shared
+from molhpft.kernels.summands import Summands, note_summands, summands_of
 
 
 def linear(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`h weight^T + bias`, (n, m), for rows `h` (n, k), `weight` (m, k) and `bias` (m,).
 
     Under autocast the three products of training are taken in its dtype, from factors rounded to
-    it; result and gradients are float32 again.
+    it. The result has that dtype too, as PyTorch's own has it; weights and their gradients do not.
     """
-    if kernels_for(h, weight, bias) is None:
+    kernels = kernels_for(weight, bias, rows=h)
+    if kernels is None:
         return F.linear(h, weight, bias)
-    return apply(_Linear(autocast_dtype(h.device.type)), h, weight, bias)
+    return apply(Linear(kernels, autocast_dtype(h.device.type), summands_of(h)), h, weight, bias)
 
 
 def convolve(x: Tensor, bond: Tensor, root: Tensor, edges: Edges) -> Tensor:
     """One step of OGB's graph convolution; see `reference.convolve`."""
-    kernels = kernels_for(x, bond, root, edges.norm)
+    kernels = kernels_for(bond, root, edges.norm, rows=x)
     if kernels is None:
         return reference.convolve(x, bond, root, edges)
     return apply(_Convolve(kernels, edges), x, bond, root)
@@ -35,7 +38,7 @@ def convolve(x: Tensor, bond: Tensor, root: Tensor, edges: Edges) -> Tensor:
 
 def propagate(x: Tensor, edges: Edges) -> Tensor:
     """A linear graph convolution; see `reference.propagate`."""
-    kernels = kernels_for(x, edges.norm)
+    kernels = kernels_for(edges.norm, rows=x)
     if kernels is None:
         return reference.propagate(x, edges)
     return apply(_Propagate(kernels, edges), x)
@@ -46,7 +49,9 @@ def embed(rows: Tensor, table: Tensor) -> Tensor:
     kernels = kernels_for(table)
     if kernels is None:
         return reference.embed(rows, table)
-    return apply(_Embed(kernels, rows), table)
+    h = apply(_Embed(kernels, rows), table)
+    note_summands(h, Summands(rows, table.detach()))
+    return h
 
 
 def normalise(a: Tensor, norm: nn.Module, *, relu: bool, dropout: float, training: bool) -> Tensor:
@@ -64,35 +69,15 @@ def normalise(a: Tensor, norm: nn.Module, *, relu: bool, dropout: float, trainin
         ValueError: `dropout` is no probability, or a single row has no statistics.
     """
     finish = drawn(relu=relu, dropout=dropout if training else 0.0)
-    kernels = kernels_for(a)
-    if kernels is None or not has_statistics(norm, rows=len(a)):
+    if not has_statistics(norm, rows=2 if is_shared() else len(a)):
         return reference.normalise(a, norm, finish)
-    found = statistics(a, norm)
+    kernels = kernels_for(norm.weight, norm.bias, rows=a)
+    if kernels is None:
+        if is_shared() and norm.training:
+            return reference.finished(batch_norm(a, norm), finish)
+        return reference.normalise(a, norm, finish)
+    found = statistics(a, norm, kernels)
     return apply(Normalise(kernels, finish, found), a, norm.weight, norm.bias)
-
-
-@dataclass(frozen=True)
-class _Linear:
-    dtype: torch.dtype | None
-
-    def reference(self, *tensors: Tensor) -> Tensor:
-        h, weight, bias = tensors
-        return F.linear(h, weight, bias)
-
-    def forward(self, *tensors: Tensor) -> Tensor:
-        h, weight, bias = (self._rounded(t) for t in tensors)
-        return product(h, weight, bias).to(tensors[0].dtype)
-
-    def backward(self, g: Tensor, wanted: Wanted, *tensors: Tensor) -> Gradients:
-        g16, h, weight, _ = (self._rounded(t) for t in (g, *tensors))
-        return (
-            product(g16, weight.T).to(g.dtype) if wanted[0] else None,
-            product(g16.T, h.T).to(g.dtype) if wanted[1] else None,
-            g.sum(0) if wanted[2] else None,
-        )
-
-    def _rounded(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.dtype or tensor.dtype)
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,17 @@ import torch
 from torch import Tensor
 
 from molhpft.core.objectives import Objective
-from molhpft.core.snapshot import Snapshot
+from molhpft.core.snapshot import Predictions
 
 
-def correct_probability(snapshot: Snapshot, objective: Objective) -> Tensor:
+def correct_probability(predictions: Predictions, objective: Objective) -> Tensor:
     """Probability of the right answer, `1 - |p - y|` at every label that has one.
 
     Ren et al. (2023), Figure 2, shows it for the training split after each tau. Rows stand for the
     same units in every snapshot of a split, so that units can be followed from tau to tau.
 
     Args:
-        snapshot: of any split.
+        predictions: of any split.
         objective: the task's; its label smoothing is not applied.
 
     Returns:
@@ -25,11 +25,11 @@ def correct_probability(snapshot: Snapshot, objective: Objective) -> Tensor:
         ValueError: the labels are not yes or no, or the predictions are no probabilities.
     """
     objective = objective.smoothed(0.0)
-    residual = objective.residual(snapshot.logits, snapshot.targets)
-    y = objective.labels(snapshot.targets, outputs=residual.shape[1]).to(residual)
+    residual = objective.residual(predictions.logits, predictions.targets)
+    y = objective.labels(predictions.targets, outputs=residual.shape[1]).to(residual)
     measured = ~y.isnan()
     _check(residual[measured], y[measured])
-    if snapshot.targets.is_floating_point():
+    if predictions.targets.is_floating_point():
         return torch.where(measured, 1 - residual.abs(), y)
     # softmax: the entries of the other classes say how they share what is left, not how right it is
     return 1 - residual.gather(1, y.argmax(1, keepdim=True)).squeeze(1).abs()

@@ -8,6 +8,7 @@ from copy import deepcopy
 
 import torch
 
+from molhpft.core.dropout import seed_dropout
 from molhpft.core.network import Network
 from molhpft.core.snapshot import take
 from molhpft.core.task import Task
@@ -38,9 +39,9 @@ def batch_norm_drift(
     devices = {p.device for p in network.parameters() if p.device.type == "cuda"}
     with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
         for _ in range(epochs):
-            # dropout draws from the global generator; seeding it from ours lets ours decide all
-            torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
-            for batch in task.batches("train", size=size, rng=rng):
+            seed = int(torch.randint(2**62, (), generator=rng))
+            for step, batch in enumerate(task.batches("train", size=size, rng=rng)):
+                seed_dropout(seed + step, batch.targets.device)
                 drifted(batch)
     before, after = (take(n, task.batches("train", size=size)) for n in (network, drifted))
     return shift(before.features, after.features)

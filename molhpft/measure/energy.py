@@ -1,17 +1,20 @@
 """Initial energy: how far the predictions are from the labels when finetuning starts."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from molhpft.core.objectives import Objective
-from molhpft.core.snapshot import Snapshot
+from molhpft.core.snapshot import Predictions
+
+_ROWS = 32_768  # taken at a time
 
 
 @dataclass(frozen=True)
 class Energy:
-    """Energies of one snapshot, in units of probability (of the target for regression).
+    """Energies of one split, in units of probability (of the target for regression).
 
     Attributes:
         aie: average initial energy, see `initial_energy`.
@@ -24,16 +27,16 @@ class Energy:
     balanced: float
 
 
-def energy(snapshot: Snapshot, objective: Objective) -> Energy:
-    """Every energy of a snapshot of the training split, taken just before finetuning."""
+def energy(predictions: Predictions, objective: Objective) -> Energy:
+    """Every energy of the training split, predicted just before finetuning."""
     return Energy(
-        initial_energy(snapshot, objective),
-        entry_energy(snapshot, objective),
-        balanced_energy(snapshot, objective),
+        initial_energy(predictions, objective),
+        entry_energy(predictions, objective),
+        balanced_energy(predictions, objective),
     )
 
 
-def initial_energy(snapshot: Snapshot, objective: Objective) -> float:
+def initial_energy(predictions: Predictions, objective: Objective) -> float:
     """Mean Euclidean length of the residual `p - y` over labelled units (molecules, or pixels).
 
     The average initial energy of Ren et al. (2023), Proposition 1, which bounds how far finetuning
@@ -41,38 +44,41 @@ def initial_energy(snapshot: Snapshot, objective: Objective) -> float:
     out.
 
     Args:
-        snapshot: of the training split, taken just before finetuning.
+        predictions: of the training split, made just before finetuning.
         objective: the finetuning objective, without label smoothing.
 
     Returns:
         the energy: 0 for a perfect head, sqrt(2) for a confidently wrong softmax head.
     """
-    residual = objective.residual(snapshot.logits, snapshot.targets)
-    lengths: Tensor = torch.linalg.vector_norm(residual, dim=1)
-    return lengths.mean().item()
+    parts = _measured(predictions, objective)
+    lengths = [torch.linalg.vector_norm(residual, dim=1) for residual, _ in parts]
+    return torch.cat(lengths).mean().item()
 
 
-def entry_energy(snapshot: Snapshot, objective: Objective) -> float:
+def entry_energy(predictions: Predictions, objective: Objective) -> float:
     """Mean |p - y| over measured labels: comparable between different numbers of tasks."""
-    residual, y = _measured(snapshot, objective)
-    return residual[~y.isnan()].abs().mean().item()
+    parts = _measured(predictions, objective)
+    return torch.cat([residual[~y.isnan()].abs() for residual, y in parts]).mean().item()
 
 
-def balanced_energy(snapshot: Snapshot, objective: Objective) -> float:
+def balanced_energy(predictions: Predictions, objective: Objective) -> float:
     """Mean |p - y| in which both classes of a task weigh the same, averaged over tasks.
 
     With few positives the plain energy says how well the negatives are fitted. Tasks that lack a
     class are left out; NaN where no task has two classes, as in regression.
     """
-    residual, y = _measured(snapshot, objective)
-    per_class = [_column_means(residual.abs(), y == label) for label in (0, 1)]
-    return ((per_class[0] + per_class[1]) / 2).nanmean().item()
+    sums, counts = [], []
+    for residual, y in _measured(predictions, objective):
+        of_class = torch.stack([y == label for label in (0, 1)])
+        sums.append((residual.abs() * of_class).sum(1))
+        counts.append(of_class.sum(1))
+    per_class = torch.stack(sums).sum(0) / torch.stack(counts).sum(0)
+    return per_class.mean(0).nanmean().item()
 
 
-def _measured(snapshot: Snapshot, objective: Objective) -> tuple[Tensor, Tensor]:
-    residual = objective.residual(snapshot.logits, snapshot.targets)
-    return residual, objective.labels(snapshot.targets, outputs=residual.shape[1])
-
-
-def _column_means(values: Tensor, kept: Tensor) -> Tensor:
-    return (values * kept).sum(0) / kept.sum(0)
+def _measured(predictions: Predictions, objective: Objective) -> Iterator[tuple[Tensor, Tensor]]:
+    """Residuals and labels, some rows at a time: copies of a whole large split fill the memory."""
+    pieces = (torch.split(t, _ROWS) for t in (predictions.logits, predictions.targets))
+    for logits, targets in zip(*pieces, strict=True):
+        residual = objective.residual(logits, targets)
+        yield residual, objective.labels(targets, outputs=residual.shape[1])

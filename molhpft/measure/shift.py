@@ -1,7 +1,9 @@
 """How far finetuning moved the features: the four distances of Ren et al. (2023), Figures 11-15."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -35,16 +37,35 @@ def shift(before: Tensor, after: Tensor) -> Shift:
     Raises:
         ValueError: the shapes differ.
     """
+    return mean_shift([(before, after)])
+
+
+def mean_shift(pairs: Iterable[tuple[Tensor, Tensor]]) -> Shift:
+    """`shift` of features that come some examples at a time, so that none need to be kept.
+
+    Args:
+        pairs: `z_0` and `z_T` of a few examples, (k, ...) each.
+
+    Raises:
+        ValueError: the shapes of a pair differ, or there is none.
+    """
+    rows = torch.cat([_distances(before, after) for before, after in pairs])
+    return Shift(*rows.mean(0).tolist())
+
+
+def _distances(before: Tensor, after: Tensor) -> Tensor:
+    """Every distance of every example, (k, 5), in the order of `Shift`."""
     if before.shape != after.shape:
         raise ValueError(
             f"features before and after must have one shape, "
             f"got {tuple(before.shape)} and {tuple(after.shape)}"
         )
     start, end = before.flatten(1).double(), after.flatten(1).double()
-    return Shift(
-        distance=(end - start).norm(dim=1).mean().item(),
-        cosine=F.cosine_similarity(start, end, dim=1).mean().item(),
-        dot=(start * end).sum(1).mean().item(),
-        norm=end.norm(dim=1).mean().item(),
-        start_norm=start.norm(dim=1).mean().item(),
+    columns = (
+        (end - start).norm(dim=1),
+        F.cosine_similarity(start, end, dim=1),
+        (start * end).sum(1),
+        end.norm(dim=1),
+        start.norm(dim=1),
     )
+    return torch.stack(columns, dim=1).cpu()

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil, isfinite
 
 import torch
@@ -11,33 +11,15 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from molhpft.core.batch import Batch
+from molhpft.core.dropout import seed_dropout
 from molhpft.core.network import Chain, Network
 from molhpft.core.snapshot import take
 from molhpft.core.task import Task
 from molhpft.tuning import optim
+from molhpft.tuning.checkpoints import NO_CHECKPOINTS, Checkpoints, Progress, Row, Weights
+from molhpft.tuning.machine import ALONE, Machine
 from molhpft.tuning.phase import Phase
-
-Row = dict[str, float]
-Weights = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Everything a phase needs to go on after an epoch as if it had never stopped.
-
-    Attributes:
-        rows: one per finished epoch.
-        weights: the network's.
-        best: the network's at its best validation score; empty if the phase keeps the last.
-        moments: the optimizer's.
-        rng: state of the generator given to `fit`.
-    """
-
-    rows: tuple[Row, ...]
-    weights: Weights
-    best: Weights
-    moments: Weights
-    rng: Tensor
 
 
 def fit(
@@ -47,8 +29,9 @@ def fit(
     *,
     rng: torch.Generator,
     observe: Callable[[Network], Row] | None = None,
-    resume: Progress | None = None,
-    save: Callable[[Progress], None] | None = None,
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
+    machine: Machine = ALONE,
+    tick: Callable[[int], object] | None = None,
 ) -> list[Row]:
     """Train `network` in place for one phase; one row per epoch.
 
@@ -56,40 +39,33 @@ def fit(
         network: changed in place; with `phase.trains == "head"` its backbone is not.
         phase: what to train and how.
         task: trained on its "train" split; "valid" is watched when the phase asks for it.
-        rng: draws the order of the examples and, through a seed an epoch, dropout.
+        rng: draws the order of the examples and, through a seed a step, dropout.
         observe: numbers to add to each epoch's row. It may look, not touch.
-        resume: what `save` was last given; the result is that of an uninterrupted run.
-        save: called after every epoch.
+        checkpoints: what to go on from, and where to keep what a later call can go on from; the
+            result is that of an uninterrupted run, to the last bit on a CPU.
+        machine: precision, and the processes that share the work; all of them call `fit` alike.
+        tick: called after every step with the number of examples seen in the phase.
 
     Returns:
         a row per epoch: epoch (from 1), loss (mean over steps), valid (score, when watched), and
         what `observe` adds.
 
     Raises:
-        ValueError: the loss became infinite or NaN.
+        ValueError: the loss became infinite or NaN, or batches are smaller than the number of
+            processes.
     """
     anchor = deepcopy(network.backbone).requires_grad_(False) if phase.anchor else None
     network.backbone.requires_grad_(phase.trains == "all")
     optimizer = optim.optimizer(network, phase)
-    rows, best = _restore(network, optimizer, resume, rng) if resume else ([], {})
+    training = _Training(network, phase, task, rng, optimizer, checkpoints, machine, anchor, tick)
+    training.restore()
     with _global_rng_kept(network):
-        while len(rows) < phase.epochs and not _out_of_patience(rows, phase):
-            # dropout draws from the global generator; seeding it from ours lets ours decide all
-            torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
-            loss = _epoch(network, phase, task, optimizer, rng=rng, done=len(rows), anchor=anchor)
-            row = {"epoch": len(rows) + 1, "loss": loss}
-            if phase.watches_validation:
-                row["valid"] = score(network, task, "valid")
-            rows.append({**row, **(observe(network) if observe else {})})
-            if phase.keep == "best" and best_epoch(rows) == len(rows):
-                best = _copy(network.state_dict())
-            if save:
-                weights, moments = _copy(network.state_dict()), optim.tensors(optimizer)
-                save(Progress(tuple(rows), weights, best, moments, rng.get_state()))
-    if best:
-        network.load_state_dict(best)
+        while len(training.rows) < phase.epochs and not _out_of_patience(training.rows, phase):
+            training.epoch(observe)
+    if training.best:
+        network.load_state_dict(training.best)
     network.backbone.requires_grad_(True)
-    return rows
+    return training.rows
 
 
 def score(network: Network, task: Task, split: str, *, size: int = 1024) -> float:
@@ -103,36 +79,122 @@ def best_epoch(rows: list[Row]) -> int:
     return max(range(len(rows)), key=lambda i: rows[i]["valid"]) + 1 if rows else 0
 
 
-def _epoch(
-    network: Network,
-    phase: Phase,
-    task: Task,
-    optimizer: Optimizer,
-    *,
-    rng: torch.Generator,
-    done: int,
-    anchor: Chain | None,
-) -> float:
-    _set_modes(network, phase)
-    objective = task.objective.smoothed(phase.smoothing)
-    steps = ceil(len(task.rows("train")) / phase.batch_size)
-    losses = []
-    for step, batch in enumerate(task.batches("train", size=phase.batch_size, rng=rng)):
-        optim.set_learning_rate(optimizer, phase, done=(done + step / steps) / phase.epochs)
-        loss = objective.loss(network(batch), batch.targets)
-        losses.append(loss.detach())
-        if anchor is not None:
-            loss = loss + phase.anchor / 2 * _squared_distance(network.backbone, anchor)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-    mean = torch.stack(losses).mean().item()
-    if not isfinite(mean):
-        raise ValueError(
-            f"training diverged: the loss is {mean} in epoch {done + 1}; "
-            f"try a learning rate below lr={phase.lr}"
+@dataclass
+class _Training:
+    """A phase under way."""
+
+    network: Network
+    phase: Phase
+    task: Task
+    rng: torch.Generator
+    optimizer: Optimizer
+    checkpoints: Checkpoints
+    machine: Machine
+    anchor: Chain | None
+    tick: Callable[[int], object] | None
+    rows: list[Row] = field(default_factory=list)
+    best: Weights = field(default_factory=dict)
+    losses: list[Tensor] = field(default_factory=list)  # of the epoch under way
+
+    def __post_init__(self) -> None:
+        self.examples = len(self.task.rows("train"))
+        self.steps = ceil(self.examples / self.phase.batch_size)
+        self.epoch_rng = self.rng.get_state()
+        if self.examples // self.steps < self.machine.processes:
+            raise ValueError(
+                f"batches of {self.examples // self.steps} examples cannot be shared by "
+                f"{self.machine.processes} processes; take a larger batch_size or fewer devices"
+            )
+
+    def restore(self) -> None:
+        """Go on from what was kept, if anything was."""
+        found = self.checkpoints.load()
+        if found is None:
+            return
+        self.network.load_state_dict(found.weights)
+        optim.load_tensors(self.optimizer, found.moments)
+        self.rows, self.best, self.losses = list(found.rows), found.best, list(found.losses)
+        self.epoch_rng = found.epoch_rng
+        self.rng.set_state(found.rng)
+
+    def save(self) -> None:
+        """Keep what `restore` needs."""
+        progress = Progress(
+            rows=tuple(self.rows),
+            losses=torch.stack(self.losses) if self.losses else torch.empty(0),
+            weights=_copy(self.network.state_dict()),
+            best=self.best,
+            moments=optim.tensors(self.optimizer),
+            epoch_rng=self.epoch_rng,
+            rng=self.rng.get_state(),
         )
-    return mean
+        self.checkpoints.save(progress)
+
+    def epoch(self, observe: Callable[[Network], Row] | None) -> None:
+        """Train for what is left of an epoch, then look at the network and add a row."""
+        _set_modes(self.network, self.phase)
+        logits = self.machine.shared(self.network)
+        seed, batches = self._drawn()
+        for step, batch in enumerate(batches, start=len(self.losses)):
+            turn = step * self.machine.processes + self.machine.rank
+            seed_dropout(seed + turn, batch.targets.device)
+            self._step(logits, batch, step)
+            after = len(self.rows) * self.steps + step + 1
+            if self.checkpoints.steps and after % self.checkpoints.steps == 0:
+                self.save()
+        row = {"epoch": len(self.rows) + 1, "loss": self._mean_loss()}
+        if self.phase.watches_validation:
+            row["valid"] = score(self.network, self.task, "valid")
+        row |= observe(self.network) if observe else {}
+        self.rows.append(self.machine.agreed(row))
+        if self.phase.keep == "best" and best_epoch(self.rows) == len(self.rows):
+            self.best = _copy(self.network.state_dict())
+        self.losses, self.epoch_rng = [], self.rng.get_state()
+        self.save()
+
+    def _drawn(self) -> tuple[int, Iterator[Batch]]:
+        """Dropout's seed in this epoch, and its batches that are still to come."""
+        now = self.rng.get_state()
+        self.rng.set_state(self.epoch_rng)
+        seed = int(torch.randint(2**62, (), generator=self.rng))
+        batches = self.task.batches(
+            "train",
+            size=self.phase.batch_size,
+            rng=self.rng,
+            skip=len(self.losses),
+            share=(self.machine.rank, self.machine.processes),
+        )
+        if self.losses:  # augmentations go on where they were
+            self.rng.set_state(now)
+        return seed, batches
+
+    def _step(self, logits: Callable[[Batch], Tensor], batch: Batch, step: int) -> None:
+        done = (len(self.rows) + step / self.steps) / self.phase.epochs
+        optim.set_learning_rate(self.optimizer, self.phase, done=done)
+        total = self.examples // self.steps + (step < self.examples % self.steps)
+        objective = self.task.objective.smoothed(self.phase.smoothing)
+        loss = objective.loss(
+            self.machine.whole(logits(batch), total), self.machine.whole(batch.targets, total)
+        )
+        self.losses.append(loss.detach())
+        if self.anchor is not None:
+            pull = _squared_distance(self.network.backbone, self.anchor)
+            loss = loss + self.phase.anchor / 2 * pull
+        self.optimizer.zero_grad()
+        self.machine.backward(loss)
+        self.optimizer.step()
+        if self.tick:
+            epochs, left = divmod(step + 1, self.steps)
+            self.tick((len(self.rows) + epochs) * self.examples + left * self.phase.batch_size)
+
+    def _mean_loss(self) -> float:
+        mean = torch.stack(self.losses).mean().item()
+        if not isfinite(mean):
+            raise ValueError(
+                f"training diverged: the loss is {mean} in epoch {len(self.rows) + 1}; "
+                f"try a learning rate below lr={self.phase.lr}"
+            )
+        return mean
 
 
 def _set_modes(network: Network, phase: Phase) -> None:
@@ -143,15 +205,6 @@ def _set_modes(network: Network, phase: Phase) -> None:
         for module in network.backbone.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
-
-
-def _restore(
-    network: Network, optimizer: Optimizer, progress: Progress, rng: torch.Generator
-) -> tuple[list[Row], Weights]:
-    network.load_state_dict(progress.weights)
-    optim.load_tensors(optimizer, progress.moments)
-    rng.set_state(progress.rng)
-    return list(progress.rows), progress.best
 
 
 def _out_of_patience(rows: list[Row], phase: Phase) -> bool:

@@ -6,7 +6,8 @@ import torch
 
 from molhpft.core.network import Network
 from molhpft.core.task import Task
-from molhpft.tuning.fit import Weights, score
+from molhpft.tuning.checkpoints import Weights
+from molhpft.tuning.fit import score
 
 
 def interpolated(start: Weights, end: Weights, share: float) -> Weights:

@@ -1,36 +1,33 @@
-"""Head probing on cached features: one trajectory gives the head of every tau.
+"""Head probing: one trajectory gives the head of every tau, one training many trajectories.
 
-A head phase cannot change the backbone, so features are taken once and the head trains on a matrix.
-The result is that of live probing, which remains the way for heads that read more than features.
+On cached features (`on_features`) heads of linear maps and ReLUs are stacked and trained together:
+several learning rates, smoothings and seeds cost little more than one. The result is that of `fit`
+up to rounding; `fit` remains the way for every other head, objective, or network with a backbone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
+from math import isfinite
 
 import torch
-from torch import Tensor
 
-from molhpft.core.batch import Batch
-from molhpft.core.network import Chain, Network, Plain
-from molhpft.core.snapshot import take
+from molhpft.core.network import Network
 from molhpft.core.task import Rows, Task
-from molhpft.tuning.fit import Row, Weights, fit
+from molhpft.core.threads import one_thread
+from molhpft.tuning.checkpoints import Row, Weights
+from molhpft.tuning.closed_form import labels
+from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
+from molhpft.tuning.stack import Stack
+from molhpft.tuning.stacked import Lesson, feature_rows, orders, stepping, train
+from molhpft.tuning.trajectory import Trajectory
 
+Rngs = Sequence[torch.Generator]
 
-@dataclass(frozen=True)
-class Trajectory:
-    """Heads along one run of head probing.
-
-    Attributes:
-        heads: tau to the head's weights after tau epochs.
-        rows: training rows, one an epoch.
-    """
-
-    heads: dict[int, Weights]
-    rows: list[Row]
+SMALL = 2**22  # products of numbers in a step, below which threads wait longer than they compute
 
 
 def probe(
@@ -47,13 +44,126 @@ def probe(
 
     Raises:
         ValueError: a setting under which the head after tau epochs would depend on the largest
-            tau: a schedule other than constant, early stopping, or keeping the best epoch.
+            tau: a schedule other than constant, early stopping, or keeping the best epoch; or the
+            loss became infinite or NaN.
     """
-    if phase.schedule != "constant" or phase.watches_validation:
+    ((trajectory,),) = probe_many([network], [phase], task, taus=taus, rngs=[rng])
+    network.head.load_state_dict(trajectory.heads[max(taus)])
+    return trajectory
+
+
+def probe_many(
+    networks: Sequence[Network],
+    phases: Sequence[Phase],
+    task: Task,
+    *,
+    taus: Sequence[int],
+    rngs: Rngs,
+) -> list[list[Trajectory]]:
+    """Probe every network's head by every phase, all at once where they can be stacked.
+
+    Args:
+        networks: of one architecture, left as they are; a seed each, say.
+        phases: how to train the heads; their epochs are not used.
+        task: as for `fit`; `on_features` gives the fast form.
+        taus: numbers of epochs, each at least 0.
+        rngs: one a network, as for `fit`. Each phase begins with the state its generator has, and
+            leaves it as one run of that phase does.
+
+    Returns:
+        trajectories, [phase][network]: those that `probe` gives one by one, up to rounding.
+
+    Raises:
+        ValueError: as for `probe`, or networks of different architectures.
+    """
+    _check(networks, phases, taus, rngs)
+    rows = feature_rows(networks[0], task)
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for i, phase in enumerate(phases):
+        # phases that step at the same times and by the same formula are one stack
+        kind = (i,) if rows is None else (phase.optimizer, phase.batch_size)
+        groups.setdefault(kind, []).append(i)
+    begin = [rng.get_state() for rng in rngs]
+    found: dict[int, list[Trajectory]] = {}
+    for numbers in groups.values():
+        for rng, state in zip(rngs, begin, strict=True):
+            rng.set_state(state)
+        some = [phases[i] for i in numbers]
+        if rows is None:
+            pairs = zip(networks, rngs, strict=True)
+            results = [[_through_fit(n, some[0], task, taus=taus, rng=rng) for n, rng in pairs]]
+        else:
+            results = _stacked(networks, some, task, rows, taus=taus, rngs=rngs)
+        found.update(zip(numbers, results, strict=True))
+    return [found[i] for i in range(len(phases))]
+
+
+def _check(
+    networks: Sequence[Network], phases: Sequence[Phase], taus: Sequence[int], rngs: Rngs
+) -> None:
+    if not networks or not phases or not taus or len(networks) != len(rngs):
         raise ValueError(
-            "a probe that serves several tau needs schedule: constant, keep: last and no patience, "
-            f"got schedule: {phase.schedule}, keep: {phase.keep}, patience: {phase.patience}"
+            "a probe needs a network, a phase and a tau at least, and a generator a network; got "
+            f"{len(networks)}, {len(phases)}, {len(taus)} and {len(rngs)} generators"
         )
+    for phase in phases:
+        if phase.schedule != "constant" or phase.watches_validation:
+            raise ValueError(
+                "a probe that serves several tau needs schedule: constant, keep: last and no "
+                f"patience, got schedule: {phase.schedule}, keep: {phase.keep}, patience: "
+                f"{phase.patience}"
+            )
+
+
+def _stacked(
+    networks: Sequence[Network],
+    phases: Sequence[Phase],
+    task: Task,
+    rows: Rows,
+    *,
+    taus: Sequence[int],
+    rngs: Rngs,
+) -> list[list[Trajectory]]:
+    """Trajectories [phase][network] of phases that share optimizer and batch size."""
+    starts = [network.head.state_dict() for network in networks for _ in phases]
+    stack = Stack(networks[0].head, starts, groups=len(networks))
+    smoothing = [phase.smoothing for phase in phases]
+    taught = labels(task.objective, rows.targets, outputs=stack.outputs, smoothing=smoothing)
+    lesson = Lesson(rows.inputs, taught, orders(task, size=phases[0].batch_size, rngs=rngs))
+    each = [phase for _ in networks for phase in phases]
+    kept = {0: stack.flat.clone()} if 0 in taus else {}
+    losses: list[list[float]] = []
+    small = stack.flat.numel() * phases[0].batch_size < SMALL
+    with one_thread() if small else nullcontext():
+        for loss in train(stack, stepping(stack, each), lesson, epochs=max(taus)):
+            losses.append(loss.flatten().tolist())
+            _check_losses(losses[-1], each, epoch=len(losses))
+            if len(losses) in taus:
+                kept[len(losses)] = stack.flat.clone()
+    heads = {tau: stack.heads(flat) for tau, flat in kept.items()}
+
+    def trajectory(number: int) -> Trajectory:
+        rows = [{"epoch": i, "loss": loss[number]} for i, loss in enumerate(losses, start=1)]
+        return Trajectory({tau: weights[number] for tau, weights in heads.items()}, rows)
+
+    many = range(len(networks))
+    return [[trajectory(k * len(phases) + i) for k in many] for i in range(len(phases))]
+
+
+def _check_losses(losses: Sequence[float], phases: Sequence[Phase], *, epoch: int) -> None:
+    for loss, phase in zip(losses, phases, strict=True):
+        if not isfinite(loss):
+            raise ValueError(
+                f"training diverged: the loss is {loss} in epoch {epoch}; "
+                f"try a learning rate below lr={phase.lr}"
+            )
+
+
+def _through_fit(
+    network: Network, phase: Phase, task: Task, *, taus: Sequence[int], rng: torch.Generator
+) -> Trajectory:
+    """The trajectory of one head by the training loop that serves every network."""
+    network = deepcopy(network)
     heads: dict[int, Weights] = {}
     epochs = count()
 
@@ -66,98 +176,3 @@ def probe(
     remember(network)
     rows = fit(network, replace(phase, epochs=max(taus)), task, rng=rng, observe=remember)
     return Trajectory(heads, rows)
-
-
-def reads_only_features(head: Chain) -> bool:
-    """Whether every stage ignores the batch, so that features are all the head needs."""
-    return all(isinstance(stage, Plain) for stage in head)
-
-
-@dataclass(frozen=True, eq=False)
-class Views:
-    """Cached features of examples that were taken several times, augmented anew each time.
-
-    Attributes:
-        rows: features and targets, first those of the n examples as they are, then all views.
-        views: numbers of the rows that are views of an example, (n, k); an example that is never
-            augmented is its own view.
-    """
-
-    rows: Rows
-    views: Tensor
-
-    def __len__(self) -> int:
-        return len(self.views)
-
-    def take(self, index: Tensor, *, rng: torch.Generator | None = None) -> Batch:
-        """The examples `index` (m,): one view of each that `rng` draws, or without it as is."""
-        if rng is not None:
-            drawn = torch.randint(self.views.shape[1], (len(index),), generator=rng)
-            index = self.views[index, drawn]
-        return self.rows.take(index)
-
-    def to(self, device: torch.device | str) -> "Views":
-        """The same features on `device`; row numbers stay where they are."""
-        return Views(self.rows.to(device), self.views)
-
-
-def on_features(
-    network: Network,
-    task: Task,
-    *,
-    size: int = 1024,
-    views: int = 0,
-    rng: torch.Generator | None = None,
-) -> tuple[Network, Task]:
-    """The head alone, and the task whose inputs are the features it reads.
-
-    The returned network shares the head: training one trains the other. Where the head reads more
-    than features (a partial backbone of graph layers), network and task come back as they are.
-
-    Args:
-        network: any network.
-        task: every split is taken, row i of a split staying row i.
-        size: most examples in a forward pass.
-        views: how often the training split is taken under augmentation; each epoch then reads one
-            of these views of each example. 0 probes on the examples as they are.
-        rng: draws the augmentations.
-
-    Raises:
-        ValueError: `views` is negative, asked for without a generator, or for a head that reads
-            more than features.
-    """
-    if views < 0 or (views and rng is None):
-        raise ValueError(f"views is at least 0, and above 0 needs rng to draw them; got {views}")
-    if not reads_only_features(network.head):
-        if views:
-            raise ValueError(
-                f"views of features can be cached for a head that reads nothing else; stages "
-                f"{', '.join(network.head.names)} read the batch: probe live (views: live)"
-            )
-        return network, task
-    device = next(network.head.parameters()).device
-    snapshots = {name: take(network, task.batches(name, size=size)) for name in task.splits}
-    taken = [take(network, _augmented(task, size=size, rng=rng)) for _ in range(views)]
-    rows = Rows(
-        torch.cat([s.features for s in (*snapshots.values(), *taken)]),
-        torch.cat([s.targets for s in (*snapshots.values(), *taken)]),
-    ).to(device)
-    sizes = [len(s.targets) for s in snapshots.values()]
-    numbers = torch.split(torch.arange(sum(sizes)), sizes)
-    splits: dict[str, Tensor] = dict(zip(snapshots, numbers, strict=True))
-    examples = Views(rows, _numbered(views, splits, sum(sizes))) if views else rows
-    return Network(Chain({}), network.head), replace(task, examples=examples, splits=splits)
-
-
-def _augmented(task: Task, *, size: int, rng: torch.Generator | None) -> Iterator[Batch]:
-    """The training split in its own order, augmented."""
-    for index in torch.split(task.rows("train"), size):
-        yield task.examples.take(index, rng=rng)
-
-
-def _numbered(views: int, splits: Mapping[str, Tensor], n: int) -> Tensor:
-    """Row numbers of each example's views, (n, views): view k of train follows the n rows."""
-    train = splits["train"]
-    numbers = torch.arange(n)[:, None].repeat(1, views)
-    numbers[train] = n + torch.arange(views * len(train)).reshape(views, -1).T
-    return numbers

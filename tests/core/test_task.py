@@ -38,6 +38,29 @@ def test_a_generator_decides_the_order():
     assert order(3) != order(4)
 
 
+@given(
+    n=st.integers(1, 60), size=st.integers(1, 20), skip=st.integers(0, 5), parts=st.integers(1, 4)
+)
+@settings(max_examples=60, deadline=None)
+def test_shares_of_the_batches_after_those_skipped_make_up_the_rest(n, size, skip, parts):
+    def cut(**options):
+        rng = torch.Generator().manual_seed(5)
+        return [b.inputs for b in numbered(n).batches("train", size=size, rng=rng, **options)]
+
+    shares = [cut(skip=skip, share=(part, parts)) for part in range(parts)]
+    together = [torch.cat(rows) for rows in zip(*shares, strict=True)]
+    assert [t.tolist() for t in together] == [b.tolist() for b in cut()[skip:]]
+
+
+def test_the_order_is_drawn_at_once_and_augmentations_later():
+    rng = torch.Generator().manual_seed(0)
+    batches = numbered(9).batches("train", size=4, rng=rng)
+    state = rng.get_state()
+    list(batches)
+    assert torch.equal(rng.get_state(), state)  # plain rows draw nothing
+    assert not torch.equal(state, torch.Generator().manual_seed(0).get_state())
+
+
 def test_inputs_and_targets_stay_together(rng):
     for batch in numbered(30).batches("train", size=7, rng=rng):
         assert torch.equal(batch.inputs, batch.targets)

@@ -1,4 +1,5 @@
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from molhpft.domains.weights import read_weights
+from molhpft.domains import weights
+from molhpft.domains.weights import read_weights, shipped_encoders, weight_file
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(7)}
 
@@ -33,6 +35,35 @@ def test_a_state_dict_comes_back_wrapped_or_not(tmp_path, wrapper, zipped):
     content = {wrapper: TENSORS, "epoch": 3} if wrapper else TENSORS
     torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
     assert same(read_weights(tmp_path / "w.pth").tensors)
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """A package that ships one encoder, `small`."""
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "encoders")
+    (tmp_path / "encoders").mkdir()
+    save_file(TENSORS, tmp_path / "encoders" / "small.safetensors")
+    (tmp_path / "encoders" / "small.md").write_text("card")
+    return tmp_path / "encoders" / "small.safetensors"
+
+
+def test_a_shipped_encoder_is_read_by_its_name(shipped):
+    assert shipped_encoders() == ["small"]
+    assert weight_file(Path("small")) == shipped
+    assert same(read_weights(Path("small")).tensors)
+
+
+def test_a_path_that_exists_wins_over_a_shipped_name(shipped, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_file({"mine": torch.zeros(1)}, "small")
+    assert weight_file(Path("small")) == Path("small")
+    assert list(read_weights(Path("small")).tensors) == ["mine"]
+
+
+@pytest.mark.parametrize("name", ["smaller", "small.safetensors", "runs/small"])
+def test_an_unknown_name_lists_what_is_shipped(shipped, name):
+    with pytest.raises(FileNotFoundError, match=f"no weight file at {name}; .* encoder: small$"):
+        read_weights(Path(name))
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -125,7 +125,7 @@ def test_a_missing_config_is_named(tmp_path):
         load_config(tmp_path / "none.yaml")
 
 
-NEEDED = {"path": "x.csv", "tau": [1], "pretraining": "nci_descriptors"}
+NEEDED = {"path": "x.csv", "of": "x.smi", "tau": [1], "pretraining": "nci_descriptors"}
 
 
 def test_every_entry_of_the_catalog_can_be_named_with_what_it_needs():

@@ -6,8 +6,10 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from molhpft import cli
+from molhpft.domains import weights
 
 SMALL = """
 task: {name: csv, path: PATH, target_columns: ring, split: random, split_seed: 1}
@@ -70,6 +72,22 @@ def test_settings_change_a_run(molhpft, config, tmp_path):
     assert [row["tau"] for row in json.loads(out)["branches"]] == [1]
 
 
+def test_a_probe_prints_a_table_without_test_scores(molhpft, config):
+    options = ("--lr", 0.01, "--lr", 0.1, "--tau", 3, "--seeds", 2)
+    status, out, _ = molhpft("probe", config, *options)
+    assert status == 0
+    for words in ("AIE", "HP train", "HP valid", "over 2 seeds", "The head validates best with lr"):
+        assert words in " ".join(out.split())
+    assert "HP test" not in out
+    _, out, _ = molhpft("probe", config, *options, "--json")
+    assert [(row["lr"], row["tau"]) for row in json.loads(out)["rows"]] == [(0.01, 3), (0.1, 3)]
+
+
+def test_a_probe_of_nothing_is_one_sentence(molhpft, config):
+    line = one_sentence(*molhpft("probe", config, "--set", "method=ft"))
+    assert "method ft does not train a head by itself" in line
+
+
 def test_data_describes_a_table(molhpft, table):
     status, out, _ = molhpft("data", table, "--json")
     description = json.loads(out)
@@ -121,6 +139,28 @@ def test_encoders_lists_every_encoder_and_identifies_files(molhpft, tmp_path):
     assert "which fits gcn_pretrain_gnns" in out
 
 
+def test_encoders_lists_what_is_shipped_and_identifies_it_by_name(molhpft, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
+    tensors = {"backbone.stages.embed.columns.tables.0": torch.zeros(119, 8)}
+    save_file(tensors, tmp_path / "tiny.safetensors", metadata={"molhpft": '{"encoder": "gcn"}'})
+    _, out, _ = molhpft("encoders")
+    assert "tiny" in out
+    assert "0.0 MB" in out
+    _, out, _ = molhpft("encoders", "tiny")
+    assert out.startswith("tiny is a molhpft model trained as encoder gcn")
+
+
+def test_data_describes_a_list_to_pretrain_on(molhpft, tmp_path):
+    path = tmp_path / "chains.smi"
+    path.write_text("\n".join("C" * n for n in range(1, 31)))
+    changes = ("--set", f"of={path}", "--set", "split=random")
+    _, out, _ = molhpft("data", "pretraining", *changes, "--json")
+    description = json.loads(out)
+    assert description["metric"] == "neg_loss"
+    assert description["place"] == str(path)
+    assert description["sizes"] == {"train": 24, "valid": 3, "test": 3}
+
+
 def test_a_report_answers_and_says_where_it_lies(molhpft, config, tmp_path):
     for seed in (0, 1):
         molhpft("run", config, "--out", tmp_path / "runs", "--seed", seed)
@@ -158,6 +198,11 @@ def one_sentence(status, out, error):
         ("task=ogbg-molpcba", ["ogbg-molpcba", "MOLHPFT_DATA"]),
         ("task.smiles_column=SMILES", ["'SMILES'", "smiles, ring"]),
         ("encoder.weights=none.pth", ["no weight file at none.pth"]),
+        ("task={name: pretraining, of: none.smi}", ["none.smi", "none is there"]),
+        (
+            "method={name: flyp, tau: [0], pretraining: pretraining}",
+            ["missing key method.pretraining.of"],
+        ),
         ("method.tau=[]", ["tau lists at least one number"]),
         ("probe.schedule=cosine", ["schedule: constant"]),
     ],

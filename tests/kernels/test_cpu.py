@@ -22,20 +22,21 @@ def two_threads():
     torch.set_num_threads(1)
 
 
-def numbers():
+def numbers(dtype=torch.float32):
     """Value and gradients of every fused operation, several parts of rows each."""
     torch.manual_seed(0)
     x, bond, root, table = draw_leaves((600, 33), (KINDS, 33), (33,), (7, 33))
-    h = operations.embed(ROWS, table) + operations.propagate(x, RING)
+    h = (operations.embed(ROWS, table) + operations.propagate(x, RING)).to(dtype)
     h = operations.convolve(h, bond, root, RING)
     h = operations.normalise(h, batch_norm(33), relu=True, dropout=0.5, training=True)
     return h.detach(), *gradients(h, [x, bond, root, table])
 
 
-def test_two_threads_give_the_numbers_of_one_and_of_another_time(two_threads):
-    two, again = numbers(), numbers()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_two_threads_give_the_numbers_of_one_and_of_another_time(two_threads, dtype):
+    two, again = numbers(dtype), numbers(dtype)
     torch.set_num_threads(1)
-    for one, *others in zip(numbers(), two, again, strict=True):
+    for one, *others in zip(numbers(dtype), two, again, strict=True):
         assert all(torch.equal(one, other) for other in others)
 
 

@@ -52,7 +52,8 @@ def test_fused_values_gradients_and_statistics_equal_the_plain_ones(
 ):
     (a,) = draw_leaves((rows, width), seed=seed)
     (fused, plain), norms = both(a, batch_norm(width, trained=trained), relu=relu, dropout=dropout)
-    torch.testing.assert_close(fused, plain)
+    # two rows that are nearly the same are magnified up to 1 / sqrt(eps) times
+    torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-3)
     leaves = [[a, norm.weight, norm.bias] for norm in norms]
     for ours, theirs in zip(gradients(fused, leaves[0]), gradients(plain, leaves[1]), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)

@@ -4,14 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
-from molhpft.core.snapshot import Snapshot
+from molhpft.core.snapshot import Predictions
 from molhpft.measure.confidence import correct_probability
 from molhpft.measure.energy import entry_energy
 from tests.toy import NAN
 
 
 def snapshot(logits, targets):
-    return Snapshot(torch.zeros(len(targets), 2), torch.as_tensor(logits), torch.as_tensor(targets))
+    return Predictions(torch.as_tensor(logits), torch.as_tensor(targets))
 
 
 def test_a_class_is_right_with_its_softmax_probability(rng):

@@ -3,13 +3,13 @@ import torch
 from torch import nn
 
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
-from molhpft.core.snapshot import Snapshot
+from molhpft.core.snapshot import Predictions
 from molhpft.measure.energy import balanced_energy, energy, entry_energy, initial_energy
 from tests.toy import NAN
 
 
 def snapshot(logits, targets):
-    return Snapshot(torch.zeros(len(targets), 2), torch.as_tensor(logits), torch.as_tensor(targets))
+    return Predictions(torch.as_tensor(logits), torch.as_tensor(targets))
 
 
 def test_energy_of_a_confident_wrong_softmax_head_is_root_two():

@@ -3,6 +3,7 @@
 from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
+from math import ceil
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from molhpft.core.network import Network
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.core.snapshot import take
 from molhpft.measure.energy import initial_energy
+from molhpft.tuning.checkpoints import Checkpoints
 from molhpft.tuning.fit import best_epoch, fit, score
 from molhpft.tuning.phase import Phase
 from tests.toy import same_weights, toy_network, toy_task
@@ -184,21 +186,24 @@ def test_an_epoch_without_any_label_is_finite():
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
-@pytest.mark.parametrize("stop", [1, 3, 5])
+@pytest.mark.parametrize("stop", [0, 1, 2, 3, 4, 11])
 def test_a_resumed_phase_ends_as_an_uninterrupted_one(optimizer, stop):
     phase = replace(
         FT, epochs=6, optimizer=optimizer, schedule="cosine", anchor=0.1, keep="best", patience=4
     )
     saved = []
-    whole, rows = trained(phase, save=lambda progress: saved.append(deepcopy(progress)))
-    resumed, resumed_rows = trained(phase, seed=99, resume=saved[stop - 1])
+    keeping = Checkpoints(save=lambda progress: saved.append(deepcopy(progress)), steps=2)
+    whole, rows = trained(phase, checkpoints=keeping)
+    resumed, resumed_rows = trained(
+        phase, seed=99, checkpoints=Checkpoints(load=lambda: saved[stop])
+    )
     assert resumed_rows == rows
     assert same_weights(resumed, whole)
 
 
 def test_saved_progress_does_not_alias_the_live_weights():
     saved = []
-    trained(FT, save=saved.append)
+    trained(FT, checkpoints=Checkpoints(save=saved.append))
     key = "head.stages.linear.module.weight"
     assert not torch.equal(saved[0].weights[key], saved[-1].weights[key])
 
@@ -215,3 +220,22 @@ def test_a_network_of_only_a_head_can_be_finetuned():
     headless = Network(network.cut("layer0").backbone, network.cut("layer0").head)
     _, rows = trained(FT, network=headless, task=task)
     assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+def test_each_step_tells_how_many_examples_have_been_seen():
+    seen = []
+    trained(FT, tick=seen.append)
+    examples = len(toy_task().rows("train"))
+    assert seen == sorted(set(seen))
+    assert seen[-1] == FT.epochs * examples
+
+
+@pytest.mark.parametrize("steps", [None, 1, 3])
+def test_progress_is_kept_after_every_epoch_and_so_many_steps(steps):
+    kept = []
+    trained(FT, checkpoints=Checkpoints(save=kept.append, steps=steps))
+    each = ceil(len(toy_task().rows("train")) / FT.batch_size)
+    within = [n for n in range(1, FT.epochs * each + 1) if steps and n % steps == 0]
+    assert sum(len(p.losses) == 0 for p in kept) == FT.epochs
+    found = [len(p.rows) * each + len(p.losses) for p in kept if len(p.losses)]
+    assert found == within

@@ -1,56 +1,158 @@
-"""Cached probing against live probing."""
+"""Stacked probing against the one training loop, head by head."""
 
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
-from molhpft.core.network import Chain, Network, Stage
-from molhpft.core.objectives import Multiclass, Multilabel
-from molhpft.core.task import Rows
+from molhpft.core.contrast import ClassContrast
+from molhpft.core.heads import cosine_head, linear_head, mlp_head
+from molhpft.core.network import Chain, Network, Plain, Stage
+from molhpft.core.objectives import Multiclass, Multilabel, Squared
+from molhpft.core.task import Rows, Task
+from molhpft.tuning.features import on_features
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
-from molhpft.tuning.probe import on_features, probe
-from tests.toy import same_weights, toy_network, toy_task
+from molhpft.tuning.probe import probe, probe_many
+from tests.toy import NAN, same_weights, toy_network, toy_task
 
 HEAD = Phase(trains="head", epochs=1, lr=0.05, batch_size=8)
+OBJECTIVES = [Multiclass(), Multilabel(), Squared()]
+HEADS = {
+    "linear": linear_head,
+    "mlp": lambda width, outputs: mlp_head(width, outputs, hidden=5),
+    "cosine": cosine_head,  # which is not stacked
+}
 
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
-@pytest.mark.parametrize("objective", [Multiclass(), Multilabel()], ids=str)
-def test_cached_probing_equals_live_probing(objective, smoothing):
-    task, phase = toy_task(objective), replace(HEAD, epochs=7, smoothing=smoothing)
-    live, cached = toy_network(dropout=0.5), toy_network(dropout=0.5)
-    fit(live, phase, task, rng=seeded())
-    probe(
-        *on_features(cached, task)[:1], phase, on_features(cached, task)[1], taus=[7], rng=seeded()
+def heads_of(kind, count, *, outputs=3, width=6):
+    torch.manual_seed(0)
+    return [Network(Chain({}), HEADS[kind](width, outputs)) for _ in range(count)]
+
+
+def with_missing(task, *, share, seed=3):
+    """The toy task with labels taken away, all of some examples among them."""
+    targets = task.examples.targets.clone()
+    gone = torch.rand(targets.shape, generator=seeded(seed)) < share
+    targets[gone] = -100 if isinstance(task.objective, Multiclass) else NAN
+    return replace(task, examples=Rows(task.examples.inputs, targets))
+
+
+def by_fit(network, phase, task, tau, seed):
+    """Head and rows by the training loop that knows nothing of stacks."""
+    network = deepcopy(network)
+    rows = fit(network, replace(phase, epochs=tau), task, rng=seeded(seed))
+    return network.head.state_dict(), rows
+
+
+def assert_same_heads(one, other, **tolerance):
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        torch.testing.assert_close(value, other[key], **tolerance)
+
+
+@st.composite
+def phases(draw, objective):
+    """A phase, such as people write for a probe."""
+    optimizer = draw(st.sampled_from(["adam", "adamw", "sgd"]))
+    momentum = {"momentum": draw(st.sampled_from([0.0, 0.5, 0.9]))} if optimizer == "sgd" else {}
+    smoothing = 0.0 if isinstance(objective, Squared) else draw(st.sampled_from([0.0, 0.1, 0.5]))
+    return Phase(
+        trains="head",
+        epochs=1,
+        lr=draw(st.sampled_from([1e-3, 0.01, 0.05])),
+        batch_size=draw(st.sampled_from([7, 30, 99])),
+        optimizer=optimizer,
+        weight_decay=draw(st.sampled_from([0.0, 0.1])),
+        smoothing=smoothing,
+        **momentum,
     )
-    for name, value in live.state_dict().items():
-        torch.testing.assert_close(cached.state_dict()[name], value)
 
 
-def test_one_trajectory_gives_the_head_of_every_tau():
-    task = toy_task()
-    trajectory = probe(toy_network(), HEAD, task, taus=[0, 2, 5], rng=seeded())
-    assert sorted(trajectory.heads) == [0, 2, 5]
-    for tau, head in trajectory.heads.items():
-        alone = toy_network()
-        fit(alone, replace(HEAD, epochs=tau), task, rng=seeded())
-        assert all(torch.equal(v, alone.head.state_dict()[k]) for k, v in head.items())
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_probing_many_heads_equals_training_them_one_by_one(data):
+    objective = data.draw(st.sampled_from(OBJECTIVES))
+    task = with_missing(toy_task(objective), share=data.draw(st.sampled_from([0.0, 0.4, 0.9])))
+    some = data.draw(st.lists(phases(objective), min_size=1, max_size=4))
+    networks = heads_of(data.draw(st.sampled_from(list(HEADS))), data.draw(st.integers(1, 3)))
+    rngs = [seeded(seed) for seed in range(len(networks))]
+    found = probe_many(networks, some, task, taus=[3, 1], rngs=rngs)
+    assert [len(row) for row in found] == [len(networks)] * len(some)
+    for phase, row in zip(some, found, strict=True):
+        for seed, (network, trajectory) in enumerate(zip(networks, row, strict=True)):
+            for tau in (1, 3):
+                head, rows = by_fit(network, phase, task, tau, seed)
+                # adam divides by the root of tiny squares: rounding of the first steps shows
+                assert_same_heads(trajectory.heads[tau], head, rtol=1e-3, atol=2e-5)
+            assert [r["epoch"] for r in trajectory.rows] == [1, 2, 3]
+            losses = [[r["loss"] for r in made] for made in (trajectory.rows, rows)]
+            assert losses[0] == pytest.approx(losses[1], rel=1e-4, abs=1e-6)
 
 
-def test_the_order_of_taus_does_not_matter():
-    heads = [
-        probe(toy_network(), HEAD, toy_task(), taus=taus, rng=seeded()).heads
-        for taus in ([4, 1], [1, 4])
-    ]
-    assert all(torch.equal(heads[0][4][k], heads[1][4][k]) for k in heads[0][4])
+def by_hand(network, task, epochs, rng):
+    """The head after a plain loop of autograd and PyTorch's adam, in the head's own precision."""
+    network = deepcopy(network)
+    adam = torch.optim.Adam(network.parameters(), lr=HEAD.lr)
+    for _ in range(epochs):
+        torch.randint(2**62, (), generator=rng)  # the seed that dropout would have
+        for batch in task.batches("train", size=HEAD.batch_size, rng=rng):
+            adam.zero_grad()
+            task.objective.loss(network(batch), batch.targets).backward()
+            adam.step()
+    return network.head.state_dict()
+
+
+@pytest.mark.parametrize("views", [0, 3])
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_in_double_precision_a_plain_loop_gives_the_head_to_twelve_digits(kind, views):
+    """Enough digits to tell another formula from another order of sums; 100 epochs of adam."""
+    network = heads_of(kind, 1)[0].double()
+    task = with_missing(toy_task(Multilabel()), share=0.3)
+    task = replace(task, examples=Rows(task.examples.inputs.double(), task.examples.targets))
+    _, task = on_features(network, task, views=views, rng=seeded())
+    trajectory = probe(deepcopy(network), HEAD, task, taus=[100], rng=seeded())
+    expected = by_hand(network, task, 100, seeded())
+    assert_same_heads(trajectory.heads[100], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_heads_do_not_depend_on_how_far_the_probe_goes_nor_on_the_order_of_taus():
+    (network,), task = heads_of("mlp", 1), toy_task()
+    found = {
+        taus: probe(deepcopy(network), HEAD, task, taus=taus, rng=seeded()).heads
+        for taus in ((0, 2, 5), (5, 2), (2,))
+    }
+    assert sorted(found[0, 2, 5]) == [0, 2, 5]
+    assert all(torch.equal(v, network.head.state_dict()[k]) for k, v in found[0, 2, 5][0].items())
+    for heads in found.values():
+        for tau, head in heads.items():
+            assert all(torch.equal(v, found[0, 2, 5][tau][k]) for k, v in head.items())
+
+
+def test_a_probe_trains_its_head_in_place_and_probing_many_leaves_them_alone():
+    networks, task = heads_of("linear", 2), toy_task()
+    before = deepcopy(networks)
+    rngs = [seeded(0), seeded(1)]
+    many = probe_many(networks, [HEAD], task, taus=[0, 2], rngs=rngs)
+    assert all(same_weights(a, b) for a, b in zip(networks, before, strict=True))
+    probe(networks[0], HEAD, task, taus=[2, 1], rng=seeded())
+    assert_same_heads(networks[0].head.state_dict(), many[0][0].heads[2])
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_generators_go_on_as_after_fit(kind):
+    (network,), task, rngs = heads_of(kind, 1), toy_task(), [seeded(5), seeded(5)]
+    probe_many([network], [HEAD, replace(HEAD, lr=0.1)], task, taus=[3], rngs=rngs[:1])
+    fit(deepcopy(network), replace(HEAD, epochs=3), task, rng=rngs[1])
+    assert torch.equal(rngs[0].get_state(), rngs[1].get_state())
 
 
 @pytest.mark.parametrize(
@@ -61,24 +163,30 @@ def test_settings_under_which_tau_would_depend_on_the_largest_are_refused(settin
         probe(toy_network(), replace(HEAD, **setting), toy_task(), taus=[1], rng=seeded())
 
 
-def test_features_of_every_split_keep_their_rows():
-    network, task = toy_network(dropout=0.5), toy_task()
-    head, cached = on_features(network, task)
-    for split in task.splits:
-        rows = task.examples.take(task.rows(split))
-        stored = cached.examples.take(cached.rows(split))
-        torch.testing.assert_close(stored.inputs, network.eval().features(rows).detach())
-        assert torch.equal(stored.targets, rows.targets)
-        torch.testing.assert_close(head(stored), network(rows))
+@pytest.mark.parametrize(
+    ("networks", "chosen", "taus", "rngs"),
+    [(0, [HEAD], [1], 0), (1, [], [1], 1), (1, [HEAD], [], 1), (2, [HEAD], [1], 1)],
+)
+def test_a_probe_of_nothing_is_refused(networks, chosen, taus, rngs):
+    rngs = [seeded() for _ in range(rngs)]
+    with pytest.raises(ValueError, match="a probe needs a network, a phase and a tau at least"):
+        probe_many(heads_of("linear", networks), chosen, toy_task(), taus=taus, rngs=rngs)
 
 
-def test_the_head_is_shared_with_the_network():
-    network, task = toy_network(), toy_task()
-    head, cached = on_features(network, task)
-    before = deepcopy(network)
-    probe(head, HEAD, cached, taus=[3], rng=seeded())
-    assert not same_weights(network.head, before.head)
-    assert same_weights(network.backbone, before.backbone)
+def test_heads_of_different_architectures_are_refused():
+    networks = heads_of("linear", 1) + heads_of("mlp", 1)
+    with pytest.raises(ValueError, match="stacked when they have one architecture"):
+        probe_many(networks, [HEAD], toy_task(), taus=[1], rngs=[seeded(), seeded()])
+
+
+def test_a_loss_that_grows_without_bound_is_an_error_with_its_learning_rate():
+    wild = replace(HEAD, lr=1e30, optimizer="sgd")
+    with pytest.raises(ValueError, match=r"diverged: the loss is .* below lr=1e\+30"):
+        probe_many(heads_of("linear", 1), [HEAD, wild], toy_task(Squared()), **one_seed(20))
+
+
+def one_seed(tau):
+    return {"taus": [tau], "rngs": [seeded()]}
 
 
 class AddFirstInput(Stage):
@@ -93,120 +201,36 @@ class AddFirstInput(Stage):
         return self.linear(h) + batch.inputs[:, :1]
 
 
-def test_a_head_that_reads_the_batch_is_probed_live():
-    network, task = toy_network(), toy_task()
-    network = Network(
-        network.backbone, Chain({"reads": AddFirstInput(8), **network.head.named_stages()})
+def test_what_no_stack_can_serve_is_trained_live():
+    """A backbone, a stage that reads the batch, an objective of its own: each learns."""
+    lively = toy_network(dropout=0.5)
+    reads = {"reads": AddFirstInput(8), **lively.head.named_stages()}
+    reading, same = on_features(Network(lively.backbone, Chain(reads)), toy_task())
+    contrast = replace(toy_task(), objective=ClassContrast())
+    for network, task in (
+        (lively, toy_task()),
+        (reading, same),
+        (heads_of("cosine", 1)[0], contrast),
+    ):
+        backbone = deepcopy(network.backbone)
+        expected, _ = by_fit(network, HEAD, task, 2, 0)
+        trajectory = probe(network, HEAD, task, taus=[2], rng=seeded())
+        assert all(torch.equal(v, expected[k]) for k, v in trajectory.heads[2].items())
+        assert same_weights(network.backbone, backbone)
+        assert trajectory.rows[-1]["loss"] < trajectory.rows[0]["loss"]
+
+
+def test_pixels_are_probed_live():
+    """Classes a pixel are not rows of a matrix."""
+    torch.manual_seed(0)
+    network = Network(Chain({}), Chain({"conv": Plain(nn.Conv2d(2, 3, 1), width=3)}))
+    classes = torch.randint(3, (12, 4, 4))
+    task = Task(
+        "pixels",
+        Rows(torch.randn(12, 2, 4, 4), classes),
+        {"train": torch.arange(12)},
+        Multiclass(),
+        3,
     )
-    live, same_task = on_features(network, task)
-    assert live is network
-    assert same_task is task
-    before = deepcopy(network)
-    trajectory = probe(live, HEAD, same_task, taus=[2], rng=seeded())
+    trajectory = probe(network, HEAD, task, taus=[5], rng=seeded())
     assert trajectory.rows[-1]["loss"] < trajectory.rows[0]["loss"]
-    assert same_weights(network.backbone, before.backbone)
-
-
-@dataclass(frozen=True)
-class Shaken:
-    """Rows to which each draw adds its own noise: a stand-in for augmented images."""
-
-    rows: Rows
-
-    def __len__(self):
-        return len(self.rows)
-
-    def take(self, index, *, rng=None):
-        batch = self.rows.take(index)
-        if rng is None:
-            return batch
-        return replace(batch, inputs=batch.inputs + torch.randn(batch.inputs.shape, generator=rng))
-
-    def to(self, device):
-        return Shaken(self.rows.to(device))
-
-
-def shaken_task():
-    task = toy_task()
-    rng = torch.Generator().manual_seed(2)
-    order = torch.randperm(30, generator=rng)  # a split need not be in order
-    splits = {**task.splits, "train": task.splits["train"][order]}
-    return replace(task, examples=Shaken(task.examples), splits=splits)
-
-
-def test_without_a_generator_views_are_the_examples_as_they_are():
-    network, task = toy_network(), shaken_task()
-    plain, viewed = (on_features(network, task, views=k, rng=seeded())[1] for k in (0, 3))
-    assert len(viewed.examples) == len(plain.examples)
-    for split in task.splits:
-        a, b = (next(t.batches(split, size=99)) for t in (plain, viewed))
-        assert torch.equal(a.inputs, b.inputs)
-        assert torch.equal(a.targets, b.targets)
-
-
-def test_a_view_is_what_the_examples_give_when_they_are_augmented():
-    network, task = toy_network(), shaken_task()
-    _, viewed = on_features(network, task, views=1, rng=seeded(7))
-    raw = task.examples.take(task.rows("train"), rng=seeded(7))
-    cached = viewed.examples.take(viewed.rows("train"), rng=seeded())
-    torch.testing.assert_close(cached.inputs, network.eval().features(raw).detach())
-    assert torch.equal(cached.targets, raw.targets)
-
-
-def test_each_epoch_draws_one_of_the_views_of_each_example():
-    _, viewed = on_features(toy_network(), shaken_task(), views=3, rng=seeded())
-    rows, rng = viewed.rows("train"), seeded()
-    plain = viewed.examples.take(rows).inputs
-    epochs = torch.stack([viewed.examples.take(rows, rng=rng).inputs for _ in range(40)], 1)
-    for example, seen in zip(plain, epochs, strict=True):
-        assert len(seen.unique(dim=0)) == 3
-        assert not (seen == example).all(1).any()
-
-
-def test_examples_that_are_not_trained_on_have_no_views():
-    _, viewed = on_features(toy_network(), shaken_task(), views=2, rng=seeded())
-    for split in ("valid", "test"):
-        rows = viewed.rows(split)
-        drawn, plain = viewed.examples.take(rows, rng=seeded()), viewed.examples.take(rows)
-        assert torch.equal(drawn.inputs, plain.inputs)
-
-
-def test_a_generator_decides_views_and_their_order():
-    def weights(seed):
-        network = toy_network()
-        head, task = on_features(network, shaken_task(), views=2, rng=seeded(seed))
-        probe(head, HEAD, task, taus=[2], rng=seeded())
-        return network.head.state_dict()["stages.linear.module.weight"]
-
-    assert torch.equal(weights(1), weights(1))
-    assert not torch.equal(weights(1), weights(2))
-
-
-def test_probing_on_many_views_comes_close_to_live_probing():
-    """In the limit each epoch sees fresh noise; the loss on noise it has not seen says so."""
-    fresh = shaken_task().examples.take(torch.arange(30), rng=seeded(99))
-
-    def loss(views):
-        network, task = toy_network(), shaken_task()
-        phase = replace(HEAD, epochs=60)
-        if views is None:
-            fit(network, phase, task, rng=seeded())
-        else:
-            head, cached = on_features(network, task, views=views, rng=seeded(1))
-            probe(head, phase, cached, taus=[60], rng=seeded())
-        return task.objective.loss(network.eval()(fresh), fresh.targets).item()
-
-    live, many, none = loss(None), loss(40), loss(0)
-    assert abs(many - live) < 0.3 * abs(none - live)
-
-
-@pytest.mark.parametrize(("views", "rng"), [(-1, seeded()), (2, None)])
-def test_views_need_a_number_and_a_generator(views, rng):
-    with pytest.raises(ValueError, match=f"above 0 needs rng to draw them; got {views}"):
-        on_features(toy_network(), toy_task(), views=views, rng=rng)
-
-
-def test_views_move_with_their_task():
-    _, viewed = on_features(toy_network(), shaken_task(), views=2, rng=seeded())
-    moved = viewed.to("meta").examples.take(torch.arange(3), rng=seeded())
-    assert moved.inputs.device.type == moved.targets.device.type == "meta"

@@ -39,7 +39,8 @@ class GraphData:
         """The graphs `index` (k,), in that order, as one batch; nothing is drawn."""
         chosen = [self.graphs[row] for row in index.tolist()]
         graphs = Graphs.from_data_list(chosen, exclude_keys=["y"])
-        return Batch(graphs.to(self.device), self.targets[index.to(self.targets.device)])
+        rows = index.to(self.targets.device, non_blocking=True)
+        return Batch(graphs.to(self.device, non_blocking=True), self.targets[rows])
 
     def to(self, device: torch.device | str) -> "GraphData":
         """The same graphs, with batches on `device`."""

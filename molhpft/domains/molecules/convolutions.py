@@ -101,9 +101,10 @@ class PretrainGNNsConvolution(nn.Module):
     def forward(self, h: Tensor, graphs: GraphBatch) -> Tensor:
         """New atom features (atoms, d) from `h` (atoms, d)."""
         x = propagate(linear(h, self.linear.weight, self.linear.bias), pretrain_gnns_edges(graphs))
+        shares, bonds = pretrain_gnns_shares(graphs), self.bond.combinations()
         # a sum of few terms, which reduced precision would not make faster
         with torch.autocast(x.device.type, enabled=False):
-            return torch.addmm(x, pretrain_gnns_shares(graphs).to(x), self.bond.combinations())
+            return torch.addmm(x.to(bonds), shares.to(bonds), bonds)
 
 
 @once_a_batch
@@ -115,7 +116,7 @@ def ogb_edges(graphs: GraphBatch) -> Edges:
 @once_a_batch
 def pretrain_gnns_edges(graphs: GraphBatch) -> Edges:
     """Edges whose kind is the combination of bond type and direction; without self-loops."""
-    columns = graphs.bonds[:, [0, 3]]
+    columns = torch.stack([graphs.bonds[:, 0], graphs.bonds[:, 3]], 1)
     # this vocabulary has no dative and other rare bonds: they are single bonds, as drawn
     columns[:, 0] = torch.where(columns[:, 0] == OTHER_BOND, SINGLE_BOND, columns[:, 0])
     return _edges(graphs, columns, PRETRAIN_GNNS_SIZES)

@@ -5,15 +5,12 @@ OGB's loader needs an older PyTorch and asks questions at the keyboard; its file
 `raw/num-*-list.csv.gz` the atoms and bonds of every molecule, which our graphs are held against.
 """
 
-import gzip
-import zlib
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -24,6 +21,7 @@ from molhpft.domains.folders import data_folder
 from molhpft.domains.molecules.download import fetch_archive
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.graphs import load_or_pack
+from molhpft.domains.molecules.ogb_files import read_molecules, read_numbers
 from molhpft.domains.molecules.splits import NAMES, Split, check_choice, chosen_split
 
 
@@ -70,13 +68,15 @@ def ogb_task(name: str, *, split: Split = "scaffold", split_seed: int | None = N
     record, folder = _record(name), ogb_folder(name)
     if not folder.is_dir():
         _fetch(name, record, folder)
-    smiles, targets, describes = _molecules(name, record, folder)
+    path, classes = folder / "mapping" / "mol.csv.gz", isinstance(record.objective, Multilabel)
+    table = read_molecules(path, tasks=record.tasks, classes=classes)
+    smiles = table.smiles
     _check_counts(folder, smiles)
     return molecule_task(
         name,
         smiles=smiles,
-        targets=targets,
-        describes=describes,
+        targets=table.targets,
+        describes=table.describes,
         splits=chosen_split(
             split,
             split_seed,
@@ -126,31 +126,10 @@ def _fetch(name: str, record: _Record, folder: Path) -> None:
         ) from error
 
 
-def _molecules(name: str, record: _Record, folder: Path) -> tuple[list[str], Tensor, list[str]]:
-    """SMILES (n,), targets (n, t) and names of the targets (t,)."""
-    path = folder / "mapping" / "mol.csv.gz"
-    *describes, smiles, _ = map(str, _read(path, nrows=0).columns)
-    if len(describes) != record.tasks:
-        raise ValueError(
-            f"{name} should have {record.tasks} tasks; {path} has {len(describes)} columns before "
-            "its last two, SMILES and molecule id"
-        )
-    types = {**dict.fromkeys(describes, np.float32), smiles: str}
-    # pandas would read the text "NA" as missing, in the SMILES column too
-    missing = {column: ["", "nan"] for column in describes}
-    table = _read(
-        path,
-        usecols=[*describes, smiles],
-        dtype=types,
-        keep_default_na=False,
-        na_values=missing,
-    )
-    targets = torch.from_numpy(table[describes].to_numpy(dtype=np.float32, copy=True))
-    return table[smiles].tolist(), targets, describes
-
-
 def _scaffold_split(folder: Path, n: int) -> dict[str, Tensor]:
-    splits = {name: _numbers(folder / "split" / "scaffold" / f"{name}.csv.gz") for name in NAMES}
+    splits = {
+        name: read_numbers(folder / "split" / "scaffold" / f"{name}.csv.gz") for name in NAMES
+    }
     if not torch.equal(torch.cat(list(splits.values())).sort().values, torch.arange(n)):
         sizes = ", ".join(f"{name} {len(rows):,}" for name, rows in splits.items())
         raise ValueError(
@@ -165,7 +144,7 @@ def _check_counts(folder: Path, smiles: list[str]) -> None:
     offsets = {"node": store.atom_offsets, "edge": store.bond_offsets}
     for kind, ours in offsets.items():
         path = folder / "raw" / f"num-{kind}-list.csv.gz"
-        theirs = _numbers(path)
+        theirs = read_numbers(path)
         if len(theirs) != len(smiles):
             raise ValueError(
                 f"{path} should have a row for each of {len(smiles):,} molecules, "
@@ -184,24 +163,3 @@ def _disagreement(
         f"graphs should have as many atoms and bonds as OGB's; row {row} ({smiles[row]}) has "
         f"{ours[row]}, and {theirs[row]} in {path} ({len(wrong):,} such molecules)"
     )
-
-
-def _numbers(path: Path) -> Tensor:
-    table = _read(path, header=None, dtype=np.int64)
-    return torch.from_numpy(table[0].to_numpy(copy=True))
-
-
-def _read(path: Path, **options: Any) -> pd.DataFrame:
-    try:
-        table: pd.DataFrame = pd.read_csv(path, **options)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{path} is absent: a folder in OGB's layout has mapping, raw and split; "
-            "delete it to fetch the data set again"
-        ) from error
-    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(
-            f"{path} should be a table as OGB writes it, but: {error}; "
-            "delete its data set to fetch it again"
-        ) from error
-    return table

@@ -6,6 +6,7 @@ number - 1, the same numbering) and 1 (chirality, where they know 0, 1 and 2 onl
 0 (single, double, triple, aromatic as here; no "misc") and 3 (direction, which OGB does not have).
 """
 
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,18 +43,38 @@ class Graph:
     ends: NDArray[np.int16]
 
 
+@dataclass(frozen=True)
+class Columns:
+    """The numbers of one molecule before they are tables.
+
+    Attributes:
+        atoms: a string of bytes for each of `ATOM_SIZES`, as long as there are atoms.
+        bonds: one for each of `BOND_SIZES`, as long as there are bonds.
+        ends: int16 numbers of the first and of the second atom of each bond.
+    """
+
+    atoms: list[bytes]
+    bonds: list[bytes]
+    ends: list[bytes]
+
+
 def parse(smiles: str) -> Chem.Mol | None:
     """Molecule of a SMILES string; None where it cannot be read or has no atoms.
 
     What RDKit refuses for its valences alone (aluminium with six bonds) is kept, as OGB keeps it.
     """
     with rdBase.BlockLogs():
-        try:
-            mol = Chem.MolFromSmiles(smiles)
-            mol = _lenient(smiles) if mol is None else mol
-        # sanitising and odd Unicode raise ValueErrors, RDKit's broken pre-conditions RuntimeErrors
-        except (ValueError, RuntimeError):
-            return None
+        return parse_aloud(smiles)
+
+
+def parse_aloud(smiles: str) -> Chem.Mol | None:
+    """`parse` for callers that read many strings and silence RDKit's messages around them all."""
+    try:
+        mol = Chem.MolFromSmiles(smiles)
+        mol = _lenient(smiles) if mol is None else mol
+    # sanitising and odd Unicode raise ValueErrors, RDKit's broken pre-conditions RuntimeErrors
+    except (ValueError, RuntimeError):
+        return None
     return mol if mol is not None and mol.GetNumAtoms() else None
 
 
@@ -67,6 +88,20 @@ def featurize(mol: Chem.Mol) -> Graph:
     Raises:
         ValueError: the molecule has more atoms than int16 can number.
     """
+    return join([columns(mol)])
+
+
+def columns(mol: Chem.Mol, smiles: str | None = None) -> Columns:
+    """What `featurize` asks RDKit about a molecule, part by part.
+
+    Args:
+        mol: the molecule.
+        smiles: the string `mol` was read from, if it was: without a sign of stereochemistry in
+            it, the columns that tell of stereochemistry are known and RDKit is not asked.
+
+    Raises:
+        ValueError: the molecule has more atoms than int16 can number.
+    """
     if mol.GetNumAtoms() > MOST_ATOMS:
         raise ValueError(
             f"a molecule should have at most {MOST_ATOMS:,} atoms, "
@@ -75,11 +110,20 @@ def featurize(mol: Chem.Mol) -> Graph:
     # by number: iterating over mol.GetAtoms() takes twice as long
     atoms = list(map(mol.GetAtomWithIdx, range(mol.GetNumAtoms())))
     bonds = list(map(mol.GetBondWithIdx, range(mol.GetNumBonds())))
-    ends = [list(map(end, bonds)) for end in (Chem.Bond.GetBeginAtomIdx, Chem.Bond.GetEndAtomIdx)]
+    return Columns(
+        atoms=[_numbers(atoms, column, smiles) for column in _ATOM_COLUMNS],
+        bonds=[_numbers(bonds, column, smiles) for column in _BOND_COLUMNS],
+        ends=[array("h", map(end, bonds)).tobytes() for end in _ENDS],
+    )
+
+
+def join(parts: Iterable[Columns]) -> Graph:
+    """Molecules end to end, each with `ends` of its own count; none give no rows."""
+    parts = [_NOTHING, *parts]
     return Graph(
-        atoms=_features(atoms, _ATOM_COLUMNS),
-        bonds=_features(bonds, _BOND_COLUMNS),
-        ends=np.array(ends, dtype=np.int16).T.copy(),
+        atoms=_table([part.atoms for part in parts], np.uint8),
+        bonds=_table([part.bonds for part in parts], np.uint8),
+        ends=_table([part.ends for part in parts], np.int16),
     )
 
 
@@ -110,24 +154,48 @@ class _Numbers(dict[Any, int]):
         return self.other
 
 
-_Column = tuple[Callable[[Any], Any], Callable[[Any], int]]  # part to value, value to number
+@dataclass(frozen=True)
+class _Column:
+    """How to fill a column.
+
+    Attributes:
+        value: RDKit's value of an atom or a bond.
+        number: that value's number in the column.
+        signs: the column is all 0 for a SMILES string that has none of these; "" where any
+            string may have other numbers.
+    """
+
+    value: Callable[[Any], Any]
+    number: Callable[[Any], int]
+    signs: str = ""
 
 
-def _ogb_column(value: Callable[[Any], Any], name: str, enum: Any = None) -> _Column:
+def _ogb_column(
+    value: Callable[[Any], Any], name: str, enum: Any = None, *, signs: str = ""
+) -> _Column:
     entries = allowable_features[f"possible_{name}_list"]
-    return value, _Numbers(entries, enum, other=len(entries) - 1).__getitem__
+    return _Column(value, _Numbers(entries, enum, other=len(entries) - 1).__getitem__, signs)
 
 
-def _features(parts: Sequence[Any], columns: Sequence[_Column]) -> NDArray[np.uint8]:
-    """Numbers (parts, columns) of all atoms or all bonds."""
+def _numbers(parts: Sequence[Any], column: _Column, smiles: str | None) -> bytes:
+    """Numbers of all atoms or all bonds in a column."""
+    if column.signs and smiles is not None and not any(map(smiles.__contains__, column.signs)):
+        return bytes(len(parts))
     # a column at a time inside C: a Python loop over the atoms takes a quarter longer
-    flat = b"".join(bytes(map(number, map(value, parts))) for value, number in columns)
-    return np.frombuffer(flat, dtype=np.uint8).reshape(len(columns), len(parts)).T.copy()
+    return bytes(map(column.number, map(column.value, parts)))
 
 
+def _table(parts: Sequence[Sequence[bytes]], dtype: type[Any]) -> NDArray[Any]:
+    """Rows (all atoms or bonds, columns) of the columns of each molecule."""
+    whole = [np.frombuffer(b"".join(column), dtype=dtype) for column in zip(*parts, strict=True)]
+    return np.stack(whole, axis=1)
+
+
+# SMILES writes stereochemistry with @ at atoms and / \\ at bonds; its extensions open with |
+_AT_ATOMS, _AT_BONDS = "@|", "/\\|"
 _ATOM_COLUMNS: tuple[_Column, ...] = (
     _ogb_column(Chem.Atom.GetAtomicNum, "atomic_num"),
-    _ogb_column(Chem.Atom.GetChiralTag, "chirality", Chem.ChiralType),
+    _ogb_column(Chem.Atom.GetChiralTag, "chirality", Chem.ChiralType, signs=_AT_ATOMS),
     _ogb_column(Chem.Atom.GetTotalDegree, "degree"),
     _ogb_column(Chem.Atom.GetFormalCharge, "formal_charge"),
     _ogb_column(Chem.Atom.GetTotalNumHs, "numH"),
@@ -139,7 +207,9 @@ _ATOM_COLUMNS: tuple[_Column, ...] = (
 _DIRECTION = _Numbers(("NONE", "ENDUPRIGHT", "ENDDOWNRIGHT"), Chem.BondDir, other=0)
 _BOND_COLUMNS: tuple[_Column, ...] = (
     _ogb_column(Chem.Bond.GetBondType, "bond_type", Chem.BondType),
-    _ogb_column(Chem.Bond.GetStereo, "bond_stereo", Chem.BondStereo),
+    _ogb_column(Chem.Bond.GetStereo, "bond_stereo", Chem.BondStereo, signs=_AT_BONDS),
     _ogb_column(Chem.Bond.GetIsConjugated, "is_conjugated"),
-    (Chem.Bond.GetBondDir, _DIRECTION.__getitem__),
+    _Column(Chem.Bond.GetBondDir, _DIRECTION.__getitem__, _AT_BONDS),
 )
+_ENDS = (Chem.Bond.GetBeginAtomIdx, Chem.Bond.GetEndAtomIdx)
+_NOTHING = Columns([b""] * len(ATOM_SIZES), [b""] * len(BOND_SIZES), [b""] * len(_ENDS))

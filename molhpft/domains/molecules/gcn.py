@@ -66,15 +66,17 @@ class AtomEmbedding(Stage):
     def __init__(self, sizes: Sequence[int], width: int) -> None:
         super().__init__()
         self.columns = ColumnEmbedding(sizes, width)
-        self.sizes = tuple(sizes)
         self.width = width
+        # a buffer: a tensor made from numbers in every batch would be one more wait for the device
+        self.register_buffer("sizes", torch.tensor(sizes), persistent=False)
+        self.sizes: Tensor
+        self.has_unspecified = sizes[1] == CHIRAL_TAGS
 
     def forward(self, h: GraphBatch, batch: Batch) -> Tensor:
         """Atom features (atoms, width)."""
         columns = h.atoms[:, : len(self.sizes)]
-        if self.sizes[1] == CHIRAL_TAGS:
-            known = columns < torch.tensor(self.sizes, device=columns.device)
-            columns = torch.where(known, columns, 0)
+        if self.has_unspecified:
+            columns = torch.where(columns < self.sizes, columns, 0)
         vectors: Tensor = self.columns(columns)
         return vectors
 
@@ -161,4 +163,6 @@ def _virtual_node_mlp(width: int) -> nn.Sequential:
 
 
 def _sum_pool(h: Tensor, graphs: GraphBatch) -> Tensor:
+    # rows that autocast has made half as precise are summed in float32
+    h = h.to(torch.promote_types(h.dtype, torch.float32))
     return h.new_zeros(len(graphs), h.shape[1]).index_add(0, graphs.graph, h)

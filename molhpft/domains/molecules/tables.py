@@ -13,6 +13,7 @@ from molhpft.core.objectives import Multilabel, Squared
 from molhpft.core.task import Task
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.graphs import load_or_pack
+from molhpft.domains.molecules.lists import warn_of_unreadable
 from molhpft.domains.molecules.sheets import Sheet, read_sheet
 from molhpft.domains.molecules.splits import (
     Split,
@@ -121,7 +122,7 @@ def csv_task(
     """The task of a table: classification by ROC-AUC, or regression in the table's own units.
 
     Rows whose SMILES cannot be read stay in the table, enter no split, and are reported by their
-    lines as one warning of this module's logger.
+    lines as one logged warning.
 
     Args:
         path: of the file, as in `read_table`, like the three options that follow.
@@ -148,7 +149,7 @@ def csv_task(
         kind=kind,
         split_column=split_column,
     )
-    _report_unreadable(table)
+    warn_of_unreadable(table.path, table.lines, table.readable)
     return molecule_task(
         table.name,
         smiles=table.smiles,
@@ -205,18 +206,6 @@ def _check_column(split: str, column: str | None) -> None:
         raise ValueError(
             "split 'column' and the option split_column should come together; "
             f"got split {split!r} and split_column {column!r}"
-        )
-
-
-def _report_unreadable(table: Table) -> None:
-    if lines := table.unreadable_lines:
-        _log.warning(
-            "%d of %d molecules in %s cannot be read and enter no split; lines: %s%s",
-            len(lines),
-            len(table.lines),
-            table.path,
-            ", ".join(map(str, lines[:10])),
-            ", ..." if len(lines) > 10 else "",
         )
 
 

@@ -111,7 +111,9 @@ def warp_labels(labels: Tensor, maps: Tensor, *, ignore: int) -> Tensor:
 
 
 def _sample(images: Tensor, maps: Tensor, *, mode: str, outside: float) -> Tensor:
-    grid = F.affine_grid(maps.to(images), list(images.shape), align_corners=False)
+    grid = F.affine_grid(
+        maps.to(images, non_blocking=True), list(images.shape), align_corners=False
+    )
     # edge pixels are repeated, then masked: zeros would blend into the rim of every crop
     views = F.grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)
     inside = (grid.abs() <= 1).all(3)[:, None]

@@ -85,7 +85,7 @@ class Images:
             index: row numbers.
             rng: draws one view of each image; without it images are as they are.
         """
-        index = index.to(self.pixels.device)
+        index = index.to(self.pixels.device, non_blocking=True)
         images, targets = self.pixels[index].float() / 255, self.targets[index]
         if rng is not None and self.augment != UNCHANGED:
             height, width = images.shape[-2:]

@@ -17,11 +17,13 @@ from molhpft.domains.weights import read_weights
 from molhpft.experiments.archive import NO_FEATURES, Run, read_features
 from molhpft.experiments.build import build_network, build_recipes, build_task
 from molhpft.experiments.config import Choice, parse_config
+from molhpft.experiments.folder import Json
 from molhpft.experiments.report.content import Gallery, Picture
 from molhpft.experiments.report.measured import Variant
-from molhpft.tuning.probe import reads_only_features
+from molhpft.tuning.features import reads_only_features
 
 SHOWN = 6
+HERE: Json = {"device": "cpu", "devices": 1, "nodes": 1, "precision": 32}
 TITLES = ("Features that moved most", "Energy that stayed highest")
 
 
@@ -76,7 +78,8 @@ def _look(run: Run) -> _Found:
     if not {"train_before", "train_after"} <= arrays.keys():
         raise ValueError("features.npz has no features of the training split")
     before, after = (torch.from_numpy(arrays[f"train_{when}"]) for when in ("before", "after"))
-    config = parse_config({**run.config, "device": "cpu"})
+    # wherever it was trained, one head on kept features is quick here
+    config = parse_config({**run.config, **HERE})
     # the trained network is on disk; what it was once loaded from may be gone
     options = {**config.encoder.options, "weights": None}
     config = replace(config, encoder=Choice(config.encoder.name, options))
@@ -92,7 +95,8 @@ def _look(run: Run) -> _Found:
         )
     network = build_network(config, task, recipe)
     _load(network, run)
-    targets = task.examples.targets[rows]
+    # a store keeps labels in half precision, which would round energies
+    targets = task.examples.targets[rows].float()
     return _Found(
         smiles=tuple(task.examples.smiles[row] for row in rows.tolist()),
         moved=(after - before).flatten(1).norm(dim=1),

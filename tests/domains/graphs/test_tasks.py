@@ -14,9 +14,10 @@ from molhpft.core.objectives import Multiclass, Multilabel, Squared
 from molhpft.core.snapshot import take
 from molhpft.domains.graphs.gnn import gnn_backbone
 from molhpft.domains.graphs.tasks import joined, pyg_task
+from molhpft.tuning.features import on_features
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
-from molhpft.tuning.probe import on_features, probe
+from molhpft.tuning.probe import probe
 from tests.domains.graphs.rings import NODES, graph, rings_and_paths
 
 SPLITS = {"train": range(40), "valid": range(40, 50), "test": torch.arange(50, 60)}

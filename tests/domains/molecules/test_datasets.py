@@ -73,7 +73,7 @@ def test_a_real_data_set_has_ogbs_sizes_labels_and_objective(real, name, sizes, 
     task = ogb_task(f"ogbg-mol{name}")
     theirs = torch.tensor(_labels(real, name).to_numpy(np.float32))
     assert [len(task.splits[split]) for split in ("train", "valid", "test")] == sizes
-    torch.testing.assert_close(task.examples.targets, theirs, equal_nan=True)
+    torch.testing.assert_close(task.examples.targets.float(), theirs, equal_nan=True)
     assert task.outputs == theirs.shape[1] == len(task.describes)
     assert task.objective == objective
 

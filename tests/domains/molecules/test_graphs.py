@@ -86,6 +86,17 @@ def test_a_batch_equals_its_molecules_taken_one_by_one(index):
 
 @batches
 @given(rows)
+def test_the_plain_way_to_cut_a_batch_gives_the_same_one(index):
+    batch = _take(index)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOLHPFT_KERNELS", "reference")
+        plain = _take(index)
+    assert _equal(plain, batch)
+    assert all(getattr(batch, f.name).dtype == getattr(plain, f.name).dtype for f in fields(plain))
+
+
+@batches
+@given(rows)
 def test_the_number_of_molecules_is_that_of_the_rows(index):
     batch = _take(index)
     assert len(batch) == len(index) == len(batch.counts)
@@ -156,12 +167,17 @@ def test_a_mask_is_not_mistaken_for_row_numbers():
         STORE.take(STORE.readable)
 
 
-@pytest.mark.parametrize("value", [STORE, _take([3, 5, 1])])
-def test_moving_a_value_moves_every_tensor_and_derived_ones_follow(value):
-    moved = value.to("meta")
-    assert type(moved) is type(value)
-    assert len(moved) == len(value)
+def test_moving_a_batch_moves_every_tensor_and_derived_ones_follow():
+    moved = _take([3, 5, 1]).to("meta")
+    assert len(moved) == 3
     assert all(getattr(moved, field.name).is_meta for field in fields(moved))
+
+
+def test_moving_a_store_leaves_the_offsets_so_that_sizes_are_known_without_asking_the_device():
+    moved = STORE.to("meta")
+    assert len(moved) == len(STORE)
+    elsewhere = {field.name for field in fields(moved) if getattr(moved, field.name).is_meta}
+    assert elsewhere == {"atoms", "bonds", "ends"}
 
 
 def test_derived_tensors_are_not_carried_to_another_device():

@@ -4,6 +4,7 @@ from rdkit import Chem, RDConfig
 from rdkit.Chem import Descriptors
 
 from molhpft.core.objectives import Multilabel, Squared
+from molhpft.domains.molecules import descriptors as descriptors_module
 from molhpft.domains.molecules import nci
 from molhpft.domains.molecules.nci import nci_alerts_task, nci_descriptors_task
 from molhpft.domains.molecules.splits import scaffold_split
@@ -63,10 +64,12 @@ def test_the_catalog_that_was_left_out_is_another_taken_twice(alerts):
 def test_descriptors_are_standard_over_the_training_split(descriptors):
     assert descriptors.objective == Squared()
     train = descriptors.examples.targets[descriptors.splits["train"]].double()
-    torch.testing.assert_close(train.mean(0), torch.zeros_like(train[0]), atol=1e-5, rtol=0)
-    torch.testing.assert_close(train.std(0), torch.ones_like(train[0]), atol=1e-5, rtol=0)
-    assert descriptors.examples.targets.isfinite().all()
-    assert descriptors.examples.targets.abs().max() < 10
+    torch.testing.assert_close(train.nanmean(0), torch.zeros_like(train[0]), atol=1e-5, rtol=0)
+    spread = (train - train.nanmean(0)).square().nanmean(0).sqrt()
+    torch.testing.assert_close(spread, torch.ones_like(spread), atol=1e-3, rtol=0)
+    measured = descriptors.examples.targets[~descriptors.examples.targets.isnan()]
+    assert len(measured) > 0.99 * descriptors.examples.targets.numel()
+    assert measured.abs().max() < 10
 
 
 def test_a_descriptor_rises_with_what_rdkit_computes_under_its_name(descriptors):
@@ -81,24 +84,18 @@ def test_a_descriptor_rises_with_what_rdkit_computes_under_its_name(descriptors)
     assert (weight[order].diff() >= 0).all()
 
 
-def test_tails_are_cut_and_columns_without_information_left_out():
-    values = torch.rand(300, 4, generator=torch.Generator().manual_seed(0))
-    values[7, 0] = 1e9
-    values[:, 1] = 3
-    values[250, 2] = torch.nan
-    table = nci._standardised(values, torch.arange(200))
-    assert table["kept"].tolist() == [True, False, False, True]
-    assert table["targets"].abs().max() < 5
-
-
 @pytest.mark.parametrize("task", ["alerts", "descriptors"])
 def test_the_second_call_computes_nothing_and_gives_the_same(request, monkeypatch, task):
     first = request.getfixturevalue(task)
-    for slow in ("_first_rows", "_descriptor_table", "_alert_table"):
-        monkeypatch.delattr(nci, slow)
+    for module, slow in (
+        (nci, "_first_rows"),
+        (nci, "_alert_table"),
+        (descriptors_module, "_table"),
+    ):
+        monkeypatch.delattr(module, slow)
     again = {"alerts": nci_alerts_task, "descriptors": nci_descriptors_task}[task]()
     assert again.fingerprint == first.fingerprint
-    assert torch.equal(again.examples.targets, first.examples.targets)
+    torch.testing.assert_close(again.examples.targets, first.examples.targets, equal_nan=True)
 
 
 def test_an_rdkit_without_its_example_molecules_says_so(monkeypatch, tmp_path):

@@ -5,14 +5,14 @@ import torch
 
 from molhpft.core.batch import Batch
 from molhpft.core.network import Network
-from molhpft.core.snapshot import Snapshot
+from molhpft.core.snapshot import Predictions
 from molhpft.domains.vision.examples import IGNORE
 from molhpft.domains.vision.segmentation import aspp_head, segmentation_resnet
 from molhpft.domains.vision.shapes import shapes_task
 from molhpft.measure.energy import initial_energy
+from molhpft.tuning.features import on_features
 from molhpft.tuning.fit import fit, score
 from molhpft.tuning.phase import Phase
-from molhpft.tuning.probe import on_features
 
 
 @pytest.fixture
@@ -95,10 +95,10 @@ def test_energy_is_zero_for_the_perfect_mask_whatever_stands_on_unlabelled_pixel
     perfect = torch.nn.functional.one_hot(targets.clamp(max=3), 4).movedim(-1, 1) * 90.0
     wild = torch.where((targets == IGNORE)[:, None], torch.randn(4, 4, 32, 32) * 9, perfect)
     for logits in (perfect, wild):
-        energy = initial_energy(Snapshot(logits, logits, targets), task.objective)
+        energy = initial_energy(Predictions(logits, targets), task.objective)
         assert energy == pytest.approx(0, abs=1e-6)
         assert task.objective.score(logits, targets) == 1.0
-    wrong = initial_energy(Snapshot(wild, wild.roll(1, 1), targets), task.objective)
+    wrong = initial_energy(Predictions(wild.roll(1, 1), targets), task.objective)
     assert wrong == pytest.approx(2**0.5, abs=1e-4)
 
 

@@ -1,0 +1,231 @@
+"""Molecules a second in training and inference: this package against plain PyTorch Geometric.
+
+    python benchmarks/train_speed.py
+    python benchmarks/train_speed.py --molecules 2000 --repeats 3
+
+OGB's GCN of 5 layers and width 300 on Tox21 and HIV (in the folder MOLHPFT_DATA, or fetched), on
+the CPU in batches of 128, on as many threads as PyTorch takes. All sides start from the same
+weights, see the same molecules and train an epoch in turn, so that what else the machine does hits
+all of them; the medians of their epochs are compared. The floor is the time of the matrix products
+alone, in the same shapes and precision and by the same library. The last line is JSON.
+"""
+
+import json
+import logging
+from argparse import ArgumentParser
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import torch
+from lightning_fabric import Fabric
+from peers import GCN, graphs_of, logits_of, train_epoch
+from rich.console import Console
+from rich.table import Table
+
+from molhpft.core.heads import linear_head
+from molhpft.core.network import Network
+from molhpft.core.snapshot import take
+from molhpft.domains.molecules.checkpoints import encoder_weights
+from molhpft.domains.molecules.datasets import ogb_folder, ogb_task
+from molhpft.domains.molecules.gcn import ogb_gcn
+from molhpft.domains.weights import WeightFile
+from molhpft.experiments.machine import multiplies_bfloat16
+from molhpft.kernels.products import inner_product, product
+from molhpft.tuning.checkpoints import Checkpoints
+from molhpft.tuning.fit import fit
+from molhpft.tuning.machine import Machine
+from molhpft.tuning.phase import Phase
+
+DATA = ("ogbg-moltox21", "ogbg-molhiv")
+LAYERS, WIDTH, SIZE = 5, 300, 128
+PHASE = Phase(trains="all", epochs=0, lr=1e-3, batch_size=SIZE)
+
+
+class Ours:
+    """The package's network, loop and batches, in one precision."""
+
+    def __init__(self, precision, task, peer):
+        self.name, self.task = precision, task
+        self.machine = Machine(Fabric(accelerator="cpu", devices=1, precision=precision))
+        self.network = Network(
+            ogb_gcn(layers=LAYERS, width=WIDTH), linear_head(WIDTH, task.outputs)
+        )
+        weights = WeightFile(Path("peer"), peer.state_dict(), {})
+        backbone = self.network.backbone.state_dict()
+        for key, value in encoder_weights(weights).items():
+            backbone[key].copy_(value.view_as(backbone[key]))
+        head = {
+            f"stages.linear.module.{k}": v for k, v in peer.graph_pred_linear.state_dict().items()
+        }
+        self.network.head.load_state_dict(head)
+        self.rng, self.progress, self.losses = torch.Generator().manual_seed(0), None, []
+
+    def train(self):
+        """One more epoch of `fit`."""
+        phase = replace(PHASE, epochs=len(self.losses) + 1)
+        rows = fit(
+            self.network,
+            phase,
+            self.task,
+            rng=self.rng,
+            checkpoints=Checkpoints(lambda: self.progress, partial(setattr, self, "progress")),
+            machine=self.machine,
+        )
+        self.losses = [row["loss"] for row in rows]
+
+    def logits(self, split="train"):
+        """Of a whole split, (n, t)."""
+        with self.machine.autocast():
+            return take(self.network, self.task.batches(split, size=SIZE)).logits.float()
+
+
+class Peer:
+    """Plain PyG, float32."""
+
+    def __init__(self, task, gcn):
+        self.name, self.gcn, self.losses = "PyG", gcn, []
+        self.graphs = {split: graphs_of(task, split) for split in ("train", "test")}
+        self.optimizer = torch.optim.Adam(gcn.parameters(), lr=PHASE.lr)
+
+    def train(self):
+        """One more epoch."""
+        self.losses.append(train_epoch(self.gcn, self.graphs["train"], self.optimizer, size=SIZE))
+
+    def logits(self, split="train"):
+        """Of a whole split, (n, t)."""
+        return logits_of(self.gcn, self.graphs[split], size=SIZE)
+
+
+class Floor:
+    """Matrix products of an epoch and no more, forward and backward."""
+
+    def __init__(self, task, dtype):
+        lengths = [len(batch.inputs.atoms) for batch in task.batches("train", size=SIZE)]
+        self.lengths = lengths
+        h = torch.randn(max(lengths), WIDTH).to(dtype)
+        self.h, self.g = h, torch.randn_like(h)
+        self.weight, self.bias = torch.randn(WIDTH, WIDTH).to(dtype), torch.randn(WIDTH).to(dtype)
+
+    def train(self):
+        """Three products a layer and a batch."""
+        for n in self.lengths:
+            h, g = self.h[:n], self.g[:n]
+            for _ in range(LAYERS):
+                product(h, self.weight, self.bias)
+                product(g, self.weight.T)
+                inner_product(g, h)
+
+
+def seconds(work):
+    """How long a call takes."""
+    start = perf_counter()
+    work()
+    return perf_counter() - start
+
+
+def in_turn(works, repeats):
+    """Median seconds of each call of a dict, called in turn, after a first time for each."""
+    times = [{name: seconds(work) for name, work in works.items()} for _ in range(repeats)]
+    return {name: median(row[name] for row in times) for name in works}
+
+
+def some_of(task, molecules):
+    """The task with that many of its training molecules, drawn at random."""
+    rows = task.rows("train")
+    chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:molecules]
+    return replace(task, splits={**task.splits, "train": rows[chosen.sort().values]})
+
+
+def measured(task, repeats):
+    """All figures of a data set, by side."""
+    torch.manual_seed(0)
+    gcn = GCN(task.outputs, layers=LAYERS, width=WIDTH)
+    fast = {"bf16-mixed": torch.bfloat16} if multiplies_bfloat16("cpu") else {}
+    precisions = {**fast, "32-true": torch.float32}
+    sides = [Ours(precision, task, gcn) for precision in precisions]
+    sides.append(Peer(task, gcn))
+    floors = {f"products {name}": Floor(task, dtype) for name, dtype in precisions.items()}
+    first = {side.name: side.logits() for side in sides}
+    differences = {name: (z - first["PyG"]).abs().max().item() for name, z in first.items()}
+    inference = in_turn({side.name: side.logits for side in sides}, repeats)
+    works = {side.name: side.train for side in sides} | {k: f.train for k, f in floors.items()}
+    warm_up(task, gcn, precisions)
+    training = in_turn(works, repeats)
+    n, test = len(task.rows("train")), task.examples.targets[task.rows("test")]
+    return {
+        side.name: {
+            "training": n / training[side.name],
+            "inference": n / inference[side.name],
+            "training_ratio": training["PyG"] / training[side.name],
+            "inference_ratio": inference["PyG"] / inference[side.name],
+            "floor_ratio": training[side.name]
+            / training[f"products {side.name if side.name in precisions else '32-true'}"],
+            "losses": side.losses,
+            "rocauc": task.objective.score(side.logits("test"), test),
+            "first_difference": differences[side.name],
+        }
+        for side in sides
+    }
+
+
+def warm_up(task, gcn, precisions):
+    """Compile what is compiled on first use, on a copy of the network."""
+    few = some_of(task, SIZE)
+    for precision in precisions:
+        Ours(precision, few, gcn).train()
+
+
+def table(name, figures):
+    """One line a side."""
+    lines = Table(title=f"{name}, {torch.get_num_threads()} threads")
+    columns = [
+        "",
+        "training/s",
+        "x PyG",
+        "inference/s",
+        "x PyG",
+        "x products",
+        "losses",
+        "test AUC",
+    ]
+    for column in columns:
+        lines.add_column(column, justify="left" if column in ("", "losses") else "right")
+    for side, found in figures.items():
+        lines.add_row(
+            side if side == "PyG" else f"molhpft {side}",
+            f"{found['training']:,.0f}",
+            f"{found['training_ratio']:.2f}",
+            f"{found['inference']:,.0f}",
+            f"{found['inference_ratio']:.2f}",
+            f"{found['floor_ratio']:.2f}",
+            " ".join(f"{loss:.4f}" for loss in found["losses"]),
+            f"{found['rocauc']:.3f}",
+        )
+    return lines
+
+
+def main():
+    """Print a table a data set and, last, all figures as JSON."""
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--molecules", type=int, default=6264, help="of each training split")
+    parser.add_argument("--repeats", type=int, default=5, help="epochs")
+    parser.add_argument("--data", nargs="+", default=DATA, help="names of OGB's data sets")
+    options = parser.parse_args()
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    console, figures = Console(width=140), {}
+    for name in options.data:
+        if not ogb_folder(name).is_dir():
+            console.print(f"{name} is left out: {ogb_folder(name)} is absent; set MOLHPFT_DATA")
+            continue
+        figures[name] = measured(some_of(ogb_task(name), options.molecules), options.repeats)
+        console.print(table(name, figures[name]))
+    # the first side is the default precision
+    ratios = [next(iter(sides.values()))["training_ratio"] for sides in figures.values()]
+    print(json.dumps({"ratio": min(ratios, default=None), **figures}))
+
+
+if __name__ == "__main__":
+    main()

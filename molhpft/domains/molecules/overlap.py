@@ -1,0 +1,65 @@
+"""Which molecules two data sets share, however they are written: the leak check of pretraining."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rdkit import Chem, rdBase
+from rdkit.Chem import rdinchi
+from torch import Tensor
+
+from molhpft.domains.cache import cached_tensors
+from molhpft.domains.molecules.featurize import parse
+from molhpft.domains.molecules.graphs import digest
+from molhpft.domains.parallel import parallel_map
+
+_VERSION = 1  # raised with every change of what is computed below
+_LENGTH = 14
+
+
+def shared(smiles: Sequence[str], others: Sequence[str]) -> Tensor:
+    """Which molecules are among `others` too, bool (n,).
+
+    Molecules are the same when their largest fragments (salts lose their ions) have the same first
+    block of the InChIKey: formula and connectivity, whatever the stereochemistry, isotopes and
+    protonation.
+
+    Args:
+        smiles: (n,); what cannot be read, or has no InChI, is shared with nothing.
+        others: any number.
+    """
+    ours, theirs = _keys(smiles), _keys(others)
+    return torch.from_numpy(np.isin(ours, theirs) & (ours != b""))
+
+
+def _keys(smiles: Sequence[str]) -> NDArray[np.bytes_]:
+    """First blocks of InChIKeys (n,), empty where there is none."""
+    if not smiles:
+        return np.empty(0, dtype=f"S{_LENGTH}")
+    table = cached_tensors(
+        f"inchikeys/{_VERSION}-{digest(smiles)}",
+        lambda: {"keys": torch.from_numpy(_table(smiles))},
+    )
+    return table["keys"].numpy().view(f"S{_LENGTH}")[:, 0]
+
+
+def _table(smiles: Sequence[str]) -> NDArray[np.uint8]:
+    """The ASCII codes of the keys (n, 14), which is what the cache can hold."""
+    parts = parallel_map(_rows, smiles, "computing InChIKeys")
+    return np.concatenate(parts).view(np.uint8).reshape(-1, _LENGTH)
+
+
+def _rows(smiles: Sequence[str]) -> NDArray[np.bytes_]:
+    return np.array([_key(string) for string in smiles], dtype=f"S{_LENGTH}")
+
+
+def _key(smiles: str) -> str:
+    mol = parse(smiles)
+    if mol is None:
+        return ""
+    with rdBase.BlockLogs():
+        fragments = Chem.GetMolFrags(mol, asMols=True, sanitizeFrags=False)
+        largest = max(fragments, key=Chem.Mol.GetNumHeavyAtoms)
+        key: str = rdinchi.MolToInchiKey(largest)
+    return key[:_LENGTH]

@@ -1,0 +1,208 @@
+"""Tasks to pretrain an encoder on: assays with missing labels, descriptors that need none, or both.
+
+They are scored by minus their loss: the metric of assays with a handful of actives is noise, and
+validation decides which epoch's encoder is kept.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+import torch
+from torch import Tensor
+
+from molhpft.core.objectives import Squared
+from molhpft.core.scored import ScoredByLoss
+from molhpft.core.task import Task
+from molhpft.domains.molecules.datasets import ogb_names, ogb_task
+from molhpft.domains.molecules.descriptors import descriptor_targets
+from molhpft.domains.molecules.examples import Molecules, molecule_task
+from molhpft.domains.molecules.graphs import load_or_pack
+from molhpft.domains.molecules.joint import joint_task
+from molhpft.domains.molecules.lists import (
+    SmilesList,
+    is_table,
+    read_list,
+    warn_of_unreadable,
+)
+from molhpft.domains.molecules.overlap import shared
+from molhpft.domains.molecules.splits import (
+    Split,
+    cached_scaffold_split,
+    check_choice,
+    chosen_split,
+)
+from molhpft.domains.molecules.tables import csv_task
+
+Target = Literal["assays", "descriptors"]
+Use = Literal["train", "all"]
+Splits = Mapping[str, Tensor]
+
+_log = logging.getLogger(__name__)
+
+
+def pretraining_task(
+    *,
+    of: Path,
+    targets: tuple[Target, ...] = ("descriptors",),
+    weight: float | None = None,
+    use: Use = "train",
+    without: tuple[str, ...] = (),
+    smiles_column: str | None = None,
+    split: Split = "scaffold",
+    split_seed: int | None = None,
+) -> Task:
+    """A data set, a table or a plain list of SMILES to pretrain on, scored by minus the loss.
+
+    Args:
+        of: an OGB data set by name, or the path of a list (`.smi`, `.txt`) or table (`.csv`).
+        targets: "assays" are the labels of the data set or table, "descriptors" those of RDKit in
+            standard deviations, which need no labels.
+        weight: of the descriptors' loss beside the assays', 1 by default; for both targets only.
+        use: "train" leaves the other splits out; "all" trains on their molecules as well, and what
+            is then scored on them is no estimate any more.
+        without: OGB data sets whose validation and test molecules (of OGB's split) are left out of
+            every split, so that an encoder is never tested on molecules it was pretrained on; see
+            `overlap.shared`.
+        smiles_column: of a table, "smiles" by default.
+        split: by scaffold, at random or both, as for any data set.
+        split_seed: draws the random splits, 0 by default; for those only.
+
+    Raises:
+        FileNotFoundError: the data are absent.
+        ValueError: the data cannot be used, or the options contradict each other.
+    """
+    _check(targets, weight, use)
+    check_choice(split, split_seed, get_args(Split))
+    source = _source(of, "assays" in targets, smiles_column, split, split_seed)
+    splits = _used(source, use, _left_out(source, without))
+    parts = []
+    if source.assays is not None and "assays" in targets:
+        parts.append(_with_targets(source, splits, source.assays))
+    if "descriptors" in targets:
+        parts.append(_descriptors(source, splits))
+    task = parts[0] if len(parts) == 1 else joint_task(*parts, weight=weight or 1.0)
+    return replace(
+        task,
+        name=f"pretraining-on-{use}-of-{source.name}",
+        objective=ScoredByLoss(task.objective),
+    )
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Molecules to pretrain on, and the task of their labels where they have any."""
+
+    name: str
+    smiles: Sequence[str]
+    splits: Mapping[str, Tensor]
+    assays: Task | None = None
+
+
+def _check(targets: Sequence[Target], weight: float | None, use: Use) -> None:
+    if not targets or len(set(targets)) < len(targets) or not {*targets} <= {*get_args(Target)}:
+        choices = " and ".join(get_args(Target))
+        raise ValueError(f"targets should be one or both of {choices}, got {list(targets)}")
+    if use not in get_args(Use):
+        raise ValueError(f"use should be {' or '.join(get_args(Use))}, got {use!r}")
+    if weight is not None and (len(targets) == 1 or not weight > 0):
+        raise ValueError(
+            "weight is that of descriptors beside assays and above 0, for both targets only; "
+            f"got weight {weight} with targets {', '.join(targets)}"
+        )
+
+
+def _source(
+    of: Path, labelled: bool, column: str | None, split: Split, seed: int | None
+) -> _Source:
+    if str(of) in ogb_names():
+        if column is not None:
+            raise ValueError(f"smiles_column is for tables; {of} is an OGB data set: leave it out")
+        return _of_task(ogb_task(str(of), split=split, split_seed=seed))
+    if labelled and not is_table(of):
+        raise ValueError(
+            f"assays are labels of an OGB data set or a table (.csv); {of} has none: take "
+            "targets: [descriptors]"
+        )
+    if labelled:
+        column = column or "smiles"
+        return _of_task(csv_task(path=of, smiles_column=column, split=split, split_seed=seed))
+    return _unlabelled(read_list(of, smiles_column=column), split, seed)
+
+
+def _of_task(task: Task) -> _Source:
+    examples = cast(Molecules, task.examples)
+    return _Source(task.name, examples.smiles, task.splits, task)
+
+
+def _unlabelled(molecules: SmilesList, split: Split, seed: int | None) -> _Source:
+    smiles = molecules.smiles
+    readable = load_or_pack(smiles).readable
+    if not readable.any():
+        raise ValueError(
+            f"{molecules.path} should hold SMILES; none of its {len(smiles):,} rows can be read, "
+            f"the first is {smiles[0]!r}"
+        )
+    warn_of_unreadable(molecules.path, molecules.lines, readable)
+    splits = chosen_split(
+        split,
+        seed,
+        rows=readable.nonzero().flatten(),
+        scaffold=lambda: cached_scaffold_split(smiles),
+    )
+    return _Source(molecules.name, smiles, splits)
+
+
+def _left_out(source: _Source, without: Sequence[str]) -> Tensor:
+    """Which molecules are tested on elsewhere, bool (n,)."""
+    found = torch.zeros(len(source.smiles), dtype=torch.bool)
+    for name in without:
+        theirs = _of_task(ogb_task(name))
+        rows = torch.cat([theirs.splits["valid"], theirs.splits["test"]]).tolist()
+        found |= shared(source.smiles, [theirs.smiles[row] for row in rows])
+    if without:
+        _log.warning(
+            "%d of %d molecules of %s are left out: %s validate or test on them",
+            *(int(found.sum()), len(found), source.name, " and ".join(without)),
+        )
+    return found
+
+
+def _used(source: _Source, use: Use, left_out: Tensor) -> dict[str, Tensor]:
+    splits = {name: rows[~left_out[rows]] for name, rows in source.splits.items()}
+    if use == "train":
+        return splits
+    rows = torch.cat(list(splits.values())).sort().values
+    _log.warning(
+        "pretraining on all %d molecules of %s: scores of its valid and test splits are of "
+        "molecules trained on",
+        *(len(rows), source.name),
+    )
+    return {**splits, "train": rows}
+
+
+def _with_targets(source: _Source, splits: Splits, task: Task) -> Task:
+    """The same task with other splits, which its fingerprint must know."""
+    examples = cast(Molecules, task.examples)
+    return molecule_task(
+        task.name,
+        smiles=source.smiles,
+        targets=examples.targets,
+        describes=task.describes,
+        splits=splits,
+        objective=task.objective,
+    )
+
+
+def _descriptors(source: _Source, splits: Splits) -> Task:
+    targets, names = descriptor_targets(source.smiles, splits["train"])
+    return molecule_task(
+        f"descriptors of {source.name}",
+        smiles=source.smiles,
+        targets=targets,
+        describes=names,
+        splits=splits,
+        objective=Squared(),
+    )

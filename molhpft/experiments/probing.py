@@ -1,0 +1,167 @@
+"""Probe only: what learning rate, smoothing and tau do to a head, before anything is finetuned.
+
+Probing on cached features is cheap where finetuning is not, so these are chosen here first. The
+test split is not even read.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from statistics import mean, stdev
+
+import torch
+
+from molhpft.core.network import Network
+from molhpft.core.task import Task
+from molhpft.experiments.build import build_network, build_recipes, build_task
+from molhpft.experiments.config import RunConfig
+from molhpft.experiments.folder import Json
+from molhpft.experiments.machine import settled
+from molhpft.experiments.seeds import stream
+from molhpft.measure.energy import initial_energy
+from molhpft.tuning.features import on_features
+from molhpft.tuning.phase import Phase
+from molhpft.tuning.probe import probe_many
+from molhpft.tuning.recipes import Recipe
+from molhpft.tuning.trajectory import Trajectory
+
+MEASURES = ("aie", "train", "valid")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What to probe with; empty takes what the config says.
+
+    Attributes:
+        lrs: learning rates.
+        smoothings: amounts of label smoothing.
+        taus: epochs.
+        seeds: how many, counted from the config's.
+    """
+
+    lrs: Sequence[float] = ()
+    smoothings: Sequence[float] = ()
+    taus: Sequence[int] = ()
+    seeds: int = 1
+
+
+def probing(config: RunConfig, grid: Grid) -> Json:
+    """Probe with every learning rate, smoothing and seed, and look at the head of every tau.
+
+    Args:
+        config: task, encoder and head; its finetuning is not used. A seed probes the head that a
+            run with that seed probes.
+        grid: what to try.
+
+    Returns:
+        task, encoder, metric, seeds and `rows`: lr, smoothing, tau; energy (`aie`, of the labels
+        without smoothing), `train` and `valid` score of the probed head, means over seeds; and
+        `spread`, the standard deviation of each, for several seeds.
+
+    Raises:
+        FileNotFoundError: data or weights are absent.
+        ValueError: data, weights and settings do not go together, or the method does not probe.
+    """
+    recipes = build_recipes(config)
+    taus, phases = _taus(config, recipes, grid), _phases(recipes[0].probe, grid)
+    task = build_task(config, recipes[0]).to(settled(config).device)
+    metric = task.objective.metric
+    task = replace(task, splits={split: task.rows(split) for split in ("train", "valid")})
+    seeds = [config.seed + i for i in range(grid.seeds)]
+    found: list[list[dict[int, Json]]] = [[] for _ in phases]
+    for numbers, networks in _sharing(config, task, recipes[0], seeds):
+        for per_seed, looks in zip(
+            found, _probed(config, networks, task, phases, taus, numbers), strict=True
+        ):
+            per_seed += looks
+    rows = [
+        {"lr": phase.lr, "smoothing": phase.smoothing, "tau": tau}
+        | _over_seeds([looks[tau] for looks in per_seed])
+        for phase, per_seed in zip(phases, found, strict=True)
+        for tau in taus
+    ]
+    about = {"task": task.name, "encoder": config.encoder.name, "method": config.method.name}
+    return {**about, "metric": metric, "seeds": seeds, "rows": rows}
+
+
+def _taus(config: RunConfig, recipes: Sequence[Recipe], grid: Grid) -> list[int]:
+    taus = sorted(set(grid.taus or [recipe.tau for recipe in recipes]))
+    if taus[0] < 0:
+        raise ValueError(f"tau is a number of epochs, at least 0, got {taus[0]}")
+    if recipes[0].strengths or not taus[-1]:
+        raise ValueError(
+            f"method {config.method.name} does not train a head by itself; give epochs (--tau 4 "
+            "--tau 50) with a method that does, such as --set method=hp_ft"
+        )
+    return taus
+
+
+def _phases(template: Phase, grid: Grid) -> list[Phase]:
+    lrs = dict.fromkeys(grid.lrs or [template.lr])
+    smoothings = dict.fromkeys(grid.smoothings or [template.smoothing])
+    return [replace(template, lr=lr, smoothing=s) for lr, s in product(lrs, smoothings)]
+
+
+def _sharing(
+    config: RunConfig, task: Task, recipe: Recipe, seeds: Sequence[int]
+) -> Iterator[tuple[list[int], list[Network]]]:
+    """Seeds whose features are the same, with their networks.
+
+    Weights from a file are every seed's; random weights and cached views are each seed's own.
+    """
+    waiting = list(seeds)
+    device = settled(config).device
+    networks = {s: build_network(replace(config, seed=s), task, recipe).to(device) for s in seeds}
+    while waiting:
+        first = networks[waiting[0]]
+        same = [s for s in waiting if s == waiting[0] or _same_features(config, first, networks[s])]
+        yield same, [networks[s] for s in same]
+        waiting = [s for s in waiting if s not in same]
+
+
+def _same_features(config: RunConfig, one: Network, other: Network) -> bool:
+    mine, theirs = one.backbone.state_dict(), other.backbone.state_dict()
+    # cached views are drawn by the seed; live ones are drawn by each head's own generator
+    return config.views in (0, "live") and all(torch.equal(mine[k], theirs[k]) for k in mine)
+
+
+def _probed(
+    config: RunConfig,
+    networks: Sequence[Network],
+    task: Task,
+    phases: Sequence[Phase],
+    taus: Sequence[int],
+    seeds: Sequence[int],
+) -> list[list[dict[int, Json]]]:
+    """[phase][seed] of tau to what its head says; the networks have one backbone."""
+    shared = networks[0]
+    if config.views != "live":
+        rng = torch.Generator().manual_seed(stream(seeds[0], "views"))
+        shared, task = on_features(shared, task, views=config.views, rng=rng)
+    heads = [Network(shared.backbone, network.head) for network in networks]
+    rngs = [torch.Generator().manual_seed(stream(seed, "probe")) for seed in seeds]
+    trajectories = probe_many(heads, phases, task, taus=taus, rngs=rngs)
+    return [[_look(trajectory, heads[0], task) for trajectory in row] for row in trajectories]
+
+
+def _look(trajectory: Trajectory, network: Network, task: Task) -> dict[int, Json]:
+    """Tau to energy, training and validation score."""
+    train = trajectory.snapshots(network, task, "train")
+    valid = trajectory.snapshots(network, task, "valid")
+    score = task.objective.score
+    return {
+        tau: {
+            "aie": initial_energy(train[tau], task.objective),
+            "train": score(train[tau].logits, train[tau].targets),
+            "valid": score(valid[tau].logits, valid[tau].targets),
+        }
+        for tau in train
+    }
+
+
+def _over_seeds(looks: Sequence[Json]) -> Json:
+    columns = {name: [look[name] for look in looks] for name in MEASURES}
+    means: Json = {name: mean(values) for name, values in columns.items()}
+    if len(looks) > 1:
+        means["spread"] = {name: stdev(values) for name, values in columns.items()}
+    return means

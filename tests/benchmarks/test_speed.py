@@ -1,0 +1,59 @@
+"""The scripts run, on few molecules, and end in a line that programs can read."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+def _last_line(script, *options, **variables):
+    command = [sys.executable, str(FOLDER / script), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("script", "figures"), [("featurize_speed.py", "x ogb"), ("batch_speed.py", "x PyG")]
+)
+def test_a_script_ends_in_its_lowest_ratio(tmp_path, script, figures):
+    line = _last_line(script, "--molecules", "150", "--repeats", "1", MOLHPFT_DATA=str(tmp_path))
+    assert list(line[figures]) == ["NCI"]  # what RDKit ships, where there is nothing else
+    assert line["ratio"] > 0
+
+
+@pytest.fixture
+def timing(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import timing
+
+    return timing
+
+
+def test_works_are_done_in_turn_with_a_round_to_warm_up(timing):
+    done = []
+    works = {name: lambda name=name: done.append(name) for name in "ab"}
+    found = timing.in_turn(works, 3)
+    assert done == ["a", "b"] * 4
+    assert list(found) == ["a", "b"]
+    assert min(found.values()) >= 0
+
+
+def test_the_median_round_counts(timing, monkeypatch):
+    times = iter([9.0, 1.0, 5.0, 2.0])  # the first round does not count
+    monkeypatch.setattr(timing, "seconds", lambda work: next(times))
+    assert timing.in_turn({"a": None}, 3) == {"a": 2.0}
+
+
+def test_a_table_shows_every_cell_and_the_last_line_is_json(timing, capsys):
+    timing.report("Speed", {"ours": {"per second": "12"}, "theirs": {"per second": "7"}})
+    timing.conclude({"ratio": 1.5})
+    printed = capsys.readouterr().out
+    assert all(cell in printed for cell in ("Speed", "per second", "ours", "12", "theirs", "7"))
+    assert json.loads(printed.splitlines()[-1]) == {"ratio": 1.5}

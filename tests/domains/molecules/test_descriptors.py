@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rdkit import Chem
+from rdkit.Chem import Descriptors
+
+from molhpft.domains.molecules import descriptors
+from molhpft.domains.molecules.descriptors import descriptor_targets
+
+CHAINS = [f"{'C' * n}{end}" for n in range(1, 16) for end in ("", "O", "N", "c1ccccc1")]
+TRAIN = torch.arange(40)
+HEXAFLUOROALUMINATE = "[Al](F)(F)(F)(F)(F)F"  # which RDKit reads without its check of valences only
+
+
+def test_targets_are_what_rdkit_computes_cut_and_in_training_deviations():
+    targets, names = descriptor_targets(CHAINS, TRAIN)
+    functions = dict(Descriptors.descList)
+    for k, name in enumerate(names):
+        raw = np.array([functions[name](Chem.MolFromSmiles(s)) for s in CHAINS], dtype=np.float32)
+        cut = raw.astype(np.float64).clip(*np.quantile(raw[:40].astype(np.float64), [0.01, 0.99]))
+        expected = (cut - cut[:40].mean()) / cut[:40].std(ddof=1)
+        np.testing.assert_allclose(targets[:, k].numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_neither_slow_descriptors_nor_fragment_counts_are_taken():
+    _, names = descriptor_targets(CHAINS, TRAIN)
+    assert len(set(names)) == len(names)
+    assert not [name for name in names if name.startswith(("fr_", "BCUT2D_", "qed", "Ipc"))]
+    assert {"MolWt", "MolLogP", "TPSA"} <= set(names)
+
+
+@pytest.mark.parametrize("smiles", ["not a molecule", "", HEXAFLUOROALUMINATE, "C\x00C", "\udcff"])
+def test_what_rdkit_does_not_read_strictly_has_no_targets_and_changes_no_other(smiles):
+    plain, names = descriptor_targets(CHAINS, TRAIN)
+    with_it, same = descriptor_targets([*CHAINS, smiles], torch.cat([TRAIN, torch.tensor([60])]))
+    assert names == same
+    assert with_it[60].isnan().all()
+    torch.testing.assert_close(with_it[:60], plain)
+
+
+def test_a_descriptor_that_is_not_finite_is_missing():
+    # Gasteiger's charges know no mercury: NaN for the whole molecule
+    targets, names = descriptor_targets([*CHAINS, "C[Hg]C"], TRAIN)
+    assert targets[60, names.index("MaxPartialCharge")].isnan()
+    assert targets[60, names.index("MolWt")].isfinite()
+    assert targets[:60].isfinite().all()
+
+
+def broken(error):
+    def function(mol):
+        raise error
+
+    return function
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), KeyError(3), ValueError(), RuntimeError()])
+def test_a_descriptor_that_fails_is_missing(error):
+    mol = Chem.MolFromSmiles("C")
+    assert np.isnan(descriptors._value(broken(error), mol))
+    with pytest.raises(MemoryError):
+        descriptors._value(broken(MemoryError()), mol)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**31), n=st.integers(4, 60), missing=st.floats(0, 0.9))
+def test_standardising_equals_a_plain_loop_over_measured_training_values(seed, n, missing):
+    rng = np.random.default_rng(seed)
+    values = rng.standard_cauchy((n, 3))
+    values[:, 1] = 3
+    values[rng.random((n, 3)) < missing] = rng.choice([np.nan, np.inf, -np.inf])
+    train = np.sort(rng.permutation(n)[: n // 2 + 1])
+    targets, kept = descriptors._standardised(torch.from_numpy(values), torch.from_numpy(train))
+    columns = []
+    for column in values.T:
+        known = column[train][np.isfinite(column[train])]
+        low, high = np.quantile(known, [0.01, 0.99]) if len(known) else (0, 0)
+        if low < high:
+            cut = np.where(np.isfinite(column), column.clip(low, high), np.nan)
+            inside = known.clip(low, high)
+            columns.append((cut - inside.mean()) / inside.std(ddof=1))
+    assert int(kept.sum()) == len(columns) == targets.shape[1]
+    assert not kept[1]
+    if columns:
+        np.testing.assert_allclose(targets.numpy(), np.stack(columns, 1), rtol=1e-3, atol=1e-4)
+
+
+def test_other_molecules_than_those_trained_on_do_not_shape_the_scale():
+    targets, _ = descriptor_targets(CHAINS, TRAIN)
+    fewer, _ = descriptor_targets(CHAINS[:40], TRAIN)
+    torch.testing.assert_close(targets[:40], fewer)
+
+
+def test_processes_change_nothing(monkeypatch):
+    smiles = [*CHAINS, "xx"] * 20
+    tables = []
+    for workers in ("1", "2"):
+        monkeypatch.setenv("MOLHPFT_WORKERS", workers)
+        tables.append(descriptors._table(smiles))
+    torch.testing.assert_close(*tables, rtol=0, atol=0, equal_nan=True)
+    assert len(tables[0]) == len(smiles)
+
+
+def test_another_split_of_the_same_molecules_computes_nothing(monkeypatch):
+    first, _ = descriptor_targets(CHAINS, TRAIN)
+    monkeypatch.delattr(descriptors, "_table")
+    second, _ = descriptor_targets(CHAINS, TRAIN + 10)
+    assert not torch.equal(first, second)
+
+
+def test_molecules_that_do_not_differ_are_refused():
+    with pytest.raises(ValueError, match="differ between the 3 training molecules; none does"):
+        descriptor_targets(["CCO", "OCC", "C(O)C"], torch.arange(3))

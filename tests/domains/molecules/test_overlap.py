@@ -1,0 +1,69 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rdkit import Chem
+
+from molhpft.domains.molecules import overlap
+from molhpft.domains.molecules.overlap import shared
+
+SOME = ["CCO", "c1ccccc1", "CC(=O)O", "CC(N)C(=O)O", "CCOCC", "CCN(CC)CC", "C1CCCCC1", "CC(C)=O"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("OCC", "CCO"),
+        ("C1=CC=CC=C1", "c1ccccc1"),
+        ("C[C@H](N)C(=O)O", "C[C@@H](N)C(=O)O"),
+        ("CC(=O)[O-].[Na+]", "CC(=O)O"),
+        ("[Na+].CC(=O)[O-]", "CC(=O)O"),
+        ("[2H]CCO", "CCO"),
+        ("Oc1ccccn1", "O=c1cccc[nH]1"),
+    ],
+    ids=["order", "kekule", "stereo", "salt", "salt first", "isotope", "tautomer"],
+)
+def test_the_same_molecule_is_found_however_it_is_written(ours, theirs):
+    assert shared([ours], [theirs]).tolist() == [True]
+
+
+def test_isomers_of_another_connectivity_are_others():
+    assert not shared(["CCCO", "COCC", "CCO"], ["CC(C)O"]).any()
+
+
+def test_what_cannot_be_read_is_shared_with_nothing():
+    strings = ["not a molecule", "", "CCO"]
+    assert shared(strings, strings).tolist() == [False, False, True]
+
+
+def test_nothing_is_shared_with_nothing():
+    assert shared(SOME, []).tolist() == [False] * len(SOME)
+    assert shared([], SOME).tolist() == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    ours=st.lists(st.sampled_from(SOME), max_size=6),
+    theirs=st.lists(st.sampled_from(SOME), max_size=4),
+    root=st.integers(0, 1),
+)
+def test_sharing_equals_a_plain_comparison_of_inchikeys(ours, theirs, root):
+    written = [Chem.MolToSmiles(Chem.MolFromSmiles(s), rootedAtAtom=root) for s in ours]
+    keys = {Chem.MolToInchiKey(Chem.MolFromSmiles(s))[:14] for s in theirs}
+    expected = [Chem.MolToInchiKey(Chem.MolFromSmiles(s))[:14] in keys for s in ours]
+    assert shared(written, theirs).tolist() == expected
+
+
+def test_processes_change_nothing(monkeypatch):
+    smiles = SOME * 150
+    found = []
+    for workers in ("1", "2"):
+        monkeypatch.setenv("MOLHPFT_WORKERS", workers)
+        found.append(torch.from_numpy(overlap._table(smiles)))
+    assert torch.equal(*found)
+
+
+def test_keys_are_computed_once(monkeypatch):
+    first = shared(SOME, SOME[:2])
+    monkeypatch.delattr(overlap, "_table")
+    assert torch.equal(shared(SOME, SOME[:2]), first)

@@ -1,0 +1,95 @@
+"""Runs as processes: killed without warning and resumed, and shared by two processes."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+CONFIG = {
+    "task": {"name": "csv", "target_columns": ["ring"], "split": "random"},
+    "encoder": {"name": "gcn", "layers": 2, "width": 16, "dropout": 0.2},
+    "method": {"name": "hp_ft", "tau": [2]},
+    "probe": {"lr": 0.01},
+    "finetune": {"epochs": 12, "lr": 0.003, "keep": "best", "batch_size": 8, "schedule": "cosine"},
+    "checkpoint": 3,
+    "device": "cpu",
+}
+STEPS = 12 * 8  # epochs times batches of the 64 training molecules
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("table") / "rings.csv"
+    rows = [f"{'C' * n}O,0\nC1{'C' * n}1N,1" for n in range(3, 43)]
+    path.write_text("\n".join(["smiles,ring", *rows]) + "\n")
+    return path
+
+
+def start(table, folder, **changes):
+    """A run of its own process, in a session that can be killed whole."""
+    raw = {**CONFIG, **changes, "task": {**CONFIG["task"], "path": str(table)}}
+    config = folder / "config.yaml"
+    folder.mkdir(exist_ok=True)
+    config.write_text(yaml.safe_dump(raw))
+    command = [sys.executable, "-m", "molhpft.cli", "run", str(config), "--out", str(folder)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def finish(process):
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    return said
+
+
+def files_of(folder: Path):
+    (run,) = [p for p in folder.iterdir() if p.is_dir()]
+    names = ("model.safetensors", "history.jsonl", "summary.json")
+    return {name: (run / name).read_bytes() for name in names}
+
+
+def saved_steps(folder: Path):
+    """Steps of finetuning that the run under way has kept; 0 before the first."""
+    for path in folder.glob("*.partial/resume/phase.safetensors"):
+        kept = load_file(path)
+        return int(max(v.max() for k, v in kept.items() if k.endswith(".step")))
+    return 0
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_killed_run_resumes_to_the_same_bytes(table, tmp_path, seed):
+    whole = tmp_path / "whole"
+    finish(start(table, whole))
+    killed, target = tmp_path / "killed", random.Random(seed).randrange(3, STEPS - 20)
+    process = start(table, killed)
+    while saved_steps(killed) < target:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert [p.suffix for p in killed.iterdir() if p.is_dir()] == [".partial"]
+    finish(start(table, killed))
+    assert files_of(killed) == files_of(whole)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "reference"])
+def test_two_processes_train_as_one_does(table, tmp_path, monkeypatch, kernels):
+    monkeypatch.setenv("MOLHPFT_KERNELS", kernels)
+    encoder = {**CONFIG["encoder"], "dropout": 0.0}
+    folders = [tmp_path / str(devices) for devices in (1, 2)]
+    for devices, folder in enumerate(folders, start=1):
+        said = finish(start(table, folder, devices=devices, encoder=encoder, precision=32))
+        assert said.count("Run folder") == 1
+    one, two = (load_file(next(f.glob("*/model.safetensors"))) for f in folders)
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, msg=name)

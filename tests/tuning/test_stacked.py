@@ -1,0 +1,76 @@
+"""Steps of a stack against PyTorch's optimizers, and the orders that it sees."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from molhpft.core.heads import cosine_head, linear_head
+from molhpft.core.network import Chain, Network
+from molhpft.core.task import Rows
+from molhpft.tuning.features import Views
+from molhpft.tuning.optim import optimizer
+from molhpft.tuning.phase import Phase
+from molhpft.tuning.stack import Stack
+from molhpft.tuning.stacked import feature_rows, orders, stepping
+from tests.toy import toy_network, toy_task
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    kind=st.sampled_from(["adam", "adamw", "sgd"]),
+    rates=st.lists(st.sampled_from([1e-3, 0.02, 0.3]), min_size=1, max_size=3),
+    decay=st.sampled_from([0.0, 0.01, 0.3]),
+    momentum=st.sampled_from([0.0, 0.6]),
+)
+def test_steps_are_those_of_pytorch(kind, rates, decay, momentum):
+    options = {"momentum": momentum} if kind == "sgd" else {}
+    phases = [
+        # one head without decay among those with it
+        Phase(trains="head", epochs=1, lr=lr, optimizer=kind, weight_decay=decay * i, **options)
+        for i, lr in enumerate(rates)
+    ]
+    torch.manual_seed(0)
+    networks = [Network(Chain({}), linear_head(4, 3).double()) for _ in rates]
+    stack = Stack(networks[0].head, [n.head.state_dict() for n in networks], groups=1)
+    step, theirs = stepping(stack, phases), list(map(optimizer, networks, phases))
+    for _ in range(5):
+        slopes = torch.randn_like(stack.flat)
+        stack.gradient.copy_(slopes)
+        step()
+        for network, single, head in zip(networks, theirs, stack.heads(slopes), strict=True):
+            for name, parameter in network.head.named_parameters():
+                parameter.grad = head[name]
+            single.step()
+    for network, head in zip(networks, stack.heads(stack.flat), strict=True):
+        for name, value in network.head.state_dict().items():
+            torch.testing.assert_close(head[name], value)
+
+
+@pytest.mark.parametrize("views", [0, 2])
+def test_orders_are_the_rows_that_the_task_cuts_its_batches_from(views):
+    task = toy_task()
+    rows = Rows(torch.arange(90.0)[:, None], task.examples.targets)
+    examples = Views(rows, torch.arange(90)[:, None] // 2 + torch.arange(views)) if views else rows
+    task = replace(task, examples=examples)
+    rngs = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+    following = orders(task, size=8, rngs=rngs)
+    plain = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+    for _ in range(2):
+        for order, rng in zip(following(), plain, strict=True):
+            torch.randint(2**62, (), generator=rng)
+            batches = [batch.inputs[:, 0] for batch in task.batches("train", size=8, rng=rng)]
+            assert [rows.tolist() for rows in order] == [batch.tolist() for batch in batches]
+
+
+def test_only_a_head_on_a_matrix_is_trained_as_a_stack():
+    head, task = Network(Chain({}), linear_head(6, 3)), toy_task()
+    assert feature_rows(head, task) is task.examples
+    viewed = replace(task, examples=Views(task.examples, torch.arange(90)[:, None]))
+    assert feature_rows(head, viewed) is task.examples
+    assert feature_rows(toy_network(), task) is None
+    assert feature_rows(Network(Chain({}), cosine_head(6, 3)), task) is None
+    maps = replace(task, examples=Rows(torch.zeros(90, 6, 2, 2), task.examples.targets))
+    assert feature_rows(head, maps) is None
