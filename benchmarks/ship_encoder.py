@@ -17,12 +17,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from run_configs import split_header
 from safetensors.torch import save_file
 
 from molhpft.core.task import Task
 from molhpft.domains.molecules.datasets import ogb_task
-from molhpft.domains.molecules.overlap import shared
+from molhpft.domains.molecules.overlap import among, skeletons
 from molhpft.domains.weights import ABOUT, SHIPPED, read_weights
 from molhpft.experiments.build import build_recipes, build_task
 from molhpft.experiments.config import RunConfig, load_config, parse_config, resolved
@@ -67,28 +69,29 @@ def write_encoder(source: Source, file: Path) -> int:
     return sum(v.numel() for k, v in tensors.items() if not k.endswith(buffers))
 
 
-def training_smiles(config: RunConfig, **changes: Any) -> list[str]:
+def training_skeletons(config: RunConfig, **changes: Any) -> NDArray[np.bytes_]:
     """Molecules that a config trains on, with other options of the task."""
     task = replace(config.task, options={**config.task.options, **changes})
-    built = build_task(replace(config, task=task), build_recipes(config)[0])
-    return split_smiles(built, "train")
+    return split_skeletons(
+        build_task(replace(config, task=task), build_recipes(config)[0]), "train"
+    )
 
 
-def split_smiles(task: Task, split: str) -> list[str]:
-    """SMILES of a split."""
-    return [task.examples.smiles[row] for row in task.rows(split).tolist()]
+def split_skeletons(task: Task, split: str) -> NDArray[np.bytes_]:
+    """Molecules of a split, as `overlap` compares them."""
+    return skeletons(task.examples.smiles)[task.rows(split).numpy()]
 
 
 def leak_table(config: RunConfig, against: Sequence[str]) -> list[str]:
     """Markdown: how many molecules of each split were trained on, and how many would have been."""
-    used, everything = training_smiles(config), training_smiles(config, without=())
+    used, everything = training_skeletons(config), training_skeletons(config, without=())
     lines = ["| data set | split | molecules | trained on | without leaving any out |", "|---" * 5]
     lines[1] += "|"
     for name in against:
         task = ogb_task(name)
         for split in task.splits:
-            theirs = split_smiles(task, split)
-            counts = [int(shared(theirs, ours).sum()) for ours in (used, everything)]
+            theirs = split_skeletons(task, split)
+            counts = [int(among(theirs, ours).sum()) for ours in (used, everything)]
             lines.append(f"| {name} | {split} | {len(theirs):,} | {counts[0]:,} | {counts[1]:,} |")
     return lines
 

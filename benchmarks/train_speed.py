@@ -27,7 +27,7 @@ from rich.table import Table
 
 from molhpft.core.heads import linear_head
 from molhpft.core.network import Network
-from molhpft.core.snapshot import take
+from molhpft.core.snapshot import predict
 from molhpft.domains.molecules.checkpoints import encoder_weights
 from molhpft.domains.molecules.datasets import ogb_folder, ogb_task
 from molhpft.domains.molecules.gcn import ogb_gcn
@@ -79,7 +79,7 @@ class Ours:
     def logits(self, split="train"):
         """Of a whole split, (n, t)."""
         with self.machine.autocast():
-            return take(self.network, self.task.batches(split, size=SIZE)).logits.float()
+            return predict(self.network, self.task.batches(split, size=SIZE)).logits.float()
 
 
 class Peer:

@@ -12,12 +12,14 @@ import typer
 from rich.console import Console
 
 from molhpft.experiments import inventory, tables
+from molhpft.experiments.baselines import run_baselines
 from molhpft.experiments.choose import choice_reading
 from molhpft.experiments.config import load_config
 from molhpft.experiments.linear_study import LinearStudy, linear_study
 from molhpft.experiments.probe_table import probe_reading, probe_table
 from molhpft.experiments.probing import Grid, probing
 from molhpft.experiments.quickstart import quickstart as run_quickstart
+from molhpft.experiments.report.build import write_report
 from molhpft.experiments.run import run as run_config
 from molhpft.experiments.toy_study import ToyStudy, toy_study
 
@@ -106,6 +108,26 @@ def data(
 
 
 @app.command()
+def baselines(
+    name: Annotated[str, typer.Argument(help="Config (its task counts), data set or CSV file.")],
+    changes: Changes = [],  # noqa: B006 - typer reads it, nothing changes it
+    out: Out = Path("runs"),
+    seed: Seed = None,
+    as_json: AsJson = False,
+) -> None:
+    """Morgan fingerprints with random forest and logistic regression: what has to be beaten."""
+    folders = run_baselines(name, changes, out, seed=seed)
+    summaries = [folder.read_json("summary.json") for folder in folders]
+    if as_json:
+        typer.echo(json.dumps(summaries, indent=2))
+        return
+    console = _console()
+    console.print(tables.baseline_table(summaries))
+    for folder in folders:
+        console.print(f"Run folder: {folder.path}", soft_wrap=True)
+
+
+@app.command()
 def encoders(
     files: Annotated[
         list[Path] | None, typer.Argument(help="Weight files (or shipped encoders) to identify.")
@@ -119,6 +141,21 @@ def encoders(
         return
     console.print(tables.encoder_table(inventory.encoders()))
     console.print(tables.shipped_table(inventory.shipped()))
+
+
+@app.command()
+def report(
+    runs: Annotated[Path, typer.Argument(help="Folder of run folders, at any depth.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the report.")] = Path("report"),
+) -> None:
+    """Write one HTML page (opens offline), Markdown and CSV tables about finished runs."""
+    written = write_report(runs, out)
+    console = _console()
+    for task, sentences in written.answers.items():
+        console.print(f"{task}: {' '.join(sentences)}", markup=False, highlight=False)
+    for problem in written.problems:
+        console.print(f"Left out: {problem}", markup=False, highlight=False)
+    console.print(f"Report: {written.page}", soft_wrap=True)
 
 
 @app.command()

@@ -142,9 +142,9 @@ def resolved(config: RunConfig) -> Options:
     choices = {key: getattr(config, key) for key in SECTIONS}
     phases = {key: asdict(getattr(config, key)) for key in ("probe", "finetune")}
     return {
-        **{key: {"name": c.name, **_plain(c.options)} for key, c in choices.items()},
+        **{key: {"name": c.name, **plain(c.options)} for key, c in choices.items()},
         **{key: {k: v for k, v in p.items() if k != "trains"} for key, p in phases.items()},
-        **_plain({key: getattr(config, key) for key in _scalars()}),
+        **plain({key: getattr(config, key) for key in _scalars()}),
     }
 
 
@@ -208,7 +208,8 @@ def _apply(raw: Options, change: str) -> None:
     raw[last] = value
 
 
-def _plain(options: Options) -> Options:
+def plain(options: Options) -> Options:
+    """Options as YAML writes them: paths as text, tuples as lists."""
     return {
         key: str(value)
         if isinstance(value, Path)

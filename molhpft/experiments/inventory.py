@@ -30,12 +30,7 @@ def describe_data(name: str, changes: Sequence[str] = ()) -> Json:
         FileNotFoundError: the data are absent; the message says what to put where.
         ValueError: no data set has that name, or an option does not fit.
     """
-    given = dict(parse_change(change) for change in changes)
-    if name.endswith((".csv", ".csv.gz")):
-        name, given = "csv", {"path": name, **given}
-    if name not in TASKS:
-        raise ValueError(f"{unknown(name, list(TASKS), 'data set')}, or the path of a .csv file")
-    options = checked("task", keywords(TASKS[name]), given)
+    name, options = chosen_task(name, changes)
     task = TASKS[name](**options)
     return {
         "name": task.name,
@@ -46,6 +41,24 @@ def describe_data(name: str, changes: Sequence[str] = ()) -> Json:
         **_counts(task.examples),
         "targets": _targets(task),
     }
+
+
+def chosen_task(name: str, changes: Sequence[str] = ()) -> tuple[str, Options]:
+    """Entry of the catalog and its options, every default filled in.
+
+    Args:
+        name: of a task in the catalog, or path of a CSV file.
+        changes: options of the task, "key=value" as in a config.
+
+    Raises:
+        ValueError: no data set has that name, or an option does not fit.
+    """
+    given = dict(parse_change(change) for change in changes)
+    if name.endswith((".csv", ".csv.gz")):
+        name, given = "csv", {"path": name, **given}
+    if name not in TASKS:
+        raise ValueError(f"{unknown(name, list(TASKS), 'data set')}, or the path of a .csv file")
+    return name, checked("task", keywords(TASKS[name]), given)
 
 
 def describe_weights(path: Path) -> str:

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from molhpft.core.batch import Batch
 from molhpft.core.network import Network
-from molhpft.core.snapshot import Snapshot
+from molhpft.core.snapshot import Snapshot, take
 from molhpft.core.task import Task
 from molhpft.experiments.folder import Json
 from molhpft.experiments.seeds import stream
+from molhpft.experiments.targets import target_scores
 from molhpft.measure.bound import head_bound, kernel_bound, proposition_1
 from molhpft.measure.confidence import correct_probability
 from molhpft.measure.decomposition import decompose, first_order_error, one_step_change
@@ -33,6 +34,7 @@ PROBE_VECTORS = 16
 STEP_EXAMPLES = 4
 STEP_LR = 1e-4
 BINS = 20
+EVALUATION_SIZE = 1024
 
 Observer = Callable[[Network], Row]
 
@@ -169,6 +171,15 @@ def _bound(branch: Branch) -> Json:
     return {**asdict(bound), "holds": bound.holds, "applies": applies}
 
 
+def _targets(branch: Branch) -> Json:
+    """Final score of every target, by split and name."""
+    task, taken = branch.task, {}
+    for split in task.splits:
+        end = take(branch.end, task.batches(split, size=EVALUATION_SIZE))
+        taken[split] = target_scores(task, end.logits, end.targets)
+    return taken
+
+
 def _exchange(networks: Sequence[Network], task: Task) -> Json:
     return {s: exchange_scores(networks, task, s).tolist() for s in ("train", "valid")}
 
@@ -198,6 +209,7 @@ AT_END: dict[str, Callable[[Branch], Json]] = {
     "decomposition": _decomposition,
     "drift": _drift,
     "bound": _bound,
+    "targets": _targets,
 }
 TOGETHER: dict[str, Callable[[Sequence[Network], Task], Json]] = {"exchange": _exchange}
 NAMES = tuple(dict.fromkeys([*AT_END, *ALONG, *TOGETHER]))

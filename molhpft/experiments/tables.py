@@ -70,6 +70,19 @@ def run_table(summary: Json) -> Table:
     )
 
 
+def baseline_table(summaries: Sequence[Json]) -> Table:
+    """Scores of the baselines of one task, a line each."""
+    metric = summaries[0]["metric"]
+    title = f"{summaries[0]['task']}, Morgan fingerprints, score: {score_name(metric)}"
+    table = Table(title=_title(title), title_justify="left")
+    rows = [(summary["method"], summary["branches"][0]["final"]) for summary in summaries]
+    for column in ("method", *rows[0][1]):
+        table.add_column(Text(column), justify="left" if column == "method" else "right")
+    for method, final in rows:
+        table.add_row(method, *(show(score, metric) for score in final.values()))
+    return table
+
+
 def reading(summary: Json) -> str:
     """The table of one run in a sentence or two: the chosen branch, then what tau has changed."""
     rows, metric = summary["branches"], summary["metric"]

@@ -1,8 +1,11 @@
 """What the operations read beside tensors: the edges of a graph, and what follows batch norm."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 DRAWS = 2**24  # equally likely outcomes of the draw that decides whether an entry is dropped
@@ -30,6 +33,12 @@ class Edges:
     kind: Tensor
     norm: Tensor
     degree: Tensor
+
+    @cached_property
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """Pointer, source, kind, norm and degree as loops on the CPU read them."""
+        read = (self.pointer, self.source, self.kind, self.norm, self.degree)
+        return tuple(tensor.detach().contiguous().numpy() for tensor in read)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from math import cos, pi
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from molhpft.core.network import Network
@@ -46,11 +46,13 @@ def load_tensors(optimizer: Optimizer, saved: dict[str, Tensor]) -> None:
 
 
 def _groups(network: Network, phase: Phase) -> list[dict[str, Any]]:
-    groups: list[dict[str, Any]] = [
-        {"params": list(network.head.parameters()), "base_lr": phase.lr}
-    ]
+    """Parameters by learning rate: few groups, as each is a call of its own in every step."""
+    stages: list[tuple[nn.Module, float]] = [(network.head, phase.lr)]
     if phase.trains == "all":
         for depth, stage in enumerate(reversed(list(network.backbone)), start=1):
             rate = (phase.backbone_lr or phase.lr) * phase.layer_decay**depth
-            groups.append({"params": list(stage.parameters()), "base_lr": rate})
-    return [group for group in groups if group["params"]]
+            stages.append((stage, rate))
+    groups: dict[float, list[Tensor]] = {}
+    for module, rate in stages:
+        groups.setdefault(rate, []).extend(module.parameters())
+    return [{"params": params, "base_lr": rate} for rate, params in groups.items() if params]

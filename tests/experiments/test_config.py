@@ -1,5 +1,7 @@
 """Configs: what is written is what is meant, or an error names the key."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -135,3 +137,22 @@ def test_every_entry_of_the_catalog_can_be_named_with_what_it_needs():
             choice = {"name": name, **{key: NEEDED[key] for key in required}}
             config = parse_config({**MINIMAL, section: choice})
             assert getattr(config, section).name == name
+
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(CONFIGS.glob("pretrain/*.yaml")), ids=lambda path: path.stem
+)
+def test_a_pretraining_config_loads_and_starts_from_random_weights(path):
+    config = load_config(path)
+    assert config.method.name == "scratch"
+    assert config.encoder.options["weights"] is None
+
+
+def test_the_recipe_for_pcba_is_that_of_muv():
+    muv, pcba = (
+        resolved(load_config(CONFIGS / "pretrain" / f"{n}_gcn.yaml")) for n in ("muv", "molpcba")
+    )
+    assert {**muv, "task": {**muv["task"], "of": "ogbg-molpcba"}} == pcba

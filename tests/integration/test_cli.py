@@ -161,6 +161,25 @@ def test_data_describes_a_list_to_pretrain_on(molhpft, tmp_path):
     assert description["sizes"] == {"train": 24, "valid": 3, "test": 3}
 
 
+def test_a_report_answers_and_says_where_it_lies(molhpft, config, tmp_path):
+    for seed in (0, 1):
+        molhpft("run", config, "--out", tmp_path / "runs", "--seed", seed)
+    (tmp_path / "runs" / "stopped.partial").mkdir()
+    status, out, _ = molhpft("report", tmp_path / "runs", "--out", tmp_path / "report")
+    assert status == 0
+    assert "rings: hp-ft validates best: test ROC-AUC (%)" in " ".join(out.split())
+    assert "Left out: stopped.partial: the run has not ended" in out
+    page = tmp_path / "report" / "report.html"
+    assert f"Report: {page}" in out
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def test_a_report_of_nothing_is_one_sentence(molhpft, tmp_path):
+    line = one_sentence(*molhpft("report", tmp_path))
+    assert "holds no finished run" in line
+    assert "no folder at" in one_sentence(*molhpft("report", tmp_path / "none"))
+
+
 def one_sentence(status, out, error):
     """The sentence, if that is all there is and the status is 2."""
     assert status == 2

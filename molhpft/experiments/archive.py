@@ -1,0 +1,240 @@
+"""Run folders of a whole tree, read with suspicion: what is not whole is named, never read.
+
+Other people's disks fill up and their jobs are killed, so a folder that cannot be read is a
+sentence beside the results and does not stop the rest.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
+
+from molhpft.experiments.folder import Json
+
+NO_FEATURES = "it kept no features; set features: true in its config"
+
+Numbers = dict[str, FiniteFloat | None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        path: its folder.
+        config: content of `config.yaml`.
+        summary: content of `summary.json`, checked.
+        history: rows of `history.jsonl`; None when that is missing or damaged.
+    """
+
+    path: Path
+    config: Json
+    summary: Json
+    history: Sequence[Json] | None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A folder, or a part of one, that is left out.
+
+    Attributes:
+        path: the folder.
+        what: what is wrong and what to do, in a sentence.
+    """
+
+    path: Path
+    what: str
+
+
+def read_runs(root: Path) -> tuple[list[Run], list[Problem]]:
+    """Every finished run below a folder, and what could not be read, both in order of their paths.
+
+    Raises:
+        ValueError: there is no such folder, or nothing in it is a run.
+    """
+    if not root.is_dir():
+        raise ValueError(f"no folder at {root}; give the --out of `molhpft run`")
+    runs: list[Run] = []
+    problems: list[Problem] = []
+    for path in _run_folders(root):
+        try:
+            run, complaints = _read(path)
+        except (OSError, ValueError) as error:
+            problems.append(Problem(path, str(error)))
+            continue
+        runs.append(run)
+        problems += [Problem(path, complaint) for complaint in complaints]
+    if not runs:
+        found = "; ".join(f"{p.path.name}: {p.what}" for p in problems[:3])
+        raise ValueError(
+            f"{root} holds no finished run that can be read"
+            f"{f' ({found})' if found else ''}; `molhpft run CONFIG --out {root}` makes one"
+        )
+    return runs, problems
+
+
+def read_features(run: Run) -> dict[str, NDArray[np.float32]]:
+    """Arrays of `features.npz`: "<split>_before" and "<split>_after", (n, d).
+
+    Raises:
+        ValueError: the run kept no features, or the file is damaged.
+    """
+    path = run.path / "features.npz"
+    if not path.is_file():
+        raise ValueError(NO_FEATURES)
+    try:
+        # zipfile checks a sum over every array; allow_pickle stays off
+        with path.open("rb") as file, np.load(file) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # a damaged zip raises almost anything, struct.error included
+        raise ValueError(f"features.npz is damaged ({error}); delete it and run again") from error
+
+
+class _Confidence(BaseModel):
+    histogram: dict[Literal["before", "after"], list[FiniteFloat]]
+
+
+class _Measures(BaseModel):
+    """What the report reads of measures; a run may have more."""
+
+    confidence: _Confidence | None = None
+    targets: dict[str, Numbers] | None = None
+    exchange: dict[Literal["train", "valid"], list[list[FiniteFloat]]] | None = None
+
+
+class _Branch(BaseModel):
+    measures: _Measures | None = None
+    tau: int | None
+    energy: Numbers
+    probe: Numbers
+    final: Numbers
+    shift: Numbers
+
+
+class _Summary(BaseModel):
+    measures: _Measures | None = None
+    task: str
+    encoder: str
+    weights: str
+    method: str
+    metric: str
+    seed: int
+    chosen_tau: int | None
+    branches: list[_Branch] = Field(min_length=1)
+
+
+def _run_folders(root: Path) -> Iterator[Path]:
+    """Folders that are runs or were to become one."""
+    for place, folders, files in os.walk(root):
+        folders.sort()
+        path = Path(place)
+        if path.suffix == ".partial":
+            folders.clear()
+            yield path
+        # a folder of runs may hold a file of such a name too: what is below it is read all the same
+        elif "summary.json" in files or ("config.yaml" in files and not folders):
+            yield path
+
+
+def _read(path: Path) -> tuple[Run, list[str]]:
+    if path.suffix == ".partial":
+        raise ValueError("the run has not ended; run its config again to go on with it")
+    summary, config = _summary(path), _config(path)
+    _check_pair(summary, config)
+    try:
+        return Run(path, config, summary, _history(path)), []
+    except ValueError as error:
+        complaint = f"{error}; training curves and costs leave it out"
+        return Run(path, config, summary, None), [complaint]
+
+
+def _summary(path: Path) -> Json:
+    try:
+        summary: Json = json.loads(_text(path / "summary.json"))
+        checked = _Summary.model_validate(summary, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(
+            f"summary.json is none of a run ({f'{place}: ' if place else ''}{first['msg'].lower()})"
+        ) from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(
+            f"summary.json is damaged ({error}); delete the folder and run its config again"
+        ) from error
+    if checked.chosen_tau not in [branch.tau for branch in checked.branches]:
+        raise ValueError(
+            f"summary.json chooses tau {checked.chosen_tau}, which none of its branches has; "
+            "delete the folder and run its config again"
+        )
+    matrices = ((checked.measures or _Measures()).exchange or {}).values()
+    count = len(checked.branches)
+    if any([len(row) for row in matrix] != [count] * count for matrix in matrices):
+        raise ValueError(f"summary.json has an exchange that is no matrix of {count} by {count}")
+    for branch in checked.branches:
+        if not {"valid", "test"} <= branch.final.keys():
+            raise ValueError(f"summary.json has no final valid and test score of tau {branch.tau}")
+    return summary
+
+
+def _config(path: Path) -> Json:
+    try:
+        config = yaml.safe_load(_text(path / "config.yaml"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"config.yaml is damaged ({' '.join(str(error).split())})") from error
+    sections = ("task", "method")
+    if not isinstance(config, dict) or not all(_is_choice(config.get(key)) for key in sections):
+        raise ValueError("config.yaml is none of a run: it should name a task and a method")
+    return config
+
+
+def _is_choice(section: Any) -> bool:
+    return isinstance(section, dict) and isinstance(section.get("name"), str)
+
+
+def _check_pair(summary: Json, config: Json) -> None:
+    told = (summary["method"], summary["seed"])
+    asked = (config["method"]["name"], config.get("seed"))
+    if told != asked:
+        raise ValueError(
+            f"summary.json is of method {told[0]} with seed {told[1]}, config.yaml of {asked[0]} "
+            f"with seed {asked[1]}: they are of two runs; delete the folder and run again"
+        )
+
+
+def _history(path: Path) -> list[Json]:
+    rows = []
+    for number, line in enumerate(_text(path / "history.jsonl").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(f"history.jsonl is damaged in line {number}") from error
+        if not _is_row(row):
+            raise ValueError(f"history.jsonl has no epoch of a run in line {number}")
+        rows.append(row)
+    return rows
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, dict) or not isinstance(row.get("phase"), str):
+        return False
+    counted = ("epoch", "tau") if row["phase"].startswith("finetune") else ("epoch",)
+    return all(type(row.get(key)) is int for key in counted)
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        raise ValueError(f"{path.name} is missing; delete the folder and run its config again")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path.name} is damaged (no text); delete the folder and run its config again"
+        ) from error

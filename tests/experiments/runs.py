@@ -1,0 +1,62 @@
+"""Run folders with numbers of one's choice, written by the writer that runs use."""
+
+from zlib import crc32
+
+from molhpft.experiments.folder import RunFolder
+
+SHIFT = {"distance": 1.0, "cosine": 0.5, "dot": 2.0, "norm": 2.0, "start_norm": 1.5}
+
+
+def branch(tau, valid, test, **more):
+    energy = {"aie": 1 / (1 + (tau or 0)), "per_entry": 0.4, "balanced": None}
+    probe = {"train": 0.5, "valid": valid - 0.1, "test": test - 0.1}
+    final = {"train": 0.9, "valid": valid, "test": test}
+    return {"tau": tau, "energy": energy, "probe": probe, "final": final, "shift": SHIFT, **more}
+
+
+def history(taus, epochs):
+    probe = [
+        {"phase": "probe", "epoch": k + 1, "loss": 0.7}
+        for k in range(max(tau or 0 for tau in taus))
+    ]
+    tuned = [
+        {"phase": "finetune", "tau": tau, "epoch": k + 1, "loss": 0.5, "valid": 0.6}
+        for tau in taus
+        for k in range(epochs)
+    ]
+    return [*probe, *tuned]
+
+
+def write_run(root, scores, *, method="hp_ft", seed=0, task="rings", epochs=3, **config):
+    """A run of `method` whose branches score as `scores` says: tau to (valid, test)."""
+    sections = {key: config.pop(key, {}) for key in ("task_options", "encoder", "head", "finetune")}
+    encoder = {"name": "gcn", "weights": "w.pth", **sections["encoder"]}
+    written = {
+        "task": {"name": task, **sections["task_options"]},
+        "encoder": encoder,
+        "head": {"name": "linear", **sections["head"]},
+        "method": {"name": method, **({"tau": list(scores)} if method == "hp_ft" else {})},
+        "finetune": {"epochs": epochs, "lr": 0.001, **sections["finetune"]},
+        "seed": seed,
+        "cut": None,
+        **config,
+    }
+    branches = [branch(tau, *found) for tau, found in scores.items()]
+    name = f"{task}-{method}-{seed}-{crc32(repr(written).encode())}"
+    folder = RunFolder(root / name)
+    folder.open()
+    folder.write_yaml("config.yaml", written)
+    folder.write_lines("history.jsonl", history(list(scores), epochs))
+    summary = {
+        "task": task,
+        "encoder": encoder["name"],
+        "weights": encoder["weights"] or "none (random)",
+        "method": method,
+        "metric": "rocauc",
+        "seed": seed,
+        "chosen_tau": max(scores, key=lambda tau: scores[tau][0]),
+        "branches": branches,
+    }
+    folder.write_json("summary.json", summary)
+    folder.close()
+    return folder.path

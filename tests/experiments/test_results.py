@@ -1,0 +1,121 @@
+"""The tidy table: a row a run and tau, no seed counted twice, names that tell runs apart."""
+
+import pandas as pd
+import pytest
+
+from molhpft.experiments.results import read_results
+from molhpft.experiments.run import run
+from tests.experiments.runs import write_run
+from tests.experiments.test_run import small, table  # noqa: F401 - fixtures
+
+GRID = {0: (0.6, 0.5), 4: (0.7, 0.6)}
+
+
+def names(root, column):
+    return sorted(set(read_results(root).table[column]))
+
+
+def test_a_real_run_gives_a_row_a_tau_with_its_own_numbers(small, tmp_path):  # noqa: F811
+    folder = run(small(), tmp_path)
+    summary, rows = folder.read_json("summary.json"), read_results(tmp_path).table
+    assert rows["tau"].tolist() == [0, 2, 5]
+    assert rows[rows["chosen"]]["tau"].tolist() == [summary["chosen_tau"]]
+    assert rows["epochs"].tolist() == [3, 3, 3]
+    for row, branch in zip(rows.to_dict("records"), summary["branches"], strict=True):
+        assert row["energy"] == branch["energy"]["aie"]
+        assert row["distance"] == branch["shift"]["distance"]
+        for split in ("train", "valid", "test"):
+            assert row[f"final_{split}"] == branch["final"][split]
+            assert row[f"probe_{split}"] == branch["probe"][split]
+    assert set(rows["label"]) == set(rows["variant"]) == {"hp-ft"}
+
+
+def test_probing_alone_costs_no_finetuning(small, tmp_path):  # noqa: F811
+    run(small(method={"name": "lp"}, probe={"epochs": 5, "lr": 0.01}), tmp_path)
+    run(small(method={"name": "lp_logistic"}), tmp_path)
+    assert read_results(tmp_path).table["epochs"].tolist() == [0, 0]
+
+
+def test_a_copy_of_a_run_is_no_further_evidence(tmp_path):
+    for place in ("a", "b"):
+        write_run(tmp_path / place, GRID, seed=1)
+    assert len(read_results(tmp_path).table) == 2
+
+
+def test_of_runs_that_differ_in_measures_the_richer_is_kept(tmp_path):
+    write_run(tmp_path, GRID, measures=[])
+    richer = write_run(tmp_path, GRID, measures=["ntk"])
+    found = read_results(tmp_path)
+    assert set(found.table["folder"]) == {str(richer)}
+    assert [kept.path for kept in found.runs_of(found.table)] == [richer]
+
+
+def test_seeds_share_a_variant_and_a_grid_of_tau_is_no_setting(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path, GRID, seed=seed)
+    write_run(tmp_path, {9: (0.8, 0.7)}, seed=1)
+    found = read_results(tmp_path)
+    assert found.settings == ()
+    assert names(tmp_path, "variant") == ["hp-ft"]
+
+
+def test_a_setting_that_differs_is_in_the_variant_and_a_rate_not_in_the_family(tmp_path):
+    for lr in (0.1, 0.2):
+        for decay in (0.0, 0.5):
+            write_run(tmp_path, GRID, finetune={"lr": lr, "weight_decay": decay})
+    found = read_results(tmp_path)
+    assert set(found.settings) == {"finetune.lr", "finetune.weight_decay"}
+    assert names(tmp_path, "label") == ["hp-ft"]
+    assert names(tmp_path, "family") == ["hp-ft, weight_decay=0.0", "hp-ft, weight_decay=0.5"]
+    assert len(names(tmp_path, "variant")) == 4
+    assert sorted(set(found.table["finetune.lr"])) == [0.1, 0.2]
+
+
+def test_a_setting_of_one_method_does_not_lengthen_the_name_of_another(tmp_path):
+    for lr in (0.1, 0.2):
+        write_run(tmp_path, {0: (0.6, 0.5)}, method="ft", finetune={"lr": lr})
+    write_run(tmp_path, GRID)
+    assert names(tmp_path, "variant") == ["ft, lr=0.1", "ft, lr=0.2", "hp-ft"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"encoder": {"weights": "v.pth"}}, ["hp-ft, v.pth", "hp-ft, w.pth"]),
+        ({"encoder": {"weights": None}}, ["hp-ft, random", "hp-ft, w.pth"]),
+        ({"encoder": {"name": "gin"}}, ["hp-ft, gcn", "hp-ft, gin"]),
+        ({"head": {"name": "mlp"}}, ["hp-ft, linear head", "hp-ft, mlp head"]),
+        ({"cut": "conv3"}, ["hp-ft", "hp-ft, cut at conv3"]),
+        (
+            {"encoder": {"weights": "runs/nci-1/model.safetensors"}},
+            ["hp-ft, nci-1", "hp-ft, w.pth"],
+        ),
+    ],
+)
+def test_encoder_head_and_cut_are_named_where_they_differ(tmp_path, changes, expected):
+    write_run(tmp_path, GRID)
+    write_run(tmp_path, GRID, **changes)
+    assert names(tmp_path, "label") == expected
+
+
+def test_scratch_does_not_count_as_using_the_weights_it_is_given(tmp_path):
+    write_run(tmp_path, GRID)
+    write_run(tmp_path, {0: (0.6, 0.5)}, method="scratch", encoder={"weights": "other.pth"})
+    assert names(tmp_path, "label") == ["hp-ft", "scratch"]
+
+
+def test_two_splits_of_a_data_set_are_two_tasks(tmp_path):
+    write_run(tmp_path, GRID, task_options={"split": "random"})
+    write_run(tmp_path, GRID, task_options={"split": "scaffold"})
+    write_run(tmp_path, GRID, task="chains")
+    assert names(tmp_path, "task") == [
+        "chains",
+        "rings (split=random)",
+        "rings (split=scaffold)",
+    ]
+
+
+def test_a_score_that_is_missing_is_missing_in_the_table(tmp_path):
+    write_run(tmp_path, {0: (float("nan"), 0.5), 4: (0.7, 0.6)})
+    rows = read_results(tmp_path).table
+    assert pd.isna(rows["final_valid"]).tolist() == [True, False]
