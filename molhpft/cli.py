@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from molhpft.experiments import inventory, tables
+from molhpft.experiments import advice_table, inventory, tables
+from molhpft.experiments.advise import advise as advise_config
 from molhpft.experiments.baselines import run_baselines
 from molhpft.experiments.choose import choice_reading
 from molhpft.experiments.config import load_config
@@ -90,6 +91,23 @@ def probe(
     console = _console()
     console.print(probe_table(found))
     console.print(probe_reading(found))
+
+
+@app.command()
+def advise(
+    config: ConfigPath,
+    changes: Changes = [],  # noqa: B006 - typer reads it, nothing changes it
+    as_json: AsJson = False,
+) -> None:
+    """Probe the head once and say what to finetune with: tau, smoothing, head, batch norm, cut."""
+    found = advise_config(load_config(config, changes))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    console = _console()
+    console.print(advice_table.trail_table(found))
+    console.print(advice_table.advice_table(found))
+    console.print(advice_table.advice_reading(found), markup=False, highlight=False)
 
 
 @app.command()

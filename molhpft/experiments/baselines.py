@@ -96,11 +96,7 @@ def run_baseline(name: str, choice: Choice, out: Path, *, seed: int = 0) -> RunF
         OSError: `out` cannot be written to.
     """
     baseline, task = BASELINES[name], TASKS[choice.name](**choice.options)
-    if not isinstance(task.examples, Molecules):
-        raise ValueError(
-            f"baselines read molecules, and task {task.name} has "
-            f"{type(task.examples).__name__.lower()}"
-        )
+    molecules = _molecules(task)
     config = {
         "task": {"name": choice.name, **plain(choice.options)},
         "encoder": {"name": "morgan", "radius": RADIUS, "bits": BITS},
@@ -111,12 +107,39 @@ def run_baseline(name: str, choice: Choice, out: Path, *, seed: int = 0) -> RunF
     if not folder.is_complete:
         folder.open()
         folder.write_yaml("config.yaml", config)
-        branch = _best(baseline, task, task.examples, seed=seed)
+        branch = _best(baseline, task, molecules, seed=seed)
         # nothing here is trained in epochs
         folder.write_lines("history.jsonl", [])
         folder.write_json("summary.json", _summary(name, task, seed) | {"branches": [branch]})
         folder.close()
     return folder
+
+
+def validation_score(name: str, task: Task, *, value: Any, seed: int = 0) -> float:
+    """Validation score of a baseline with one setting, fitted anew and kept nowhere.
+
+    Args:
+        name: of `BASELINES`.
+        task: on molecules; only splits that it has are read.
+        value: of the setting that a whole baseline would choose.
+        seed: as for `run_baseline`.
+
+    Raises:
+        ValueError: the task has no molecules.
+    """
+    molecules = _molecules(task)
+    prints = morgan_fingerprints(molecules.smiles)
+    logits = _logits(BASELINES[name], task, molecules, prints, value=value, seed=seed)
+    return task.objective.score(logits["valid"], molecules.targets[task.rows("valid")])
+
+
+def _molecules(task: Task) -> Molecules:
+    if not isinstance(task.examples, Molecules):
+        raise ValueError(
+            f"baselines read molecules, and task {task.name} has "
+            f"{type(task.examples).__name__.lower()}"
+        )
+    return task.examples
 
 
 def _best(baseline: Baseline, task: Task, molecules: Molecules, *, seed: int) -> Json:
