@@ -83,6 +83,30 @@ def test_a_probe_prints_a_table_without_test_scores(molhpft, config):
     assert [(row["lr"], row["tau"]) for row in json.loads(out)["rows"]] == [(0.01, 3), (0.1, 3)]
 
 
+def test_a_run_that_chooses_tau_says_how(molhpft, config, tmp_path):
+    options = ("--set", "method.tau=auto", "--set", "probe.epochs=9", "--out", tmp_path)
+    status, out, _ = molhpft("run", config, *options)
+    assert status == 0
+    for words in ("Validation chooses tau", "even steps of energy", "of a budget of 2"):
+        assert words in " ".join(out.split())
+
+
+def test_advice_is_printed_without_test_scores(molhpft, config):
+    options = ("--set", "probe.epochs=9")
+    status, out, _ = molhpft("advise", config, *options)
+    assert status == 0
+    for words in ("HP valid", "partial backbone", "--set 'method.tau=[0, ", "Morgan"):
+        assert words in out
+    assert "HP test" not in out
+    _, out, _ = molhpft("advise", config, *options, "--json")
+    assert json.loads(out)["probe"][0]["tau"] == 0
+
+
+def test_advice_on_nothing_is_one_sentence(molhpft, config):
+    line = one_sentence(*molhpft("advise", config, "--set", "method=scratch"))
+    assert "method scratch" in line
+
+
 def test_a_probe_of_nothing_is_one_sentence(molhpft, config):
     line = one_sentence(*molhpft("probe", config, "--set", "method=ft"))
     assert "method ft does not train a head by itself" in line
