@@ -21,6 +21,7 @@ SMALL_BATCH = 16
 DRIFTS = 0.1
 # answers this rare are outweighed in loss and energy (HIV's actives are 3.5 %): our reading
 RARE = 0.1
+_UNSETTLED = "energy still falls where the probe ends, so the head is not at its best yet"
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ def head_advice(trail: Trail, *, linear: bool) -> Advice:
         reason = f"the guide's rule is about shares of right answers, not {trail.metric}"
         return Advice("MLP head", "not judged", reason)
     train = trail.looks[trail.longest]["train"]
+    if why is None and trail.still_falls:
+        return Advice("MLP head", "not judged; raise probe.epochs or probe.lr", _UNSETTLED)
     if why is None:
         reason = (
             f"probing reaches {score_name(trail.metric)} {show(train, trail.metric)} on the "
@@ -131,6 +134,8 @@ def backbone_advice(
     )
     if morgan - best <= GAP:
         return Advice(topic, "not needed", f"{reason}: the features carry the task")
+    if trail.still_falls:
+        return Advice(topic, "not judged; raise probe.epochs or probe.lr", _UNSETTLED)
     if is_cut or upper is None:
         return Advice(topic, "already in use, or nothing to cut", reason)
     advice = f"try last: re-initialise from stage {upper} on"

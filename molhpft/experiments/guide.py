@@ -18,6 +18,8 @@ GONE = 0.1
 POOR = {"accuracy": 0.5, "miou": 0.5, "ap": 0.5, "rocauc": 0.75}
 # a head that fits poorly also keeps its energy: our reading, more than half of it
 LEFT = 0.5
+# a probe whose second half still takes this share of the energy says little of where it ends: ours
+FALLS = 0.1
 SMOOTHING = 0.1  # of lsHP, our choice: the paper does not give its own
 
 
@@ -46,6 +48,12 @@ class Trail:
         return self.energies[self.longest] / self.energies[0] if self.energies[0] else 0.0
 
     @property
+    def still_falls(self) -> bool:
+        """Whether the second half of the probe took much energy, so that more epochs take more."""
+        halfway = max(tau for tau in self.energies if tau <= self.longest / 2)
+        return self.energies[halfway] > (1 + FALLS) * self.energies[self.longest]
+
+    @property
     def saturation(self) -> int | None:
         """The first tau looked at whose head fits the training split; None where none does."""
         if self.metric not in POOR:
@@ -72,12 +80,14 @@ def has_too_little_energy(trail: Trail) -> str | None:
 
 
 def fits_too_little(trail: Trail) -> str | None:
-    """Why a linear head cannot give tiny energy here; None if it can.
+    """Why a linear head cannot give tiny energy here; None if it can, or might in more epochs.
 
     The guide answers with an MLP head.
     """
     train = trail.looks[trail.longest]["train"]
-    if trail.metric not in POOR or train >= POOR[trail.metric] or trail.left <= LEFT:
+    if trail.metric not in POOR or train >= POOR[trail.metric]:
+        return None
+    if trail.left <= LEFT or trail.still_falls:
         return None
     return (
         f"after tau {trail.longest} the head has only {score_name(trail.metric)} "

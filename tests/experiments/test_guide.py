@@ -16,6 +16,7 @@ from molhpft.experiments.advice import (
 )
 from molhpft.experiments.config import _apply
 from molhpft.experiments.guide import (
+    FALLS,
     GONE,
     LEFT,
     POOR,
@@ -27,9 +28,9 @@ from molhpft.experiments.guide import (
 from molhpft.experiments.tables import SHARES
 
 
-def trail(*, metric="accuracy", left=0.3, train=0.8, valid=0.7):
-    """Energy that falls from 1 to `left`, scores that rise to `train`, over tau 0, 1, 10."""
-    energies = {0: 1.0, 1: (1 + left) / 2, 10: left}
+def trail(*, metric="accuracy", left=0.3, train=0.8, valid=0.7, halfway=1.0):
+    """Energy that falls from 1 to `left` and stays there, scores that rise to `train`."""
+    energies = {0: 1.0, 1: (1 + left) / 2, 5: halfway * left, 10: left}
     looks = {
         tau: {"aie": energies[tau], "train": share * train, "valid": valid}
         for tau, share in ((0, 0.5), (1, 0.7), (10, 1.0))
@@ -140,6 +141,19 @@ def test_batch_norm_is_frozen_for_small_batches_and_live_for_other_data(
 ):
     line = batch_norm_advice(drift, batch_size=batch_size, frozen=frozen)
     assert line.changes == changes
+
+
+def test_a_probe_that_still_falls_is_no_ground_for_another_network():
+    poor = {"left": 0.8, "train": 0.2}
+    assert fits_too_little(trail(halfway=1 + FALLS / 2, **poor))
+    early = trail(halfway=1 + FALLS * 2, **poor)
+    assert fits_too_little(early) is None
+    for line in (
+        head_advice(early, linear=True),
+        backbone_advice(early, 0.9, "conv1", is_cut=False),
+    ):
+        assert "raise probe.epochs" in line.advice
+        assert not line.changes
 
 
 def test_rare_answers_are_said():
