@@ -69,10 +69,13 @@ class GCN(nn.Module):
         self.gnn_node = Nodes(layers, width, dropout)
         self.graph_pred_linear = nn.Linear(width, outputs)
 
+    def features(self, batch):
+        """Mean over the atoms of each molecule, (n, width)."""
+        return global_mean_pool(self.gnn_node(batch), batch.batch, batch.num_graphs)
+
     def forward(self, batch):
         """Logits (n, outputs)."""
-        z = global_mean_pool(self.gnn_node(batch), batch.batch, batch.num_graphs)
-        return self.graph_pred_linear(z)
+        return self.graph_pred_linear(self.features(batch))
 
 
 def graphs_of(task: Task, split: str) -> list[Data]:
@@ -84,11 +87,12 @@ def graphs_of(task: Task, split: str) -> list[Data]:
     return graphs
 
 
-def train_epoch(gcn, graphs, optimizer, *, size):
+def train_epoch(gcn, graphs, optimizer, *, size, device="cpu"):
     """One pass over the graphs in a random order; the mean loss of its steps."""
     gcn.train()
     losses = []
     for batch in DataLoader(graphs, batch_size=size, shuffle=True):
+        batch = batch.to(device)
         measured = ~batch.y.isnan()
         loss = F.binary_cross_entropy_with_logits(gcn(batch)[measured], batch.y[measured])
         optimizer.zero_grad()
@@ -98,8 +102,23 @@ def train_epoch(gcn, graphs, optimizer, *, size):
     return sum(losses) / len(losses)
 
 
-def logits_of(gcn, graphs, *, size):
-    """Logits of all graphs in their order, (n, t), in eval mode."""
+def logits_of(gcn, graphs, *, size, device="cpu"):
+    """Logits of all graphs in their order, (n, t), on the CPU, in eval mode."""
     gcn.eval()
     with torch.no_grad():
-        return torch.cat([gcn(batch) for batch in DataLoader(graphs, batch_size=size)])
+        batches = DataLoader(graphs, batch_size=size)
+        return torch.cat([gcn(batch.to(device)).cpu() for batch in batches])
+
+
+def probe_epoch(gcn, graphs, optimizer, *, size):
+    """A pass that trains the head alone: the frozen network in eval mode, then a step."""
+    gcn.eval()
+    for batch in DataLoader(graphs, batch_size=size, shuffle=True):
+        with torch.no_grad():
+            z = gcn.features(batch)
+        measured = ~batch.y.isnan()
+        logits = gcn.graph_pred_linear(z)
+        loss = F.binary_cross_entropy_with_logits(logits[measured], batch.y[measured])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()

@@ -54,7 +54,8 @@ def read_source(folder: Path, path: Path) -> Source:
     if not found.is_complete:
         raise ValueError(f"{folder} should be a finished run; it has no summary.json")
     config = load_config(path)
-    if resolved(load_config(folder / "config.yaml")) != resolved(config):
+    ran = replace(load_config(folder / "config.yaml"), checkpoint=config.checkpoint)
+    if resolved(ran) != resolved(config):
         raise ValueError(f"{folder} should be a run of {path}; its config.yaml says otherwise")
     return Source(found, config, path)
 

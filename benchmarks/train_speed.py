@@ -3,27 +3,26 @@
     python benchmarks/train_speed.py
     python benchmarks/train_speed.py --molecules 2000 --repeats 3
 
-OGB's GCN of 5 layers and width 300 on Tox21 and HIV (in the folder MOLHPFT_DATA, or fetched), on
-the CPU in batches of 128, on as many threads as PyTorch takes. All sides start from the same
-weights, see the same molecules and train an epoch in turn, so that what else the machine does hits
-all of them; the medians of their epochs are compared. The floor is the time of the matrix products
-alone, in the same shapes and precision and by the same library. The last line is JSON.
+OGB's GCN of 5 layers and width 300 on Tox21 and HIV (in the folder MOLHPFT_DATA, or fetched) in
+batches of 128, on as many threads as PyTorch takes or, with `--device cuda`, on a GPU. All sides
+start from the same weights, see the same molecules and train an epoch in turn, so that what else
+the machine does hits all of them; the medians of their epochs, but for a first one, are compared.
+The floor is the time of the matrix products alone, in the same shapes and precision and by the same
+library. The last line is JSON.
 """
 
-import json
 import logging
 from argparse import ArgumentParser
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 
 import torch
 from lightning_fabric import Fabric
 from peers import GCN, graphs_of, logits_of, train_epoch
 from rich.console import Console
 from rich.table import Table
+from timing import conclude, in_turn
 
 from molhpft.core.heads import linear_head
 from molhpft.core.network import Network
@@ -47,9 +46,9 @@ PHASE = Phase(trains="all", epochs=0, lr=1e-3, batch_size=SIZE)
 class Ours:
     """The package's network, loop and batches, in one precision."""
 
-    def __init__(self, precision, task, peer):
-        self.name, self.task = precision, task
-        self.machine = Machine(Fabric(accelerator="cpu", devices=1, precision=precision))
+    def __init__(self, precision, task, peer, device):
+        self.name, self.task = precision, task.to(device)
+        self.machine = Machine(Fabric(accelerator=device, devices=1, precision=precision))
         self.network = Network(
             ogb_gcn(layers=LAYERS, width=WIDTH), linear_head(WIDTH, task.outputs)
         )
@@ -61,6 +60,7 @@ class Ours:
             f"stages.linear.module.{k}": v for k, v in peer.graph_pred_linear.state_dict().items()
         }
         self.network.head.load_state_dict(head)
+        self.network.to(device)
         self.rng, self.progress, self.losses = torch.Generator().manual_seed(0), None, []
 
     def train(self):
@@ -85,29 +85,31 @@ class Ours:
 class Peer:
     """Plain PyG, float32."""
 
-    def __init__(self, task, gcn):
-        self.name, self.gcn, self.losses = "PyG", gcn, []
+    def __init__(self, task, gcn, device):
+        self.name, self.gcn, self.losses, self.device = "PyG", gcn.to(device), [], device
         self.graphs = {split: graphs_of(task, split) for split in ("train", "test")}
         self.optimizer = torch.optim.Adam(gcn.parameters(), lr=PHASE.lr)
 
     def train(self):
         """One more epoch."""
-        self.losses.append(train_epoch(self.gcn, self.graphs["train"], self.optimizer, size=SIZE))
+        graphs, device = self.graphs["train"], self.device
+        loss = train_epoch(self.gcn, graphs, self.optimizer, size=SIZE, device=device)
+        self.losses.append(loss)
 
     def logits(self, split="train"):
         """Of a whole split, (n, t)."""
-        return logits_of(self.gcn, self.graphs[split], size=SIZE)
+        return logits_of(self.gcn, self.graphs[split], size=SIZE, device=self.device)
 
 
 class Floor:
     """Matrix products of an epoch and no more, forward and backward."""
 
-    def __init__(self, task, dtype):
+    def __init__(self, task, dtype, device):
         lengths = [len(batch.inputs.atoms) for batch in task.batches("train", size=SIZE)]
         self.lengths = lengths
-        h = torch.randn(max(lengths), WIDTH).to(dtype)
+        h = torch.randn(max(lengths), WIDTH, device=device).to(dtype)
         self.h, self.g = h, torch.randn_like(h)
-        self.weight, self.bias = torch.randn(WIDTH, WIDTH).to(dtype), torch.randn(WIDTH).to(dtype)
+        self.weight, self.bias = h.new_ones(WIDTH, WIDTH), h.new_ones(WIDTH)
 
     def train(self):
         """Three products a layer and a batch."""
@@ -117,19 +119,13 @@ class Floor:
                 product(h, self.weight, self.bias)
                 product(g, self.weight.T)
                 inner_product(g, h)
+        finish(self.h)
 
 
-def seconds(work):
-    """How long a call takes."""
-    start = perf_counter()
-    work()
-    return perf_counter() - start
-
-
-def in_turn(works, repeats):
-    """Median seconds of each call of a dict, called in turn, after a first time for each."""
-    times = [{name: seconds(work) for name, work in works.items()} for _ in range(repeats)]
-    return {name: median(row[name] for row in times) for name in works}
+def finish(tensor):
+    """Wait until a GPU has done what it was given."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize()
 
 
 def some_of(task, molecules):
@@ -139,20 +135,19 @@ def some_of(task, molecules):
     return replace(task, splits={**task.splits, "train": rows[chosen.sort().values]})
 
 
-def measured(task, repeats):
+def measured(task, repeats, device):
     """All figures of a data set, by side."""
     torch.manual_seed(0)
     gcn = GCN(task.outputs, layers=LAYERS, width=WIDTH)
-    fast = {"bf16-mixed": torch.bfloat16} if multiplies_bfloat16("cpu") else {}
+    fast = {"bf16-mixed": torch.bfloat16} if multiplies_bfloat16(device) else {}
     precisions = {**fast, "32-true": torch.float32}
-    sides = [Ours(precision, task, gcn) for precision in precisions]
-    sides.append(Peer(task, gcn))
-    floors = {f"products {name}": Floor(task, dtype) for name, dtype in precisions.items()}
+    sides = [Ours(precision, task, gcn, device) for precision in precisions]
+    sides.append(Peer(task, gcn, device))
+    floors = {f"products {name}": Floor(task, dtype, device) for name, dtype in precisions.items()}
     first = {side.name: side.logits() for side in sides}
     differences = {name: (z - first["PyG"]).abs().max().item() for name, z in first.items()}
     inference = in_turn({side.name: side.logits for side in sides}, repeats)
     works = {side.name: side.train for side in sides} | {k: f.train for k, f in floors.items()}
-    warm_up(task, gcn, precisions)
     training = in_turn(works, repeats)
     n, test = len(task.rows("train")), task.examples.targets[task.rows("test")]
     return {
@@ -171,16 +166,16 @@ def measured(task, repeats):
     }
 
 
-def warm_up(task, gcn, precisions):
-    """Compile what is compiled on first use, on a copy of the network."""
-    few = some_of(task, SIZE)
-    for precision in precisions:
-        Ours(precision, few, gcn).train()
+def where(device):
+    """The hardware, in words."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{torch.get_num_threads()} threads"
 
 
 def table(name, figures):
     """One line a side."""
-    lines = Table(title=f"{name}, {torch.get_num_threads()} threads")
+    lines = Table(title=name)
     columns = [
         "",
         "training/s",
@@ -212,6 +207,7 @@ def main():
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--molecules", type=int, default=6264, help="of each training split")
     parser.add_argument("--repeats", type=int, default=5, help="epochs")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--data", nargs="+", default=DATA, help="names of OGB's data sets")
     options = parser.parse_args()
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -220,11 +216,12 @@ def main():
         if not ogb_folder(name).is_dir():
             console.print(f"{name} is left out: {ogb_folder(name)} is absent; set MOLHPFT_DATA")
             continue
-        figures[name] = measured(some_of(ogb_task(name), options.molecules), options.repeats)
-        console.print(table(name, figures[name]))
+        task = some_of(ogb_task(name), options.molecules)
+        figures[name] = measured(task, options.repeats, options.device)
+        console.print(table(f"{name}, {where(options.device)}", figures[name]))
     # the first side is the default precision
     ratios = [next(iter(sides.values()))["training_ratio"] for sides in figures.values()]
-    print(json.dumps({"ratio": min(ratios, default=None), **figures}))
+    conclude({"ratio": min(ratios, default=None), **figures})
 
 
 if __name__ == "__main__":

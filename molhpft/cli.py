@@ -197,7 +197,7 @@ def study(
 
 @app.command()
 def quickstart(out: Out = Path("runs/quickstart"), as_json: AsJson = False) -> None:
-    """Offline, in two minutes: pretrain a small GCN, then compare scratch, FT, LP, LP-FT, HP-FT."""
+    """Offline, in two minutes: the shipped encoder by FT, LP, LP-FT and HP-FT, beside scratch."""
     result = run_quickstart(out)
     if as_json:
         typer.echo(json.dumps(result.summary, indent=2))

@@ -18,7 +18,7 @@ from molhpft.experiments.options import Options, Parameters, checked, keywords, 
 from molhpft.tuning.phase import Phase
 
 DEFAULTS: Options = {
-    "encoder": {"name": "gcn"},
+    "encoder": {"name": "gcn", "weights": "gcn_muv"},
     "head": {"name": "linear"},
     "method": {"name": "hp_ft", "tau": [0, 1, 4, 16, 50, 200]},
     "probe": {"epochs": 200, "lr": 1e-3},
@@ -41,7 +41,8 @@ class RunConfig:
     Attributes:
         task: what to learn.
         encoder: the backbone; its option `weights` is the file to start from, or the name of a
-            shipped encoder; None for random.
+            shipped encoder; None for random. A config without an encoder starts from a shipped
+            one; an encoder that is named without weights is random.
         head: what stands on the backbone.
         method: how both are trained.
         probe: how a head alone is trained, where the method does not say.

@@ -28,6 +28,28 @@ def test_a_script_ends_in_its_lowest_ratio(tmp_path, script, figures):
     assert line["ratio"] > 0
 
 
+def test_training_is_compared_with_pyg_from_the_same_weights(ogb_root):
+    options = ("--data", "ogbg-moltox21", "--molecules", "200", "--repeats", "2")
+    line = _last_line("train_speed.py", *options)
+    sides = line["ogbg-moltox21"]
+    assert line["ratio"] == next(iter(sides.values()))["training_ratio"]
+    assert sides["32-true"]["first_difference"] < 1e-5
+    losses = sides["32-true"]["losses"]
+    assert losses[0] == pytest.approx(sides["PyG"]["losses"][0], rel=0.1)
+    assert len(losses) == 3
+
+
+def test_data_of_a_true_size_are_packed_loaded_and_trained_on(ogb_root):
+    counts = ogb_root.parent / "ogb_partial" / "ogbg_molpcba"
+    if not counts.is_dir():
+        pytest.skip(f"the sizes of ogbg-molpcba are not at {counts}")
+    line = _last_line("scale.py", "--counts", str(counts), "--molecules", "2000")
+    assert line["molecules"] == 2000
+    assert 0 < line["load_s"] < line["pack_s"]
+    assert line["memory_mb"] < line["disk_mb"] + 1
+    assert line["ratio"] > 0
+
+
 @pytest.fixture
 def timing(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))

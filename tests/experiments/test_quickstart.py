@@ -4,21 +4,43 @@ import json
 
 import pytest
 from rich.console import Console
+from safetensors.torch import save_file
 
+from molhpft.domains import weights
+from molhpft.domains.molecules.gcn import ogb_gcn
+from molhpft.domains.weights import shipped_encoders
 from molhpft.experiments import quickstart as module
+from molhpft.experiments.build import build_network, build_recipes, build_task
+from molhpft.experiments.config import parse_config
 
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
-    brief = {"epochs": 1, "lr": 1e-3, "keep": "best"}
+    shipped = tmp_path_factory.mktemp("encoders")
+    tensors = {f"backbone.{k}": v for k, v in ogb_gcn(layers=1, width=16).state_dict().items()}
+    save_file(tensors, shipped / "tiny.safetensors", metadata={"molhpft": '{"encoder": "gcn"}'})
+    tiny = {"name": "gcn", "layers": 1, "width": 16, "weights": "tiny"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "ENCODER", {"name": "gcn", "layers": 1, "width": 16})
+        patch.setattr(weights, "SHIPPED", shipped)
+        patch.setattr(module, "ENCODER", tiny)
         patch.setattr(module, "TAUS", [0, 2, 8])
-        patch.setitem(module.PRETRAIN, "encoder", module.ENCODER)
-        patch.setitem(module.PRETRAIN, "finetune", brief)
-        patch.setitem(module.COMPARE, "finetune", brief)
+        patch.setitem(module.COMPARE, "finetune", {"epochs": 1, "lr": 1e-3, "keep": "best"})
         patch.setitem(module.COMPARE, "probe", {"epochs": 8, "lr": 1e-3})
         yield module.quickstart(tmp_path_factory.mktemp("quickstart"))
+
+
+@pytest.mark.skipif(not shipped_encoders(), reason="no encoder is shipped yet")
+def test_the_quickstart_and_the_defaults_start_from_a_shipped_encoder_that_fits():
+    assert module.ENCODER["weights"] in shipped_encoders()
+    config = parse_config({"task": "nci_alerts"})
+    assert str(config.encoder.options["weights"]) in shipped_encoders()
+    recipe = build_recipes(config)[0]
+    build_network(config, build_task(config, recipe), recipe)
+
+
+def test_an_encoder_that_is_named_without_weights_is_random():
+    config = parse_config({"task": "nci_alerts", "encoder": "gcn"})
+    assert config.encoder.options["weights"] is None
 
 
 def test_every_method_has_its_row(result):

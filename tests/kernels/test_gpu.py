@@ -1,6 +1,6 @@
 """GPU kernels against plain PyTorch: on a GPU where there is one, else interpreted on the CPU."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ few = settings(max_examples=12, deadline=None)
 
 
 def on_device(edges):
-    return Edges(**{name: tensor.to(DEVICE) for name, tensor in vars(edges).items()})
+    return Edges(**{f.name: getattr(edges, f.name).to(DEVICE) for f in fields(edges)})
 
 
 def draw(*shapes, seed=0, dtype=torch.float32):

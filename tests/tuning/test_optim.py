@@ -20,7 +20,16 @@ def test_each_stage_has_a_rate_of_its_own_head_first():
 
 
 def test_the_backbone_may_have_a_rate_of_its_own():
-    assert rates(toy_network(), backbone_lr=0.01) == pytest.approx([0.1, 0.01, 0.01])
+    assert rates(toy_network(), backbone_lr=0.01) == pytest.approx([0.1, 0.01])
+
+
+@pytest.mark.parametrize("settings", [{}, {"backbone_lr": 0.01}, {"layer_decay": 0.5}])
+def test_every_parameter_is_in_the_one_group_of_its_rate(settings):
+    network = toy_network()
+    groups = optim.optimizer(network, phase(**settings)).param_groups
+    assert len({g["base_lr"] for g in groups}) == len(groups)
+    found = [id(p) for g in groups for p in g["params"]]
+    assert sorted(found) == sorted(id(p) for p in network.parameters())
 
 
 def test_a_head_phase_optimises_the_head_only():

@@ -35,7 +35,9 @@ class Molecules:
     def take(self, index: Tensor, *, rng: torch.Generator | None = None) -> Batch:
         """The molecules `index` (k,) as one batch of graphs; nothing is drawn."""
         rows = index.to(self.targets.device, non_blocking=True)
-        return Batch(self.store.take(index), self.targets[rows].float())
+        targets = self.targets[rows]
+        half = targets.dtype == torch.float16
+        return Batch(self.store.take(index), targets.float() if half else targets)
 
     def to(self, device: torch.device | str) -> "Molecules":
         """The same molecules on `device`."""

@@ -50,8 +50,8 @@ strings = st.lists(
 )
 
 
-def _equal(packed, smiles):
-    """Whether every array is what the strings give one by one."""
+def assert_packed(packed, smiles):
+    """Every array is what the strings give one by one."""
     graphs = [None if mol is None else featurize(mol) for mol in map(parse, smiles)]
     for name in ("atoms", "bonds", "ends"):
         rows = [getattr(graph, name).tolist() for graph in graphs if graph is not None]
@@ -63,7 +63,7 @@ def _equal(packed, smiles):
 @settings(max_examples=150, deadline=None)
 @given(strings)
 def test_a_stretch_is_its_strings_one_by_one(smiles):
-    _equal(pack_stretch(smiles), smiles)
+    assert_packed(pack_stretch(smiles), smiles)
 
 
 @pytest.mark.parametrize("smiles", UNMARKED + MARKED)
@@ -98,9 +98,9 @@ def test_any_number_of_processes_packs_the_same(monkeypatch, workers):
     monkeypatch.setenv(parallel.VARIABLE, workers)
     shared = packed_graphs(smiles)
     for name in ("atoms", "bonds", "ends"):
-        assert np.array_equal(getattr(shared.graph, name), getattr(alone.graph, name))
-    assert np.array_equal(shared.atoms, alone.atoms)
-    assert np.array_equal(shared.bonds, alone.bonds)
+        assert np.arrayassert_packed(getattr(shared.graph, name), getattr(alone.graph, name))
+    assert np.arrayassert_packed(shared.atoms, alone.atoms)
+    assert np.arrayassert_packed(shared.bonds, alone.bonds)
 
 
 @pytest.mark.parametrize("smiles", [[], ["hello"], ["C"]])
