@@ -6,13 +6,14 @@ complete. A machine that is lost takes unfinished trials with it, which Ray begi
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
+from molhpft.experiments.config import Choice, parse_config, resolved
 from molhpft.experiments.folder import UnwritableError
 from molhpft.experiments.sweeping.attempt import Events, Job, Outcome, Started, attempt
 from molhpft.experiments.sweeping.store import Store, store_at
@@ -77,12 +78,27 @@ class RayCluster:
         while waiting or running:
             while waiting and len(running) < (self.workers or len(jobs)):
                 job = waiting.popleft()
-                running[remote.remote(job, url, threads)] = job
+                running[remote.remote(_anchored(job), url, threads)] = job
                 yield Started(job.name)
             ready, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
             yield None
             for reference in ready:
                 yield _outcome(ray, reference, running.pop(reference))
+
+
+def _anchored(job: Job) -> Job:
+    """The job with files by absolute paths: other machines work in folders of their own."""
+    config = parse_config(job.config)
+    anchored = {}
+    for section in ("task", "encoder"):
+        choice: Choice = getattr(config, section)
+        files = {
+            key: value.absolute()
+            for key, value in choice.options.items()
+            if isinstance(value, Path) and value.exists()
+        }
+        anchored[section] = Choice(choice.name, {**choice.options, **files})
+    return replace(job, config=resolved(replace(config, **anchored)))
 
 
 def _outcome(ray: Any, reference: Any, job: Job) -> Outcome:
