@@ -22,8 +22,15 @@ from molhpft.experiments.probing import Grid, probing
 from molhpft.experiments.quickstart import quickstart as run_quickstart
 from molhpft.experiments.report.build import write_report
 from molhpft.experiments.run import run as run_config
+from molhpft.experiments.sweep import load_sweep
+from molhpft.experiments.sweeping.cluster import RayCluster
+from molhpft.experiments.sweeping.conduct import Backend
+from molhpft.experiments.sweeping.conduct import sweep as run_sweep
+from molhpft.experiments.sweeping.local import LocalWorkers
+from molhpft.experiments.sweeping.table import sweep_reading, sweep_table
 from molhpft.experiments.toy_study import ToyStudy, toy_study
 
+BackendName = Literal["local", "ray"]
 StudyName = Literal["toy", "linear"]
 STUDIES: dict[StudyName, Callable[..., ToyStudy | LinearStudy]] = {
     "toy": toy_study,
@@ -70,6 +77,44 @@ def run(
     if "choice" in summary:
         console.print(choice_reading(summary["choice"], summary["metric"]))
     console.print(f"Run folder: {folder.path}", soft_wrap=True)
+
+
+@app.command()
+def sweep(
+    config: ConfigPath,
+    changes: Changes = [],  # noqa: B006 - typer reads it, nothing changes it
+    out: Annotated[str, typer.Option(help="Folder for run folders; for Ray also a URL.")] = "runs",
+    workers: Annotated[int | None, typer.Option(min=1, help="Most trials at a time.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Processors of each trial.")] = None,
+    backend: Annotated[
+        BackendName, typer.Option(help="Processes here, or a Ray cluster.")
+    ] = "local",
+    address: Annotated[str | None, typer.Option(help="Of an existing Ray cluster.")] = None,
+    gpus: Annotated[
+        float | None, typer.Option("--gpus-per-trial", min=0.0, help="With Ray; may be a fraction.")
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Attempt failed trials again.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run every combination of what a config's `sweep` lists; a finished trial is never redone.
+
+    Exit status 1 where a trial failed; its error is in the table and in OUT/trials.
+    """
+    chosen: Backend = LocalWorkers(workers, threads)
+    if backend == "ray":
+        chosen = RayCluster(address, gpus or 0.0, threads, workers)
+    elif address is not None or gpus is not None:
+        raise ValueError("--address and --gpus-per-trial are for --backend ray")
+    rows = run_sweep(load_sweep(config, changes), out, chosen, retry=retry)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, default=str))
+    else:
+        console = _console()
+        console.print(sweep_table(rows))
+        console.print(sweep_reading(rows), markup=False)
+        console.print(f"Run folders: {out}", soft_wrap=True, markup=False)
+    if any(row["status"] == "failed" for row in rows):
+        raise typer.Exit(1)
 
 
 @app.command()

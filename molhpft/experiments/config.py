@@ -94,6 +94,11 @@ def load_config(path: Path, changes: Sequence[str] = ()) -> RunConfig:
         FileNotFoundError: no such file.
         ValueError: not YAML, or a key or value that no entry of the catalog knows.
     """
+    return parse_config(read_config(path, changes))
+
+
+def read_config(path: Path, changes: Sequence[str] = ()) -> Options:
+    """What a config file holds, changes applied, not yet checked; `load_config` has the rest."""
     if not path.is_file():
         raise FileNotFoundError(f"no config at {path}; give a YAML file such as configs/finetune/*")
     try:
@@ -103,8 +108,8 @@ def load_config(path: Path, changes: Sequence[str] = ()) -> RunConfig:
     if not isinstance(raw, dict):
         raise ValueError(f"{path} must hold keys such as task and method, got {raw!r:.60}")
     for change in changes:
-        _apply(raw, change)
-    return parse_config(raw)
+        apply(raw, *parse_change(change))
+    return raw
 
 
 def parse_config(raw: Mapping[str, Any]) -> RunConfig:
@@ -197,8 +202,17 @@ def parse_change(change: str) -> tuple[str, Any]:
         raise ValueError(f"the value of {change} is not YAML: {error}") from error
 
 
-def _apply(raw: Options, change: str) -> None:
-    key, value = parse_change(change)
+def apply(raw: Options, key: str, value: Any) -> None:
+    """Set a key of an unchecked config in place.
+
+    Args:
+        raw: nested dictionaries.
+        key: with dots between nested keys; a name on the way becomes a group of keys.
+        value: put there as it is.
+
+    Raises:
+        ValueError: the key leads through a value.
+    """
     *parents, last = key.split(".")
     for parent in parents:
         inner = raw.setdefault(parent, {})

@@ -7,7 +7,8 @@ go on after an interruption.
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -15,13 +16,20 @@ from typing import Any
 
 import numpy as np
 import yaml
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from molhpft.domains.weights import ABOUT
 
 Json = dict[str, Any]
+
+
+class UnwritableError(OSError):
+    """A folder takes no more: its disk is full, or it may not be written to.
+
+    A class of its own, because nothing is wrong with the run: whoever runs many has to stop.
+    """
 
 
 @dataclass(frozen=True)
@@ -50,16 +58,24 @@ class RunFolder:
         """Make the partial folder, or find the one that an interrupted run left.
 
         Raises:
+            ValueError: a folder of the run's name holds something else.
             OSError: the place cannot be written to.
         """
+        if self.path.exists() and not self.is_complete:
+            raise ValueError(
+                f"{self.path} is no complete run: it holds no summary.json; move it away or "
+                "delete it, and run again"
+            )
         if self.writes:
-            self.partial.mkdir(parents=True, exist_ok=True)
+            with _writing(self.partial):
+                self.partial.mkdir(parents=True, exist_ok=True)
 
     def close(self) -> None:
         """Drop what only an unfinished run needs and give the folder its name."""
         if self.writes:
             rmtree(self.partial / "resume", ignore_errors=True)
-            os.replace(self.partial, self.path)
+            with _writing(self.path):
+                os.replace(self.partial, self.path)
 
     def write_yaml(self, name: str, content: Json) -> None:
         """Write a YAML file."""
@@ -91,18 +107,37 @@ class RunFolder:
         self._put(name, write)
 
     def read_json(self, name: str) -> Json:
-        """Content of a JSON file of the complete run."""
-        content: Json = json.loads((self.path / name).read_text(encoding="utf-8"))
+        """Content of a JSON file of the complete run.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        path = self.path / name
+        try:
+            content: Json = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:  # no UTF-8, or no JSON
+            raise ValueError(
+                f"{path} is damaged ({error}); delete {self.path} and run again"
+            ) from error
         return content
 
     def read_tensors(self, name: str) -> tuple[dict[str, Tensor], Json] | None:
-        """What `write_tensors` wrote while the run was on its way; None if it did not."""
+        """What `write_tensors` wrote while the run was on its way; None if it did not.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
         path = self.partial / name
         if not path.is_file():
             return None
-        with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()[ABOUT])
-            return {key: file.get_tensor(key).clone() for key in file.keys()}, about  # noqa: SIM118
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = json.loads(file.metadata()[ABOUT])
+                return {key: file.get_tensor(key).clone() for key in file.keys()}, about  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(
+                f"{path} is damaged ({error}); delete it, and the run goes on from what is left"
+            ) from error
 
     def read_unfinished(self, name: str) -> Json | None:
         """What `write_json` wrote while the run was on its way; None if it did not."""
@@ -126,9 +161,26 @@ class RunFolder:
             return
         path = self.partial / name
         aside = path.with_name(f".{path.name}.aside")
-        path.parent.mkdir(exist_ok=True)
-        write(aside)
-        os.replace(aside, path)
+        with _writing(path):
+            try:
+                path.parent.mkdir(exist_ok=True)
+                write(aside)
+                os.replace(aside, path)
+            except BaseException:
+                aside.unlink(missing_ok=True)
+                raise
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """A block whose failures to write are one sentence."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise UnwritableError(
+            f"cannot write {path}: {error}; make room or choose another folder (--out), and run "
+            "again: it goes on where it was"
+        ) from error
 
 
 def _finite(content: Any) -> Any:

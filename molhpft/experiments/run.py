@@ -1,5 +1,6 @@
 """Run a config: prepare the head, finetune from every tau, measure, choose on validation."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,11 +23,12 @@ from molhpft.experiments.choose import FILE, candidate_recipe, choose
 from molhpft.experiments.conclude import conclude
 from molhpft.experiments.config import RunConfig, resolved
 from molhpft.experiments.folder import Json, RunFolder
-from molhpft.experiments.identity import run_name
+from molhpft.experiments.identity import probe_name, run_name
 from molhpft.experiments.machine import launch, settled
 from molhpft.experiments.measures import Branch, measure_branch, observers
 from molhpft.experiments.resume import load_branch, save_branch
 from molhpft.experiments.seeds import stream
+from molhpft.experiments.shared_probe import shared_trajectory
 from molhpft.tuning.exact import solve_head
 from molhpft.tuning.features import on_features
 from molhpft.tuning.fit import score
@@ -34,9 +36,10 @@ from molhpft.tuning.interpolate import mix
 from molhpft.tuning.machine import Machine
 from molhpft.tuning.probe import probe
 from molhpft.tuning.recipes import Recipe
+from molhpft.tuning.trajectory import Trajectory
 
 
-def run(config: RunConfig, out: Path) -> RunFolder:
+def run(config: RunConfig, out: Path, *, shared: tuple[int, ...] = ()) -> RunFolder:
     """Run a config, or go on with it, or find it done.
 
     With several devices, all processes come through here alike and share the finetuning; the first
@@ -45,6 +48,8 @@ def run(config: RunConfig, out: Path) -> RunFolder:
     Args:
         config: everything that decides the result.
         out: folder of run folders; the run's own is named by its content.
+        shared: every tau at which other runs want the head of the same probe; the one that comes
+            first keeps them all in the cache folder. It changes no result.
 
     Returns:
         the complete run folder: config.yaml, history.jsonl, summary.json, model.safetensors and,
@@ -64,7 +69,7 @@ def run(config: RunConfig, out: Path) -> RunFolder:
     if machine.agreed(folder.is_complete):
         return folder
     network = build_network(config, task, recipes[0]).to(machine.device)
-    parts = _Parts(config, task.to(machine.device), network, folder, machine)
+    parts = _Parts(config, task.to(machine.device), network, folder, machine, shared)
     folder.open()
     folder.write_yaml("config.yaml", resolved(given))
     choice: Json | None = None
@@ -91,6 +96,7 @@ class _Parts:
     network: Network
     folder: RunFolder
     machine: Machine
+    shared: tuple[int, ...]
 
 
 def _choice(parts: _Parts, recipe: Recipe) -> Json:
@@ -114,13 +120,14 @@ def _choice(parts: _Parts, recipe: Recipe) -> Json:
 def _finish_branches(parts: _Parts, recipes: tuple[Recipe, ...]) -> list[Json]:
     """Finish every branch that is not finished yet; returns the rows of the probe they share."""
     probed, features = _probing(parts, recipes)
-    trajectory = probe(
-        probed,
-        recipes[0].probe,
-        features,
-        taus=[recipe.tau for recipe in recipes],
-        rng=torch.Generator().manual_seed(stream(parts.config.seed, "probe")),
-    )
+
+    def build(taus: Sequence[int]) -> Trajectory:
+        rng = torch.Generator().manual_seed(stream(parts.config.seed, "probe"))
+        return probe(probed, recipes[0].probe, features, taus=taus, rng=rng)
+
+    name = probe_name(parts.config, recipes[0], parts.task)
+    taus = [recipe.tau for recipe in recipes]
+    trajectory = shared_trajectory(name, taus, build, shared=parts.shared)
     for recipe in recipes:
         if parts.machine.agreed(load_branch(parts.folder, recipe.tau) is None):
             probed.head.load_state_dict(trajectory.heads[recipe.tau])

@@ -1,0 +1,150 @@
+"""A sweep's config: a run's config and, under `sweep`, what to vary; every combination is a trial.
+
+sweep:
+  method: [ft, {name: hp_ft, tau: [4, 16]}]
+  finetune.lr: [0.001, 0.0003]
+  seeds: 5
+"""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from molhpft.experiments.build import build_recipes
+from molhpft.experiments.config import RunConfig, apply, parse_config, read_config
+from molhpft.experiments.identity import probe_name, trial_name
+from molhpft.experiments.options import Options
+
+_EXAMPLE = "for example sweep: {method: [ft, lp_ft], finetune.lr: [0.001, 0.0003], seeds: 3}"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run of a sweep.
+
+    Attributes:
+        name: by its content.
+        settings: dotted key to value, of what the sweep varies.
+        config: its own, checked.
+        shared: every tau at which some trial wants a head of the probe it shares; empty for none.
+    """
+
+    name: str
+    settings: Options
+    config: RunConfig
+    shared: tuple[int, ...] = ()
+
+
+def load_sweep(path: Path, changes: Sequence[str] = ()) -> list[Trial]:
+    """Read a sweep's config, apply changes, check every trial.
+
+    Args:
+        path: a YAML file.
+        changes: "key=value" as for a run; "sweep.seeds=5" changes the sweep.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not YAML, or a sweep that `parse_sweep` refuses.
+    """
+    return parse_sweep(read_config(path, changes))
+
+
+def parse_sweep(raw: Mapping[str, Any]) -> list[Trial]:
+    """The trials of a config given as nested dictionaries, those that share a probe lying apart.
+
+    `sweep` is a grid or a list of grids: a dotted key of the config to the list of its values.
+    `seeds` is short for `seed`: a list, or how many to count from the config's own. A combination
+    that several grids have is one trial.
+
+    Raises:
+        ValueError: no grid, a key without a list of values, or the first combination that is no
+            valid config, with what is wrong with it.
+    """
+    base = {key: value for key, value in raw.items() if key != "sweep"}
+    grids = raw.get("sweep")
+    grids = [grids] if isinstance(grids, Mapping) else grids
+    if not isinstance(grids, list) or not grids:
+        raise ValueError(f"sweep must be keys with lists of values, got {grids!r}; {_EXAMPLE}")
+    trials: dict[str, Trial] = {}
+    for grid in grids:
+        for settings in _combinations(grid, base):
+            trial = _trial(base, settings)
+            trials.setdefault(trial.name, trial)
+    return _sharing(list(trials.values()))
+
+
+def _combinations(grid: Any, base: Options) -> list[Options]:
+    if not isinstance(grid, Mapping) or not grid:
+        raise ValueError(f"a grid of a sweep is keys with lists of values, got {grid!r}")
+    if {"seed", "seeds"} <= set(grid):
+        raise ValueError("sweep has both seed and seeds, which mean the same; give one of them")
+    values = {str(key): _values(str(key), given, base) for key, given in grid.items()}
+    values = {"seed" if key == "seeds" else key: given for key, given in values.items()}
+    return [
+        dict(zip(values, combination, strict=True)) for combination in product(*values.values())
+    ]
+
+
+def _values(key: str, given: Any, base: Options) -> list[Any]:
+    first = base.get("seed", 0)
+    if key == "seeds" and type(given) is int and given > 0 and type(first) is int:
+        return [first + i for i in range(given)]
+    if not isinstance(given, list) or not given:
+        kind = "a number of seeds or a list of them" if key == "seeds" else "a list of values"
+        raise ValueError(f"sweep.{key} must be {kind}, got {given!r}")
+    return given
+
+
+def _trial(base: Options, settings: Options) -> Trial:
+    raw = deepcopy(base)
+    try:
+        # a whole group before the keys in it: `method`, then `method.tau`
+        for key in sorted(settings, key=lambda key: key.count(".")):
+            apply(raw, key, deepcopy(settings[key]))
+        config = parse_config(raw)
+        build_recipes(config)
+        if config.devices * config.nodes > 1:
+            raise ValueError("a trial has one device; leave devices and nodes out of a sweep")
+    except ValueError as error:
+        raise ValueError(f"trial with {described(settings)}: {error}") from error
+    return Trial(trial_name(config), settings, config)
+
+
+def _sharing(trials: list[Trial]) -> list[Trial]:
+    """The trials with what they share, the first of each group first.
+
+    Whoever comes first probes for its group: the others then find the heads, where starting a
+    whole group at once would have each probe for itself.
+    """
+    groups: dict[str, list[int]] = {}
+    taus: dict[str, set[int]] = {}
+    names = []
+    for i, trial in enumerate(trials):
+        recipes = build_recipes(trial.config)
+        own = {recipe.tau for recipe in recipes}
+        name = probe_name(trial.config, recipes[0]) if max(own) else trial.name
+        groups.setdefault(name, []).append(i)
+        taus.setdefault(name, set()).update(own)
+        names.append(name)
+    order = sorted((place, i) for group in groups.values() for place, i in enumerate(group))
+    return [
+        replace(trials[i], shared=tuple(sorted(taus[name])) if len(groups[name]) > 1 else ())
+        for _, i in order
+        for name in [names[i]]
+    ]
+
+
+def described(settings: Mapping[str, Any]) -> str:
+    """Settings in one line: "method=hp_ft tau=[4, 16], seed=0"."""
+    return ", ".join(f"{key}={told(value)}" for key, value in settings.items()) or "no settings"
+
+
+def told(value: Any) -> str:
+    """A value in a few words; an entry of the catalog begins with its name."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    options = [f"{k}={told(v)}" for k, v in value.items() if k != "name"]
+    return " ".join([*([str(value["name"])] if "name" in value else []), *options])

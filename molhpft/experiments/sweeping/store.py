@@ -1,0 +1,150 @@
+"""The folder of a sweep: its run folders, and a record of each trial, here or at a URL."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from shutil import copytree, rmtree
+from typing import Any
+from uuid import uuid4
+
+import fsspec
+
+from molhpft.experiments.folder import Json, UnwritableError
+from molhpft.experiments.sweeping.attempt import Job, Outcome
+
+
+@dataclass(frozen=True)
+class Store:
+    """A place for results, on any file system that fsspec knows.
+
+    Attributes:
+        fs: the file system.
+        root: the folder there.
+    """
+
+    fs: Any
+    root: str
+
+    @property
+    def local(self) -> Path | None:
+        """The folder where it is one of this machine's (or mounted here); None elsewhere."""
+        return Path(self.root) if "file" in _protocols(self.fs) else None
+
+    def prepare(self) -> None:
+        """Make the folder.
+
+        Raises:
+            UnwritableError: it cannot be made.
+        """
+        with self._writing("trials"):
+            self.fs.makedirs(f"{self.root}/trials", exist_ok=True)
+
+    def record(self, job: Job) -> Json | None:
+        """What was last recorded of a trial; None if nothing was.
+
+        Raises:
+            ValueError: the record is damaged.
+        """
+        return self._read(_record(job))
+
+    def keep(self, job: Job, outcome: Outcome) -> None:
+        """Record what became of a trial.
+
+        Raises:
+            UnwritableError: the folder takes no more.
+        """
+        said = {**asdict(outcome), "settings": job.settings, "config": job.config}
+        text = json.dumps(said, indent=2, default=str) + "\n"
+        with self._writing(_record(job)):
+            aside = f"{self.root}/trials/.{uuid4().hex}.aside"
+            self.fs.pipe_file(aside, text.encode())
+            self.fs.mv(aside, f"{self.root}/{_record(job)}")
+
+    def is_complete(self, run: str) -> bool:
+        """Whether there is a run folder of that name that has ended well."""
+        return bool(self.fs.isfile(f"{self.root}/{run}/summary.json"))
+
+    def summary(self, run: str) -> Json:
+        """Summary of a complete run.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        summary = self._read(f"{run}/summary.json")
+        if summary is None:
+            raise ValueError(f"{self.root}/{run} is no complete run; sweep again")
+        return summary
+
+    def publish(self, folder: Path) -> None:
+        """Copy a complete run folder into the store; it is not read there before it is whole.
+
+        Raises:
+            UnwritableError: the store takes no more.
+        """
+        if self.is_complete(folder.name):
+            return
+        with self._writing(folder.name):
+            if self.local:
+                _copy(folder, self.local / folder.name)
+                return
+            # stores of objects do not rename folders: the file that makes a run complete is last
+            for file in sorted(folder.iterdir(), key=lambda file: file.name == "summary.json"):
+                self.fs.put_file(str(file), f"{self.root}/{folder.name}/{file.name}")
+
+    def _read(self, name: str) -> Json | None:
+        path = f"{self.root}/{name}"
+        if not self.fs.isfile(path):
+            return None
+        try:
+            content = json.loads(self.fs.cat_file(path))
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is damaged ({error}); delete {path.removesuffix('/summary.json')} and "
+                "sweep again"
+            ) from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} is damaged: it holds no object; delete it and sweep again")
+        return content
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UnwritableError(
+                f"cannot write {self.root}/{name}: {error}; make room or choose another folder "
+                "(--out), and sweep again: it goes on where it was"
+            ) from error
+
+
+def store_at(out: str) -> Store:
+    """The store at a path or URL, such as "runs/tox21" or "s3://bucket/tox21".
+
+    Raises:
+        ValueError: no installed package knows the URL's protocol.
+    """
+    try:
+        fs, root = fsspec.core.url_to_fs(out)
+    except (ValueError, ImportError) as error:
+        raise ValueError(f"cannot use {out} for results: {error}") from error
+    return Store(fs, root.rstrip("/"))
+
+
+def _protocols(fs: Any) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+def _record(job: Job) -> str:
+    return f"trials/{job.name}.json"
+
+
+def _copy(folder: Path, to: Path) -> None:
+    aside = to.with_name(f".{to.name}.{uuid4().hex}.aside")
+    try:
+        copytree(folder, aside)
+        os.replace(aside, to)
+    finally:
+        rmtree(aside, ignore_errors=True)
