@@ -7,7 +7,7 @@ import pytest
 import yaml
 from sklearn.linear_model import LogisticRegression
 
-from molhpft import cli
+from molhpft.cli import main as cli
 from molhpft.domains.molecules.fingerprints import morgan_fingerprints
 from molhpft.domains.molecules.tables import csv_task
 from molhpft.experiments import baselines

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from molhpft import cli
+from molhpft.cli import main as cli
 from molhpft.domains import weights
 
 SMALL = """

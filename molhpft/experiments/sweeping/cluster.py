@@ -89,7 +89,7 @@ class RayCluster:
 def _anchored(job: Job) -> Job:
     """The job with files by absolute paths: other machines work in folders of their own."""
     config = parse_config(job.config)
-    anchored = {}
+    anchored: dict[str, Any] = {}
     for section in ("task", "encoder"):
         choice: Choice = getattr(config, section)
         files = {

@@ -1,0 +1,27 @@
+"""The entry point: errors of a user become one sentence each."""
+
+import logging
+import os
+import sys
+
+from rich.console import Console
+
+from molhpft.cli import choosing, training
+from molhpft.cli.app import app
+
+COMMANDS = (training, choosing)  # imported for the commands they add to the app
+
+
+def main() -> None:
+    """Entry point of the `molhpft` command: exit status 2 and one sentence for a user's error.
+
+    `MOLHPFT_DEBUG=1` shows the whole traceback instead.
+    """
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        if os.environ.get("MOLHPFT_DEBUG"):
+            raise
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
+        sys.exit(2)
