@@ -1,6 +1,6 @@
 """One branch of a run: a probed network finetuned, and what that did to it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 
@@ -80,19 +80,32 @@ def snapshots(network: Network, task: Task) -> dict[str, Snapshot]:
     }
 
 
-def predictions(network: Network, task: Task) -> dict[str, Predictions]:
-    """Predictions for every split."""
-    return {
-        split: predict(network, task.batches(split, size=EVALUATION_SIZE)) for split in task.splits
-    }
+def predictions(network: Network, task: Task) -> Iterator[tuple[str, Predictions]]:
+    """Predictions for one split after another: together, those of a large set fill the memory."""
+    for split in task.splits:
+        yield split, predict(network, task.batches(split, size=EVALUATION_SIZE))
 
 
-def scores(predicted: Mapping[str, Predictions], task: Task) -> dict[str, float]:
+def scores(predicted: Iterable[tuple[str, Predictions]], task: Task) -> dict[str, float]:
     """Score of every split."""
-    return {
-        split: task.objective.score(found.logits, found.targets)
-        for split, found in predicted.items()
-    }
+    return {split: task.objective.score(found.logits, found.targets) for split, found in predicted}
+
+
+def describe_start(tau: int, predicted: Iterable[tuple[str, Predictions]], task: Task) -> Json:
+    """What a branch is when finetuning starts: tau, energy on training examples, scores.
+
+    Args:
+        tau: epochs of head probing.
+        predicted: split and predictions, "train" among them.
+        task: gives objective and score.
+    """
+    energies: Json = {}
+    probe: dict[str, float] = {}
+    for split, found in predicted:
+        probe |= scores([(split, found)], task)
+        if split == "train":
+            energies = asdict(energy(found, task.objective))
+    return {"tau": tau, "energy": energies, "probe": probe}
 
 
 def training_shift(start: Network, start_task: Task, end: Network, task: Task) -> Shift:
@@ -110,28 +123,3 @@ def training_shift(start: Network, start_task: Task, end: Network, task: Task) -
             (start.features(begun), end.features(ended))
             for begun, ended in zip(*sides, strict=True)
         )
-
-
-def describe_branch(
-    tau: int,
-    before: Mapping[str, Predictions],
-    after: Mapping[str, Predictions],
-    moved: Shift,
-    task: Task,
-) -> Json:
-    """The row of a branch: tau, energy, scores before and after finetuning, shift of features.
-
-    Args:
-        tau: epochs of head probing.
-        before: for every split, when finetuning starts.
-        after: for every split, when it has ended.
-        moved: shift of the training split's features.
-        task: gives objective and score.
-    """
-    return {
-        "tau": tau,
-        "energy": asdict(energy(before["train"], task.objective)),
-        "probe": scores(before, task),
-        "final": scores(after, task),
-        "shift": asdict(moved),
-    }

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,9 +13,10 @@ from molhpft.core.task import Task
 from molhpft.experiments.along import without_test
 from molhpft.experiments.branch import (
     EVALUATION_SIZE,
-    describe_branch,
+    describe_start,
     finetune,
     predictions,
+    scores,
     training_shift,
 )
 from molhpft.experiments.build import build_network, build_recipes, build_task
@@ -150,19 +151,20 @@ def _finish_branch(parts: _Parts, recipe: Recipe, probed: Network, features: Tas
     extra: Json = {}
     if recipe.strengths:
         extra["strength"] = solve_head(probed, features, strengths=recipe.strengths)
-    before, tuned = predictions(probed, features), deepcopy(start)
+    row = describe_start(recipe.tau, predictions(probed, features), task)
+    tuned = deepcopy(start)
     history = _finetune(parts, tuned, recipe)
     if recipe.shares:
         extra["share"] = mix(tuned, start.state_dict(), task, shares=recipe.shares)
     # without an epoch of finetuning nothing has moved, and a forward pass is saved
-    after = predictions(tuned, task) if history else before
+    row["final"] = scores(predictions(tuned, task), task) if history else row["probe"]
     moved = training_shift(probed, features, *((tuned, task) if history else (probed, features)))
+    row["shift"] = asdict(moved)
     if config.measures and history:
         z0, z = (take(n, task.batches("train", size=EVALUATION_SIZE)) for n in (start, tuned))
         found = Branch(start, tuned, z0, z, task, recipe, config.seed)
         extra["measures"] = measure_branch(config.measures, found)
-    row = describe_branch(recipe.tau, before, after, moved, task) | extra
-    about = {"row": row, "history": history}
+    about = {"row": row | extra, "history": history}
     save_branch(parts.folder, recipe.tau, tuned.state_dict(), about)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 
 import torch
@@ -13,7 +13,7 @@ from molhpft.core.network import Chain, Network
 from molhpft.core.snapshot import Snapshot
 from molhpft.core.task import Task
 from molhpft.domains.toy.digits import toy_mlp
-from molhpft.experiments.branch import describe_branch, snapshots
+from molhpft.experiments.branch import describe_start, scores, snapshots
 from molhpft.experiments.folder import Json
 from molhpft.experiments.seeds import stream
 from molhpft.measure.direction import direction_norms
@@ -59,7 +59,8 @@ class Branch:
     def row(self, task: Task) -> Json:
         """Tau, energy, scores before and after finetuning, shift of features."""
         moved = shift(self.before["train"].features, self.after["train"].features)
-        return describe_branch(self.tau, self.before, self.after, moved, task)
+        start = describe_start(self.tau, self.before.items(), task)
+        return {**start, "final": scores(self.after.items(), task), "shift": asdict(moved)}
 
 
 def random_mlp(*, seed: int) -> Chain:

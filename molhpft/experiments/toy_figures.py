@@ -76,7 +76,7 @@ def shift_figure(rows: Sequence[Json], taus: Sequence[str], path: Path) -> None:
     """Draw Figure 11: the four distances of features, after finetuning against before, by tau.
 
     Args:
-        rows: of the branches, as `describe_branch` gives them.
+        rows: of the branches, as a run's summary has them.
         taus: of the branches, as text.
         path: file to write.
     """

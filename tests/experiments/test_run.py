@@ -89,7 +89,7 @@ def test_the_saved_model_has_the_scores_that_were_reported(finished, small):
     task, network = task_of(config), network_of(config)
     network.load_state_dict(read_weights(finished.path / "model.safetensors").tensors)
     chosen = next(r for r in summary["branches"] if r["tau"] == summary["chosen_tau"])
-    assert branch.scores(branch.snapshots(network, task), task) == chosen["final"]
+    assert branch.scores(branch.predictions(network, task), task) == chosen["final"]
 
 
 def test_history_has_every_epoch_of_every_phase(finished):
