@@ -10,7 +10,7 @@ from tests.sweeps import finish, raw_sweep, results_of, start, undisturbed, writ
 
 pytest.importorskip("ray", reason="Ray is absent: pip install 'molhpft[cluster]'")
 
-LONG = {"epochs": 400, "lr": 0.003, "keep": "best", "batch_size": 8}
+LONG = {"epochs": 200, "lr": 0.003, "keep": "best", "batch_size": 8}
 
 
 @pytest.fixture
@@ -31,6 +31,8 @@ def cluster(tmp_path, monkeypatch):
 @pytest.fixture
 def scratch(tmp_path, monkeypatch):
     """Where the nodes' temporary folders are; asked for before the cluster."""
+    # Ray's own hold sockets, whose paths may not be this long
+    monkeypatch.setenv("RAY_TMPDIR", tempfile.gettempdir())
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     return tmp_path
