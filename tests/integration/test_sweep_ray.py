@@ -1,11 +1,10 @@
 """Sweeps by a real Ray cluster of several nodes on this machine, one of which is lost."""
 
 import tempfile
-from pathlib import Path
 
 import pytest
 
-from tests.integration.test_sweep import until
+from tests.integration.test_sweep import under_way, until
 from tests.sweeps import finish, raw_sweep, results_of, start, undisturbed, write_table
 
 pytest.importorskip("ray", reason="Ray is absent: pip install 'molhpft[cluster]'")
@@ -36,10 +35,6 @@ def scratch(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     return tmp_path
-
-
-def under_way(folder: Path):
-    return list(folder.glob("molhpft-*/*.partial/resume/phase.safetensors"))
 
 
 def test_a_sweep_that_loses_a_node_ends_with_the_same_results(tmp_path, scratch, cluster):

@@ -101,16 +101,17 @@ def _answers(address: str) -> None:
 def _anchored(job: Job) -> Job:
     """The job with files by absolute paths: other machines work in folders of their own."""
     config = parse_config(job.config)
-    anchored = {}
-    for section in ("task", "encoder"):
-        choice: Choice = getattr(config, section)
-        files = {
-            key: value.absolute()
-            for key, value in choice.options.items()
-            if isinstance(value, Path) and value.exists()
-        }
-        anchored[section] = Choice(choice.name, {**choice.options, **files})
-    return replace(job, config=resolved(replace(config, **anchored)))
+    anchored = replace(config, task=_absolute(config.task), encoder=_absolute(config.encoder))
+    return replace(job, config=resolved(anchored))
+
+
+def _absolute(choice: Choice) -> Choice:
+    files = {
+        key: value.absolute()
+        for key, value in choice.options.items()
+        if isinstance(value, Path) and value.exists()
+    }
+    return Choice(choice.name, {**choice.options, **files})
 
 
 def _outcome(ray: Any, reference: Any, job: Job) -> Outcome:
