@@ -117,6 +117,10 @@ def _absolute(choice: Choice) -> Choice:
 def _outcome(ray: Any, reference: Any, job: Job) -> Outcome:
     try:
         outcome: Outcome = ray.get(reference)
+    except ray.exceptions.LocalRayletDiedError as error:
+        # nothing can be heard of any trial; none of them is to blame
+        said = "this machine's Ray node has died; start it again, and sweep again: it goes on"
+        return Outcome(job.name, "stopped", error=f"{said} ({error})")
     except ray.exceptions.RayError as error:
         said = " ".join(str(error).split())[:500]
         return Outcome(job.name, "failed", error=f"lost {_RETRIES + 1} times by Ray: {said}")
