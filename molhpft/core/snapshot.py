@@ -74,7 +74,8 @@ def _answers(network: Network, batches: Iterable[Batch]) -> Iterator[tuple[Tenso
 
 
 def _joined(rows: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
-    columns = list(zip(*rows, strict=True))
+    columns = [list(column) for column in zip(*rows, strict=True)]
     if not columns:
         raise ValueError("a snapshot needs at least one batch, got none")
-    return [torch.cat(column) for column in columns]
+    # one after another: its parts are free before the next column is joined
+    return [torch.cat(columns.pop(0)) for _ in range(len(columns))]

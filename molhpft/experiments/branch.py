@@ -20,7 +20,7 @@ from molhpft.tuning.fit import fit
 from molhpft.tuning.machine import Machine
 from molhpft.tuning.recipes import Recipe
 
-EVALUATION_SIZE = 1024
+EVALUATION_SIZE = 256
 
 
 def finetune(

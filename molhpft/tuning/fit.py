@@ -73,7 +73,7 @@ def fit(
     return training.rows
 
 
-def score(network: Network, task: Task, split: str, *, size: int = 1024) -> float:
+def score(network: Network, task: Task, split: str, *, size: int = 256) -> float:
     """The objective's score on a whole split, in eval mode, no row dropped."""
     snapshot = take(network, task.batches(split, size=size))
     return task.objective.score(snapshot.logits, snapshot.targets)

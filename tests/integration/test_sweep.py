@@ -6,6 +6,7 @@ import resource
 import signal
 import time
 from collections import Counter
+from glob import glob
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,8 @@ def workers_of(out):
 
 def under_way(out):
     """Checkpoints of trials in the middle of finetuning."""
-    return list(out.glob("*.partial/resume/phase.safetensors"))
+    # not Path.glob, which fails where a folder ends while it looks
+    return glob(f"{out}/**/*.partial/resume/phase.safetensors", recursive=True)
 
 
 def attempts(out):

@@ -4,6 +4,8 @@ Each is run in a temporary folder of whichever machine has it and copied to the 
 complete. A machine that is lost takes unfinished trials with it, which Ray begins again elsewhere.
 """
 
+import os
+import socket
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +21,7 @@ from molhpft.experiments.sweeping.attempt import Events, Job, Outcome, Started, 
 from molhpft.experiments.sweeping.store import Store, store_at
 
 _RETRIES = 3  # of a trial whose process or machine is lost
+_PATIENCE = 20.0  # seconds that a cluster has to answer
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,11 @@ class RayCluster:
         """
         ray = _ray()
         try:
+            _answers(self.address or os.environ.get("RAY_ADDRESS", ""))
             ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise OSError(f"no Ray cluster at {self.address}: {error}") from error
+        except (OSError, RuntimeError, ValueError) as error:
+            place = self.address or os.environ.get("RAY_ADDRESS") or "this machine"
+            raise OSError(f"no Ray cluster at {place}: {error}") from error
         try:
             self._check(ray.cluster_resources())
             yield from self._events(ray, jobs, store)
@@ -86,24 +91,36 @@ class RayCluster:
                 yield _outcome(ray, reference, running.pop(reference))
 
 
+def _answers(address: str) -> None:
+    """Raise OSError where nothing listens at host:port; Ray itself would wait there for ever."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+
+
 def _anchored(job: Job) -> Job:
     """The job with files by absolute paths: other machines work in folders of their own."""
     config = parse_config(job.config)
-    anchored: dict[str, Any] = {}
-    for section in ("task", "encoder"):
-        choice: Choice = getattr(config, section)
-        files = {
-            key: value.absolute()
-            for key, value in choice.options.items()
-            if isinstance(value, Path) and value.exists()
-        }
-        anchored[section] = Choice(choice.name, {**choice.options, **files})
-    return replace(job, config=resolved(replace(config, **anchored)))
+    anchored = replace(config, task=_absolute(config.task), encoder=_absolute(config.encoder))
+    return replace(job, config=resolved(anchored))
+
+
+def _absolute(choice: Choice) -> Choice:
+    files = {
+        key: value.absolute()
+        for key, value in choice.options.items()
+        if isinstance(value, Path) and value.exists()
+    }
+    return Choice(choice.name, {**choice.options, **files})
 
 
 def _outcome(ray: Any, reference: Any, job: Job) -> Outcome:
     try:
         outcome: Outcome = ray.get(reference)
+    except ray.exceptions.LocalRayletDiedError as error:
+        # nothing can be heard of any trial; none of them is to blame
+        said = "this machine's Ray node has died; start it again, and sweep again: it goes on"
+        return Outcome(job.name, "stopped", error=f"{said} ({error})")
     except ray.exceptions.RayError as error:
         said = " ".join(str(error).split())[:500]
         return Outcome(job.name, "failed", error=f"lost {_RETRIES + 1} times by Ray: {said}")
