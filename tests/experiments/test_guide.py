@@ -14,7 +14,7 @@ from molhpft.experiments.advice import (
     smoothing_advice,
     tau_advice,
 )
-from molhpft.experiments.config import _apply
+from molhpft.experiments.config import apply, parse_change
 from molhpft.experiments.guide import (
     FALLS,
     GONE,
@@ -173,7 +173,7 @@ def test_every_change_is_one_that_a_config_takes():
     raw = {"task": "nci_alerts"}
     for line in lines:
         for change in line.changes:
-            _apply(raw, change)
+            apply(raw, *parse_change(change))
     assert raw["head"] == "mlp"
     assert raw["method"]["smoothing"] == 0.1
     assert raw["finetune"] == {"batch_norm": "frozen"}

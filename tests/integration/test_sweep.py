@@ -59,7 +59,7 @@ def workers_of(out):
 def under_way(out):
     """Checkpoints of trials in the middle of finetuning."""
     # not Path.glob, which fails where a folder ends while it looks
-    return glob(f"{out}/**/*.partial/resume/phase.safetensors", recursive=True)
+    return glob(f"{out}/**/*.partial/resume/phase-*.safetensors", recursive=True)
 
 
 def attempts(out):
