@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from molhpft.core.batch import Batch
 from molhpft.core.network import Network
 
+# examples in a forward pass that keeps nothing for gradients: more are no faster, and fill memory
+EVALUATION_SIZE = 256
+
 
 @dataclass(frozen=True)
 class Predictions:

@@ -11,10 +11,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from molhpft.core.network import Network
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
+from molhpft.core.snapshot import EVALUATION_SIZE
 from molhpft.core.task import Task
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.experiments import advice
-from molhpft.experiments.along import energies, looks, only, without_test
+from molhpft.experiments.along import energies, looks, only, probing_ground, without_test
 from molhpft.experiments.baselines import validation_score
 from molhpft.experiments.build import build_network, build_recipes, build_task
 from molhpft.experiments.config import RunConfig
@@ -23,7 +24,6 @@ from molhpft.experiments.guide import Trail
 from molhpft.experiments.machine import settled
 from molhpft.experiments.seeds import stream
 from molhpft.measure.drift import batch_norm_drift
-from molhpft.tuning.features import on_features
 from molhpft.tuning.probe import probe_many
 from molhpft.tuning.recipes import Recipe
 from molhpft.tuning.select import CANDIDATES, spaced, watched
@@ -110,10 +110,7 @@ def _trail(
     config: RunConfig, recipe: Recipe, network: Network, task: Task
 ) -> tuple[Trail, tuple[int, ...], Labels]:
     """What the probe shows, taus evenly in energy, and the labels."""
-    features, probed = task, network
-    if config.views != "live":
-        rng = torch.Generator().manual_seed(stream(config.seed, "views"))
-        probed, features = on_features(network, task, views=config.views, rng=rng)
+    probed, features = probing_ground(network, task, views=config.views, seed=config.seed)
     longest = recipe.probe.epochs
     rng = torch.Generator().manual_seed(stream(config.seed, "probe"))
     ((found,),) = probe_many([probed], [recipe.probe], features, taus=watched(longest), rngs=[rng])
@@ -123,7 +120,7 @@ def _trail(
     powers = {2**k for k in range(longest.bit_length())} & set(found.heads)
     seen = looks(only(found, {*candidates, *powers, longest}), probed, features)
     trail = Trail(task.objective.metric, energy, seen)
-    targets = torch.cat([b.targets.cpu() for b in features.batches("train", size=1024)])
+    targets = torch.cat([b.targets.cpu() for b in features.batches("train", size=EVALUATION_SIZE)])
     return trail, candidates, _labels(task, targets)
 
 

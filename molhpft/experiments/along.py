@@ -2,12 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Literal
+
+import torch
 
 from molhpft.core.network import Network
 from molhpft.core.snapshot import Snapshot
 from molhpft.core.task import Task
 from molhpft.experiments.folder import Json
+from molhpft.experiments.seeds import stream
 from molhpft.measure.energy import initial_energy
+from molhpft.tuning.features import on_features
 from molhpft.tuning.stacked import feature_rows
 from molhpft.tuning.trajectory import Trajectory
 
@@ -17,6 +22,23 @@ _LOGITS = 2**26  # taken at a time: those of every tau together may fill the mem
 def without_test(task: Task) -> Task:
     """The task as those see it who still choose: its training and validation split alone."""
     return replace(task, splits={split: task.rows(split) for split in ("train", "valid")})
+
+
+def probing_ground(
+    network: Network, task: Task, *, views: int | Literal["live"], seed: int
+) -> tuple[Network, Task]:
+    """What a network's head is probed on; a head loaded into one of the two networks is in both.
+
+    Args:
+        network: whose head is to be probed.
+        task: on which.
+        views: as in a config: "live" leaves both as they are.
+        seed: of the run, which draws the views.
+    """
+    if views == "live":
+        return network, task
+    rng = torch.Generator().manual_seed(stream(seed, "views"))
+    return on_features(network, task, views=views, rng=rng)
 
 
 def energies(trajectory: Trajectory, network: Network, task: Task) -> dict[int, float]:

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from molhpft.core.network import Network
-from molhpft.core.snapshot import Predictions, Snapshot, inference, predict, take
+from molhpft.core.snapshot import EVALUATION_SIZE, Predictions, Snapshot, inference, predict, take
 from molhpft.core.task import Task
 from molhpft.domains.progress import pace
 from molhpft.experiments.folder import Json, RunFolder
@@ -19,8 +19,6 @@ from molhpft.tuning.checkpoints import Checkpoints
 from molhpft.tuning.fit import fit
 from molhpft.tuning.machine import Machine
 from molhpft.tuning.recipes import Recipe
-
-EVALUATION_SIZE = 256
 
 
 def finetune(

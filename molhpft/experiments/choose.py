@@ -50,8 +50,7 @@ def choose(
         probed: what its head is probed on; afterwards it has the head it came with.
         features: what `probed` reads, without the test split.
         folder: gets `choice.json` after every score.
-        tried: finetunes from the head that `probed` has, by a recipe and until an epoch; gives the
-            epochs that are done and the validation score.
+        tried: finetunes by a recipe until an epoch; gives epochs done and the validation score.
         seed: of the probe.
         kept: what the folder already has of the choice.
 
@@ -61,13 +60,12 @@ def choose(
     start = deepcopy(probed.head.state_dict())
     if kept is None:
         choice, heads = _begun(recipe, probed, features, seed)
-        folder.write_json(FILE, choice)
     else:
-        choice, heads = kept, _heads(recipe, kept, probed, features, seed)
+        choice, heads = deepcopy(kept), _heads(recipe, kept, probed, features, seed)
+    folder.write_json(FILE, choice)
     epochs = recipe.after[0].epochs
 
     def score(candidate: Json, until: int) -> float:
-        nonlocal choice
         known = _score_of(choice, candidate, until)
         if known is None:
             own = candidate_recipe(recipe, candidate)
@@ -75,13 +73,13 @@ def choose(
             done, known = tried(own, until)
             named = {name: candidate[name] for name in ("tau", "smoothing")}
             row = {**named, "until": until, "epochs": done, "valid": known}
-            choice = {**choice, "scores": [*choice["scores"], row]}
+            choice["scores"].append(row)
             folder.write_json(FILE, choice)
         return known
 
     candidates = choice["candidates"]
     best = halve(candidates, rounds(len(candidates), epochs=epochs), score)
-    choice = {**choice, "chosen": best, "spent": _spent(choice, best, epochs)}
+    choice |= {"chosen": best, "spent": _spent(choice, best, epochs)}
     folder.write_json(FILE, choice)
     probed.head.load_state_dict(start)
     return choice

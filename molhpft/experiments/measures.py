@@ -14,7 +14,7 @@ from torch import Tensor
 
 from molhpft.core.batch import Batch
 from molhpft.core.network import Network
-from molhpft.core.snapshot import Snapshot, take
+from molhpft.core.snapshot import EVALUATION_SIZE, Snapshot, take
 from molhpft.core.task import Task
 from molhpft.experiments.folder import Json
 from molhpft.experiments.seeds import stream
@@ -34,7 +34,6 @@ PROBE_VECTORS = 16
 STEP_EXAMPLES = 4
 STEP_LR = 1e-4
 BINS = 20
-EVALUATION_SIZE = 1024
 
 Observer = Callable[[Network], Row]
 

@@ -13,13 +13,12 @@ import torch
 
 from molhpft.core.network import Network
 from molhpft.core.task import Task
-from molhpft.experiments.along import looks, without_test
+from molhpft.experiments.along import looks, probing_ground, without_test
 from molhpft.experiments.build import build_network, build_recipes, build_task
 from molhpft.experiments.config import RunConfig
 from molhpft.experiments.folder import Json
 from molhpft.experiments.machine import settled
 from molhpft.experiments.seeds import stream
-from molhpft.tuning.features import on_features
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.probe import probe_many
 from molhpft.tuning.recipes import Recipe
@@ -133,10 +132,7 @@ def _probed(
     seeds: Sequence[int],
 ) -> list[list[dict[int, Json]]]:
     """[phase][seed] of tau to what its head says; the networks have one backbone."""
-    shared = networks[0]
-    if config.views != "live":
-        rng = torch.Generator().manual_seed(stream(seeds[0], "views"))
-        shared, task = on_features(shared, task, views=config.views, rng=rng)
+    shared, task = probing_ground(networks[0], task, views=config.views, seed=seeds[0])
     heads = [Network(shared.backbone, network.head) for network in networks]
     rngs = [torch.Generator().manual_seed(stream(seed, "probe")) for seed in seeds]
     trajectories = probe_many(heads, phases, task, taus=taus, rngs=rngs)

@@ -8,11 +8,10 @@ from pathlib import Path
 import torch
 
 from molhpft.core.network import Network
-from molhpft.core.snapshot import take
+from molhpft.core.snapshot import EVALUATION_SIZE, take
 from molhpft.core.task import Task
-from molhpft.experiments.along import without_test
+from molhpft.experiments.along import probing_ground, without_test
 from molhpft.experiments.branch import (
-    EVALUATION_SIZE,
     describe_start,
     finetune,
     predictions,
@@ -31,7 +30,6 @@ from molhpft.experiments.resume import load_branch, save_branch
 from molhpft.experiments.seeds import stream
 from molhpft.experiments.shared_probe import shared_trajectory
 from molhpft.tuning.exact import solve_head
-from molhpft.tuning.features import on_features
 from molhpft.tuning.fit import score
 from molhpft.tuning.interpolate import mix
 from molhpft.tuning.machine import Machine
@@ -137,12 +135,10 @@ def _finish_branches(parts: _Parts, recipes: tuple[Recipe, ...]) -> list[Json]:
 
 
 def _probing(parts: _Parts, recipes: tuple[Recipe, ...]) -> tuple[Network, Task]:
-    """What the head is probed on; a head loaded into one of the two networks is in both."""
-    views, seed = parts.config.views, parts.config.seed
-    if views == "live" or not any(recipe.tau or recipe.strengths for recipe in recipes):
-        return parts.network, parts.task
-    rng = torch.Generator().manual_seed(stream(seed, "views"))
-    return on_features(parts.network, parts.task, views=views, rng=rng)
+    """What the head is probed on; features are not worth taking for a head that is not trained."""
+    trains = any(recipe.tau or recipe.strengths for recipe in recipes)
+    views = parts.config.views if trains else "live"
+    return probing_ground(parts.network, parts.task, views=views, seed=parts.config.seed)
 
 
 def _finish_branch(parts: _Parts, recipe: Recipe, probed: Network, features: Task) -> None:

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from molhpft.core.network import Network
-from molhpft.core.snapshot import inference
+from molhpft.core.snapshot import EVALUATION_SIZE, inference
 from molhpft.core.task import Task
 
 
 def exchange_scores(
-    networks: Sequence[Network], task: Task, split: str, *, size: int = 1024
+    networks: Sequence[Network], task: Task, split: str, *, size: int = EVALUATION_SIZE
 ) -> Tensor:
     """Score of every backbone under every head, without retuning.
 

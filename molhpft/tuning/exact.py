@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from molhpft.core.network import Network, Plain
 from molhpft.core.objectives import Multiclass, Multilabel, Objective, Squared
-from molhpft.core.snapshot import take
+from molhpft.core.snapshot import EVALUATION_SIZE, take
 from molhpft.core.task import Task
 from molhpft.tuning.fit import score
 
@@ -39,7 +39,7 @@ def solve_head(network: Network, task: Task, *, strengths: Sequence[float]) -> f
         ValueError: the head is not one linear layer, or an output lacks a class in training.
     """
     linear = _linear(network)
-    train = take(network, task.batches("train", size=1024))
+    train = take(network, task.batches("train", size=EVALUATION_SIZE))
     z = train.features.double()
     spread, centre = torch.std_mean(z, 0)
     spread = torch.where(spread > 0, spread, 1.0)

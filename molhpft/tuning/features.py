@@ -12,7 +12,7 @@ from torch import Tensor
 
 from molhpft.core.batch import Batch
 from molhpft.core.network import Chain, Network, Plain
-from molhpft.core.snapshot import take
+from molhpft.core.snapshot import EVALUATION_SIZE, take
 from molhpft.core.task import Rows, Task
 
 
@@ -53,7 +53,7 @@ def on_features(
     network: Network,
     task: Task,
     *,
-    size: int = 1024,
+    size: int = EVALUATION_SIZE,
     views: int = 0,
     rng: torch.Generator | None = None,
 ) -> tuple[Network, Task]:

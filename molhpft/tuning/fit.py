@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from molhpft.core.batch import Batch
 from molhpft.core.dropout import seed_dropout
 from molhpft.core.network import Chain, Network
-from molhpft.core.snapshot import take
+from molhpft.core.snapshot import EVALUATION_SIZE, take
 from molhpft.core.task import Task
 from molhpft.tuning import optim
 from molhpft.tuning.checkpoints import NO_CHECKPOINTS, Checkpoints, Progress, Row, Weights
@@ -73,10 +73,23 @@ def fit(
     return training.rows
 
 
-def score(network: Network, task: Task, split: str, *, size: int = 256) -> float:
+def score(network: Network, task: Task, split: str, *, size: int = EVALUATION_SIZE) -> float:
     """The objective's score on a whole split, in eval mode, no row dropped."""
     snapshot = take(network, task.batches(split, size=size))
     return task.objective.score(snapshot.logits, snapshot.targets)
+
+
+def check_loss(loss: float, phase: Phase, *, epoch: int) -> None:
+    """Refuse to go on with what has diverged.
+
+    Raises:
+        ValueError: the loss of an epoch is infinite or NaN.
+    """
+    if not isfinite(loss):
+        raise ValueError(
+            f"training diverged: the loss is {loss} in epoch {epoch}; "
+            f"try a learning rate below lr={phase.lr}"
+        )
 
 
 def best_epoch(rows: list[Row]) -> int:
@@ -194,11 +207,7 @@ class _Training:
 
     def _mean_loss(self) -> float:
         mean = torch.stack(self.losses).mean().item()
-        if not isfinite(mean):
-            raise ValueError(
-                f"training diverged: the loss is {mean} in epoch {len(self.rows) + 1}; "
-                f"try a learning rate below lr={self.phase.lr}"
-            )
+        check_loss(mean, self.phase, epoch=len(self.rows) + 1)
         return mean
 
 

@@ -10,7 +10,6 @@ from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from itertools import count
-from math import isfinite
 
 import torch
 
@@ -19,7 +18,7 @@ from molhpft.core.task import Rows, Task
 from molhpft.core.threads import one_thread
 from molhpft.tuning.checkpoints import Row, Weights
 from molhpft.tuning.closed_form import labels
-from molhpft.tuning.fit import fit
+from molhpft.tuning.fit import check_loss, fit
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.stack import Stack
 from molhpft.tuning.stacked import Lesson, feature_rows, orders, stepping, train
@@ -137,7 +136,8 @@ def _stacked(
     with one_thread() if small else nullcontext():
         for loss in train(stack, stepping(stack, each), lesson, epochs=max(taus)):
             losses.append(loss.flatten().tolist())
-            _check_losses(losses[-1], each, epoch=len(losses))
+            for one, phase in zip(losses[-1], each, strict=True):
+                check_loss(one, phase, epoch=len(losses))
             if len(losses) in taus:
                 kept[len(losses)] = stack.flat.clone()
     heads = {tau: stack.heads(flat) for tau, flat in kept.items()}
@@ -148,15 +148,6 @@ def _stacked(
 
     many = range(len(networks))
     return [[trajectory(k * len(phases) + i) for k in many] for i in range(len(phases))]
-
-
-def _check_losses(losses: Sequence[float], phases: Sequence[Phase], *, epoch: int) -> None:
-    for loss, phase in zip(losses, phases, strict=True):
-        if not isfinite(loss):
-            raise ValueError(
-                f"training diverged: the loss is {loss} in epoch {epoch}; "
-                f"try a learning rate below lr={phase.lr}"
-            )
 
 
 def _through_fit(

@@ -4,13 +4,11 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 from molhpft.core.network import Network
-from molhpft.core.snapshot import Snapshot, take
+from molhpft.core.snapshot import EVALUATION_SIZE, Snapshot, take
 from molhpft.core.task import Task
 from molhpft.tuning.checkpoints import Row, Weights
 from molhpft.tuning.stack import Stack
 from molhpft.tuning.stacked import feature_rows
-
-SIZE = 1024  # examples in a forward pass
 
 
 @dataclass(frozen=True)
@@ -51,4 +49,4 @@ def _snapshot(network: Network, head: Weights, task: Task, split: str) -> Snapsh
     """Of a copy of the network with the weights `head`."""
     copy = Network(network.backbone, deepcopy(network.head))
     copy.head.load_state_dict(head)
-    return take(copy, task.batches(split, size=SIZE))
+    return take(copy, task.batches(split, size=EVALUATION_SIZE))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from molhpft.core.batch import Batch
 from molhpft.core.network import Network
-from molhpft.core.snapshot import inference, take
+from molhpft.core.snapshot import EVALUATION_SIZE, inference, take
 from molhpft.core.task import Task
 from molhpft.domains.molecules.draw import molecule_svg
 from molhpft.domains.molecules.examples import Molecules
@@ -119,7 +119,7 @@ def _residual(network: Network, task: Task, z: Tensor, targets: Tensor) -> Tenso
         with inference(network):
             logits = network.head(z, Batch(z, targets))
     else:
-        logits = take(network, task.batches("train", size=1024)).logits
+        logits = take(network, task.batches("train", size=EVALUATION_SIZE)).logits
     labelled = ~targets.isnan().all(1)
     residual = torch.zeros_like(targets)
     residual[labelled] = task.objective.residual(logits, targets).to(residual)

@@ -26,9 +26,10 @@ def impatient(monkeypatch):
 
 
 def test_a_folder_is_free_again_after_its_sweep(tmp_path, impatient):
-    for _ in range(2):
-        with locked(tmp_path):
-            pass
+    with locked(tmp_path), pytest.raises(ValueError, match="has a sweep"), locked(tmp_path):
+        pass
+    with locked(tmp_path) as descriptor:
+        assert str(os.getpid()) in os.pread(descriptor, 1000, 0).decode()
 
 
 def test_a_second_sweep_is_told_who_has_the_folder(tmp_path, impatient):
