@@ -1,6 +1,7 @@
 """Batch norm, ReLU and dropout in one pass over the rows, and in two passes backward."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeGuard
 
 import torch
@@ -33,10 +34,15 @@ class Statistics:
     rows: Tensor | int = 0
     shared: bool = False
 
-    @property
+    @cached_property
     def inverse(self) -> Tensor:
         """Inverse standard deviation, (d,)."""
         return (self.variance + self.eps).rsqrt()
+
+    def line(self, weight: Tensor, bias: Tensor, finish: Finish) -> tuple[Tensor, Tensor]:
+        """`factor` and `shift` of `kernels.activate`, (d,) each; the finish's scale is in them."""
+        factor = weight * self.inverse * finish.scale
+        return factor, torch.addcmul(bias * finish.scale, self.mean, factor, value=-1)
 
 
 def has_statistics(norm: nn.Module, *, rows: int) -> TypeGuard[nn.BatchNorm1d]:
@@ -92,11 +98,19 @@ def _move(
 
 @dataclass(frozen=True)
 class Normalise:
-    """Batch norm with given statistics and its finish, differentiable in rows, weight and bias."""
+    """Batch norm with given statistics and its finish, differentiable in rows, weight and bias.
+
+    Attributes:
+        kernels: for the passes over the rows.
+        finish: ReLU and dropout.
+        statistics: what is subtracted and divided by.
+        line: that of the statistics for the weight and bias, without a gradient.
+    """
 
     kernels: Kernels
     finish: Finish
     statistics: Statistics
+    line: tuple[Tensor, Tensor]
 
     def reference(self, *tensors: Tensor) -> Tensor:
         """See `fused.Operation`."""
@@ -111,8 +125,7 @@ class Normalise:
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """See `fused.Operation`."""
-        a, weight, bias = tensors
-        return self.kernels.activate(a, *self._line(weight, bias), self.finish)
+        return self.kernels.activate(tensors[0], *self.line, self.finish)
 
     def backward(self, g: Tensor, wanted: Wanted, *tensors: Tensor) -> Gradients:
         """See `fused.Operation`.
@@ -121,21 +134,16 @@ class Normalise:
         `gweight = sum g' x` and `ga = weight / std (g' - gbias / n - x gweight / n)`, without the
         last two terms where the statistics are constants.
         """
-        a, weight, bias = tensors
-        factor, shift = self._line(weight, bias)
+        a, (factor, shift) = tensors[0], self.line
         mean, inverse = self.statistics.mean, self.statistics.inverse
         plain, centred = self.kernels.activate_sums(g, a, factor, shift, self.finish, mean)
-        slope, offset = torch.zeros_like(mean), torch.zeros_like(mean)
         if self.statistics.of_batch:
             sums = total(plain, centred) if self.statistics.shared else (plain, centred)
-            slope = -factor * sums[1] * inverse.square() / self.statistics.rows
-            offset = -factor * sums[0] / self.statistics.rows - slope * mean
+            share = factor / -self.statistics.rows
+            slope = share * sums[1] * inverse.square()
+            offset = torch.addcmul(share * sums[0], slope, mean, value=-1)
+        else:
+            slope, offset = torch.zeros_like(mean), torch.zeros_like(mean)
         ga = self.kernels.activate_backward(g, a, factor, shift, self.finish, slope, offset)
         scale = self.finish.scale
         return ga, centred * inverse * scale, plain * scale
-
-    def _line(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """`factor` and `shift` of `kernels.activate`; the scale is in them."""
-        factor = weight * self.statistics.inverse
-        shift = bias - self.statistics.mean * factor
-        return factor * self.finish.scale, shift * self.finish.scale

@@ -2,30 +2,45 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from molhpft.kernels import reference
 from molhpft.kernels.choice import Kernels, kernels_for
 from molhpft.kernels.fused import Gradients, Wanted, apply
-from molhpft.kernels.linear import Linear
+from molhpft.kernels.linear import Linear, LinearOfSums
 from molhpft.kernels.normalisation import Normalise, batch_norm, has_statistics, statistics
 from molhpft.kernels.operands import Edges, drawn
 from molhpft.kernels.products import autocast_dtype
 from molhpft.kernels.shared import is_shared
 from molhpft.kernels.summands import Summands, note_summands, summands_of
 
+# so many times more sums than rows in the table, and products of the table are worth it
+_WORTH = 4
 
-def linear(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+
+def linear(h: Tensor, weight: Tensor, bias: Tensor, *, around: bool = False) -> Tensor:
     """`h weight^T + bias`, (n, m), for rows `h` (n, k), `weight` (m, k) and `bias` (m,).
 
     Under autocast the three products of training are taken in its dtype, from factors rounded to
     it. The result has that dtype too, as PyTorch's own has it; weights and their gradients do not.
+
+    Args:
+        h: (n, k).
+        weight: (m, k).
+        bias: (m,).
+        around: whether the gradient may go around an `h` that `embed` gave, straight to the table:
+            fewer and shorter products, but nothing can be differentiated in `h` then.
     """
     kernels = kernels_for(weight, bias, rows=h)
     if kernels is None:
         return F.linear(h, weight, bias)
-    return apply(Linear(kernels, autocast_dtype(h.device.type), summands_of(h)), h, weight, bias)
+    dtype = autocast_dtype(h.device.type)
+    sums = summands_of(h) if around or not torch.is_grad_enabled() else None
+    if sums and len(h) >= _WORTH * len(sums.table):
+        return apply(LinearOfSums(kernels, dtype, sums.rows), sums.table, weight, bias)
+    return apply(Linear(dtype), h, weight, bias)
 
 
 def convolve(x: Tensor, bond: Tensor, root: Tensor, edges: Edges) -> Tensor:
@@ -50,7 +65,7 @@ def embed(rows: Tensor, table: Tensor) -> Tensor:
     if kernels is None:
         return reference.embed(rows, table)
     h = apply(_Embed(kernels, rows), table)
-    note_summands(h, Summands(rows, table.detach()))
+    note_summands(h, Summands(rows, table))
     return h
 
 
@@ -77,7 +92,8 @@ def normalise(a: Tensor, norm: nn.Module, *, relu: bool, dropout: float, trainin
             return reference.finished(batch_norm(a, norm), finish)
         return reference.normalise(a, norm, finish)
     found = statistics(a, norm, kernels)
-    return apply(Normalise(kernels, finish, found), a, norm.weight, norm.bias)
+    line = found.line(norm.weight.detach(), norm.bias.detach(), finish)
+    return apply(Normalise(kernels, finish, found, line), a, norm.weight, norm.bias)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ class Summands:
 
     Attributes:
         rows: int64 (n, columns), the numbers of the rows that are summed.
-        table: (length, d), without a gradient.
+        table: (length, d).
     """
 
     rows: Tensor

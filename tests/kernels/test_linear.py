@@ -51,13 +51,13 @@ def test_a_layer_of_sums_and_all_its_gradients_equal_those_of_any_layer(n, colum
     rows = draw_rows(n, columns, seed)
     h = embed(rows, table)
     assert summands_of(h) is not None
-    ours, theirs = linear(h, weight, bias), F.linear(table[rows].sum(1), weight, bias)
+    ours, theirs = linear(h, weight, bias, around=True), F.linear(table[rows].sum(1), weight, bias)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     for a, b in zip(gradients(ours, leaves), gradients(theirs, leaves), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
 
 
-def test_what_was_summed_gets_its_own_gradient_too():
+def test_what_was_summed_gets_its_own_gradient_where_none_goes_around():
     table, weight, bias = draw_leaves((LENGTH, 5), (6, 5), (6,))
     h = embed(draw_rows(99, 3, 0), table)
     found = gradients(linear(h, weight, bias), [h, weight])
@@ -68,13 +68,27 @@ def test_what_was_summed_gets_its_own_gradient_too():
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+def test_derivatives_of_derivatives_go_around_too():
+    leaves = table, weight, bias = draw_leaves((LENGTH, 5), (6, 5), (6,))
+    rows = draw_rows(99, 3, 0)
+
+    def squared_gradient(logits):
+        (slope,) = torch.autograd.grad(logits.square().sum(), table, create_graph=True)
+        return slope.square().sum()
+
+    ours = squared_gradient(linear(embed(rows, table), weight, bias, around=True))
+    theirs = squared_gradient(F.linear(table[rows].sum(1), weight, bias))
+    for a, b in zip(gradients(ours, leaves), gradients(theirs, leaves), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+
+
 def test_autocast_gives_its_dtype_and_no_more_error_than_for_any_layer():
     leaves = table, weight, bias = draw_leaves((LENGTH, 32), (16, 32), (16,))
     rows = draw_rows(400, 3, 0)
     h = embed(rows, table)
     exact = F.linear(table.double()[rows].sum(1), weight.double(), bias.double())
     with torch.autocast("cpu", torch.bfloat16):
-        ours, plain = linear(h, weight, bias), linear(h.clone(), weight, bias)
+        ours, plain = linear(h, weight, bias, around=True), linear(h.clone(), weight, bias)
     assert ours.dtype == plain.dtype == torch.bfloat16
     assert (ours - exact).norm() <= (plain - exact).norm()
     pairs = zip(gradients(ours, leaves), gradients(exact, leaves), strict=True)
@@ -83,15 +97,23 @@ def test_autocast_gives_its_dtype_and_no_more_error_than_for_any_layer():
         assert (found - expected).norm() < 1e-2 * expected.norm()
 
 
-def test_only_the_product_for_the_input_is_as_long_as_it(lengths):
+def test_all_products_around_the_sums_are_as_short_as_the_table(lengths):
     table, weight, bias = draw_leaves((LENGTH, 5), (6, 5), (6,))
-    gradients(linear(embed(draw_rows(99, 3, 0), table), weight, bias), [table, weight])
-    assert lengths == [LENGTH, 99, LENGTH]
+    h = embed(draw_rows(99, 3, 0), table)
+    gradients(linear(h, weight, bias, around=True), [table, weight])
+    assert lengths == [LENGTH] * 3
+
+
+def test_without_gradients_there_is_nothing_to_go_around(lengths):
+    table, weight, bias = draw_leaves((LENGTH, 5), (6, 5), (6,))
+    with torch.no_grad():
+        linear(embed(draw_rows(99, 3, 0), table), weight, bias)
+    assert lengths == [LENGTH]
 
 
 def test_few_sums_are_multiplied_as_they_are(lengths):
     table, weight, bias = draw_leaves((LENGTH, 5), (6, 5), (6,))
-    linear(embed(draw_rows(2 * LENGTH, 3, 0), table), weight, bias)
+    linear(embed(draw_rows(2 * LENGTH, 3, 0), table), weight, bias, around=True)
     assert lengths == [2 * LENGTH]
 
 
@@ -101,7 +123,8 @@ def test_a_change_in_place_is_noticed(changed):
     h = embed(draw_rows(99, 3, 0), table)
     (h if changed == "sums" else table).mul_(2)
     assert summands_of(h) is None
-    torch.testing.assert_close(linear(h, weight, bias), F.linear(h, weight, bias))
+    found = linear(h, weight, bias, around=True)
+    torch.testing.assert_close(found, F.linear(h, weight, bias))
 
 
 def test_what_is_computed_from_sums_is_no_sum():

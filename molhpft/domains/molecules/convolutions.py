@@ -81,7 +81,8 @@ class OGBConvolution(nn.Module):
 
     def forward(self, h: Tensor, graphs: GraphBatch) -> Tensor:
         """New atom features (atoms, d) from `h` (atoms, d)."""
-        x = linear(h, self.linear.weight, self.linear.bias)
+        # in training, nobody asks for gradients in features of atoms
+        x = linear(h, self.linear.weight, self.linear.bias, around=self.training)
         return convolve(x, self.bond.combinations(), self.root, ogb_edges(graphs))
 
 
@@ -100,7 +101,8 @@ class PretrainGNNsConvolution(nn.Module):
 
     def forward(self, h: Tensor, graphs: GraphBatch) -> Tensor:
         """New atom features (atoms, d) from `h` (atoms, d)."""
-        x = propagate(linear(h, self.linear.weight, self.linear.bias), pretrain_gnns_edges(graphs))
+        x = linear(h, self.linear.weight, self.linear.bias, around=self.training)
+        x = propagate(x, pretrain_gnns_edges(graphs))
         shares, bonds = pretrain_gnns_shares(graphs), self.bond.combinations()
         # a sum of few terms, which reduced precision would not make faster
         with torch.autocast(x.device.type, enabled=False):
