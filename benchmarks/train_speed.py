@@ -79,7 +79,7 @@ class Ours:
     def logits(self, split="train"):
         """Of a whole split, (n, t)."""
         with self.machine.autocast():
-            return predict(self.network, self.task.batches(split, size=SIZE)).logits.float()
+            return predict(self.network, self.task, split, size=SIZE).logits.float()
 
 
 class Peer:

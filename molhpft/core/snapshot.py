@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from molhpft.core.batch import Batch
 from molhpft.core.network import Network
+from molhpft.core.task import Task
 
 # examples in a forward pass that keeps nothing for gradients: more are no faster, and fill memory
 EVALUATION_SIZE = 256
@@ -57,16 +58,37 @@ def take(network: Network, batches: Iterable[Batch]) -> Snapshot:
     Raises:
         ValueError: `batches` is empty.
     """
-    return Snapshot(*_joined(_answers(network, batches)))
+    columns = [list(column) for column in zip(*_answers(network, batches), strict=True)]
+    if not columns:
+        raise ValueError("a snapshot needs at least one batch, got none")
+    return Snapshot(*map(torch.cat, columns))
 
 
-def predict(network: Network, batches: Iterable[Batch]) -> Predictions:
-    """Logits and targets alone, where features of a whole split would fill the memory.
+def predict(
+    network: Network, task: Task, split: str, *, size: int = EVALUATION_SIZE
+) -> Predictions:
+    """Logits and targets of a split.
+
+    A large one fits in memory so: its features do not, nor its logits in pieces and joined.
+
+    Args:
+        network: as it is, in eval mode.
+        task: whose rows it reads.
+        split: name of the split.
+        size: most rows in a batch.
 
     Raises:
-        ValueError: `batches` is empty.
+        ValueError: no split has that name, or it is empty.
     """
-    return Predictions(*_joined(rows[:2] for rows in _answers(network, batches)))
+    n, begin = len(task.rows(split)), 0
+    logits, targets = torch.empty(0), torch.empty(0)
+    for answers in _answers(network, task.batches(split, size=size)):
+        if not begin:
+            logits, targets = (t.new_empty(n, *t.shape[1:]) for t in answers[:2])
+        end = begin + len(answers[0])
+        logits[begin:end], targets[begin:end] = answers[:2]
+        begin = end
+    return Predictions(logits, targets)
 
 
 def _answers(network: Network, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, ...]]:
@@ -74,11 +96,3 @@ def _answers(network: Network, batches: Iterable[Batch]) -> Iterator[tuple[Tenso
         for batch in batches:
             z = network.features(batch)
             yield network.head(z, batch).cpu(), batch.targets.cpu(), z.cpu()
-
-
-def _joined(rows: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
-    columns = [list(column) for column in zip(*rows, strict=True)]
-    if not columns:
-        raise ValueError("a snapshot needs at least one batch, got none")
-    # one after another: its parts are free before the next column is joined
-    return [torch.cat(columns.pop(0)) for _ in range(len(columns))]

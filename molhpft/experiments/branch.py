@@ -81,7 +81,7 @@ def snapshots(network: Network, task: Task) -> dict[str, Snapshot]:
 def predictions(network: Network, task: Task) -> Iterator[tuple[str, Predictions]]:
     """Predictions for one split after another: together, those of a large set fill the memory."""
     for split in task.splits:
-        yield split, predict(network, task.batches(split, size=EVALUATION_SIZE))
+        yield split, predict(network, task, split)
 
 
 def scores(predicted: Iterable[tuple[str, Predictions]], task: Task) -> dict[str, float]:

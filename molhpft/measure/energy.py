@@ -57,8 +57,12 @@ def initial_energy(predictions: Predictions, objective: Objective) -> float:
 
 def entry_energy(predictions: Predictions, objective: Objective) -> float:
     """Mean |p - y| over measured labels: comparable between different numbers of tasks."""
-    parts = _measured(predictions, objective)
-    return torch.cat([residual[~y.isnan()].abs() for residual, y in parts]).mean().item()
+    total, count = 0.0, 0
+    for residual, y in _measured(predictions, objective):
+        entries = residual[~y.isnan()]
+        total += entries.abs().sum(dtype=torch.float64).item()
+        count += len(entries)
+    return total / count if count else float("nan")
 
 
 def balanced_energy(predictions: Predictions, objective: Objective) -> float:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from molhpft.core.batch import Batch
 from molhpft.core.dropout import seed_dropout
 from molhpft.core.network import Chain, Network
-from molhpft.core.snapshot import EVALUATION_SIZE, take
+from molhpft.core.snapshot import EVALUATION_SIZE, predict
 from molhpft.core.task import Task
 from molhpft.tuning import optim
 from molhpft.tuning.checkpoints import NO_CHECKPOINTS, Checkpoints, Progress, Row, Weights
@@ -75,8 +75,8 @@ def fit(
 
 def score(network: Network, task: Task, split: str, *, size: int = EVALUATION_SIZE) -> float:
     """The objective's score on a whole split, in eval mode, no row dropped."""
-    snapshot = take(network, task.batches(split, size=size))
-    return task.objective.score(snapshot.logits, snapshot.targets)
+    found = predict(network, task, split, size=size)
+    return task.objective.score(found.logits, found.targets)
 
 
 def check_loss(loss: float, phase: Phase, *, epoch: int) -> None:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from molhpft.core.snapshot import inference, take
+from molhpft.core.snapshot import inference, predict, take
 from tests.toy import same_weights, toy_network, toy_task
 
 
@@ -13,6 +13,17 @@ def test_a_snapshot_has_every_row_in_order():
     torch.testing.assert_close(snapshot.logits, network(rows))
     torch.testing.assert_close(snapshot.features, network.features(rows))
     assert torch.equal(snapshot.targets, rows.targets)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_predictions_are_those_of_a_snapshot(size):
+    network, task = toy_network(dropout=0.5), toy_task()
+    snapshot, found = (
+        take(network, task.batches("valid", size=7)),
+        predict(network, task, "valid", size=size),
+    )
+    torch.testing.assert_close(found.logits, snapshot.logits)
+    assert torch.equal(found.targets, snapshot.targets)
 
 
 def test_a_snapshot_leaves_every_mode_and_weight_as_it_was():
