@@ -19,7 +19,7 @@ from molhpft.experiments.sweeping.cluster import RayCluster
 from molhpft.experiments.sweeping.conduct import Backend
 from molhpft.experiments.sweeping.conduct import sweep as run_sweep
 from molhpft.experiments.sweeping.local import LocalWorkers
-from molhpft.experiments.sweeping.table import sweep_reading, sweep_table
+from molhpft.experiments.sweeping.table import seeds_table, sweep_reading, sweep_table
 
 BackendName = Literal["local", "ray"]
 
@@ -94,6 +94,8 @@ def sweep(
     else:
         screen = console()
         screen.print(sweep_table(rows))
+        if any("seed" in row["settings"] for row in rows):
+            screen.print(seeds_table(rows))
         screen.print(sweep_reading(rows), markup=False)
         screen.print(f"Run folders: {out}", soft_wrap=True, markup=False)
     if any(row["status"] == "failed" for row in rows):

@@ -2,9 +2,11 @@
 
 import logging
 import os
+import platform
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -63,6 +65,21 @@ def launch(config: RunConfig) -> Machine:
         )
         fabric.launch()
     return Machine(fabric)
+
+
+def hardware(config: RunConfig) -> str:
+    """What a run of this config runs on here, in words: "AMD EPYC 7763, 2 threads"."""
+    if _device(config) == "cuda":
+        return torch.cuda.get_device_name()
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'s' * (threads > 1)}"
+
+
+def _processor() -> str:
+    # Linux tells the model here only
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())
 
 
 def _device(config: RunConfig) -> Literal["cpu", "cuda"]:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from molhpft.experiments.config import parse_config, resolved
 from molhpft.experiments.folder import UnwritableError
+from molhpft.experiments.machine import hardware
 from molhpft.experiments.options import Options
 from molhpft.experiments.run import run
 from molhpft.experiments.sweep import Trial
@@ -44,6 +45,7 @@ class Outcome:
         run: name of the run folder; None without one.
         error: what went wrong; None if nothing did.
         seconds: that it took.
+        hardware: that it ran on.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Outcome:
     run: str | None = None
     error: str | None = None
     seconds: float = 0.0
+    hardware: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,8 @@ def attempt(job: Job, out: Path) -> Outcome:
         # whatever a trial dies of, the others have to go on
         traceback.print_exc()
         return Outcome(job.name, "failed", None, _sentence(error), monotonic() - begin)
-    return Outcome(job.name, "done", folder.path.name, None, monotonic() - begin)
+    found = hardware(parse_config(job.config))
+    return Outcome(job.name, "done", folder.path.name, None, monotonic() - begin, found)
 
 
 def _sentence(error: Exception) -> str:

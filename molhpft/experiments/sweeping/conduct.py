@@ -36,8 +36,8 @@ def sweep(
             reported again otherwise.
 
     Returns:
-        a row a trial: name, settings, status ("done" or "failed"), run, error, seconds; and of
-        those done task, metric, the chosen tau and its `valid` and `test` score.
+        a row a trial: name, settings, status ("done" or "failed"), run, error, seconds, hardware;
+        and of those done task, metric, parameters, the chosen tau and its `valid` and `test` score.
 
     Raises:
         ValueError: another sweep has the folder, or a file in it is damaged.
@@ -88,7 +88,7 @@ def _stop_if_full(outcome: Outcome) -> None:
 
 def _row(job: Job, store: Store) -> Json:
     record = store.record(job) or asdict(Outcome(job.name, "failed", error="no record of it"))
-    row = {key: record[key] for key in ("name", "status", "run", "error", "seconds")}
+    row = {key: record[key] for key in ("name", "status", "run", "error", "seconds", "hardware")}
     row = {**row, "settings": job.settings}
     if record["status"] == "failed":
         return row
@@ -98,5 +98,5 @@ def _row(job: Job, store: Store) -> Json:
         return {**row, "status": "failed", "error": str(error)}
     chosen = next(b for b in summary["branches"] if b["tau"] == summary["chosen_tau"])
     scores = {split: chosen["final"][split] for split in ("valid", "test")}
-    about = {key: summary[key] for key in ("task", "metric")}
+    about = {key: summary[key] for key in ("task", "metric", "parameters")}
     return {**row, **about, "tau": chosen["tau"], **scores}
