@@ -9,7 +9,7 @@ from torch import Tensor
 from molhpft.core.objectives import Objective
 from molhpft.core.snapshot import Predictions
 
-_ROWS = 32_768  # taken at a time
+_ROWS = 4_096  # taken at a time
 
 
 @dataclass(frozen=True)
