@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from molhpft.experiments.config import parse_config
-from molhpft.experiments.machine import launch, multiplies_bfloat16, settled
+from molhpft.experiments.machine import hardware, launch, multiplies_bfloat16, settled
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8"}
 SRUN = {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "6", "SLURM_NNODES": "2"}
@@ -71,3 +71,17 @@ def test_a_machine_of_one_process_multiplies_in_the_precision_that_was_asked_for
         assert (machine.processes, machine.rank) == (1, 0)
         with machine.autocast():
             assert (a @ a.T).dtype == dtype
+
+
+@pytest.mark.parametrize(("threads", "told"), [(1, "1 thread"), (2, "2 threads")])
+def test_hardware_is_told_with_the_threads_that_are_used(threads, told):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        processor, _, counted = hardware(parse_config({"task": "toy", "device": "cpu"})).rpartition(
+            ", "
+        )
+    finally:
+        torch.set_num_threads(before)
+    assert counted == told
+    assert processor.strip()
