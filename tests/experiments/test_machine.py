@@ -78,9 +78,7 @@ def test_hardware_is_told_with_the_threads_that_are_used(threads, told):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        processor, _, counted = hardware(parse_config({"task": "toy", "device": "cpu"})).rpartition(
-            ", "
-        )
+        processor, _, counted = hardware(config(device="cpu")).rpartition(", ")
     finally:
         torch.set_num_threads(before)
     assert counted == told
