@@ -12,6 +12,7 @@ from molhpft.experiments import inventory, tables
 from molhpft.experiments.choose import choice_reading
 from molhpft.experiments.config import load_config
 from molhpft.experiments.linear_study import LinearStudy, linear_study
+from molhpft.experiments.quickstart import Quickstart
 from molhpft.experiments.quickstart import quickstart as run_quickstart
 from molhpft.experiments.run import run as run_config
 from molhpft.experiments.toy_study import ToyStudy, toy_study
@@ -55,10 +56,7 @@ def quickstart(out: Out = Path("runs/quickstart"), as_json: AsJson = False) -> N
     if as_json:
         typer.echo(json.dumps(result.summary, indent=2))
         return
-    screen = console()
-    screen.print(result.table)
-    screen.print(result.reading)
-    screen.print(f"Figure: {result.figure}", soft_wrap=True)
+    _show(result, result.figure)
 
 
 @app.command()
@@ -73,11 +71,7 @@ def study(
     if as_json:
         typer.echo(json.dumps(result.summary, indent=2))
         return
-    screen = console()
-    screen.print(result.table)
-    screen.print(result.reading)
-    for figure in result.figures.values():
-        screen.print(f"Figure: {figure}", soft_wrap=True)
+    _show(result, *result.figures.values())
 
 
 @app.command()
@@ -109,3 +103,11 @@ def encoders(
         return
     screen.print(tables.encoder_table(inventory.encoders()))
     screen.print(tables.shipped_table(inventory.shipped()))
+
+
+def _show(result: Quickstart | ToyStudy | LinearStudy, *figures: Path) -> None:
+    screen = console()
+    screen.print(result.table)
+    screen.print(result.reading)
+    for figure in figures:
+        screen.print(f"Figure: {figure}", soft_wrap=True)

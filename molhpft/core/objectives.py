@@ -138,7 +138,18 @@ class Multiclass:
 
 @dataclass(frozen=True)
 class Squared:
-    """Real-valued targets (n, t), NaN where unmeasured; half the squared error."""
+    """Real-valued targets (n, t), NaN where unmeasured; half the squared error.
+
+    Targets in standard deviations from a mean are learned, and give an energy, alike whatever their
+    unit; their scores and values are in the unit they were measured in.
+
+    Attributes:
+        mean: of each target, (t,), in its own unit; empty for targets that are in theirs.
+        std: its standard deviation, (t,).
+    """
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -161,7 +172,18 @@ class Squared:
 
     def score(self, logits: Tensor, targets: Tensor) -> float:
         """Minus the root mean squared error, averaged over tasks as OGB's Evaluator does."""
-        return -metrics.root_mean_squared_error(targets, logits)
+        return -metrics.root_mean_squared_error(self.values(targets), self.values(logits))
+
+    def values(self, logits: Tensor) -> Tensor:
+        """Predictions, or targets, in the unit they were measured in, float64 (n, t)."""
+        values = logits.double()
+        if self.std:
+            values = values * values.new_tensor(self.std) + values.new_tensor(self.mean)
+        return values
+
+    def column(self, k: int) -> "Squared":
+        """The objective of target k alone."""
+        return Squared(self.mean[k : k + 1], self.std[k : k + 1])
 
     def smoothed(self, amount: float) -> "Squared":
         """Itself for `amount` 0.

@@ -63,6 +63,8 @@ class RunConfig:
             Heads that read more than features are probed live anyway.
         measures: what to measure beside energy, scores and shift; see `measures.NAMES`.
         features: whether to keep the features before and after finetuning.
+        members: whether to keep the network of every tau that was finetuned from, those that
+            `tau: auto` did not finish among them: an ensemble.
     """
 
     task: Choice
@@ -81,6 +83,7 @@ class RunConfig:
     views: int | Literal["live"] = 0
     measures: tuple[str, ...] = ()
     features: bool = False
+    members: bool = False
 
 
 def load_config(path: Path, changes: Sequence[str] = ()) -> RunConfig:

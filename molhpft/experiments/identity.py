@@ -14,7 +14,7 @@ from molhpft.experiments.config import Choice, RunConfig, resolved
 from molhpft.experiments.options import Options
 from molhpft.tuning.recipes import Recipe
 
-_NOT_PROBED = ("method", "finetune", "measures", "features")
+_NOT_PROBED = ("method", "finetune", "measures", "features", "members")
 
 
 def run_name(config: RunConfig, task: Task) -> str:

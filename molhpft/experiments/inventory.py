@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from molhpft.core.objectives import Squared
 from molhpft.core.task import Examples, Rows, Task
 from molhpft.domains.molecules.checkpoints import describe as describe_graph_weights
 from molhpft.domains.molecules.datasets import ogb_folder, ogb_names
@@ -130,7 +131,8 @@ def _targets(task: Task) -> list[Json]:
         return []
     if examples.targets.is_floating_point():
         names = task.describes or tuple(f"output {k}" for k in range(task.outputs))
-        columns = zip(names, examples.targets.T, strict=True)
+        own = task.objective.values if isinstance(task.objective, Squared) else Tensor.double
+        columns = zip(names, own(examples.targets).T, strict=True)
         return [{"name": name, **_balance(column)} for name, column in columns]
     counts = torch.bincount(examples.targets.flatten().long(), minlength=task.outputs)
     names = task.describes or tuple(f"class {k}" for k in range(task.outputs))

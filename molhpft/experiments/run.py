@@ -38,7 +38,9 @@ from molhpft.tuning.recipes import Recipe
 from molhpft.tuning.trajectory import Trajectory
 
 
-def run(config: RunConfig, out: Path, *, shared: tuple[int, ...] = ()) -> RunFolder:
+def run(
+    config: RunConfig, out: Path, *, task: Task | None = None, shared: tuple[int, ...] = ()
+) -> RunFolder:
     """Run a config, or go on with it, or find it done.
 
     With several devices, all processes come through here alike and share the finetuning; the first
@@ -47,12 +49,14 @@ def run(config: RunConfig, out: Path, *, shared: tuple[int, ...] = ()) -> RunFol
     Args:
         config: everything that decides the result.
         out: folder of run folders; the run's own is named by its content.
+        task: the config's, where the caller has built it; None builds it from the config.
         shared: every tau at which other runs want the head of the same probe; the one that comes
             first keeps them all in the cache folder. It changes no result.
 
     Returns:
         the complete run folder: config.yaml, history.jsonl, summary.json, model.safetensors and,
-        where the config asks for them, features.npz and choice.json (`tau: auto`).
+        where the config asks for them, features.npz, members/*.safetensors and choice.json
+        (`tau: auto`).
 
     Raises:
         FileNotFoundError: data or weights are absent.
@@ -63,7 +67,7 @@ def run(config: RunConfig, out: Path, *, shared: tuple[int, ...] = ()) -> RunFol
     machine = launch(config)
     recipes = build_recipes(config)
     with machine.first_alone():
-        task = build_task(config, recipes[0])
+        task = task or build_task(config, recipes[0])
     folder = RunFolder(out / run_name(config, task), writes=machine.rank == 0)
     if machine.agreed(folder.is_complete):
         return folder
@@ -109,6 +113,7 @@ def _choice(parts: _Parts, recipe: Recipe) -> Json:
     def tried(candidate: Recipe, until: int) -> tuple[int, float]:
         tuned = deepcopy(blind.network)
         rows = _finetune(blind, tuned, candidate, until=until)
+        _keep_member(blind, candidate, tuned)
         blind.machine.wait()  # the first process has kept what all go on from
         return len(rows), blind.machine.agreed(score(tuned, blind.task, "valid"))
 
@@ -161,7 +166,14 @@ def _finish_branch(parts: _Parts, recipe: Recipe, probed: Network, features: Tas
         found = Branch(start, tuned, z0, z, task, recipe, config.seed)
         extra["measures"] = measure_branch(config.measures, found)
     about = {"row": row | extra, "history": history}
+    _keep_member(parts, recipe, tuned)
     save_branch(parts.folder, recipe.tau, tuned.state_dict(), about)
+
+
+def _keep_member(parts: _Parts, recipe: Recipe, tuned: Network) -> None:
+    if parts.config.members:
+        name = f"members/{recipe.key}.safetensors"
+        parts.folder.write_tensors(name, tuned.state_dict(), {"tau": recipe.tau})
 
 
 def _finetune(

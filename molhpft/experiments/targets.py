@@ -5,7 +5,7 @@ from torch import Tensor
 
 from molhpft.core.contrast import ClassContrast
 from molhpft.core.metrics import accuracy
-from molhpft.core.objectives import Multiclass, Multilabel
+from molhpft.core.objectives import Multiclass, Multilabel, Objective, Squared
 from molhpft.core.task import Task
 
 Scores = dict[str, float | None]
@@ -33,7 +33,8 @@ def target_scores(task: Task, logits: Tensor, targets: Tensor) -> Scores:
         scores = [_recall(own, logits, ignore=objective.ignore) for own in masked]
     else:
         names = task.describes or tuple(f"output {k}" for k in range(task.outputs))
-        scores = [_score(task, logits[:, [k]], targets[:, [k]]) for k in range(task.outputs)]
+        columns = (torch.stack([logits, targets])[..., [k]] for k in range(task.outputs))
+        scores = [_score(objective, k, *column) for k, column in enumerate(columns)]
     return dict(zip(names, scores, strict=True))
 
 
@@ -41,9 +42,10 @@ def _recall(own: Tensor, logits: Tensor, *, ignore: int) -> float | None:
     return accuracy(own, logits, ignore=ignore) if (own != ignore).any() else None
 
 
-def _score(task: Task, logits: Tensor, targets: Tensor) -> float | None:
+def _score(objective: Objective, k: int, logits: Tensor, targets: Tensor) -> float | None:
     measured = targets[~targets.isnan()]
     if not len(measured):
         return None
-    one_class = isinstance(task.objective, Multilabel) and bool((measured == measured[0]).all())
-    return None if one_class else task.objective.score(logits, targets)
+    one_class = isinstance(objective, Multilabel) and bool((measured == measured[0]).all())
+    own = objective.column(k) if isinstance(objective, Squared) else objective
+    return None if one_class else own.score(logits, targets)

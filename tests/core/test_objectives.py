@@ -14,6 +14,9 @@ CASES = {
     Multilabel(): torch.tensor([[1, 0, NAN], [0, 1, 1], [NAN, NAN, NAN], [0, 0, 0]]),
     Multilabel(smoothing=0.2): torch.tensor([[1, NAN, NAN], [0, 1, 1], [1, 1, 0], [0, 0, 0]]),
     Squared(): torch.tensor([[1, 0, NAN], [0.5, 1, -1], [NAN, NAN, NAN], [0, 0, 3]]),
+    Squared((4.0, 0.0, -2.0), (0.5, 2.0, 30.0)): torch.tensor(
+        [[1, 0, NAN], [0.5, 1, -1], [NAN, NAN, NAN], [0, 0, 3]]
+    ),
 }
 cases = pytest.mark.parametrize(("objective", "targets"), CASES.items(), ids=map(str, CASES))
 
@@ -101,6 +104,20 @@ def test_smoothing_by_nothing_is_the_same_objective(objective):
 def test_real_targets_cannot_be_smoothed():
     with pytest.raises(ValueError, match=r"no labels to smooth, got smoothing=0\.1"):
         Squared().smoothed(0.1)
+
+
+def test_a_scaled_target_is_scored_in_its_own_unit_and_learned_in_standard_deviations(rng):
+    y, q = torch.randn(2, 20, 2, generator=rng)
+    y[0, 1] = NAN
+    scaled = Squared(mean=(5.0, -1.0), std=(10.0, 0.5))
+    assert torch.equal(scaled.loss(q, y), Squared().loss(q, y))
+    assert torch.equal(scaled.residual(q, y), Squared().residual(q, y))
+    alone = [Squared().score(q[:, [k]], y[:, [k]]) for k in range(2)]
+    assert scaled.score(q, y) == pytest.approx((10 * alone[0] + alone[1] / 2) / 2)
+    assert scaled.column(1).score(q[:, [1]], y[:, [1]]) == pytest.approx(alone[1] / 2)
+    torch.testing.assert_close(
+        scaled.values(torch.zeros(1, 2)), torch.tensor([[5.0, -1.0]]).double()
+    )
 
 
 def test_smoothed_labels_are_pulled_towards_uniform():

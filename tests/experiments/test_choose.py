@@ -45,6 +45,17 @@ def plain_method(choice):
     return {"name": "hp_ft", "tau": [best["tau"]]}
 
 
+def test_members_are_kept_of_all_that_were_finetuned_from(chosen, small, tmp_path):  # noqa: F811
+    folder = run(small(method=AUTO, members=True, **BRIEF), tmp_path)
+    choice = folder.read_json("choice.json")
+    members = {path.stem: read_weights(path) for path in (folder.path / "members").iterdir()}
+    assert len(members) == len(choice["candidates"]) > 1
+    (best,) = (m for m in members.values() if m.about["tau"] == choice["chosen"]["tau"])
+    model = read_weights(folder.path / "model.safetensors")
+    assert all(torch.equal(best.tensors[name], model.tensors[name]) for name in model.tensors)
+    assert folder.read_json("summary.json") == chosen.read_json("summary.json")
+
+
 def test_the_choice_and_its_evidence_are_in_the_folder(chosen):
     choice, summary = chosen.read_json("choice.json"), chosen.read_json("summary.json")
     assert summary["choice"] == {k: v for k, v in choice.items() if k != "energies"}

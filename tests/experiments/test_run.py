@@ -1,12 +1,14 @@
 """Whole runs on the embedded molecules, small: what they write, choose, repeat and resume."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import yaml
 
+from molhpft.domains.molecules.tables import csv_task
 from molhpft.domains.weights import read_weights
 from molhpft.experiments import branch
 from molhpft.experiments.build import build_network, build_recipes, build_task
@@ -115,6 +117,16 @@ def test_a_finished_run_is_not_redone(finished, small, monkeypatch):
     assert again == finished
 
 
+def test_a_task_that_is_given_is_the_one_that_is_run(finished, small, tmp_path):
+    config = small()
+    whole = task_of(config)
+    blind = replace(whole, splits={s: whole.rows(s) for s in ("train", "valid")}, fingerprint="")
+    for given, row in zip(
+        rows_of(run(config, tmp_path, task=blind)), rows_of(finished), strict=True
+    ):
+        assert given["final"] == {s: row["final"][s] for s in ("train", "valid")}
+
+
 def test_the_same_config_gives_the_same_numbers_elsewhere(finished, small, tmp_path):
     assert rows_of(run(small(features=True), tmp_path)) == rows_of(finished)
 
@@ -182,6 +194,22 @@ def test_a_regression_is_run_and_scored_by_rmse(small, tmp_path):
     assert summary["metric"] == "neg_rmse"
     assert summary["branches"][0]["final"]["test"] < 0
     assert summary["branches"][0]["energy"]["balanced"] is None
+
+
+def test_a_regression_learns_the_same_in_any_unit(table, small, tmp_path):
+    rescaled = tmp_path / table.name
+    header, *lines = table.read_text().splitlines()
+    rows = [line.rpartition(",") for line in lines]
+    text = [header, *(f"{first},{1000 * float(size) + 4096}" for first, _, size in rows)]
+    rescaled.write_text("\n".join(text) + "\n")
+    summaries = []
+    for path in (table, rescaled):
+        config = small(method={"name": "ft"})
+        task = csv_task(path=path, target_columns=["size"], split="random", split_seed=1)
+        summaries.append(run(config, tmp_path, task=task).read_json("summary.json"))
+    (own,), (other,) = (summary["branches"] for summary in summaries)
+    assert other["energy"]["aie"] == pytest.approx(own["energy"]["aie"], rel=1e-4)
+    assert other["final"]["valid"] == pytest.approx(1000 * own["final"]["valid"], rel=1e-2)
 
 
 def test_the_name_of_a_run_depends_on_content_and_not_on_place(small, table, tmp_path):

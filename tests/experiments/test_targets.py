@@ -45,6 +45,15 @@ def test_a_class_is_scored_by_its_own_units(rng):
     assert found == {"class 0": pytest.approx(2 / 3), "class 1": 1.0, "class 2": None}
 
 
+def test_a_scaled_target_is_scored_in_its_own_unit(rng):
+    scaled = Squared(mean=(0.0, 5.0, 0.0), std=(1.0, 10.0, 0.5))
+    task = named(scaled)
+    targets, logits = torch.randn(2, 20, 3, generator=rng)
+    found = target_scores(task, logits, targets)
+    assert found["b"] == pytest.approx(10 * Squared().score(logits[:, [1]], targets[:, [1]]))
+    assert sum(found.values()) / 3 == pytest.approx(scaled.score(logits, targets))
+
+
 def test_a_run_that_asks_for_it_has_the_score_of_every_target(small, tmp_path):  # noqa: F811
     config = small(measures=["targets"], method={"name": "hp_ft", "tau": [2]})
     (row,) = run(config, tmp_path).read_json("summary.json")["branches"]

@@ -84,6 +84,7 @@ def ogb_task(name: str, *, split: Split = "scaffold", split_seed: int | None = N
             scaffold=lambda: _scaffold_split(folder, len(smiles)),
         ),
         objective=record.objective,
+        standardise=not classes,
     )
 
 

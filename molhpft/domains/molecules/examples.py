@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from molhpft.core.batch import Batch
-from molhpft.core.objectives import Multilabel, Objective
+from molhpft.core.objectives import Multilabel, Objective, Squared
 from molhpft.core.task import Task
 from molhpft.domains.molecules.featurize import FEATURISER_VERSION
 from molhpft.domains.molecules.graphs import GraphStore, load_or_pack
@@ -20,8 +20,9 @@ class Molecules:
 
     Attributes:
         store: n graphs; a molecule that cannot be read has none and is in no split.
-        targets: (n, t), NaN where unmeasured; numbers in float32, and 0 and 1 in float16, which
-            loses nothing and halves the memory of a large table.
+        targets: (n, t), NaN where unmeasured; numbers in float32, in standard deviations from the
+            mean where the objective says so, and 0 and 1 in float16, which loses nothing and halves
+            the memory of a large table.
         smiles: (n,), as the source writes them.
     """
 
@@ -52,6 +53,7 @@ def molecule_task(
     describes: Sequence[str],
     splits: Mapping[str, Tensor],
     objective: Objective,
+    standardise: bool = False,
 ) -> Task:
     """A task on molecules, packed now or read from the cache of an earlier packing.
 
@@ -65,10 +67,13 @@ def molecule_task(
         describes: (t,), what each target is called.
         splits: split name to row numbers.
         objective: `Multilabel` for a classification.
+        standardise: whether to bring each target to mean 0 and standard deviation 1 over the
+            training split; the objective then knows both. For a regression.
 
     Raises:
         ValueError: no molecule can be read, a target has no label or (classification) one class
-            only among the readable molecules, or no molecule is left to train on.
+            only among the readable molecules, no molecule is left to train on, or a target that is
+            to be standardised is constant.
     """
     store = load_or_pack(smiles)
     readable = store.readable.cpu()
@@ -80,6 +85,9 @@ def molecule_task(
     splits = {split: rows[readable[rows]] for split, rows in splits.items()}
     if not len(splits["train"]):
         raise ValueError(f"split 'train' of {name} should hold readable molecules, it is empty")
+    if standardise:
+        objective = _scale(name, targets[splits["train"]], describes)
+        targets = _standardised(targets, objective)
     targets = targets.to(torch.float16 if isinstance(objective, Multilabel) else torch.float32)
     return Task(
         name=name,
@@ -108,6 +116,27 @@ def _check_labels(name: str, targets: Tensor, describes: Sequence[str], *, class
             f"target {describes[column]!r} of {name} should have labels of both classes, 0 and 1; "
             f"it has: {', '.join(f'{value:g}' for value in found[:10])}"
         )
+
+
+def _scale(name: str, targets: Tensor, describes: Sequence[str]) -> Squared:
+    """The objective of targets that are to be in standard deviations over these rows."""
+    found = []
+    for column, described in zip(targets.double().T, describes, strict=True):
+        known = column[~column.isnan()]
+        if not len(known) or (known == known[0]).all():
+            values = f"all {len(known)} are {known[0]:g}" if len(known) else "all are missing"
+            raise ValueError(
+                f"target {described!r} of {name} should vary over the training split; {values}: "
+                "leave the column out or split otherwise"
+            )
+        found.append((known.mean().item(), known.std(correction=0).item()))
+    mean, std = zip(*found, strict=True)
+    return Squared(mean, std)
+
+
+def _standardised(targets: Tensor, scale: Squared) -> Tensor:
+    mean, std = (torch.tensor(numbers, dtype=torch.float64) for numbers in (scale.mean, scale.std))
+    return ((targets.double() - mean) / std).float()
 
 
 def _fingerprint(

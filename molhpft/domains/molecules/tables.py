@@ -157,6 +157,7 @@ def csv_task(
         describes=table.describes,
         splits=_splits(table, split, split_seed),
         objective=Multilabel() if table.kind == "classification" else Squared(),
+        standardise=table.kind == "regression",
     )
 
 

@@ -100,3 +100,22 @@ def test_labels_of_unreadable_molecules_do_not_count():
     targets = torch.tensor([[0.0], [0.0], [1.0], [0.0], [0.0], [0.0]])
     with pytest.raises(ValueError, match="both classes"):
         _task(targets=targets, describes=("active",))
+
+
+def test_standardised_targets_have_mean_0_and_deviation_1_over_the_training_split():
+    targets = torch.tensor([[1.0, 5], [3, NAN], [9, 9], [8, 7], [4, 100], [2, 6]])
+    task = _task(targets=targets, objective=Squared(), standardise=True)
+    found = task.examples.targets
+    train = found[task.splits["train"]]  # without the unreadable row
+    torch.testing.assert_close(train.nanmean(0), torch.zeros(2), atol=1e-6, rtol=0)
+    torch.testing.assert_close(train.square().nanmean(0), torch.ones(2))
+    torch.testing.assert_close(task.objective.values(found).float(), targets, equal_nan=True)
+
+
+def test_a_standardised_target_must_vary_over_the_training_split():
+    constant = torch.tensor([[1.0, 2], [1, 2], [7, 3], [1, 4], [2, 5], [3, 6]])
+    with pytest.raises(ValueError, match=r"'active' of six should vary.*all 3 are 1: leave"):
+        _task(targets=constant, objective=Squared(), standardise=True)
+    missing = torch.tensor([[NAN, 2], [NAN, 3], [7, 3], [NAN, 4], [2, 5], [3, 6]])
+    with pytest.raises(ValueError, match=r"'active' of six should vary.*all are missing: leave"):
+        _task(targets=missing, objective=Squared(), standardise=True)
