@@ -6,10 +6,10 @@ import sys
 
 from rich.console import Console
 
-from molhpft.cli import choosing, training
+from molhpft.cli import choosing, modelling, training
 from molhpft.cli.app import app
 
-COMMANDS = (training, choosing)  # imported for the commands they add to the app
+COMMANDS = (training, choosing, modelling)  # imported for the commands they add to the app
 
 
 def main() -> None:

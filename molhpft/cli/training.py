@@ -77,11 +77,14 @@ def study(
 @app.command()
 def data(
     name: Annotated[str, typer.Argument(help="Name of a data set, or a CSV file.")],
+    against: Annotated[
+        str | None, typer.Option(help="Data set, CSV file or encoder that may share molecules.")
+    ] = None,
     changes: Changes = [],  # noqa: B006 - typer reads it, nothing changes it
     as_json: AsJson = False,
 ) -> None:
-    """Describe a data set: sizes, tasks, class balance, where it lies."""
-    description = inventory.describe_data(name, changes)
+    """Describe a data set: sizes, tasks, class balance, place, and who has trained on it."""
+    description = inventory.describe_data(name, changes, against)
     if as_json:
         typer.echo(json.dumps(description, indent=2))
         return

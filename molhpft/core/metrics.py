@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
@@ -82,6 +83,33 @@ def root_mean_squared_error(targets: Tensor, logits: Tensor) -> float:
     if not len(squares):
         raise ValueError(f"rmse needs a measured label; all of {targets.numel()} are missing")
     return squares.sqrt().mean().item()
+
+
+def mean_absolute_error(targets: Tensor, logits: Tensor) -> float:
+    """Mean absolute error of each task over its measured labels, then the mean over tasks.
+
+    Raises:
+        ValueError: no label is measured.
+    """
+    errors = (targets.double() - logits.detach().double()).abs().nanmean(0)
+    errors = errors[~errors.isnan()]
+    if not len(errors):
+        raise ValueError(f"mae needs a measured label; all of {targets.numel()} are missing")
+    return errors.mean().item()
+
+
+def rank_correlation(targets: Tensor, logits: Tensor) -> float:
+    """Spearman's correlation of each task over its measured labels, then the mean over tasks.
+
+    NaN where no task has two different labels and two different predictions.
+    """
+    found = []
+    for y, q in zip(targets.double().cpu().T, logits.detach().double().cpu().T, strict=True):
+        measured = ~y.isnan()
+        pair = [column[measured].numpy() for column in (y, q)]
+        if all(len(np.unique(column)) > 1 for column in pair):
+            found.append(float(spearmanr(*pair).statistic))
+    return float(np.mean(found)) if found else float("nan")
 
 
 def _score(metric: str, y: np.ndarray, a: np.ndarray) -> float:

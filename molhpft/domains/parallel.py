@@ -8,8 +8,10 @@ do what is safe after a fork, which PyTorch's arithmetic on several threads is n
 import multiprocessing
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 from molhpft.domains.progress import bar
@@ -53,6 +55,33 @@ def parallel_map(
     return results
 
 
+def parallel_stream(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """`function` of every item, in order, while later items are being worked on.
+
+    Items may be without end: two for each worker are read ahead, and no more are in memory.
+
+    Args:
+        function: of a module, reads nothing but its argument; both go between processes.
+        items: large enough to be worth a process.
+
+    Raises:
+        ValueError: the environment variable `MOLHPFT_WORKERS` is no positive number.
+    """
+    workers, left = worker_count(), iter(items)
+    ahead = list(islice(left, 2))
+    if workers == 1 or len(ahead) < 2:
+        yield from map(function, chain(ahead, left))
+        return
+    with _forked(workers) as pool:
+        waiting = deque(pool.submit(function, item) for item in ahead)
+        for item in islice(left, 2 * workers - 2):
+            waiting.append(pool.submit(function, item))
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(function, item) for item in islice(left, 1))
+            yield result
+
+
 def worker_count() -> int:
     """Processes to work with: `MOLHPFT_WORKERS`, or as many as there are processors for us.
 
@@ -70,13 +99,15 @@ def worker_count() -> int:
 def _pool(
     workers: int, function: Callable[[Sequence[T]], R], items: Sequence[T]
 ) -> ProcessPoolExecutor:
+    return _forked(workers, initializer=_remember, initargs=(function, items))
+
+
+def _forked(workers: int, **options: Any) -> ProcessPoolExecutor:
     with warnings.catch_warnings():
         # newer Pythons warn of forks beside threads; see above for what keeps these safe
         warnings.simplefilter("ignore", DeprecationWarning)
         context = multiprocessing.get_context("fork")
-        return ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_remember, initargs=(function, items)
-        )
+        return ProcessPoolExecutor(workers, mp_context=context, **options)
 
 
 def _remember(function: Callable[[Sequence[Any]], Any], items: Sequence[Any]) -> None:

@@ -15,7 +15,7 @@ from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.joint import joint_task
 from molhpft.domains.weights import read_weights
 from molhpft.experiments.catalog import ENCODERS, HEADS, METHODS, TASKS
-from molhpft.experiments.config import RunConfig
+from molhpft.experiments.config import Choice, RunConfig
 from molhpft.experiments.options import checked, keywords, unknown
 from molhpft.experiments.seeds import stream
 from molhpft.tuning.recipes import Kept, Recipe
@@ -76,6 +76,24 @@ def build_network(config: RunConfig, task: Task, recipe: Recipe) -> Network:
     if recipe.side:
         network = Network(side_tuned(network.backbone), network.head)
     return network
+
+
+def shaped_network(encoder: Choice, head: Choice, cut: str | None, *, outputs: int) -> Network:
+    """A network of the shape that a run trained, to put its weights into.
+
+    Args:
+        encoder: the run's; its `weights` do not count.
+        head: the run's.
+        cut: the run's.
+        outputs: number of logits.
+
+    Raises:
+        ValueError: the encoder has no such stage to cut at.
+    """
+    options = {k: v for k, v in encoder.options.items() if k != "weights"}
+    backbone = ENCODERS[encoder.name].build(**options)
+    network = Network(backbone, HEADS[head.name].build(backbone.width, outputs, **head.options))
+    return network if cut is None else network.cut(cut)
 
 
 def _check_fit(config: RunConfig, task: Task) -> None:

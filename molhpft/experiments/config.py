@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from molhpft.experiments.catalog import SECTIONS
+from molhpft.experiments.changes import apply, parse_change
 from molhpft.experiments.measures import NAMES
 from molhpft.experiments.options import Options, Parameters, checked, keywords, unknown
 from molhpft.tuning.phase import Phase
@@ -115,8 +116,12 @@ def read_config(path: Path, changes: Sequence[str] = ()) -> Options:
     return raw
 
 
-def parse_config(raw: Mapping[str, Any]) -> RunConfig:
+def parse_config(raw: Mapping[str, Any], *, task: Choice | None = None) -> RunConfig:
     """Check a config given as nested dictionaries and fill in every default.
+
+    Args:
+        raw: what a file would hold.
+        task: stands for a task that is given to the run as it is, and is in no catalog.
 
     Raises:
         ValueError: the first key or value that does not fit, with what would.
@@ -125,7 +130,7 @@ def parse_config(raw: Mapping[str, Any]) -> RunConfig:
     for key in raw:
         if key not in fields:
             raise ValueError(unknown(key, list(fields)))
-    if "task" not in raw:
+    if "task" not in raw and task is None:
         raise ValueError(
             f"missing key task; for example task: {{name: {next(iter(SECTIONS['task']))}}}"
         )
@@ -137,7 +142,9 @@ def parse_config(raw: Mapping[str, Any]) -> RunConfig:
     for name in ("devices", "nodes", "checkpoint"):
         if scalars[name] is not None and scalars[name] < 1:
             raise ValueError(f"{name} is at least 1, got {scalars[name]}")
-    choices: Options = {key: _choice(key, merged[key]) for key in SECTIONS}
+    given: Options = {"task": task} if task else {}
+    named = (key for key in SECTIONS if key not in given)
+    choices: Options = given | {key: checked_choice(key, merged[key]) for key in named}
     return RunConfig(
         **choices,
         probe=_phase("probe", "head", merged["probe"]),
@@ -157,7 +164,16 @@ def resolved(config: RunConfig) -> Options:
     }
 
 
-def _choice(section: str, value: Any) -> Choice:
+def checked_choice(section: str, value: Any) -> Choice:
+    """An entry of a section of the catalog, every option checked and filled in.
+
+    Args:
+        section: "task", "encoder", "head" or "method".
+        value: the entry's name, or a dictionary of its `name` and options.
+
+    Raises:
+        ValueError: the section has no such entry, or the entry no such option.
+    """
     value = {"name": value} if isinstance(value, str) else value
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         raise ValueError(f"{section} must be a name, or keys with a name among them, got {value!r}")
@@ -188,42 +204,6 @@ def _phase(section: str, trains: Literal["head", "all"], value: Any) -> Phase:
 def _scalars() -> Parameters:
     parameters = inspect.signature(RunConfig, eval_str=True).parameters
     return {k: p for k, p in parameters.items() if p.default is not inspect.Parameter.empty}
-
-
-def parse_change(change: str) -> tuple[str, Any]:
-    """Key and value of a change written as "key=value", the value read as YAML.
-
-    Raises:
-        ValueError: it is not written so, or the value is not YAML.
-    """
-    key, equals, value = change.partition("=")
-    if not equals or not key:
-        raise ValueError(f"a change is key=value, such as finetune.lr=0.0003, got {change!r}")
-    try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ValueError(f"the value of {change} is not YAML: {error}") from error
-
-
-def apply(raw: Options, key: str, value: Any) -> None:
-    """Set a key of an unchecked config in place.
-
-    Args:
-        raw: nested dictionaries.
-        key: with dots between nested keys; a name on the way becomes a group of keys.
-        value: put there as it is.
-
-    Raises:
-        ValueError: the key leads through a value.
-    """
-    *parents, last = key.split(".")
-    for parent in parents:
-        inner = raw.setdefault(parent, {})
-        raw[parent] = inner = {"name": inner} if isinstance(inner, str) else inner
-        if not isinstance(inner, dict):
-            raise ValueError(f"cannot set {key}: {parent} is {inner!r}, not a group of keys")
-        raw = inner
-    raw[last] = value
 
 
 def plain(options: Options) -> Options:

@@ -121,6 +121,11 @@ class RunFolder:
             ) from error
         return content
 
+    def read_lines(self, name: str) -> list[Json]:
+        """Rows that `write_lines` wrote into the complete run."""
+        text = (self.path / name).read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()]
+
     def read_tensors(self, name: str) -> tuple[dict[str, Tensor], Json] | None:
         """What `write_tensors` wrote while the run was on its way; None if it did not.
 

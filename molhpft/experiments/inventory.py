@@ -15,17 +15,20 @@ from molhpft.domains.vision.checkpoints import describe as describe_image_weight
 from molhpft.domains.vision.examples import Images
 from molhpft.domains.weights import read_weights, shipped_encoders, weight_file
 from molhpft.experiments.catalog import ENCODERS, TASKS
-from molhpft.experiments.config import parse_change
+from molhpft.experiments.changes import parse_change
 from molhpft.experiments.folder import Json
+from molhpft.experiments.leakage import overlap
 from molhpft.experiments.options import Options, checked, keywords, unknown
 
 
-def describe_data(name: str, changes: Sequence[str] = ()) -> Json:
+def describe_data(name: str, changes: Sequence[str] = (), against: str | None = None) -> Json:
     """Sizes, targets with their class balance or range, and place of a data set.
 
     Args:
         name: of a task in the catalog, or path of a CSV file.
         changes: options of the task, "key=value" as in a config.
+        against: another data set or table, or an encoder, whose training molecules are looked for
+            in every split.
 
     Raises:
         FileNotFoundError: the data are absent; the message says what to put where.
@@ -41,6 +44,7 @@ def describe_data(name: str, changes: Sequence[str] = ()) -> Json:
         "sizes": {split: len(rows) for split, rows in task.splits.items()},
         **_counts(task.examples),
         "targets": _targets(task),
+        **({"overlap": overlap(task, against)} if against else {}),
     }
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from molhpft.experiments.build import build_recipes
-from molhpft.experiments.config import RunConfig, apply, parse_config, read_config
+from molhpft.experiments.changes import apply
+from molhpft.experiments.config import RunConfig, parse_config, read_config
 from molhpft.experiments.identity import probe_name, trial_name
 from molhpft.experiments.options import Options
 

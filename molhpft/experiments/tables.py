@@ -109,17 +109,25 @@ def data_tables(description: Json) -> list[Table]:
     """A data set: its numbers, then its targets, of which each may have numbers of its own."""
     numbers = Table(title=_title(description["name"]), show_header=False, title_justify="left")
     for key, value in description.items():
-        if key not in ("name", "sizes", "targets"):
+        if key not in ("name", "sizes", "targets", "overlap"):
             numbers.add_row(key, _text(value))
     for split, size in description["sizes"].items():
         numbers.add_row(Text(f"split {split}"), _text(size))
-    targets = Table(title="targets", title_justify="left")
-    names = list(dict.fromkeys(name for target in description["targets"] for name in target))
+    tables = [numbers, _rows_table("targets", description["targets"])]
+    if "overlap" in description:
+        tables.append(_rows_table("trained on by the other", description["overlap"]))
+    return tables
+
+
+def _rows_table(title: str, rows: Sequence[Json]) -> Table:
+    """A column for every name that a row has; the first one is what the row is about."""
+    table = Table(title=title, title_justify="left")
+    names = list(dict.fromkeys(name for row in rows for name in row))
     for name in names:
-        targets.add_column(name, justify="left" if name == "name" else "right")
-    for target in description["targets"]:
-        targets.add_row(*(_text(target.get(name)) for name in names))
-    return [numbers, targets]
+        table.add_column(name, justify="left" if name == names[0] else "right")
+    for row in rows:
+        table.add_row(*(_text(row.get(name)) for name in names))
+    return table
 
 
 def encoder_table(encoders: Sequence[Json]) -> Table:

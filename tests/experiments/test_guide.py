@@ -14,7 +14,7 @@ from molhpft.experiments.advice import (
     smoothing_advice,
     tau_advice,
 )
-from molhpft.experiments.config import apply, parse_change
+from molhpft.experiments.changes import apply, parse_change
 from molhpft.experiments.guide import (
     FALLS,
     GONE,

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -85,6 +86,28 @@ def describe(file: WeightFile) -> str:
     if _is_ours(file):
         return f"a molhpft model trained as encoder {file.about.get('encoder', 'unknown')}"
     return _KINDS[_renaming(file)]
+
+
+def fitting_encoder(file: WeightFile) -> dict[str, Any]:
+    """Name and shape of the encoder that takes a weight file, as a config's `encoder` has them.
+
+    Dropout is none of it: how the weights were trained says little of how to finetune them.
+
+    Raises:
+        ValueError: it is none of the files this package knows.
+    """
+    if _is_ours(file):
+        own: dict[str, Any] = file.about.get("config", {}).get("encoder", {})
+        if not own:
+            raise ValueError(f"{file.path} does not say which encoder it is of; name it in full")
+        return {key: value for key, value in own.items() if key not in ("weights", "dropout")}
+    weights, renaming = encoder_weights(file), _renaming(file)
+    layers = {match[0] for name in weights if (match := re.search(r"conv\d+", name))}
+    widths = {t.shape[1] for name, t in weights.items() if name.endswith("columns.tables.0")}
+    own = {"layers": len(layers), "width": widths.pop()}
+    if renaming is PRETRAIN_GNNS:
+        return {"name": "gcn_pretrain_gnns", **own}
+    return {"name": "gcn", **own, "virtual_node": renaming is OGB_VIRTUAL_NODE}
 
 
 _KINDS = {

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from molhpft.domains.cache import cached_tensors
 from molhpft.domains.molecules.featurize import FEATURISER_VERSION
-from molhpft.domains.molecules.packing import packed_graphs
+from molhpft.domains.molecules.packing import Packed, packed_graphs
 from molhpft.kernels.choice import is_compiled_on
 from molhpft.kernels.cutting import cut
 
@@ -171,7 +171,11 @@ def pack(smiles: Sequence[str]) -> GraphStore:
     Raises:
         ValueError: a molecule has more atoms than int16 can number.
     """
-    packed = packed_graphs(smiles)
+    return graph_store(packed_graphs(smiles))
+
+
+def graph_store(packed: Packed) -> GraphStore:
+    """Packed molecules as tensors."""
     return GraphStore(
         atoms=torch.from_numpy(packed.graph.atoms),
         bonds=torch.from_numpy(packed.graph.bonds),

@@ -1,6 +1,7 @@
 """Which molecules two data sets share, however they are written: the leak check of pretraining."""
 
 from collections.abc import Sequence
+from hashlib import sha256
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from molhpft.domains.cache import cached_tensors
 from molhpft.domains.molecules.featurize import parse
 from molhpft.domains.molecules.graphs import digest
+from molhpft.domains.molecules.splits import scaffold
 from molhpft.domains.parallel import parallel_map
 
 _VERSION = 1  # raised with every change of what is computed below
@@ -49,6 +51,32 @@ def skeletons(smiles: Sequence[str]) -> NDArray[np.bytes_]:
         lambda: {"keys": torch.from_numpy(_table(smiles))},
     )
     return table["keys"].numpy().view(f"S{_LENGTH}")[:, 0]
+
+
+def scaffold_keys(smiles: Sequence[str]) -> NDArray[np.int64]:
+    """A number for the scaffold of each molecule (n,), the same for the same scaffold.
+
+    0 for a molecule without a ring, or that cannot be read. Kept in the cache folder.
+    """
+    if not smiles:
+        return np.empty(0, dtype=np.int64)
+    name = f"scaffold-keys/{_VERSION}-{digest(smiles)}"
+    table = cached_tensors(name, lambda: {"keys": torch.from_numpy(_scaffold_table(smiles))})
+    return table["keys"].numpy()
+
+
+def _scaffold_table(smiles: Sequence[str]) -> NDArray[np.int64]:
+    return np.concatenate(parallel_map(_scaffold_rows, smiles, "finding scaffolds"))
+
+
+def _scaffold_rows(smiles: Sequence[str]) -> NDArray[np.int64]:
+    return np.array([_scaffold_key(string) for string in smiles], dtype=np.int64)
+
+
+def _scaffold_key(smiles: str) -> int:
+    mol = parse(smiles)
+    found = "" if mol is None else scaffold(mol)
+    return int.from_bytes(sha256(found.encode()).digest()[:7], "big") if found else 0
 
 
 def _table(smiles: Sequence[str]) -> NDArray[np.uint8]:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from rdkit import rdBase
+from rdkit import Chem, rdBase
 
-from molhpft.domains.molecules.featurize import Columns, Graph, columns, join, parse_aloud
+from molhpft.domains.molecules.featurize import Graph, columns, join, parse_aloud
 from molhpft.domains.parallel import parallel_map
 
 _STRETCH = 500  # a tenth of a second: the last one keeps nobody waiting
@@ -36,7 +36,7 @@ def packed_graphs(smiles: Sequence[str]) -> Packed:
     """
     # joined where they are made: a few arrays go from process to process, not a list of molecules
     parts = parallel_map(pack_stretch, smiles, "packing molecules", chunk=_STRETCH)
-    return _chained([_NOTHING, *parts])
+    return chained(parts)
 
 
 def pack_stretch(smiles: Sequence[str]) -> Packed:
@@ -46,7 +46,16 @@ def pack_stretch(smiles: Sequence[str]) -> Packed:
         ValueError: a molecule has more atoms than int16 can number.
     """
     with rdBase.BlockLogs():
-        parts = list(map(_columns, smiles))
+        return pack_molecules(zip(map(parse_aloud, smiles), smiles, strict=True))
+
+
+def pack_molecules(molecules: Iterable[tuple[Chem.Mol | None, str]]) -> Packed:
+    """Molecules that are parsed already, each with the SMILES it was read from, end to end.
+
+    Raises:
+        ValueError: a molecule has more atoms than int16 can number.
+    """
+    parts = [None if mol is None else columns(mol, smiles) for mol, smiles in molecules]
     graph = join(part for part in parts if part is not None)
     return Packed(
         graph,
@@ -55,12 +64,9 @@ def pack_stretch(smiles: Sequence[str]) -> Packed:
     )
 
 
-def _columns(smiles: str) -> Columns | None:
-    mol = parse_aloud(smiles)
-    return None if mol is None else columns(mol, smiles)
-
-
-def _chained(parts: Sequence[Packed]) -> Packed:
+def chained(parts: Iterable[Packed]) -> Packed:
+    """Several as one, in order."""
+    parts = [_NOTHING, *parts]
     return Packed(
         Graph(
             atoms=np.concatenate([part.graph.atoms for part in parts]),

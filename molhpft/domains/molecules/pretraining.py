@@ -91,6 +91,27 @@ def pretraining_task(
     )
 
 
+def molecules_trained_on(
+    *,
+    of: Path,
+    use: Use = "train",
+    without: tuple[str, ...] = (),
+    smiles_column: str | None = None,
+    split: Split = "scaffold",
+    split_seed: int | None = None,
+) -> list[str]:
+    """SMILES of the molecules that `pretraining_task` with these options trains on.
+
+    Raises:
+        FileNotFoundError: the data are absent.
+        ValueError: the data cannot be used.
+    """
+    labelled = str(of) in ogb_names()
+    source = _source(of, labelled, smiles_column, split, split_seed)
+    rows = _used(source, use, _left_out(source, without))["train"]
+    return [source.smiles[row] for row in rows.tolist()]
+
+
 @dataclass(frozen=True)
 class _Source:
     """Molecules to pretrain on, and the task of their labels where they have any."""

@@ -9,6 +9,7 @@ import gzip
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
@@ -73,20 +74,37 @@ def read_sheet(path: Path) -> Sheet:
         ValueError: the file is empty, has no rows, is not UTF-8, not CSV or not gzip, repeats a
             column name, or has a row of another length than the header.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} should be a file of comma-separated values; none is there")
-    try:
+    with _reading(path):
         rows = list(_rows(path))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} should be text in UTF-8: {error}; save it as UTF-8") from error
-    except (csv.Error, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path} should be comma-separated values: {error}") from error
     if not rows:
         raise ValueError(f"{path} should have a line of column names and rows below; it is empty")
     (_, header), *body = rows
-    _check(path, header, body)
+    _check_names(path, header)
+    if not body:
+        raise ValueError(f"{path} should have rows below its column names; it has none")
+    for line, cells in body:
+        _check_length(path, header, line, cells)
     columns = zip(*(cells for _, cells in body), strict=True)
     return Sheet(path, dict(zip(header, columns, strict=True)), tuple(line for line, _ in body))
+
+
+def stream_column(path: Path, name: str) -> Iterator[str]:
+    """Cells of one column, row by row, however long the file is; otherwise as `read_sheet`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: as for `read_sheet`, where the row is reached; no column has that name.
+    """
+    with _reading(path):
+        rows = _rows(path)
+        _, header = next(rows, (0, []))
+        if name not in header:
+            raise ValueError(f"{path} has no column {name!r}; it has: {', '.join(header)}")
+        _check_names(path, header)
+        column = header.index(name)
+        for line, cells in rows:
+            _check_length(path, header, line, cells)
+            yield cells[column]
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -101,18 +119,31 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             line = reader.line_num + 1
 
 
-def _check(path: Path, header: list[str], body: list[tuple[int, list[str]]]) -> None:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """A block that reads a table, whose failures are one sentence."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} should be a file of comma-separated values; none is there")
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} should be text in UTF-8: {error}; save it as UTF-8") from error
+    except (csv.Error, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} should be comma-separated values: {error}") from error
+
+
+def _check_names(path: Path, header: list[str]) -> None:
     repeated = [name for name, count in Counter(header).items() if count > 1]
     if repeated:
         raise ValueError(f"column names of {path} should differ; repeated: {', '.join(repeated)}")
-    if not body:
-        raise ValueError(f"{path} should have rows below its column names; it has none")
-    for line, cells in body:
-        if len(cells) != len(header):
-            raise ValueError(
-                f"every row of {path} should have {len(header)} cells as its header has; "
-                f"line {line} has {len(cells)}"
-            )
+
+
+def _check_length(path: Path, header: list[str], line: int, cells: list[str]) -> None:
+    if len(cells) != len(header):
+        raise ValueError(
+            f"every row of {path} should have {len(header)} cells as its header has; "
+            f"line {line} has {len(cells)}"
+        )
 
 
 def _is_missing(cell: str) -> bool:

@@ -1,0 +1,123 @@
+"""Commands for somebody with a table: a model of it, answers, features, explanations."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from molhpft.cli.app import AsJson, Changes, Seed, app, console
+from molhpft.estimator.finetuning import Finetuned, finetune_table
+from molhpft.estimator.model import Model
+from molhpft.estimator.predicting import embed_table, predict_table
+from molhpft.estimator.tables import model_tables
+from molhpft.estimator.training import Answers
+from molhpft.estimator.trust import CalibrationName
+
+TableSplit = Literal["scaffold", "random", "column"]
+Kind = Literal["auto", "classification", "regression"]
+ModelFolder = Annotated[str, typer.Argument(help="Folder of a model, or its name on the hub.")]
+SmilesColumn = Annotated[str, typer.Option(help="Column with the molecules.")]
+Table = Annotated[Path, typer.Argument(help="CSV file (.csv, .csv.gz).")]
+AnyTable = Annotated[Path, typer.Argument(help="CSV or Parquet file.")]
+
+
+@app.command()
+def finetune(
+    data: Table,
+    out: Annotated[Path, typer.Option(help="Folder for the model.")],
+    smiles_column: SmilesColumn = "smiles",
+    target: Annotated[
+        list[str] | None, typer.Option(help="Column to predict; repeatable. All by default.")
+    ] = None,
+    kind: Annotated[Kind, typer.Option(help="What the targets are.")] = "auto",
+    split: Annotated[TableSplit, typer.Option(help="How molecules are held out.")] = "scaffold",
+    split_column: Annotated[str | None, typer.Option(help="For --split column.")] = None,
+    encoder: Annotated[str, typer.Option(help="Shipped encoder or weight file.")] = "gcn_muv",
+    tau: Annotated[
+        list[str] | None, typer.Option(help="Epochs of probing, repeatable; or auto.")
+    ] = None,
+    head: Annotated[str, typer.Option(help="linear or mlp.")] = "linear",
+    ensemble: Annotated[bool, typer.Option(help="Whether several taus answer together.")] = True,
+    calibration: Annotated[CalibrationName, typer.Option(help="Of probabilities.")] = "temperature",
+    level: Annotated[float, typer.Option(help="Share of labels that sets are to hold.")] = 0.9,
+    seed: Seed = 0,
+    changes: Changes = [],  # noqa: B006 - typer reads it, nothing changes it
+    as_json: AsJson = False,
+) -> None:
+    """Make a model of a table: probe, finetune, calibrate, report; test is read once, at the end."""
+    table = {
+        "path": str(data),
+        "smiles_column": smiles_column,
+        "target_columns": tuple(target) if target else None,
+        "kind": kind,
+        "split": split,
+        "split_column": split_column,
+    }
+    made = finetune_table(
+        table,
+        out,
+        encoder=encoder,
+        tau=_taus(tau) if tau and tau != ["auto"] else "auto",
+        head=head,
+        seed=seed or 0,
+        changes=changes,
+        answers=Answers(ensemble, calibration, level),
+    )
+    _report(made, as_json=as_json)
+
+
+@app.command()
+def predict(
+    model: ModelFolder,
+    data: AnyTable,
+    out: Annotated[Path, typer.Option(help="CSV or Parquet file to write.")],
+    smiles_column: SmilesColumn = "smiles",
+) -> None:
+    """Answer for every row of a table, in its order; unreadable molecules have empty cells."""
+    counts = predict_table(_model(model), data, out, smiles_column=smiles_column)
+    _wrote(out, counts)
+
+
+@app.command()
+def embed(
+    model: ModelFolder,
+    data: AnyTable,
+    out: Annotated[Path, typer.Option(help="CSV or Parquet file to write.")],
+    smiles_column: SmilesColumn = "smiles",
+) -> None:
+    """Write the features that a model has for every row of a table."""
+    counts = embed_table(_model(model), data, out, smiles_column=smiles_column)
+    _wrote(out, counts)
+
+
+def _taus(given: list[str]) -> tuple[int, ...]:
+    for tau in given:
+        if not tau.isdecimal():
+            raise ValueError(f"--tau is a number of epochs, several, or auto alone; got {tau!r}")
+    return tuple(map(int, given))
+
+
+def _model(name: str) -> Model:
+    found: Model = Model.from_pretrained(name)
+    return found
+
+
+def _report(made: Finetuned, *, as_json: bool) -> None:
+    about = made.model.about
+    if as_json:
+        typer.echo(json.dumps(about | {"folder": str(made.folder)}, indent=2))
+        return
+    screen = console()
+    if not made.is_new:
+        screen.print(f"{made.folder} holds this very model already; nothing was trained.")
+    for table in model_tables(made.model):
+        screen.print(table)
+    for note in about["notes"]:
+        screen.print(note, markup=False, highlight=False)
+    screen.print(f"Model: {made.folder}", soft_wrap=True, markup=False)
+
+
+def _wrote(out: Path, counts: dict[str, int]) -> None:
+    told = ", ".join(f"{count:,} {status}" for status, count in counts.items())
+    console().print(f"Wrote {out}: {told}.", soft_wrap=True, markup=False, highlight=False)

@@ -1,0 +1,61 @@
+"""Molecules of any number of SMILES, as graphs and fingerprints, each string parsed once."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+from rdkit import rdBase
+
+from molhpft.domains.molecules.featurize import MOST_ATOMS, parse_aloud
+from molhpft.domains.molecules.fingerprints import packed_prints
+from molhpft.domains.molecules.packing import Packed, chained, pack_molecules
+from molhpft.domains.parallel import parallel_stream
+
+STRETCH = 512  # molecules that go to a process at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Described:
+    """Some molecules; what cannot be read has no atoms and no bits.
+
+    Attributes:
+        smiles: (n,).
+        graphs: end to end.
+        prints: Morgan fingerprints, eight bits a byte, uint8 (n, 256).
+    """
+
+    smiles: tuple[str, ...]
+    graphs: Packed
+    prints: NDArray[np.uint8]
+
+
+def described(smiles: Sequence[str]) -> Described:
+    """Graphs and fingerprints of SMILES strings, by several processes where there are many."""
+    parts = list(described_stream(smiles))
+    return Described(
+        tuple(smiles),
+        chained(part.graphs for part in parts),
+        np.concatenate([_described([]).prints, *(part.prints for part in parts)]),
+    )
+
+
+def described_stream(smiles: Iterable[str]) -> Iterator[Described]:
+    """Stretches of molecules in order, a few of them in memory at a time."""
+    yield from parallel_stream(_described, _stretches(smiles))
+
+
+def _described(smiles: Sequence[str]) -> Described:
+    with rdBase.BlockLogs():
+        molecules = [parse_aloud(string) for string in smiles]
+    # as unreadable as any other: a list of a million is not given up for one polymer
+    molecules = [m if m is not None and m.GetNumAtoms() <= MOST_ATOMS else None for m in molecules]
+    graphs = pack_molecules(zip(molecules, smiles, strict=True))
+    return Described(tuple(smiles), graphs, packed_prints(molecules))
+
+
+def _stretches(smiles: Iterable[str]) -> Iterator[list[str]]:
+    strings = iter(smiles)
+    while stretch := list(islice(strings, STRETCH)):
+        yield stretch

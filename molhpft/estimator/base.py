@@ -1,0 +1,202 @@
+"""What scikit-learn's estimators of this package share: options, fitting, features and files."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from molhpft.core.task import Task
+from molhpft.domains.molecules.graphs import graph_store
+from molhpft.domains.molecules.reading import described
+from molhpft.estimator.arrays import Labels, smiles_of
+from molhpft.estimator.holdout import Holdout, held_out
+from molhpft.estimator.model import Model
+from molhpft.estimator.prediction import Prediction
+from molhpft.estimator.settings import Encoder, Tau, settings
+from molhpft.estimator.training import Answers, train
+from molhpft.estimator.trust import CalibrationName
+from molhpft.experiments.folder import Json
+
+Array = NDArray[Any]
+
+
+class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # untyped bases
+    """Options, fitting, features and files, which both estimators share.
+
+    Args:
+        encoder: name of a shipped encoder, path of a weight file, or the keys of a config's
+            `encoder`, such as `{"name": "gcn"}` for random weights.
+        tau: epochs of head probing; several to choose from on validation, or "auto".
+        head: as in a config, "linear" or "mlp".
+        ensemble: whether networks of several taus answer together, as many as validate best.
+        calibration: of probabilities, on the validation molecules.
+        level: share of molecules whose label is to be in its set, between 0 and 1.
+        split: how validation molecules are set aside where `fit` is given none.
+        validation: share of them.
+        config: further keys of a config, such as `{"finetune": {"epochs": 50}}`.
+        random_state: seed of every random number; an int gives the same model again.
+
+    After `fit`: `tau_` (chosen), `energy_` (tau to energy), `history_` (a row an epoch) and
+    `model_`.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: Encoder = "gcn_muv",
+        tau: Tau = "auto",
+        head: str | Mapping[str, Any] = "linear",
+        ensemble: bool = True,
+        calibration: CalibrationName = "temperature",
+        level: float = 0.9,
+        split: Holdout = "scaffold",
+        validation: float = 0.1,
+        config: Mapping[str, Any] | None = None,
+        random_state: Any = 0,
+    ) -> None:
+        self.encoder = encoder
+        self.tau = tau
+        self.head = head
+        self.ensemble = ensemble
+        self.calibration = calibration
+        self.level = level
+        self.split = split
+        self.validation = validation
+        self.config = config
+        self.random_state = random_state
+
+    def transform(self, molecules: Any) -> Array:
+        """Features of molecules, those of all members side by side, float32 (n, k * d).
+
+        NaN for a molecule that cannot be read.
+        """
+        check_is_fitted(self)
+        store = graph_store(described(smiles_of(molecules)).graphs)
+        rows = store.readable.nonzero().flatten()
+        features = torch.full((len(store), self.model_.width), torch.nan)
+        features[rows] = self.model_.features(store, rows)
+        return features.numpy()
+
+    def answers(self, molecules: Any) -> Prediction:
+        """Values with their spread, sets and nearness to training; see `Prediction`."""
+        check_is_fitted(self)
+        return self.model_.predict(smiles_of(molecules))
+
+    def save_pretrained(self, folder: str | Path, **options: Any) -> str | None:
+        """Write the fitted estimator into a folder, without pickle; see huggingface_hub."""
+        check_is_fitted(self)
+        return self.model_.save_pretrained(folder, **options)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload the fitted estimator; see huggingface_hub."""
+        check_is_fitted(self)
+        return self.model_.push_to_hub(repo_id, **options)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **options: Any) -> Any:
+        """The estimator that was saved in a folder, or on the hub under a name.
+
+        Raises:
+            FileNotFoundError: the folder holds no model.
+            ValueError: it holds a damaged one, or none of this class.
+        """
+        model = Model.from_pretrained(name, **options)
+        own = model.about.get("estimator", {"class": "model of `molhpft finetune`"})
+        if own["class"] != cls.__name__:
+            raise ValueError(f"{name} holds no {cls.__name__}, but a {own['class']}")
+        return cls(**own["options"])._fitted(model)
+
+    def fit(self, molecules: Any, y: Any, eval_set: tuple[Any, Any] | None = None) -> Any:
+        """Probe the head, finetune, choose on validation molecules.
+
+        Args:
+            molecules: SMILES, (n,): a list, array, series, or a table with a column `smiles`.
+            y: (n,) or (n, t); NaN where missing.
+            eval_set: molecules and `y` to validate on; without it some of the others are set aside.
+
+        Raises:
+            ValueError: molecules or targets cannot be learned from; the message says why.
+        """
+        smiles = smiles_of(molecules)
+        labels = self._labels(y, len(smiles))
+        state = self.random_state
+        seed = state if isinstance(state, int) else int(check_random_state(state).randint(2**31))
+        if eval_set is None:
+            splits = held_out(smiles, self.split, share=self.validation, seed=seed)
+            targets = labels.targets
+        else:
+            others = smiles_of(eval_set[0])
+            known = self._labels(eval_set[1], len(others), like=labels)
+            splits = _one_after_the_other(len(smiles), len(others))
+            smiles, targets = smiles + others, torch.cat([labels.targets, known.targets])
+        task = self._task(smiles, targets, labels.names, splits)
+        config = settings(
+            encoder=self.encoder, tau=self.tau, head=self.head, seed=seed, more=self.config or {}
+        )
+        answers = Answers(self.ensemble, self.calibration, self.level)
+        with TemporaryDirectory() as folder:
+            model, made = train(config, task, Path(folder), answers)
+            history = made.read_lines("history.jsonl")
+        model.about["history"] = history
+        model.about["estimator"] = {
+            "class": type(self).__name__,
+            "options": _storable(self.get_params(deep=False), seed),
+            "classes": [[_plain(value) for value in pair] for pair in labels.classes],
+            "flat": labels.flat,
+        }
+        return self._fitted(model)
+
+    def _fitted(self, model: Model) -> Any:
+        about = model.about
+        self.model_ = model
+        self.tau_ = about["chosen_tau"]
+        self.energy_ = {row["tau"]: row["energy"]["aie"] for row in about["branches"]}
+        self.history_ = about["history"]
+        return self
+
+    def _values(self, molecules: Any) -> Array:
+        """Values (n,) or (n, t), as the targets came."""
+        found = self.answers(molecules).values.numpy()
+        values: Array = found[:, 0] if self.model_.about["estimator"]["flat"] else found
+        return values
+
+    @abstractmethod
+    def _labels(self, y: Any, n: int, *, like: Labels | None = None) -> Labels:
+        """Targets as they are learned; those of an `eval_set` as those that are learned from."""
+
+    @abstractmethod
+    def _task(
+        self, smiles: tuple[str, ...], targets: Tensor, names: tuple[str, ...], splits: Json
+    ) -> Task:
+        """What is learned."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        tags.target_tags.required = tags.target_tags.multi_output = True
+        return tags
+
+
+def _one_after_the_other(train: int, valid: int) -> dict[str, Tensor]:
+    rows = torch.arange(train + valid)
+    return {"train": rows[:train], "valid": rows[train:]}
+
+
+def _storable(options: Json, seed: int) -> Json:
+    """Options that JSON can hold: a path as text, and of a random state the seed it gave."""
+    paths = {k: str(v) for k, v in options.items() if isinstance(v, Path)}
+    return {**options, **paths, "random_state": seed}
+
+
+def _plain(label: Any) -> Any:
+    return label.item() if isinstance(label, np.generic) else label

@@ -1,0 +1,110 @@
+"""A table of molecules becomes a model in a folder; interrupted, it goes on where it was."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+from molhpft.core.task import Task
+from molhpft.estimator.model import Model
+from molhpft.estimator.notes import notes_on
+from molhpft.estimator.settings import Encoder, Tau, settings
+from molhpft.estimator.storing import CONFIG
+from molhpft.estimator.training import Answers, train
+from molhpft.experiments.build import build_recipes, build_task
+from molhpft.experiments.changes import apply, parse_change
+from molhpft.experiments.config import RunConfig, checked_choice
+from molhpft.experiments.folder import Json, UnwritableError
+from molhpft.experiments.identity import run_name
+from molhpft.experiments.machine import settled
+
+RUN = "run"  # in a model's folder: that of the run that made it
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """A model and where it is.
+
+    Attributes:
+        model: fitted.
+        folder: what `predict` and `from_pretrained` read.
+        is_new: False where the folder held this very model already.
+    """
+
+    model: Model
+    folder: Path
+    is_new: bool
+
+
+def finetune_table(
+    table: Mapping[str, Any],
+    out: Path,
+    *,
+    encoder: Encoder = "gcn_muv",
+    tau: Tau = "auto",
+    head: str = "linear",
+    seed: int = 0,
+    changes: Sequence[str] = (),
+    answers: Answers = Answers(),  # noqa: B008 - frozen
+) -> Finetuned:
+    """Make a model of a table, or find it made.
+
+    Args:
+        table: options of a config's csv task: path, smiles_column, target_columns, split, ...
+        out: folder of the model; `<out>.partial` while it is being made.
+        encoder: as in `settings`, like tau, head and seed.
+        tau: epochs of head probing.
+        head: what stands on the encoder.
+        seed: of every random number.
+        changes: "key=value" for any further key of a config.
+        answers: how the model answers.
+
+    Raises:
+        FileNotFoundError: table or weights are absent.
+        ValueError: they cannot be used, or `out` holds something else.
+        OSError: `out` cannot be written to.
+    """
+    task_choice = checked_choice("task", {"name": "csv", **table})
+    more: Json = {}
+    for change in changes:
+        apply(more, *parse_change(change))
+    config = settings(encoder=encoder, tau=tau, head=head, seed=seed, more=more, task=task_choice)
+    _check_place(out)
+    task = build_task(config, build_recipes(config)[0])
+    name = _name(config, task, answers)
+    if out.exists():
+        return Finetuned(_found(out, name), out, is_new=False)
+    partial = out.with_name(f"{out.name}.partial")
+    notes = notes_on(config, task)
+    model, folder = train(config, task, partial / RUN, answers, notes=notes)
+    model.about["name"] = name
+    try:
+        model.save_pretrained(partial)
+        rmtree(folder.path / "members", ignore_errors=True)  # they are in the model
+        os.replace(partial, out)
+    except OSError as error:
+        raise UnwritableError(f"cannot write {out}: {error}; make room and run again") from error
+    return Finetuned(model, out, is_new=True)
+
+
+def _name(config: RunConfig, task: Task, answers: Answers) -> str:
+    """What makes this model this one and no other."""
+    run = run_name(settled(replace(config, members=answers.ensemble)), task)
+    return f"{run}-{answers.calibration}-{answers.level:g}"
+
+
+def _check_place(out: Path) -> None:
+    if out.exists() and not (out / CONFIG).is_file():
+        raise ValueError(f"{out} is there and is no model; choose another folder (--out)")
+
+
+def _found(out: Path, name: str) -> Model:
+    model = Model.from_pretrained(out)
+    if model.about.get("name") != name:
+        raise ValueError(
+            f"{out} holds a model of other data or settings; choose another folder (--out), or "
+            "delete it"
+        )
+    return model

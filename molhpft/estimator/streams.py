@@ -1,0 +1,120 @@
+"""Tables of any length: molecules in, answers or features out, a few thousand rows at a time."""
+
+import csv
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from molhpft.domains.molecules.sheets import stream_column
+from molhpft.experiments.folder import UnwritableError
+
+Columns = Mapping[str, Sequence[Any]]
+
+_PARQUET = ".parquet"
+
+
+class Writer(Protocol):
+    """A table under way."""
+
+    def __call__(self, columns: Columns) -> None:
+        """Append rows, column by column; names and types are those of the first call."""
+
+
+def molecule_stream(path: Path, column: str) -> Iterator[str]:
+    """SMILES of a table, row by row; an empty cell of a Parquet file is an empty string.
+
+    Args:
+        path: `.csv`, `.csv.gz` or `.parquet`.
+        column: name of the column with the molecules.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no such table, or lacks the column; where the row is reached.
+    """
+    if path.suffix != _PARQUET:
+        yield from stream_column(path, column)
+        return
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} should be a Parquet file; none is there")
+    try:
+        with parquet.ParquetFile(path) as file:
+            if column not in file.schema_arrow.names:
+                known = ", ".join(file.schema_arrow.names)
+                raise ValueError(f"{path} has no column {column!r}; it has: {known}")
+            for batch in file.iter_batches(columns=[column], batch_size=4096):
+                yield from ("" if cell is None else str(cell) for cell in batch[0].to_pylist())
+    except pa.ArrowException as error:
+        raise ValueError(f"{path} should be a Parquet file: {error}") from error
+
+
+def table_writer(path: Path) -> AbstractContextManager[Writer]:
+    """Writes a table of rows that come in parts; the file appears when all is well.
+
+    Args:
+        path: `.csv` or `.parquet`; a file that is there is replaced at the end.
+
+    Raises:
+        ValueError: the name ends otherwise.
+        OSError: the place cannot be written to.
+    """
+    kinds = {".csv": _csv_writer, _PARQUET: _parquet_writer}
+    if path.suffix not in kinds:
+        raise ValueError(f"{path} should end in .csv or .parquet")
+    return _whole(path, kinds[path.suffix])
+
+
+@contextmanager
+def _whole(path: Path, opened: Any) -> Iterator[Writer]:
+    aside = path.with_name(f"{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with opened(aside) as write:
+            yield write
+        os.replace(aside, path)
+    except (OSError, pa.ArrowException) as error:
+        aside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename not in (None, str(aside), str(path)):
+            raise  # of what is read, not of what is written
+        raise UnwritableError(
+            f"cannot write {path}: {error}; make room or choose another"
+        ) from error
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _csv_writer(path: Path) -> Iterator[Writer]:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer, begun = csv.writer(file, lineterminator="\n"), False
+
+        def write(columns: Columns) -> None:
+            nonlocal begun
+            if not begun:
+                writer.writerow(columns)
+            begun = True
+            writer.writerows(zip(*columns.values(), strict=True))
+
+        yield write
+
+
+@contextmanager
+def _parquet_writer(path: Path) -> Iterator[Writer]:
+    writer: parquet.ParquetWriter | None = None
+
+    def write(columns: Columns) -> None:
+        nonlocal writer
+        table = pa.table(dict(columns))
+        writer = writer or parquet.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+
+    try:
+        yield write
+    finally:
+        if writer is not None:
+            writer.close()

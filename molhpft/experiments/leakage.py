@@ -1,0 +1,94 @@
+"""Which molecules of a data set an encoder, or another data set, has trained on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from molhpft.core.task import Task
+from molhpft.domains.molecules.examples import Molecules
+from molhpft.domains.molecules.overlap import scaffold_keys, skeletons
+from molhpft.domains.molecules.pretraining import molecules_trained_on
+from molhpft.domains.weights import WeightFile, read_weights, shipped_encoders
+from molhpft.experiments.catalog import TASKS
+from molhpft.experiments.folder import Json
+from molhpft.experiments.options import checked, keywords
+
+_WEIGHTS = (".safetensors", ".pth", ".th")
+
+
+def overlap(task: Task, other: str) -> list[Json]:
+    """How many molecules of each split are shared with what something else was trained on.
+
+    Args:
+        task: on molecules.
+        other: name of a data set, path of a table, or an encoder: name of a shipped one or path of
+            a weight file of this package, which says what it was trained on.
+
+    Returns:
+        for every split: `split`, `molecules`, `shared` (the same by InChIKey, see `skeletons`) and
+        `scaffolds` (their ring system is that of a molecule of the other).
+
+    Raises:
+        FileNotFoundError: the other's molecules are absent.
+        ValueError: one of them has no molecules, or the weight file does not say.
+    """
+    return overlap_with(task, _training_molecules(other))
+
+
+def overlap_with(task: Task, theirs: Sequence[str]) -> list[Json]:
+    """`overlap` with molecules that are at hand.
+
+    Raises:
+        ValueError: the task has no molecules.
+    """
+    ours = _molecules(task).smiles
+    keys, scaffolds = skeletons(ours), scaffold_keys(ours)
+    known = np.isin(keys, skeletons(theirs)) & (keys != b"")
+    alike = np.isin(scaffolds, scaffold_keys(theirs)) & (scaffolds != 0)
+    return [
+        {
+            "split": split,
+            "molecules": len(rows),
+            "shared": int(known[rows.numpy()].sum()),
+            "scaffolds": int(alike[rows.numpy()].sum()),
+        }
+        for split, rows in task.splits.items()
+    ]
+
+
+def _training_molecules(other: str) -> Sequence[str]:
+    if other in shipped_encoders() or other.endswith(_WEIGHTS):
+        return trained_on(read_weights(Path(other)))
+    name, options = other, {}
+    if other.endswith((".csv", ".csv.gz")):
+        name, options = "csv", {"path": other}
+    if name not in TASKS:
+        raise ValueError(
+            f"{other} should be a data set, a .csv file, or an encoder: one of "
+            f"{', '.join(shipped_encoders())} or a weight file"
+        )
+    task = TASKS[name](**checked("task", keywords(TASKS[name]), options))
+    molecules = _molecules(task)
+    return [molecules.smiles[row] for row in task.rows("train").tolist()]
+
+
+def trained_on(file: WeightFile) -> Sequence[str]:
+    """SMILES of the molecules that an encoder of this package was pretrained on.
+
+    Raises:
+        FileNotFoundError: they are not at hand.
+        ValueError: the file does not say, or it was trained on something else.
+    """
+    task = file.about.get("config", {}).get("task", {})
+    if task.get("name") != "pretraining":
+        raise ValueError(f"{file.path} does not say on which molecules it was pretrained")
+    options = keywords(molecules_trained_on)
+    given = {key: value for key, value in task.items() if key in options}
+    return molecules_trained_on(**checked("task", options, given))
+
+
+def _molecules(task: Task) -> Molecules:
+    if not isinstance(task.examples, Molecules):
+        raise ValueError(f"{task.name} has no molecules to compare")
+    return task.examples

@@ -1,0 +1,207 @@
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from molhpft.measure.conformal import (
+    SetCoverage,
+    fit_sets,
+    fit_widths,
+    interval_coverage,
+    set_coverage,
+    sets,
+)
+from tests.toy import NAN
+
+SEEDS = st.integers(0, 10_000)
+LEVELS = st.sampled_from(["0.05", "0.3", "0.5", "0.55", "0.7", "0.8", "0.9", "0.95", "0.99"])
+
+
+def classified(seed, *, n, t, missing=0.0):
+    """Probabilities of a network that is too sure, and labels, of which one in five is yes."""
+    rng = torch.Generator().manual_seed(seed)
+    y = (torch.rand(n, t, generator=rng) < 0.2).double()
+    a = 4 * torch.randn(n, t, generator=rng, dtype=torch.float64) + 2 * y - 1
+    return a.sigmoid(), y.masked_fill(torch.rand(n, t, generator=rng) < missing, NAN)
+
+
+def measured(seed, *, n, t, missing=0.0):
+    """Predictions and real targets, with errors of heavy tails."""
+    rng = torch.Generator().manual_seed(seed)
+    errors, values = torch.randn(2, n, t, generator=rng, dtype=torch.float64)
+    y = (values + errors**3).masked_fill(torch.rand(n, t, generator=rng) < missing, NAN)
+    return values, y
+
+
+def rank(m, level):
+    return math.ceil((m + 1) * Fraction(level))
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, LEVELS, st.integers(0, 40))
+def test_thresholds_are_ranks_of_each_class_counted_by_hand(seed, level, n):
+    p, y = classified(seed, n=n, t=3, missing=0.3)
+    found = fit_sets(p, y, level=float(level))
+    assert found.shape == (3, 2)
+    for task in range(3):
+        for label in (0, 1):
+            own = p[y[:, task] == label, task]
+            strange = (own if label == 0 else 1 - own).sort().values.tolist()
+            k = rank(len(strange), level)
+            expected = strange[k - 1] if k <= len(strange) else 1.0
+            assert found[task, label].item() == expected
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, LEVELS, st.integers(0, 40))
+def test_widths_are_ranks_counted_by_hand(seed, level, n):
+    values, y = measured(seed, n=n, t=3, missing=0.3)
+    found = fit_widths(values, y, level=float(level))
+    for task in range(3):
+        errors = (y - values)[:, task].abs()
+        errors = errors[~errors.isnan()].sort().values.tolist()
+        k = rank(len(errors), level)
+        assert found[task].item() == (errors[k - 1] if k <= len(errors) else math.inf)
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEEDS, LEVELS)
+def test_the_molecule_at_the_threshold_is_covered(seed, level):
+    p, y = classified(seed, n=60, t=1)
+    found = sets(p, fit_sets(p, y, level=float(level)))
+    for label in (0, 1):
+        own = y.masked_fill(y != label, NAN)
+        m = int((y == label).sum())
+        assert set_coverage(found, own).share == pytest.approx(min(rank(m, level), m) / m)
+
+
+def test_the_lowest_level_takes_the_least_error():
+    values, y = measured(0, n=20, t=2)
+    assert torch.equal(fit_widths(values, y, level=1e-12), (y - values).abs().amin(0))
+
+
+def test_a_product_that_rounds_up_takes_no_rank_too_many():
+    values, y = torch.zeros(99, 1), torch.arange(1.0, 100.0)[:, None]
+    assert 100 * 0.55 > 55
+    assert fit_widths(values, y, level=0.55).item() == 55
+
+
+# 4,000 tasks are as many draws of a calibration split
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.9])
+@pytest.mark.parametrize("m", [10, 37])
+def test_intervals_hold_what_they_promise_and_hardly_more(level, m):
+    widths = fit_widths(*measured(0, n=m, t=4_000), level=level)
+    share = interval_coverage(*measured(1, n=50, t=4_000), widths)
+    assert level - 0.01 < share < level + 1 / (m + 1) + 0.01
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.9])
+def test_sets_hold_what_they_promise_for_each_class(level):
+    thresholds = fit_sets(*classified(0, n=60, t=4_000), level=level)
+    p, y = classified(1, n=50, t=4_000)
+    for label in (0, 1):
+        found = set_coverage(sets(p, thresholds), y.masked_fill(y != label, NAN))
+        assert found.share > level - 0.01
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEEDS, LEVELS, LEVELS)
+def test_a_higher_level_makes_no_set_and_no_interval_smaller(seed, one, other):
+    low, high = sorted([float(one), float(other)])
+    p, y = classified(seed, n=30, t=4)
+    small, large = (sets(p, fit_sets(p, y, level=level)) for level in (low, high))
+    assert (small <= large).all()
+    values, y = measured(seed, n=30, t=4)
+    assert (fit_widths(values, y, level=low) <= fit_widths(values, y, level=high)).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEEDS)
+def test_unmeasured_labels_change_nothing(seed):
+    for draw, fit in ((classified, fit_sets), (measured, fit_widths)):
+        guess, y = draw(seed, n=20, t=2)
+        silent = draw(seed + 1, n=15, t=2)[0]
+        more = torch.cat([guess, silent]), torch.cat([y, torch.full_like(silent, NAN)])
+        assert torch.equal(fit(*more, level=0.7), fit(guess, y, level=0.7))
+
+
+def test_unmeasured_labels_do_not_count_in_coverage():
+    held = torch.tensor([[[True, False], [True, True]], [[False, False], [False, True]]])
+    y = torch.tensor([[0.0, NAN], [1.0, NAN]])
+    assert set_coverage(held, y) == SetCoverage(share=0.5, size=0.5)
+    widths = torch.tensor([1.0, 0.0])
+    assert interval_coverage(torch.zeros(2, 2), torch.tensor([[1.0, NAN], [2, NAN]]), widths) == 0.5
+
+
+def test_coverage_is_the_share_of_labels_in_their_set_and_size_the_mean():
+    held = torch.tensor([[[True, False], [True, True]], [[False, False], [False, True]]])
+    found = set_coverage(held, torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    assert found == SetCoverage(share=0.5, size=1.0)
+
+
+def test_too_few_molecules_rule_nothing_out():
+    p, y = classified(0, n=8, t=2)
+    everything = sets(p, fit_sets(p, y, level=0.9))
+    assert everything.all()
+    assert set_coverage(everything, y) == SetCoverage(share=1.0, size=2.0)
+    values, y = measured(0, n=8, t=2)
+    assert fit_widths(values, y, level=0.9).isinf().all()
+    assert interval_coverage(values, 1e9 * y, fit_widths(values, y, level=0.9)) == 1.0
+
+
+def test_an_odd_molecule_may_look_like_neither_class():
+    thresholds = torch.tensor([[0.1, 0.1]])
+    p = torch.tensor([[0.05], [0.5], [0.95]])
+    assert sets(p, thresholds)[:, 0].tolist() == [[True, False], [False, False], [False, True]]
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, -0.5, NAN])
+def test_levels_lie_between_none_and_all(level):
+    with pytest.raises(ValueError, match="must lie between 0 and 1"):
+        fit_sets(*classified(0, n=8, t=2), level=level)
+    with pytest.raises(ValueError, match="must lie between 0 and 1"):
+        fit_widths(*measured(0, n=8, t=2), level=level)
+
+
+def test_a_regression_gets_no_sets():
+    with pytest.raises(ValueError, match="labels must be 0, 1 or NaN"):
+        fit_sets(torch.full((1, 1), 0.5), torch.full((1, 1), 2.5), level=0.9)
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.1, NAN])
+def test_sets_are_made_of_probabilities_only(wrong):
+    p = torch.tensor([[wrong]])
+    for make in (
+        lambda: fit_sets(p, torch.ones(1, 1), level=0.5),
+        lambda: sets(p, torch.ones(1, 2)),
+    ):
+        with pytest.raises(ValueError, match="probabilities must lie in"):
+            make()
+
+
+def test_other_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"p must be \(n, 2\), got \(5, 1\)"):
+        sets(torch.zeros(5, 1), torch.ones(2, 2))
+    for use in (
+        lambda *pair: fit_widths(*pair, level=0.9),
+        lambda *pair: fit_sets(*pair, level=0.9),
+    ):
+        with pytest.raises(ValueError, match=r"must both be \(n, t\)"):
+            use(torch.zeros(5, 1), torch.zeros(5, 2))
+
+
+def test_nothing_measured_has_no_coverage():
+    y = torch.full((3, 1), NAN)
+    with pytest.raises(ValueError, match="coverage needs a measured label; all 3 are missing"):
+        set_coverage(torch.ones(3, 1, 2).bool(), y)
+    with pytest.raises(ValueError, match="coverage needs a measured label; all 3 are missing"):
+        interval_coverage(torch.zeros(3, 1), y, torch.ones(1))
+
+
+@pytest.mark.parametrize("wrong", [NAN, math.inf])
+def test_measured_errors_must_be_finite(wrong):
+    with pytest.raises(ValueError, match="must be finite, got"):
+        fit_widths(torch.tensor([[wrong], [0.0]]), torch.zeros(2, 1), level=0.5)
