@@ -45,7 +45,7 @@ def finetune(
     changes: Changes = [],  # noqa: B006 - typer reads it, nothing changes it
     as_json: AsJson = False,
 ) -> None:
-    """Make a model of a table: probe, finetune, calibrate, report; test is read once, at the end."""
+    """Make a model of a table; its test split is read once, at the end."""
     table = {
         "path": str(data),
         "smiles_column": smiles_column,

@@ -79,7 +79,7 @@ class Model(
         return Prediction(
             readable=store.readable,
             values=_spread_out(self.trust.values(together, objective), rows, len(store)),
-            spread=_spread_out(one_by_one.std(0, correction=0), rows, len(store)),
+            spread=_spread_out(_deviation(one_by_one), rows, len(store)),
             sets=_spread_out(self.trust.sets(together, objective), rows, len(store)),
             similarity=similarity.where(store.readable, torch.nan),
             nearest=nearest,
@@ -160,6 +160,11 @@ def _all_in_eval_mode(networks: Sequence[Network]) -> Iterator[None]:
         for network in networks:
             stack.enter_context(inference(network))
         yield
+
+
+def _deviation(members: Tensor) -> Tensor:
+    """Standard deviation over the first axis; `Tensor.std` warns where the others are empty."""
+    return (members - members.mean(0)).square().mean(0).sqrt()
 
 
 def _spread_out(found: Tensor, rows: Tensor, n: int) -> Tensor:

@@ -1,10 +1,13 @@
 """Scores against ogb's own Evaluator."""
 
+from math import isnan
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 
 from molhpft.core import metrics
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
@@ -113,3 +116,22 @@ def test_a_class_that_occurs_nowhere_does_not_count():
 def test_mean_iou_without_a_labelled_pixel_is_an_error():
     with pytest.raises(ValueError, match="mean IoU needs a labelled unit; all 2 are ignored"):
         Multiclass(metric="miou").score(torch.zeros(2, 3), torch.tensor([-100, -100]))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=3, max_size=30))
+def test_rank_correlation_is_that_of_scipy_with_ties(pairs):
+    y, q = torch.tensor(pairs, dtype=torch.float64).T[:, :, None]
+    assume(len(set(y.flatten().tolist())) > 1 and len(set(q.flatten().tolist())) > 1)
+    expected = spearmanr(y.flatten(), q.flatten()).statistic
+    assert metrics.rank_correlation(y, q) == pytest.approx(expected, abs=1e-9)
+
+
+def test_errors_and_correlation_leave_unmeasured_labels_and_tasks_out():
+    y = torch.tensor([[1.0, NAN, 3.0], [2.0, NAN, 3.0], [4.0, NAN, NAN]])
+    q = torch.tensor([[1.0, 9.0, 5.0], [1.0, 9.0, 5.0], [9.0, 9.0, 9.0]])
+    assert metrics.mean_absolute_error(y, q) == pytest.approx((6 / 3 + 2) / 2)
+    assert metrics.rank_correlation(y[:, :1], q[:, :1]) == pytest.approx(0.75**0.5)
+    assert isnan(metrics.rank_correlation(y[:, 2:], q[:, 2:]))  # equals have no ranks
+    with pytest.raises(ValueError, match="mae needs a measured label; all of 3"):
+        metrics.mean_absolute_error(y[:, 1:2], q[:, 1:2])

@@ -1,0 +1,173 @@
+"""The estimators as users of scikit-learn use them."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError, SkipTestWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from molhpft.estimator import HPFTClassifier, HPFTRegressor
+from tests.estimator.rings import BRIEF, RING, SIZE, SMILES
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("estimator", [HPFTClassifier(), HPFTRegressor()], ids=str)
+def test_the_checks_of_scikit_learn_that_apply_pass(estimator):
+    # it leaves those out that hand over numbers
+    with pytest.warns(SkipTestWarning, match="requires input"):
+        checks = list(estimator_checks_generator(estimator, mark="skip"))
+    assert len(checks) > 5
+    for instance, check in checks:
+        check(instance)
+
+
+def test_fitting_learns_and_says_how(classifier):
+    assert classifier.score(SMILES, RING) > 0.7
+    assert classifier.tau_ in classifier.energy_
+    assert list(classifier.energy_) == [0, 2, 5]
+    assert {row["phase"] for row in classifier.history_} == {"probe", "finetune"}
+    assert classifier.classes_.tolist() == [0, 1]
+
+
+def test_probabilities_are_those_of_the_two_classes(classifier):
+    p = classifier.predict_proba(SMILES)
+    assert p.shape == (len(SMILES), 2)
+    np.testing.assert_allclose(p.sum(1), 1)
+    assert (classifier.predict(SMILES) == (p[:, 1] > 0.5)).all()
+
+
+def test_an_unreadable_molecule_has_no_answer_and_stops_no_other(classifier):
+    p = classifier.predict_proba(["CCO", "no molecule", ""])
+    assert np.isnan(p).all(1).tolist() == [False, True, True]
+    assert np.isnan(classifier.transform(["CCO", "no molecule"])).all(1).tolist() == [False, True]
+    with pytest.raises(ValueError, match=r"row 1, 'no molecule', cannot be read.*gives NaN"):
+        classifier.predict(["CCO", "no molecule"])
+
+
+def test_labels_of_any_two_values_come_back(tmp_path):
+    words = np.where(np.array(RING) == 1, "ring", "chain")
+    fitted = HPFTClassifier(**BRIEF).fit(pd.Series(SMILES), words)
+    assert fitted.classes_.tolist() == ["chain", "ring"]
+    assert set(fitted.predict(SMILES)) <= {"chain", "ring"}
+    fitted.save_pretrained(tmp_path)
+    again = HPFTClassifier.from_pretrained(tmp_path)
+    assert (again.predict(SMILES) == fitted.predict(SMILES)).all()
+
+
+def test_several_targets_with_missing_labels_are_learned_together():
+    y = pd.DataFrame({"ring": RING, "large": [float(s > 20) for s in SIZE]})
+    y.loc[::3, "ring"] = NAN
+    fitted = HPFTClassifier(**BRIEF).fit(pd.DataFrame({"smiles": SMILES}), y)
+    assert fitted.predict_proba(SMILES).shape == (len(SMILES), 2)
+    assert fitted.predict(SMILES).shape == (len(SMILES), 2)
+    assert fitted.model_.shape.targets == ("ring", "large")
+    assert [pair.tolist() for pair in fitted.classes_] == [[0, 1], [0, 1]]
+
+
+def test_numbers_come_back_in_their_unit(regressor):
+    guessed = regressor.predict(SMILES)
+    assert guessed.shape == (len(SMILES),)
+    assert abs(guessed.mean() - np.mean(SIZE)) < 10
+    assert np.isnan(regressor.predict(["no molecule"])).all()
+    assert regressor.score(SMILES, SIZE) > -1
+
+
+def test_a_seed_gives_the_same_model_again_and_another_seed_another(regressor):
+    same = clone(regressor).fit(SMILES, SIZE)
+    assert (same.predict(SMILES) == regressor.predict(SMILES)).all()
+    other = clone(regressor).set_params(random_state=1).fit(SMILES, SIZE)
+    assert (other.predict(SMILES) != regressor.predict(SMILES)).any()
+
+
+def test_a_random_state_is_drawn_from_and_can_be_stored(tmp_path):
+    drawn = [
+        HPFTRegressor(**BRIEF, random_state=np.random.RandomState(3)).fit(SMILES, SIZE)
+        for _ in range(2)
+    ]
+    assert (drawn[0].predict(SMILES) == drawn[1].predict(SMILES)).all()
+    drawn[0].save_pretrained(tmp_path)
+    again = clone(HPFTRegressor.from_pretrained(tmp_path)).fit(SMILES, SIZE)
+    assert (again.predict(SMILES) == drawn[0].predict(SMILES)).all()
+
+
+def test_an_eval_set_is_what_is_validated_on():
+    train, valid = slice(0, 40), slice(40, 60)
+    fitted = HPFTClassifier(**BRIEF).fit(
+        SMILES[train], RING[train], eval_set=(SMILES[valid], RING[valid])
+    )
+    assert fitted.model_.about["sizes"] == {"train": 40, "valid": 20}
+    assert fitted.model_.training_smiles == tuple(SMILES[train])
+
+
+def test_saving_and_loading_changes_no_answer(classifier, regressor, tmp_path):
+    for fitted in (classifier, regressor):
+        fitted.save_pretrained(tmp_path / type(fitted).__name__)
+        again = type(fitted).from_pretrained(tmp_path / type(fitted).__name__)
+        assert again.get_params() == json.loads(json.dumps(fitted.get_params())) | {
+            "tau": [0, 2, 5]
+        }
+        for answer in ("values", "spread", "sets", "similarity", "nearest", "near"):
+            a, b = (getattr(one.answers(SMILES), answer) for one in (fitted, again))
+            assert a.equal(b), answer
+        assert again.energy_ == fitted.energy_
+    with pytest.raises(ValueError, match="holds no HPFTRegressor, but a HPFTClassifier"):
+        HPFTRegressor.from_pretrained(tmp_path / "HPFTClassifier")
+
+
+def test_searches_scores_and_pipelines_of_scikit_learn_work():
+    estimator = HPFTClassifier(**{**BRIEF, "tau": 2})
+    search = GridSearchCV(estimator, {"tau": [0, 2]}, cv=2, scoring="roc_auc")
+    search.fit(np.array(SMILES), RING)
+    assert search.best_params_["tau"] in (0, 2)
+    assert len(cross_val_score(estimator, np.array(SMILES), RING, cv=2)) == 2
+    piped = make_pipeline(estimator, LogisticRegression()).fit(SMILES, RING)
+    assert piped.predict(SMILES).shape == (len(SMILES),)
+
+
+def test_what_is_not_fitted_says_so():
+    for call in ("predict", "predict_proba", "transform", "answers", "save_pretrained"):
+        with pytest.raises(NotFittedError):
+            getattr(HPFTClassifier(), call)(SMILES)
+
+
+WRONG = {
+    "one class": ({}, SMILES, [1] * 60, "labels of two classes, got 1 class: 1"),
+    "three classes": ({}, SMILES, [0, 1, 2] * 20, "two classes, got 3 classes: 0, 1, 2"),
+    "all missing": ({}, SMILES, [NAN] * 60, "two classes, got 0 classes"),
+    "mixed types": ({}, SMILES, [0, "a"] * 30, "labels of several types"),
+    "too few labels": ({}, SMILES, RING[:-1], "a row for each of 60 molecules, got "),
+    "numbers for SMILES": ({}, [1, 2], [0, 1], "row 0 is 1 "),
+    "several columns": ({}, [["C", "N"]], [0], "got an array of shape"),
+    "nothing readable": ({}, ["?", "!"], [0, 1], "leave none to train"),
+    "one molecule": ({}, ["CC"], [0], "two classes, got 1 class"),
+    "share of validation": ({"validation": 1.5}, SMILES, RING, "between 0 and 1, got 1.5"),
+    "level": ({"level": 2.0}, SMILES, RING, "between 0 and 1, got 2"),
+    "encoder": ({"encoder": "no_such"}, SMILES, RING, "no weight file at no_such"),
+    "tau": ({"tau": "long"}, SMILES, RING, "method.tau is 'long'"),
+    "key": ({"config": {"finetun": {}}}, SMILES, RING, "did you mean finetune"),
+}
+
+
+@pytest.mark.parametrize(("options", "smiles", "y", "says"), WRONG.values(), ids=WRONG)
+def test_what_cannot_be_learned_from_is_one_sentence(options, smiles, y, says):
+    with pytest.raises((ValueError, FileNotFoundError), match=says) as caught:
+        HPFTClassifier(**{**BRIEF, **options}).fit(smiles, y)
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_that_cannot_be_learned_are_one_sentence():
+    for y, says in (
+        ([3.0] * 60, r"'target' of table should vary over the training split; all \d+ are 3"),
+        ([float("inf"), *SIZE[1:]], "finite numbers; row 0 is infinite"),
+        (["a", *SIZE[1:]], "a regression should be numbers"),
+        ([NAN] * 60, "all 60 are missing"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            HPFTRegressor(**BRIEF).fit(SMILES, y)
