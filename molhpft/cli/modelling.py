@@ -1,6 +1,7 @@
 """Commands for somebody with a table: a model of it, answers, features, explanations."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -89,6 +90,33 @@ def embed(
     """Write the features that a model has for every row of a table."""
     counts = embed_table(_model(model), data, out, smiles_column=smiles_column)
     _wrote(out, counts)
+
+
+@app.command()
+def explain(
+    model: ModelFolder,
+    smiles: Annotated[str, typer.Argument(help="The molecule.")],
+    out: Annotated[Path, typer.Option(help="Picture to write, .svg or .png.")],
+    target: Annotated[str | None, typer.Option(help="Which one, where there are several.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw what each atom contributes to an answer, by integrated gradients."""
+    # captum takes a second to import, which the other commands are spared
+    from molhpft.estimator.explaining import draw
+    from molhpft.estimator.explaining import explain as explain_molecule
+
+    found = explain_molecule(_model(model), smiles, target=target)
+    draw(found, out)
+    if as_json:
+        typer.echo(json.dumps({**asdict(found), "atoms": found.atoms.tolist()}, indent=2))
+        return
+    told = (
+        f"{found.target}: logit {found.logit:.3f}, of which the atoms contribute "
+        f"{found.logit - found.baseline:+.3f} to that of an average training atom, "
+        f"{found.baseline:.3f} (their sum misses it by {found.error:.3f})."
+    )
+    console().print(told, soft_wrap=True, markup=False, highlight=False)
+    console().print(f"Wrote {out}: orange raises, blue lowers.", soft_wrap=True, markup=False)
 
 
 def _taus(given: list[str]) -> tuple[int, ...]:
