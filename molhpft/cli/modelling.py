@@ -40,7 +40,7 @@ def finetune(
     ] = None,
     head: Annotated[str, typer.Option(help="linear or mlp.")] = "linear",
     ensemble: Annotated[bool, typer.Option(help="Whether several taus answer together.")] = True,
-    calibration: Annotated[CalibrationName, typer.Option(help="Of probabilities.")] = "temperature",
+    calibration: Annotated[CalibrationName, typer.Option(help="Of probabilities.")] = "platt",
     level: Annotated[float, typer.Option(help="Share of labels that sets are to hold.")] = 0.9,
     seed: Seed = 0,
     changes: Changes = [],  # noqa: B006 - typer reads it, nothing changes it

@@ -56,7 +56,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         tau: Tau = "auto",
         head: str | Mapping[str, Any] = "linear",
         ensemble: bool = True,
-        calibration: CalibrationName = "temperature",
+        calibration: CalibrationName = "platt",
         level: float = 0.9,
         split: Holdout = "scaffold",
         validation: float = 0.1,

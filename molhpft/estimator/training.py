@@ -35,7 +35,7 @@ class Answers:
     """
 
     ensemble: bool = True
-    calibration: CalibrationName = "temperature"
+    calibration: CalibrationName = "platt"
     level: float = 0.9
 
 

@@ -1,6 +1,6 @@
 """How far a model's answers can be trusted: calibration, sets of labels, nearness to training."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -17,13 +17,19 @@ from molhpft.experiments.folder import Json
 from molhpft.measure.calibration import (
     Calibration,
     fit_isotonic,
+    fit_platt,
     fit_temperature,
     from_tensors,
     uncalibrated,
 )
 from molhpft.measure.conformal import fit_sets, fit_widths, sets
 
-CalibrationName = Literal["temperature", "isotonic", "none"]
+CalibrationName = Literal["platt", "temperature", "isotonic", "none"]
+_FITS: dict[str, Callable[[Tensor, Tensor], Calibration]] = {
+    "platt": fit_platt,
+    "temperature": fit_temperature,
+    "isotonic": fit_isotonic,
+}
 _CALIBRATION = "calibration."
 
 
@@ -120,8 +126,7 @@ def fit_trust(
 def _fitted(calibration: CalibrationName, logits: Tensor, targets: Tensor) -> Calibration:
     if calibration == "none":
         return uncalibrated(logits.shape[1])
-    fit = fit_isotonic if calibration == "isotonic" else fit_temperature
-    return fit(logits, targets)
+    return _FITS[calibration](logits, targets)
 
 
 def _probabilities(calibration: Calibration | None, logits: Tensor) -> Tensor:
