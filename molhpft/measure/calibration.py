@@ -131,7 +131,7 @@ def fit_platt(logits: Tensor, targets: Tensor) -> Platt:
     """
     measured, both = _teaching(logits, targets)
     a, y = logits.detach().double().where(measured, 0), _hedged(targets).where(measured, 0)
-    s, b = torch.ones_like(a[:1]), torch.zeros_like(a[:1])
+    s, b = a.new_ones(1, a.shape[1]), a.new_zeros(1, a.shape[1])
     for _ in range(200):
         p = (s * a + b).sigmoid()
         miss, weight = (p - y).where(measured, 0), (p * (1 - p)).where(measured, 0)
