@@ -6,6 +6,7 @@ import pytest
 
 from molhpft.experiments.report.build import write_report
 from tests.experiments.report.browser import Visit, chromium
+from tests.experiments.runs import write_run
 
 BRIGHT = """
 (selector) => {
@@ -146,3 +147,28 @@ def test_a_printed_page_has_light_figures_of_the_width_of_paper(browser, path):
 
 def _box(locator):
     return locator.bounding_box()
+
+
+def test_a_long_table_opens_on_a_click_and_has_all_its_rows(browser, tmp_path):
+    for number in range(13):
+        rate = {"epochs": 3, "lr": 0.001 * (number + 1)}
+        write_run(tmp_path / "runs", {0: (0.7, 0.7), 4: (0.8, 0.7)}, finetune=rate)
+    page = write_report(tmp_path / "runs", tmp_path / "report").page
+    closed = Visit(browser, page).page.locator("details")
+    assert closed.count() > 0
+    for number in range(closed.count()):
+        one = closed.nth(number)
+        assert one.locator("table").is_hidden()
+        one.locator("summary").click()
+        assert one.locator("table").is_visible()
+        rows = int(one.locator("summary .note").inner_text().split()[0])
+        assert one.locator("tbody tr").count() == rows > 12
+
+
+def test_what_is_absent_is_said_once_and_at_the_end(desktop):
+    assert desktop.page.locator(".panel:not(:has(.figure))").count() == 0
+    for title in desktop.page.locator(".absent li").all_inner_texts():
+        assert (
+            desktop.page.get_by_role("heading", name=title.partition(":")[0], exact=True).count()
+            == 0
+        )
