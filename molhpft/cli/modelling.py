@@ -138,7 +138,8 @@ def _report(made: Finetuned, *, as_json: bool) -> None:
         return
     screen = console()
     if not made.is_new:
-        screen.print(f"{made.folder} holds this very model already; nothing was trained.")
+        told = f"{made.folder} holds this very model already; nothing was trained."
+        screen.print(told, soft_wrap=True, markup=False, highlight=False)
     for table in model_tables(made.model):
         screen.print(table)
     for note in about["notes"]:

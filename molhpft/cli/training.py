@@ -97,8 +97,12 @@ def encoders(
     files: Annotated[
         list[Path] | None, typer.Argument(help="Weight files (or shipped encoders) to identify.")
     ] = None,
+    hub: Annotated[bool, typer.Option("--hub", help="Ask the model hub what it has.")] = False,
 ) -> None:
-    """List encoders and those shipped, or say what weight files are and what they fit."""
+    """List encoders, shipped and fetched ones, or say what weight files are and what they fit.
+
+    A file may also be the folder of a model, or hub:owner/name.
+    """
     screen = console()
     if files:
         for file in files:
@@ -106,6 +110,9 @@ def encoders(
         return
     screen.print(tables.encoder_table(inventory.encoders()))
     screen.print(tables.shipped_table(inventory.shipped()))
+    named = inventory.shared(ask_hub=hub)
+    where = "On the hub" if hub else "Fetched from the hub before"
+    screen.print(f"{where}: {', '.join(named) or 'none'}.", soft_wrap=True, markup=False)
 
 
 def _show(result: Quickstart | ToyStudy | LinearStudy, *figures: Path) -> None:

@@ -1,7 +1,9 @@
 """Tensors out of weight files, without ever running code from a file."""
 
+import hashlib
 import json
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,11 +14,22 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from molhpft.domains.hub import fetched
+
 ABOUT = "molhpft"
 """Key of the JSON text that this package stores beside the tensors of its own files."""
 
 SHIPPED = Path(__file__).parents[1] / "encoders"
 """Folder of the encoders that come with this package: `<name>.safetensors` and its card, `.md`."""
+
+HUB = "hub:"
+"""What the name of a model on the hub begins with where a path could stand."""
+
+MODEL = "model.safetensors"
+"""The weight file in the folder of a run or a model."""
+
+MEMBER = "member{}."
+"""What the names of a network's tensors begin with in a model of several networks."""
 
 _WRAPPERS = ("state_dict", "model_state_dict", "online_network_state_dict", "model")
 
@@ -42,7 +55,18 @@ def shipped_encoders() -> list[str]:
 
 
 def weight_file(given: Path) -> Path:
-    """The file that `weights` means: one at that path, or else the shipped encoder of that name."""
+    """The file that `weights` means.
+
+    One at that path, the weights in a model's folder, a shipped encoder by its name, or a model on
+    the hub as `hub:owner/name`.
+
+    Raises:
+        FileNotFoundError: the hub has no such model, or cannot be reached.
+    """
+    if str(given).startswith(HUB):
+        given = fetched(str(given).removeprefix(HUB))
+    if given.is_dir():
+        return given / MODEL
     if not given.exists() and str(given) in shipped_encoders():
         return SHIPPED / f"{given}.safetensors"
     return given
@@ -67,6 +91,7 @@ def read_weights(path: Path) -> WeightFile:
         )
     with path.open("rb") as file:
         magic = file.read(9)
+    _check_digest(path)
     if magic[8:9] == b"{":
         return _read_safetensors(path)
     if magic[:2] in (b"PK", b"\x80\x02"):
@@ -77,10 +102,29 @@ def read_weights(path: Path) -> WeightFile:
     )
 
 
+def _check_digest(path: Path) -> None:
+    """Refuse a file that is not the one its card, or the config beside it, was written for."""
+    card, config = path.with_suffix(".md"), path.with_name("config.json")
+    expected = None
+    if path.parent == SHIPPED and card.is_file():
+        expected = re.search(r"sha256: `(\w+)`", card.read_text(encoding="utf-8"))
+    elif path.name == MODEL and config.is_file():
+        expected = re.search(r'"sha256": "(\w+)"', config.read_text(encoding="utf-8"))
+    if expected and hashlib.sha256(path.read_bytes()).hexdigest() != expected[1]:
+        raise ValueError(
+            f"{path} has another SHA-256 than is written beside it: it is damaged or was "
+            "exchanged; fetch or make it again"
+        )
+
+
 def _read_safetensors(path: Path) -> WeightFile:
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # of an ensemble, the network that validates best is the first
+            first = MEMBER.format(0)
+            start = first if any(name.startswith(first) for name in file.keys()) else ""  # noqa: SIM118
+            names = [name for name in file.keys() if name.startswith(start)]  # noqa: SIM118
+            tensors = {name.removeprefix(start): file.get_tensor(name) for name in names}
             about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
             return WeightFile(path, tensors, about)
     except SafetensorError as error:

@@ -65,11 +65,12 @@ def number_labels(y: Any, n: int) -> Labels:
     """
     table, names, flat = _table(y, n)
     try:
-        targets = torch.from_numpy(table.astype(np.float64))
+        # float32 before the check: a number too large for it is infinite from here on
+        targets = torch.from_numpy(table.astype(np.float64)).float()
     except (TypeError, ValueError) as error:
         raise ValueError(f"targets of a regression should be numbers: {error}") from error
     _check_finite(targets, names)
-    return Labels(targets.float(), names, (), flat)
+    return Labels(targets, names, (), flat)
 
 
 def class_labels(y: Any, n: int, *, classes: tuple[tuple[Any, Any], ...] | None = None) -> Labels:
@@ -118,7 +119,8 @@ def _zero_or_one(column: NDArray[Any], pair: tuple[Any, Any], name: str) -> NDAr
 
 def _table(y: Any, n: int) -> tuple[NDArray[Any], tuple[str, ...], bool]:
     """Columns (n, t), their names, and whether there is one because `y` was (n,)."""
-    found = np.asarray(y, dtype=object)
+    found = np.array(y, dtype=object)
+    found[pd.isna(found)] = np.nan  # pandas has an NA, which is no number and equal to nothing
     flat = found.ndim == 1
     table = found[:, None] if flat else found
     if table.ndim != 2 or len(table) != n or not table.shape[1]:

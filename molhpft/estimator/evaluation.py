@@ -1,5 +1,7 @@
 """What a model's answers are worth on molecules whose labels are known."""
 
+from math import isfinite
+
 import torch
 from torch import Tensor
 
@@ -28,15 +30,29 @@ def evaluated(
         target, `coverage` and `width`. None where a number cannot be had.
     """
     if isinstance(objective, Squared):
-        y, q = objective.values(targets), objective.values(logits)
-        widths = 2 * trust.limits * torch.tensor(objective.std)
-        return {
-            "rmse": -objective.score(logits, targets),
-            "mae": mean_absolute_error(y, q),
-            "spearman": rank_correlation(y, q),
-            "coverage": interval_coverage(logits, targets, trust.limits),
-            "width": widths.mean().item(),
-        }
+        found = _of_numbers(logits, targets, objective, trust)
+    else:
+        found = _of_classes(logits, targets, objective, trust)
+    return {name: value if isfinite(value) else None for name, value in found.items()}
+
+
+def _of_numbers(
+    logits: Tensor, targets: Tensor, objective: Squared, trust: Trust
+) -> dict[str, float]:
+    y, q = objective.values(targets), objective.values(logits)
+    widths = 2 * trust.limits * torch.tensor(objective.std)
+    return {
+        "rmse": -objective.score(logits, targets),
+        "mae": mean_absolute_error(y, q),
+        "spearman": rank_correlation(y, q),
+        "coverage": interval_coverage(logits, targets, trust.limits),
+        "width": widths.mean().item(),
+    }
+
+
+def _of_classes(
+    logits: Tensor, targets: Tensor, objective: Multilabel, trust: Trust
+) -> dict[str, float]:
     p = trust.values(logits, objective)
     found = set_coverage(trust.sets(logits, objective), targets)
     return {

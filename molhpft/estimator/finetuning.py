@@ -82,10 +82,11 @@ def finetune_table(
     model.about["name"] = name
     try:
         model.save_pretrained(partial)
-        rmtree(folder.path / "members", ignore_errors=True)  # they are in the model
         os.replace(partial, out)
     except OSError as error:
         raise UnwritableError(f"cannot write {out}: {error}; make room and run again") from error
+    # they are in the model; not before it is whole, which an interrupted run makes of them
+    rmtree(out / RUN / folder.path.name / "members", ignore_errors=True)
     return Finetuned(model, out, is_new=True)
 
 

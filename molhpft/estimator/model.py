@@ -6,18 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub import ModelHubMixin
 from torch import Tensor
 
 from molhpft.core.batch import Batch
 from molhpft.core.network import Network
 from molhpft.core.snapshot import EVALUATION_SIZE, inference
+from molhpft.domains.hub import fetched
 from molhpft.domains.molecules.fingerprints import unpacked
 from molhpft.domains.molecules.graphs import GraphStore, graph_store
 from molhpft.domains.molecules.reading import Described, described
 from molhpft.estimator.prediction import Prediction
 from molhpft.estimator.shape import Shape
-from molhpft.estimator.storing import FILES, Parts, read_parts, write_parts
+from molhpft.estimator.storing import Parts, read_parts, write_parts
 from molhpft.estimator.trust import Trust
 from molhpft.experiments.folder import Json
 
@@ -126,31 +127,45 @@ class Model(
         write_parts(parts, save_directory)
 
     @classmethod
-    def _from_pretrained(
+    def from_pretrained(
         cls,
+        pretrained_model_name_or_path: str | Path,
         *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
         **model_kwargs: Any,
     ) -> "Model":
+        """The model in a folder, or else on the hub under a name; see huggingface_hub.
+
+        Args:
+            pretrained_model_name_or_path: of the folder, or `owner/name`.
+            force_download: whether to fetch again what the cache has.
+            token: for the hub.
+            cache_dir: where the hub's files are kept.
+            local_files_only: whether to leave the hub alone.
+            revision: branch, tag or commit on the hub.
+            model_kwargs: none; a model has no options.
+
+        Raises:
+            FileNotFoundError: neither has a model, or the hub cannot be reached.
+            ValueError: the model is damaged or of a newer version, or an option is not known.
+        """
         if model_kwargs:
             raise ValueError(f"a model has no options to load it with, got {list(model_kwargs)}")
-        folder = Path(model_id)
+        # not the mixin's, which would read a folder's config.json by itself and trip over a bad one
+        folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
-            fetched = snapshot_download(
-                model_id,
-                revision=revision,
-                cache_dir=cache_dir,
+            folder = fetched(
+                str(pretrained_model_name_or_path),
                 force_download=force_download,
-                local_files_only=local_files_only,
                 token=token,
-                allow_patterns=list(FILES),
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+                revision=revision,
             )
-            folder = Path(fetched)
         return cls(**read_parts(folder))
 
 

@@ -1,10 +1,10 @@
 """Predictions and features for the rows of a table, in its order, however long it is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -16,6 +16,8 @@ from molhpft.estimator.model import Model
 from molhpft.estimator.prediction import Prediction
 from molhpft.estimator.streams import Columns, molecule_stream, table_writer
 
+Named = Iterator[tuple[str, pa.Array]]
+
 _READ, _UNREADABLE = "ok", "unreadable"
 
 
@@ -25,7 +27,8 @@ def predict_table(model: Model, path: Path, out: Path, *, smiles_column: str) ->
     Columns: the SMILES; `status` (ok or unreadable); for every target its probability or value, its
     `spread` over members, and the set of labels or the ends of the interval that hold the truth at
     the model's level; `similarity` to the nearest training molecule, that molecule, and whether
-    it is near (`in_domain`). Cells of unreadable molecules are empty.
+    it is near (`in_domain`). Cells of unreadable molecules are empty. A name that an earlier column
+    has gets `_` behind it.
 
     Args:
         model: fitted.
@@ -42,7 +45,7 @@ def predict_table(model: Model, path: Path, out: Path, *, smiles_column: str) ->
         OSError: `out` cannot be written to.
     """
 
-    def answered(molecules: Described) -> tuple[Tensor, Columns]:
+    def answered(molecules: Described) -> tuple[Tensor, Named]:
         found = model.answers(molecules)
         return found.readable, _answers(model, found)
 
@@ -52,12 +55,12 @@ def predict_table(model: Model, path: Path, out: Path, *, smiles_column: str) ->
 def embed_table(model: Model, path: Path, out: Path, *, smiles_column: str) -> dict[str, int]:
     """Write the features of every row of a table, `z0`, `z1`, ...; otherwise as `predict_table`."""
 
-    def embedded(molecules: Described) -> tuple[Tensor, Columns]:
+    def embedded(molecules: Described) -> tuple[Tensor, Named]:
         store = graph_store(molecules.graphs)
         rows = store.readable.nonzero().flatten()
         z = torch.full((len(store), model.width), torch.nan)
         z[rows] = model.features(store, rows)
-        return store.readable, {f"z{k}": _cells(column) for k, column in enumerate(z.T)}
+        return store.readable, ((f"z{k}", _cells(column)) for k, column in enumerate(z.T))
 
     return _row_by_row(path, out, smiles_column, embedded, what="embedding")
 
@@ -66,7 +69,7 @@ def _row_by_row(
     path: Path,
     out: Path,
     smiles_column: str,
-    columns: Callable[[Described], tuple[Tensor, Columns]],
+    columns: Callable[[Described], tuple[Tensor, Named]],
     *,
     what: str,
 ) -> dict[str, int]:
@@ -76,40 +79,57 @@ def _row_by_row(
         for molecules in described_stream(smiles):
             readable, found = columns(molecules)
             status = [_READ if ok else _UNREADABLE for ok in readable.tolist()]
-            write({smiles_column: molecules.smiles, "status": status, **found})
+            own = [(smiles_column, _texts(molecules.smiles)), ("status", _texts(status))]
+            write(_named_apart([*own, *found]))
             for one in counts:
                 counts[one] += status.count(one)
             move(sum(counts.values()))
-    if not sum(counts.values()):
-        raise ValueError(f"{path} should have rows below its column names; it has none")
+        if not sum(counts.values()):
+            raise ValueError(f"{path} should have rows below its column names; it has none")
     return counts
 
 
-def _answers(model: Model, found: Prediction) -> Columns:
-    numbers, columns = isinstance(model.shape.objective, Squared), dict[str, Any]()
+def _answers(model: Model, found: Prediction) -> Named:
+    numbers = isinstance(model.shape.objective, Squared)
     for k, name in enumerate(model.shape.targets):
-        columns[name] = _cells(found.values[:, k])
-        columns[f"{name} spread"] = _cells(found.spread[:, k])
+        yield name, _cells(found.values[:, k])
+        yield f"{name} spread", _cells(found.spread[:, k])
         ends = found.sets[:, k]
         if numbers:
-            columns[f"{name} low"], columns[f"{name} high"] = (_cells(end) for end in ends.T)
+            yield f"{name} low", _cells(ends[:, 0])
+            yield f"{name} high", _cells(ends[:, 1])
         else:
-            columns[f"{name} set"] = [_set(pair) for pair in ends.tolist()]
-    near = zip(found.nearest.tolist(), found.readable.tolist(), strict=True)
-    columns["similarity"] = _cells(found.similarity)
-    columns["nearest"] = [model.training_smiles[row] if ok else None for row, ok in near]
-    domain = zip(found.near.tolist(), found.readable.tolist(), strict=True)
-    columns["in_domain"] = [near if ok else None for near, ok in domain]
-    return columns
+            yield f"{name} set", _texts(map(_set, ends.tolist()))
+    columns = (found.nearest, found.near, found.readable)
+    near = list(zip(*(column.tolist() for column in columns), strict=True))
+    yield "similarity", _cells(found.similarity)
+    yield "nearest", _texts(model.training_smiles[row] if ok else None for row, _, ok in near)
+    yield "in_domain", pa.array([is_near if ok else None for _, is_near, ok in near], pa.bool_())
+
+
+def _named_apart(columns: Iterable[tuple[str, pa.Array]]) -> Columns:
+    """Columns by name: a target may be called as one of the others is."""
+    found: dict[str, pa.Array] = {}
+    for given, column in columns:
+        name = given
+        while name in found:
+            name += "_"
+        found[name] = column
+    return found
 
 
 def _set(pair: list[bool]) -> str:
     return " or ".join(str(label) for label in (0, 1) if pair[label])
 
 
-def _cells(column: Tensor) -> list[float | None]:
+def _texts(column: Iterable[str | None]) -> pa.Array:
+    return pa.array(list(column), pa.string())
+
+
+def _cells(column: Tensor) -> pa.Array:
     """Numbers of a column, rounded to what a float32 network can mean; None for NaN."""
-    return [None if x != x else float(f"{x:.6g}") for x in column.tolist()]
+    numbers = [None if x != x else float(f"{x:.6g}") for x in column.tolist()]
+    return pa.array(numbers, pa.float64())
 
 
 @contextmanager

@@ -33,9 +33,10 @@ class Shape:
         return shaped_network(self.encoder, self.head, self.cut, outputs=len(self.targets))
 
     def to_json(self) -> Json:
-        """All of it, for a file and `shape_from`."""
+        """All of it but where the encoder's weights came from, for a file and `shape_from`."""
         own = {"encoder": self.encoder, "head": self.head}
         choices = {key: {"name": c.name, **plain(c.options)} for key, c in own.items()}
+        del choices["encoder"]["weights"]
         about = {"cut": self.cut, "targets": list(self.targets)}
         return {**choices, **about, "objective": _KINDS[type(self.objective)], **_numbers(self)}
 

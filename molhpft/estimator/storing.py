@@ -13,15 +13,17 @@ from torch import Tensor
 
 from molhpft import __version__
 from molhpft.core.network import Network
+from molhpft.domains.hub import FILES
+from molhpft.domains.weights import ABOUT, MEMBER
 from molhpft.estimator.card import model_card
 from molhpft.estimator.shape import Shape, shape_from
 from molhpft.estimator.trust import Trust, trust_from
 from molhpft.experiments.folder import Json
 
-CONFIG, WEIGHTS, CARD = FILES = ("config.json", "model.safetensors", "README.md")
+CONFIG, WEIGHTS, CARD = FILES
 FORMAT = 1  # raised when a folder is written so that older versions cannot read it
 
-_MEMBER, _TRUST, _SMILES = "member{}.", "trust.", "training_smiles"
+_TRUST, _SMILES = "trust.", "training_smiles"
 
 
 class Parts(TypedDict):
@@ -41,15 +43,16 @@ def write_parts(parts: Parts, folder: Path) -> None:
         OSError: the folder cannot be written to.
     """
     tensors = {
-        f"{_MEMBER.format(k)}{name}": tensor.detach().cpu().contiguous()
+        f"{MEMBER.format(k)}{name}": tensor.detach().cpu().contiguous()
         for k, network in enumerate(parts["networks"])
         for name, tensor in network.state_dict().items()
     }
     tensors |= {f"{_TRUST}{k}": t.contiguous() for k, t in parts["trust"].tensors().items()}
-    lines = "\n".join(parts["training_smiles"]).encode()
-    tensors[_SMILES] = torch.frombuffer(bytearray(lines), dtype=torch.uint8)
+    # JSON: a SMILES with its name behind it may hold a line break
+    text = json.dumps(parts["training_smiles"]).encode()
+    tensors[_SMILES] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
     try:
-        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        save_file(tensors, folder / WEIGHTS, metadata={ABOUT: json.dumps(_origin(parts))})
     except SafetensorError as error:
         raise OSError(f"cannot write {folder / WEIGHTS}: {error}") from error
     config = {
@@ -89,13 +92,20 @@ def read_parts(folder: Path) -> Parts:
             shape=shape,
             networks=networks,
             trust=trust_from(_under(tensors, _TRUST), config["answers"]),
-            training_smiles=tuple(bytes(tensors[_SMILES].tolist()).decode().split("\n")),
+            training_smiles=tuple(json.loads(tensors[_SMILES].numpy().tobytes())),
             about=config["made"],
         )
     except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(
             f"{folder} is no model that this version reads ({' '.join(str(error).split()):.200})"
         ) from error
+
+
+def _origin(parts: Parts) -> Json:
+    """What makes the file one of this package's weight files, to finetune further from."""
+    shape = parts["shape"].to_json()
+    config = {"encoder": shape["encoder"], "head": shape["head"], "cut": shape["cut"]}
+    return {"encoder": shape["encoder"]["name"], "task": parts["about"]["task"], "config": config}
 
 
 def _config(folder: Path) -> Json:
@@ -108,7 +118,7 @@ def _config(folder: Path) -> Json:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(config, dict) or "format" not in config:
+    if not isinstance(config, dict) or not isinstance(config.get("format"), int):
         raise ValueError(f"{path} is not the config of a molhpft model")
     if config["format"] > FORMAT:
         raise ValueError(
@@ -120,7 +130,7 @@ def _config(folder: Path) -> Json:
 
 def _network(shape: Shape, tensors: Mapping[str, Tensor], k: int) -> Network:
     network = shape.network()
-    network.load_state_dict(_under(tensors, _MEMBER.format(k)))
+    network.load_state_dict(_under(tensors, MEMBER.format(k)))
     return network
 
 

@@ -2,8 +2,8 @@
 
 import csv
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from pyarrow import parquet
 from molhpft.domains.molecules.sheets import stream_column
 from molhpft.experiments.folder import UnwritableError
 
-Columns = Mapping[str, Sequence[Any]]
+Columns = Mapping[str, pa.Array]
 
 _PARQUET = ".parquet"
 
@@ -71,21 +71,39 @@ def table_writer(path: Path) -> AbstractContextManager[Writer]:
 @contextmanager
 def _whole(path: Path, opened: Any) -> Iterator[Writer]:
     aside = path.with_name(f"{path.name}.partial")
+    with ExitStack() as cleanup:
+        with _writing(path):
+            if path.is_dir():
+                raise IsADirectoryError("it is a folder")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cleanup.callback(_remove, aside)
+            file = cleanup.enter_context(ExitStack())
+            write = file.enter_context(opened(aside))
+
+        def append(columns: Columns) -> None:
+            with _writing(path):
+                write(columns)
+
+        yield append
+        with _writing(path):
+            file.close()
+            os.replace(aside, path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """A block that writes and nothing else: what it reads from fails with errors of its own."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with opened(aside) as write:
-            yield write
-        os.replace(aside, path)
-    except (OSError, pa.ArrowException) as error:
-        aside.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename not in (None, str(aside), str(path)):
-            raise  # of what is read, not of what is written
+        yield
+    except OSError as error:
         raise UnwritableError(
             f"cannot write {path}: {error}; make room or choose another"
         ) from error
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # the failure that is on its way says more
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -98,7 +116,8 @@ def _csv_writer(path: Path) -> Iterator[Writer]:
             if not begun:
                 writer.writerow(columns)
             begun = True
-            writer.writerows(zip(*columns.values(), strict=True))
+            cells = (column.to_pylist() for column in columns.values())
+            writer.writerows(zip(*cells, strict=True))
 
         yield write
 

@@ -8,12 +8,13 @@ from torch import Tensor
 
 from molhpft.core.objectives import Squared
 from molhpft.core.task import Examples, Rows, Task
+from molhpft.domains.hub import cached_names, hub_names
 from molhpft.domains.molecules.checkpoints import describe as describe_graph_weights
 from molhpft.domains.molecules.datasets import ogb_folder, ogb_names
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.vision.checkpoints import describe as describe_image_weights
 from molhpft.domains.vision.examples import Images
-from molhpft.domains.weights import read_weights, shipped_encoders, weight_file
+from molhpft.domains.weights import HUB, read_weights, shipped_encoders, weight_file
 from molhpft.experiments.catalog import ENCODERS, TASKS
 from molhpft.experiments.changes import parse_change
 from molhpft.experiments.folder import Json
@@ -90,6 +91,15 @@ def shipped() -> list[Json]:
         {"name": name, "bytes": path.stat().st_size, "what": describe_weights(path)}
         for name, path in files
     ]
+
+
+def shared(*, ask_hub: bool = False) -> list[str]:
+    """What `weights` can name beside files: models of the hub, those fetched before or all of them.
+
+    Raises:
+        FileNotFoundError: the hub is asked and cannot be reached.
+    """
+    return [f"{HUB}{name}" for name in (hub_names() if ask_hub else cached_names())]
 
 
 def encoders() -> list[Json]:

@@ -147,7 +147,8 @@ def encoder_table(encoders: Sequence[Json]) -> Table:
 def shipped_table(shipped: Sequence[Json]) -> Table:
     """The encoders that come with this package."""
     table = Table(
-        caption="Give the name as encoder.weights; its card is <name>.md in molhpft/encoders.",
+        caption="Give the name as encoder.weights, or a model as its folder or hub:owner/name. "
+        "A shipped encoder's card is <name>.md in molhpft/encoders.",
         caption_justify="left",
     )
     for name in ("shipped encoder", "size", "what it is"):

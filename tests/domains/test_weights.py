@@ -124,3 +124,27 @@ def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path_factory, cut, kin
     path.write_bytes(whole[: int(cut * len(whole))])
     with pytest.raises(ValueError, match=r"truncated|is not a weight file"):
         read_weights(path)
+
+
+def test_a_folder_of_a_model_means_the_first_of_its_networks(tmp_path):
+    tensors = {f"member{k}.backbone.w": torch.full((2,), float(k)) for k in range(2)}
+    save_file({**tensors, "trust.limits": torch.zeros(1)}, tmp_path / "model.safetensors")
+    found = read_weights(tmp_path)
+    assert found.path == tmp_path / "model.safetensors"
+    assert found.tensors.keys() == {"backbone.w"}
+    assert found.tensors["backbone.w"].tolist() == [0, 0]
+
+
+def test_weights_that_are_not_those_of_their_config_are_refused(tmp_path):
+    save_file({"w": torch.zeros(1)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"sha256": "0123abcd"}')
+    with pytest.raises(ValueError, match="another SHA-256 than is written beside it"):
+        read_weights(tmp_path)
+
+
+def test_a_name_on_the_hub_that_cannot_be_had_is_one_sentence(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name in ("hub:nobody/nothing", "hub:nothing", "hub:a/b/c", "hub:../x"):
+        with pytest.raises(FileNotFoundError, match="no folder at") as caught:
+            read_weights(Path(name))
+        assert "\n" not in str(caught.value)
