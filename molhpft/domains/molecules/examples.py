@@ -71,9 +71,8 @@ def molecule_task(
             training split; the objective then knows both. For a regression.
 
     Raises:
-        ValueError: no molecule can be read, a target has no label or (classification) one class
-            only among the readable molecules, no molecule is left to train on, or a target that is
-            to be standardised is constant.
+        ValueError: no molecule can be read or is left to train on, a target has no label, one class
+            only (classification), or is constant (to be standardised).
     """
     store = load_or_pack(smiles)
     readable = store.readable.cpu()
