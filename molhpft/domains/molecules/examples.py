@@ -77,9 +77,7 @@ def molecule_task(
     store = load_or_pack(smiles)
     readable = store.readable.cpu()
     if not readable.any():
-        raise ValueError(
-            f"{name} should hold molecules as SMILES; none of its {len(smiles):,} rows can be read"
-        )
+        raise ValueError(f"{name} should hold SMILES; none of its {len(smiles):,} can be read")
     _check_labels(name, targets[readable], describes, classes=isinstance(objective, Multilabel))
     splits = {split: rows[readable[rows]] for split, rows in splits.items()}
     if not len(splits["train"]):

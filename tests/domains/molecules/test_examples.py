@@ -84,7 +84,7 @@ def test_a_regression_needs_no_classes():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"smiles": ("nothing",) * 6}, "six should hold molecules .* none of its 6 rows"),
+        ({"smiles": ("nothing",) * 6}, "six should hold SMILES; none of its 6 can be read"),
         ({"targets": TARGETS * torch.tensor([1, NAN])}, "'toxic' of six should have labels; all 5"),
         ({"targets": TARGETS * torch.tensor([0, 1])}, "'active' of six .* both classes.* has: 0$"),
         ({"targets": TARGETS * 2}, "'active' of six should have labels of both classes.* 0, 2$"),
