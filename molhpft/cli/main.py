@@ -23,5 +23,6 @@ def main() -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("MOLHPFT_DEBUG"):
             raise
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
+        told = " ".join(str(error).splitlines())  # the names of columns may hold line breaks
+        Console(stderr=True, soft_wrap=True).print(f"error: {told}", markup=False, highlight=False)
         sys.exit(2)

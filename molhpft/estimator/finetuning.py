@@ -1,7 +1,8 @@
 """A table of molecules becomes a model in a folder; interrupted, it goes on where it was."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import rmtree
@@ -77,14 +78,14 @@ def finetune_table(
     if out.exists():
         return Finetuned(_found(out, name), out, is_new=False)
     partial = out.with_name(f"{out.name}.partial")
+    with _writing(out):  # before minutes of looking for molecules the encoder has seen
+        partial.mkdir(parents=True, exist_ok=True)
     notes = notes_on(config, task)
     model, folder = train(config, task, partial / RUN, answers, notes=notes)
     model.about["name"] = name
-    try:
+    with _writing(out):
         model.save_pretrained(partial)
         os.replace(partial, out)
-    except OSError as error:
-        raise UnwritableError(f"cannot write {out}: {error}; make room and run again") from error
     # they are in the model; not before it is whole, which an interrupted run makes of them
     rmtree(out / RUN / folder.path.name / "members", ignore_errors=True)
     return Finetuned(model, out, is_new=True)
@@ -94,6 +95,17 @@ def _name(config: RunConfig, task: Task, answers: Answers) -> str:
     """What makes this model this one and no other."""
     run = run_name(settled(replace(config, members=answers.ensemble)), task)
     return f"{run}-{answers.calibration}-{answers.level:g}"
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UnwritableError(
+            f"cannot write {out}: {error}; make room or choose another folder (--out), and run "
+            "again"
+        ) from error
 
 
 def _check_place(out: Path) -> None:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -109,7 +110,9 @@ def _remove(path: Path) -> None:
 @contextmanager
 def _csv_writer(path: Path) -> Iterator[Writer]:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer, begun = csv.writer(file, lineterminator="\n"), False
+        # as if lines ended in \r\n: else Python 3.11 leaves a cell with \r in it without quotes
+        lines = SimpleNamespace(write=lambda line: file.write(f"{line[:-2]}\n"))
+        writer, begun = csv.writer(lines, lineterminator="\r\n"), False
 
         def write(columns: Columns) -> None:
             nonlocal begun

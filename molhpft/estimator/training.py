@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -32,11 +33,21 @@ class Answers:
             best together; else the one that the run has chosen does alone.
         calibration: how probabilities are repaired on the validation split.
         level: share of molecules whose label is to be in its set, between 0 and 1.
+
+    Raises:
+        ValueError: there is no such calibration or level; known before anything is trained.
     """
 
     ensemble: bool = True
     calibration: CalibrationName = "platt"
     level: float = 0.9
+
+    def __post_init__(self) -> None:
+        if self.calibration not in get_args(CalibrationName):
+            choices = ", ".join(get_args(CalibrationName))
+            raise ValueError(f"calibration should be one of {choices}, got {self.calibration!r}")
+        if not 0 < self.level < 1:
+            raise ValueError(f"the level should lie between 0 and 1, got {self.level:g}")
 
 
 def train(

@@ -70,7 +70,7 @@ def probe_many(
             leaves it as one run of that phase does.
 
     Returns:
-        trajectories, [phase][network]: those that `probe` gives one by one, up to rounding.
+        trajectories, `[phase][network]`: those that `probe` gives one by one, up to rounding.
 
     Raises:
         ValueError: as for `probe`, or networks of different architectures.

@@ -1,7 +1,9 @@
 import pytest
 
 from molhpft.estimator import HPFTClassifier, HPFTRegressor
-from tests.estimator.rings import BRIEF, RING, SIZE, SMILES
+from molhpft.estimator.settings import settings
+from molhpft.estimator.training import Answers, train
+from tests.estimator.rings import BRIEF, RING, SIZE, SMILES, ring_task
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +14,16 @@ def classifier():
 @pytest.fixture(scope="session")
 def regressor():
     return HPFTRegressor(**BRIEF).fit(SMILES, SIZE)
+
+
+@pytest.fixture(scope="session")
+def brief():
+    """A config that trains in a second."""
+    parts = {key: BRIEF[key] for key in ("encoder", "tau")}
+    return settings(**parts, head="linear", seed=0, more=BRIEF["config"])
+
+
+@pytest.fixture(scope="session")
+def trained(brief, tmp_path_factory):
+    """A model of all members, and the folder of the run that made it."""
+    return train(brief, ring_task(), tmp_path_factory.mktemp("runs"), Answers(), notes=("a note",))

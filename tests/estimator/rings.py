@@ -1,5 +1,10 @@
 """Chains and rings: a table that a small network learns in a second."""
 
+import torch
+
+from molhpft.core.objectives import Multilabel
+from molhpft.domains.molecules.examples import molecule_task
+
 SMILES = [s for n in range(3, 33) for s in ("C" * n + "O", "C1" + "C" * n + "1N")]
 RING = [k % 2 for k in range(len(SMILES))]
 SIZE = [float(n + 1 + k) for n in range(3, 33) for k in (0, 1)]
@@ -18,6 +23,19 @@ CHANGES = (
     "finetune={epochs: 8, lr: 0.02, batch_size: 16, keep: best}",
     "probe={lr: 0.01}",
 )
+
+
+def ring_task(**changes):
+    """Whether there is a ring, of molecules dealt at random to three splits."""
+    deal = torch.randperm(len(SMILES), generator=torch.Generator().manual_seed(0))
+    given = {
+        "smiles": SMILES,
+        "targets": torch.tensor(RING, dtype=torch.float32)[:, None],
+        "describes": ("ring",),
+        "splits": dict(zip(("train", "valid", "test"), deal.split([30, 16, 14]), strict=True)),
+        "objective": Multilabel(),
+    }
+    return molecule_task("rings", **given | changes)
 
 
 def write_table(path, *, target="ring", values=RING, smiles=SMILES):

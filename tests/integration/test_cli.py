@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from molhpft.cli import main as cli
 from molhpft.domains import weights
+from tests.integration.commands import one_sentence
 
 SMALL = """
 task: {name: csv, path: PATH, target_columns: ring, split: random, split_seed: 1}
@@ -32,19 +33,6 @@ def config(tmp_path, table):
     path = tmp_path / "small.yaml"
     path.write_text(SMALL.replace("PATH", str(table)))
     return path
-
-
-@pytest.fixture
-def molhpft(monkeypatch, capsys):
-    """Runs the command; gives exit status, standard output and standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["molhpft", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return (stop.value.code or 0, *capsys.readouterr())
-
-    return run
 
 
 def test_a_run_prints_a_table_a_reading_and_its_folder(molhpft, config, tmp_path):
@@ -202,15 +190,6 @@ def test_a_report_of_nothing_is_one_sentence(molhpft, tmp_path):
     line = one_sentence(*molhpft("report", tmp_path))
     assert "holds no finished run" in line
     assert "no folder at" in one_sentence(*molhpft("report", tmp_path / "none"))
-
-
-def one_sentence(status, out, error):
-    """The sentence, if that is all there is and the status is 2."""
-    assert status == 2
-    assert out == ""
-    (line,) = [line for line in error.splitlines() if line.startswith("error: ")]
-    assert "Traceback" not in error
-    return line
 
 
 @pytest.mark.parametrize(

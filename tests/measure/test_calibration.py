@@ -211,9 +211,7 @@ def test_a_file_gives_back_the_same_probabilities(fit):
 
 
 def test_calibrations_of_other_names_are_refused():
-    with pytest.raises(
-        ValueError, match="no calibration named 'spline'; there are: temp"
-    ):
+    with pytest.raises(ValueError, match="no calibration named 'spline'; there are: temp"):
         from_tensors("spline", {})
 
 

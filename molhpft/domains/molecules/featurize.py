@@ -27,6 +27,8 @@ BOND_SIZES: tuple[int, ...] = (5, 6, 2, 3)
 
 MOST_ATOMS = 32_767  # what int16 can number
 
+LONGEST = 100_000  # characters of a SMILES string: RDKit reads megabytes for minutes
+
 
 @dataclass(frozen=True, eq=False)
 class Graph:
@@ -62,6 +64,7 @@ def parse(smiles: str) -> Chem.Mol | None:
     """Molecule of a SMILES string; None where it cannot be read or has no atoms.
 
     What RDKit refuses for its valences alone (aluminium with six bonds) is kept, as OGB keeps it.
+    A string of more than `LONGEST` characters is not tried.
     """
     with rdBase.BlockLogs():
         return parse_aloud(smiles)
@@ -69,6 +72,8 @@ def parse(smiles: str) -> Chem.Mol | None:
 
 def parse_aloud(smiles: str) -> Chem.Mol | None:
     """`parse` for callers that read many strings and silence RDKit's messages around them all."""
+    if len(smiles) > LONGEST:
+        return None
     try:
         mol = Chem.MolFromSmiles(smiles)
         mol = _lenient(smiles) if mol is None else mol

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from math import nan
 from pathlib import Path
 
+_EMPTY = "{} should have a line of column names and rows below; it is empty"
 _MISSING = frozenset({"", "nan", "na", "n/a", "null", "none"})
 
 
@@ -77,7 +78,7 @@ def read_sheet(path: Path) -> Sheet:
     with _reading(path):
         rows = list(_rows(path))
     if not rows:
-        raise ValueError(f"{path} should have a line of column names and rows below; it is empty")
+        raise ValueError(_EMPTY.format(path))
     (_, header), *body = rows
     _check_names(path, header)
     if not body:
@@ -98,6 +99,8 @@ def stream_column(path: Path, name: str) -> Iterator[str]:
     with _reading(path):
         rows = _rows(path)
         _, header = next(rows, (0, []))
+        if not header:
+            raise ValueError(_EMPTY.format(path))
         if name not in header:
             raise ValueError(f"{path} has no column {name!r}; it has: {', '.join(header)}")
         _check_names(path, header)

@@ -1,11 +1,13 @@
 """Weights of others under our names, and refusals that say what a file is."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from molhpft.core.batch import Batch
-from molhpft.domains.molecules.checkpoints import describe, load_encoder
+from molhpft.domains.molecules.checkpoints import describe, fitting_encoder, load_encoder
 from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
 from molhpft.domains.molecules.graphs import pack
 from molhpft.domains.weights import read_weights
@@ -158,3 +160,43 @@ def test_the_public_checkpoints_load_and_give_finite_features(ogb_root, name):
     assert features.shape == (2, 300)
     assert features.isfinite().all()
     assert not torch.allclose(features[0], features[1])
+
+
+@pytest.mark.parametrize(
+    ("write", "expected"),
+    [
+        (pretrain_gnns_file, {"name": "gcn_pretrain_gnns", **SIZES}),
+        (ogb_file, {"name": "gcn", **SIZES, "virtual_node": False}),
+        (
+            lambda path: ogb_file(path, virtual_node=True),
+            {"name": "gcn", **SIZES, "virtual_node": True},
+        ),
+    ],
+    ids=["pretrain-gnns", "ogb", "ogb with a virtual node"],
+)
+def test_the_encoder_that_fits_a_file_is_found_and_takes_it(tmp_path, write, expected):
+    write(tmp_path / "w.pth")
+    found = fitting_encoder(read_weights(tmp_path / "w.pth"))
+    assert found == expected
+    name = found.pop("name")
+    build = {"gcn": ogb_gcn, "gcn_pretrain_gnns": pretrain_gnns_gcn}[name]
+    load_encoder(build(**found), tmp_path / "w.pth")
+
+
+def test_the_encoder_of_our_own_file_is_as_it_says_without_dropout_and_origin(tmp_path):
+    weights = {f"backbone.{k}": v for k, v in ogb_gcn(**SIZES).state_dict().items()}
+    own = {"name": "gcn", **SIZES, "virtual_node": False}
+    config = {"encoder": {**own, "dropout": 0.5, "weights": "elsewhere.pth"}}
+    about = {"molhpft": json.dumps({"encoder": "gcn", "config": config})}
+    save_file(weights, tmp_path / "w.safetensors", metadata=about)
+    assert fitting_encoder(read_weights(tmp_path / "w.safetensors")) == own
+
+
+def test_a_file_that_does_not_say_its_encoder_is_asked_to_be_named(tmp_path):
+    weights = {f"backbone.{k}": v for k, v in ogb_gcn(**SIZES).state_dict().items()}
+    save_file(weights, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"w\.safetensors does not say which encoder it is of"):
+        fitting_encoder(read_weights(tmp_path / "w.safetensors"))
+    torch.save({"layer1.weight": torch.zeros(2)}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="no graph encoder this package knows"):
+        fitting_encoder(read_weights(tmp_path / "x.pth"))

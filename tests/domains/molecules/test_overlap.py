@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 from rdkit import Chem
 
 from molhpft.domains.molecules import overlap
-from molhpft.domains.molecules.overlap import shared
+from molhpft.domains.molecules.featurize import parse
+from molhpft.domains.molecules.overlap import scaffold_keys, shared
+from molhpft.domains.molecules.splits import scaffold
 
 SOME = ["CCO", "c1ccccc1", "CC(=O)O", "CC(N)C(=O)O", "CCOCC", "CCN(CC)CC", "C1CCCCC1", "CC(C)=O"]
 
@@ -67,3 +69,31 @@ def test_keys_are_computed_once(monkeypatch):
     first = shared(SOME, SOME[:2])
     monkeypatch.delattr(overlap, "_table")
     assert torch.equal(shared(SOME, SOME[:2]), first)
+
+
+RINGS = [*SOME, "CC1CCCCC1", "Cc1ccccc1", "C1CCCCC1CC1CC1", "O=C1CCCC1", "not a molecule", ""]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sampled_from(RINGS), max_size=8))
+def test_two_molecules_have_one_key_where_they_have_one_scaffold(smiles):
+    keys = scaffold_keys(smiles)
+    assert keys.shape == (len(smiles),)
+    molecules = [parse(text) for text in smiles]
+    names = ["" if mol is None else scaffold(mol) for mol in molecules]
+    for key, name in zip(keys, names, strict=True):
+        assert (key == 0) == (name == "")
+        assert (keys == key).tolist() == [name == other for other in names]
+
+
+def test_the_key_of_a_scaffold_does_not_depend_on_who_else_is_asked_or_which_process(monkeypatch):
+    alone = [int(scaffold_keys([text])[0]) for text in RINGS]
+    for workers in ("1", "2"):
+        monkeypatch.setenv("MOLHPFT_WORKERS", workers)
+        assert overlap._scaffold_table(RINGS * 100).tolist() == alone * 100
+
+
+def test_scaffolds_are_found_once(monkeypatch):
+    first = scaffold_keys(RINGS)
+    monkeypatch.delattr(overlap, "_scaffold_table")
+    assert (scaffold_keys(RINGS) == first).all()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molhpft.domains.molecules.sheets import read_sheet
+from molhpft.domains.molecules.sheets import read_sheet, stream_column
 
 cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=6)
 
@@ -144,3 +144,55 @@ def test_an_absent_file_is_named(tmp_path):
 def test_an_unknown_column_lists_the_known_ones(path):
     with pytest.raises(ValueError, match="no column 'SMILES'; it has: smiles, y"):
         _read(path, "smiles,y\nC,1\n").column("SMILES")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 3).flatmap(
+        lambda k: st.lists(st.lists(cells, min_size=k, max_size=k), min_size=1, max_size=9)
+    ),
+    st.data(),
+)
+def test_a_streamed_column_is_that_of_the_sheet(path, rows, data):
+    header = [f"c{k}" for k in range(len(rows[0]))]
+    name = data.draw(st.sampled_from(header))
+    text = io.StringIO()
+    csv.writer(text, quoting=csv.QUOTE_ALL).writerows([header, *rows])
+    assert tuple(_read(path, text.getvalue()).column(name)) == tuple(stream_column(path, name))
+
+
+def _outcome(read):
+    try:
+        return tuple(read())
+    except ValueError as error:
+        return str(error)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=40) | st.text('a",\n\r1 ', max_size=40).map(str.encode))
+def test_a_stream_of_any_bytes_has_the_cells_or_the_error_of_the_sheet(path, content):
+    path.write_bytes(content)
+    whole = _outcome(lambda: read_sheet(path).column("a"))
+    streamed = _outcome(lambda: stream_column(path, "a"))
+    if isinstance(whole, tuple):
+        assert streamed == whole
+    elif "it has none" in whole:
+        assert streamed == () or "has no column" in streamed
+    else:
+        assert isinstance(streamed, str)  # of several faults, another may come first
+
+
+def test_a_stream_gives_the_rows_before_a_wrong_one(path):
+    path.write_text("a,b\n1,x\n2,x\n3\n")
+    stream = stream_column(path, "a")
+    assert [next(stream), next(stream)] == ["1", "2"]
+    with pytest.raises(ValueError, match="line 4 has 1"):
+        next(stream)
+
+
+def test_a_stream_of_a_compressed_or_an_absent_file_is_as_its_sheet(tmp_path):
+    packed = tmp_path / "a.csv.gz"
+    packed.write_bytes(gzip.compress(b"smiles,y\nCCO,1\n\nC,0\n"))
+    assert list(stream_column(packed, "smiles")) == ["CCO", "C"]
+    with pytest.raises(FileNotFoundError, match=r"b\.csv should be a file"):
+        next(stream_column(tmp_path / "b.csv", "smiles"))

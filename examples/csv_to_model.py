@@ -1,0 +1,116 @@
+"""From a CSV to a model that says how far it can be trusted.
+
+Holds out rare scaffolds, finetunes the shipped encoder by HP-FT, answers for the held-out molecules
+with spread, sets and nearness to training, and draws why it answers as it does for one of them.
+Without --data the table is made of molecules that RDKit ships; its label says whether a molecule
+has a part that RDKit's SureChEMBL catalog of structural alerts knows.
+
+$ python examples/csv_to_model.py
+$ python examples/csv_to_model.py --data tox21.csv.gz --out runs/tox21_model
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from molhpft.domains.molecules.examples import Molecules
+from molhpft.domains.molecules.nci import nci_alerts_task
+from molhpft.domains.molecules.splits import scaffold_split
+from molhpft.estimator import HPFTClassifier
+from molhpft.estimator.explaining import draw, explain
+
+ALERT = "CHEMBL_SureChEMBL"
+QUICK = {"probe": {"epochs": 8}, "finetune": {"epochs": 1}}
+
+
+def example_table(path: Path, molecules: int) -> Path:
+    """Write a CSV of molecules that RDKit ships, with one label each."""
+    task = nci_alerts_task()
+    shipped = cast(Molecules, task.examples)
+    labels = shipped.targets[:, task.describes.index(ALERT)].int()
+    table = pd.DataFrame({"smiles": shipped.smiles, "alert": labels})
+    table.head(molecules).to_csv(path, index=False)
+    return path
+
+
+def read(path: Path, smiles_column: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows to learn from and rows to answer for; no scaffold is in both."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no table at {path}")
+    table = pd.read_csv(path)
+    if smiles_column not in table:
+        raise ValueError(f"no column {smiles_column!r} in {path}: --smiles-column says which")
+    table = table.rename(columns={smiles_column: "smiles"})
+    table = table[["smiles", *table.select_dtypes("number")]]
+    rows = scaffold_split(list(table["smiles"]), fractions=(0.8, 0.0, 0.2))
+    return table.iloc[rows["train"].tolist()], table.iloc[rows["test"].tolist()]
+
+
+def learn(train: pd.DataFrame, config: dict[str, Any]) -> HPFTClassifier:
+    """A fitted model; tau is chosen on molecules that it sets aside."""
+    model = HPFTClassifier(random_state=0, config=config)
+    model.fit(train[["smiles"]], train.drop(columns="smiles"))
+    taus = ", ".join(str(member["tau"]) for member in model.model_.about["members"])
+    print(f"learned from {len(train):,} molecules; validation chooses tau {model.tau_}")
+    print(f"members of the ensemble: tau {taus}")
+    return model
+
+
+def trust(model: HPFTClassifier, test: pd.DataFrame) -> pd.DataFrame:
+    """Answers for the first target as a table, and what they were worth."""
+    found = model.answers(test["smiles"])
+    name = test.columns[1]
+    answers = pd.DataFrame(
+        {
+            "smiles": test["smiles"].to_numpy(),
+            name: test[name].to_numpy(),
+            "p": found.values[:, 0],
+            "spread": found.spread[:, 0],
+            "set": [" or ".join(str(k) for k in (0, 1) if s[k]) for s in found.sets[:, 0].tolist()],
+            "similarity": found.similarity,
+            "in_domain": found.near,
+        }
+    )
+    known = answers[answers[name].notna() & answers["p"].notna()]
+    held = [f"{label:.0f}" in own for label, own in zip(known[name], known["set"], strict=True)]
+    print(f"\n{name}: the set holds the label of {sum(held) / len(held):.1%} of held-out molecules")
+    for where, rows in (("all", known), *known.groupby("in_domain")):
+        auc = roc_auc_score(rows[name], rows["p"]) if rows[name].nunique() == 2 else float("nan")
+        what = {True: "in domain", False: "outside it"}.get(where, where)
+        print(f"  {what:10}  {len(rows):5,} molecules  ROC-AUC {auc:.3f}")
+    return answers
+
+
+def main(options: argparse.Namespace) -> None:
+    """All of it; what is written lies in the folder `--out`."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    data = options.data or example_table(options.out / "alerts.csv", 300 if options.quick else 1000)
+    train, test = read(data, options.smiles_column)
+    model = learn(train, QUICK if options.quick else {})
+    answers = trust(model, test)
+    answers.to_csv(options.out / "answers.csv", index=False)
+    print(answers.head(8).round(3).to_string(index=False, max_colwidth=32))
+
+    chosen = answers[answers["in_domain"]].nlargest(1, "p")["smiles"].iloc[0]
+    explanation = explain(model.model_, chosen, target=test.columns[1])
+    draw(explanation, options.out / "explanation.svg")
+    print(f"\nexplained: {chosen}, logit {explanation.logit:.2f}", end=" ")
+    print(f"(an average atom everywhere: {explanation.baseline:.2f})")
+    model.save_pretrained(options.out / "model")
+    print(f"wrote answers.csv, explanation.svg and model in {options.out}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="From a CSV to a model with trusted answers.")
+    parser.add_argument("--data", type=Path, help="CSV with SMILES and columns of 0 and 1")
+    parser.add_argument("--smiles-column", default="smiles")
+    parser.add_argument("--out", type=Path, default=Path("runs/csv_to_model"))
+    parser.add_argument("--quick", action="store_true", help="300 molecules, one epoch")
+    given = parser.parse_args()
+    try:
+        main(given)
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"error: {error}\n")

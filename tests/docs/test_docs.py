@@ -1,0 +1,170 @@
+"""Pages say what is so: links lead somewhere, code runs, commands exist, numbers were printed."""
+
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from functools import reduce
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from molhpft.cli.app import app
+from molhpft.cli.main import COMMANDS
+from tests.docs import pages
+from tests.docs.pages import DOCS, PAGES, ROOT, name
+
+OURS = [page for page in PAGES if page.name not in ("README.md", "decisions.md", "report.md")]
+SHOWN = ("estimator", "core", "tuning", "measure", "domains.molecules", "domains.graphs")
+GROUP = get_command(app)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page):
+    for link in pages.links(page):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in pages.anchors(target), link
+
+
+@pytest.mark.parametrize("page", OURS, ids=name)
+def test_names_of_the_reference_exist_and_are_on_it(page):
+    for reference in pages.references(page):
+        module = max((m for m in pages.directives() if reference.startswith(m)), key=len)
+        path = reference.removeprefix(module).strip(".").split(".")
+        reduce(getattr, [p for p in path if p], importlib.import_module(module))
+
+
+@pytest.mark.parametrize("package", SHOWN)
+def test_the_reference_shows_every_module(package):
+    found = importlib.import_module(f"molhpft.{package}")
+    modules = {f"molhpft.{package}.{m.name}" for m in pkgutil.iter_modules(found.__path__)}
+    assert modules <= set(pages.directives())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_python_blocks_compile(page):
+    for block in pages.blocks(pages.markdown(page)):
+        if block.kind.startswith("python"):
+            compile(block.text, name(page), "exec")
+
+
+def runnable():
+    """Every block marked `<!-- runs -->` with those that go on from it, by page."""
+    for page in PAGES:
+        programs = []
+        for block in pages.blocks(pages.markdown(page)):
+            if block.above.startswith("<!-- runs"):
+                programs.append(block.text)
+            elif block.above == "<!-- goes on -->":
+                programs[-1] += block.text
+        yield from (pytest.param(p, id=f"{name(page)}-{k}") for k, p in enumerate(programs))
+
+
+@pytest.mark.parametrize("program", list(runnable()))
+def test_blocks_that_are_marked_run(program, tmp_path):
+    rows = [row for n in range(3, 23) for row in (f"C1{'C' * n}1O,0", f"C1{'C' * n}1N,1")]
+    (tmp_path / "molecules.csv").write_text("\n".join(["smiles,active", *rows]) + "\n")
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_quoted_commands_exist_with_their_options(page):
+    assert COMMANDS
+    for words in pages.commands(page):
+        if len(words) < 2 or words[1].isupper() or words[1] == "--help":
+            continue
+        assert words[1] in GROUP.commands, words
+        options = {o for p in GROUP.commands[words[1]].params for o in (*p.opts, *p.secondary_opts)}
+        for word in words[2:]:
+            if word.startswith("--"):
+                assert word.partition("=")[0] in {*options, "--help"}, words
+            if word.startswith(("configs/", "examples/")) and "*" not in word:
+                assert (ROOT / word).exists(), words
+
+
+def test_every_command_is_documented():
+    text = (DOCS / "commands.md").read_text("utf-8")
+    (listed,) = re.findall(r"^\{% commands (.*) %\}$", text, re.MULTILINE)
+    assert set(listed.split()) == set(GROUP.commands)
+
+
+def test_what_is_printed_on_pages_is_what_is_recorded():
+    recorded = {name: f"$ {command}" for name, command in pages.script("record").COMMANDS.items()}
+    printed = {
+        path.stem: path.read_text("utf-8").partition("\n")[0]
+        for path in (DOCS / "printed").iterdir()
+    }
+    assert printed == recorded
+
+
+@pytest.mark.parametrize("page", OURS, ids=name)
+def test_numbers_of_a_page_were_printed(page):
+    sources = [*(DOCS / "printed").iterdir(), *(ROOT / "configs").rglob("*.yaml")]
+    printed = "\n".join(path.read_text("utf-8") for path in sources)
+    text = re.sub(r"`[^`]*`|\]\([^)]*\)", "", pages.prose(page.read_text("utf-8")))
+    for number in re.findall(r"(?<![\w.])\d+\.\d{1,}(?![\w.])(?!\))", text):
+        assert number in printed or f"section {number}" in text, number
+
+
+@pytest.mark.parametrize("page", [*OURS, ROOT / "mkdocs.yml"], ids=name)
+def test_lines_are_short_and_name_no_machine(page):
+    for line in page.read_text("utf-8").splitlines():
+        assert len(line) <= 120 or line.startswith(("|", "[![")), line
+    assert not re.search(r"/(work|tmp|home|root)/", pages.markdown(page))
+
+
+def test_navigation_lists_every_page():
+    text = (ROOT / "mkdocs.yml").read_text("utf-8")
+    listed = re.findall(r"^ +- .*?: (\S+\.md)$", text, re.MULTILINE)
+    assert yaml.safe_load(text)["nav"]
+    assert sorted(listed) == [str(p.relative_to(DOCS)) for p in sorted(DOCS.rglob("*.md"))]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built site; skips where MkDocs is not installed."""
+    for module in ("mkdocs", "material", "mkdocstrings"):
+        pytest.importorskip(module, reason='the site needs pip install -e ".[docs]"')
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_site_builds_strictly_and_asks_nobody(site):
+    written = sorted(site.rglob("*.html"))
+    assert len(written) > len(OURS)
+    for path in written:
+        html = path.read_text("utf-8")
+        assert not re.findall(r'<(?:script|img|iframe)[^>]* src="(?:https?:)?//', html), path
+        assert not re.findall(r'<link[^>]* rel="stylesheet"[^>]* href="(?:https?:)?//', html), path
+        assert "{% " not in html, path
+
+
+def test_links_within_the_site_lead_somewhere(site):
+    html = {path: path.read_text("utf-8") for path in site.rglob("*.html")}
+    ids = {path: set(re.findall(r'\bid="([^"]+)"', text)) for path, text in html.items()}
+    for path, text in html.items():
+        if path.name == "404.html":  # its links are of the server's root
+            continue
+        for link in re.findall(r'\bhref="([^"]+)"', text):
+            where, _, anchor = link.partition("#")
+            if re.match(r"[a-z]+:", link):
+                continue
+            target = (path.parent / where).resolve() if where else path
+            target = target / "index.html" if target.is_dir() else target
+            assert target.exists(), f"{path.name}: {link}"
+            if anchor and target in ids and anchor != "__skip":
+                assert anchor in ids[target], f"{path.name}: {link}"

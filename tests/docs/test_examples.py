@@ -1,0 +1,111 @@
+"""Every example runs at its smallest setting, and writes and prints what it says."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+WEIGHTS = "gcn_supervised_contextpred.pth"
+
+
+@pytest.fixture
+def example(tmp_path):
+    """Runs a script in a folder of its own; gives exit status, standard output and error."""
+
+    def run(script, *options, **environment):
+        command = [sys.executable, str(EXAMPLES / script), *map(str, options)]
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+@pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_an_example_opens_with_what_it_shows_and_its_command(script):
+    text = script.read_text("utf-8")
+    assert text.startswith('"""')
+    assert f"$ python examples/{script.name}" in text
+    assert len(text.splitlines()) < 250
+
+
+def test_a_table_becomes_a_model_with_answers_and_an_explanation(example, tmp_path):
+    status, out, error = example("csv_to_model.py", "--quick", "--out", "made")
+    assert status == 0, error
+    for words in ("validation chooses tau", "ROC-AUC", "in domain", "explained:"):
+        assert words in out
+    written = {path.name for path in (tmp_path / "made").iterdir()}
+    assert written == {"alerts.csv", "answers.csv", "explanation.svg", "model"}
+    assert (tmp_path / "made" / "explanation.svg").read_text().startswith("<svg")
+    assert (tmp_path / "made" / "model" / "config.json").is_file()
+
+
+def test_a_table_of_ones_own_may_have_several_targets_and_holes(example, tmp_path):
+    rows = [row for n in range(3, 43) for row in (f"{'C' * n}O,0,", f"C1{'C' * n}1N,1,{n % 2}")]
+    (tmp_path / "mine.csv").write_text("\n".join(["drug,ring,odd", *rows]) + "\n")
+    options = ("--data", "mine.csv", "--smiles-column", "drug", "--quick")
+    status, out, error = example("csv_to_model.py", *options)
+    assert status == 0, error
+    assert "ring: the set holds the label" in out
+    assert (tmp_path / "runs" / "csv_to_model" / "answers.csv").is_file()
+
+
+@pytest.mark.parametrize("options", [(), ("--smiles-column", "x")], ids=["no file", "no column"])
+def test_a_table_that_cannot_be_read_is_one_sentence(example, tmp_path, options):
+    if options:
+        (tmp_path / "none.csv").write_text("smiles,active\nCC,1\n")
+    status, out, error = example("csv_to_model.py", "--data", "none.csv", *options)
+    assert (status, out) == (2, "")
+    assert error.startswith("error: ")
+    assert "none.csv" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_backbone_of_ones_own_is_probed_and_finetuned(example):
+    status, out, error = example("own_backbone.py", "--quick")
+    assert status == 0, error
+    header, *rows = out.splitlines()
+    assert header.split()[:2] == ["tau", "energy"]
+    assert [int(row.split()[0]) for row in rows] == [0, 4]
+    first, last = (float(row.split()[1]) for row in rows)
+    assert last < first
+
+
+def test_the_example_of_a_backbone_is_short():
+    assert len((EXAMPLES / "own_backbone.py").read_text("utf-8").splitlines()) < 80
+
+
+def test_a_resnet_is_pretrained_and_moved(example, tmp_path):
+    status, out, error = example("resnet.py", "--quick", "--out", "runs")
+    assert status == 0, error
+    for words in ("from scratch", "the whole backbone", "head from layer3.2 on"):
+        assert words in out
+    assert len(list((tmp_path / "runs").glob("*/model.safetensors"))) == 4
+
+
+def test_tox21_says_what_is_missing(example, tmp_path):
+    status, out, error = example("reproduce_tox21.py", MOLHPFT_DATA=str(tmp_path / "data"))
+    assert (status, out) == (2, "")
+    assert "ogbg_moltox21 is not there" in error
+    assert f"{WEIGHTS} is not there" in error
+    assert not (tmp_path / "data").exists()
+
+
+def test_tox21_is_drawn_against_tau(example, ogb_root, tmp_path):
+    weights = ogb_root.parent / "weights" / WEIGHTS
+    if not (ogb_root / "ogbg_moltox21").is_dir() or not weights.is_file():
+        pytest.skip(f"needs ogbg_moltox21 and {WEIGHTS} beside MOLHPFT_DATA")
+    status, out, error = example("reproduce_tox21.py", "--quick", "--out", "runs")
+    assert status == 0, error
+    assert "HP0-FT" in out
+    assert (tmp_path / "runs" / "tox21.png").is_file()

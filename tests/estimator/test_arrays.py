@@ -1,0 +1,157 @@
+"""Molecules and targets in any container, with any of the ways to say missing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from molhpft.estimator.arrays import class_labels, number_labels, smiles_of
+from tests.toy import NAN
+
+PAIRS = {
+    "integers": (0, 1),
+    "floats": (-1.5, 2.0),
+    "booleans": (False, True),
+    "words": ("ring", "ring "),
+    "numbers in words": ("1", "2"),
+}
+NULLABLE = {bool: "boolean", int: "Int64", float: "Float64", str: "string"}
+MISSING = (None, NAN, np.nan, pd.NA, pd.NaT)
+
+
+def in_containers(values):
+    """The same column, None where missing, in everything that people keep columns in."""
+    kind = type(next(value for value in values if value is not None))
+    yield from (list(values), tuple(values), np.array(values, dtype=object))
+    yield pd.Series(values, dtype=object, index=range(7, 7 + len(values)))
+    yield pd.Series(values, dtype=NULLABLE[kind])
+    yield pd.Series(values, dtype="category")
+    yield pd.array(values, dtype=NULLABLE[kind])
+    if None not in values:
+        yield np.array(values)
+    elif kind in (int, float):
+        yield np.array(values, dtype=float)
+
+
+def columns(draw, values, *, first=()):
+    others = draw(st.lists(st.sampled_from(values), max_size=12))
+    return draw(st.permutations([*first, *others]))
+
+
+@st.composite
+def labelled(draw, name):
+    pair = PAIRS[name]
+    return columns(draw, (*pair, None), first=pair)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_the_greater_of_two_labels_is_1_in_any_container(name, data):
+    values = data.draw(labelled(name))
+    expected = [[NAN] if v is None else [float(v == PAIRS[name][1])] for v in values]
+    for y in in_containers(values):
+        found = class_labels(y, len(values))
+        torch.testing.assert_close(found.targets, torch.tensor(expected), equal_nan=True)
+        assert found.classes == (PAIRS[name],)
+        assert (found.names, found.flat) == (("target",), True)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(-1e6, 1e6) | st.none(), min_size=1, max_size=12))
+def test_numbers_are_the_same_in_any_container(values):
+    values = [*values, 1.5]
+    expected = torch.tensor([[NAN if v is None else v] for v in values])
+    for y in in_containers(values):
+        found = number_labels(y, len(values)).targets
+        torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    shape=st.tuples(st.integers(2, 6), st.integers(1, 4)),
+    gap=st.sampled_from(MISSING),
+    data=st.data(),
+)
+def test_columns_keep_their_order_names_and_gaps(shape, gap, data):
+    n, t = shape
+    cells = st.sampled_from([0, 1, gap])
+    rows = [[data.draw(cells) for _ in range(t)] for _ in range(n - 2)] + [[0] * t, [1] * t]
+    names = [f"a {k}, b" for k in range(t)]
+    expected = torch.tensor([[NAN if v is gap else float(v) for v in row] for row in rows])
+    for y in (rows, np.array(rows, dtype=object), pd.DataFrame(rows, columns=names, dtype=object)):
+        for found in (class_labels(y, n), number_labels(y, n)):
+            torch.testing.assert_close(found.targets, expected, equal_nan=True)
+            assert not found.flat
+    assert found.names == tuple(names)
+    assert class_labels(rows, n).names == tuple(f"target {k}" for k in range(t))
+
+
+def test_a_series_gives_its_name():
+    assert number_labels(pd.Series([1.0, 2.0], name="log P, exp"), 2).names == ("log P, exp",)
+    assert number_labels(pd.Series([1.0, 2.0]), 2).names == ("target",)
+
+
+def test_known_classes_need_not_both_occur_and_admit_no_third():
+    pair = (("no", "yes"),)
+    assert class_labels(["yes", None], 2, classes=pair).targets[0].item() == 1
+    with pytest.raises(ValueError, match="'target' should be no or yes, got 'maybe'"):
+        class_labels(["yes", "maybe"], 2, classes=pair)
+    with pytest.raises(ValueError, match="there should be 1 targets, got 2"):
+        class_labels([["yes", "no"]], 1, classes=pair)
+
+
+WRONG = {
+    "too short": (number_labels, [1.0], r"for each of 2 molecules, got \(1,\)"),
+    "three axes": (number_labels, np.zeros((2, 1, 1)), r"got \(2, 1, 1\)"),
+    "no columns": (class_labels, np.zeros((2, 0)), r"got \(2, 0\)"),
+    "a number": (number_labels, 3.0, r"got \(\)"),
+    "ragged": (number_labels, [[1.0], [1.0, 2.0]], "should be numbers"),
+    "words": (number_labels, ["a", "b"], "should be numbers"),
+    "infinite": (number_labels, [1.0, -np.inf], "finite numbers; row 1 is infinite"),
+    "too large": (number_labels, [1e39, 1.0], "finite numbers; row 0 is infinite"),
+    "one class": (class_labels, ["a", "a"], "two classes, got 1 class: a"),
+    "none": (class_labels, [None, NAN], "two classes, got 0 classes"),
+    "several types": (class_labels, [1, "a"], "labels of several types"),
+}
+
+
+@pytest.mark.parametrize(("learned", "y", "says"), WRONG.values(), ids=WRONG)
+def test_targets_that_cannot_be_learned_are_one_sentence(learned, y, says):
+    with pytest.raises(ValueError, match=says) as caught:
+        learned(y, 2)
+    assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.text(max_size=8), max_size=6))
+def test_molecules_are_the_same_strings_in_any_container(strings):
+    for molecules in (
+        strings,
+        np.array(strings, dtype=object),
+        np.array(strings, dtype=object)[:, None],
+        pd.Series(strings, dtype=object, index=range(3, 3 + len(strings))),
+        pd.Series(strings, dtype="string"),
+        pd.DataFrame({"of any name": strings}, dtype=object),
+        pd.DataFrame({"id": range(len(strings)), "smiles": strings}, dtype=object),
+    ):
+        assert smiles_of(molecules) == tuple(strings)
+        assert all(type(text) is str for text in smiles_of(molecules))
+
+
+@pytest.mark.parametrize(
+    ("molecules", "says"),
+    [
+        (["C", None], "row 1 is None"),
+        (pd.Series(["C", pd.NA], dtype="string"), "row 1 is <NA>"),
+        ([b"C"], r"row 0 is b'C' \(bytes\)"),
+        ("CCO", r"shape \(\)"),
+        ([["C", "N"]], r"shape \(1, 2\)"),
+        (pd.DataFrame({"a": ["C"], "b": ["N"]}), r"a table with a column named smiles; got .*1, 2"),
+    ],
+)
+def test_what_are_no_molecules_is_said_with_the_row(molecules, says):
+    with pytest.raises(ValueError, match=says):
+        smiles_of(molecules)

@@ -1,0 +1,210 @@
+"""A table becomes a model in a folder once, whatever comes in between."""
+
+import os
+
+import pytest
+
+from molhpft.estimator import finetuning, training
+from molhpft.estimator.finetuning import finetune_table
+from molhpft.estimator.model import Model
+from molhpft.estimator.training import Answers
+from molhpft.experiments import branch
+from molhpft.experiments.folder import UnwritableError
+from tests.estimator.rings import CHANGES, RING, SIZE, SMILES, write_table
+
+FILES = ("README.md", "config.json", "model.safetensors")
+
+
+class KilledError(BaseException):
+    """Nobody catches it, as nobody catches a kill."""
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    return write_table(tmp_path_factory.mktemp("data") / "rings.csv")
+
+
+@pytest.fixture(scope="module")
+def finished(table, tmp_path_factory):
+    return finetune(table, tmp_path_factory.mktemp("models") / "rings")
+
+
+def finetune(path, out, *, split="random", **options):
+    table = {"path": str(path), "split": split}
+    return finetune_table(table, out, **{"tau": (0, 2), "changes": CHANGES, **options})
+
+
+def files_of(folder):
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+def tree_of(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_the_folder_holds_the_model_and_the_run_that_made_it(finished, table):
+    assert finished.is_new
+    assert {path.name for path in finished.folder.iterdir()} == {*FILES, "run"}
+    (run,) = (finished.folder / "run").iterdir()
+    assert (run / "summary.json").is_file()
+    assert not (run / "members").exists()
+    assert not list(finished.folder.parent.glob("*.partial"))
+    again = Model.from_pretrained(finished.folder)
+    ours, theirs = (vars(model.predict(SMILES)) for model in (finished.model, again))
+    assert all(ours[name].equal(theirs[name]) for name in ours)
+    assert finished.model.about["sizes"] == {"train": 48, "valid": 6, "test": 6}
+
+
+def test_the_same_again_finds_the_model_and_trains_nothing(finished, table, monkeypatch):
+    monkeypatch.setattr(finetuning, "train", lambda *_, **__: pytest.fail("trained"))
+    before = tree_of(finished.folder)
+    again = finetune(table, finished.folder)
+    assert not again.is_new
+    assert again.model.about == finished.model.about
+    assert tree_of(finished.folder) == before
+
+
+def test_a_table_counts_by_what_it_holds_and_not_by_where_it_lies(finished, table, tmp_path):
+    moved = tmp_path / table.name
+    moved.write_bytes(table.read_bytes())
+    assert not finetune(moved, finished.folder).is_new
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seed": 1},
+        {"tau": (0, 3)},
+        {"head": "mlp"},
+        {"changes": (*CHANGES, "finetune.epochs=9")},
+        {"changes": (*CHANGES, "cut=conv1")},
+        {"answers": Answers(level=0.8)},
+        {"answers": Answers(calibration="isotonic")},
+        {"answers": Answers(ensemble=False)},
+    ],
+    ids=str,
+)
+def test_other_settings_into_the_same_folder_are_refused_and_nothing_is_lost(
+    finished, table, options
+):
+    before = tree_of(finished.folder)
+    with pytest.raises(ValueError, match="holds a model of other data or settings"):
+        finetune(table, finished.folder, **options)
+    assert tree_of(finished.folder) == before
+
+
+def test_other_data_into_the_same_folder_are_refused(finished, tmp_path):
+    changed = write_table(tmp_path / "rings.csv", values=[1 - RING[0], *RING[1:]])
+    with pytest.raises(ValueError, match="holds a model of other data or settings"):
+        finetune(changed, finished.folder)
+
+
+@pytest.mark.parametrize("saves", [1, 4, 7, 11])
+def test_an_interrupted_finetuning_goes_on_to_the_same_bytes(
+    finished, table, tmp_path, monkeypatch, saves
+):
+    real, counted = branch.save_phase, iter(range(1, 100))
+
+    def save_then_die(*args):
+        real(*args)
+        if next(counted) == saves:
+            raise KilledError
+
+    monkeypatch.setattr(branch, "save_phase", save_then_die)
+    with pytest.raises(KilledError):
+        finetune(table, tmp_path / "rings")
+    assert [path.name for path in tmp_path.iterdir()] == ["rings.partial"]
+    monkeypatch.setattr(branch, "save_phase", real)
+    finetune(table, tmp_path / "rings")
+    assert files_of(tmp_path / "rings") == files_of(finished.folder)
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [
+        (training, "fit_trust"),
+        (Model, "save_pretrained"),
+        (os, "replace"),
+        (finetuning, "rmtree"),
+    ],
+    ids=["before it is made", "before it is written", "while it is written", "at the end"],
+)
+def test_an_interruption_after_the_training_changes_nothing(
+    finished, table, tmp_path, monkeypatch, where, name
+):
+    real = getattr(where, name)
+
+    def die(*args, **options):
+        if name != "replace" or str(args[1]) == str(tmp_path / "rings"):
+            raise KilledError
+        return real(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, die)
+        with pytest.raises(KilledError):
+            finetune(table, tmp_path / "rings")
+    monkeypatch.setattr(branch, "finetune", lambda *_, **__: pytest.fail("trained again"))
+    finetune(table, tmp_path / "rings")
+    assert files_of(tmp_path / "rings") == files_of(finished.folder)
+
+
+def test_what_was_begun_with_other_settings_does_no_harm(finished, table, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Model, "save_pretrained", lambda *_, **__: (_ for _ in ()).throw(KilledError))
+        with pytest.raises(KilledError):
+            finetune(table, tmp_path / "rings", seed=1)
+    finetune(table, tmp_path / "rings")
+    assert files_of(tmp_path / "rings") == files_of(finished.folder)
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "folder with things in it"])
+def test_a_place_that_holds_something_else_is_left_alone(table, tmp_path, what):
+    out = tmp_path / "rings"
+    if what == "file":
+        out.write_text("precious")
+    else:
+        out.mkdir()
+        if "things" in what:
+            (out / "thesis.tex").write_text("precious")
+    before = tree_of(tmp_path)
+    with pytest.raises(ValueError, match="is there and is no model; choose another folder"):
+        finetune(table, out)
+    assert tree_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("spoiled", ["rings.partial", "above"])
+def test_a_place_that_cannot_be_written_is_one_sentence(table, tmp_path, spoiled):
+    (tmp_path / spoiled).write_text("a file")
+    out = tmp_path / "rings" if spoiled == "rings.partial" else tmp_path / "above" / "rings"
+    with pytest.raises(UnwritableError, match="cannot write") as caught:
+        finetune(table, out)
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / spoiled).read_text() == "a file"
+
+
+def test_a_regression_is_recognised_and_answers_in_its_unit(tmp_path):
+    path = write_table(tmp_path / "sizes.csv", target="size in Å", values=[9 * s for s in SIZE])
+    made = finetune(path, tmp_path / "model")
+    assert made.model.shape.targets == ("size in Å",)
+    assert made.model.about["scores"]["test"].keys() >= {"rmse", "mae", "coverage"}
+    assert 9 * min(SIZE) < made.model.predict(SMILES).values.mean() < 9 * max(SIZE)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, -1, 2, float("nan")])
+def test_a_level_that_means_nothing_is_refused_before_training(level):
+    with pytest.raises(ValueError, match="the level should lie between 0 and 1"):
+        Answers(level=level)
+
+
+def test_a_calibration_that_nobody_knows_is_refused_before_training():
+    with pytest.raises(ValueError, match=r"should be one of platt, .*, none, got 'best'"):
+        Answers(calibration="best")
+
+
+def test_a_damaged_model_in_the_place_is_not_taken_for_the_one_asked_for(finished, table, tmp_path):
+    out = tmp_path / "rings"
+    out.mkdir()
+    for name, content in files_of(finished.folder).items():
+        (out / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"config\.json is damaged"):
+        finetune(table, out)

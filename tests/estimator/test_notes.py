@@ -1,0 +1,106 @@
+"""What is said about a table, counted by hand."""
+
+import pytest
+import torch
+
+from molhpft.domains.molecules.pretraining import molecules_trained_on
+from molhpft.estimator.notes import notes_on
+from molhpft.estimator.settings import settings
+from tests.estimator.models import random_model
+from tests.estimator.rings import ring_task
+from tests.experiments.test_leakage import write_encoder
+from tests.toy import NAN, toy_task
+
+CLEAN = ("CCO", "CCN", "c1ccccc1", "CC1CC1", "CCCCl", "CCCBr")
+
+
+def task_of(smiles, labels=None, **splits):
+    """A task that trains on all molecules that no split is given for."""
+    given = {name: torch.tensor(rows) for name, rows in splits.items()}
+    taken = {row for rows in splits.values() for row in rows}
+    rows = [row for row in range(len(smiles)) if row not in taken]
+    labels = labels or [k % 2 for k in range(len(smiles))]
+    targets = torch.tensor(labels, dtype=torch.float32).reshape(len(smiles), -1)
+    describes = tuple(f"t{k}" for k in range(targets.shape[1]))
+    parts = {"train": torch.tensor(rows), **given}
+    return ring_task(smiles=smiles, targets=targets, describes=describes, splits=parts)
+
+
+def config_of(encoder={"name": "gcn"}):  # noqa: B006 - read only
+    return settings(encoder=encoder, tau=1, head="linear", seed=0, more={})
+
+
+def notes(*args, **splits):
+    return notes_on(config_of(), task_of(*args, **splits))
+
+
+def test_nothing_is_said_of_a_clean_table_and_random_weights():
+    assert notes(CLEAN, valid=[4], test=[5]) == ()
+
+
+def test_molecules_that_cannot_be_read_are_counted():
+    (said,) = notes([*CLEAN, "no molecule", ""])
+    assert said.startswith("2 of 8 molecules cannot be read")
+
+
+def test_salts_and_mixtures_are_counted():
+    (said,) = notes([*CLEAN, "CC(=O)[O-].[Na+]", "O.O"])
+    assert said.startswith("2 of 8 molecules are salts or mixtures")
+
+
+@pytest.mark.parametrize(
+    ("repeated", "molecules", "conflicts"),
+    [
+        ([("OCC", 0)], 1, 0),
+        ([("OCC", 1)], 1, 1),
+        ([("OCC", NAN)], 1, 0),
+        ([("OCC", 0), ("C(C)O", 1), ("OCC", 0)], 1, 1),
+        ([("OCC", 1), ("C1=CC=CC=C1", 1)], 2, 2),
+        ([("OCC", 1), ("NCC", 1)], 2, 1),
+    ],
+)
+def test_repeated_molecules_are_counted_and_those_with_two_labels(repeated, molecules, conflicts):
+    smiles, labels = zip(*repeated, strict=True)
+    (said,) = notes([*CLEAN, *smiles], [0, 1, 0, 1, 0, 1, *labels])
+    assert said.startswith(f"{molecules} molecules occur more than once")
+    assert f"{conflicts} of them with different labels; all rows were kept" in said
+
+
+def test_labels_of_different_targets_are_in_no_conflict():
+    labels = [[0, 1], [1, 0], [0, 0], [1, 1], [0, NAN], [NAN, 1]]
+    (said,) = notes(["CCO", "CCN", "CCC", "CCS", "CCF", "FCC"], labels)
+    assert "1 molecules occur more than once" in said
+    assert "0 of them with different labels" in said
+
+
+def test_molecules_of_other_splits_that_are_trained_on_are_counted():
+    smiles = [*CLEAN, "OCC", "NCC", "BrCCC", "?", "?"]
+    _, repeated, across = notes(smiles, valid=[6, 5], test=[7, 8, 10])
+    assert repeated.startswith("3 molecules occur more than once")
+    assert across == "Also among the training molecules: 1 of valid, 1 of test."
+
+
+def test_an_encoder_that_does_not_say_its_molecules_is_said_to_be_silent(tmp_path):
+    path = write_encoder(tmp_path / "e.safetensors")
+    given = {"name": "gcn", "layers": 1, "width": 2, "weights": str(path)}
+    (said,) = notes_on(config_of(given), task_of(CLEAN))
+    assert said.startswith("Whether the encoder was pretrained on these molecules is not known: ")
+    random_model().save_pretrained(tmp_path / "model")
+    (said,) = notes_on(config_of(tmp_path / "model"), task_of(CLEAN))
+    assert "is not known" in said
+
+
+def test_molecules_that_the_encoder_was_pretrained_on_are_counted(tmp_path):
+    names = tmp_path / "theirs.smi"
+    names.write_text("\n".join(["OCC", "C1=CC=CC=C1", "CCCBr", *(f"{'N' * k}C" for k in range(9))]))
+    task = {"name": "pretraining", "of": str(names), "use": "all"}
+    path = write_encoder(tmp_path / "e.safetensors", **task)
+    given = {"name": "gcn", "layers": 1, "width": 2, "weights": str(path)}
+    (said,) = notes_on(config_of(given), task_of(CLEAN, valid=[0, 1], test=[4]))
+    assert "OCC" in molecules_trained_on(of=names, use="all")
+    counts = "2 of 3 of train, 1 of 2 of valid, 0 of 1 of test"
+    assert said == f"Molecules that the encoder e.safetensors was pretrained on: {counts}."
+
+
+def test_what_has_no_molecules_has_no_notes():
+    assert notes_on(config_of(), toy_task()) == ()

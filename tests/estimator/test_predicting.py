@@ -1,0 +1,212 @@
+"""A row of answers for every row of a table, in its order, however the table is written."""
+
+import csv
+import gzip
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from molhpft.core.objectives import Squared
+from molhpft.domains.molecules import reading
+from molhpft.domains.molecules.graphs import graph_store
+from molhpft.domains.parallel import VARIABLE
+from molhpft.estimator.predicting import embed_table, predict_table
+from molhpft.experiments.folder import UnwritableError
+from tests.estimator.models import random_model
+from tests.estimator.rings import SMILES
+
+ODD = [
+    "no molecule",
+    "",
+    "a,b",
+    'say "C"',
+    "C\nN",
+    "C\rN",
+    "CC name",
+    "é",
+    "C.[Na+]",
+    "C" * 110_000,
+]
+molecules = st.lists(st.sampled_from([*SMILES[:12], *ODD[:-1]]), min_size=1, max_size=20)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_model()
+
+
+@pytest.fixture(scope="module")
+def model_of_numbers():
+    return random_model(objective=Squared(mean=(100.0,), std=(20.0,)), targets=("size, in Å",))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("tables")
+
+
+def write_table(path, smiles, *, column="smiles"):
+    if path.suffix == ".parquet":
+        parquet.write_table(pa.table({"id": range(len(smiles)), column: smiles}), path)
+        return path
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "wt", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL)
+        writer.writerow(["id", column])
+        writer.writerows(enumerate(smiles))
+    return path
+
+
+def read_table(path):
+    """Columns of text, a cell without a value empty."""
+    if path.suffix == ".parquet":
+        columns = parquet.read_table(path).to_pydict()
+        return {k: ["" if v is None else str(v) for v in column] for k, column in columns.items()}
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    return dict(zip(header, zip(*rows, strict=True), strict=True))
+
+
+def numbers(column):
+    return np.array([float(cell) if cell else np.nan for cell in column])
+
+
+@pytest.mark.parametrize("out", ["out.csv", "out.parquet"])
+@pytest.mark.parametrize("name", ["in.csv", "in.csv.gz", "in.parquet"])
+@settings(max_examples=12, deadline=None)
+@given(smiles=molecules)
+def test_every_row_has_the_answers_of_predict_in_its_place(model, folder, name, out, smiles):
+    counts = predict_table(
+        model, write_table(folder / name, smiles), folder / out, smiles_column="smiles"
+    )
+    found, expected = read_table(folder / out), model.predict(smiles)
+    assert list(found["smiles"]) == smiles
+    ok = expected.readable.tolist()
+    assert list(found["status"]) == ["ok" if one else "unreadable" for one in ok]
+    assert counts == {"ok": sum(ok), "unreadable": len(ok) - sum(ok)}
+    for column, tensor in (
+        ("ring", expected.values[:, 0]),
+        ("ring spread", expected.spread[:, 0]),
+        ("similarity", expected.similarity),
+    ):
+        np.testing.assert_allclose(numbers(found[column]), tensor, rtol=1e-5, atol=1e-7)
+    sets = {(False, False): "", (True, False): "0", (False, True): "1", (True, True): "0 or 1"}
+    assert list(found["ring set"]) == [sets[tuple(pair)] for pair in expected.sets[:, 0].tolist()]
+    nearest = [model.training_smiles[k] for k in expected.nearest]
+    assert list(found["nearest"]) == [s if one else "" for s, one in zip(nearest, ok, strict=True)]
+    near = zip(expected.near.tolist(), ok, strict=True)
+    assert list(found["in_domain"]) == [str(one) if read else "" for one, read in near]
+
+
+@settings(max_examples=15, deadline=None)
+@given(smiles=molecules)
+def test_numbers_come_with_the_ends_of_their_interval(model_of_numbers, folder, smiles):
+    path = write_table(folder / "in.parquet", smiles)
+    predict_table(model_of_numbers, path, folder / "out.csv", smiles_column="smiles")
+    found, expected = read_table(folder / "out.csv"), model_of_numbers.predict(smiles)
+    ok = expected.readable.numpy()
+    ends = (" low", "", " high")
+    low, value, high = (numbers(found[f"size, in Å{end}"])[ok] for end in ends)
+    np.testing.assert_allclose(value, expected.values.numpy()[ok, 0], rtol=1e-5)
+    assert ((low <= value) & (value <= high)).all()
+
+
+@settings(max_examples=15, deadline=None)
+@given(smiles=molecules)
+def test_features_are_those_of_the_members_side_by_side(model, folder, smiles):
+    path = write_table(folder / "in.csv", smiles)
+    embed_table(model, path, folder / "out.parquet", smiles_column="smiles")
+    found = read_table(folder / "out.parquet")
+    z = np.stack([numbers(found[f"z{k}"]) for k in range(model.width)], axis=1)
+    assert list(found) == ["smiles", "status", *(f"z{k}" for k in range(16))]
+    store = graph_store(reading.described(smiles).graphs)
+    rows = store.readable.nonzero().flatten()
+    np.testing.assert_allclose(z[rows.numpy()], model.features(store, rows), rtol=2e-5, atol=1e-6)
+    assert np.isnan(z[~store.readable.numpy()]).all()
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+@pytest.mark.parametrize("work", [predict_table, embed_table])
+def test_stretches_and_processes_change_no_byte(model, tmp_path, monkeypatch, ending, work):
+    monkeypatch.setattr(reading, "STRETCH", 7)
+    smiles = [*ODD[:7] * 2, *SMILES, *ODD]
+    path = write_table(tmp_path / "in.csv", smiles)
+    for workers in ("1", "2"):
+        monkeypatch.setenv(VARIABLE, workers)
+        work(model, path, tmp_path / f"out{workers}{ending}", smiles_column="smiles")
+    one, two = (tmp_path / f"out{workers}{ending}" for workers in "12")
+    assert one.read_bytes() == two.read_bytes()
+    assert [text.strip() for text in smiles] == list(read_table(one)["smiles"])
+
+
+def test_a_first_stretch_without_a_readable_molecule_does_not_decide_what_columns_hold(
+    model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(reading, "STRETCH", 2)
+    path = write_table(tmp_path / "in.csv", ["?", "", "CCO"])
+    predict_table(model, path, tmp_path / "out.parquet", smiles_column="smiles")
+    assert [bool(cell) for cell in read_table(tmp_path / "out.parquet")["ring"]] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_wrong_row_in_the_middle_leaves_an_earlier_output_alone(
+    model, tmp_path, monkeypatch, ending, workers
+):
+    monkeypatch.setattr(reading, "STRETCH", 5)
+    monkeypatch.setenv(VARIABLE, workers)
+    path, out = write_table(tmp_path / "in.csv", SMILES), tmp_path / f"out{ending}"
+    path.write_text(path.read_text() + "one cell too many,C,C\n" + path.read_text())
+    out.write_text("precious")
+    threads = torch.get_num_threads()
+    with pytest.raises(ValueError, match=r"line 62 has 3") as caught:
+        predict_table(model, path, out, smiles_column="smiles")
+    assert "cannot write" not in str(caught.value)
+    assert out.read_text() == "precious"
+    assert {p.name for p in tmp_path.iterdir()} == {"in.csv", out.name}
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+@pytest.mark.parametrize("name", ["in.csv", "in.parquet"])
+def test_a_table_without_rows_is_said_and_nothing_is_written(model, tmp_path, name, ending):
+    path = tmp_path / name
+    if name.endswith("csv"):
+        path.write_text("id,smiles\n")
+    else:
+        parquet.write_table(pa.table({"smiles": pa.array([], pa.string())}), path)
+    with pytest.raises(ValueError, match="should have rows below its column names; it has none"):
+        predict_table(model, path, tmp_path / f"out{ending}", smiles_column="smiles")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_table_that_is_not_there_is_not_said_to_be_unwritable(model, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no\.csv should be a file") as caught:
+        predict_table(model, tmp_path / "no.csv", tmp_path / "out.csv", smiles_column="smiles")
+    assert not isinstance(caught.value, UnwritableError)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_table_may_be_replaced_by_its_answers(model, tmp_path):
+    path = write_table(tmp_path / "a.csv", SMILES[:3])
+    predict_table(model, path, path, smiles_column="smiles")
+    assert list(read_table(path)["smiles"]) == SMILES[:3]
+
+
+def test_no_column_is_lost_to_another_of_its_name(tmp_path):
+    names = ("status", "similarity", "a", "a spread", "smiles of a")
+    model, smiles = random_model(targets=names), SMILES[:4]
+    path = write_table(tmp_path / "in.csv", smiles, column="smiles of a")
+    predict_table(model, path, tmp_path / "out.csv", smiles_column="smiles of a")
+    found, p = read_table(tmp_path / "out.csv"), model.predict(smiles)
+    columns = ("status_", "similarity", "a", "a spread_", "smiles of a_")
+    for k, column in enumerate(columns):
+        np.testing.assert_allclose(numbers(found[column]), p.values[:, k], rtol=1e-5)
+    np.testing.assert_allclose(numbers(found["similarity_"]), p.similarity, rtol=1e-5)
+    assert list(found["smiles of a"]) == smiles
+    assert len(found) == 2 + 3 * len(names) + 3

@@ -1,0 +1,155 @@
+"""From a run to a model: which members answer, and that an interruption changes nothing."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from molhpft.core.objectives import Squared
+from molhpft.core.snapshot import predict
+from molhpft.estimator.training import Answers, train
+from molhpft.experiments import branch
+from molhpft.experiments.folder import UnwritableError
+from tests.estimator.rings import SIZE, ring_task
+from tests.toy import toy_task
+
+SPLITS = ("valid", "test")
+
+
+def members_of(folder, model):
+    """Networks that the run has kept, by the key of their recipe, such as tau5."""
+    found = {}
+    for path in (folder.path / "members").glob("*.safetensors"):
+        network = model.shape.network()
+        network.load_state_dict(load_file(path))
+        found[path.stem] = network.eval()
+    return found
+
+
+def test_members_are_the_best_prefix_of_those_the_run_has_kept(trained):
+    model, folder = trained
+    task = ring_task()
+    networks = members_of(folder, model)
+    assert sorted(networks) == ["tau0", "tau2", "tau5"]
+    logits = {key: predict(network, task, "valid").logits for key, network in networks.items()}
+    labels = task.examples.take(task.rows("valid")).targets
+    alone = {key: task.objective.score(found, labels) for key, found in logits.items()}
+    ranked = sorted(alone, key=lambda key: -alone[key])
+    found = model.about["members"]
+    assert [member["valid"] for member in found] == sorted(alone.values(), reverse=True)[
+        : len(found)
+    ]
+    prefixes = [torch.stack([logits[key] for key in ranked[: k + 1]]).mean(0) for k in range(3)]
+    scores = [task.objective.score(prefix, labels) for prefix in prefixes]
+    assert model.about["scores"]["valid"]["rocauc"] == max(scores) >= max(alone.values())
+    assert len(found) == 1 + scores.index(max(scores))
+
+
+def test_the_networks_are_those_of_the_members(trained):
+    model, folder = trained
+    networks = members_of(folder, model)
+    for member, network in zip(model.about["members"], model.networks, strict=True):
+        for split in SPLITS:
+            ours, theirs = (
+                predict(n, ring_task(), split) for n in (network, networks[f"tau{member['tau']}"])
+            )
+            assert ours.logits.equal(theirs.logits)
+
+
+def test_scores_are_those_of_the_answers(trained):
+    model, _ = trained
+    task = ring_task()
+    assert list(model.about["scores"]) == list(SPLITS)
+    for split in SPLITS:
+        rows = task.rows(split)
+        p = model.predict([task.examples.smiles[row] for row in rows]).values
+        score = task.objective.score(p.logit(), task.examples.targets[rows].float())
+        assert model.about["scores"][split]["rocauc"] == pytest.approx(score)
+
+
+def test_a_model_knows_its_molecules_and_its_notes(trained):
+    model, _ = trained
+    task = ring_task()
+    assert model.training_smiles == tuple(task.examples.smiles[row] for row in task.rows("train"))
+    assert len(model.trust.prints) == len(model.training_smiles)
+    assert model.about["notes"] == ["a note"]
+    assert model.about["sizes"] == {"train": 30, "valid": 16, "test": 14}
+
+
+def test_without_an_ensemble_the_model_is_the_one_the_run_has_chosen(brief, tmp_path):
+    model, folder = train(brief, ring_task(), tmp_path, Answers(ensemble=False))
+    chosen = load_file(folder.path / "model.safetensors")
+    (network,) = model.networks
+    assert network.state_dict().keys() == chosen.keys()
+    assert all(tensor.equal(chosen[name]) for name, tensor in network.state_dict().items())
+    assert [m["tau"] for m in model.about["members"]] == [model.about["chosen_tau"]]
+    assert not (folder.path / "members").exists()
+
+
+@pytest.mark.parametrize("saves", [1, 5, 9])
+def test_an_interrupted_training_goes_on_to_the_same_model(
+    brief, trained, tmp_path, monkeypatch, saves
+):
+    class Killed(BaseException):
+        pass
+
+    real, count = branch.save_phase, iter(range(1, 100))
+
+    def save_then_die(*args):
+        real(*args)
+        if next(count) == saves:
+            raise Killed
+
+    monkeypatch.setattr(branch, "save_phase", save_then_die)
+    with pytest.raises(Killed):
+        train(brief, ring_task(), tmp_path, Answers())
+    monkeypatch.setattr(branch, "save_phase", real)
+    model, _ = train(brief, ring_task(), tmp_path, Answers(), notes=("a note",))
+    model.save_pretrained(tmp_path / "resumed")
+    trained[0].save_pretrained(tmp_path / "whole")
+    for name in ("model.safetensors", "config.json"):
+        ours, theirs = (tmp_path / which / name for which in ("resumed", "whole"))
+        assert ours.read_bytes() == theirs.read_bytes(), name
+
+
+def test_taus_that_are_chosen_leave_their_candidates_as_members(brief, tmp_path):
+    method = replace(brief.method, options={"tau": "auto"})
+    probe = replace(brief.probe, epochs=6)
+    model, folder = train(
+        replace(brief, method=method, probe=probe), ring_task(), tmp_path, Answers()
+    )
+    tried = members_of(folder, model)
+    assert len(tried) > 1
+    answering = {f"tau{member['tau']}" for member in model.about["members"]}
+    assert answering <= {key.split("-")[0] for key in tried}
+
+
+def test_numbers_are_learned_in_standard_deviations_and_scored_in_their_unit(brief, tmp_path):
+    targets = torch.tensor(SIZE)[:, None] * 1000
+    task = ring_task(targets=targets, objective=Squared(), standardise=True)
+    model, _ = train(replace(brief, members=True), task, tmp_path, Answers())
+    found = model.about["scores"]["valid"]
+    assert found["rmse"] > found["mae"] > 100
+    assert model.shape.objective.std[0] > 1000
+    best = max(member["valid"] for member in model.about["members"])
+    assert -found["rmse"] >= best
+
+
+@pytest.mark.parametrize("taus", [(), (2, -1), (2, 2)])
+def test_taus_that_cannot_be_meant_are_refused_before_training(brief, tmp_path, taus):
+    method = replace(brief.method, options={"tau": taus})
+    with pytest.raises(ValueError, match=r"tau|epochs is at least 0, got -1"):
+        train(replace(brief, method=method), ring_task(), tmp_path, Answers())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_task_without_molecules_is_refused(brief, tmp_path):
+    with pytest.raises(ValueError, match="made of molecules with labels; toy has others"):
+        train(brief, toy_task(), tmp_path, Answers())
+
+
+def test_a_place_that_cannot_be_written_is_said(brief, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UnwritableError, match=r"cannot write .*file"):
+        train(brief, ring_task(), tmp_path / "file", Answers())

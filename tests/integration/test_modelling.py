@@ -1,0 +1,223 @@
+"""From a table to a model to answers, by the commands that a user types."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from pyarrow import parquet
+from typer.testing import CliRunner
+
+from molhpft.cli.app import app
+from molhpft.estimator.model import Model
+from molhpft.experiments import branch
+from tests.estimator.models import random_model
+from tests.estimator.rings import CHANGES, SMILES, write_table
+from tests.integration.commands import one_sentence
+
+BRIEF = [word for change in CHANGES for word in ("--set", change)]
+TAUS = ("--tau", "0", "--tau", "2")
+FILES = ("README.md", "config.json", "model.safetensors")
+ASKED = [*SMILES[:9], "no molecule", "NC(C)C(=O)" * 400, "", "CC(=O)[O-].[Na+]"]
+
+
+def finetune_words(table, out, *more, split="random"):
+    words = ["finetune", table, "--out", out, "--split", split, *TAUS, *BRIEF, *more]
+    return list(map(str, words))
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    return write_table(tmp_path_factory.mktemp("data") / "rings.csv")
+
+
+@pytest.fixture(scope="module")
+def model(table, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "rings"
+    done = CliRunner().invoke(app, finetune_words(table, folder), catch_exceptions=False)
+    assert done.exit_code == 0
+    return folder
+
+
+@pytest.fixture
+def asked(tmp_path):
+    path = tmp_path / "asked.csv"
+    path.write_text("id,smiles\n" + "".join(f"{k},{s}\n" for k, s in enumerate(ASKED)))
+    return path
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def files_of(folder):
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+def test_finetune_says_what_it_made_and_where(molhpft, table, tmp_path):
+    status, out, _ = molhpft(*finetune_words(table, tmp_path / "a b"))
+    assert status == 0
+    for words in ("classification", "48", "ROC-AUC", "coverage", "members", "gcn, none (random)"):
+        assert words in out
+    assert f"Model: {tmp_path / 'a b'}\n" in out
+    _, found, _ = molhpft(*finetune_words(table, tmp_path / "a b", "--json"))
+    about = json.loads(found, parse_constant=lambda constant: pytest.fail(constant))
+    assert about["folder"] == str(tmp_path / "a b")
+    assert about["scores"].keys() == {"valid", "test"}
+    assert {member["tau"] for member in about["members"]} <= {0, 2}
+
+
+def test_predict_answers_row_by_row_as_the_model_does(molhpft, model, asked, tmp_path):
+    status, out, _ = molhpft("predict", model, asked, "--out", tmp_path / "out.csv")
+    assert status == 0
+    assert f"Wrote {tmp_path / 'out.csv'}: 11 ok, 2 unreadable." in out
+    rows, expected = rows_of(tmp_path / "out.csv"), Model.from_pretrained(model).predict(ASKED)
+    assert [row["smiles"] for row in rows] == ASKED
+    found = [float(row["ring"] or "nan") for row in rows]
+    np.testing.assert_allclose(found, expected.values[:, 0], rtol=1e-5)
+    assert [row["status"] == "ok" for row in rows] == expected.readable.tolist()
+
+
+def test_embed_writes_the_features_of_all_members(molhpft, model, asked, tmp_path):
+    status, out, _ = molhpft("embed", model, asked, "--out", tmp_path / "z.parquet")
+    assert status == 0
+    assert "11 ok, 2 unreadable" in out
+    found = parquet.read_table(tmp_path / "z.parquet").to_pydict()
+    width = Model.from_pretrained(model).width
+    assert list(found) == ["smiles", "status", *(f"z{k}" for k in range(width))]
+    assert [cell is None for cell in found["z0"]] == [text in ("no molecule", "") for text in ASKED]
+
+
+@pytest.mark.parametrize("ending", [".svg", ".png"])
+def test_explain_draws_contributions_that_add_up(molhpft, model, tmp_path, ending):
+    out = tmp_path / "new" / f"why{ending}"
+    status, said, _ = molhpft("explain", model, "C1CCC1N", "--out", out)
+    assert status == 0
+    assert f"Wrote {out}: orange raises, blue lowers." in said
+    assert out.stat().st_size > 500
+    _, said, _ = molhpft("explain", model, "C1CCC1N", "--out", out, "--json")
+    found = json.loads(said)
+    assert len(found["atoms"]) == 5
+    missed = found["logit"] - found["baseline"] - sum(found["atoms"])
+    assert abs(missed) == pytest.approx(abs(found["error"]), abs=1e-5)
+
+
+def test_the_same_command_again_trains_nothing_and_says_so(molhpft, model, table, monkeypatch):
+    monkeypatch.setattr(branch, "finetune", lambda *_, **__: pytest.fail("trained"))
+    before = files_of(model)
+    status, out, _ = molhpft(*finetune_words(table, model))
+    assert status == 0
+    assert f"{model} holds this very model already; nothing was trained." in out
+    assert files_of(model) == before
+
+
+@pytest.mark.parametrize(
+    "more",
+    [("--seed", 1), ("--no-ensemble",), ("--level", 0.5), ("--calibration", "none")],
+    ids=lambda more: more[0],
+)
+def test_other_settings_into_the_same_folder_are_refused(molhpft, model, table, more):
+    before = files_of(model)
+    line = one_sentence(*molhpft(*finetune_words(table, model, *more)))
+    assert f"{model} holds a model of other data or settings; choose another folder (--out)" in line
+    assert files_of(model) == before
+
+
+def test_a_killed_finetuning_goes_on_to_the_same_bytes(molhpft, model, table, tmp_path):
+    out = tmp_path / "rings"
+    command = [sys.executable, "-m", "molhpft.cli", *finetune_words(table, out)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    while not list(tmp_path.glob("rings.partial/run/*.partial/resume/phase-*.safetensors")):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert [path.name for path in tmp_path.iterdir()] == ["rings.partial"]
+    status, _, _ = molhpft(*finetune_words(table, out))
+    assert status == 0
+    assert files_of(out) == files_of(model)
+
+
+def test_what_is_odd_about_a_table_is_said_and_kept(molhpft, tmp_path, caplog):
+    path, out = tmp_path / "odd.csv", tmp_path / "model"
+    random_model().save_pretrained(tmp_path / "encoder")
+    kept = [
+        (smiles, k % 2, ("train", "valid", "test")[k // 2 % 3]) for k, smiles in enumerate(SMILES)
+    ]
+    odd = [
+        ("no molecule", 1, "train"),
+        ("CC(=O)[O-].[Na+]", 0, "train"),
+        (SMILES[0], 1, "train"),
+        (SMILES[0], 1, "valid"),
+    ]
+    rows = ["smiles,ring,fold", *(f"{s},{label},{fold}" for s, label, fold in [*odd, *kept])]
+    path.write_text("\n".join(rows) + "\n")
+    more = ("--split-column", "fold", "--encoder", tmp_path / "encoder")
+    words = ["finetune", path, "--out", out, "--split", "column", *TAUS, *BRIEF[2:], *more]
+    status, said, _ = molhpft(*words)
+    assert status == 0
+    for text in (" ".join(said.split()), " ".join((out / "README.md").read_text().split())):
+        assert "1 of 64 molecules cannot be read and were left out." in text
+        assert "1 of 64 molecules are salts or mixtures" in text
+        assert "1 molecules occur more than once" in text
+        assert "1 of them with different labels" in text
+        assert "Also among the training molecules: 1 of valid." in text
+        assert "Whether the encoder was pretrained on these molecules is not known" in text
+    assert len(json.loads((out / "config.json").read_text())["made"]["notes"]) == 5
+    assert "lines: 2" in caplog.text
+    _, again, _ = molhpft(*words)
+    assert "Also among the training molecules: 1 of valid." in " ".join(again.split())
+
+
+def test_names_of_columns_and_folders_may_be_odd(molhpft, tmp_path):
+    path, out = tmp_path / "odd [red]names.csv", tmp_path / "my [b]model, 1"
+    names = ["smi, les", "a, b", 'say "x"', "[red]c"]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        writer.writerows((s, k % 2, 1 - k % 2, k // 3 % 2) for k, s in enumerate(SMILES))
+    status, said, _ = molhpft(*finetune_words(path, out, "--smiles-column", "smi, les"))
+    assert status == 0
+    assert ", ".join(names[1:]) in said
+    assert f"Model: {out}\n" in said
+    again = molhpft(*finetune_words(path, out, "--smiles-column", "smi, les"))
+    assert f"{out} holds this very model already" in again[1]
+    options = ("--out", tmp_path / "out, 1.csv", "--smiles-column", "smi, les")
+    status, _, error = molhpft("predict", out, path, *options)
+    assert (status, error) == (0, "")
+    (first, *_) = rows_of(tmp_path / "out, 1.csv")
+    assert [name for name in names if name in first] == names
+    status, said, _ = molhpft(
+        "explain", out, "CCO", "--target", "[red]c", "--out", tmp_path / "e.svg"
+    )
+    assert (status, said.startswith("[red]c: logit ")) == (0, True)
+
+
+def test_a_regression_with_missing_numbers_is_made_into_a_model(molhpft, tmp_path):
+    sizes = [len(s) * 10.0 if k % 7 else "" for k, s in enumerate(SMILES)]
+    path = write_table(tmp_path / "sizes.csv", target="size", values=sizes)
+    status, said, _ = molhpft(*finetune_words(path, tmp_path / "model"))
+    assert status == 0
+    for words in ("regression", "RMSE", "width of the intervals"):
+        assert words in said
+    table = write_table(tmp_path / "large.csv", smiles=["NC(C)C(=O)" * 400], values=[1])
+    status, _, _ = molhpft("predict", tmp_path / "model", table, "--out", tmp_path / "o.csv")
+    (row,) = rows_of(tmp_path / "o.csv")
+    assert float(row["size low"]) <= float(row["size"]) <= float(row["size high"])
+
+
+def test_a_large_molecule_may_be_trained_on(molhpft, tmp_path):
+    smiles = ["NC(C)C(=O)" * 400, *SMILES[1:]]
+    path = write_table(tmp_path / "large.csv", smiles=smiles)
+    status, _, error = molhpft(*finetune_words(path, tmp_path / "model"))
+    assert status == 0, error
+    assert torch.isfinite(Model.from_pretrained(tmp_path / "model").predict(smiles).values).all()

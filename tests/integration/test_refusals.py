@@ -1,0 +1,142 @@
+"""An option or a place that cannot be meant is one sentence, before anything is trained."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from molhpft.estimator import finetuning
+from tests.estimator.models import random_model
+from tests.estimator.rings import RING, SIZE, write_table
+from tests.integration.commands import one_sentence
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "rings"
+    random_model(members=1).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_trained(monkeypatch):
+    monkeypatch.setattr(finetuning, "train", lambda *_, **__: pytest.fail("trained"))
+
+
+@pytest.fixture
+def rings(tmp_path):
+    return write_table(tmp_path / "rings.csv", values=RING)
+
+
+OPTIONS = {
+    "tau in words": (("--tau", "long"), "--tau is a number of epochs"),
+    "tau below 0": (("--tau", "-1"), "--tau is a number of epochs"),
+    "tau auto among others": (("--tau", "auto", "--tau", "3"), "or auto alone; got 'auto'"),
+    "no such target": (("--target", "rng"), "no column 'rng'; it has: smiles, ring"),
+    "a target twice": (("--target", "ring", "--target", "ring"), "each named once"),
+    "words as target": (("--target", "smiles"), "'smiles' should hold numbers; line 2 of"),
+    "no such molecules": (("--smiles-column", "SMILES"), "no column 'SMILES'"),
+    "split without a column": (("--split", "column"), "should come together"),
+    "column without a split": (("--split-column", "ring"), "should come together"),
+    "level above 1": (("--level", "1.5"), "should lie between 0 and 1, got 1.5"),
+    "level of 0": (("--level", "0"), "should lie between 0 and 1, got 0"),
+    "no such head": (("--head", "deep"), "unknown head deep"),
+    "no such encoder": (("--encoder", "nope"), "no weight file at nope"),
+    "a table as encoder": (("--encoder", "RINGS"), "is not a weight file"),
+    "no such key": (("--set", "finetune.epoch=3"), "did you mean finetune.epochs"),
+    "not a change": (("--set", "finetune"), "finetune"),
+}
+
+
+@pytest.mark.parametrize(("more", "says"), OPTIONS.values(), ids=OPTIONS)
+def test_an_option_that_cannot_be_meant_is_one_sentence(molhpft, rings, tmp_path, more, says):
+    more = [word.replace("RINGS", str(rings)) for word in more]
+    words = ("finetune", rings, "--out", tmp_path / "model", "--split", "random", *more)
+    assert re.search(says, one_sentence(*molhpft(*words)))
+    assert list(tmp_path.iterdir()) == [rings]
+
+
+def test_numbers_cannot_be_learned_as_classes(molhpft, rings, tmp_path):
+    write_table(rings, values=SIZE)
+    words = ("finetune", rings, "--out", tmp_path / "model", "--kind", "classification")
+    assert "should be 0, 1 or missing; line 2 of" in one_sentence(*molhpft(*words))
+
+
+@pytest.mark.parametrize("words", [("--kind", "both"), ("--calibration", "best"), ("--level", "x")])
+def test_a_choice_that_there_is_not_lists_those_there_are(molhpft, rings, words):
+    status, _, error = molhpft("finetune", rings, "--out", "model", *words)
+    assert status == 2
+    assert words[0] in error
+    assert "Traceback" not in error
+
+
+def a_file(path):
+    path.write_text("precious")
+    return path
+
+
+def below_a_file(path):
+    return a_file(path) / "model"
+
+
+def a_folder_of_others(path):
+    path.mkdir()
+    a_file(path / "thesis.tex")
+    return path
+
+
+def not_writable(path):
+    path.mkdir(mode=0o500)
+    if os.access(path, os.W_OK):
+        pytest.skip("root may write anywhere")
+    return path / "model"
+
+
+def of_the_kernel(path):
+    if not Path("/proc/self").exists():
+        pytest.skip("no /proc on this machine")
+    return Path("/proc/molhpft/model")
+
+
+@pytest.mark.parametrize(
+    "place", [a_file, below_a_file, a_folder_of_others, not_writable, of_the_kernel]
+)
+def test_a_place_that_takes_no_model_is_one_sentence_before_notes_and_training(
+    molhpft, rings, tmp_path, monkeypatch, place
+):
+    monkeypatch.setattr(finetuning, "notes_on", lambda *_: pytest.fail("looked at the molecules"))
+    out = place(tmp_path / "there")
+    before = {p: p.read_text() for p in tmp_path.rglob("*") if p.is_file()}
+    line = one_sentence(*molhpft("finetune", rings, "--out", out, "--split", "random"))
+    assert str(out) in line
+    assert {p: p.read_text() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+ASKED = {
+    "no model": (("MODEL/none", "RINGS"), "no folder at .*; a model on the hub is called"),
+    "an empty folder": (("EMPTY", "RINGS"), "holds no model: config.json is missing"),
+    "a table as model": (("RINGS", "RINGS"), "no folder at"),
+    "no table": (("MODEL", "none.csv"), "none.csv should be a file of comma-separated values"),
+    "no parquet": (("MODEL", "none.parquet"), "none.parquet should be a Parquet file; none is"),
+    "a folder as table": (("MODEL", "EMPTY"), "should be a file of comma-separated values"),
+    "another column": (("MODEL", "RINGS", "--smiles-column", "S"), "no column 'S'; it has: smi"),
+    "another ending": (("MODEL", "RINGS", "--out", "o.txt"), r"should end in .csv or .parquet"),
+    "a folder in the way": (("MODEL", "RINGS", "--out", "EMPTY.csv"), "cannot write .*a folder"),
+}
+
+
+@pytest.mark.parametrize("command", ["predict", "embed"])
+@pytest.mark.parametrize(("words", "says"), ASKED.values(), ids=ASKED)
+def test_a_question_that_cannot_be_answered_is_one_sentence(
+    molhpft, model, rings, tmp_path, monkeypatch, command, words, says
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("empty", "empty.csv"):
+        (tmp_path / name).mkdir()
+    places = {"MODEL": model, "EMPTY": tmp_path / "empty", "RINGS": rings}
+    for name, place in places.items():
+        words = [word.replace(name, str(place)) for word in words]
+    words = words if "--out" in words else [*words, "--out", "out.csv"]
+    assert re.search(says, one_sentence(*molhpft(command, *words)))
+    assert not (tmp_path / "out.csv").exists()
