@@ -73,21 +73,14 @@ def three_tasks(path: Path, work: Path) -> None:
     figure = Figure(figsize=(10, 3.5), layout="constrained")
     panels = figure.subplots(1, len(tables), sharey=True)
     for axes, (name, rows) in zip(panels, tables.items(), strict=True):
-        for split, colour in (("validation", BLUE), ("test", ORANGE)):
+        # side by side, so that neither hides the other
+        for split, colour, aside in (("validation", BLUE, -0.08), ("test", ORANGE, 0.08)):
             means, deviations = zip(*(row[split] for row in rows.values()), strict=True)
+            places = [k + aside for k in range(len(means))]
             gains = [100 * (mean - means[0]) for mean in means]
             bars = [100 * deviation for deviation in deviations] if any(deviations) else None
-            axes.errorbar(
-                range(len(gains)),
-                gains,
-                bars,
-                fmt="-o",
-                color=colour,
-                ms=4,
-                label=split,
-                capsize=2,
-                elinewidth=1,
-            )
+            look = {"color": colour, "ms": 4, "elinewidth": 1, "capsize": 2}
+            axes.errorbar(places, gains, bars, fmt="-o", label=split, **look)
         axes.axhline(0, color=GREY, lw=1, ls=":")
         axes.set_title(name, loc="left", fontsize=10)
         _along(axes, list(rows))

@@ -1,7 +1,8 @@
 """Lines of a page that stand for something else.
 
     {% text examples/resnet.py %}        a script's own words, and the commands that it names
-    {% code examples/resnet.py moved %}  functions or classes of a script; without a name, all of it
+    {% code examples/resnet.py moved %}  functions or classes of a script; without a name, all
+                                         of it, to be opened
     {% file configs/toy/hp_ft.yaml %}    a whole file
     {% printed resnet %}                 what `docs/record.py` has seen a command print
     {% commands run sweep %}             commands of `molhpft` with their options
@@ -39,10 +40,11 @@ def text(script: str) -> str:
 
 
 def code(script: str, *names: str) -> str:
-    """A Python block of the named functions, classes and constants, in the order of the script."""
+    """A Python block of the named functions, classes and constants, in the order of the names."""
     source = _source(script)
     if not names:
-        return _block(source, script)
+        summary = "<summary>The whole script</summary>"
+        return f'<details markdown="1">{summary}\n\n{_block(source, script)}\n</details>'
     nodes = {name: node for node in ast.parse(source).body for name in _names(node)}
     if unknown := [name for name in names if name not in nodes]:
         raise ValueError(f"{script} defines no {', '.join(unknown)}")

@@ -34,7 +34,7 @@ class Explanation:
             the logit of an average training atom everywhere is what they start from.
         logit: of the molecule; for numbers, in standard deviations of the target.
         baseline: the logit they start from.
-        error: by how much contributions miss `logit - baseline`.
+        error: by how much their sum misses `logit - baseline`.
     """
 
     smiles: str
@@ -66,14 +66,11 @@ def explain(model: Model, smiles: str, *, target: str | None = None) -> Explanat
         raise ValueError(f"{smiles!r} cannot be read as a molecule")
     output = 0 if target is None else names.index(target)
     found = _shares(model, store.to(model.device), output)
-    return Explanation(
-        smiles,
-        names[output],
-        torch.stack([one.atoms for one in found]).mean(0),
-        _mean(one.logit for one in found),
-        _mean(one.baseline for one in found),
-        _mean(one.error for one in found),
-    )
+    atoms = torch.stack([one.atoms for one in found]).mean(0)
+    logit, baseline = (_mean(getattr(one, name) for one in found) for name in ("logit", "baseline"))
+    # what a virtual node contributes is missing from the sum over atoms
+    error = abs(float(atoms.sum()) - (logit - baseline))
+    return Explanation(smiles, names[output], atoms, logit, baseline, error)
 
 
 def draw(explanation: Explanation, out: Path) -> None:

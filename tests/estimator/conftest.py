@@ -3,7 +3,7 @@ import pytest
 from molhpft.estimator import HPFTClassifier, HPFTRegressor
 from molhpft.estimator.settings import settings
 from molhpft.estimator.training import Answers, train
-from tests.estimator.rings import BRIEF, RING, SIZE, SMILES, ring_task
+from tests.estimator.rings import BRIEF, RING, SEVERAL, SIZE, SMILES, size_task
 
 
 @pytest.fixture(scope="session")
@@ -20,10 +20,10 @@ def regressor():
 def brief():
     """A config that trains in a second."""
     parts = {key: BRIEF[key] for key in ("encoder", "tau")}
-    return settings(**parts, head="linear", seed=0, more=BRIEF["config"])
+    return settings(**parts, head="linear", seed=0, more=SEVERAL)
 
 
 @pytest.fixture(scope="session")
 def trained(brief, tmp_path_factory):
-    """A model of all members, and the folder of the run that made it."""
-    return train(brief, ring_task(), tmp_path_factory.mktemp("runs"), Answers(), notes=("a note",))
+    """A model of several members, and the folder of the run that made it."""
+    return train(brief, size_task(), tmp_path_factory.mktemp("runs"), Answers(), notes=("a note",))

@@ -2,7 +2,7 @@
 
 import torch
 
-from molhpft.core.objectives import Multilabel
+from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.molecules.examples import molecule_task
 
 SMILES = [s for n in range(3, 33) for s in ("C" * n + "O", "C1" + "C" * n + "1N")]
@@ -17,6 +17,11 @@ BRIEF = {
         "finetune": {"epochs": 8, "lr": 0.02, "batch_size": 16, "keep": "best"},
         "probe": {"lr": 0.01},
     },
+}
+# heads so different that networks from several of them answer best together
+SEVERAL = {
+    "finetune": {"epochs": 4, "lr": 0.01, "batch_size": 16, "keep": "best"},
+    "probe": {"lr": 2.0},
 }
 CHANGES = (
     "encoder={name: gcn, layers: 2, width: 8, dropout: 0.2}",
@@ -36,6 +41,12 @@ def ring_task(**changes):
         "objective": Multilabel(),
     }
     return molecule_task("rings", **given | changes)
+
+
+def size_task():
+    """The number of atoms of the same molecules."""
+    targets = torch.tensor(SIZE)[:, None]
+    return ring_task(targets=targets, describes=("size",), objective=Squared(), standardise=True)
 
 
 def write_table(path, *, target="ring", values=RING, smiles=SMILES):

@@ -10,9 +10,12 @@ from molhpft.estimator.model import Model
 from molhpft.estimator.training import Answers
 from molhpft.experiments import branch
 from molhpft.experiments.folder import UnwritableError
-from tests.estimator.rings import CHANGES, RING, SIZE, SMILES, write_table
+from tests.estimator.rings import BRIEF, RING, SEVERAL, SIZE, SMILES, write_table
 
 FILES = ("README.md", "config.json", "model.safetensors")
+
+
+CHANGES = (f"encoder={BRIEF['encoder']}", *(f"{key}={value}" for key, value in SEVERAL.items()))
 
 
 class KilledError(BaseException):
@@ -21,7 +24,7 @@ class KilledError(BaseException):
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    return write_table(tmp_path_factory.mktemp("data") / "rings.csv")
+    return write_table(tmp_path_factory.mktemp("data") / "rings.csv", target="size", values=SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,7 @@ def tree_of(folder):
 
 def test_the_folder_holds_the_model_and_the_run_that_made_it(finished, table):
     assert finished.is_new
+    assert len(finished.model.networks) > 1
     assert {path.name for path in finished.folder.iterdir()} == {*FILES, "run"}
     (run,) = (finished.folder / "run").iterdir()
     assert (run / "summary.json").is_file()
@@ -94,7 +98,7 @@ def test_other_settings_into_the_same_folder_are_refused_and_nothing_is_lost(
 
 
 def test_other_data_into_the_same_folder_are_refused(finished, tmp_path):
-    changed = write_table(tmp_path / "rings.csv", values=[1 - RING[0], *RING[1:]])
+    changed = write_table(tmp_path / "rings.csv", target="size", values=[SIZE[0] + 1, *SIZE[1:]])
     with pytest.raises(ValueError, match="holds a model of other data or settings"):
         finetune(changed, finished.folder)
 
@@ -127,7 +131,7 @@ def test_an_interrupted_finetuning_goes_on_to_the_same_bytes(
         (os, "replace"),
         (finetuning, "rmtree"),
     ],
-    ids=["before it is made", "before it is written", "while it is written", "at the end"],
+    ids=["before it is made", "before it is written", "when it is written", "at the end"],
 )
 def test_an_interruption_after_the_training_changes_nothing(
     finished, table, tmp_path, monkeypatch, where, name
@@ -135,9 +139,10 @@ def test_an_interruption_after_the_training_changes_nothing(
     real = getattr(where, name)
 
     def die(*args, **options):
+        done = real(*args, **options) if name in ("replace", "rmtree") else None
         if name != "replace" or str(args[1]) == str(tmp_path / "rings"):
             raise KilledError
-        return real(*args, **options)
+        return done
 
     with monkeypatch.context() as patch:
         patch.setattr(where, name, die)
@@ -182,12 +187,13 @@ def test_a_place_that_cannot_be_written_is_one_sentence(table, tmp_path, spoiled
     assert (tmp_path / spoiled).read_text() == "a file"
 
 
-def test_a_regression_is_recognised_and_answers_in_its_unit(tmp_path):
-    path = write_table(tmp_path / "sizes.csv", target="size in Å", values=[9 * s for s in SIZE])
+def test_classes_are_recognised_and_answered_with_probabilities(tmp_path):
+    path = write_table(tmp_path / "rings.csv", target="a ring in Å", values=RING)
     made = finetune(path, tmp_path / "model")
-    assert made.model.shape.targets == ("size in Å",)
-    assert made.model.about["scores"]["test"].keys() >= {"rmse", "mae", "coverage"}
-    assert 9 * min(SIZE) < made.model.predict(SMILES).values.mean() < 9 * max(SIZE)
+    assert made.model.shape.targets == ("a ring in Å",)
+    assert made.model.about["scores"]["test"].keys() >= {"rocauc", "ece", "coverage"}
+    p = made.model.predict(SMILES).values
+    assert ((p >= 0) & (p <= 1)).all()
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, -1, 2, float("nan")])
