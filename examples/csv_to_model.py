@@ -71,7 +71,7 @@ def trust(model: HPFTClassifier, test: pd.DataFrame) -> pd.DataFrame:
             "spread": found.spread[:, 0],
             "set": [" or ".join(str(k) for k in (0, 1) if s[k]) for s in found.sets[:, 0].tolist()],
             "similarity": found.similarity,
-            "in_domain": found.near,
+            "in_domain": found.in_domain,
         }
     )
     known = answers[answers[name].notna() & answers["p"].notna()]

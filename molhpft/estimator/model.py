@@ -84,7 +84,7 @@ class Model(
             sets=_spread_out(self.trust.sets(together, objective), rows, len(store)),
             similarity=similarity.where(store.readable, torch.nan),
             nearest=nearest,
-            near=(similarity >= self.trust.near) & store.readable,
+            in_domain=(similarity >= self.trust.near) & store.readable,
         )
 
     def logits(self, store: GraphStore, rows: Tensor) -> Tensor:

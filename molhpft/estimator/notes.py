@@ -11,7 +11,7 @@ from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.overlap import skeletons
 from molhpft.domains.weights import read_weights
 from molhpft.experiments.config import RunConfig
-from molhpft.experiments.leakage import overlap_with, trained_on
+from molhpft.experiments.leakage import absent_data, overlap_with, trained_on
 
 
 def notes_on(config: RunConfig, task: Task) -> tuple[str, ...]:
@@ -83,8 +83,15 @@ def _leakage(config: RunConfig, task: Task) -> list[str]:
     weights: Path | None = config.encoder.options["weights"]
     if weights is None:
         return []
+    file = read_weights(weights)
+    if absent := absent_data(file):
+        return [
+            f"Whether the encoder was pretrained on these molecules was not looked up, as "
+            f"{' and '.join(absent)} are not on this machine; `molhpft data FILE.csv --against "
+            f"{weights}` fetches them."
+        ]
     try:
-        theirs = trained_on(read_weights(weights))
+        theirs = trained_on(file)
     except (FileNotFoundError, ValueError) as error:
         return [f"Whether the encoder was pretrained on these molecules is not known: {error}."]
     found = overlap_with(task, theirs)

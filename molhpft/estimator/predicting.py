@@ -100,7 +100,7 @@ def _answers(model: Model, found: Prediction) -> Named:
             yield f"{name} high", _cells(ends[:, 1])
         else:
             yield f"{name} set", _texts(map(_set, ends.tolist()))
-    columns = (found.nearest, found.near, found.readable)
+    columns = (found.nearest, found.in_domain, found.readable)
     near = list(zip(*(column.tolist() for column in columns), strict=True))
     yield "similarity", _cells(found.similarity)
     yield "nearest", _texts(model.training_smiles[row] if ok else None for row, _, ok in near)

@@ -18,7 +18,7 @@ class Prediction:
             whether 1; for numbers float64 (n, t, 2), the ends of an interval.
         similarity: float32 (n,), Tanimoto similarity to the nearest training molecule.
         nearest: int64 (n,), number of that molecule in `Model.training_smiles`.
-        near: bool (n,), whether it is as near as training molecules are to one another: the
+        in_domain: bool (n,), whether it is as near as training molecules are to one another: the
             applicability domain.
     """
 
@@ -28,7 +28,7 @@ class Prediction:
     sets: Tensor
     similarity: Tensor
     nearest: Tensor
-    near: Tensor
+    in_domain: Tensor
 
     def __len__(self) -> int:
         return len(self.readable)

@@ -19,6 +19,7 @@ from molhpft.estimator.evaluation import evaluated
 from molhpft.estimator.model import Model
 from molhpft.estimator.shape import Shape
 from molhpft.estimator.trust import CalibrationName, fit_trust
+from molhpft.experiments.build import check_splits
 from molhpft.experiments.config import RunConfig
 from molhpft.experiments.folder import Json, RunFolder
 from molhpft.experiments.run import run
@@ -69,6 +70,7 @@ def train(
     molecules, objective = task.examples, task.objective
     if not isinstance(molecules, Molecules) or not isinstance(objective, Multilabel | Squared):
         raise ValueError(f"a model is made of molecules with labels; {task.name} has others")
+    check_splits(task, needed=("train", "valid"))
     folder = run(replace(config, members=answers.ensemble), out, task=task)
     shape = Shape(config.encoder, config.head, config.cut, task.describes, objective)
     members = _ensemble(_members(folder, shape, task), task)

@@ -1,5 +1,6 @@
 """From a checked config to the objects it names."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +36,7 @@ def build_task(config: RunConfig, recipe: Recipe) -> Task:
             wants another kind of task.
     """
     task = TASKS[config.task.name](**config.task.options)
-    _check_splits(task)
+    check_splits(task)
     if recipe.contrast:
         task = _contrasted(task)
     if recipe.kept:
@@ -120,9 +121,17 @@ def _partial(network: Network, random: Chain, at: str) -> Network:
     return network.cut(at)
 
 
-def _check_splits(task: Task) -> None:
-    """Find out before training, not after it, that a split is missing or cannot be scored."""
-    for split in dict.fromkeys(("train", "valid", "test", *task.splits)):
+def check_splits(task: Task, *, needed: Sequence[str] = ("train", "valid", "test")) -> None:
+    """Find out before training, not after it, that a split is missing or cannot be scored.
+
+    Args:
+        task: that is about to be trained on.
+        needed: splits that it has to have; any other is looked at as well.
+
+    Raises:
+        ValueError: a split is missing, empty or cannot be scored.
+    """
+    for split in dict.fromkeys((*needed, *task.splits)):
         rows = task.rows(split)
         if not isinstance(task.examples, Molecules):
             continue

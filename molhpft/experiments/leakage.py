@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from molhpft.core.task import Task
+from molhpft.domains.molecules.datasets import ogb_folder, ogb_names
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.overlap import scaffold_keys, skeletons
 from molhpft.domains.molecules.pretraining import molecules_trained_on
@@ -86,6 +87,15 @@ def trained_on(file: WeightFile) -> Sequence[str]:
     options = keywords(molecules_trained_on)
     given = {key: value for key, value in task.items() if key in options}
     return molecules_trained_on(**checked("task", options, given))
+
+
+def absent_data(file: WeightFile) -> list[str]:
+    """OGB data sets that `trained_on` would have to download."""
+    task = file.about.get("config", {}).get("task", {})
+    names = [
+        name for name in (str(task.get("of")), *task.get("without", ())) if name in ogb_names()
+    ]
+    return [name for name in names if not ogb_folder(name).is_dir()]
 
 
 def _molecules(task: Task) -> Molecules:

@@ -131,7 +131,7 @@ def test_saving_and_loading_changes_no_answer(classifier, regressor, tmp_path):
         assert again.get_params() == json.loads(json.dumps(fitted.get_params())) | {
             "tau": [0, 2, 5]
         }
-        for answer in ("values", "spread", "sets", "similarity", "nearest", "near"):
+        for answer in ("values", "spread", "sets", "similarity", "nearest", "in_domain"):
             a, b = (getattr(one.answers(SMILES), answer) for one in (fitted, again))
             assert a.equal(b), answer
         assert again.energy_ == fitted.energy_
@@ -165,6 +165,12 @@ WRONG = {
     "several columns": ({}, [["C", "N"]], [0], "got an array of shape"),
     "nothing readable": ({}, ["?", "!"], [0, 1], "leave none to train"),
     "one molecule": ({}, ["CC"], [0], "two classes, got 1 class"),
+    "validation of one class": (
+        {"validation": 0.05},
+        SMILES,
+        [0] * 58 + [1, 0],
+        "split 'valid' of table .3 molecules. cannot be scored: .*give more molecules or another",
+    ),
     "share of validation": ({"validation": 1.5}, SMILES, RING, "between 0 and 1, got 1.5"),
     "level": ({"level": 2.0}, SMILES, RING, "between 0 and 1, got 2"),
     "encoder": ({"encoder": "no_such"}, SMILES, RING, "no weight file at no_such"),

@@ -103,7 +103,7 @@ def test_other_data_into_the_same_folder_are_refused(finished, tmp_path):
         finetune(changed, finished.folder)
 
 
-@pytest.mark.parametrize("saves", [1, 4, 7, 11])
+@pytest.mark.parametrize("saves", [1, 3, 5, 8])
 def test_an_interrupted_finetuning_goes_on_to_the_same_bytes(
     finished, table, tmp_path, monkeypatch, saves
 ):

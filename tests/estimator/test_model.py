@@ -59,7 +59,7 @@ def test_a_single_member_has_no_spread():
 def test_what_cannot_be_read_has_no_answer_and_is_near_nothing(model):
     found = model.predict(["no molecule", "", "C" * 40_000])
     assert not found.readable.any()
-    assert not found.near.any()
+    assert not found.in_domain.any()
     assert not found.sets.any()
     for answer in (found.values, found.spread, found.similarity):
         assert answer.isnan().all()
@@ -78,7 +78,7 @@ def test_training_molecules_are_near_and_their_own_nearest(model):
     assert (found.similarity == 1).all()
     prints = model.trust.prints
     assert (prints[found.nearest] == prints).all()
-    assert found.near.all()
+    assert found.in_domain.all()
 
 
 def test_features_are_those_of_the_members_side_by_side(model):

@@ -104,3 +104,10 @@ def test_molecules_that_the_encoder_was_pretrained_on_are_counted(tmp_path):
 
 def test_what_has_no_molecules_has_no_notes():
     assert notes_on(config_of(), toy_task()) == ()
+
+
+def test_no_data_set_is_fetched_only_to_look_for_shared_molecules(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOLHPFT_DATA", str(tmp_path))
+    (said,) = notes_on(config_of("gcn_muv"), task_of(CLEAN, valid=[4], test=[5]))
+    assert "not looked up, as ogbg-molmuv and ogbg-moltox21 and ogbg-molhiv are not on" in said
+    assert not list(tmp_path.iterdir())

@@ -140,3 +140,14 @@ def test_a_question_that_cannot_be_answered_is_one_sentence(
     words = words if "--out" in words else [*words, "--out", "out.csv"]
     assert re.search(says, one_sentence(*molhpft(command, *words)))
     assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("command", ["predict", "embed", "explain"])
+def test_a_model_on_a_hub_that_cannot_be_reached_is_one_sentence(
+    molhpft, rings, tmp_path, monkeypatch, command
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    out = tmp_path / ("out.svg" if command == "explain" else "out.csv")
+    line = one_sentence(*molhpft(command, "nobody/no-such-model", rings, "--out", out))
+    assert "no folder at 'nobody/no-such-model', and none from the model hub" in line
+    assert not out.exists()
