@@ -35,7 +35,7 @@ def test_an_answer_depends_on_its_molecule_alone(model, smiles):
                 atol=1e-6,
                 equal_nan=True,
             )
-        for name in ("readable", "nearest", "near"):
+        for name in ("readable", "nearest", "in_domain"):
             assert getattr(whole, name)[row] == getattr(alone, name)[0]
 
 

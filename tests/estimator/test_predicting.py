@@ -97,7 +97,7 @@ def test_every_row_has_the_answers_of_predict_in_its_place(model, folder, name, 
         np.testing.assert_allclose(numbers(found[column]), tensor, rtol=1e-5, atol=1e-7)
     sets = {(False, False): "", (True, False): "0", (False, True): "1", (True, True): "0 or 1"}
     assert list(found["ring set"]) == [sets[tuple(pair)] for pair in expected.sets[:, 0].tolist()]
-    nearest = [model.training_smiles[k] for k in expected.in_domainest]
+    nearest = [model.training_smiles[k] for k in expected.nearest]
     assert list(found["nearest"]) == [s if one else "" for s, one in zip(nearest, ok, strict=True)]
     near = zip(expected.in_domain.tolist(), ok, strict=True)
     assert list(found["in_domain"]) == [str(one) if read else "" for one, read in near]
