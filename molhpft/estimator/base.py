@@ -42,7 +42,8 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         level: share of molecules whose label is to be in its set, between 0 and 1.
         split: how validation molecules are set aside where `fit` is given none.
         validation: share of them.
-        config: further keys of a config, such as `{"finetune": {"epochs": 50}}`.
+        config: further keys of a config, such as `{"finetune": {"epochs": 50}}`; what it names
+            stands above the options here.
         random_state: seed of every random number; an int gives the same model again.
 
     After `fit`: `tau_` (chosen), `energy_` (tau to energy), `history_` (a row an epoch) and

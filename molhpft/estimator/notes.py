@@ -58,9 +58,9 @@ def _duplicates(molecules: Molecules, task: Task) -> list[str]:
         return []
     conflicts = sum(_conflict(molecules, group == k) for k in np.flatnonzero(repeated))
     sentence = (
-        f"{int(repeated.sum()):,} molecules occur more than once (by InChIKey, without "
-        f"stereochemistry and counter-ions), {conflicts:,} of them with different labels; all "
-        "rows were kept."
+        "Molecules that occur more than once (by InChIKey, without stereochemistry and "
+        f"counter-ions): {int(repeated.sum()):,}, with different labels: {conflicts:,}; all rows "
+        "were kept."
     )
     train = keys[task.rows("train").numpy()]
     others = {s: rows for s, rows in task.splits.items() if s != "train"}

@@ -33,7 +33,8 @@ def settings(
         tau: epochs of head probing, one or several, or "auto".
         head: as in a config.
         seed: of every random number.
-        more: further keys of a config: `finetune`, `probe`, `device`, `cut`, ...
+        more: further keys of a config: `finetune`, `probe`, `device`, `cut`, ...; one that is also
+            given above stands instead of it.
         task: of the config.
 
     Raises:

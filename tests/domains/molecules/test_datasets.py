@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor
 
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.molecules import datasets
@@ -73,9 +74,24 @@ def test_a_real_data_set_has_ogbs_sizes_labels_and_objective(real, name, sizes, 
     task = ogb_task(f"ogbg-mol{name}")
     theirs = torch.tensor(_labels(real, name).to_numpy(np.float32))
     assert [len(task.splits[split]) for split in ("train", "valid", "test")] == sizes
-    torch.testing.assert_close(task.examples.targets.float(), theirs, equal_nan=True)
+    numbers = isinstance(task.objective, Squared)
+    found = task.objective.values if numbers else Tensor.float
+    ours = found(task.examples.targets).float()
+    torch.testing.assert_close(ours, theirs, equal_nan=True, rtol=1e-5, atol=1e-5)
     assert task.outputs == theirs.shape[1] == len(task.describes)
-    assert task.objective == objective
+    assert type(task.objective) is type(objective) if numbers else task.objective == objective
+
+
+def test_numbers_of_a_real_data_set_are_scored_as_ogb_does(real):
+    from ogb.graphproppred.evaluate import Evaluator  # seconds to import
+
+    task = ogb_task("ogbg-molesol")
+    targets = task.examples.targets[task.rows("test")].float()
+    logits = torch.randn(targets.shape, generator=torch.Generator().manual_seed(0))
+    y = torch.tensor(_labels(real, "esol").to_numpy(np.float64))[task.rows("test")]
+    given = {"y_true": y.numpy(), "y_pred": task.objective.values(logits).numpy()}
+    expected = -Evaluator("ogbg-molesol").eval(given)["rmse"]
+    assert task.objective.score(logits, targets) == pytest.approx(expected, rel=1e-5)
 
 
 def test_out_of_distribution_are_ogbs_test_molecules_and_the_others_are_dealt(real):
