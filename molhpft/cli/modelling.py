@@ -20,6 +20,7 @@ Kind = Literal["auto", "classification", "regression"]
 ModelFolder = Annotated[str, typer.Argument(help="Folder of a model, or its name on the hub.")]
 SmilesColumn = Annotated[str, typer.Option(help="Column with the molecules.")]
 Table = Annotated[Path, typer.Argument(help="CSV file (.csv, .csv.gz).")]
+OutTable = Annotated[Path, typer.Option("--out", help="CSV or Parquet file to write.")]
 AnyTable = Annotated[Path, typer.Argument(help="CSV or Parquet file.")]
 
 
@@ -72,24 +73,22 @@ def finetune(
 def predict(
     model: ModelFolder,
     data: AnyTable,
-    out: Annotated[Path, typer.Option(help="CSV or Parquet file to write.")],
+    out: OutTable,
     smiles_column: SmilesColumn = "smiles",
 ) -> None:
     """Answer for every row of a table, in its order; unreadable molecules have empty cells."""
-    counts = predict_table(_model(model), data, out, smiles_column=smiles_column)
-    _wrote(out, counts)
+    _wrote(out, predict_table(_model(model), data, out, smiles_column=smiles_column))
 
 
 @app.command()
 def embed(
     model: ModelFolder,
     data: AnyTable,
-    out: Annotated[Path, typer.Option(help="CSV or Parquet file to write.")],
+    out: OutTable,
     smiles_column: SmilesColumn = "smiles",
 ) -> None:
     """Write the features that a model has for every row of a table."""
-    counts = embed_table(_model(model), data, out, smiles_column=smiles_column)
-    _wrote(out, counts)
+    _wrote(out, embed_table(_model(model), data, out, smiles_column=smiles_column))
 
 
 @app.command()

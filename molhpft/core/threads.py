@@ -1,4 +1,4 @@
-"""How many threads small studies compute on."""
+"""How many threads PyTorch computes on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,16 +7,23 @@ import torch
 
 
 @contextmanager
+def threads(count: int) -> Iterator[None]:
+    """PyTorch on so many threads, afterwards on as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def one_thread() -> Iterator[None]:
-    """PyTorch on one thread, afterwards on as many as before.
+    """`threads(1)`, for small studies.
 
     On matrices this small, threads wait for one another longer than they compute, and on a machine
     that is busy otherwise fifty times as long. The numbers are then the same on any number of
     cores.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with threads(1):
         yield
-    finally:
-        torch.set_num_threads(threads)

@@ -14,7 +14,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from molhpft.core.task import Task
+from molhpft.core.objectives import Multilabel, Squared
+from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.graphs import graph_store
 from molhpft.domains.molecules.reading import described
 from molhpft.estimator.arrays import Labels, smiles_of
@@ -49,6 +50,8 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
     After `fit`: `tau_` (chosen), `energy_` (tau to energy), `history_` (a row an epoch) and
     `model_`.
     """
+
+    _objective: Multilabel | Squared
 
     def __init__(
         self,
@@ -139,7 +142,15 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             known = self._labels(eval_set[1], len(others), like=labels)
             splits = _one_after_the_other(len(smiles), len(others))
             smiles, targets = smiles + others, torch.cat([labels.targets, known.targets])
-        task = self._task(smiles, targets, labels.names, splits)
+        task = molecule_task(
+            "table",
+            smiles=smiles,
+            targets=targets,
+            describes=labels.names,
+            splits=splits,
+            objective=self._objective,
+            standardise=isinstance(self._objective, Squared),
+        )
         config = settings(
             encoder=self.encoder, tau=self.tau, head=self.head, seed=seed, more=self.config or {}
         )
@@ -173,12 +184,6 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
     @abstractmethod
     def _labels(self, y: Any, n: int, *, like: Labels | None = None) -> Labels:
         """Targets as they are learned; those of an `eval_set` as those that are learned from."""
-
-    @abstractmethod
-    def _task(
-        self, smiles: tuple[str, ...], targets: Tensor, names: tuple[str, ...], splits: Json
-    ) -> Task:
-        """What is learned."""
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -5,18 +5,16 @@ from typing import Any
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
 from molhpft.core.objectives import Multilabel, Squared
-from molhpft.core.task import Task
-from molhpft.domains.molecules.examples import molecule_task
 from molhpft.estimator.arrays import Labels, class_labels, number_labels, smiles_of
 from molhpft.estimator.base import Array, Estimator
-from molhpft.experiments.folder import Json
 
 
 class HPFTClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]  # untyped base
     """Yes or no questions about molecules, one or several (with missing answers)."""
+
+    _objective = Multilabel()
 
     @property
     def classes_(self) -> Any:
@@ -56,18 +54,6 @@ class HPFTClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]  # untyp
     def _labels(self, y: Any, n: int, *, like: Labels | None = None) -> Labels:
         return class_labels(y, n, classes=like.classes if like else None)
 
-    def _task(
-        self, smiles: tuple[str, ...], targets: Tensor, names: tuple[str, ...], splits: Json
-    ) -> Task:
-        return molecule_task(
-            "table",
-            smiles=smiles,
-            targets=targets,
-            describes=names,
-            splits=splits,
-            objective=Multilabel(),
-        )
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = False
@@ -78,22 +64,11 @@ class HPFTClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]  # untyp
 class HPFTRegressor(RegressorMixin, Estimator):  # type: ignore[misc]  # untyped base
     """Numbers that molecules have, one or several (with missing ones)."""
 
+    _objective = Squared()
+
     def predict(self, molecules: Any) -> Array:
         """Numbers in the unit of the targets, (n,) or (n, t); NaN for what cannot be read."""
         return self._values(molecules)
 
     def _labels(self, y: Any, n: int, *, like: Labels | None = None) -> Labels:
         return number_labels(y, n)
-
-    def _task(
-        self, smiles: tuple[str, ...], targets: Tensor, names: tuple[str, ...], splits: Json
-    ) -> Task:
-        return molecule_task(
-            "table",
-            smiles=smiles,
-            targets=targets,
-            describes=names,
-            splits=splits,
-            objective=Squared(),
-            standardise=True,
-        )

@@ -1,8 +1,7 @@
 """A table of molecules becomes a model in a folder; interrupted, it goes on where it was."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import rmtree
@@ -17,7 +16,7 @@ from molhpft.estimator.training import Answers, train
 from molhpft.experiments.build import build_recipes, build_task
 from molhpft.experiments.changes import apply, parse_change
 from molhpft.experiments.config import RunConfig, checked_choice
-from molhpft.experiments.folder import Json, UnwritableError
+from molhpft.experiments.folder import Json, writing
 from molhpft.experiments.identity import run_name
 from molhpft.experiments.machine import settled
 
@@ -78,12 +77,12 @@ def finetune_table(
     if out.exists():
         return Finetuned(_found(out, name), out, is_new=False)
     partial = out.with_name(f"{out.name}.partial")
-    with _writing(out):  # before minutes of looking for molecules the encoder has seen
+    with writing(out):  # before minutes of looking for molecules the encoder has seen
         partial.mkdir(parents=True, exist_ok=True)
     notes = notes_on(config, task)
     model, folder = train(config, task, partial / RUN, answers, notes=notes)
     model.about["name"] = name
-    with _writing(out):
+    with writing(out):
         model.save_pretrained(partial)
         os.replace(partial, out)
     # they are in the model; not before it is whole, which an interrupted run makes of them
@@ -95,17 +94,6 @@ def _name(config: RunConfig, task: Task, answers: Answers) -> str:
     """What makes this model this one and no other."""
     run = run_name(settled(replace(config, members=answers.ensemble)), task)
     return f"{run}-{answers.calibration}-{answers.level:g}"
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UnwritableError(
-            f"cannot write {out}: {error}; make room or choose another folder (--out), and run "
-            "again"
-        ) from error
 
 
 def _check_place(out: Path) -> None:

@@ -1,7 +1,6 @@
 """Predictions and features for the rows of a table, in its order, however long it is."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from molhpft.core.objectives import Squared
+from molhpft.core.threads import threads
 from molhpft.domains.molecules.graphs import graph_store
 from molhpft.domains.molecules.reading import Described, described_stream
 from molhpft.domains.progress import bar
@@ -75,7 +75,12 @@ def _row_by_row(
 ) -> dict[str, int]:
     counts = {_READ: 0, _UNREADABLE: 0}
     smiles = molecule_stream(path, smiles_column)
-    with _sharing_processors(), table_writer(out) as write, bar(what, total=None) as move:
+    # the processes that read molecules need the other half
+    with (
+        threads(max(1, torch.get_num_threads() // 2)),
+        table_writer(out) as write,
+        bar(what, total=None) as move,
+    ):
         for molecules in described_stream(smiles):
             readable, found = columns(molecules)
             status = [_READ if ok else _UNREADABLE for ok in readable.tolist()]
@@ -130,14 +135,3 @@ def _cells(column: Tensor) -> pa.Array:
     """Numbers of a column, rounded to what a float32 network can mean; None for NaN."""
     numbers = [None if x != x else float(f"{x:.6g}") for x in column.tolist()]
     return pa.array(numbers, pa.float64())
-
-
-@contextmanager
-def _sharing_processors() -> Iterator[None]:
-    """Half of PyTorch's threads: the processes that read molecules need the others."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // 2))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -19,7 +19,7 @@ from molhpft.estimator.evaluation import evaluated
 from molhpft.estimator.model import Model
 from molhpft.estimator.shape import Shape
 from molhpft.estimator.trust import CalibrationName, fit_trust
-from molhpft.experiments.build import check_splits
+from molhpft.experiments.build import build_recipes, check_splits
 from molhpft.experiments.config import RunConfig
 from molhpft.experiments.folder import Json, RunFolder
 from molhpft.experiments.run import run
@@ -70,6 +70,7 @@ def train(
     molecules, objective = task.examples, task.objective
     if not isinstance(molecules, Molecules) or not isinstance(objective, Multilabel | Squared):
         raise ValueError(f"a model is made of molecules with labels; {task.name} has others")
+    _check_method(config)
     check_splits(task, needed=("train", "valid"))
     folder = run(replace(config, members=answers.ensemble), out, task=task)
     shape = Shape(config.encoder, config.head, config.cut, task.describes, objective)
@@ -89,6 +90,15 @@ def train(
     scores = {s: evaluated(together[s], targets[s], objective, trust) for s in splits}
     about = _about(folder, members, scores, notes)
     return Model(shape, [m.network for m in members], trust, smiles, about), folder
+
+
+def _check_method(config: RunConfig) -> None:
+    recipe = build_recipes(config)[0]
+    if recipe.side or recipe.kept or recipe.contrast:
+        raise ValueError(
+            f"method {config.method.name} trains more than a network on the labels of the table, "
+            "and a model holds just that; take hp_ft, ls_hp_ft, l2_sp or another"
+        )
 
 
 @dataclass(frozen=True)

@@ -67,14 +67,14 @@ class RunFolder:
                 "delete it, and run again"
             )
         if self.writes:
-            with _writing(self.partial):
+            with writing(self.partial):
                 self.partial.mkdir(parents=True, exist_ok=True)
 
     def close(self) -> None:
         """Drop what only an unfinished run needs and give the folder its name."""
         if self.writes:
             rmtree(self.partial / "resume", ignore_errors=True)
-            with _writing(self.path):
+            with writing(self.path):
                 os.replace(self.partial, self.path)
 
     def write_yaml(self, name: str, content: Json) -> None:
@@ -166,7 +166,7 @@ class RunFolder:
             return
         path = self.partial / name
         aside = path.with_name(f".{path.name}.aside")
-        with _writing(path):
+        with writing(path):
             try:
                 path.parent.mkdir(exist_ok=True)
                 write(aside)
@@ -177,7 +177,7 @@ class RunFolder:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """A block whose failures to write are one sentence."""
     try:
         yield

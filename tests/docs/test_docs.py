@@ -36,7 +36,7 @@ def test_names_of_the_reference_exist_and_are_on_it(page):
     for reference in pages.references(page):
         module = max((m for m in pages.directives() if reference.startswith(m)), key=len)
         path = reference.removeprefix(module).strip(".").split(".")
-        reduce(getattr, [p for p in path if p], importlib.import_module(module))
+        assert reduce(getattr, [p for p in path if p], importlib.import_module(module)) is not None
 
 
 @pytest.mark.parametrize("package", SHOWN)
@@ -50,7 +50,7 @@ def test_the_reference_shows_every_module(package):
 def test_python_blocks_compile(page):
     for block in pages.blocks(pages.markdown(page)):
         if block.kind.startswith("python"):
-            compile(block.text, name(page), "exec")
+            assert compile(block.text, name(page), "exec")
 
 
 def runnable():

@@ -171,6 +171,13 @@ WRONG = {
         [0] * 58 + [1, 0],
         "split 'valid' of table .3 molecules. cannot be scored: .*give more molecules or another",
     ),
+    "method": ({"config": {"method": "side_tuning"}}, SMILES, RING, "side_tuning trains more than"),
+    "kept": (
+        {"config": {"method": {"name": "flyp", "pretraining": "nci_descriptors"}}},
+        SMILES,
+        RING,
+        "method flyp trains more than",
+    ),
     "share of validation": ({"validation": 1.5}, SMILES, RING, "between 0 and 1, got 1.5"),
     "level": ({"level": 2.0}, SMILES, RING, "between 0 and 1, got 2"),
     "encoder": ({"encoder": "no_such"}, SMILES, RING, "no weight file at no_such"),
