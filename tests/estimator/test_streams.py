@@ -186,7 +186,7 @@ WRONG = {
     "parquet named csv": ("x.csv", b"PAR1\xff\xfe\x00", ValueError, "UTF-8|comma-separated"),
     "another column": ("x.csv", b"SMILES,y\nC,1\n", ValueError, "no column 'smiles'; it has: SM"),
     "a long row": ("x.csv", b"smiles,y\nC,1\nC\n", ValueError, "line 3 has 1"),
-    "no gzip": ("x.csv.gz", b"smiles\nC\n", ValueError, "comma-separated values"),
+    "no gzip": ("x.csv.gz", b"smiles\nC\n", ValueError, "should be a gzip file"),
 }
 
 

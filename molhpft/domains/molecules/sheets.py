@@ -116,10 +116,16 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     # utf-8-sig: spreadsheets put a byte-order mark in front of the first column's name
     with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
         reader, line = csv.reader(file, strict=True), 1
-        for cells in reader:
-            if cells:
-                yield line, [cell.strip() for cell in cells]
-            line = reader.line_num + 1
+        try:
+            for cells in reader:
+                if cells:
+                    yield line, [cell.strip() for cell in cells]
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise ValueError(
+                f"{path} should be comma-separated values; the row that begins in line {line} is "
+                f"not: {error}; look for a quote that is not closed"
+            ) from error
 
 
 @contextmanager
@@ -131,8 +137,8 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} should be text in UTF-8: {error}; save it as UTF-8") from error
-    except (csv.Error, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path} should be comma-separated values: {error}") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} should be a gzip file, whole: {error}") from error
 
 
 def _check_names(path: Path, header: list[str]) -> None:

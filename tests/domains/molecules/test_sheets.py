@@ -106,7 +106,8 @@ def test_a_cell_that_is_no_number_is_named_by_line_and_value(path):
         ("a,b,a\n1,2,3\n", "repeated: a"),
         ("a,b\n1,2\n3\n", "line 3 has 1"),
         ("a,b\n1,2,3\n", "line 2 has 3"),
-        ('a,b\n1,"2\n', "comma-separated values: unexpected end of data"),
+        ('a,b\n1,2\n3,"4\n', "begins in line 3 is not: unexpected end of data"),
+        (f"a,b\n1,2\n3,{'C' * 10_000_000}\n", "begins in line 3 is not: field larger"),
     ],
 )
 def test_a_file_that_is_no_table_says_why(path, text, message):
@@ -125,14 +126,14 @@ def test_text_in_another_encoding_is_refused(path):
 def test_a_compressed_file_that_is_cut_off_is_refused(tmp_path, keep):
     packed = tmp_path / "a.csv.gz"
     packed.write_bytes(gzip.compress(b"smiles,y\nCCO,1\nCCN,0\n")[:keep])
-    with pytest.raises(ValueError, match="should be comma-separated values"):
+    with pytest.raises(ValueError, match="should be a gzip file, whole"):
         read_sheet(packed)
 
 
 def test_a_plain_file_named_gz_is_refused(tmp_path):
     packed = tmp_path / "a.csv.gz"
     packed.write_bytes(b"smiles,y\nCCO,1\n")
-    with pytest.raises(ValueError, match="should be comma-separated values"):
+    with pytest.raises(ValueError, match="should be a gzip file, whole"):
         read_sheet(packed)
 
 
