@@ -60,6 +60,16 @@ def test_a_table_of_ones_own_may_have_several_targets_and_holes(example, tmp_pat
     assert (tmp_path / "runs" / "csv_to_model" / "answers.csv").is_file()
 
 
+def test_tox21_as_a_table_becomes_a_model(example, ogb_root, tmp_path):
+    table = ogb_root.parent / "csv" / "tox21.csv.gz"
+    if not table.is_file():
+        pytest.skip("needs csv/tox21.csv.gz beside MOLHPFT_DATA")
+    status, out, error = example("csv_to_model.py", "--data", table, "--quick", "--out", "made")
+    assert status == 0, error
+    assert "NR-AR: the set holds the label" in out
+    assert (tmp_path / "made" / "explanation.svg").is_file()
+
+
 @pytest.mark.parametrize("options", [(), ("--smiles-column", "x")], ids=["no file", "no column"])
 def test_a_table_that_cannot_be_read_is_one_sentence(example, tmp_path, options):
     if options:
