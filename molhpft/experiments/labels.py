@@ -116,7 +116,8 @@ def _label(rows: list[Json]) -> None:
             words += [row["encoder"]] if several["encoder"] else []
             if len(weighted) > 1 and row["method"] != "scratch":
                 words.append("random" if row["weights"] == "none" else row["weights"])
-            words += [f"{row['head']} head"] if several["head"] else []
+            # linear unless another is named
+            words += [f"{row['head']} head"] if several["head"] and row["head"] != "linear" else []
             words += [] if row["cut"] is None else [f"cut at {row['cut']}"]
         row["label"] = ", ".join(words)
 

@@ -84,7 +84,7 @@ def test_a_setting_of_one_method_does_not_lengthen_the_name_of_another(tmp_path)
         ({"encoder": {"weights": "v.pth"}}, ["hp-ft, v.pth", "hp-ft, w.pth"]),
         ({"encoder": {"weights": None}}, ["hp-ft, random", "hp-ft, w.pth"]),
         ({"encoder": {"name": "gin"}}, ["hp-ft, gcn", "hp-ft, gin"]),
-        ({"head": {"name": "mlp"}}, ["hp-ft, linear head", "hp-ft, mlp head"]),
+        ({"head": {"name": "mlp"}}, ["hp-ft", "hp-ft, mlp head"]),
         ({"cut": "conv3"}, ["hp-ft", "hp-ft, cut at conv3"]),
         (
             {"encoder": {"weights": "runs/nci-1/model.safetensors"}},

@@ -1,6 +1,6 @@
 """The answer first: which method, which tau, how much better, and how sure one can be."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,6 +13,7 @@ from molhpft.experiments.tables import score_name
 
 SURE = 0.05
 ENOUGH = 3
+NAMED = 4  # differences of a verdict that the answer has; the table below it has them all
 
 
 def networks(rows: pd.DataFrame) -> pd.DataFrame:
@@ -71,7 +72,8 @@ def _tau(table: pd.DataFrame, rows: Mapping[str, Mapping[Any, Any]], label: str)
 def _verdicts(table: pd.DataFrame, metric: str, *, seeds: int) -> list[str]:
     """Which others it beats, cannot be told from, or loses to, after Holm's correction."""
     groups: dict[str, list[str]] = {"better": [], "worse": [], "open": [], "alone": []}
-    for row in table.to_dict("records"):
+    nearest = table.reindex(table["difference"].abs().sort_values(na_position="last").index)
+    for row in nearest.to_dict("records"):
         difference, p = real(row["difference"]), real(row["p_holm"])
         if difference is None:
             groups["alone"].append(str(row["other"]))
@@ -85,10 +87,16 @@ def _verdicts(table: pd.DataFrame, metric: str, *, seeds: int) -> list[str]:
         "open": "Not told apart on test by these seeds: {}.",
         "alone": "Not compared, for no seed is shared: {}.",
     }
-    sentences = [text.format(listed(groups[key])) for key, text in templates.items() if groups[key]]
+    sentences = [text.format(_named(groups[key])) for key, text in templates.items() if groups[key]]
     if len(table) > len(groups["alone"]):
         sentences.append(_how(metric, seeds=seeds, comparisons=len(table) - len(groups["alone"])))
     return sentences
+
+
+def _named(others: Sequence[str]) -> str:
+    """The nearest others, and how many more there are."""
+    left = len(others) - NAMED
+    return listed([*others[:NAMED], *([f"{left} more"] if left > 0 else [])])
 
 
 def _how(metric: str, *, seeds: int, comparisons: int) -> str:

@@ -48,6 +48,18 @@ def test_verdicts_follow_the_corrected_tests(tmp_path):
     assert found["lp"] > 0.05
 
 
+def test_of_many_others_the_nearest_are_named_and_the_rest_counted(tmp_path):
+    methods = {"hp_ft": {0: (0.9, 0.9)}}
+    worse = ("ft", "lp", "l2_sp", "wise_ft", "layerwise", "lp_ft")
+    methods |= {name: {0: (0.8, 0.8 - 0.02 * k)} for k, name in enumerate(worse)}
+    table, best = tree(tmp_path, methods)
+    (verdict,) = [line for line in answer(table, best) if line.startswith("Better")]
+    places = [verdict.index(name) for name in ("ft +10", "lp +12", "l2-sp +14", "wise-ft +16")]
+    assert places == sorted(places)
+    assert verdict.endswith("and 2 more.")
+    assert "layerwise" not in verdict
+
+
 def test_a_baseline_is_compared_with_and_never_the_answer(tmp_path):
     table, _ = tree(tmp_path, {"ft": {0: (0.7, 0.6)}})
     baseline = table.assign(method="morgan_rf", label="morgan-rf", head=None, tau=None)
