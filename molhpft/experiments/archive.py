@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from molhpft.experiments.folder import Json
+from molhpft.experiments.traces import read_history, read_spent, read_text
 
 NO_FEATURES = "it kept no features; set features: true in its config"
 
@@ -31,13 +32,15 @@ class Run:
         path: its folder.
         config: content of `config.yaml`.
         summary: content of `summary.json`, checked.
-        history: rows of `history.jsonl`; None when that is missing or damaged.
+        history: rows of `history.jsonl`; None when that or `choice.json` is missing or damaged.
+        spent: epochs of finetuning that `tau: auto` took in all; None where nothing was chosen.
     """
 
     path: Path
     config: Json
     summary: Json
     history: Sequence[Json] | None
+    spent: int | None
 
 
 @dataclass(frozen=True)
@@ -149,15 +152,15 @@ def _read(path: Path) -> tuple[Run, list[str]]:
     summary, config = _summary(path), _config(path)
     _check_pair(summary, config)
     try:
-        return Run(path, config, summary, _history(path)), []
+        return Run(path, config, summary, read_history(path), read_spent(path, config)), []
     except ValueError as error:
         complaint = f"{error}; training curves and costs leave it out"
-        return Run(path, config, summary, None), [complaint]
+        return Run(path, config, summary, None, None), [complaint]
 
 
 def _summary(path: Path) -> Json:
     try:
-        summary: Json = json.loads(_text(path / "summary.json"))
+        summary: Json = json.loads(read_text(path / "summary.json"))
         checked = _Summary.model_validate(summary, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
@@ -186,7 +189,7 @@ def _summary(path: Path) -> Json:
 
 def _config(path: Path) -> Json:
     try:
-        config = yaml.safe_load(_text(path / "config.yaml"))
+        config = yaml.safe_load(read_text(path / "config.yaml"))
     except yaml.YAMLError as error:
         raise ValueError(f"config.yaml is damaged ({' '.join(str(error).split())})") from error
     sections = ("task", "method")
@@ -207,34 +210,3 @@ def _check_pair(summary: Json, config: Json) -> None:
             f"summary.json is of method {told[0]} with seed {told[1]}, config.yaml of {asked[0]} "
             f"with seed {asked[1]}: they are of two runs; delete the folder and run again"
         )
-
-
-def _history(path: Path) -> list[Json]:
-    rows = []
-    for number, line in enumerate(_text(path / "history.jsonl").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"history.jsonl is damaged in line {number}") from error
-        if not _is_row(row):
-            raise ValueError(f"history.jsonl has no epoch of a run in line {number}")
-        rows.append(row)
-    return rows
-
-
-def _is_row(row: Any) -> bool:
-    if not isinstance(row, dict) or not isinstance(row.get("phase"), str):
-        return False
-    counted = ("epoch", "tau") if row["phase"].startswith("finetune") else ("epoch",)
-    return all(type(row.get(key)) is int for key in counted)
-
-
-def _text(path: Path) -> str:
-    if not path.is_file():
-        raise ValueError(f"{path.name} is missing; delete the folder and run its config again")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path.name} is damaged (no text); delete the folder and run its config again"
-        ) from error

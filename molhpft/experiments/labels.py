@@ -77,8 +77,8 @@ def named(rows: Sequence[Json], settings: Settings) -> list[Json]:
     for group in _grouped(rows, "task", "label").values():
         differing = [name for name in other if len({_text(row[name]) for row in group}) > 1]
         for row in group:
-            slow = [f"{_last(n)}={_text(row[n])}" for n in differing if n not in RATES]
-            fast = [f"{_last(n)}={_text(row[n])}" for n in differing if n in RATES]
+            slow = [_told(n, row[n]) for n in differing if n not in RATES]
+            fast = [_told(n, row[n]) for n in differing if n in RATES]
             row["family"] = ", ".join([row["label"], *slow])
             row["variant"] = ", ".join([row["label"], *slow, *fast])
     return rows
@@ -143,6 +143,13 @@ def _plain(value: Any) -> Any:
 
 def _text(value: Any) -> str:
     return "default" if value is None else str(value)
+
+
+def _told(name: str, value: Any) -> str:
+    """A setting and its value; a list of tau, which is none, stands beside "auto" only."""
+    if name == "method.tau":
+        return "tau by grid" if value is None else f"tau {value}"
+    return f"{_last(name)}={_text(value)}"
 
 
 def _last(name: str) -> str:

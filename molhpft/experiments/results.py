@@ -80,8 +80,13 @@ def _measured(run: Run) -> int:
 
 
 def _epochs(run: Run, tau: int | None) -> int | None:
-    """Epochs of finetuning from a tau; None when the history cannot say."""
+    """Epochs of finetuning from a tau; None when the history cannot say.
+
+    The tau that `tau: auto` chose has those of the others too.
+    """
     if run.history is None:
         return None
+    if run.spent is not None:
+        return run.spent if tau == run.summary["chosen_tau"] else 0
     phases = [row["phase"] for row in run.history if row.get("tau") == tau]
     return sum(str(phase).startswith("finetune") for phase in phases)

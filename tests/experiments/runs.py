@@ -27,15 +27,21 @@ def history(taus, epochs):
     return [*probe, *tuned]
 
 
-def write_run(root, scores, *, method="hp_ft", seed=0, task="rings", epochs=3, **config):
-    """A run of `method` whose branches score as `scores` says: tau to (valid, test)."""
+def write_run(
+    root, scores, *, method="hp_ft", seed=0, task="rings", epochs=3, spent=None, **config
+):
+    """A run of `method` whose branches score as `scores` says: tau to (valid, test).
+
+    With `spent` its tau was chosen by `tau: auto`, which took so many epochs.
+    """
     sections = {key: config.pop(key, {}) for key in ("task_options", "encoder", "head", "finetune")}
     encoder = {"name": "gcn", "weights": "w.pth", **sections["encoder"]}
+    taus = list(scores) if spent is None else "auto"
     written = {
         "task": {"name": task, **sections["task_options"]},
         "encoder": encoder,
         "head": {"name": "linear", **sections["head"]},
-        "method": {"name": method, **({"tau": list(scores)} if method == "hp_ft" else {})},
+        "method": {"name": method, **({"tau": taus} if method == "hp_ft" else {})},
         "finetune": {"epochs": epochs, "lr": 0.001, **sections["finetune"]},
         "seed": seed,
         "cut": None,
@@ -58,5 +64,7 @@ def write_run(root, scores, *, method="hp_ft", seed=0, task="rings", epochs=3, *
         "branches": branches,
     }
     folder.write_json("summary.json", summary)
+    if spent is not None:
+        folder.write_json("choice.json", {"spent": spent})
     folder.close()
     return folder.path

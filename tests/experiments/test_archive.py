@@ -132,6 +132,19 @@ def test_a_file_of_the_sweep_itself_hides_no_run_below_it(tree, name):
     assert len(problems) == (name == "summary.json")
 
 
+@pytest.mark.parametrize("text", [None, "", "[]", '{"spent": null}', '{"spent": true}'])
+def test_without_what_a_choice_took_no_cost_is_made_up(tree, text):
+    root, *_ = tree
+    chosen = write_run(root, {4: (0.7, 0.6)}, seed=2, spent=6)
+    assert next(run for run in read_runs(root)[0] if run.path == chosen).spent == 6
+    (chosen / "choice.json").unlink()
+    if text is not None:
+        (chosen / "choice.json").write_text(text)
+    runs, (problem,) = read_runs(root)
+    assert next(run for run in runs if run.path == chosen).history is None
+    assert "choice.json" in problem.what
+
+
 def test_a_place_without_runs_says_what_was_found(tmp_path):
     with pytest.raises(ValueError, match="no folder at"):
         read_runs(tmp_path / "none")

@@ -59,6 +59,14 @@ def test_seeds_share_a_variant_and_a_grid_of_tau_is_no_setting(tmp_path):
     assert names(tmp_path, "variant") == ["hp-ft"]
 
 
+def test_a_choice_of_tau_costs_what_its_short_finetunings_took(tmp_path):
+    write_run(tmp_path, GRID)
+    write_run(tmp_path, {7: (0.7, 0.6)}, spent=6)
+    rows = read_results(tmp_path).table
+    costs = rows.groupby("variant")["epochs"].sum().to_dict()
+    assert costs == {"hp-ft, tau auto": 6, "hp-ft, tau by grid": 3 * len(GRID)}
+
+
 def test_a_setting_that_differs_is_in_the_variant_and_a_rate_not_in_the_family(tmp_path):
     for lr in (0.1, 0.2):
         for decay in (0.0, 0.5):
