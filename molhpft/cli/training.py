@@ -78,7 +78,7 @@ def study(
 def data(
     name: Annotated[str, typer.Argument(help="Name of a data set, or a CSV file.")],
     against: Annotated[
-        str | None, typer.Option(help="Data set, CSV file or encoder that may share molecules.")
+        str | None, typer.Option(help="Data set (its training split), CSV file or encoder.")
     ] = None,
     changes: Changes = [],  # noqa: B006 - typer reads it, nothing changes it
     as_json: AsJson = False,

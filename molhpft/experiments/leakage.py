@@ -10,6 +10,7 @@ from molhpft.domains.molecules.datasets import ogb_folder, ogb_names
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.overlap import scaffold_keys, skeletons
 from molhpft.domains.molecules.pretraining import molecules_trained_on
+from molhpft.domains.molecules.tables import csv_task
 from molhpft.domains.weights import WeightFile, read_weights, shipped_encoders
 from molhpft.experiments.catalog import TASKS
 from molhpft.experiments.folder import Json
@@ -23,8 +24,9 @@ def overlap(task: Task, other: str) -> list[Json]:
 
     Args:
         task: on molecules.
-        other: name of a data set, path of a table, or an encoder: name of a shipped one or path of
-            a weight file of this package, which says what it was trained on.
+        other: name of a data set, of which the training split counts; path of a table, which
+            counts whole; or an encoder: name of a shipped one or path of a weight file of this
+            package, which says what it was trained on.
 
     Returns:
         for every split: `split`, `molecules`, `shared` (the same by InChIKey, see `skeletons`) and
@@ -61,15 +63,14 @@ def overlap_with(task: Task, theirs: Sequence[str]) -> list[Json]:
 def _training_molecules(other: str) -> Sequence[str]:
     if other in shipped_encoders() or other.endswith(_WEIGHTS):
         return trained_on(read_weights(Path(other)))
-    name, options = other, {}
     if other.endswith((".csv", ".csv.gz")):
-        name, options = "csv", {"path": other}
-    if name not in TASKS:
+        return _molecules(csv_task(path=Path(other))).smiles
+    if other not in TASKS:
         raise ValueError(
             f"{other} should be a data set, a .csv file, or an encoder: one of "
             f"{', '.join(shipped_encoders())} or a weight file"
         )
-    task = TASKS[name](**checked("task", keywords(TASKS[name]), options))
+    task = TASKS[other](**checked("task", keywords(TASKS[other]), {}))
     molecules = _molecules(task)
     return [molecules.smiles[row] for row in task.rows("train").tolist()]
 
