@@ -1,0 +1,91 @@
+"""Methods side by side, drawn from the tables of `benchmarks/README.md`.
+
+$ python docs/compared.py
+"""
+
+import re
+from pathlib import Path
+
+import matplotlib
+
+from molhpft.experiments.figures import BLUE, GREY, ORANGE
+
+matplotlib.use("agg")
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+ROOT = Path(__file__).parents[1]
+FIGURE = ROOT / "docs" / "methods.png"
+COLOURS = {"a public GCN": BLUE, "the shipped GCN": ORANGE}
+# data set to the encoders that were compared on it
+COMPARED = {"Tox21": ("a public GCN", "the shipped GCN"), "HIV": ("a public GCN",)}
+# method, its test score in percent and half of the interval; the best row is in bold
+_ROW = re.compile(r"^\| \**([^|*]+?)\** \| \**(\d+\.\d+) ± (\d+\.\d+)\** \|", re.MULTILINE)
+
+# method to score and half of its interval
+Scores = dict[str, tuple[float, float]]
+
+
+def read_scores(printed: str, data: str, encoder: str) -> Scores:
+    """The table under the heading of a data set and an encoder, best method first.
+
+    Raises:
+        ValueError: there is no such heading, or no table below it.
+    """
+    heading = f"\n## Methods on {data} from {encoder}\n"
+    _, found, rest = printed.partition(heading)
+    rows = _ROW.findall(rest.partition("\n## ")[0])
+    if not found or not rows:
+        raise ValueError(f"benchmarks/README.md has no table below {heading.strip()!r}")
+    return {name: (float(score), float(half)) for name, score, half in rows}
+
+
+def draw(tables: dict[str, dict[str, Scores]]) -> Figure:
+    """A panel a data set, a row a method, a dot with its interval an encoder.
+
+    Args:
+        tables: data set to encoder to scores; rows are in the order of the first one.
+    """
+    everything = [scores for panel in tables.values() for scores in panel.values()]
+    methods = list(dict.fromkeys(name for scores in everything for name in scores))
+    figure = Figure(figsize=(10, 0.7 + 0.34 * len(methods)), layout="constrained")
+    panels = figure.subplots(1, len(tables), sharey=True)
+    for axes, (data, encoders) in zip(panels, tables.items(), strict=True):
+        for aside, (encoder, scores) in zip((-0.13, 0.13), encoders.items(), strict=False):
+            _dots(axes, [methods.index(name) + aside for name in scores], scores, encoder)
+        axes.set_title(f"{data}, test ROC-AUC (%)", loc="left", fontsize=10)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.grid(axis="x", alpha=0.25)
+        axes.tick_params(axis="y", length=0)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    for row in range(0, len(methods), 2):
+        for axes in panels:
+            axes.axhspan(row - 0.5, row + 0.5, color=GREY, alpha=0.07, lw=0)
+    panels[0].set_yticks(range(len(methods)), methods)
+    panels[0].set_ylim(len(methods) - 0.5, -0.5)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False
+    )
+    return figure
+
+
+def _dots(axes: Axes, places: list[float], scores: Scores, encoder: str) -> None:
+    means, halves = zip(*scores.values(), strict=True)
+    colour = COLOURS[encoder]
+    axes.errorbar(means, places, xerr=halves, fmt="o", ms=5, capsize=2, color=colour, label=encoder)
+
+
+def main() -> None:
+    """Draw what is printed."""
+    printed = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
+    tables = {
+        data: {encoder: read_scores(printed, data, encoder) for encoder in encoders}
+        for data, encoders in COMPARED.items()
+    }
+    draw(tables).savefig(FIGURE, dpi=150)
+    print(f"wrote {FIGURE.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
