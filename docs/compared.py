@@ -28,7 +28,7 @@ Scores = dict[str, tuple[float, float]]
 
 
 def read_scores(printed: str, data: str, encoder: str) -> Scores:
-    """The table under the heading of a data set and an encoder, best method first.
+    """The table under the heading of a data set and an encoder, best validating method first.
 
     Raises:
         ValueError: there is no such heading, or no table below it.

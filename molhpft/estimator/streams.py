@@ -12,11 +12,12 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from molhpft.domains.molecules.sheets import stream_column
-from molhpft.experiments.folder import UnwritableError
+from molhpft.experiments.folder import writing
 
 Columns = Mapping[str, pa.Array]
 
 _PARQUET = ".parquet"
+_REMEDY = "make room or choose another file"
 
 
 class Writer(Protocol):
@@ -73,7 +74,7 @@ def table_writer(path: Path) -> AbstractContextManager[Writer]:
 def _whole(path: Path, opened: Any) -> Iterator[Writer]:
     aside = path.with_name(f"{path.name}.partial")
     with ExitStack() as cleanup:
-        with _writing(path):
+        with writing(path, remedy=_REMEDY):
             if path.is_dir():
                 raise IsADirectoryError("it is a folder")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,24 +83,13 @@ def _whole(path: Path, opened: Any) -> Iterator[Writer]:
             write = file.enter_context(opened(aside))
 
         def append(columns: Columns) -> None:
-            with _writing(path):
+            with writing(path, remedy=_REMEDY):
                 write(columns)
 
         yield append
-        with _writing(path):
+        with writing(path, remedy=_REMEDY):
             file.close()
             os.replace(aside, path)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """A block that writes and nothing else: what it reads from fails with errors of its own."""
-    try:
-        yield
-    except OSError as error:
-        raise UnwritableError(
-            f"cannot write {path}: {error}; make room or choose another"
-        ) from error
 
 
 def _remove(path: Path) -> None:

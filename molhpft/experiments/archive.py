@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from molhpft.experiments.folder import Json
-from molhpft.experiments.traces import read_history, read_spent, read_text
+from molhpft.experiments.traces import AGAIN, read_history, read_spent, read_text
 
 NO_FEATURES = "it kept no features; set features: true in its config"
 
@@ -169,13 +169,11 @@ def _summary(path: Path) -> Json:
             f"summary.json is none of a run ({f'{place}: ' if place else ''}{first['msg'].lower()})"
         ) from error
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(
-            f"summary.json is damaged ({error}); delete the folder and run its config again"
-        ) from error
+        raise ValueError(f"summary.json is damaged ({error}); {AGAIN}") from error
     if checked.chosen_tau not in [branch.tau for branch in checked.branches]:
         raise ValueError(
             f"summary.json chooses tau {checked.chosen_tau}, which none of its branches has; "
-            "delete the folder and run its config again"
+            f"{AGAIN}"
         )
     matrices = ((checked.measures or _Measures()).exchange or {}).values()
     count = len(checked.branches)
@@ -208,5 +206,5 @@ def _check_pair(summary: Json, config: Json) -> None:
     if told != asked:
         raise ValueError(
             f"summary.json is of method {told[0]} with seed {told[1]}, config.yaml of {asked[0]} "
-            f"with seed {asked[1]}: they are of two runs; delete the folder and run again"
+            f"with seed {asked[1]}: they are of two runs; {AGAIN}"
         )

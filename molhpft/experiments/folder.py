@@ -25,6 +25,9 @@ from molhpft.domains.weights import ABOUT
 Json = dict[str, Any]
 
 
+_REMEDY = "make room or choose another folder (--out), and run again: it goes on where it was"
+
+
 class UnwritableError(OSError):
     """A folder takes no more: its disk is full, or it may not be written to.
 
@@ -177,15 +180,20 @@ class RunFolder:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """A block whose failures to write are one sentence."""
+def writing(path: Path, *, remedy: str = _REMEDY) -> Iterator[None]:
+    """A block that writes and nothing else, whose failures are one sentence.
+
+    Args:
+        path: what is written.
+        remedy: what to do when it cannot be.
+
+    Raises:
+        UnwritableError: it cannot be.
+    """
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise UnwritableError(
-            f"cannot write {path}: {error}; make room or choose another folder (--out), and run "
-            "again: it goes on where it was"
-        ) from error
+        raise UnwritableError(f"cannot write {path}: {error}; {remedy}") from error
 
 
 def _finite(content: Any) -> Any:

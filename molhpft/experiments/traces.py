@@ -6,7 +6,7 @@ from typing import Any
 
 from molhpft.experiments.folder import Json
 
-_AGAIN = "delete the folder and run its config again"
+AGAIN = "delete the folder and run its config again"
 
 
 def read_history(path: Path) -> list[Json]:
@@ -42,10 +42,10 @@ def read_spent(path: Path, config: Json) -> int | None:
     try:
         choice = json.loads(read_text(path / "choice.json"))
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"choice.json is damaged ({error}); {_AGAIN}") from error
+        raise ValueError(f"choice.json is damaged ({error}); {AGAIN}") from error
     spent = choice.get("spent") if isinstance(choice, dict) else None
     if type(spent) is not int:
-        raise ValueError(f"choice.json does not say how many epochs it took; {_AGAIN}")
+        raise ValueError(f"choice.json does not say how many epochs it took; {AGAIN}")
     return spent
 
 
@@ -56,11 +56,11 @@ def read_text(path: Path) -> str:
         ValueError: it is missing, or no text.
     """
     if not path.is_file():
-        raise ValueError(f"{path.name} is missing; {_AGAIN}")
+        raise ValueError(f"{path.name} is missing; {AGAIN}")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path.name} is damaged (no text); {_AGAIN}") from error
+        raise ValueError(f"{path.name} is damaged (no text); {AGAIN}") from error
 
 
 def _is_row(row: Any) -> bool:

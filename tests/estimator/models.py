@@ -11,6 +11,13 @@ from molhpft.experiments.config import checked_choice
 from tests.estimator.rings import SMILES
 
 ENCODER = {"name": "gcn", "layers": 2, "width": 8}
+NETWORKS = {
+    "plain": {},
+    "virtual node": {"encoder": {"virtual_node": True}},
+    "mlp": {"head": "mlp"},
+    "cut": {"cut": "conv1"},
+    "pretrain-gnns": {"encoder": {"name": "gcn_pretrain_gnns"}},
+}
 ABOUT = {
     "task": "rings",
     "method": "hp_ft",

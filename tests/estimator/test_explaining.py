@@ -9,14 +9,9 @@ from molhpft.domains.molecules.reading import described
 from molhpft.estimator import explaining
 from molhpft.estimator.explaining import draw, explain
 from molhpft.experiments.folder import UnwritableError
-from tests.estimator.models import random_model
+from tests.estimator.models import NETWORKS, random_model
 
-KINDS = {
-    "plain": {},
-    "virtual node": {"encoder": {"virtual_node": True}},
-    "mlp": {"head": "mlp"},
-    "cut": {"cut": "conv1"},
-    "pretrain-gnns": {"encoder": {"name": "gcn_pretrain_gnns"}},
+KINDS = NETWORKS | {
     "numbers": {"objective": Squared(mean=(3.0,), std=(2.0,)), "targets": ("size",)},
     "several": {"targets": ("a", "b")},
 }
@@ -95,5 +90,5 @@ def test_a_picture_that_cannot_be_written_is_one_sentence(tmp_path):
         with pytest.raises(ValueError, match=r"should end in \.svg or \.png"):
             draw(found, tmp_path / name)
     (tmp_path / "a.svg").mkdir()
-    with pytest.raises(UnwritableError, match=r"cannot write .* choose another place"):
+    with pytest.raises(UnwritableError, match=r"cannot write .* choose another file"):
         draw(found, tmp_path / "a.svg")

@@ -11,15 +11,12 @@ from molhpft.estimator.training import Answers
 from molhpft.experiments import branch
 from molhpft.experiments.folder import UnwritableError
 from tests.estimator.rings import BRIEF, RING, SEVERAL, SIZE, SMILES, write_table
+from tests.kills import KilledError, killed_at_save
 
 FILES = ("README.md", "config.json", "model.safetensors")
 
 
 CHANGES = (f"encoder={BRIEF['encoder']}", *(f"{key}={value}" for key, value in SEVERAL.items()))
-
-
-class KilledError(BaseException):
-    """Nobody catches it, as nobody catches a kill."""
 
 
 @pytest.fixture(scope="module")
@@ -104,21 +101,10 @@ def test_other_data_into_the_same_folder_are_refused(finished, tmp_path):
 
 
 @pytest.mark.parametrize("saves", [1, 3, 5, 8])
-def test_an_interrupted_finetuning_goes_on_to_the_same_bytes(
-    finished, table, tmp_path, monkeypatch, saves
-):
-    real, counted = branch.save_phase, iter(range(1, 100))
-
-    def save_then_die(*args):
-        real(*args)
-        if next(counted) == saves:
-            raise KilledError
-
-    monkeypatch.setattr(branch, "save_phase", save_then_die)
-    with pytest.raises(KilledError):
+def test_an_interrupted_finetuning_goes_on_to_the_same_bytes(finished, table, tmp_path, saves):
+    with killed_at_save(saves):
         finetune(table, tmp_path / "rings")
     assert [path.name for path in tmp_path.iterdir()] == ["rings.partial"]
-    monkeypatch.setattr(branch, "save_phase", real)
     finetune(table, tmp_path / "rings")
     assert files_of(tmp_path / "rings") == files_of(finished.folder)
 

@@ -13,19 +13,14 @@ from hypothesis import strategies as st
 
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.estimator.model import Model
-from tests.estimator.models import ABOUT, random_model
+from tests.estimator.models import ABOUT, NETWORKS, random_model
 from tests.estimator.rings import SMILES
 from tests.toy import same_weights
 
 FILES = {"README.md", "config.json", "model.safetensors"}
 ASKED = [*SMILES[:30], "no molecule", "", "c1ccccc1O"]
 NUMBERS = Squared(mean=(3.0, -1.0), std=(2.5, 0.5))
-KINDS = {
-    "plain": {},
-    "virtual node": {"encoder": {"virtual_node": True}},
-    "mlp": {"head": "mlp"},
-    "cut": {"cut": "conv1"},
-    "pretrain-gnns": {"encoder": {"name": "gcn_pretrain_gnns"}},
+KINDS = NETWORKS | {
     "platt": {"calibration": "platt"},
     "isotonic": {"calibration": "isotonic"},
     "uncalibrated": {"calibration": "none"},

@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 
 from molhpft.core.snapshot import predict
 from molhpft.estimator.training import Answers, train
-from molhpft.experiments import branch
 from molhpft.experiments.folder import UnwritableError
 from tests.estimator.rings import SIZE, ring_task, size_task
+from tests.kills import killed_at_save
 from tests.toy import toy_task
 
 SPLITS = ("valid", "test")
@@ -88,23 +88,9 @@ def test_without_an_ensemble_the_model_is_the_one_the_run_has_chosen(brief, tmp_
 
 
 @pytest.mark.parametrize("saves", [1, 5, 9])
-def test_an_interrupted_training_goes_on_to_the_same_model(
-    brief, trained, tmp_path, monkeypatch, saves
-):
-    class Killed(BaseException):
-        pass
-
-    real, count = branch.save_phase, iter(range(1, 100))
-
-    def save_then_die(*args):
-        real(*args)
-        if next(count) == saves:
-            raise Killed
-
-    monkeypatch.setattr(branch, "save_phase", save_then_die)
-    with pytest.raises(Killed):
+def test_an_interrupted_training_goes_on_to_the_same_model(brief, trained, tmp_path, saves):
+    with killed_at_save(saves):
         train(brief, size_task(), tmp_path, Answers())
-    monkeypatch.setattr(branch, "save_phase", real)
     model, _ = train(brief, size_task(), tmp_path, Answers(), notes=("a note",))
     model.save_pretrained(tmp_path / "resumed")
     trained[0].save_pretrained(tmp_path / "whole")

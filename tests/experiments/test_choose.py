@@ -17,6 +17,7 @@ from molhpft.experiments.probing import Grid, probing
 from molhpft.experiments.run import run
 from molhpft.tuning.select import CANDIDATES, budget
 from tests.experiments.test_run import small, table  # noqa: F401 - fixtures
+from tests.kills import killed_at_save
 
 AUTO = {"name": "hp_ft", "tau": "auto"}
 EPOCHS = 6
@@ -144,21 +145,9 @@ def test_the_test_split_is_not_read_before_the_choice(small, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("saves", [1, 4, 7, 9, 10])
-def test_an_interrupted_choice_resumes_exactly(chosen, small, tmp_path, monkeypatch, saves):  # noqa: F811
-    class Killed(BaseException):
-        pass
-
-    real, count = branch.save_phase, iter(range(100))
-
-    def save_then_die(*arguments):
-        real(*arguments)
-        if next(count) + 1 == saves:
-            raise Killed
-
-    monkeypatch.setattr(branch, "save_phase", save_then_die)
-    with pytest.raises(Killed):
+def test_an_interrupted_choice_resumes_exactly(chosen, small, tmp_path, saves):  # noqa: F811
+    with killed_at_save(saves):
         run(small(method=AUTO, **BRIEF), tmp_path)
-    monkeypatch.setattr(branch, "save_phase", real)
     resumed = run(small(method=AUTO, **BRIEF), tmp_path)
     for name in ("choice.json", "summary.json", "history.jsonl", "model.safetensors"):
         assert (resumed.path / name).read_bytes() == (chosen.path / name).read_bytes(), name

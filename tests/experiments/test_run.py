@@ -16,6 +16,7 @@ from molhpft.experiments.config import parse_config, resolved
 from molhpft.experiments.identity import run_name
 from molhpft.experiments.run import run
 from molhpft.experiments.seeds import stream
+from tests.kills import killed_at_save
 
 SMALL = {
     "task": {"name": "csv", "target_columns": ["ring"]},
@@ -138,22 +139,10 @@ def test_another_seed_gives_another_run(small, tmp_path):
 
 
 @pytest.mark.parametrize("saves", [1, 2, 4, 7, 9])
-def test_an_interrupted_run_resumes_exactly(finished, small, tmp_path, monkeypatch, saves):
-    class Killed(BaseException):
-        pass
-
-    real, count = branch.save_phase, iter(range(100))
-
-    def save_then_die(*args):
-        real(*args)
-        if next(count) + 1 == saves:
-            raise Killed
-
-    monkeypatch.setattr(branch, "save_phase", save_then_die)
-    with pytest.raises(Killed):
+def test_an_interrupted_run_resumes_exactly(finished, small, tmp_path, saves):
+    with killed_at_save(saves):
         run(small(features=True), tmp_path)
     assert [p.suffix for p in tmp_path.iterdir()] == [".partial"]
-    monkeypatch.setattr(branch, "save_phase", real)
     resumed = run(small(features=True), tmp_path)
     for name in ("summary.json", "history.jsonl", "model.safetensors"):
         assert (resumed.path / name).read_bytes() == (finished.path / name).read_bytes(), name
