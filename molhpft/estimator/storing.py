@@ -80,12 +80,12 @@ def read_parts(folder: Path) -> Parts:
     path = folder / WEIGHTS
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no whole model: {WEIGHTS} is missing")
+    if _digest(path) != config["sha256"]:
+        raise ValueError(
+            f"{path} is not the file that {folder / CONFIG} was written for (their SHA-256 "
+            "differ): it is damaged or was exchanged; fetch or make the model again"
+        )
     try:
-        if _digest(path) != config["sha256"]:
-            raise ValueError(
-                f"{path} is not the file that {folder / CONFIG} was written for (their SHA-256 "
-                "differ): it is damaged or was exchanged; fetch or make the model again"
-            )
         tensors, shape = load_file(path), shape_from(config["network"])
         networks = [_network(shape, tensors, k) for k in range(config["members"])]
         return Parts(
@@ -95,7 +95,7 @@ def read_parts(folder: Path) -> Parts:
             training_smiles=tuple(json.loads(tensors[_SMILES].numpy().tobytes())),
             about=config["made"],
         )
-    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{folder} is no model that this version reads ({' '.join(str(error).split()):.200})"
         ) from error
@@ -118,7 +118,10 @@ def _config(folder: Path) -> Json:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(config, dict) or not isinstance(config.get("format"), int):
+    kinds = {"format": int, "sha256": str}
+    if not isinstance(config, dict) or not all(
+        isinstance(config.get(key), kind) for key, kind in kinds.items()
+    ):
         raise ValueError(f"{path} is not the config of a molhpft model")
     if config["format"] > FORMAT:
         raise ValueError(

@@ -10,6 +10,7 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.estimator.model import Model
@@ -41,6 +42,11 @@ def change_config(folder, change):
     config = json.loads(path.read_text())
     change(config)
     path.write_text(json.dumps(config))
+
+
+def sign(folder):
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    change_config(folder, lambda config: config.update(sha256=digest))
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -79,8 +85,7 @@ def test_nothing_is_unpickled(folder, monkeypatch):
 def test_a_pickle_in_the_place_of_weights_is_refused_even_with_the_right_digest(folder):
     content = pickle.dumps({"training_smiles": torch.zeros(3)})
     (folder / "model.safetensors").write_bytes(content)
-    digest = hashlib.sha256(content).hexdigest()
-    change_config(folder, lambda config: config.update(sha256=digest))
+    sign(folder)
     with pytest.raises(ValueError, match="is no model that this version reads"):
         Model.from_pretrained(folder)
 
@@ -105,6 +110,20 @@ def cut_off(folder):
 
 def written(content):
     return lambda folder: (folder / "config.json").write_bytes(content)
+
+
+def with_smiles(content):
+    """Other bytes where the training molecules are, under their right digest."""
+
+    def exchange(folder):
+        path = folder / "model.safetensors"
+        tensors = load_file(path) | {
+            "training_smiles": torch.frombuffer(content, dtype=torch.uint8)
+        }
+        save_file(tensors, path)
+        sign(folder)
+
+    return exchange
 
 
 def without(*keys):
@@ -133,6 +152,8 @@ WRONG = {
     "newer": (with_value(format=99, molhpft="9.9"), "written by molhpft 9.9.*update molhpft"),
     "no encoder": (without("network", "encoder"), "no model that this version reads .*encoder"),
     "other members": (with_value(members=3), "no model that this version reads"),
+    "no molecules": (with_smiles(bytearray(b"CCO")), "no model that this version reads"),
+    "no digest": (with_value(sha256=None), "not the config of a molhpft model"),
     "other encoder": (with_value(network={"objective": "classification"}), "that this version"),
 }
 
