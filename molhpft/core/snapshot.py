@@ -1,6 +1,6 @@
 """What a network says about a split, without training it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -65,7 +65,12 @@ def take(network: Network, batches: Iterable[Batch]) -> Snapshot:
 
 
 def predict(
-    network: Network, task: Task, split: str, *, size: int = EVALUATION_SIZE
+    network: Network,
+    task: Task,
+    split: str,
+    *,
+    size: int = EVALUATION_SIZE,
+    watch: Callable[[Tensor], None] | None = None,
 ) -> Predictions:
     """Logits and targets of a split.
 
@@ -76,6 +81,7 @@ def predict(
         task: whose rows it reads.
         split: name of the split.
         size: most rows in a batch.
+        watch: is given the features of each batch, in order.
 
     Raises:
         ValueError: no split has that name, or it is empty.
@@ -88,6 +94,8 @@ def predict(
         end = begin + len(answers[0])
         logits[begin:end], targets[begin:end] = answers[:2]
         begin = end
+        if watch:
+            watch(answers[2])
     return Predictions(logits, targets)
 
 

@@ -1,10 +1,11 @@
 """One branch of a run: a probed network finetuned, and what that did to it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from molhpft.core.network import Network
 from molhpft.core.snapshot import EVALUATION_SIZE, Predictions, Snapshot, inference, predict, take
@@ -14,7 +15,7 @@ from molhpft.experiments.folder import Json, RunFolder
 from molhpft.experiments.measures import Observer
 from molhpft.experiments.resume import load_phase, save_phase
 from molhpft.measure.energy import energy
-from molhpft.measure.shift import Shift, mean_shift
+from molhpft.measure.shift import RunningShift
 from molhpft.tuning.checkpoints import Checkpoints
 from molhpft.tuning.fit import fit
 from molhpft.tuning.machine import Machine
@@ -78,10 +79,15 @@ def snapshots(network: Network, task: Task) -> dict[str, Snapshot]:
     }
 
 
-def predictions(network: Network, task: Task) -> Iterator[tuple[str, Predictions]]:
-    """Predictions for one split after another: together, those of a large set fill the memory."""
+def predictions(
+    network: Network, task: Task, *, watch_train: Callable[[Tensor], None] | None = None
+) -> Iterator[tuple[str, Predictions]]:
+    """Predictions for one split after another: together, those of a large set fill the memory.
+
+    `watch_train` is given the features of each batch of the training split, in order.
+    """
     for split in task.splits:
-        yield split, predict(network, task, split)
+        yield split, predict(network, task, split, watch=watch_train if split == "train" else None)
 
 
 def scores(predicted: Iterable[tuple[str, Predictions]], task: Task) -> dict[str, float]:
@@ -106,18 +112,19 @@ def describe_start(tau: int, predicted: Iterable[tuple[str, Predictions]], task:
     return {"tau": tau, "energy": energies, "probe": probe}
 
 
-def training_shift(start: Network, start_task: Task, end: Network, task: Task) -> Shift:
-    """How far finetuning moved the features of the training split, some examples at a time.
+def describe_end(start: Network, start_task: Task, end: Network, task: Task) -> Json:
+    """What a branch is when finetuning has ended: its scores, the shift of training features.
 
     Args:
         start: the probed network, or its head alone.
         start_task: what `start` reads: the task itself, or its cached features.
-        end: the finetuned network.
+        end: the finetuned network, through which every split goes once.
         task: what it reads, in the same order.
     """
-    with inference(start), inference(end):
-        sides = (t.batches("train", size=EVALUATION_SIZE) for t in (start_task, task))
-        return mean_shift(
-            (start.features(begun), end.features(ended))
-            for begun, ended in zip(*sides, strict=True)
-        )
+    moved = RunningShift()
+    with inference(start):
+        batches = start_task.batches("train", size=EVALUATION_SIZE)
+        begun = (start.features(batch).cpu() for batch in batches)
+        compared = predictions(end, task, watch_train=lambda z: moved.add(next(begun), z))
+        final = scores(compared, task)
+    return {"final": final, "shift": asdict(moved.mean())}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,13 +11,7 @@ from molhpft.core.network import Network
 from molhpft.core.snapshot import EVALUATION_SIZE, take
 from molhpft.core.task import Task
 from molhpft.experiments.along import probing_ground, without_test
-from molhpft.experiments.branch import (
-    describe_start,
-    finetune,
-    predictions,
-    scores,
-    training_shift,
-)
+from molhpft.experiments.branch import describe_end, describe_start, finetune, predictions
 from molhpft.experiments.build import build_network, build_recipes, build_task
 from molhpft.experiments.choose import FILE, candidate_recipe, choose
 from molhpft.experiments.conclude import conclude
@@ -157,10 +151,8 @@ def _finish_branch(parts: _Parts, recipe: Recipe, probed: Network, features: Tas
     history = _finetune(parts, tuned, recipe)
     if recipe.shares:
         extra["share"] = mix(tuned, start.state_dict(), task, shares=recipe.shares)
-    # without an epoch of finetuning nothing has moved, and a forward pass is saved
-    row["final"] = scores(predictions(tuned, task), task) if history else row["probe"]
-    moved = training_shift(probed, features, *((tuned, task) if history else (probed, features)))
-    row["shift"] = asdict(moved)
+    # without an epoch of finetuning nothing has moved, and the features may be known
+    row |= describe_end(probed, features, *((tuned, task) if history else (probed, features)))
     if config.measures and history:
         z0, z = (take(n, task.batches("train", size=EVALUATION_SIZE)) for n in (start, tuned))
         found = Branch(start, tuned, z0, z, task, recipe, config.seed)

@@ -1,6 +1,5 @@
 """How far finetuning moved the features: the four distances of Ren et al. (2023), Figures 11-15."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -37,20 +36,28 @@ def shift(before: Tensor, after: Tensor) -> Shift:
     Raises:
         ValueError: the shapes differ.
     """
-    return mean_shift([(before, after)])
+    moved = RunningShift()
+    moved.add(before, after)
+    return moved.mean()
 
 
-def mean_shift(pairs: Iterable[tuple[Tensor, Tensor]]) -> Shift:
-    """`shift` of features that come some examples at a time, so that none need to be kept.
+class RunningShift:
+    """`shift` of features that come some examples at a time, so that none need to be kept."""
 
-    Args:
-        pairs: `z_0` and `z_T` of a few examples, (k, ...) each.
+    def __init__(self) -> None:
+        self._rows: list[Tensor] = []
 
-    Raises:
-        ValueError: the shapes of a pair differ, or there is none.
-    """
-    rows = torch.cat([_distances(before, after) for before, after in pairs])
-    return Shift(*rows.mean(0).tolist())
+    def add(self, before: Tensor, after: Tensor) -> None:
+        """Take `z_0` and `z_T` of k more examples, (k, ...) each.
+
+        Raises:
+            ValueError: the shapes differ.
+        """
+        self._rows.append(_distances(before, after))
+
+    def mean(self) -> Shift:
+        """Means over all that were added, of which there is one at least."""
+        return Shift(*torch.cat(self._rows).mean(0).tolist())
 
 
 def _distances(before: Tensor, after: Tensor) -> Tensor:

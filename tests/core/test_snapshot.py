@@ -18,12 +18,11 @@ def test_a_snapshot_has_every_row_in_order():
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_predictions_are_those_of_a_snapshot(size):
     network, task = toy_network(dropout=0.5), toy_task()
-    snapshot, found = (
-        take(network, task.batches("valid", size=7)),
-        predict(network, task, "valid", size=size),
-    )
+    snapshot, seen = take(network, task.batches("valid", size=7)), []
+    found = predict(network, task, "valid", size=size, watch=seen.append)
     torch.testing.assert_close(found.logits, snapshot.logits)
     assert torch.equal(found.targets, snapshot.targets)
+    torch.testing.assert_close(torch.cat(seen), snapshot.features)
 
 
 def test_a_snapshot_leaves_every_mode_and_weight_as_it_was():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from molhpft.measure.shift import shift
+from molhpft.measure.shift import RunningShift, shift
 
 
 @pytest.fixture
@@ -32,6 +32,14 @@ def test_distances_are_symmetric(features, rng):
     other = torch.randn(20, 7, generator=rng)
     there, back = shift(features, other), shift(other, features)
     assert (there.distance, there.cosine, there.dot) == (back.distance, back.cosine, back.dot)
+
+
+@pytest.mark.parametrize("size", [1, 6, 20])
+def test_features_that_come_in_parts_have_the_shift_of_the_whole(features, rng, size):
+    other, moved = torch.randn(20, 7, generator=rng), RunningShift()
+    for before, after in zip(features.split(size), other.split(size), strict=True):
+        moved.add(before, after)
+    assert moved.mean() == shift(features, other)
 
 
 def test_feature_maps_are_compared_whole(rng):
