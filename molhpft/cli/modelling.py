@@ -11,6 +11,7 @@ from molhpft.cli.app import AsJson, Changes, Seed, app, console
 from molhpft.estimator.finetuning import Finetuned, finetune_table
 from molhpft.estimator.model import Model
 from molhpft.estimator.predicting import embed_table, predict_table
+from molhpft.estimator.settings import HEAD
 from molhpft.estimator.tables import model_tables
 from molhpft.estimator.training import Answers
 from molhpft.estimator.trust import CalibrationName
@@ -39,7 +40,7 @@ def finetune(
     tau: Annotated[
         list[str] | None, typer.Option(help="Epochs of probing, repeatable; or auto.")
     ] = None,
-    head: Annotated[str, typer.Option(help="linear or mlp.")] = "linear",
+    head: Annotated[str, typer.Option(help="mlp or linear.")] = HEAD,
     ensemble: Annotated[bool, typer.Option(help="Whether several taus answer together.")] = True,
     calibration: Annotated[CalibrationName, typer.Option(help="Of probabilities.")] = "platt",
     level: Annotated[float, typer.Option(help="Share of labels that sets are to hold.")] = 0.9,

@@ -22,7 +22,7 @@ from molhpft.estimator.arrays import Labels, smiles_of
 from molhpft.estimator.holdout import Holdout, held_out
 from molhpft.estimator.model import Model
 from molhpft.estimator.prediction import Prediction
-from molhpft.estimator.settings import Encoder, Tau, settings
+from molhpft.estimator.settings import HEAD, Encoder, Tau, settings
 from molhpft.estimator.training import Answers, train
 from molhpft.estimator.trust import CalibrationName
 from molhpft.experiments.folder import Json
@@ -37,7 +37,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         encoder: name of a shipped encoder, path of a weight file, or the keys of a config's
             `encoder`, such as `{"name": "gcn"}` for random weights.
         tau: epochs of head probing; several to choose from on validation, or "auto".
-        head: as in a config, "linear" or "mlp".
+        head: as in a config, "mlp" or "linear".
         ensemble: whether networks of several taus answer together, as many as validate best.
         calibration: of probabilities, on the validation molecules.
         level: share of molecules whose label is to be in its set, between 0 and 1.
@@ -58,7 +58,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         *,
         encoder: Encoder = "gcn_muv",
         tau: Tau = "auto",
-        head: str | Mapping[str, Any] = "linear",
+        head: str | Mapping[str, Any] = HEAD,
         ensemble: bool = True,
         calibration: CalibrationName = "platt",
         level: float = 0.9,

@@ -10,7 +10,7 @@ from typing import Any
 from molhpft.core.task import Task
 from molhpft.estimator.model import Model
 from molhpft.estimator.notes import notes_on
-from molhpft.estimator.settings import Encoder, Tau, settings
+from molhpft.estimator.settings import HEAD, Encoder, Tau, settings
 from molhpft.estimator.storing import CONFIG
 from molhpft.estimator.training import Answers, train
 from molhpft.experiments.build import build_recipes, build_task
@@ -44,7 +44,7 @@ def finetune_table(
     *,
     encoder: Encoder = "gcn_muv",
     tau: Tau = "auto",
-    head: str = "linear",
+    head: str = HEAD,
     seed: int = 0,
     changes: Sequence[str] = (),
     answers: Answers = Answers(),  # noqa: B008 - frozen

@@ -12,6 +12,10 @@ from molhpft.experiments.options import Options
 Encoder = str | Path | Mapping[str, Any]
 Tau = int | Literal["auto"] | tuple[int, ...]
 
+HEAD = "mlp"
+_FINETUNE: Options = {"batch_size": 32}
+"""With the head above least of the sum of validation ranks in configs/sweeps/default_settings.yaml."""
+
 IN_MEMORY = Choice("table", {})
 """The task of a config whose molecules are no file."""
 
@@ -34,7 +38,7 @@ def settings(
         head: as in a config.
         seed: of every random number.
         more: further keys of a config: `finetune`, `probe`, `device`, `cut`, ...; one that is also
-            given above stands instead of it.
+            given above stands instead of it. Where `finetune` says nothing else, batches are of 32.
         task: of the config.
 
     Raises:
@@ -48,7 +52,10 @@ def settings(
         "head": head,
         "seed": seed,
     }
-    return parse_config({**raw, **more}, task=task)
+    finetune = more.get("finetune", {})
+    if isinstance(finetune, Mapping):
+        finetune = {**_FINETUNE, **finetune}
+    return parse_config({**raw, **more, "finetune": finetune}, task=task)
 
 
 def _encoder(given: Encoder) -> Options:

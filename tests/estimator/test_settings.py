@@ -80,6 +80,8 @@ def test_taus_are_one_or_several_or_auto(tau, means):
 def test_further_keys_are_those_of_a_config():
     found = config(more={"finetune": {"epochs": 7}, "cut": "conv1"}, seed=5)
     assert (found.finetune.epochs, found.cut, found.seed) == (7, "conv1", 5)
+    assert found.finetune.batch_size == config().finetune.batch_size == 32
+    assert config(more={"finetune": {"batch_size": 8}}).finetune.batch_size == 8
     assert found.task == IN_MEMORY
     table = Choice("csv", {"path": Path("a.csv")})
     assert config(task=table).task == table
@@ -120,6 +122,7 @@ def test_what_are_no_weights_is_one_sentence(tmp_path, write, says):
         ({"encoder": {"layers": 2}}, "a name among them"),
         ({"encoder": {"name": "gcn", "depth": 2}}, "unknown key encoder.depth"),
         ({"more": {"finetun": {}}}, "did you mean finetune"),
+        ({"more": {"finetune": 32}}, "finetune"),
         ({"seed": "one"}, "seed"),
     ],
 )
