@@ -12,9 +12,9 @@ from molhpft.experiments.options import Options
 Encoder = str | Path | Mapping[str, Any]
 Tau = int | Literal["auto"] | tuple[int, ...]
 
+# what validated best in configs/sweeps/default_settings.yaml and is not a config's own default
 HEAD = "mlp"
 _FINETUNE: Options = {"batch_size": 32}
-"""With the head above least of the sum of validation ranks in configs/sweeps/default_settings.yaml."""
 
 IN_MEMORY = Choice("table", {})
 """The task of a config whose molecules are no file."""
