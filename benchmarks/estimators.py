@@ -36,7 +36,6 @@ Numbers = dict[str, float]
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "HP-FT, defaults": {},
-    "HP-FT, one network": {"ensemble": False},
     "plain finetuning": {"tau": 0, "ensemble": False},
     "from scratch": {"encoder": {"name": "gcn"}, "tau": 0, "ensemble": False},
 }

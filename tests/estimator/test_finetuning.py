@@ -31,7 +31,8 @@ def finished(table, tmp_path_factory):
 
 def finetune(path, out, *, split="random", **options):
     table = {"path": str(path), "split": split}
-    return finetune_table(table, out, **{"tau": (0, 2), "changes": CHANGES, **options})
+    given = {"tau": (0, 2), "head": "linear", "changes": CHANGES}
+    return finetune_table(table, out, **given | options)
 
 
 def files_of(folder):
