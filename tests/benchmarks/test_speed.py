@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.estimator.models import random_model
+from tests.estimator.rings import SMILES
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -37,6 +40,16 @@ def test_training_is_compared_with_pyg_from_the_same_weights(ogb_root):
     losses = sides["32-true"]["losses"]
     assert losses[0] == pytest.approx(sides["PyG"]["losses"][0], rel=0.1)
     assert len(losses) == 3
+
+
+def test_prediction_is_timed_for_one_network_and_for_the_whole_ensemble(tmp_path):
+    random_model(members=2).save_pretrained(tmp_path / "model")
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["smiles", *SMILES]) + "\n")
+    rates = _last_line("predict_speed.py", str(tmp_path / "model"), str(table))
+    n = len(SMILES)
+    assert list(rates) == [f"{members} x {rows}" for members in (1, 2) for rows in (n, 5 * n)]
+    assert min(rates.values()) > 0
 
 
 def test_data_of_a_true_size_are_packed_loaded_and_trained_on(ogb_root):

@@ -1,0 +1,83 @@
+"""`molhpft predict` from SMILES to file: molecules a second and peak memory.
+
+    python benchmarks/predict_speed.py MODEL hiv.csv.gz
+
+Answers for the table once and for a table of all its rows five times over, by the model's best
+network alone and by the first two, three, ... of its ensemble. Time is that of the whole command,
+imports included; memory is the peak of the largest of its processes. The last line is JSON.
+"""
+
+import csv
+import os
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+from timing import conclude, report
+
+from molhpft.domains.molecules.sheets import stream_column
+from molhpft.estimator import Model
+
+COPIES = (1, 5)
+
+
+def first_members(model: Model, out: Path) -> Iterator[tuple[int, Path]]:
+    """The model with its first network alone, with its first two, ..., each in a folder."""
+    for count in range(1, len(model.networks) + 1):
+        about = {**model.about, "members": model.about["members"][:count]}
+        few = Model(model.shape, model.networks[:count], model.trust, model.training_smiles, about)
+        few.save_pretrained(out / f"members{count}")
+        yield count, out / f"members{count}"
+
+
+def repeated(smiles: list[str], copies: int, out: Path) -> Path:
+    """A table of molecules, all of them several times."""
+    with out.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["smiles"])
+        for _ in range(copies):
+            writer.writerows([one] for one in smiles)
+    return out
+
+
+def predict(model: Path, table: Path, out: Path) -> tuple[float, float]:
+    """Seconds and peak memory in MB of the command."""
+    asked = ["predict", str(model), str(table), "--out", str(out)]
+    command = [sys.executable, "-m", "molhpft.cli", *asked]
+    start = perf_counter()
+    _, status, used = os.wait4(os.posix_spawn(command[0], command, os.environ), 0)
+    if status:
+        sys.exit(f"failed: {' '.join(command)}")
+    return perf_counter() - start, used.ru_maxrss * 1024 / 1e6
+
+
+def main() -> None:
+    """Print a line for every length of the table and size of the ensemble."""
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="folder, or name on the hub")
+    parser.add_argument("table", type=Path, help=".csv or .csv.gz with a column smiles")
+    given = parser.parse_args()
+    smiles = list(stream_column(given.table, "smiles"))
+    lines, rates = {}, {}
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        tables = [repeated(smiles, n, folder / f"times{n}.csv") for n in COPIES]
+        for members, model in first_members(Model.from_pretrained(given.model), folder):
+            for copies, table in zip(COPIES, tables, strict=True):
+                took, peak = predict(model, table, folder / "predictions.csv")
+                rows = copies * len(smiles)
+                rates[f"{members} x {rows}"] = rows / took
+                lines[f"members {members}, rows {rows:,}"] = {
+                    "s": f"{took:.0f}",
+                    "molecules/s": f"{rows / took:,.0f}",
+                    "peak MB": f"{peak:,.0f}",
+                }
+    report("SMILES to file", lines)
+    conclude(rates)
+
+
+if __name__ == "__main__":
+    main()
