@@ -2,9 +2,10 @@
 
     python benchmarks/predict_speed.py MODEL hiv.csv.gz
 
-Answers for the table once and for a table of all its rows five times over, by the model's best
-network alone and by the first two, three, ... of its ensemble. Time is that of the whole command,
-imports included; memory is the peak of the largest of its processes. The last line is JSON.
+Answers for a table of all its rows five times over, by the model's best network alone and by the
+first two, three, ... of its ensemble, in either precision; and once for the table as it is, to
+compare memory with. Time is that of the whole command, imports included; memory is the peak of the
+largest of its processes. The last line is JSON.
 """
 
 import csv
@@ -21,7 +22,8 @@ from timing import conclude, report
 from molhpft.domains.molecules.sheets import stream_column
 from molhpft.estimator import Model
 
-COPIES = (1, 5)
+COPIES = 5
+PRECISIONS = ("32", "bf16-mixed")
 
 
 def first_members(model: Model, out: Path) -> Iterator[tuple[int, Path]]:
@@ -43,10 +45,10 @@ def repeated(smiles: list[str], copies: int, out: Path) -> Path:
     return out
 
 
-def predict(model: Path, table: Path, out: Path) -> tuple[float, float]:
+def predict(model: Path, table: Path, precision: str) -> tuple[float, float]:
     """Seconds and peak memory in MB of the command."""
-    asked = ["predict", str(model), str(table), "--out", str(out)]
-    command = [sys.executable, "-m", "molhpft.cli", *asked]
+    out = ["--out", str(table.with_name("predictions.csv")), "--precision", precision]
+    command = [sys.executable, "-m", "molhpft.cli", "predict", str(model), str(table), *out]
     start = perf_counter()
     _, status, used = os.wait4(os.posix_spawn(command[0], command, os.environ), 0)
     if status:
@@ -55,7 +57,7 @@ def predict(model: Path, table: Path, out: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print a line for every length of the table and size of the ensemble."""
+    """Print a line for every command."""
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="folder, or name on the hub")
     parser.add_argument("table", type=Path, help=".csv or .csv.gz with a column smiles")
@@ -64,18 +66,20 @@ def main() -> None:
     lines, rates = {}, {}
     with TemporaryDirectory() as name:
         folder = Path(name)
-        tables = [repeated(smiles, n, folder / f"times{n}.csv") for n in COPIES]
-        for members, model in first_members(Model.from_pretrained(given.model), folder):
-            for copies, table in zip(COPIES, tables, strict=True):
-                took, peak = predict(model, table, folder / "predictions.csv")
-                rows = copies * len(smiles)
-                rates[f"{members} x {rows}"] = rows / took
-                lines[f"members {members}, rows {rows:,}"] = {
-                    "s": f"{took:.0f}",
-                    "molecules/s": f"{rows / took:,.0f}",
-                    "peak MB": f"{peak:,.0f}",
-                }
-    report("SMILES to file", lines)
+        models = dict(first_members(Model.from_pretrained(given.model), folder))
+        wholes = [(k, COPIES, precision) for k in models for precision in PRECISIONS]
+        for members, copies, precision in [(1, 1, "32"), *wholes]:
+            table = repeated(smiles, copies, folder / "table.csv")
+            took, peak = predict(models[members], table, precision)
+            rows = copies * len(smiles)
+            what = f"{members} x {rows:,}, {precision}"
+            rates[what] = rows / took
+            lines[what] = {
+                "s": f"{took:.0f}",
+                "molecules/s": f"{rows / took:,.0f}",
+                "peak MB": f"{peak:,.0f}",
+            }
+    report("SMILES to file: networks x rows, precision", lines)
     conclude(rates)
 
 

@@ -10,7 +10,7 @@ import typer
 from molhpft.cli.app import AsJson, Changes, Seed, app, console
 from molhpft.estimator.finetuning import Finetuned, finetune_table
 from molhpft.estimator.model import Model
-from molhpft.estimator.predicting import embed_table, predict_table
+from molhpft.estimator.predicting import Precision, embed_table, predict_table
 from molhpft.estimator.settings import HEAD
 from molhpft.estimator.tables import model_tables
 from molhpft.estimator.training import Answers
@@ -76,9 +76,16 @@ def predict(
     data: AnyTable,
     out: OutTable,
     smiles_column: SmilesColumn = "smiles",
+    precision: Annotated[
+        Precision, typer.Option(help="bf16-mixed is faster on processors that have it.")
+    ] = "32",
 ) -> None:
     """Answer for every row of a table, in its order; unreadable molecules have empty cells."""
-    _wrote(out, predict_table(_model(model), data, out, smiles_column=smiles_column))
+    found = _model(model)
+    _wrote(
+        out,
+        predict_table(found, data, out, smiles_column=smiles_column, precision=precision),
+    )
 
 
 @app.command()

@@ -22,7 +22,7 @@ R = TypeVar("R")
 VARIABLE = "MOLHPFT_WORKERS"
 _CHUNK = 1_000
 
-_work: tuple[Callable[[Sequence[Any]], Any], Sequence[Any]]  # in a worker: what all of it is for
+_work: Callable[[Any], Any]  # in a worker: what all of it is for
 
 
 def parallel_map(
@@ -48,7 +48,7 @@ def parallel_map(
                 results.append(function(items[stretch]))
                 move(min(stretch.stop, len(items)))
             return results
-        with _pool(workers, function, items) as pool:
+        with _pool(workers, lambda stretch: function(items[stretch])) as pool:
             for stretch, result in zip(stretches, pool.map(_do, stretches), strict=True):
                 results.append(result)
                 move(min(stretch.stop, len(items)))
@@ -61,8 +61,8 @@ def parallel_stream(function: Callable[[T], R], items: Iterable[T]) -> Iterator[
     Items may be without end: two for each worker are read ahead, and no more are in memory.
 
     Args:
-        function: of a module, reads nothing but its argument; both go between processes.
-        items: large enough to be worth a process.
+        function: reads nothing but its argument; what it holds, however large, is not sent.
+        items: large enough to be worth a process; they and results go between processes.
 
     Raises:
         ValueError: the environment variable `MOLHPFT_WORKERS` is no positive number.
@@ -72,13 +72,13 @@ def parallel_stream(function: Callable[[T], R], items: Iterable[T]) -> Iterator[
     if workers == 1 or len(ahead) < 2:
         yield from map(function, chain(ahead, left))
         return
-    with _forked(workers) as pool:
-        waiting = deque(pool.submit(function, item) for item in ahead)
+    with _pool(workers, function) as pool:
+        waiting = deque(pool.submit(_do, item) for item in ahead)
         for item in islice(left, 2 * workers - 2):
-            waiting.append(pool.submit(function, item))
+            waiting.append(pool.submit(_do, item))
         while waiting:
             result = waiting.popleft().result()
-            waiting.extend(pool.submit(function, item) for item in islice(left, 1))
+            waiting.extend(pool.submit(_do, item) for item in islice(left, 1))
             yield result
 
 
@@ -96,25 +96,20 @@ def worker_count() -> int:
     return int(value)
 
 
-def _pool(
-    workers: int, function: Callable[[Sequence[T]], R], items: Sequence[T]
-) -> ProcessPoolExecutor:
-    return _forked(workers, initializer=_remember, initargs=(function, items))
-
-
-def _forked(workers: int, **options: Any) -> ProcessPoolExecutor:
+def _pool(workers: int, work: Callable[[Any], Any]) -> ProcessPoolExecutor:
     with warnings.catch_warnings():
         # newer Pythons warn of forks beside threads; see above for what keeps these safe
         warnings.simplefilter("ignore", DeprecationWarning)
         context = multiprocessing.get_context("fork")
-        return ProcessPoolExecutor(workers, mp_context=context, **options)
+        return ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_remember, initargs=(work,)
+        )
 
 
-def _remember(function: Callable[[Sequence[Any]], Any], items: Sequence[Any]) -> None:
+def _remember(work: Callable[[Any], Any]) -> None:
     global _work
-    _work = (function, items)
+    _work = work
 
 
-def _do(stretch: slice) -> Any:
-    function, items = _work
-    return function(items[stretch])
+def _do(item: Any) -> Any:
+    return _work(item)

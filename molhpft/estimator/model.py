@@ -69,14 +69,21 @@ class Model(
         """Answers for n molecules, row i for string i; all are in memory at a time."""
         return self.answers(described(smiles))
 
-    def answers(self, molecules: Described) -> Prediction:
-        """`predict` for molecules that are described already."""
+    def answers(
+        self, molecules: Described, near: tuple[Tensor, Tensor] | None = None
+    ) -> Prediction:
+        """`predict` for molecules that are described already.
+
+        Args:
+            molecules: n of them.
+            near: similarity to and number of the nearest training molecule, where they are known.
+        """
         store = graph_store(molecules.graphs)
         rows = store.readable.nonzero().flatten()
         logits = self.logits(store, rows)
         together, objective = logits.mean(0), self.shape.objective
         one_by_one = torch.stack([self.trust.values(member, objective) for member in logits])
-        similarity, nearest = self.trust.neighbours.nearest(unpacked(molecules.prints))
+        similarity, nearest = near or self.trust.neighbours.nearest(unpacked(molecules.prints))
         return Prediction(
             readable=store.readable,
             values=_spread_out(self.trust.values(together, objective), rows, len(store)),
@@ -91,7 +98,7 @@ class Model(
         """What each of k members says of m molecules, float32 (k, m, t) on the CPU."""
         with _all_in_eval_mode(self.networks):
             pieces = [
-                torch.stack([network(batch) for network in self.networks]).cpu()
+                torch.stack([network(batch) for network in self.networks]).float().cpu()
                 for batch in self._batches(store, rows)
             ]
         empty = torch.empty(len(self.networks), 0, len(self.shape.targets))

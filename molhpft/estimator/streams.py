@@ -36,11 +36,18 @@ def molecule_stream(path: Path, column: str) -> Iterator[str]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no such table, or lacks the column; where the row is reached.
+        ValueError: it is no such table, or lacks the column; where the row is reached. It has no
+            rows.
     """
-    if path.suffix != _PARQUET:
-        yield from stream_column(path, column)
-        return
+    cells, empty = (_parquet_cells if path.suffix == _PARQUET else stream_column), True
+    for smiles in cells(path, column):
+        empty = False
+        yield smiles
+    if empty:
+        raise ValueError(f"{path} should have rows below its column names; it has none")
+
+
+def _parquet_cells(path: Path, column: str) -> Iterator[str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} should be a Parquet file; none is there")
     try:

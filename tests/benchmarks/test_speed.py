@@ -47,8 +47,8 @@ def test_prediction_is_timed_for_one_network_and_for_the_whole_ensemble(tmp_path
     table = tmp_path / "table.csv"
     table.write_text("\n".join(["smiles", *SMILES]) + "\n")
     rates = _last_line("predict_speed.py", str(tmp_path / "model"), str(table))
-    n = len(SMILES)
-    assert list(rates) == [f"{members} x {rows}" for members in (1, 2) for rows in (n, 5 * n)]
+    whole = [f"{k} x {5 * len(SMILES)}, {p}" for k in (1, 2) for p in ("32", "bf16-mixed")]
+    assert list(rates) == [f"1 x {len(SMILES)}, 32", *whole]
     assert min(rates.values()) > 0
 
 

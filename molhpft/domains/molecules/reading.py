@@ -1,8 +1,9 @@
 """Molecules of any number of SMILES, as graphs and fingerprints, each string parsed once."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from molhpft.domains.molecules.featurize import MOST_ATOMS, parse_aloud
 from molhpft.domains.molecules.fingerprints import packed_prints
 from molhpft.domains.molecules.packing import Packed, chained, pack_molecules
 from molhpft.domains.parallel import parallel_stream
+
+T = TypeVar("T")
 
 STRETCH = 512  # molecules that go to a process at a time
 
@@ -33,7 +36,7 @@ class Described:
 
 def described(smiles: Sequence[str]) -> Described:
     """Graphs and fingerprints of SMILES strings, by several processes where there are many."""
-    parts = list(described_stream(smiles))
+    parts = list(described_stream(smiles, lambda stretch: stretch))
     return Described(
         tuple(smiles),
         chained(part.graphs for part in parts),
@@ -41,9 +44,14 @@ def described(smiles: Sequence[str]) -> Described:
     )
 
 
-def described_stream(smiles: Iterable[str]) -> Iterator[Described]:
-    """Stretches of molecules in order, a few of them in memory at a time."""
-    yield from parallel_stream(_described, _stretches(smiles))
+def described_stream(smiles: Iterable[str], then: Callable[[Described], T]) -> Iterator[T]:
+    """What `then` makes of stretches of molecules, in order, a few of them in memory at a time.
+
+    Args:
+        smiles: any number of strings.
+        then: is called where the molecules were read, by one of several processes.
+    """
+    yield from parallel_stream(lambda stretch: then(_described(stretch)), _stretches(smiles))
 
 
 def _described(smiles: Sequence[str]) -> Described:

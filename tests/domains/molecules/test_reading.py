@@ -15,6 +15,10 @@ POOL = ["CCO", "c1ccccc1", "[Na+].[Cl-]", "F/C=C/F", "no molecule", "", "C\nN", 
 strings = st.lists(st.sampled_from(POOL) | st.text(max_size=8), max_size=20)
 
 
+def itself(part):
+    return part
+
+
 def same_graphs(ours, theirs):
     pairs = [(getattr(ours.graph, k), getattr(theirs.graph, k)) for k in ("atoms", "bonds", "ends")]
     pairs += [(ours.atoms, theirs.atoms), (ours.bonds, theirs.bonds)]
@@ -40,7 +44,7 @@ def test_stretches_and_processes_change_nothing(monkeypatch, stretch, workers):
     whole = described(smiles)
     monkeypatch.setattr(reading, "STRETCH", stretch)
     monkeypatch.setenv(VARIABLE, workers)
-    parts = list(described_stream(iter(smiles)))
+    parts = list(described_stream(iter(smiles), itself))
     assert [len(part.smiles) for part in parts[:-1]] == [stretch] * (len(parts) - 1)
     assert sum((part.smiles for part in parts), ()) == tuple(smiles)
     again = described(smiles)
@@ -51,7 +55,7 @@ def test_stretches_and_processes_change_nothing(monkeypatch, stretch, workers):
 def test_nothing_is_described_as_nothing():
     found = described([])
     assert (found.smiles, found.prints.shape, len(found.graphs.atoms)) == ((), (0, 256), 0)
-    assert not list(described_stream([]))
+    assert not list(described_stream([], itself))
 
 
 @pytest.mark.parametrize(("workers", "ahead"), [("1", 2), ("2", 5)])
@@ -65,7 +69,7 @@ def test_only_a_few_stretches_are_read_ahead_of_what_is_taken(monkeypatch, worke
             yield "C" * (drawn % 7)
 
     taken = 0
-    for part in described_stream(short()):
+    for part in described_stream(short(), itself):
         assert drawn <= taken + ahead * STRETCH
         taken += len(part.smiles)
     assert taken == 20_000
