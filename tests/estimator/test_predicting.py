@@ -103,6 +103,18 @@ def test_every_row_has_the_answers_of_predict_in_its_place(model, folder, name, 
     assert list(found["in_domain"]) == [str(one) if read else "" for one, read in near]
 
 
+def test_answers_in_bfloat16_are_other_numbers_near_those_in_float32(model, folder):
+    path, found = write_table(folder / "in.csv", [*SMILES, "no molecule"]), {}
+    for precision in ("32", "bf16-mixed"):
+        out = folder / f"{precision}.csv"
+        predict_table(model, path, out, smiles_column="smiles", precision=precision)
+        found[precision] = read_table(out)
+    exact, rounded = (numbers(columns["ring"]) for columns in found.values())
+    assert 0 < np.nanmax(np.abs(exact - rounded)) < 0.01
+    for column in ("smiles", "status", "similarity", "nearest", "in_domain"):
+        assert found["32"][column] == found["bf16-mixed"][column]
+
+
 @settings(max_examples=15, deadline=None)
 @given(smiles=molecules)
 def test_numbers_come_with_the_ends_of_their_interval(model_of_numbers, folder, smiles):
