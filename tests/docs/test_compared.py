@@ -36,7 +36,7 @@ def test_a_table_that_is_not_there_is_named(printed):
 def test_every_method_has_a_row_and_every_score_its_place():
     first, second = {"a": (70.0, 1.0), "b": (60.0, 2.0)}, {"b": (65.0, 1.0), "c": (50.0, 0.5)}
     tox21 = dict(zip(compared.COLOURS, (first, second), strict=True))
-    hiv = dict.fromkeys(compared.COLOURS, {"a": (1.0, 0.0)})
+    hiv = {encoder: {"a": (1.0, 0.0)} for encoder in compared.COLOURS}
     tables = {"Tox21": tox21, "HIV": hiv}
     left, right = compared.draw(tables).axes
     assert [label.get_text() for label in left.get_yticklabels()] == ["a", "b", "c"]
