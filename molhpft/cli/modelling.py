@@ -81,11 +81,10 @@ def predict(
     ] = "32",
 ) -> None:
     """Answer for every row of a table, in its order; unreadable molecules have empty cells."""
-    found = _model(model)
-    _wrote(
-        out,
-        predict_table(found, data, out, smiles_column=smiles_column, precision=precision),
+    counts = predict_table(
+        _model(model), data, out, smiles_column=smiles_column, precision=precision
     )
+    _wrote(out, counts)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from molhpft.domains.molecules.attribution import (
 from molhpft.domains.molecules.draw import contribution_png, contribution_svg
 from molhpft.domains.molecules.graphs import GraphStore, load_or_pack, pack
 from molhpft.estimator.model import Model
-from molhpft.experiments.folder import writing
+from molhpft.experiments.folder import ANOTHER_FILE, writing
 
 STEPS = 256
 _TYPICAL = 500  # training molecules whose mean atom is the baseline
@@ -91,7 +91,7 @@ def draw(explanation: Explanation, out: Path) -> None:
         picture = contribution_svg(smiles, atoms).encode()
     else:
         picture = contribution_png(smiles, atoms)
-    with writing(out, remedy="make room or choose another file"):
+    with writing(out, remedy=ANOTHER_FILE):
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_bytes(picture)
 

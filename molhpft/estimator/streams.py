@@ -12,12 +12,11 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from molhpft.domains.molecules.sheets import stream_column
-from molhpft.experiments.folder import writing
+from molhpft.experiments.folder import ANOTHER_FILE, writing
 
 Columns = Mapping[str, pa.Array]
 
 _PARQUET = ".parquet"
-_REMEDY = "make room or choose another file"
 
 
 class Writer(Protocol):
@@ -81,7 +80,7 @@ def table_writer(path: Path) -> AbstractContextManager[Writer]:
 def _whole(path: Path, opened: Any) -> Iterator[Writer]:
     aside = path.with_name(f"{path.name}.partial")
     with ExitStack() as cleanup:
-        with writing(path, remedy=_REMEDY):
+        with writing(path, remedy=ANOTHER_FILE):
             if path.is_dir():
                 raise IsADirectoryError("it is a folder")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,11 +89,11 @@ def _whole(path: Path, opened: Any) -> Iterator[Writer]:
             write = file.enter_context(opened(aside))
 
         def append(columns: Columns) -> None:
-            with writing(path, remedy=_REMEDY):
+            with writing(path, remedy=ANOTHER_FILE):
                 write(columns)
 
         yield append
-        with writing(path, remedy=_REMEDY):
+        with writing(path, remedy=ANOTHER_FILE):
             file.close()
             os.replace(aside, path)
 

@@ -24,8 +24,10 @@ from molhpft.domains.weights import ABOUT
 
 Json = dict[str, Any]
 
-
-_REMEDY = "make room or choose another folder (--out), and run again: it goes on where it was"
+ANOTHER_FILE = "make room or choose another file"
+_ANOTHER_FOLDER = (
+    "make room or choose another folder (--out), and run again: it goes on where it was"
+)
 
 
 class UnwritableError(OSError):
@@ -180,7 +182,7 @@ class RunFolder:
 
 
 @contextmanager
-def writing(path: Path, *, remedy: str = _REMEDY) -> Iterator[None]:
+def writing(path: Path, *, remedy: str = _ANOTHER_FOLDER) -> Iterator[None]:
     """A block that writes and nothing else, whose failures are one sentence.
 
     Args:
