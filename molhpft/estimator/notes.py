@@ -86,9 +86,9 @@ def _leakage(config: RunConfig, task: Task) -> list[str]:
     file = read_weights(weights)
     if absent := absent_data(file):
         return [
-            f"Whether the encoder was pretrained on these molecules was not looked up, as "
-            f"{' and '.join(absent)} are not on this machine; `molhpft data FILE.csv --against "
-            f"{weights}` fetches them."
+            f"Whether the encoder was pretrained on these molecules was not looked up for lack of "
+            f"{', '.join(absent)} on this machine; `molhpft data FILE.csv --against {weights}` "
+            f"fetches them."
         ]
     try:
         theirs = trained_on(file)
