@@ -1,11 +1,11 @@
-"""What commands share: the app, options with one meaning, and where results are printed."""
+"""What commands share: the app, and options with one meaning."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from molhpft import __version__
 
 app = typer.Typer(
     add_completion=False,
@@ -24,6 +24,19 @@ Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random n
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")]
 
 
-def console() -> Console:
-    """Standard output: a terminal decides its own width, a pipe gets one for every table."""
-    return Console() if sys.stdout.isatty() else Console(width=132)
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"molhpft {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _every_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_show_version, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options that come before the name of a command."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from molhpft.cli.app import AsJson, Changes, ConfigPath, Out, Seed, app, console
+from molhpft.cli.app import AsJson, Changes, ConfigPath, Out, Seed, app
 from molhpft.experiments import advice_table, tables
 from molhpft.experiments.advise import advise as advise_config
 from molhpft.experiments.baselines import run_baselines
@@ -20,6 +20,7 @@ from molhpft.experiments.sweeping.conduct import Backend
 from molhpft.experiments.sweeping.conduct import sweep as run_sweep
 from molhpft.experiments.sweeping.local import LocalWorkers
 from molhpft.experiments.sweeping.table import seeds_table, sweep_reading, sweep_table
+from molhpft.experiments.tables import console
 
 BackendName = Literal["local", "ray"]
 
@@ -59,7 +60,7 @@ def advise(
     screen = console()
     screen.print(advice_table.trail_table(found))
     screen.print(advice_table.advice_table(found))
-    screen.print(advice_table.advice_reading(found), markup=False, highlight=False)
+    screen.print(advice_table.advice_reading(found))
 
 
 @app.command()
@@ -96,8 +97,8 @@ def sweep(
         screen.print(sweep_table(rows))
         if any("seed" in row["settings"] for row in rows):
             screen.print(seeds_table(rows))
-        screen.print(sweep_reading(rows), markup=False)
-        screen.print(f"Run folders: {out}", soft_wrap=True, markup=False)
+        screen.print(sweep_reading(rows))
+        screen.print(f"Run folders: {out}", soft_wrap=True)
     if any(row["status"] == "failed" for row in rows):
         raise typer.Exit(1)
 
@@ -131,7 +132,7 @@ def report(
     written = write_report(runs, out)
     screen = console()
     for task, sentences in written.answers.items():
-        screen.print(f"{task}: {' '.join(sentences)}", markup=False, highlight=False)
+        screen.print(f"{task}: {' '.join(sentences)}")
     for problem in written.problems:
-        screen.print(f"Left out: {problem}", markup=False, highlight=False)
+        screen.print(f"Left out: {problem}")
     screen.print(f"Report: {written.page}", soft_wrap=True)

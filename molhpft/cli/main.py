@@ -1,10 +1,9 @@
 """The entry point: errors of a user become one sentence each."""
 
+import io
 import logging
 import os
 import sys
-
-from rich.console import Console
 
 from molhpft.cli import choosing, modelling, training
 from molhpft.cli.app import app
@@ -17,6 +16,7 @@ def main() -> None:
 
     `MOLHPFT_DEBUG=1` shows the whole traceback instead.
     """
+    _print_anything()
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
         app()
@@ -24,5 +24,12 @@ def main() -> None:
         if os.environ.get("MOLHPFT_DEBUG"):
             raise
         told = " ".join(str(error).splitlines())  # the names of columns may hold line breaks
-        Console(stderr=True, soft_wrap=True).print(f"error: {told}", markup=False, highlight=False)
+        print(f"error: {told}", file=sys.stderr)
         sys.exit(2)
+
+
+def _print_anything() -> None:
+    """Print what a stream cannot encode as an escape: finished work is not lost to a name."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

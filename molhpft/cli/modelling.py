@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from molhpft.cli.app import AsJson, Changes, Seed, app, console
+from molhpft.cli.app import AsJson, Changes, Seed, app
 from molhpft.estimator.finetuning import Finetuned, finetune_table
 from molhpft.estimator.model import Model
 from molhpft.estimator.predicting import Precision, embed_table, predict_table
@@ -15,6 +15,7 @@ from molhpft.estimator.settings import HEAD
 from molhpft.estimator.tables import model_tables
 from molhpft.estimator.training import Answers
 from molhpft.estimator.trust import CalibrationName
+from molhpft.experiments.tables import console
 
 TableSplit = Literal["scaffold", "random", "column"]
 Kind = Literal["auto", "classification", "regression"]
@@ -121,8 +122,8 @@ def explain(
         f"{found.logit - found.baseline:+.3f} to that of an average training atom, "
         f"{found.baseline:.3f} (their sum misses it by {found.error:.3f})."
     )
-    console().print(told, soft_wrap=True, markup=False, highlight=False)
-    console().print(f"Wrote {out}: orange raises, blue lowers.", soft_wrap=True, markup=False)
+    console().print(told, soft_wrap=True)
+    console().print(f"Wrote {out}: orange raises, blue lowers.", soft_wrap=True)
 
 
 def _taus(given: list[str]) -> tuple[int, ...]:
@@ -145,14 +146,14 @@ def _report(made: Finetuned, *, as_json: bool) -> None:
     screen = console()
     if not made.is_new:
         told = f"{made.folder} holds this very model already; nothing was trained."
-        screen.print(told, soft_wrap=True, markup=False, highlight=False)
+        screen.print(told, soft_wrap=True)
     for table in model_tables(made.model):
         screen.print(table)
     for note in about["notes"]:
-        screen.print(note, markup=False, highlight=False)
-    screen.print(f"Model: {made.folder}", soft_wrap=True, markup=False)
+        screen.print(note)
+    screen.print(f"Model: {made.folder}", soft_wrap=True)
 
 
 def _wrote(out: Path, counts: dict[str, int]) -> None:
     told = ", ".join(f"{count:,} {status}" for status, count in counts.items())
-    console().print(f"Wrote {out}: {told}.", soft_wrap=True, markup=False, highlight=False)
+    console().print(f"Wrote {out}: {told}.", soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from molhpft.cli.app import AsJson, Changes, ConfigPath, Out, Seed, app, console
+from molhpft.cli.app import AsJson, Changes, ConfigPath, Out, Seed, app
 from molhpft.experiments import inventory, tables
 from molhpft.experiments.choose import choice_reading
 from molhpft.experiments.config import load_config
@@ -15,6 +15,7 @@ from molhpft.experiments.linear_study import LinearStudy, linear_study
 from molhpft.experiments.quickstart import Quickstart
 from molhpft.experiments.quickstart import quickstart as run_quickstart
 from molhpft.experiments.run import run as run_config
+from molhpft.experiments.tables import console
 from molhpft.experiments.toy_study import ToyStudy, toy_study
 
 StudyName = Literal["toy", "linear"]
@@ -112,7 +113,7 @@ def encoders(
     screen.print(tables.shipped_table(inventory.shipped()))
     named = inventory.shared(ask_hub=hub)
     where = "On the hub" if hub else "Fetched from the hub before"
-    screen.print(f"{where}: {', '.join(named) or 'none'}.", soft_wrap=True, markup=False)
+    screen.print(f"{where}: {', '.join(named) or 'none'}.", soft_wrap=True)
 
 
 def _show(result: Quickstart | ToyStudy | LinearStudy, *figures: Path) -> None:

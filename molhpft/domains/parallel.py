@@ -85,14 +85,18 @@ def parallel_stream(function: Callable[[T], R], items: Iterable[T]) -> Iterator[
 def worker_count() -> int:
     """Processes to work with: `MOLHPFT_WORKERS`, or as many as there are processors for us.
 
+    One in a worker of somebody's `multiprocessing.Pool`, which may not have processes of its own.
+
     Raises:
         ValueError: the environment variable is no positive number.
     """
     value = os.environ.get(VARIABLE)
+    if value is not None and (not value.isdecimal() or not int(value)):
+        raise ValueError(f"{VARIABLE} should be a number of processes from 1, got {value!r}")
+    if multiprocessing.current_process().daemon:
+        return 1
     if value is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    if not value.isdecimal() or not int(value):
-        raise ValueError(f"{VARIABLE} should be a number of processes from 1, got {value!r}")
     return int(value)
 
 

@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar where a person is watching, a line a minute elsewhere."""
+"""What is printed: text as it is, and progress, a bar where a person is watching, else lines."""
 
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
@@ -12,12 +12,24 @@ from rich.progress import (
     ProgressColumn,
     Task,
     TaskProgressColumn,
-    TextColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
 
 T = TypeVar("T")
+
+
+def plain_console(*, stderr: bool = False, width: int | None = None) -> Console:
+    """Where text is printed as it is written.
+
+    Names of columns, files and tasks are anybody's: in their brackets and colons Rich would look
+    for styles (`[red]`) and emoji (`:smile:`), and give up a finished command at a stray `[/b]`.
+
+    Args:
+        stderr: whether on standard error, else on standard output.
+        width: in characters; None for that of the terminal.
+    """
+    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
 
 
 @contextmanager
@@ -28,8 +40,10 @@ def bar(what: str, *, total: int | None) -> Iterator[Callable[[int], None]]:
         what: what is being done, such as "packing molecules".
         total: number of steps; None for an unknown number.
     """
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    console = plain_console(stderr=True)
+    columns = (_Description(), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         step = progress.add_task(what, total=total)
         yield lambda done: progress.update(step, completed=done)
 
@@ -61,12 +75,12 @@ def pace(what: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int
         total: examples in all.
         shown: False shows nothing, for the processes that help the first one.
     """
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     if not console.is_terminal:
         yield _Lines(what, total, console) if shown else _quiet
         return
     columns = (
-        TextColumn("{task.description}"),
+        _Description(),
         BarColumn(),
         TaskProgressColumn(),
         _Speed(),
@@ -75,6 +89,11 @@ def pace(what: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int
     with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
         step = progress.add_task(what, total=total)
         yield lambda done: progress.update(step, completed=done)
+
+
+class _Description(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(task.description)
 
 
 class _Speed(ProgressColumn):
@@ -100,7 +119,6 @@ class _Lines:
             self.console.print(
                 f"{self.what}: {done / self.total:.0%}, {speed:,.0f} examples/s, "
                 f"{left:,.0f} min left",
-                highlight=False,
                 soft_wrap=True,
             )
 

@@ -1,10 +1,13 @@
 """What was found, as tables and sentences for the terminal."""
 
+import sys
 from collections.abc import Sequence
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from molhpft.domains.progress import plain_console
 from molhpft.experiments.folder import Json
 
 Columns = dict[str, tuple[str, str]]
@@ -30,6 +33,11 @@ LEGEND = (
 )
 OWN_SPLITS = ("train", "valid", "test")
 SHARES = ("rocauc", "ap", "accuracy", "miou")
+
+
+def console() -> Console:
+    """Standard output: a terminal decides its own width, a pipe gets one for every table."""
+    return plain_console(width=None if sys.stdout.isatty() else 132)
 
 
 def branch_table(

@@ -1,6 +1,8 @@
 """Work shared out to processes gives what one process gives, in order."""
 
+import multiprocessing
 import os
+import warnings
 from collections.abc import Sequence
 from itertools import count, islice
 
@@ -58,6 +60,24 @@ def test_an_error_of_a_worker_reaches_the_caller(monkeypatch):
     monkeypatch.setenv(parallel.VARIABLE, "2")
     with pytest.raises(ValueError, match="number 0 cannot be used"):
         parallel.parallel_map(complain, range(40), "complaining", chunk=10)
+
+
+def in_a_pool(function, *arguments):
+    """The answer of a worker of `multiprocessing.Pool`, which may have no children."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons, of forks near threads
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            return pool.apply(function, arguments)
+
+
+def mapped_and_streamed():
+    mapped = parallel.parallel_map(squares, range(40), "squaring", chunk=10)
+    return mapped, list(parallel.parallel_stream(square, range(9)))
+
+
+def test_a_worker_of_somebodys_pool_does_all_the_work_itself(monkeypatch):
+    monkeypatch.setenv(parallel.VARIABLE, "2")
+    assert in_a_pool(mapped_and_streamed) == mapped_and_streamed()
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", ""])

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from time import monotonic
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
+from molhpft.domains.progress import plain_console
 
 _A_MINUTE = 60.0
 _SHOWN = 20  # trials under way that a terminal has room for
@@ -81,7 +82,7 @@ class Board:
 @contextmanager
 def shown(board: Board) -> Iterator[None]:
     """A block during which the board is on a terminal; nothing elsewhere, see `Lines`."""
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     if not console.is_terminal:
         yield
         return
@@ -93,11 +94,11 @@ class Lines:
     """A line a minute on standard error, for logs; short sweeps leave none."""
 
     def __init__(self, board: Board) -> None:
-        self.board, self.console = board, Console(stderr=True)
+        self.board, self.console = board, plain_console(stderr=True)
         self.last = monotonic()
 
     def __call__(self) -> None:
         """To be called often."""
         if not self.console.is_terminal and monotonic() - self.last >= _A_MINUTE:
             self.last = monotonic()
-            self.console.print(self.board.line, highlight=False, soft_wrap=True)
+            self.console.print(self.board.line, soft_wrap=True)
