@@ -13,6 +13,7 @@ from rdkit.Chem import Descriptors
 from torch import Tensor
 
 from molhpft.domains.cache import cached_tensors
+from molhpft.domains.molecules.featurize import parse_marked
 from molhpft.domains.molecules.graphs import digest
 from molhpft.domains.parallel import parallel_map
 
@@ -77,12 +78,8 @@ def _rows(smiles: Sequence[str]) -> NDArray[np.float32]:
 
 def _row(smiles: str) -> list[float]:
     functions = _functions().values()
-    try:
-        mol = Chem.MolFromSmiles(smiles)
-    # odd Unicode raises a ValueError, RDKit's broken pre-conditions a RuntimeError
-    except (ValueError, RuntimeError):
-        mol = None
-    if mol is None or not mol.GetNumAtoms():
+    mol, dubious = parse_marked(smiles)
+    if mol is None or dubious:
         return [nan] * len(functions)
     return [_value(function, mol) for function in functions]
 

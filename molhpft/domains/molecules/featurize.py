@@ -6,6 +6,7 @@ number - 1, the same numbering) and 1 (chirality, where they know 0, 1 and 2 onl
 0 (single, double, triple, aromatic as here; no "misc") and 3 (direction, which OGB does not have).
 """
 
+import re
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from ogb.utils.features import allowable_features
 from rdkit import Chem, rdBase
 
 # raised whenever a SMILES string gets other numbers, so that no cache outlives the change
-FEATURISER_VERSION: int = 1
+FEATURISER_VERSION: int = 2
 
 # element, chirality, degree, charge, hydrogens, radical electrons, hybridisation, aromatic, in ring
 ATOM_SIZES: tuple[int, ...] = (119, 5, 12, 12, 10, 6, 6, 2, 2)
@@ -28,6 +29,9 @@ BOND_SIZES: tuple[int, ...] = (5, 6, 2, 3)
 MOST_ATOMS = 32_767  # what int16 can number
 
 LONGEST = 100_000  # characters of a SMILES string: RDKit reads megabytes for minutes
+
+# RDKit itself reads up to the first white space and takes "C C O" for methane
+_WRITTEN = re.compile(r"[!-~]+([ \t]+\|[ -~]*\|)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +67,12 @@ class Columns:
 def parse(smiles: str) -> Chem.Mol | None:
     """Molecule of a SMILES string; None where it cannot be read or has no atoms.
 
+    Spaces around the string mean nothing. White space within it may stand only before a CXSMILES
+    block (`CCO |$_R1;;$|`): `CCO ethanol` is no SMILES, a name belongs into a column of its own.
+    Anything but ASCII is unreadable, and so are strings of more than `LONGEST` characters, which
+    are not tried, and molecules of more than `MOST_ATOMS` atoms.
+
     What RDKit refuses for its valences alone (aluminium with six bonds) is kept, as OGB keeps it.
-    A string of more than `LONGEST` characters is not tried.
     """
     with rdBase.BlockLogs():
         return parse_aloud(smiles)
@@ -72,15 +80,23 @@ def parse(smiles: str) -> Chem.Mol | None:
 
 def parse_aloud(smiles: str) -> Chem.Mol | None:
     """`parse` for callers that read many strings and silence RDKit's messages around them all."""
-    if len(smiles) > LONGEST:
-        return None
+    mol, _ = parse_marked(smiles)
+    return mol
+
+
+def parse_marked(smiles: str) -> tuple[Chem.Mol | None, bool]:
+    """`parse_aloud`, and whether the molecule is dubious: read, but of a valence RDKit refuses."""
+    if len(smiles) > LONGEST or not _WRITTEN.fullmatch(text := smiles.strip()):
+        return None, False
     try:
-        mol = Chem.MolFromSmiles(smiles)
-        mol = _lenient(smiles) if mol is None else mol
-    # sanitising and odd Unicode raise ValueErrors, RDKit's broken pre-conditions RuntimeErrors
+        strict = Chem.MolFromSmiles(text)
+        mol = _lenient(text) if strict is None else strict
+    # sanitising raises ValueErrors, RDKit's broken pre-conditions RuntimeErrors
     except (ValueError, RuntimeError):
-        return None
-    return mol if mol is not None and mol.GetNumAtoms() else None
+        return None, False
+    if mol is None or not 0 < mol.GetNumAtoms() <= MOST_ATOMS:
+        return None, False
+    return mol, strict is None
 
 
 def featurize(mol: Chem.Mol) -> Graph:

@@ -166,11 +166,7 @@ class GraphStore:
 
 
 def pack(smiles: Sequence[str]) -> GraphStore:
-    """Graphs of SMILES strings, row i from string i; a string that cannot be read gives no atoms.
-
-    Raises:
-        ValueError: a molecule has more atoms than int16 can number.
-    """
+    """Graphs of SMILES strings, row i from string i; what cannot be read gives no atoms."""
     return graph_store(packed_graphs(smiles))
 
 
@@ -186,11 +182,7 @@ def graph_store(packed: Packed) -> GraphStore:
 
 
 def load_or_pack(smiles: Sequence[str]) -> GraphStore:
-    """`pack(smiles)`, kept in the cache folder and mapped into memory from there the next time.
-
-    Raises:
-        ValueError: a molecule has more atoms than int16 can number.
-    """
+    """`pack(smiles)`, kept in the cache folder and mapped into memory from there the next time."""
     return GraphStore(**cached_tensors(f"graphs/{digest(smiles)}", lambda: _tensors(pack(smiles))))
 
 

@@ -29,22 +29,14 @@ class Packed:
 
 
 def packed_graphs(smiles: Sequence[str]) -> Packed:
-    """Graphs of SMILES strings, by as many processes as `parallel.worker_count` says.
-
-    Raises:
-        ValueError: a molecule has more atoms than int16 can number.
-    """
+    """Graphs of SMILES strings, by as many processes as `parallel.worker_count` says."""
     # joined where they are made: a few arrays go from process to process, not a list of molecules
     parts = parallel_map(pack_stretch, smiles, "packing molecules", chunk=_STRETCH)
     return chained(parts)
 
 
 def pack_stretch(smiles: Sequence[str]) -> Packed:
-    """`packed_graphs` in this process.
-
-    Raises:
-        ValueError: a molecule has more atoms than int16 can number.
-    """
+    """`packed_graphs` in this process."""
     with rdBase.BlockLogs():
         return pack_molecules(zip(map(parse_aloud, smiles), smiles, strict=True))
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rdkit import rdBase
 
-from molhpft.domains.molecules.featurize import MOST_ATOMS, parse_aloud
+from molhpft.domains.molecules.featurize import parse_marked
 from molhpft.domains.molecules.fingerprints import packed_prints
 from molhpft.domains.molecules.packing import Packed, chained, pack_molecules
 from molhpft.domains.parallel import parallel_stream
@@ -27,20 +27,24 @@ class Described:
         smiles: (n,).
         graphs: end to end.
         prints: Morgan fingerprints, eight bits a byte, uint8 (n, 256).
+        dubious: bool (n,), whether a molecule was read although RDKit refuses its valences, such as
+            those of carbon with five bonds.
     """
 
     smiles: tuple[str, ...]
     graphs: Packed
     prints: NDArray[np.uint8]
+    dubious: NDArray[np.bool_]
 
 
 def described(smiles: Sequence[str]) -> Described:
     """Graphs and fingerprints of SMILES strings, by several processes where there are many."""
-    parts = list(described_stream(smiles, lambda stretch: stretch))
+    parts = [_described([]), *described_stream(smiles, lambda stretch: stretch)]
     return Described(
         tuple(smiles),
         chained(part.graphs for part in parts),
-        np.concatenate([_described([]).prints, *(part.prints for part in parts)]),
+        np.concatenate([part.prints for part in parts]),
+        np.concatenate([part.dubious for part in parts]),
     )
 
 
@@ -56,11 +60,14 @@ def described_stream(smiles: Iterable[str], then: Callable[[Described], T]) -> I
 
 def _described(smiles: Sequence[str]) -> Described:
     with rdBase.BlockLogs():
-        molecules = [parse_aloud(string) for string in smiles]
-    # as unreadable as any other: a list of a million is not given up for one polymer
-    molecules = [m if m is not None and m.GetNumAtoms() <= MOST_ATOMS else None for m in molecules]
-    graphs = pack_molecules(zip(molecules, smiles, strict=True))
-    return Described(tuple(smiles), graphs, packed_prints(molecules))
+        marked = [parse_marked(string) for string in smiles]
+    molecules = [mol for mol, _ in marked]
+    return Described(
+        tuple(smiles),
+        pack_molecules(zip(molecules, smiles, strict=True)),
+        packed_prints(molecules),
+        np.array([dubious for _, dubious in marked], dtype=np.bool_),
+    )
 
 
 def _stretches(smiles: Iterable[str]) -> Iterator[list[str]]:

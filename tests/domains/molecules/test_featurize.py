@@ -108,6 +108,40 @@ def test_what_cannot_be_read_is_none(text):
     assert parse(text) is None
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "C C O",
+            "CCCCCCCC N",
+            "CCO ethanol",
+            "CCO\tethanol",
+            "CC\nO",
+            "CC\r\nO",
+            "CCO |",
+            "C\0C",
+        ),
+        *(
+            "CCO |$a$| ethanol",
+            "COc1ccc(cc1)\u200bC(=O)O",
+            "CC\u2082N",
+            "CC\u2212O",
+            "\u0421\u0421\u041e",
+        ),
+        *("CCO\u2026", "CC\u00a0O", "\ufeffCCO", "CCO...", "CCO;", '"CCO"'),
+    ],
+)
+def test_white_space_within_and_what_is_not_ascii_make_a_string_unreadable(text):
+    assert parse(text) is None
+
+
+@pytest.mark.parametrize(
+    "text", [" CCO", "CCO \t", "\nCCO\r\n", "CCO |$_R1;;$|", " CCO  |$a;b;c$| "]
+)
+def test_white_space_may_stand_around_a_smiles_and_before_its_extensions(text):
+    assert parse(text).GetNumAtoms() == 3
+
+
 def test_a_valence_that_rdkit_refuses_is_kept():
     assert featurize(parse(REFUSED)).atoms[1, [0, 2]].tolist() == [12, 6]
 
@@ -187,11 +221,13 @@ def test_features_do_not_share_memory_with_another_molecule():
     assert second.atoms.any()
 
 
-def test_too_many_atoms_for_int16_are_refused_with_their_number(monkeypatch):
+def test_too_many_atoms_for_int16_are_unreadable_and_refused_with_their_number(monkeypatch):
+    large = parse("CCCC")
     monkeypatch.setattr(module, "MOST_ATOMS", 3)
-    featurize(parse("CCC"))
+    assert parse("CCCC") is None
+    assert len(featurize(parse("CCC")).atoms) == 3
     with pytest.raises(ValueError, match="at most 3 atoms, this one has 4; leave it out"):
-        featurize(parse("CCCC"))
+        featurize(large)
 
 
 def test_the_largest_molecule_keeps_its_last_atom_number():

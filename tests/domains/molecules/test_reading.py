@@ -55,6 +55,7 @@ def test_stretches_and_processes_change_nothing(monkeypatch, stretch, workers):
 def test_nothing_is_described_as_nothing():
     found = described([])
     assert (found.smiles, found.prints.shape, len(found.graphs.atoms)) == ((), (0, 256), 0)
+    assert found.dubious.shape == (0,)
     assert not list(described_stream([], itself))
 
 
@@ -76,8 +77,17 @@ def test_only_a_few_stretches_are_read_ahead_of_what_is_taken(monkeypatch, worke
 
 
 def test_a_molecule_of_too_many_atoms_is_unreadable_and_stops_no_other(monkeypatch):
-    monkeypatch.setattr(reading, "MOST_ATOMS", 5)
+    monkeypatch.setattr(featurize, "MOST_ATOMS", 5)
     assert described(["CCO", "C" * 6, "C" * 5]).graphs.atoms.tolist() == [3, 0, 5]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_molecule_with_valences_that_rdkit_refuses_is_computed_and_marked(monkeypatch, workers):
+    monkeypatch.setenv(VARIABLE, workers)
+    smiles = ["C(C)(C)(C)(C)C", "CCO", "no molecule", "CN(C)(C)C", "C[N+](C)(C)C", ""] * 200
+    found = described(smiles)
+    assert found.dubious.tolist() == [True, False, False, True, False, False] * 200
+    assert found.graphs.atoms.tolist() == [6, 3, 0, 5, 5, 0] * 200
 
 
 def test_a_large_molecule_is_read():
@@ -95,8 +105,8 @@ def test_ten_megabytes_are_unreadable_at_once(monkeypatch, text):
 
 
 def test_a_string_is_read_up_to_the_longest_and_not_beyond():
-    name = "x" * (featurize.LONGEST - 2)
-    assert described([f"C {name}", f"C {name}x"]).graphs.atoms.tolist() == [1, 0]
+    label = "x" * (featurize.LONGEST - len("C |$$|"))
+    assert described([f"C |${label}$|", f"C |${label}x$|"]).graphs.atoms.tolist() == [1, 0]
 
 
 @settings(max_examples=150, deadline=None)
