@@ -5,12 +5,13 @@ texts, this is an analogue and not their method: examples against learned class 
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from molhpft.core import metrics
+from molhpft.core.measured import IGNORE
+from molhpft.core.objectives import Multiclass
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,15 @@ class ClassContrast:
     Half the mean cross-entropy over classes for each example plus half the mean cross-entropy over
     the batch for each class that occurs in it, whose right answer is any of its examples.
 
+    Energy and p(correct) are those of the first half. What a class is asked depends on the examples
+    that share its batch, of which a split has no one set, and no other method has it to compare.
+
     Attributes:
         ignore: the class id of an unlabelled example.
     """
 
-    ignore: int = -100
+    has_classes: ClassVar[bool] = True
+    ignore: int = IGNORE
 
     @property
     def metric(self) -> str:
@@ -33,9 +38,10 @@ class ClassContrast:
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean of both directions; 0 without labels."""
-        a, y = self._labelled(logits, targets)
+        a = self.labelled_logits(logits, targets)
+        y = self.labels(targets, outputs=logits.shape[1]).to(a)
         if not len(y):
-            return logits.sum() * 0
+            return (a * 0).sum()
         rows = -(a.log_softmax(1) * y).sum(1).mean()
         present, shares = self._columns(y)
         columns = -(a.log_softmax(0) * shares).sum(0)[present].mean()
@@ -43,18 +49,19 @@ class ClassContrast:
 
     def labels(self, targets: Tensor, *, outputs: int) -> Tensor:
         """One-hot rows of labelled examples, (m, outputs)."""
-        return F.one_hot(targets[targets != self.ignore], outputs).float()
+        return self._softmax.labels(targets, outputs=outputs)
+
+    def labelled_logits(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Logits of labelled examples, (m, c)."""
+        return self._softmax.labelled_logits(logits, targets)
 
     def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Gradient of the loss with respect to the logits times m, (m, c)."""
-        a, y = self._labelled(logits, targets)
-        present, shares = self._columns(y)
-        weight = len(y) / present.sum().clamp(min=1)
-        return ((a.softmax(1) - y) + weight * (a.softmax(0) - shares) * present) / 2
+        """`softmax(a) - y` over classes, (m, c)."""
+        return self._softmax.residual(logits, targets)
 
     def score(self, logits: Tensor, targets: Tensor) -> float:
         """Share of labelled examples whose largest logit is the right class."""
-        return metrics.accuracy(targets, logits, ignore=self.ignore)
+        return self._softmax.score(logits, targets)
 
     def smoothed(self, amount: float) -> "ClassContrast":
         """Itself for `amount` 0.
@@ -66,9 +73,9 @@ class ClassContrast:
             raise ValueError(f"class contrast has no smoothed labels, got smoothing={amount}")
         return self
 
-    def _labelled(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        kept = targets != self.ignore
-        return logits[kept], self.labels(targets, outputs=logits.shape[1]).to(logits)
+    @property
+    def _softmax(self) -> Multiclass:
+        return Multiclass(ignore=self.ignore)
 
     @staticmethod
     def _columns(y: Tensor) -> tuple[Tensor, Tensor]:

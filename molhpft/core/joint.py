@@ -30,6 +30,11 @@ class Joint:
         """That of the main objective."""
         return self.main.metric
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether the main objective has."""
+        return self.main.has_classes
+
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Main loss plus `weight` times the kept one; targets (n, t + k), NaN where unmeasured."""
         t = self.outputs
@@ -39,6 +44,11 @@ class Joint:
     def labels(self, targets: Tensor, *, outputs: int) -> Tensor:
         """Those of the main objective."""
         return self.main.labels(targets[:, : self.outputs], outputs=outputs)
+
+    def labelled_logits(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Those of the main objective."""
+        t = self.outputs
+        return self.main.labelled_logits(logits[:, :t], targets[:, :t])
 
     def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
         """That of the main objective, (m, t)."""

@@ -1,15 +1,23 @@
-"""Scores of a whole split as OGB's Evaluator defines them: unmeasured labels are left out."""
+"""Scores of a whole split as OGB's Evaluator defines them: unmeasured labels are left out.
+
+What is predicted in their place changes nothing. A prediction that is not finite where a label was
+measured makes the score NaN: which tasks, classes and examples count, labels alone decide.
+"""
+
+from math import nan
 
 import numpy as np
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
+from molhpft.core.measured import finite_or_nan, measured
+
 _METRICS = {"rocauc": roc_auc_score, "ap": average_precision_score}
 
 
 def task_scores(metric: str, targets: Tensor, logits: Tensor) -> list[float]:
-    """Score of each task, NaN for a task without both classes.
+    """Score of each task, NaN for one without both classes or with a prediction that is not finite.
 
     Args:
         metric: "rocauc" or "ap".
@@ -26,13 +34,13 @@ def mean_over_tasks(metric: str, targets: Tensor, logits: Tensor) -> float:
     Raises:
         ValueError: no task has both classes.
     """
-    scores = np.array(task_scores(metric, targets, logits))
-    if np.isnan(scores).all():
+    both = [_has_two_labels(column) for column in targets.cpu().T]
+    if not any(both):
         raise ValueError(
             f"{metric} needs a task with both positive and negative labels; "
-            f"none of {len(scores)} tasks has both among {len(targets)} examples"
+            f"none of {len(both)} tasks has both among {len(targets)} examples"
         )
-    return float(np.nanmean(scores))
+    return float(np.mean(task_scores(metric, targets[:, both], logits[:, both])))
 
 
 def accuracy(targets: Tensor, logits: Tensor, *, ignore: int) -> float:
@@ -41,10 +49,8 @@ def accuracy(targets: Tensor, logits: Tensor, *, ignore: int) -> float:
     Raises:
         ValueError: every unit is unlabelled.
     """
-    labelled = targets != ignore
-    if not labelled.any():
-        raise ValueError(f"accuracy needs a labelled unit; all {targets.numel()} are ignored")
-    return (logits.argmax(1) == targets)[labelled].double().mean().item()
+    y, guess = _guessed("accuracy", targets, logits, ignore=ignore)
+    return nan if guess is None else (guess == y).double().mean().item()
 
 
 def mean_iou(targets: Tensor, logits: Tensor, *, ignore: int) -> float:
@@ -61,10 +67,10 @@ def mean_iou(targets: Tensor, logits: Tensor, *, ignore: int) -> float:
     Raises:
         ValueError: every unit is unlabelled.
     """
-    labelled, classes = targets != ignore, logits.shape[1]
-    if not labelled.any():
-        raise ValueError(f"mean IoU needs a labelled unit; all {targets.numel()} are ignored")
-    y, guess = targets[labelled], logits.argmax(1)[labelled]
+    y, guess = _guessed("mean IoU", targets, logits, ignore=ignore)
+    if guess is None:
+        return nan
+    classes = logits.shape[1]
     hits, truly, guessed = (torch.bincount(x, minlength=classes) for x in (y[y == guess], y, guess))
     union = truly + guessed - hits
     return (hits.double() / union)[union > 0].mean().item()
@@ -76,12 +82,8 @@ def root_mean_squared_error(targets: Tensor, logits: Tensor) -> float:
     Raises:
         ValueError: no label is measured.
     """
-    y, a = targets.double(), logits.detach().double()
-    squares = (y - a).square().nanmean(0)
-    squares = squares[~squares.isnan()]
-    if not len(squares):
-        raise ValueError(f"rmse needs a measured label; all of {targets.numel()} are missing")
-    return squares.sqrt().mean().item()
+    squares = _errors(targets, logits).square()
+    return _task_means("rmse", targets, squares).sqrt().mean().item()
 
 
 def mean_absolute_error(targets: Tensor, logits: Tensor) -> float:
@@ -90,25 +92,27 @@ def mean_absolute_error(targets: Tensor, logits: Tensor) -> float:
     Raises:
         ValueError: no label is measured.
     """
-    errors = (targets.double() - logits.detach().double()).abs().nanmean(0)
-    errors = errors[~errors.isnan()]
-    if not len(errors):
-        raise ValueError(f"mae needs a measured label; all of {targets.numel()} are missing")
-    return errors.mean().item()
+    return _task_means("mae", targets, _errors(targets, logits).abs()).mean().item()
 
 
 def rank_correlation(targets: Tensor, logits: Tensor) -> float:
     """Spearman's correlation of each task over its measured labels, then the mean over tasks.
 
-    NaN where no task has two different labels and two different predictions.
+    NaN where no task has two different labels, or one that has them gets predictions that are all
+    alike, or not finite.
     """
-    found = []
+    scores = []
     for y, q in zip(targets.double().cpu().T, logits.detach().double().cpu().T, strict=True):
-        measured = ~y.isnan()
-        pair = [column[measured].numpy() for column in (y, q)]
-        if all(len(np.unique(column)) > 1 for column in pair):
-            found.append(float(np.corrcoef(_ranks(pair[0]), _ranks(pair[1]))[0, 1]))
-    return float(np.mean(found)) if found else float("nan")
+        mask = measured(y)
+        if _has_two_labels(y):
+            scores.append(_spearman(y[mask].numpy(), q[mask].numpy()))
+    return float(np.mean(scores)) if scores else nan
+
+
+def _spearman(y: np.ndarray, q: np.ndarray) -> float:
+    if not np.isfinite(q).all() or len(np.unique(q)) < 2:
+        return nan
+    return float(np.corrcoef(_ranks(y), _ranks(q))[0, 1])
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
@@ -119,7 +123,36 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 
 def _score(metric: str, y: np.ndarray, a: np.ndarray) -> float:
-    measured = ~np.isnan(y)
-    if len(np.unique(y[measured])) < 2:
-        return float("nan")
-    return float(_METRICS[metric](y[measured], a[measured]))
+    mask = ~np.isnan(y)
+    if len(np.unique(y[mask])) < 2 or not np.isfinite(a[mask]).all():
+        return nan
+    return float(_METRICS[metric](y[mask], a[mask]))
+
+
+def _has_two_labels(column: Tensor) -> bool:
+    """Whether two different labels were measured."""
+    return len(torch.unique(column[measured(column)])) > 1
+
+
+def _guessed(
+    name: str, targets: Tensor, logits: Tensor, *, ignore: int
+) -> tuple[Tensor, Tensor | None]:
+    """Class ids of labelled units, and those of their largest logits, if all logits are finite."""
+    mask = measured(targets, ignore=ignore)
+    if not mask.any():
+        raise ValueError(f"{name} needs a labelled unit; all {targets.numel()} are ignored")
+    broken = ~logits.isfinite().all(1)
+    return targets[mask], None if broken[mask].any() else logits.argmax(1)[mask]
+
+
+def _errors(targets: Tensor, logits: Tensor) -> Tensor:
+    return finite_or_nan(logits.detach().double()) - targets.double()
+
+
+def _task_means(name: str, targets: Tensor, errors: Tensor) -> Tensor:
+    """Mean over the measured labels of each task that has any."""
+    mask = measured(targets)
+    counts = mask.sum(0)
+    if not counts.any():
+        raise ValueError(f"{name} needs a measured label; all of {targets.numel()} are missing")
+    return (torch.where(mask, errors, 0.0).sum(0) / counts)[counts > 0]

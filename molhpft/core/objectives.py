@@ -1,17 +1,19 @@
 """What a task asks for: a loss, its residual, a score, and label smoothing.
 
-An unmeasured label is NaN (or the ignore index for class ids) and nothing else; it enters neither
-loss, gradient, residual nor score.
+An unmeasured label is NaN (or the ignore index for class ids) and nothing else; neither it nor what
+is predicted in its place enters loss, gradient, residual or score. Where a label was measured, a
+prediction that is not finite makes residual and score NaN.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from molhpft.core import metrics
+from molhpft.core.measured import IGNORE, finite_or_nan, measured
 
 
 class Objective(Protocol):
@@ -21,16 +23,25 @@ class Objective(Protocol):
     def metric(self) -> str:
         """Name of what `score` returns, higher is better."""
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether labels are classes, and `p` the probability of each; a regression has none."""
+
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Scalar, averaged over measured labels; 0 when there are none."""
 
     def labels(self, targets: Tensor, *, outputs: int) -> Tensor:
         """`y` that the residual is taken to, (m, outputs); NaN where unmeasured."""
 
+    def labelled_logits(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Logits of the units with a label, (m, c), row by row as `residual` and `labels`."""
+
     def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
         """`p - y`, (m, c): a row per unit with a label; 0 where unmeasured.
 
-        It is the gradient of the loss with respect to the logits up to the averaging constant.
+        A row depends on its own unit alone, so that a split may be taken in pieces. It is the
+        gradient of the loss with respect to the logits up to the averaging constant; of a loss
+        that compares examples with one another, or serves a second task, that of its other part.
         """
 
     def score(self, logits: Tensor, targets: Tensor) -> float:
@@ -49,27 +60,33 @@ class Multilabel:
         smoothing: label smoothing `s`, y' = (1 - s) y + s / 2.
     """
 
+    has_classes: ClassVar[bool] = True
     metric: Literal["rocauc", "ap"] = "rocauc"
     smoothing: float = 0.0
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean binary cross-entropy over measured labels."""
-        measured = ~targets.isnan()
-        y = torch.where(measured, self._smooth(targets), 0.0)
+        mask = measured(targets)
+        y = torch.where(mask, self._smooth(targets), 0.0)
         # logits are masked before the loss: 0 * inf behind a missing label would be NaN
         entries = F.binary_cross_entropy_with_logits(
-            torch.where(measured, logits, 0.0), y, reduction="none"
+            torch.where(mask, logits, 0.0), y, reduction="none"
         )
-        return (entries * measured).sum() / measured.sum().clamp(min=1)
+        return (entries * mask).sum() / mask.sum().clamp(min=1)
 
     def labels(self, targets: Tensor, *, outputs: int) -> Tensor:
         """Smoothed 0/1 labels of molecules that have any, (m, t)."""
         return self._smooth(targets)[_labelled(targets)]
 
+    def labelled_logits(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Logits of molecules that have any label, (m, t)."""
+        return logits[_labelled(targets)]
+
     def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
         """`sigmoid(a) - y`, (m, t)."""
         labelled = _labelled(targets)
-        return (logits[labelled].sigmoid() - self._smooth(targets[labelled])).nan_to_num(0.0)
+        a, y = finite_or_nan(logits[labelled]), self._smooth(targets[labelled])
+        return torch.where(measured(y), a.sigmoid() - y, 0.0)
 
     def score(self, logits: Tensor, targets: Tensor) -> float:
         """Mean over the tasks that have both classes.
@@ -97,29 +114,36 @@ class Multiclass:
         ignore: the class id of an unlabelled unit.
     """
 
+    has_classes: ClassVar[bool] = True
     metric: Literal["accuracy", "miou"] = "accuracy"
     smoothing: float = 0.0
-    ignore: int = -100
+    ignore: int = IGNORE
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy over labelled units."""
+        mask = measured(targets, ignore=self.ignore)
         total = F.cross_entropy(
-            logits,
+            # masked: what an ignored unit gets back is 0 times its softmax, which may be NaN
+            torch.where(mask.unsqueeze(1), logits, 0.0),
             targets,
             label_smoothing=self.smoothing,
             ignore_index=self.ignore,
             reduction="sum",
         )
-        return total / (targets != self.ignore).sum().clamp(min=1)
+        return total / mask.sum().clamp(min=1)
 
     def labels(self, targets: Tensor, *, outputs: int) -> Tensor:
         """Smoothed one-hot rows of labelled units, (m, outputs)."""
-        hot = F.one_hot(targets[targets != self.ignore], outputs).float()
+        hot = F.one_hot(targets[measured(targets, ignore=self.ignore)], outputs).float()
         return hot * (1 - self.smoothing) + self.smoothing / outputs
+
+    def labelled_logits(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Logits of labelled units, (m, c)."""
+        return logits.movedim(1, -1)[measured(targets, ignore=self.ignore)]
 
     def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
         """`softmax(a) - y`, (m, c)."""
-        rows = logits.movedim(1, -1).flatten(0, -2)[targets.flatten() != self.ignore]
+        rows = finite_or_nan(self.labelled_logits(logits, targets))
         return rows.softmax(1) - self.labels(targets, outputs=rows.shape[1]).to(rows)
 
     def score(self, logits: Tensor, targets: Tensor) -> float:
@@ -148,6 +172,7 @@ class Squared:
         std: its standard deviation, (t,).
     """
 
+    has_classes: ClassVar[bool] = False
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
@@ -158,17 +183,23 @@ class Squared:
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Half the squared error, averaged over measured labels."""
-        measured = ~targets.isnan()
-        error = torch.where(measured, logits - targets, 0.0)
-        return error.square().sum() / 2 / measured.sum().clamp(min=1)
+        mask = measured(targets)
+        error = torch.where(mask, logits - targets, 0.0)
+        return error.square().sum() / 2 / mask.sum().clamp(min=1)
 
     def labels(self, targets: Tensor, *, outputs: int) -> Tensor:
         """Targets of the examples that have any, (m, t)."""
         return targets[_labelled(targets)]
 
+    def labelled_logits(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Predictions for the examples that have any target, (m, t)."""
+        return logits[_labelled(targets)]
+
     def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
         """`q - y`, (m, t)."""
-        return (logits - targets)[_labelled(targets)].nan_to_num(0.0)
+        labelled = _labelled(targets)
+        q, y = finite_or_nan(logits[labelled]), targets[labelled]
+        return torch.where(measured(y), q - y, 0.0)
 
     def score(self, logits: Tensor, targets: Tensor) -> float:
         """Minus the root mean squared error, averaged over tasks as OGB's Evaluator does."""
@@ -197,4 +228,4 @@ class Squared:
 
 
 def _labelled(targets: Tensor) -> Tensor:
-    return ~targets.isnan().all(1)
+    return measured(targets).any(1)

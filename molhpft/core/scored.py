@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from molhpft.core.measured import finite_or_nan
 from molhpft.core.objectives import Objective
 
 
@@ -26,6 +27,11 @@ class ScoredByLoss:
         """Minus the loss, so that higher is better."""
         return "neg_loss"
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether the objective has."""
+        return self.objective.has_classes
+
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """That of the objective."""
         return self.objective.loss(logits, targets)
@@ -34,13 +40,20 @@ class ScoredByLoss:
         """Those of the objective."""
         return self.objective.labels(targets, outputs=outputs)
 
+    def labelled_logits(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Those of the objective."""
+        return self.objective.labelled_logits(logits, targets)
+
     def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
         """That of the objective."""
         return self.objective.residual(logits, targets)
 
     def score(self, logits: Tensor, targets: Tensor) -> float:
-        """Minus the loss of the split as one batch, every measured label counting the same."""
-        return -self.objective.loss(logits, targets).item()
+        """Minus the loss of the split as one batch, every measured label counting the same.
+
+        NaN where a prediction for one of them is not finite.
+        """
+        return -self.objective.loss(finite_or_nan(logits), targets).item()
 
     def smoothed(self, amount: float) -> "ScoredByLoss":
         """The same around the smoothed objective."""

@@ -21,6 +21,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor
 
 from molhpft import __version__
+from molhpft.core.measured import comparable
 from molhpft.core.objectives import Multilabel
 from molhpft.core.task import Task
 from molhpft.domains.molecules.examples import Molecules
@@ -154,7 +155,7 @@ def _best(baseline: Baseline, task: Task, molecules: Molecules, *, seed: int) ->
         targets = {s: target_scores(task, logits[s], labels[s]) for s in logits}
         numbers: Json = {"final": final, "measures": {"targets": targets}, key: value}
         found.append({"tau": None, "energy": {}, "probe": {}, "shift": {}, **numbers})
-    return max(found, key=lambda row: row["final"]["valid"])
+    return max(found, key=lambda row: comparable(row["final"]["valid"]))
 
 
 def _logits(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 
+from molhpft.core.measured import comparable
 from molhpft.core.network import Network
 from molhpft.core.task import Task
 from molhpft.experiments.branch import snapshots
@@ -34,7 +35,7 @@ def conclude(
         choice: how tau was chosen before, where the config left it open.
     """
     rows = [about["row"] for _, about in branches.values()]
-    chosen = max(rows, key=lambda row: row["final"]["valid"])["tau"]
+    chosen = max(rows, key=lambda row: comparable(row["final"]["valid"]))["tau"]
     history = [row for _, about in branches.values() for row in about["history"]]
     folder.write_lines("history.jsonl", [*probe_rows, *history])
     about = {"encoder": config.encoder.name, "task": task.name, "config": resolved(config)}

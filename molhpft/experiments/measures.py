@@ -100,10 +100,9 @@ def _vectors(network: Network, probe: Sequence[Batch], seed: int) -> Tensor:
 
 def _confidence(branch: Branch) -> Json:
     ends = {"before": branch.before, "after": branch.after}
-    found = {when: correct_probability(s, branch.task.objective) for when, s in ends.items()}
-    known = {when: p[~p.isnan()] for when, p in found.items()}
-    counts = {when: torch.histc(p, BINS, 0, 1).int().tolist() for when, p in known.items()}
-    return {"histogram": counts, "mean": {when: p.mean().item() for when, p in known.items()}}
+    right = {when: correct_probability(s, branch.task.objective) for when, s in ends.items()}
+    counts = {w: torch.histc(p[p.isfinite()], BINS, 0, 1).int().tolist() for w, p in right.items()}
+    return {"histogram": counts, "mean": {when: p.mean().item() for when, p in right.items()}}
 
 
 def _direction(branch: Branch) -> Json:

@@ -3,6 +3,7 @@
 from rich.table import Table
 from rich.text import Text
 
+from molhpft.core.measured import comparable
 from molhpft.experiments.folder import Json
 from molhpft.experiments.tables import score_name, show
 
@@ -64,7 +65,7 @@ def probe_reading(found: Json) -> str:
 
 
 def _best(found: Json) -> Json:
-    best: Json = max(found["rows"], key=lambda row: row["valid"])
+    best: Json = max(found["rows"], key=lambda row: comparable(row["valid"]))
     return best
 
 

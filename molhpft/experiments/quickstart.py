@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from molhpft.core.measured import comparable
 from molhpft.core.threads import one_thread
 from molhpft.experiments.config import parse_config
 from molhpft.experiments.figures import tau_figure
@@ -93,7 +94,7 @@ def quickstart(out: Path) -> Quickstart:
     names = ["scratch", "FT", *["HP-FT"] * (len(TAUS) - 2), "LP-FT", "LP"]
     branches = [row for summary in runs for row in summary["branches"]]
     rows = list(zip(names, branches, strict=True))
-    chosen = max(range(len(rows)), key=lambda i: rows[i][1]["final"]["valid"])
+    chosen = max(range(len(rows)), key=lambda i: comparable(rows[i][1]["final"]["valid"]))
     figure = out / "quickstart.png"
     tau_figure(rows, figure, score=score_name(runs[0]["metric"]))
     return Quickstart(rows, runs[0]["metric"], chosen, figure)

@@ -13,6 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from molhpft.core.heads import mlp_head
+from molhpft.core.measured import comparable
 from molhpft.core.network import Chain
 from molhpft.core.task import Task
 from molhpft.core.threads import one_thread
@@ -70,7 +71,7 @@ class ToyStudy:
     def chosen(self) -> int:
         """Number of the line that validates best."""
         lines = self.lines
-        return max(range(len(lines)), key=lambda i: lines[i][1]["final"]["valid"])
+        return max(range(len(lines)), key=lambda i: comparable(lines[i][1]["final"]["valid"]))
 
     @property
     def table(self) -> Table:

@@ -16,8 +16,6 @@ from molhpft.core.network import Network
 from molhpft.core.objectives import Objective
 from molhpft.measure.jacobian import differentiable
 
-_TINY = 1e-30
-
 
 def direction_norms(
     network: Network, batches: Iterable[Batch], *, vectors: Tensor | None = None
@@ -43,9 +41,10 @@ def direction_norms(
 
 
 def descent_directions(network: Network, batches: Iterable[Batch], objective: Objective) -> Tensor:
-    """`-(grad_z q)^T (p - y)`: where a lower loss lies for the features of every example.
+    """`-(grad_z q)^T (p - y)`: where less energy lies for the features of every example.
 
-    In eval mode; 0 for an example without labels.
+    In eval mode; 0 for an example without labels. What an objective asks for besides, for a second
+    task or by comparing examples, has no part in it.
 
     Args:
         network: any network, its head usually as probing leaves it.
@@ -60,8 +59,9 @@ def descent_directions(network: Network, batches: Iterable[Batch], objective: Ob
     """
 
     def descent(z: Tensor, q: Tensor, batch: Batch) -> Tensor:
-        residual = _residual_of_all(q, batch.targets, objective)
-        (up,) = torch.autograd.grad(q, z, residual)
+        residual = objective.residual(q.detach(), batch.targets)
+        asked = objective.labelled_logits(q, batch.targets)
+        (up,) = torch.autograd.grad(asked, z, residual)
         return -up
 
     return _over_batches(network, batches, descent)
@@ -108,15 +108,6 @@ def _norms(z: Tensor, q: Tensor, vectors: Tensor | None) -> Tensor:
         squares += row.flatten(1).double().square().sum(1)
     # unit vectors see 1 / t of the square on average, and the unit basis is t of them
     return (squares * outputs / len(vectors)).sqrt()
-
-
-def _residual_of_all(q: Tensor, targets: Tensor, objective: Objective) -> Tensor:
-    """`p - y` in the shape of the logits, 0 where nothing is measured."""
-    (slope,) = torch.autograd.grad(objective.loss(q, targets), q, retain_graph=True)
-    # the loss averages over its labels, so its slope is the residual up to one constant
-    residual = objective.residual(q.detach(), targets)
-    placed: Tensor = slope * (residual.norm() / slope.norm().clamp(min=_TINY))
-    return placed
 
 
 def _over_batches(

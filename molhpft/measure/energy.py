@@ -1,4 +1,9 @@
-"""Initial energy: how far the predictions are from the labels when finetuning starts."""
+"""Initial energy: how far the predictions are from the labels when finetuning starts.
+
+The energy of an example depends on that example alone, whatever else its split or batch holds: of
+an objective that compares examples, or serves a second task, it is that of the part that predicts
+the new task's labels. An energy is NaN where a prediction for a measured label is not finite.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from molhpft.core.measured import measured
 from molhpft.core.objectives import Objective
 from molhpft.core.snapshot import Predictions
 
@@ -19,7 +25,7 @@ class Energy:
     Attributes:
         aie: average initial energy, see `initial_energy`.
         per_entry: see `entry_energy`.
-        balanced: see `balanced_energy`; NaN for regression.
+        balanced: see `balanced_energy`; NaN for a regression.
     """
 
     aie: float
@@ -50,7 +56,7 @@ def initial_energy(predictions: Predictions, objective: Objective) -> float:
     Returns:
         the energy: 0 for a perfect head, sqrt(2) for a confidently wrong softmax head.
     """
-    parts = _measured(predictions, objective)
+    parts = _residuals(predictions, objective)
     lengths = [torch.linalg.vector_norm(residual, dim=1) for residual, _ in parts]
     return torch.cat(lengths).mean().item()
 
@@ -58,8 +64,8 @@ def initial_energy(predictions: Predictions, objective: Objective) -> float:
 def entry_energy(predictions: Predictions, objective: Objective) -> float:
     """Mean |p - y| over measured labels: comparable between different numbers of tasks."""
     total, count = 0.0, 0
-    for residual, y in _measured(predictions, objective):
-        entries = residual[~y.isnan()]
+    for residual, y in _residuals(predictions, objective):
+        entries = residual[measured(y)]
         total += entries.abs().sum(dtype=torch.float64).item()
         count += len(entries)
     return total / count if count else float("nan")
@@ -69,18 +75,21 @@ def balanced_energy(predictions: Predictions, objective: Objective) -> float:
     """Mean |p - y| in which both classes of a task weigh the same, averaged over tasks.
 
     With few positives the plain energy says how well the negatives are fitted. Tasks that lack a
-    class are left out; NaN where no task has two classes, as in regression.
+    class are left out; NaN where no task has two classes, as in a regression.
     """
+    if not objective.has_classes:
+        return float("nan")
     sums, counts = [], []
-    for residual, y in _measured(predictions, objective):
+    for residual, y in _residuals(predictions, objective):
         of_class = torch.stack([y == label for label in (0, 1)])
-        sums.append((residual.abs() * of_class).sum(1))
+        sums.append(torch.where(of_class, residual.abs(), 0.0).sum(1))
         counts.append(of_class.sum(1))
-    per_class = torch.stack(sums).sum(0) / torch.stack(counts).sum(0)
-    return per_class.mean(0).nanmean().item()
+    total, count = torch.stack(sums).sum(0), torch.stack(counts).sum(0)
+    both = (count > 0).all(0)
+    return (total / count)[:, both].mean().item()
 
 
-def _measured(predictions: Predictions, objective: Objective) -> Iterator[tuple[Tensor, Tensor]]:
+def _residuals(predictions: Predictions, objective: Objective) -> Iterator[tuple[Tensor, Tensor]]:
     """Residuals and labels, some rows at a time: copies of a whole large split fill the memory."""
     pieces = (torch.split(t, _ROWS) for t in (predictions.logits, predictions.targets))
     for logits, targets in zip(*pieces, strict=True):

@@ -9,7 +9,9 @@ from molhpft.core.objectives import Multiclass
 
 @given(seed=st.integers(0, 999), n=st.integers(1, 9))
 @settings(max_examples=30, deadline=None)
-def test_residual_is_the_gradient_of_the_loss_up_to_the_number_of_examples(seed, n):
+def test_half_of_the_loss_has_the_residual_as_gradient_and_the_other_half_sums_to_nothing_by_class(
+    seed, n
+):
     rng = torch.Generator().manual_seed(seed)
     a = torch.randn(n, 4, generator=rng, dtype=torch.double).requires_grad_()
     y = torch.randint(0, 4, (n,), generator=rng)
@@ -17,8 +19,16 @@ def test_residual_is_the_gradient_of_the_loss_up_to_the_number_of_examples(seed,
     (gradient,) = torch.autograd.grad(ClassContrast().loss(a, y), a)
     residual = ClassContrast().residual(a.detach(), y)
     kept = y != -100
-    torch.testing.assert_close(gradient[kept], residual / kept.sum())
+    other = gradient[kept] - residual / (2 * kept.sum())
+    # a class spreads one unit of probability over the examples of the batch
+    torch.testing.assert_close(other.sum(0), torch.zeros(4).double())
     assert (gradient[~kept] == 0).all()
+
+
+def test_the_residual_of_an_example_does_not_depend_on_the_others(rng):
+    a, y = torch.randn(6, 3, generator=rng), torch.tensor([0, 1, 2, -100, 1, 1])
+    alone = [ClassContrast().residual(a[i : i + 1], y[i : i + 1]) for i in range(6)]
+    torch.testing.assert_close(ClassContrast().residual(a, y), torch.cat(alone))
 
 
 def test_the_loss_is_least_when_classes_and_examples_find_each_other():

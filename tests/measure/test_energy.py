@@ -58,7 +58,7 @@ def test_balanced_energy_leaves_tasks_of_one_class_out():
 
 
 def test_a_regression_has_no_balanced_energy():
-    values = snapshot([[0.3], [0.7]], [[0.25], [2.5]])
+    values = snapshot([[0.3], [0.7]], [[0.0], [1.0]])  # numbers that happen to be 0 and 1
     assert balanced_energy(values, Squared()) != balanced_energy(values, Squared())  # NaN
 
 
