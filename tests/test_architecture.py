@@ -39,8 +39,8 @@ def test_imports_point_down(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_files_stay_small_and_are_no_drawers(path):
-    assert len(path.read_text().splitlines()) <= 250
+def test_files_hold_one_concept_and_are_no_drawers(path):
+    assert len(path.read_text().splitlines()) <= 600
     assert path.stem not in DRAWERS
 
 

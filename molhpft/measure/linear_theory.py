@@ -17,6 +17,12 @@ import torch
 from torch import Tensor
 
 Regime = Literal["strong", "mild", "tiny"]
+TINY = 0.1
+"""Share of mean `|Y|` below which energy counts as tiny.
+
+Our reading: the paper's tiny regime is the point `q0 = Y`. On the straight way there, features then
+move less than a tenth as far as they do from outputs of 0.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,21 +60,6 @@ class LinearStart:
     def kernel(self) -> Tensor:
         """NTK of the outputs: `Theta = ||v0||^2 K + Z0 Z0^T`, (N, N)."""
         return self.head.square().sum() * self.gram + self.features @ self.features.T
-
-
-@dataclass(frozen=True)
-class Slopes:
-    """How the ends of finetuning change as the energy falls, per share of the residual removed.
-
-    Attributes:
-        distance: of the mean `||z_T - z_0||^2`; never positive.
-        dot: of the mean `z_T . z_0`; positive, then negative.
-        norm: of the mean `||z_T||^2`; positive, then negative, and that before `dot`.
-    """
-
-    distance: float
-    dot: float
-    norm: float
 
 
 def ntk_solution(start: LinearStart) -> tuple[Tensor, Tensor]:
@@ -147,52 +138,37 @@ def distance_constant(start: LinearStart) -> float:
     return start.head.square().sum().sqrt().item() * spread.abs().sum(0).max().item()
 
 
-def slopes(start: LinearStart, outputs: Tensor | None = None) -> Slopes:
-    """Derivatives as `q0` moves towards `Y` and the energy falls (Proposition 2).
+def regime_energies(start: LinearStart) -> tuple[float, float]:
+    """Initial energies, mean `|Y - q0|`, at which the regime changes.
 
-    Along `dq0 = u ds`: `-2 ||v0||^2/N m^T m`, `1/N (u - q0)^T m`, and twice the second plus the
-    first. Needs no commuting matrices.
-
-    Args:
-        start: the network before finetuning.
-        outputs: `q0`, (N,), in place of its own.
+    Returns:
+        that of `dot_maximiser`, half of mean `|Y|`, above which adaptation is strong; and that
+        below which it is tiny, `TINY` of mean `|Y|`. Between them it is mild.
     """
-    q0 = start.outputs if outputs is None else outputs
-    distance = -2 * mean_squared_distance(start, outputs).item()
-    dot = ((start.targets - 2 * q0) * _moves(start, outputs)).mean().item()
-    return Slopes(distance, dot, 2 * dot + distance)
+    energy = start.targets.abs().mean().item()
+    return _energy(start, dot_maximiser(start)), TINY * energy
 
 
 def regime(start: LinearStart, outputs: Tensor | None = None) -> Regime:
-    """Which of the paper's three phases (its Table 9) finetuning from here is in.
+    """Which of the three regimes of the paper (its Table 9) finetuning from here is in.
 
-    "strong": less energy would lengthen the features; their direction changes most. "mild": less
-    energy would shorten them, but align them further with what they were; usually best. "tiny":
-    less energy would lower the dot product too; features hardly adapt.
+    "strong": outputs between 0 and `Y / 2`; features turn, more so the more energy there is.
+    "mild": outputs between `Y / 2` and `Y`; finetuning makes features longer and hardly turns
+    them. "tiny": outputs all but at `Y`; features hardly change at all.
 
     Args:
         start: the network before finetuning.
         outputs: `q0`, (N,), in place of its own.
     """
-    slope = slopes(start, outputs)
-    if slope.norm > 0:
+    strong, tiny = regime_energies(start)
+    energy = _energy(start, start.outputs if outputs is None else outputs)
+    if energy > strong:
         return "strong"
-    return "mild" if slope.dot > 0 else "tiny"
+    return "mild" if energy > tiny else "tiny"
 
 
-def regime_energies(start: LinearStart) -> tuple[float, float]:
-    """Initial energies, mean `|Y - q0|`, at which the regime changes on the way from 0 to `Y`.
-
-    Returns:
-        the energy above which adaptation is strong, and that below which it is tiny: half of mean
-        `|Y|`. Between them it is mild.
-    """
-    moves = _moves(start, torch.zeros_like(start.targets))
-    pull = (start.targets * moves).sum()
-    stretch = start.head.square().sum() * moves.square().sum()
-    share = (pull - stretch) / (2 * pull - stretch)
-    energy = start.targets.abs().mean()
-    return ((1 - share) * energy).item(), (energy / 2).item()
+def _energy(start: LinearStart, outputs: Tensor) -> float:
+    return (start.targets - outputs).abs().mean().item()
 
 
 def _moves(start: LinearStart, outputs: Tensor | None) -> Tensor:

@@ -62,6 +62,28 @@ def test_regimes_go_from_strong_over_mild_to_tiny(study):
     assert set(found) == set(order)
 
 
+def test_features_move_less_far_than_proposition_1_allows_and_not_much_less(study):
+    assert all(0 < row["moved"] < row["bound"] < 2 * row["moved"] for row in study.rows)
+
+
+def test_a_regime_is_named_where_the_row_of_its_energy_lies(study):
+    strong, tiny = study.lemmas["regimes"]
+    for row in study.rows:
+        expected = (
+            "strong" if row["energy"] > strong else "mild" if row["energy"] > tiny else "tiny"
+        )
+        assert row["regime"] == expected
+
+
+@pytest.mark.parametrize("name", ["dot", "norm"])
+def test_the_critical_points_are_the_highest_of_the_curves_of_the_lemmas(study, name):
+    energy, value = study.lemmas["critical"][name]
+    curve = study.lemmas[name]
+    # Lemma 3's outputs are no multiple of Y, so that they may lie above the curve
+    assert value == pytest.approx(max(curve), rel=1e-3)
+    assert energy == pytest.approx(study.lemmas["energies"][curve.index(max(curve))], abs=0.02)
+
+
 def test_there_is_a_figure_and_a_line_a_tau(study):
     assert study.figures["theory"].read_bytes()[:4] == b"\x89PNG"
     assert study.table.row_count == len(study.rows)
@@ -70,7 +92,12 @@ def test_there_is_a_figure_and_a_line_a_tau(study):
 def test_the_reading_names_the_peaks(study):
     taus = [row["tau"] for row in study.rows]
     dots = curve(study, "trained", "dot")
-    assert study.reading.endswith(f"and {taus[dots.index(max(dots))]}.")
+    assert f"and {taus[dots.index(max(dots))]}. On the straight way" in study.reading
+
+
+def test_the_reading_says_that_the_size_of_the_head_was_chosen(study):
+    norm = study.lemmas["head_norm"]
+    assert f"The random head has norm {norm:.1f}, where PyTorch's would have 0.6" in study.reading
 
 
 def test_the_summary_is_plain_values(study):
