@@ -5,8 +5,9 @@ import json
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ MEMBER = "member{}."
 """What the names of a network's tensors begin with in a model of several networks."""
 
 _WRAPPERS = ("state_dict", "model_state_dict", "online_network_state_dict", "model")
+_COMPILED = "_orig_mod."
+_COPIES = {"k", "target", "momentum", "teacher", "ema"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ class WeightFile:
     path: Path
     tensors: dict[str, Tensor]
     about: dict[str, Any]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file, in hexadecimal."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
 
 def shipped_encoders() -> list[str]:
@@ -77,11 +85,13 @@ def read_weights(path: Path) -> WeightFile:
 
     A path where nothing lies can be the name of a shipped encoder.
 
-    A state dict wrapped in a dictionary under a customary name, such as "state_dict", is unwrapped.
+    A state dict wrapped in a dictionary under a customary name, such as "state_dict", is unwrapped,
+    and `_orig_mod.`, which `torch.compile` puts into names, is left out of them.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a weight file, truncated, or readable only by unpickling Python objects.
+        ValueError: not a weight file, truncated, readable only by unpickling Python objects, or
+            with a weight that is not finite.
     """
     path = weight_file(path)
     if not path.is_file():
@@ -93,13 +103,56 @@ def read_weights(path: Path) -> WeightFile:
         magic = file.read(9)
     _check_digest(path)
     if magic[8:9] == b"{":
-        return _read_safetensors(path)
-    if magic[:2] in (b"PK", b"\x80\x02"):
-        return WeightFile(path, _tensors(path, _load_tensors_only(path)), {})
-    raise ValueError(
-        f"{path} is not a weight file ({path.stat().st_size} bytes, neither safetensors nor a "
-        "PyTorch archive); give a .safetensors or .pth file"
-    )
+        tensors, about = _read_safetensors(path)
+    elif magic[:2] in (b"PK", b"\x80\x02"):
+        tensors, about = _tensors(path, _load_tensors_only(path)), {}
+    else:
+        raise ValueError(
+            f"{path} is not a weight file ({path.stat().st_size} bytes, neither safetensors nor a "
+            "PyTorch archive); give a .safetensors or .pth file"
+        )
+    tensors = {name.replace(_COMPILED, ""): tensor for name, tensor in tensors.items()}
+    odd = next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None)
+    if odd is not None:
+        raise ValueError(
+            f"{path} holds weights that are not finite, in {odd}: the training that wrote it has "
+            "diverged; give weights of an earlier epoch"
+        )
+    return WeightFile(path, tensors, about)
+
+
+def wrapper(file: WeightFile, landmarks: Sequence[str]) -> str | None:
+    """What a file puts before the names of its encoder, such as `module.` or `model.gnn.`.
+
+    Slowly moving copies of the encoder (momentum encoders, teachers, running averages) do not
+    count, and of equal encoders the first does.
+
+    Args:
+        file: that may hold an encoder.
+        landmarks: names of tensors by which such an encoder is known, any one of them.
+
+    Returns:
+        "" for bare names, None for a file without such an encoder.
+
+    Raises:
+        ValueError: the file holds several encoders that differ.
+    """
+    marked = {
+        name.removesuffix(landmark): tensor
+        for landmark in landmarks
+        for name, tensor in file.tensors.items()
+        if name == landmark or name.endswith(f".{landmark}")
+    }
+    encoders = {w: t for w, t in marked.items() if not _COPIES & set(re.split(r"[._]", w))}
+    if not encoders:
+        return None
+    first, *others = encoders
+    if not all(torch.equal(encoders[first], encoders[other]) for other in others):
+        raise ValueError(
+            f"{file.path} should hold one encoder; it has: {', '.join(encoders)}: save the state "
+            "dict of one of them"
+        )
+    return first
 
 
 def _check_digest(path: Path) -> None:
@@ -117,7 +170,7 @@ def _check_digest(path: Path) -> None:
         )
 
 
-def _read_safetensors(path: Path) -> WeightFile:
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             # of an ensemble, the network that validates best is the first
@@ -126,7 +179,7 @@ def _read_safetensors(path: Path) -> WeightFile:
             names = [name for name in file.keys() if name.startswith(start)]  # noqa: SIM118
             tensors = {name.removeprefix(start): file.get_tensor(name) for name in names}
             about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
-            return WeightFile(path, tensors, about)
+            return tensors, about
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or truncated ({error}); fetch it again") from error
 
@@ -149,9 +202,11 @@ def _load_tensors_only(path: Path) -> Any:
 
 
 def _tensors(path: Path, loaded: Any) -> dict[str, Tensor]:
-    for wrapper in _WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
+    while isinstance(loaded, Mapping):
+        inside = [loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)]
+        if not inside:
+            break
+        loaded = inside[0]
     if isinstance(loaded, Mapping) and all(isinstance(v, Tensor) for v in loaded.values()):
         return dict(loaded)
     raise ValueError(

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from molhpft.core.task import Task
+from molhpft.domains.molecules.checkpoints import describe
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.overlap import skeletons
 from molhpft.domains.weights import read_weights
@@ -28,6 +29,7 @@ def notes_on(config: RunConfig, task: Task) -> tuple[str, ...]:
         *_unreadable(molecules),
         *_mixtures(molecules.smiles),
         *_duplicates(molecules, task),
+        *_encoder(config),
         *_leakage(config, task),
     )
 
@@ -76,6 +78,15 @@ def _conflict(molecules: Molecules, rows: np.ndarray) -> bool:
     labels = molecules.targets[torch.from_numpy(rows)].float()
     low, high = (torch.where(labels.isnan(), s * torch.inf, labels) for s in (1, -1))
     return bool((low.min(0).values < high.max(0).values).any())
+
+
+def _encoder(config: RunConfig) -> list[str]:
+    """What a weight file of others is taken for, and why."""
+    weights: Path | None = config.encoder.options["weights"]
+    file = read_weights(weights) if weights is not None else None
+    if file is None or file.about:
+        return []
+    return [f"The encoder's file {file.path.name} is {describe(file)}."]
 
 
 def _leakage(config: RunConfig, task: Task) -> list[str]:

@@ -148,3 +148,16 @@ def test_a_name_on_the_hub_that_cannot_be_had_is_one_sentence(monkeypatch):
         with pytest.raises(FileNotFoundError, match="no folder at") as caught:
             read_weights(Path(name))
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+@pytest.mark.parametrize("save", [torch.save, save_file], ids=["pth", "safetensors"])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, odd, save):
+    save({**TENSORS, "conv.weight": torch.tensor([1.0, odd])}, tmp_path / "w")
+    with pytest.raises(ValueError, match=r"weights that are not finite, in conv\.weight"):
+        read_weights(tmp_path / "w")
+
+
+def test_wrappers_around_wrappers_are_opened(tmp_path):
+    torch.save({"model": {"epoch": 1, "state_dict": TENSORS}}, tmp_path / "w.pth")
+    assert same(read_weights(tmp_path / "w.pth").tensors)

@@ -6,6 +6,7 @@ import torch
 from molhpft.domains.molecules.pretraining import molecules_trained_on
 from molhpft.estimator.notes import notes_on
 from molhpft.estimator.settings import settings
+from tests.domains.molecules.test_checkpoints import pretrain_gnns_file
 from tests.estimator.models import random_model
 from tests.estimator.rings import ring_task
 from tests.experiments.test_leakage import write_encoder
@@ -36,6 +37,13 @@ def notes(*args, **splits):
 
 def test_nothing_is_said_of_a_clean_table_and_random_weights():
     assert notes(CLEAN, valid=[4], test=[5]) == ()
+
+
+def test_what_a_weight_file_of_others_is_taken_for_is_said_with_the_reason(tmp_path):
+    pretrain_gnns_file(tmp_path / "w.pth")
+    said, *_ = notes_on(config_of(tmp_path / "w.pth"), task_of(CLEAN, valid=[4], test=[5]))
+    assert said.startswith("The encoder's file w.pth is a GCN of pretrain-gnns")
+    assert "names and shapes, which a GraphSAGE shares" in said
 
 
 def test_molecules_that_cannot_be_read_are_counted():

@@ -1,17 +1,25 @@
-"""Pretrained graph encoders from files: our own, OGB's, and the public ones of Hu et al. (2020)."""
+"""Pretrained graph encoders from files: our own, OGB's, and public ones of others.
+
+A file is known for what it is by its digest, where it is one of the public files; otherwise by the
+names and shapes of its tensors, and where two architectures share those, by what its batch norms
+have seen.
+"""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from molhpft.core.network import Chain
-from molhpft.domains.weights import WeightFile, read_weights
+from molhpft.domains.weights import WeightFile, read_weights, wrapper
 
 Renaming = tuple[tuple[str, str], ...]
 
-PRETRAIN_GNNS: Renaming = (
+_OURS = ("stages.embed.columns.tables.0", "stages.embed.embed.columns.tables.0")
+
+_PRETRAIN_GNNS: Renaming = (
     (r"x_embedding1\.weight", r"embed.columns.tables.0"),
     (r"x_embedding2\.weight", r"embed.columns.tables.1"),
     (r"gnns\.(\d+)\.linear\.(\w+)", r"conv\1.convolution.linear.\2"),
@@ -19,7 +27,7 @@ PRETRAIN_GNNS: Renaming = (
     (r"gnns\.(\d+)\.edge_embedding2\.weight", r"conv\1.convolution.bond.tables.1"),
     (r"batch_norms\.(\d+)\.(\w+)", r"conv\1.norm.\2"),
 )
-OGB: Renaming = (
+_OGB: Renaming = (
     (r"gnn_node\.atom_encoder\.atom_embedding_list\.(\d)\.weight", r"embed.columns.tables.\1"),
     (r"gnn_node\.convs\.(\d+)\.linear\.(\w+)", r"conv\1.convolution.linear.\2"),
     (r"gnn_node\.convs\.(\d+)\.root_emb\.weight", r"conv\1.convolution.root"),
@@ -30,12 +38,82 @@ OGB: Renaming = (
     (r"gnn_node\.batch_norms\.(\d+)\.(\w+)", r"conv\1.norm.\2"),
 )
 # with a virtual node, every stage is wrapped in one that knows about it
-OGB_VIRTUAL_NODE: Renaming = (
-    *((old, new.replace("embed.", "embed.embed.", 1)) for old, new in OGB[:1]),
-    *((old, new.replace(r"conv\1.", r"conv\1.convolution.", 1)) for old, new in OGB[1:]),
+_OGB_VIRTUAL_NODE: Renaming = (
+    *((old, new.replace("embed.", "embed.embed.", 1)) for old, new in _OGB[:1]),
+    *((old, new.replace(r"conv\1.", r"conv\1.convolution.", 1)) for old, new in _OGB[1:]),
     (r"gnn_node\.virtualnode_embedding\.weight", r"embed.node"),
     (r"gnn_node\.mlp_virtualnode_list\.(\d+)\.(\d+)\.(\w+)", r"conv\1.update.\2.\3"),
 )
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A published graph encoder.
+
+    Attributes:
+        what: its name and where it comes from, as the end of a sentence.
+        landmarks: tensors that tell it from the others; the first says where its names begin.
+        fits: the encoder of this package that takes its weights, as a config's `encoder` has it;
+            None where there is none.
+        renaming: patterns of its names and what a backbone chain calls them.
+    """
+
+    what: str
+    landmarks: tuple[str, ...]
+    fits: dict[str, Any] | None = None
+    renaming: Renaming = ()
+
+
+_GCN = Architecture(
+    "a GCN of pretrain-gnns (Hu et al., 2020)",
+    ("x_embedding1.weight", "gnns.0.linear.weight"),
+    {"name": "gcn_pretrain_gnns"},
+    _PRETRAIN_GNNS,
+)
+_GRAPHSAGE = Architecture("a GraphSAGE of pretrain-gnns (Hu et al., 2020)", _GCN.landmarks)
+_ARCHITECTURES = (  # of two that fit, the first is meant
+    _GCN,
+    Architecture(
+        "a GIN of MolCLR (Wang et al., 2022)",
+        ("x_embedding1.weight", "gnns.0.mlp.0.weight", "feat_lin.weight"),
+    ),
+    Architecture(
+        "a GIN of pretrain-gnns (Hu et al., 2020)", ("x_embedding1.weight", "gnns.0.mlp.0.weight")
+    ),
+    Architecture("a GAT of pretrain-gnns (Hu et al., 2020)", ("x_embedding1.weight", "gnns.0.att")),
+    Architecture("a GCN of MolCLR (Wang et al., 2022)", ("x_embedding1.weight", "gnns.0.weight")),
+    Architecture(
+        "a GCN of OGB's examples with a virtual node",
+        ("gnn_node.virtualnode_embedding.weight", "gnn_node.convs.0.root_emb.weight"),
+        {"name": "gcn", "virtual_node": True},
+        _OGB_VIRTUAL_NODE,
+    ),
+    Architecture(
+        "a GCN of OGB's examples",
+        ("gnn_node.convs.0.root_emb.weight",),
+        {"name": "gcn", "virtual_node": False},
+        _OGB,
+    ),
+    Architecture(
+        "a GIN of OGB's examples", ("gnn_node.convs.0.eps", "gnn_node.convs.0.mlp.0.weight")
+    ),
+    Architecture("a D-MPNN of chemprop", ("W_i.weight", "W_h.weight", "W_o.weight")),
+)
+
+_PUBLIC = {
+    "ff1d9c5e5c198b8faf8af576c303808853e3f55a52aed7ae27964e3c8635a81a": "gcn_contextpred.pth",
+    "8fb73bcce4991d6778e7309474505fcf2e5ff69f5debf166a5e6b91edf3f1493": "gcn_supervised.pth",
+    "49cf0465e623c14fc802cdc67b47cbb78326f43fc7991afe6a14e1ff471755d5": (
+        "gcn_supervised_contextpred.pth"
+    ),
+    "aca7caa7c15a0e478b57d5d2cca84d8bda6d4500614bd96486b84739bff3929b": (
+        "graphsage_supervised_contextpred.pth"
+    ),
+    "ad433c867915b166fbc98154d763eaa83fa53cd60bf3a3b0c2086a0ef7dc684e": (
+        "gat_supervised_contextpred.pth"
+    ),
+}
+"""SHA-256 of files that pretrain-gnns has published, and their names there."""
 
 
 def load_encoder(backbone: Chain, path: Path) -> None:
@@ -44,7 +122,8 @@ def load_encoder(backbone: Chain, path: Path) -> None:
     Args:
         backbone: changed in place, or not at all.
         path: one of our `model.safetensors`, a state dict of OGB's example GNN, or a checkpoint
-            of pretrain-gnns.
+            of pretrain-gnns; in any floating point format, its names behind any wrapper such as
+            `module.` or `model.gnn.`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -63,29 +142,49 @@ def encoder_weights(file: WeightFile) -> dict[str, Tensor]:
     """Weights of the encoder in a file, by the names a backbone chain has for them.
 
     Raises:
-        ValueError: the file holds no graph encoder this package knows.
+        ValueError: the file holds no graph encoder this package has a place for.
     """
-    if _is_ours(file):
-        prefix = "backbone."
-        return {
-            name.removeprefix(prefix): tensor
-            for name, tensor in file.tensors.items()
-            if name.startswith(prefix)
-        }
-    renaming = _renaming(file)
-    renamed = ((_rename(name, renaming), tensor) for name, tensor in file.tensors.items())
-    return {f"stages.{name}": tensor for name, tensor in renamed if name}
+    ours = wrapper(file, _OURS)
+    if ours is not None:
+        stages = _behind(f"{ours}stages.", file)
+        return {f"stages.{name}": tensor for name, tensor in stages.items()}
+    architecture, prefix = _recognised(file)
+    if architecture.fits is None:
+        raise ValueError(f"{file.path} is {describe(file)}")
+    weights, renaming = {}, architecture.renaming
+    roots = {landmark.partition(".")[0] for landmark in architecture.landmarks}
+    for name, tensor in _behind(prefix, file).items():
+        new = _rename(name, renaming)
+        if new is None and name.partition(".")[0] in roots:
+            raise ValueError(
+                f"{file.path} looks like {architecture.what}, but has {name}, which that has not; "
+                "`molhpft encoders` lists what can be loaded"
+            )
+        if new is not None:
+            weights[f"stages.{new}"] = tensor
+    return weights
 
 
 def describe(file: WeightFile) -> str:
-    """What a weight file is and which encoder takes it, as the end of a sentence.
+    """What a weight file is, why it is taken for that, and which encoder takes it.
+
+    Returns:
+        the end of a sentence.
 
     Raises:
         ValueError: it is none of the files this package knows.
     """
-    if _is_ours(file):
+    if wrapper(file, _OURS) is not None:
         return f"a molhpft model trained as encoder {file.about.get('encoder', 'unknown')}"
-    return _KINDS[_renaming(file)]
+    architecture, _ = _recognised(file)
+    fits = architecture.fits
+    if fits is None:
+        takes = "which no encoder of this package takes"
+    elif fits.get("virtual_node"):
+        takes = f"which fits {fits['name']} with virtual_node: true"
+    else:
+        takes = f"which fits {fits['name']}"
+    return f"{architecture.what}, {takes} ({_reason(file, architecture)})"
 
 
 def fitting_encoder(file: WeightFile) -> dict[str, Any]:
@@ -94,47 +193,71 @@ def fitting_encoder(file: WeightFile) -> dict[str, Any]:
     Dropout is none of it: how the weights were trained says little of how to finetune them.
 
     Raises:
-        ValueError: it is none of the files this package knows.
+        ValueError: it is none of the files this package has an encoder for.
     """
-    if _is_ours(file):
+    if wrapper(file, _OURS) is not None:
         own: dict[str, Any] = file.about.get("config", {}).get("encoder", {})
         if not own:
             raise ValueError(f"{file.path} does not say which encoder it is of; name it in full")
         return {key: value for key, value in own.items() if key not in ("weights", "dropout")}
-    weights, renaming = encoder_weights(file), _renaming(file)
+    weights = encoder_weights(file)
     layers = {match[0] for name in weights if (match := re.search(r"conv\d+", name))}
     widths = {t.shape[1] for name, t in weights.items() if name.endswith("columns.tables.0")}
-    own = {"layers": len(layers), "width": widths.pop()}
-    if renaming is PRETRAIN_GNNS:
-        return {"name": "gcn_pretrain_gnns", **own}
-    return {"name": "gcn", **own, "virtual_node": renaming is OGB_VIRTUAL_NODE}
+    fits = dict(_recognised(file)[0].fits or {})
+    return {"name": fits.pop("name"), "layers": len(layers), "width": widths.pop(), **fits}
 
 
-_KINDS = {
-    PRETRAIN_GNNS: "a GCN of pretrain-gnns (Hu et al., 2020), which fits gcn_pretrain_gnns",
-    OGB: "a GCN of OGB's examples, which fits gcn",
-    OGB_VIRTUAL_NODE: "a GCN of OGB's examples with a virtual node, which fits gcn with "
-    "virtual_node: true",
-}
-
-
-def _is_ours(file: WeightFile) -> bool:
-    return any(name.startswith("backbone.stages.embed.") for name in file.tensors)
-
-
-def _renaming(file: WeightFile) -> Renaming:
-    names = file.tensors
-    if "x_embedding1.weight" in names and any(n.startswith("gnns.0.linear.") for n in names):
-        return PRETRAIN_GNNS
-    if "gnn_node.virtualnode_embedding.weight" in names:
-        return OGB_VIRTUAL_NODE
-    if "gnn_node.convs.0.root_emb.weight" in names:
-        return OGB
+def _recognised(file: WeightFile) -> tuple[Architecture, str]:
+    """The architecture of a file and the wrapper before its names."""
+    for architecture in _ARCHITECTURES:
+        prefix = wrapper(file, architecture.landmarks[:1])
+        if prefix is None or not all(prefix + n in file.tensors for n in architecture.landmarks):
+            continue
+        if architecture is _GCN and _saw_rows_of_unit_length(_behind(prefix, file)):
+            return _GRAPHSAGE, prefix
+        return architecture, prefix
     raise ValueError(
         f"{file.path} is no graph encoder this package knows (its first tensors are "
-        f"{', '.join(list(names)[:3]) or 'none'}); give a molhpft model.safetensors, a state dict "
-        "of OGB's example GCN or a GCN checkpoint of pretrain-gnns"
+        f"{', '.join(list(file.tensors)[:3]) or 'none'}); give a molhpft model.safetensors, a "
+        "state dict of OGB's example GCN or a GCN checkpoint of pretrain-gnns"
     )
+
+
+def _reason(file: WeightFile, architecture: Architecture) -> str:
+    """Why a file is taken for what it is taken for."""
+    if file.digest in _PUBLIC:
+        return f"its digest is that of {_PUBLIC[file.digest]} of pretrain-gnns"
+    if architecture is _GCN:
+        return (
+            "taken for one by its names and shapes, which a GraphSAGE shares, and since the rows "
+            "that its batch norms have seen differ in length; a GraphSAGE's have length 1"
+        )
+    if architecture is _GRAPHSAGE:
+        return (
+            "its names and shapes are also a GCN's, but the rows that its batch norms have seen "
+            "have length 1, as a GraphSAGE makes them and a GCN does not"
+        )
+    return "by the names of its tensors"
+
+
+def _saw_rows_of_unit_length(tensors: dict[str, Tensor]) -> bool:
+    """Whether all batch norms have seen rows x of length 1: E|x|^2 = sum(mean^2 + variance).
+
+    Each layer of pretrain-gnns' GraphSAGE ends by scaling every row to length 1; its tensors have
+    the names and shapes of those of the GCN.
+    """
+    norms = [n.removesuffix("running_mean") for n in tensors if n.endswith(".running_mean")]
+    squares = [
+        (tensors[f"{norm}running_mean"].double().square() + tensors[f"{norm}running_var"]).sum()
+        for norm in norms
+    ]
+    return bool(squares) and all(abs(square.item() - 1) < 0.05 for square in squares)
+
+
+def _behind(prefix: str, file: WeightFile) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    tensors = file.tensors.items()
+    return {n.removeprefix(prefix): tensor for n, tensor in tensors if n.startswith(prefix)}
 
 
 def _rename(name: str, renaming: Renaming) -> str | None:

@@ -8,18 +8,16 @@ import re
 from collections import Counter
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from molhpft.core.heads import linear_head
 from molhpft.core.network import Chain
-from molhpft.domains.weights import WeightFile, read_weights
+from molhpft.domains.weights import WeightFile, read_weights, wrapper
 
-_OURS = "backbone."
+_OURS = ("stages.stem.module.conv1.weight",)
 _LANDMARKS = ("layer1.0.conv1.weight", "4.0.conv1.weight")
 # nn.Sequential(*resnet.children()), as examples of SimCLR and BYOL build their encoders
 _NUMBERED = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
-_COPIES = {"k", "target", "momentum", "teacher", "ema"}
 _CLASSIFIER = re.compile(r"(.*\.)?(fc|linear)\.weight")
 _BLOCK = re.compile(r"stages\.layer(\d)_(\d+)\.module\.(.+)")
 
@@ -71,13 +69,13 @@ def encoder_weights(file: WeightFile) -> dict[str, Tensor]:
     Raises:
         ValueError: the file holds no ResNet, or several of which none is plainly the encoder.
     """
-    prefix = _prefix(file)
+    prefix, ours = _prefix(file)
     parts = {
         name.removeprefix(prefix): tensor
         for name, tensor in file.tensors.items()
         if name.startswith(prefix)
     }
-    if _is_ours(file):
+    if ours:
         return parts
     if _LANDMARKS[1] in parts:
         parts = {_named(name): tensor for name, tensor in parts.items()}
@@ -96,37 +94,20 @@ def describe(file: WeightFile) -> str:
     convolutions = 3 if any(name == "conv3.weight" for *_, name in found) else 2
     depth = convolutions * counts.total() + 2
     blocks = ", ".join(str(counts[layer]) for layer in sorted(counts))
-    return f"a ResNet-{depth} (blocks {blocks}) stored as {_prefix(file)}*"
+    return f"a ResNet-{depth} (blocks {blocks}) stored as {_prefix(file)[0]}*"
 
 
-def _is_ours(file: WeightFile) -> bool:
-    return f"{_OURS}stages.stem.module.conv1.weight" in file.tensors
-
-
-def _prefix(file: WeightFile) -> str:
-    """What stands before the encoder's names; of equal encoders the first counts."""
-    if _is_ours(file):
-        return _OURS
-    landmarks = {
-        name.removesuffix(mark): tensor
-        for mark in _LANDMARKS
-        for name, tensor in file.tensors.items()
-        if name == mark or name.endswith(f".{mark}")
-    }
-    found = {p: t for p, t in landmarks.items() if not _COPIES & set(re.split(r"[._]", p))}
-    if not found:
+def _prefix(file: WeightFile) -> tuple[str, bool]:
+    """What stands before the encoder's names, and whether they are those of our chain."""
+    ours = wrapper(file, _OURS)
+    theirs = wrapper(file, _LANDMARKS) if ours is None else None
+    if ours is None and theirs is None:
         raise ValueError(
             f"{file.path} is no ResNet this package knows (its first tensors are "
             f"{', '.join(list(file.tensors)[:3]) or 'none'}); give a molhpft model.safetensors or "
             "a state dict with names such as layer1.0.conv1.weight"
         )
-    first, *others = found
-    if not all(torch.equal(found[first], found[other]) for other in others):
-        raise ValueError(
-            f"{file.path} should hold one encoder; it has: {', '.join(found)}: save the state "
-            "dict of one of them"
-        )
-    return first
+    return (ours, True) if ours is not None else (theirs or "", False)
 
 
 def _named(numbered: str) -> str:

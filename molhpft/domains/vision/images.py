@@ -1,9 +1,11 @@
 """Image files to tensors of one size, from folders and zip files, without unpacking them."""
 
 import hashlib
+import logging
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,8 +22,12 @@ from molhpft.domains.progress import track
 from molhpft.domains.vision.arrays import check_labels
 from molhpft.domains.vision.examples import Labelled
 
-SUFFIXES = {".jpg", ".jpeg", ".png"}
-_VERSION = 1  # raised with every change of how a file becomes pixels
+_log = logging.getLogger(__name__)
+
+SUFFIXES = frozenset(
+    ".bmp .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .ppm .tif .tiff .webp".split()  # noqa: SIM905
+)
+_VERSION = 2  # raised with every change of how a file becomes pixels
 _SPLITS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
 Decode = Callable[[Image.Image], Tensor]
 
@@ -109,8 +115,12 @@ def open_files(path: Path) -> Files:
 def read_by_class(path: Path, *, size: int) -> dict[str, Pictures]:
     """Images that lie in a folder a class, perhaps below a folder a split.
 
+    A class is the folder right below the split, or right below `path` where there are no splits;
+    folders inside it make no difference. A folder that a zip file has around everything does not
+    count.
+
     Args:
-        path: folder or zip file with `.../<split>/<class>/<file>` or `.../<class>/<file>`, where a
+        path: folder or zip file with `<split>/<class>/.../<file>` or `<class>/.../<file>`, where a
             split is called train, valid, val or test.
         size: side of the images in pixels, see `Pictures`.
 
@@ -120,32 +130,82 @@ def read_by_class(path: Path, *, size: int) -> dict[str, Pictures]:
 
     Raises:
         FileNotFoundError: no such folder or file.
-        ValueError: no image is found, or some lie beside the splits' folders.
+        ValueError: no image is found, a class has none, some lie beside the splits' folders, or one
+            folder holds everything.
     """
-    files, found = open_files(path), dict[str, dict[str, list[str]]]()
-    for name in files.stamps:
-        _, *folders = reversed(PurePosixPath(name).parts)
-        if PurePosixPath(name).suffix.lower() in SUFFIXES and folders:
-            split = _SPLITS.get(folders[1].lower(), "all") if len(folders) > 1 else "all"
-            found.setdefault(split, {}).setdefault(folders[0], []).append(name)
-    if not found:
+    files = open_files(path)
+    images = [name for name in files.stamps if PurePosixPath(name).suffix.lower() in SUFFIXES]
+    around = _folders_around(images) if path.is_file() else 0
+    placed = {name: place for name in images if (place := _split_and_class(name, around))}
+    if not placed:
         raise ValueError(
             f"{path} should hold images as <class>/<file> or <split>/<class>/<file> with the "
             f"suffix {', '.join(sorted(SUFFIXES))}; it has none among {len(files.stamps)} files"
         )
-    if "all" in found and len(found) > 1:
-        odd = next(iter(found["all"].values()))[0]
+    splits = dict.fromkeys(split for split, _ in placed.values())
+    if "all" in splits and len(splits) > 1:
+        odd = next(name for name, (split, _) in placed.items() if split == "all")
         raise ValueError(f"every image of {path} should lie in a split's folder; {odd} does not")
-    classes = sorted({label for labels in found.values() for label in labels})
+    _check_left_out(files, placed, around)
+    classes = sorted({label for _, label in placed.values()})
+    depth = around + (2 if "all" in splits else 3)
+    if len(classes) == 1 and any(len(PurePosixPath(name).parts) > depth for name in placed):
+        raise ValueError(
+            f"all images of {path} lie in the folder {classes[0]}, which would be the only class; "
+            "give the folder whose own folders are the splits or the classes"
+        )
     return {
         split: pictures(
             files,
-            [(name, classes.index(label)) for label in sorted(by) for name in by[label]],
+            sorted(
+                ((name, classes.index(label)) for name, (s, label) in placed.items() if s == split),
+                key=lambda entry: entry[1],
+            ),
             classes=classes,
             size=size,
         )
-        for split, by in found.items()
+        for split in splits
     }
+
+
+def _split_and_class(name: str, around: int) -> tuple[str, str] | None:
+    """Split and class of an image by its path; None for one that lies in no class's folder."""
+    folders = PurePosixPath(name).parts[around:-1]
+    if len(folders) > 1 and (split := _SPLITS.get(folders[0].lower())):
+        return split, folders[1]
+    return ("all", folders[0]) if folders else None
+
+
+def _folders_around(names: Sequence[str]) -> int:
+    """Number of folders, 0 or 1, that an archive has around everything: not splits or classes."""
+    tops = {PurePosixPath(name).parts[0].lower() for name in names}
+    inside = all(len(PurePosixPath(name).parts) > 2 for name in names)
+    return int(len(tops) == 1 and inside and not tops & set(_SPLITS))
+
+
+def _check_left_out(files: Files, placed: Mapping[str, tuple[str, str]], around: int) -> None:
+    """Say which files are no images by their ending; a class must not vanish with them."""
+    others = {n: _split_and_class(n, around) for n in files.stamps if n not in placed}
+    lost = {n: p for n, p in others.items() if p or PurePosixPath(n).suffix.lower() in SUFFIXES}
+    if not lost:
+        return
+    endings = Counter(PurePosixPath(name).suffix.lower() or "no ending" for name in lost)
+    counts = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(5))
+    for name, place in lost.items():
+        if place and place not in placed.values():
+            split, label = place
+            raise ValueError(
+                f"{files.path} should hold images in every class's folder; {label}"
+                f"{'' if split == 'all' else f' of {split}'} has none, only files such as {name}; "
+                f"an image ends in {', '.join(sorted(SUFFIXES))}"
+            )
+    _log.warning(
+        "%s has files that are left out, as they are no images by their ending or lie in no "
+        "class's folder: %s, such as %s",
+        files.path,
+        counts,
+        next(iter(lost)),
+    )
 
 
 def pictures(
@@ -215,8 +275,26 @@ def _decode(data: bytes, decode: Decode, what: str) -> Tensor:
         raise ValueError(f"{what} should be an image that Pillow reads, but: {error}") from error
 
 
+def rgb(image: Image.Image) -> Image.Image:
+    """An image as the camera was held, in three channels of 8 bits.
+
+    Greys of 16 bits are scaled, 65,535 to 255.
+
+    Raises:
+        ValueError: its values have 32 bits, which have no common scale.
+    """
+    upright = ImageOps.exif_transpose(image)
+    # a PNG has 16 bits at most, also where Pillow widens them
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        grey = np.asarray(upright).astype(np.float64) * (255 / 65535)
+        upright = Image.fromarray(np.round(grey).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"it has 32 bits a value (mode {image.mode}); save it with 8 or 16")
+    return upright.convert("RGB")
+
+
 def _rgb(image: Image.Image, *, size: int) -> Tensor:
-    square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
+    square = ImageOps.fit(rgb(image), (size, size), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
 
 

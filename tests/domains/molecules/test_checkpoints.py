@@ -25,6 +25,16 @@ def filled(shapes, seed=0):
     return tensors | {k: torch.tensor(5) for k in shapes if k.endswith("num_batches_tracked")}
 
 
+def with_rows_of_unit_length(tensors):
+    """Batch norms as GraphSAGE leaves them: E|x|^2 = sum(mean^2 + variance) = 1."""
+    ready = dict(tensors)
+    for name, mean in tensors.items():
+        if name.endswith("running_mean"):
+            ready[name] = torch.full_like(mean, 0.25)
+            ready[name.replace("mean", "var")] = torch.full_like(mean, 1 / len(mean) - 0.25**2)
+    return ready
+
+
 def norms(prefix):
     names = {f"{prefix}.{n}": shape for n, shape in NORM.items()}
     return {**names, f"{prefix}.num_batches_tracked": ()}
@@ -87,6 +97,104 @@ def test_an_ogb_state_dict_fills_every_weight_and_its_head_is_left_out(tmp_path,
     assert len(ours) == len(encoder)
 
 
+WRAPPERS = ["module.", "_orig_mod.module.", "model.gnn.", "backbone.encoder.", "model._orig_mod."]
+
+
+@pytest.mark.parametrize("prefix", WRAPPERS)
+@pytest.mark.parametrize("write", [pretrain_gnns_file, ogb_file])
+def test_a_wrapped_checkpoint_loads_as_the_bare_one_does(tmp_path, write, prefix):
+    bare = write(tmp_path / "bare.pth")
+    build = {pretrain_gnns_file: pretrain_gnns_gcn, ogb_file: ogb_gcn}[write]
+    # as Lightning saves it, beside the head that was finetuned with it
+    wrapped = {f"{prefix}{name}": tensor for name, tensor in bare.items()}
+    head = {"graph_head.weight": torch.ones(1, 4)}
+    torch.save({"state_dict": {**wrapped, **head}, "epoch": 3}, tmp_path / "wrapped.pth")
+    chains = [build(**SIZES), build(**SIZES)]
+    for chain, name in zip(chains, ("bare.pth", "wrapped.pth"), strict=True):
+        load_encoder(chain, tmp_path / name)
+    assert same_weights(*chains)
+    kinds = [fitting_encoder(read_weights(tmp_path / n)) for n in ("bare.pth", "wrapped.pth")]
+    assert kinds[0] == kinds[1]
+
+
+def test_parts_that_were_compiled_one_by_one_load_as_the_others_do(tmp_path):
+    theirs = pretrain_gnns_file(tmp_path / "w.pth")
+    compiled = {k.replace("gnns.1.", "gnns.1._orig_mod."): v for k, v in theirs.items()}
+    torch.save(compiled, tmp_path / "compiled.pth")
+    chains = [pretrain_gnns_gcn(**SIZES), pretrain_gnns_gcn(**SIZES)]
+    for chain, name in zip(chains, ("w.pth", "compiled.pth"), strict=True):
+        load_encoder(chain, tmp_path / name)
+    assert same_weights(*chains)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_those_rounded_to_it(tmp_path, dtype):
+    theirs = pretrain_gnns_file(tmp_path / "w.pth")
+    other = {k: v.to(dtype) if v.is_floating_point() else v for k, v in theirs.items()}
+    torch.save(other, tmp_path / "w.pth")
+    chain = pretrain_gnns_gcn(**SIZES)
+    load_encoder(chain, tmp_path / "w.pth")
+    weight = chain.stages["conv0"].convolution.linear.weight
+    assert weight.dtype == torch.float32
+    assert torch.equal(weight, theirs["gnns.0.linear.weight"].to(dtype).float())
+
+
+def test_two_encoders_that_differ_are_refused_and_a_momentum_encoder_is_left_out(tmp_path):
+    one, two = (pretrain_gnns_file(tmp_path / "w.pth") for _ in range(2))
+    two = {k: v + 1 for k, v in two.items()}
+    both = {f"gnn.{k}": v for k, v in one.items()} | {f"other.{k}": v for k, v in two.items()}
+    torch.save(both, tmp_path / "both.pth")
+    with pytest.raises(ValueError, match=r"should hold one encoder; it has: gnn\., other\."):
+        load_encoder(pretrain_gnns_gcn(**SIZES), tmp_path / "both.pth")
+    torch.save({k.replace("other", "gnn_ema"): v for k, v in both.items()}, tmp_path / "ema.pth")
+    chain = pretrain_gnns_gcn(**SIZES)
+    load_encoder(chain, tmp_path / "ema.pth")
+    assert torch.equal(chain.stages["conv0"].convolution.linear.weight, one["gnns.0.linear.weight"])
+
+
+def test_a_graphsage_with_names_and_shapes_of_a_gcn_is_no_gcn(tmp_path):
+    tensors = with_rows_of_unit_length(pretrain_gnns_file(tmp_path / "w.pth"))
+    torch.save(tensors, tmp_path / "w.pth")
+    file = read_weights(tmp_path / "w.pth")
+    assert "a GraphSAGE of pretrain-gnns" in describe(file)
+    for refused in (
+        lambda: fitting_encoder(file),
+        lambda: load_encoder(pretrain_gnns_gcn(**SIZES), tmp_path / "w.pth"),
+    ):
+        with pytest.raises(ValueError, match=r"a GraphSAGE .* rows .* have length 1"):
+            refused()
+
+
+def test_what_names_and_shapes_leave_open_is_said(tmp_path):
+    pretrain_gnns_file(tmp_path / "w.pth")
+    said = describe(read_weights(tmp_path / "w.pth"))
+    assert "taken for one by its names and shapes, which a GraphSAGE shares" in said
+
+
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (["x_embedding1.weight", "gnns.0.mlp.0.weight"], "a GIN of pretrain-gnns"),
+        (["x_embedding1.weight", "gnns.0.mlp.0.weight", "feat_lin.weight"], "a GIN of MolCLR"),
+        (["x_embedding1.weight", "gnns.0.att"], "a GAT of pretrain-gnns"),
+        (["x_embedding1.weight", "gnns.0.weight"], "a GCN of MolCLR"),
+        (["gnn_node.convs.0.eps", "gnn_node.convs.0.mlp.0.weight"], "a GIN of OGB's examples"),
+        (["W_i.weight", "W_h.weight", "W_o.weight"], "a D-MPNN of chemprop"),
+    ],
+)
+def test_an_architecture_that_has_no_encoder_here_is_called_by_its_name(tmp_path, names, what):
+    torch.save({f"module.{name}": torch.ones(2, 2) for name in names}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=f"{what}.*, which no encoder of this package takes"):
+        load_encoder(pretrain_gnns_gcn(**SIZES), tmp_path / "w.pth")
+
+
+def test_a_layer_that_the_architecture_has_not_is_never_left_out_in_silence(tmp_path):
+    theirs = pretrain_gnns_file(tmp_path / "w.pth")
+    torch.save({**theirs, "gnns.0.gate.weight": torch.ones(4)}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"but has gnns\.0\.gate\.weight, which that has not"):
+        load_encoder(pretrain_gnns_gcn(**SIZES), tmp_path / "w.pth")
+
+
 def test_our_own_file_comes_back_without_its_head(tmp_path):
     chain = ogb_gcn(**SIZES)
     weights = {f"backbone.{k}": v for k, v in chain.state_dict().items()}
@@ -104,11 +212,15 @@ def test_our_own_file_comes_back_without_its_head(tmp_path):
 @pytest.mark.parametrize(
     ("write", "chain", "message"),
     [
-        (pretrain_gnns_file, ogb_gcn, "GCN of pretrain-gnns .* which fits gcn_pretrain_gnns; this"),
+        (
+            pretrain_gnns_file,
+            ogb_gcn,
+            r"GCN of pretrain-gnns .* which fits gcn_pretrain_gnns \(.*\); this encoder differs",
+        ),
         (
             ogb_file,
             pretrain_gnns_gcn,
-            "GCN of OGB's examples, which fits gcn; this encoder differs",
+            r"GCN of OGB's examples, which fits gcn \(by the names of its tensors\); this encoder",
         ),
     ],
     ids=["pretrain-gnns into ogb", "ogb into pretrain-gnns"],
@@ -124,7 +236,7 @@ def test_a_file_of_another_architecture_is_named_and_refused(tmp_path, write, ch
 
 def test_a_virtual_node_on_one_side_only_is_refused(tmp_path):
     ogb_file(tmp_path / "w.pth", virtual_node=True)
-    with pytest.raises(ValueError, match="fits gcn with virtual_node: true; this encoder differs"):
+    with pytest.raises(ValueError, match=r"fits gcn with virtual_node: true \(.*\); this encoder"):
         load_encoder(ogb_gcn(**SIZES), tmp_path / "w.pth")
 
 
@@ -146,6 +258,15 @@ def test_a_file_that_is_no_graph_encoder_is_refused(tmp_path):
     torch.save({"layer1.weight": torch.zeros(2)}, tmp_path / "w.pth")
     with pytest.raises(ValueError, match=r"no graph encoder this package knows .*layer1\.weight"):
         load_encoder(ogb_gcn(**SIZES), tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("name", ["graphsage_supervised_contextpred", "gat_supervised_contextpred"])
+def test_the_public_checkpoints_of_other_networks_are_known_by_their_digest(ogb_root, name):
+    path = ogb_root.parent / "weights" / f"{name}.pth"
+    if not path.is_file():
+        pytest.skip(f"no public checkpoint at {path}")
+    with pytest.raises(ValueError, match=rf"its digest is that of {name}\.pth"):
+        load_encoder(pretrain_gnns_gcn(), path)
 
 
 @pytest.mark.parametrize("name", ["supervised_contextpred", "supervised", "contextpred"])

@@ -76,9 +76,89 @@ def test_images_beside_the_splits_are_refused(tmp_path):
         read_by_class(path, size=8)
 
 
+@everywhere
+def test_a_class_is_its_top_folder_however_deep_an_image_lies(zipped, tmp_path):
+    tree = {
+        f"train/{label}/{year}/{k}.png": png()
+        for label, year, k in [("cat", 2021, 0), ("cat", 2022, 0), ("dog", 2021, 0)]
+    }
+    for drop in ("", "train/"):
+        bare = {name.removeprefix(drop): data for name, data in tree.items()}
+        (source,) = read_by_class(
+            write(tmp_path / f"at{drop}", bare, zipped=zipped), size=8
+        ).values()
+        assert source.classes == ("cat", "dog")
+        assert source.targets.tolist() == [0, 0, 1]
+
+
+def test_a_folder_around_everything_is_no_class(tmp_path):
+    tree = {f"pets/{label}/1.png": png() for label in ("cat", "dog")}
+    path = write(tmp_path / "set", tree, zipped=False)
+    with pytest.raises(ValueError, match="lie in the folder pets, which would be the only class"):
+        read_by_class(path, size=8)
+    assert read_by_class(path / "pets", size=8)["all"].classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "BMP", "WEBP", "GIF", "PPM"])
+def test_images_of_other_kinds_are_read(kind, tmp_path):
+    tree = {"a/1.png": png(), f"b/1.{kind}": png((200, 200, 200), kind=kind)}
+    source = read_by_class(write(tmp_path / "set", tree, zipped=False), size=8)["all"]
+    assert source.targets.tolist() == [0, 1]
+    assert taken(source).pixels[1, 0, 4, 4] == 200
+
+
+def test_a_class_whose_files_are_no_images_is_refused_not_dropped(tmp_path):
+    tree = {"a/1.png": png(), "b/1.heic": b"1", "b/2.heic": b"2"}
+    with pytest.raises(
+        ValueError, match=r"b has none, only files such as b/1\.heic; an image ends"
+    ):
+        read_by_class(write(tmp_path / "set", tree, zipped=False), size=8)
+
+
+@pytest.mark.parametrize("odd", ["a/notes.doc", "stray.png"])
+def test_files_that_are_left_out_are_said(odd, tmp_path, caplog):
+    tree = {"a/1.png": png(), "b/1.png": png(), odd: png()}
+    source = read_by_class(write(tmp_path / "set", tree, zipped=False), size=8)["all"]
+    assert source.targets.tolist() == [0, 1]
+    assert "left out, as they are no images by their ending or lie in no class's" in caplog.text
+    assert odd in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_and_not_clipped(kind, tmp_path):
+    ramp = np.array([[0, 257 * 10], [257 * 100, 65535]], np.uint16)
+    file = BytesIO()
+    Image.fromarray(ramp).save(file, kind)
+    path = write(tmp_path / "set", {f"a/1.{kind}": file.getvalue()}, zipped=False)
+    pixels = taken(read_by_class(path, size=2)["all"]).pixels[0]
+    assert pixels.tolist() == [[[0, 10], [100, 255]]] * 3
+
+
+@pytest.mark.parametrize("values", [np.int32, np.float32])
+def test_thirty_two_bits_are_refused(values, tmp_path):
+    file = BytesIO()
+    Image.fromarray(np.full((4, 4), 70_000, values)).save(file, "TIFF")
+    path = write(tmp_path / "set", {"a/1.tif": file.getvalue()}, zipped=False)
+    with pytest.raises(ValueError, match=r"a/1\.tif in .*32 bits a value .*; save it with 8 or 16"):
+        taken(read_by_class(path, size=4)["all"])
+
+
+def test_a_photograph_is_turned_as_its_camera_was_held(tmp_path):
+    lit_above = np.zeros((8, 8, 3), np.uint8)
+    lit_above[:4] = 255
+    camera = Image.fromarray(lit_above).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    file = BytesIO()
+    camera.save(file, "PNG", exif=exif)
+    path = write(tmp_path / "set", {"a/1.png": file.getvalue()}, zipped=False)
+    pixels = taken(read_by_class(path, size=8)["all"]).pixels[0]
+    assert torch.equal(pixels, torch.from_numpy(lit_above).permute(2, 0, 1))
+
+
 def test_a_folder_without_images_is_refused(tmp_path):
     path = write(tmp_path / "set", {"a/notes.txt": b"", "image.png": png()}, zipped=False)
-    with pytest.raises(ValueError, match=r"suffix \.jpeg, \.jpg, \.png; it has none among 2 files"):
+    with pytest.raises(ValueError, match=r"suffix .*\.jpg, .*; it has none among 2 files"):
         read_by_class(path, size=8)
 
 
