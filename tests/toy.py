@@ -1,10 +1,14 @@
 """Small dense networks and tasks that the tests of core, tuning and measures train."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
 import torch
 from torch import nn
 
 from molhpft.core.network import Chain, Network, Plain
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
+from molhpft.core.scored import ScoredByLoss
 from molhpft.core.task import Rows, Task
 
 NAN = float("nan")
@@ -35,6 +39,21 @@ def toy_task(objective=None, *, n=90, seed=1):
     }[type(objective)]
     splits = dict(zip(("train", "valid", "test"), torch.arange(n).chunk(3), strict=True))
     return Task("toy", Rows(inputs, targets), splits, objective, outputs=3)
+
+
+@dataclass(frozen=True)
+class Scripted(ScoredByLoss):
+    """A regression whose scores are known beforehand."""
+
+    scores: Iterator[float]
+
+    def score(self, logits, targets):
+        return next(self.scores)
+
+
+def scripted(*scores):
+    """The toy regression, scored by `scores`, one after another."""
+    return replace(toy_task(Squared()), objective=Scripted(Squared(), iter(scores)))
 
 
 def same_weights(a, b):

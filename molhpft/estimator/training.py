@@ -23,6 +23,7 @@ from molhpft.experiments.build import build_recipes, check_splits
 from molhpft.experiments.config import RunConfig
 from molhpft.experiments.folder import Json, RunFolder
 from molhpft.experiments.run import run
+from molhpft.tuning.select import highest, ranked
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def _members(folder: RunFolder, shape: Shape, task: Task) -> list[_Member]:
         logits = {split: one.logits for split, one in predicted.items()}
         tau: int = file.about["tau"] if paths else chosen
         found.append(_Member(tau, network, logits, valid))
-    return sorted(found, key=lambda member: -member.valid)
+    return [found[i] for i in ranked([member.valid for member in found])]
 
 
 def _ensemble(members: list[_Member], task: Task) -> list[_Member]:
@@ -137,7 +138,7 @@ def _ensemble(members: list[_Member], task: Task) -> list[_Member]:
         task.objective.score(torch.stack([m.logits["valid"] for m in members[:k]]).mean(0), targets)
         for k in range(1, len(members) + 1)
     ]
-    return members[: 1 + scores.index(max(scores))]
+    return members[: 1 + highest(scores)]
 
 
 def _about(folder: RunFolder, members: list[_Member], scores: Json, notes: Sequence[str]) -> Json:

@@ -6,6 +6,7 @@ Nothing here may see the test split: tasks come without it.
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from math import nan
 
 import torch
 
@@ -186,7 +187,9 @@ def _probed(
 
 def _score_of(choice: Json, candidate: Json, until: int) -> float | None:
     rows = (row for row in choice["scores"] if _same(row, candidate) and row["until"] == until)
-    return next((row["valid"] for row in rows), None)
+    scores = (row["valid"] for row in rows)
+    # JSON has no NaN: the score of predictions that are not finite comes back as null
+    return next((nan if score is None else score for score in scores), None)
 
 
 def _same(one: Json, other: Json) -> bool:

@@ -7,6 +7,8 @@ from torch import Tensor
 from molhpft.experiments.folder import Json, RunFolder
 from molhpft.tuning.checkpoints import Progress, Weights
 
+_GROUPS = ("weights", "best", "anchor", "moments")
+
 
 def save_branch(folder: RunFolder, tau: int, weights: Weights, about: Json) -> None:
     """Keep a finished branch: its final weights and everything said about it."""
@@ -21,8 +23,7 @@ def load_branch(folder: RunFolder, tau: int) -> tuple[Weights, Json] | None:
 
 def save_phase(folder: RunFolder, key: str, progress: Progress) -> None:
     """Keep the state of the phase `key`; it replaces that of an earlier epoch."""
-    groups = {"weights": progress.weights, "best": progress.best, "moments": progress.moments}
-    tensors = {f"{group}/{k}": v for group, members in groups.items() for k, v in members.items()}
+    tensors = {f"{group}/{k}": v for group in _GROUPS for k, v in getattr(progress, group).items()}
     alone = {name: getattr(progress, name) for name in ("losses", "epoch_rng", "rng")}
     folder.write_tensors(_phase_file(key), tensors | alone, {"rows": list(progress.rows)})
 
@@ -36,9 +37,7 @@ def load_phase(folder: RunFolder, key: str) -> Progress | None:
     return Progress(
         rows=tuple(about["rows"]),
         losses=tensors["losses"],
-        weights=_group(tensors, "weights"),
-        best=_group(tensors, "best"),
-        moments=_group(tensors, "moments"),
+        **{group: _group(tensors, group) for group in _GROUPS},
         epoch_rng=tensors["epoch_rng"],
         rng=tensors["rng"],
     )

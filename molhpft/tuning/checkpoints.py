@@ -13,11 +13,14 @@ Weights = dict[str, Tensor]
 class Progress:
     """Everything a phase needs to go on, between two epochs or in the middle of one.
 
+    Its tensors are copies: a progress that is kept in memory does not change while training does.
+
     Attributes:
         rows: one per finished epoch.
         losses: those of the steps done since, (steps,).
         weights: the network's.
         best: the network's at its best validation score; empty if the phase keeps the last.
+        anchor: the backbone's when the phase began; empty if nothing pulls it back there.
         moments: the optimizer's.
         epoch_rng: state of the generator given to `fit` when the epoch under way began.
         rng: its state now.
@@ -27,6 +30,7 @@ class Progress:
     losses: Tensor
     weights: Weights
     best: Weights
+    anchor: Weights
     moments: Weights
     epoch_rng: Tensor
     rng: Tensor

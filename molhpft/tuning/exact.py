@@ -16,6 +16,7 @@ from molhpft.core.objectives import Multiclass, Multilabel, Objective, Squared
 from molhpft.core.snapshot import EVALUATION_SIZE, take
 from molhpft.core.task import Task
 from molhpft.tuning.fit import score
+from molhpft.tuning.select import highest
 
 Array = NDArray[np.float64]
 Solution = tuple[Array, Array]  # weights (outputs, d) and biases (outputs,)
@@ -36,7 +37,8 @@ def solve_head(network: Network, task: Task, *, strengths: Sequence[float]) -> f
         the chosen strength, the smallest of equals.
 
     Raises:
-        ValueError: the head is not one linear layer, or an output lacks a class in training.
+        ValueError: the head is not one linear layer, an output lacks a class in training, or no
+            validation score is finite.
     """
     linear = _linear(network)
     train = take(network, task.batches("train", size=EVALUATION_SIZE))
@@ -44,21 +46,22 @@ def solve_head(network: Network, task: Task, *, strengths: Sequence[float]) -> f
     spread, centre = torch.std_mean(z, 0)
     spread = torch.where(spread > 0, spread, 1.0)
     x = ((z - centre) / spread).numpy()
-    validation: dict[float, float] = {}
-    heads: dict[float, tuple[Tensor, Tensor]] = {}
-    for strength in sorted(strengths):
+    rising = sorted(strengths)
+    heads: list[tuple[Tensor, Tensor]] = []
+    scores: list[float] = []
+    for strength in rising:
         weight, bias = map(torch.as_tensor, _solve(task.objective, x, train.targets, strength))
         if weight.shape != linear.weight.shape:
             raise ValueError(
                 f"a head can be solved when every class occurs in the training split, got "
                 f"{len(weight)} of {linear.out_features}; use method lp"
             )
-        heads[strength] = (weight / spread, bias - weight @ (centre / spread))
-        _load(linear, heads[strength])
-        validation[strength] = score(network, task, "valid")
-    best = max(validation, key=lambda strength: validation[strength])
+        heads.append((weight / spread, bias - weight @ (centre / spread)))
+        _load(linear, heads[-1])
+        scores.append(score(network, task, "valid"))
+    best = highest(scores)
     _load(linear, heads[best])
-    return best
+    return rising[best]
 
 
 def _linear(network: Network) -> nn.Linear:

@@ -1,13 +1,13 @@
 """The one training loop."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass, field
-from math import ceil, isfinite
+from math import ceil, isfinite, isnan
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
@@ -20,6 +20,8 @@ from molhpft.tuning import optim
 from molhpft.tuning.checkpoints import NO_CHECKPOINTS, Checkpoints, Progress, Row, Weights
 from molhpft.tuning.machine import ALONE, Machine
 from molhpft.tuning.phase import Phase
+
+_log = logging.getLogger(__name__)
 
 
 def fit(
@@ -36,8 +38,12 @@ def fit(
 ) -> list[Row]:
     """Train `network` in place for one phase; one row per epoch.
 
+    Parameters that do not require gradients stay as they are, and a stage of nothing but such
+    parameters is in eval mode, so that its batch-norm statistics stay as well.
+
     Args:
-        network: changed in place; with `phase.trains == "head"` its backbone is not.
+        network: changed in place; with `phase.trains == "head"` its backbone is not. Afterwards
+            the same parameters require gradients as before, also when training fails.
         phase: what to train and how.
         task: trained on its "train" split; "valid" is watched when the phase asks for it.
         rng: draws the order of the examples and, through a seed a step, dropout.
@@ -55,21 +61,18 @@ def fit(
         what `observe` adds.
 
     Raises:
-        ValueError: the loss became infinite or NaN, or batches are smaller than the number of
-            processes.
+        ValueError: the loss, a weight, or the validation score of every epoch that could be kept
+            became infinite or NaN; nothing is left to train; or batches are smaller than the
+            number of processes.
     """
-    anchor = deepcopy(network.backbone).requires_grad_(False) if phase.anchor else None
-    network.backbone.requires_grad_(phase.trains == "all")
-    optimizer = optim.optimizer(network, phase)
-    training = _Training(network, phase, task, rng, optimizer, checkpoints, machine, anchor, tick)
-    training.restore()
-    with _global_rng_kept(network):
+    with _global_rng_kept(network), _frozen_where_untrained(network, phase):
+        optimizer = optim.optimizer(network, phase)
+        training = _Training(network, phase, task, rng, optimizer, checkpoints, machine, tick)
+        training.restore()
         last = phase.epochs if until is None else min(until, phase.epochs)
         while len(training.rows) < last and not _out_of_patience(training.rows, phase):
             training.epoch(observe)
-    if training.best:
-        network.load_state_dict(training.best)
-    network.backbone.requires_grad_(True)
+        training.end()
     return training.rows
 
 
@@ -86,15 +89,16 @@ def check_loss(loss: float, phase: Phase, *, epoch: int) -> None:
         ValueError: the loss of an epoch is infinite or NaN.
     """
     if not isfinite(loss):
-        raise ValueError(
-            f"training diverged: the loss is {loss} in epoch {epoch}; "
-            f"try a learning rate below lr={phase.lr}"
-        )
+        raise _diverged(f"the loss is {loss} in epoch {epoch}", phase)
 
 
 def best_epoch(rows: list[Row]) -> int:
-    """Epoch (from 1) of the highest validation score, the earliest of equals; 0 without rows."""
-    return max(range(len(rows)), key=lambda i: rows[i]["valid"]) + 1 if rows else 0
+    """Epoch (from 1) of the highest validation score, the earliest of equals.
+
+    Predictions that are not finite have no score: 0 where there is no other.
+    """
+    finite = [i for i, row in enumerate(rows, start=1) if isfinite(row["valid"])]
+    return max(finite, key=lambda epoch: rows[epoch - 1]["valid"], default=0)
 
 
 @dataclass
@@ -108,7 +112,6 @@ class _Training:
     optimizer: Optimizer
     checkpoints: Checkpoints
     machine: Machine
-    anchor: Chain | None
     tick: Callable[[int], object] | None
     rows: list[Row] = field(default_factory=list)
     best: Weights = field(default_factory=dict)
@@ -118,6 +121,8 @@ class _Training:
         self.examples = len(self.task.rows("train"))
         self.steps = ceil(self.examples / self.phase.batch_size)
         self.epoch_rng = self.rng.get_state()
+        backbone = self.network.backbone.named_parameters() if self.phase.anchor else ()
+        self.anchor = _copy(dict(backbone))
         if self.examples // self.steps < self.machine.processes:
             raise ValueError(
                 f"batches of {self.examples // self.steps} examples cannot be shared by "
@@ -131,17 +136,22 @@ class _Training:
             return
         self.network.load_state_dict(found.weights)
         optim.load_tensors(self.optimizer, found.moments)
-        self.rows, self.best, self.losses = list(found.rows), found.best, list(found.losses)
+        device = next(self.network.parameters()).device
+        self.rows, self.losses = [*map(dict, found.rows)], list(found.losses.to(device))
+        self.best = found.best
+        if found.anchor:  # this network may have moved since the phase began
+            self.anchor = {name: value.to(device) for name, value in found.anchor.items()}
         self.epoch_rng = found.epoch_rng
         self.rng.set_state(found.rng)
 
     def save(self) -> None:
         """Keep what `restore` needs."""
         progress = Progress(
-            rows=tuple(self.rows),
+            rows=tuple(map(dict, self.rows)),
             losses=torch.stack(self.losses) if self.losses else torch.empty(0),
             weights=_copy(self.network.state_dict()),
             best=self.best,
+            anchor=self.anchor,
             moments=optim.tensors(self.optimizer),
             epoch_rng=self.epoch_rng,
             rng=self.rng.get_state(),
@@ -163,12 +173,42 @@ class _Training:
         row = {"epoch": len(self.rows) + 1, "loss": self._mean_loss()}
         if self.phase.watches_validation:
             row["valid"] = score(self.network, self.task, "valid")
+            self._warn_of(row["valid"])
         row |= observe(self.network) if observe else {}
         self.rows.append(self.machine.agreed(row))
         if self.phase.keep == "best" and best_epoch(self.rows) == len(self.rows):
             self.best = _copy(self.network.state_dict())
         self.losses, self.epoch_rng = [], self.rng.get_state()
         self.save()
+
+    def end(self) -> None:
+        """Give the network the weights that the phase ends with.
+
+        Raises:
+            ValueError: there are none that give finite predictions.
+        """
+        if self.best:
+            self.network.load_state_dict(self.best)
+        elif self.phase.keep == "best" and self.rows:
+            raise _diverged(
+                f"after none of {len(self.rows)} epochs were all predictions on the validation "
+                "split finite, so that no epoch is the best",
+                self.phase,
+            )
+        if not all(p.isfinite().all() for p in self.network.parameters()):
+            raise _diverged(f"weights are not finite after epoch {len(self.rows)}", self.phase)
+
+    def _warn_of(self, valid: float) -> None:
+        known = any(isnan(row["valid"]) for row in self.rows)
+        if isnan(valid) and not known and self.machine.rank == 0:
+            _log.warning(
+                "predictions on the validation split of %s are not all finite after epoch %d: the "
+                "score of that epoch is NaN, and its weights are never kept as the best; try a "
+                "learning rate below lr=%s",
+                self.task.name,
+                len(self.rows) + 1,
+                self.phase.lr,
+            )
 
     def _drawn(self) -> tuple[int, Iterator[Batch]]:
         """Dropout's seed in this epoch, and its batches that are still to come."""
@@ -189,21 +229,25 @@ class _Training:
     def _step(self, logits: Callable[[Batch], Tensor], batch: Batch, step: int) -> None:
         done = (len(self.rows) + step / self.steps) / self.phase.epochs
         optim.set_learning_rate(self.optimizer, self.phase, done=done)
-        total = self.examples // self.steps + (step < self.examples % self.steps)
+        total = self._seen(step + 1) - self._seen(step)
         objective = self.task.objective.smoothed(self.phase.smoothing)
         loss = objective.loss(
             self.machine.whole(logits(batch), total), self.machine.whole(batch.targets, total)
         )
         self.losses.append(loss.detach())
-        if self.anchor is not None:
+        if self.anchor:
             pull = _squared_distance(self.network.backbone, self.anchor)
             loss = loss + self.phase.anchor / 2 * pull
         self.optimizer.zero_grad()
         self.machine.backward(loss)
         self.optimizer.step()
         if self.tick:
-            epochs, left = divmod(step + 1, self.steps)
-            self.tick((len(self.rows) + epochs) * self.examples + left * self.phase.batch_size)
+            self.tick(len(self.rows) * self.examples + self._seen(step + 1))
+
+    def _seen(self, steps: int) -> int:
+        """Examples in the first so many batches of an epoch, the longer of which come first."""
+        short, longer = divmod(self.examples, self.steps)
+        return steps * short + min(steps, longer)
 
     def _mean_loss(self) -> float:
         mean = torch.stack(self.losses).mean().item()
@@ -215,10 +259,22 @@ def _set_modes(network: Network, phase: Phase) -> None:
     network.train()
     # eval mode, not only requires_grad: batch-norm statistics would drift during probing
     network.backbone.train(phase.trains == "all")
+    for stage in (*network.backbone, *network.head):
+        if _is_frozen(stage):
+            stage.eval()
     if phase.batch_norm == "frozen":
         for module in network.backbone.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
+
+
+def _is_frozen(stage: nn.Module) -> bool:
+    parameters = list(stage.parameters())
+    return bool(parameters) and not any(p.requires_grad for p in parameters)
+
+
+def _diverged(how: str, phase: Phase) -> ValueError:
+    return ValueError(f"training diverged: {how}; try a learning rate below lr={phase.lr}")
 
 
 def _out_of_patience(rows: list[Row], phase: Phase) -> bool:
@@ -230,9 +286,22 @@ def _copy(weights: Weights) -> Weights:
     return {name: value.detach().clone() for name, value in weights.items()}
 
 
-def _squared_distance(backbone: Chain, anchor: Chain) -> Tensor:
-    pairs = zip(backbone.parameters(), anchor.parameters(), strict=True)
-    return torch.stack([(p - q).square().sum() for p, q in pairs]).sum()
+def _squared_distance(backbone: Chain, anchor: Weights) -> Tensor:
+    moved = [(p - anchor[name]).square().sum() for name, p in backbone.named_parameters()]
+    return torch.stack(moved).sum()
+
+
+@contextmanager
+def _frozen_where_untrained(network: Network, phase: Phase) -> Iterator[None]:
+    """Gradients for what the phase trains and the caller has not frozen."""
+    before = [(p, p.requires_grad) for p in network.parameters()]
+    if phase.trains == "head":
+        network.backbone.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, trainable in before:
+            parameter.requires_grad_(trainable)
 
 
 @contextmanager

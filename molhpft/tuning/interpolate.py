@@ -8,6 +8,7 @@ from molhpft.core.network import Network
 from molhpft.core.task import Task
 from molhpft.tuning.checkpoints import Weights
 from molhpft.tuning.fit import score
+from molhpft.tuning.select import highest
 
 
 def interpolated(start: Weights, end: Weights, share: float) -> Weights:
@@ -35,12 +36,15 @@ def mix(network: Network, start: Weights, task: Task, *, shares: Sequence[float]
 
     Returns:
         the chosen share, the smallest of equals.
+
+    Raises:
+        ValueError: no mixture has a finite validation score.
     """
     end = {name: value.clone() for name, value in network.state_dict().items()}
-    validation = {}
-    for share in sorted(shares):
+    rising, scores = sorted(shares), []
+    for share in rising:
         network.load_state_dict(interpolated(start, end, share))
-        validation[share] = score(network, task, "valid")
-    best = max(validation, key=lambda share: validation[share])
+        scores.append(score(network, task, "valid"))
+    best = rising[highest(scores)]
     network.load_state_dict(interpolated(start, end, best))
     return best

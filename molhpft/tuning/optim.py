@@ -12,8 +12,15 @@ from molhpft.tuning.phase import Phase
 
 
 def optimizer(network: Network, phase: Phase) -> Optimizer:
-    """A fresh optimizer over what the phase trains; `base_lr` of each group is its own rate."""
+    """A fresh optimizer over what the phase trains; `base_lr` of each group is its own rate.
+
+    Raises:
+        ValueError: no parameter of it requires gradients.
+    """
     groups = _groups(network, phase)
+    if not groups:
+        trained = "the head" if phase.trains == "head" else "the network"
+        raise ValueError(f"nothing to train: no parameter of {trained} requires gradients")
     # fused: one pass over the weights instead of one a formula, on CPU and GPU alike
     options: dict[str, Any] = {"weight_decay": phase.weight_decay, "fused": True}
     if phase.optimizer == "sgd":
@@ -30,17 +37,24 @@ def set_learning_rate(optimizer: Optimizer, phase: Phase, *, done: float) -> Non
 
 
 def tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """Moments and step counts, flat: "parameter number.name" to tensor."""
+    """Copies of moments and step counts, flat: "parameter number.name" to tensor."""
     state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
-    return {f"{i}.{name}": value for i, moments in state.items() for name, value in moments.items()}
+    return {
+        f"{i}.{name}": value.clone()
+        for i, moments in state.items()
+        for name, value in moments.items()
+    }
 
 
 def load_tensors(optimizer: Optimizer, saved: dict[str, Tensor]) -> None:
-    """Put back what `tensors` gave, into an optimizer of the same network and phase."""
+    """Put back what `tensors` gave, into an optimizer of the same network and phase.
+
+    `saved` is copied: the optimizer steps on tensors of its own.
+    """
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in saved.items():
         i, name = key.split(".", 1)
-        state.setdefault(int(i), {})[name] = value
+        state.setdefault(int(i), {})[name] = value.clone()
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
@@ -54,5 +68,6 @@ def _groups(network: Network, phase: Phase) -> list[dict[str, Any]]:
             stages.append((stage, rate))
     groups: dict[float, list[Tensor]] = {}
     for module, rate in stages:
-        groups.setdefault(rate, []).extend(module.parameters())
+        trainable = [p for p in module.parameters() if p.requires_grad]
+        groups.setdefault(rate, []).extend(trainable)
     return [{"params": params, "base_lr": rate} for rate, params in groups.items() if params]

@@ -8,8 +8,10 @@ their own, so that the last one left ends with what finetuning from it alone end
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, isfinite
 from typing import TypeVar
+
+from molhpft.core.measured import comparable
 
 C = TypeVar("C")
 
@@ -17,6 +19,26 @@ CANDIDATES = 6  # as many as a config lists when it does not say; finetuning fro
 SHARE = 3  # the grid's epochs over the budget's
 _DENSE = 32  # tau up to which every epoch is looked at; beyond it, one in ten of those passed
 _RATIO = 1.1
+
+
+def ranked(scores: Sequence[float]) -> list[int]:
+    """Numbers of the scores, highest first, equals in their order; NaN comes last."""
+    return sorted(range(len(scores)), key=lambda i: -comparable(scores[i]))
+
+
+def highest(scores: Sequence[float]) -> int:
+    """Number of the highest score, the first of equals; NaN is never the highest.
+
+    Raises:
+        ValueError: no score is finite.
+    """
+    best = next(iter(ranked(scores)), None)
+    if best is None or not isfinite(scores[best]):
+        raise ValueError(
+            f"nothing to choose among: {len(scores)} scores, none of them finite, as those "
+            "of predictions that are not finite are not; try a lower learning rate"
+        )
+    return best
 
 
 @dataclass(frozen=True)
@@ -121,14 +143,17 @@ def halve(candidates: Sequence[C], plan: Sequence[Round], score: Callable[[C, in
     Args:
         candidates: the first of equals is kept.
         plan: from `rounds`, for as many candidates.
-        score: of a candidate that is finetuned until an epoch; higher is better.
+        score: of a candidate that is finetuned until an epoch; higher is better, NaN is worst.
+
+    Raises:
+        ValueError: no score of a round is finite.
     """
     left = list(candidates)
     for number, now in enumerate(plan):
-        found = [score(candidate, now.until) for candidate in left]
+        scores = [score(candidate, now.until) for candidate in left]
+        highest(scores)  # refuses a round in which nothing is left to choose by
         kept = plan[number + 1].size if number + 1 < len(plan) else 1
-        best = sorted(range(len(left)), key=lambda i: -found[i])[:kept]
-        left = [left[i] for i in sorted(best)]
+        left = [left[i] for i in sorted(ranked(scores)[:kept])]
     return left[0]
 
 

@@ -3,7 +3,7 @@ import torch
 
 from molhpft.tuning.fit import score
 from molhpft.tuning.interpolate import interpolated, mix
-from tests.toy import same_weights, toy_network, toy_task
+from tests.toy import NAN, same_weights, scripted, toy_network, toy_task
 
 
 def weights(seed):
@@ -40,3 +40,23 @@ def test_the_mixture_that_validates_best_is_taken():
     assert expected[chosen] == max(expected.values())
     candidate.load_state_dict(interpolated(start, weights(2), chosen))
     assert same_weights(network, candidate)
+
+
+def test_the_smallest_of_shares_that_validate_alike_is_taken():
+    task, network = toy_task(), toy_network(seed=2)
+    end = {k: v.clone() for k, v in network.state_dict().items()}
+    # the ends are one network, and so is all that lies between
+    assert mix(network, end, task, shares=(1.0, 0.25, 0.5)) == 0.25
+
+
+def test_a_mixture_whose_score_is_nan_is_never_taken():
+    network, start = toy_network(seed=2), weights(1)
+    assert mix(network, start, scripted(NAN, 0.5, NAN, 0.1), shares=(0.0, 0.3, 0.6, 1.0)) == 0.3
+    candidate = toy_network()
+    candidate.load_state_dict(interpolated(start, weights(2), 0.3))
+    assert same_weights(network, candidate)
+
+
+def test_mixtures_that_all_score_nan_are_refused():
+    with pytest.raises(ValueError, match="nothing to choose among: 2 scores, none of them finite"):
+        mix(toy_network(seed=2), weights(1), scripted(NAN, NAN), shares=(0.0, 0.5))

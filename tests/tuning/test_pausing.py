@@ -1,7 +1,5 @@
 """A phase that pauses and goes on: the training that never stopped."""
 
-from copy import deepcopy
-
 import pytest
 import torch
 
@@ -14,6 +12,7 @@ PHASES = {
     "last": Phase(trains="all", epochs=5, lr=0.02, batch_size=8),
     "best": Phase(trains="all", epochs=5, lr=0.05, batch_size=8, keep="best"),
     "cosine": Phase(trains="all", epochs=5, lr=0.02, batch_size=8, schedule="cosine"),
+    "anchor": Phase(trains="all", epochs=5, lr=0.02, batch_size=8, anchor=5.0, optimizer="sgd"),
     "patience": Phase(trains="all", epochs=9, lr=0.3, batch_size=8, patience=2, keep="best"),
 }
 
@@ -28,11 +27,11 @@ class Kept:
         return Checkpoints(load=lambda: self.progress, save=self._save)
 
     def _save(self, progress):
-        self.progress = deepcopy(progress)
+        self.progress = progress
 
 
-def trained(phase, *, until=None, kept=None):
-    network = toy_network(dropout=0.5)
+def trained(phase, *, until=None, kept=None, network=None):
+    network = network or toy_network(dropout=0.5)
     rng = torch.Generator().manual_seed(7)
     checkpoints = (kept or Kept())()
     rows = fit(network, phase, toy_task(), rng=rng, checkpoints=checkpoints, until=until)
@@ -48,6 +47,16 @@ def test_a_paused_phase_ends_as_one_that_never_paused(phase, pauses):
         _, so_far = trained(phase, until=until, kept=kept)
         assert so_far == rows[:until]
     network, all_rows = trained(phase, kept=kept)
+    assert all_rows == rows
+    assert same_weights(network, whole)
+
+
+@pytest.mark.parametrize("phase", PHASES.values(), ids=PHASES)
+def test_the_network_that_was_paused_can_go_on_itself(phase):
+    whole, rows = trained(phase)
+    kept, network = Kept(), toy_network(dropout=0.5)
+    for until in (1, 2, None):
+        _, all_rows = trained(phase, until=until, kept=kept, network=network)
     assert all_rows == rows
     assert same_weights(network, whole)
 

@@ -13,11 +13,14 @@ from molhpft.tuning.select import (
     affordable,
     budget,
     halve,
+    highest,
+    ranked,
     rounds,
     spaced,
     watched,
 )
 
+NAN = float("nan")
 values = st.floats(0, 10, allow_nan=False)
 
 
@@ -136,3 +139,44 @@ def test_the_chosen_is_the_best_of_every_round_it_was_in(curves):
 def test_curves_that_keep_their_order_end_with_the_best(planted):
     plan = rounds(CANDIDATES, epochs=30)
     assert halve(range(CANDIDATES), plan, lambda c, until: until - abs(c - planted)) == planted
+
+
+@given(st.lists(st.sampled_from([NAN, -1.0, 0.0, 0.5, 2.0]), max_size=8))
+def test_ranks_fall_with_equals_in_order_and_nan_last(scores):
+    order = ranked(scores)
+    assert sorted(order) == list(range(len(scores)))
+    there = [i for i in order if scores[i] == scores[i]]
+    assert order[: len(there)] == there
+    for i, k in itertools.pairwise(there):
+        assert scores[i] > scores[k] or (scores[i] == scores[k] and i < k)
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [([NAN, 0.1, 0.2], 2), ([0.2, NAN, 0.1], 0), ([0.1, 0.2, 0.2], 1)],
+)
+def test_the_highest_score_is_the_first_of_equals_and_never_nan(scores, best):
+    assert highest(scores) == best
+
+
+@pytest.mark.parametrize("scores", [[], [NAN], [NAN, NAN]], ids=len)
+def test_there_is_nothing_to_choose_among_scores_that_are_all_nan(scores):
+    with pytest.raises(ValueError, match=f"nothing to choose among: {len(scores)} scores, none of"):
+        highest(scores)
+
+
+@pytest.mark.parametrize("broken", range(CANDIDATES))
+def test_halving_drops_a_candidate_whose_score_is_nan_first(broken):
+    plan, asked = rounds(CANDIDATES, epochs=30), []
+
+    def score(candidate, until):
+        asked.append((candidate, until))
+        return NAN if candidate == broken else -float(candidate)
+
+    assert halve(range(CANDIDATES), plan, score) == (1 if broken == 0 else 0)
+    assert [until for candidate, until in asked if candidate == broken] == [plan[0].until]
+
+
+def test_halving_says_so_when_every_score_is_nan():
+    with pytest.raises(ValueError, match="nothing to choose among"):
+        halve(range(3), rounds(3, epochs=20), lambda candidate, until: NAN)
