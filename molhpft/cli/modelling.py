@@ -7,17 +7,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from molhpft.cli.app import AsJson, Changes, Seed, app
+from molhpft.cli.app import AsJson, Changes, app
 from molhpft.estimator.finetuning import Finetuned, finetune_table
 from molhpft.estimator.model import Model
 from molhpft.estimator.predicting import Precision, embed_table, predict_table
-from molhpft.estimator.settings import HEAD
+from molhpft.estimator.settings import ENCODER, HEAD, Tau
 from molhpft.estimator.tables import model_tables
 from molhpft.estimator.training import Answers
 from molhpft.estimator.trust import CalibrationName
 from molhpft.experiments.tables import console
 
-TableSplit = Literal["scaffold", "random", "column"]
+TableSplit = Literal["scaffold", "random", "random_and_scaffold", "column"]
 Kind = Literal["auto", "classification", "regression"]
 ModelFolder = Annotated[str, typer.Argument(help="Folder of a model, or its name on the hub.")]
 SmilesColumn = Annotated[str, typer.Option(help="Column with the molecules.")]
@@ -30,22 +30,38 @@ AnyTable = Annotated[Path, typer.Argument(help="CSV or Parquet file.")]
 def finetune(
     data: Table,
     out: Annotated[Path, typer.Option(help="Folder for the model.")],
-    smiles_column: SmilesColumn = "smiles",
+    smiles_column: Annotated[
+        str | None, typer.Option(help="Column with the molecules.", show_default="smiles")
+    ] = None,
     target: Annotated[
         list[str] | None, typer.Option(help="Column to predict; repeatable. All by default.")
     ] = None,
-    kind: Annotated[Kind, typer.Option(help="What the targets are.")] = "auto",
-    split: Annotated[TableSplit, typer.Option(help="How molecules are held out.")] = "scaffold",
-    split_column: Annotated[str | None, typer.Option(help="For --split column.")] = None,
-    encoder: Annotated[str, typer.Option(help="Shipped encoder or weight file.")] = "gcn_muv",
-    tau: Annotated[
-        list[str] | None, typer.Option(help="Epochs of probing, repeatable; or auto.")
+    kind: Annotated[
+        Kind | None, typer.Option(help="What the targets are.", show_default="auto")
     ] = None,
-    head: Annotated[str, typer.Option(help="mlp or linear.")] = HEAD,
+    split: Annotated[
+        TableSplit | None,
+        typer.Option(help="How molecules are held out.", show_default="scaffold"),
+    ] = None,
+    split_seed: Annotated[
+        int | None, typer.Option(help="Draws a random split.", show_default="0")
+    ] = None,
+    split_column: Annotated[str | None, typer.Option(help="For --split column.")] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="Shipped encoder or weight file.", show_default=ENCODER),
+    ] = None,
+    tau: Annotated[
+        list[str] | None,
+        typer.Option(help="Epochs of probing, repeatable; or auto.", show_default="auto"),
+    ] = None,
+    head: Annotated[str | None, typer.Option(help="mlp or linear.", show_default=HEAD)] = None,
     ensemble: Annotated[bool, typer.Option(help="Whether several taus answer together.")] = True,
     calibration: Annotated[CalibrationName, typer.Option(help="Of probabilities.")] = "platt",
     level: Annotated[float, typer.Option(help="Share of labels that sets are to hold.")] = 0.9,
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of every random number.", show_default="0")
+    ] = None,
     changes: Changes = [],  # noqa: B006 - typer reads it, nothing changes it
     as_json: AsJson = False,
 ) -> None:
@@ -56,15 +72,16 @@ def finetune(
         "target_columns": tuple(target) if target else None,
         "kind": kind,
         "split": split,
+        "split_seed": split_seed,
         "split_column": split_column,
     }
     made = finetune_table(
-        table,
+        {key: value for key, value in table.items() if value is not None},
         out,
         encoder=encoder,
-        tau=_taus(tau) if tau and tau != ["auto"] else "auto",
+        tau=_taus(tau),
         head=head,
-        seed=seed or 0,
+        seed=seed,
         changes=changes,
         answers=Answers(ensemble, calibration, level),
     )
@@ -126,7 +143,11 @@ def explain(
     console().print(f"Wrote {out}: orange raises, blue lowers.", soft_wrap=True)
 
 
-def _taus(given: list[str]) -> tuple[int, ...]:
+def _taus(given: list[str] | None) -> Tau | None:
+    if not given:
+        return None
+    if given == ["auto"]:
+        return "auto"
     for tau in given:
         if not tau.isdecimal():
             raise ValueError(f"--tau is a number of epochs, several, or auto alone; got {tau!r}")

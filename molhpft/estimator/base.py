@@ -2,9 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -22,10 +23,10 @@ from molhpft.estimator.arrays import Labels, smiles_of
 from molhpft.estimator.holdout import Holdout, held_out
 from molhpft.estimator.model import Model
 from molhpft.estimator.prediction import Prediction
-from molhpft.estimator.settings import HEAD, Encoder, Tau, settings
+from molhpft.estimator.settings import ENCODER, HEAD, TAU, Encoder, Tau, jsonable, settings
 from molhpft.estimator.training import Answers, train
 from molhpft.estimator.trust import CalibrationName
-from molhpft.experiments.folder import Json
+from molhpft.experiments.config import RunConfig
 
 Array = NDArray[Any]
 
@@ -42,9 +43,10 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         calibration: of probabilities, on the validation molecules.
         level: share of molecules whose label is to be in its set, between 0 and 1.
         split: how validation molecules are set aside where `fit` is given none.
+        split_seed: draws them where they are drawn at random; None for `random_state`.
         validation: share of them.
-        config: further keys of a config, such as `{"finetune": {"epochs": 50}}`; what it names
-            stands above the options here.
+        config: further keys of a config, such as `{"finetune": {"epochs": 50}}`. It may say what
+            an option here says (`encoder`, `head`, `method.tau`, `seed`) where that is left out.
         random_state: seed of every random number; an int gives the same model again.
 
     After `fit`: `tau_` (chosen), `energy_` (tau to energy), `history_` (a row an epoch) and
@@ -56,13 +58,14 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
     def __init__(
         self,
         *,
-        encoder: Encoder = "gcn_muv",
-        tau: Tau = "auto",
+        encoder: Encoder = ENCODER,
+        tau: Tau = TAU,
         head: str | Mapping[str, Any] = HEAD,
         ensemble: bool = True,
         calibration: CalibrationName = "platt",
         level: float = 0.9,
         split: Holdout = "scaffold",
+        split_seed: int | None = None,
         validation: float = 0.1,
         config: Mapping[str, Any] | None = None,
         random_state: Any = 0,
@@ -74,6 +77,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         self.calibration = calibration
         self.level = level
         self.split = split
+        self.split_seed = split_seed
         self.validation = validation
         self.config = config
         self.random_state = random_state
@@ -132,9 +136,10 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         """
         smiles = smiles_of(molecules)
         labels = self._labels(y, len(smiles))
-        state = self.random_state
-        seed = state if isinstance(state, int) else int(check_random_state(state).randint(2**31))
+        config = self._config()
+        self._check_split(eval_set)
         if eval_set is None:
+            seed = config.seed if self.split_seed is None else int(self.split_seed)
             splits = held_out(smiles, self.split, share=self.validation, seed=seed)
             targets = labels.targets
         else:
@@ -151,21 +156,40 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             objective=self._objective,
             standardise=isinstance(self._objective, Squared),
         )
-        config = settings(
-            encoder=self.encoder, tau=self.tau, head=self.head, seed=seed, more=self.config or {}
-        )
         answers = Answers(self.ensemble, self.calibration, self.level)
         with TemporaryDirectory() as folder:
             model, made = train(config, task, Path(folder), answers)
             history = made.read_lines("history.jsonl")
         model.about["history"] = history
+        # of a state the seed it gave
+        random_state = 0 if _is(self.random_state, 0) else config.seed
         model.about["estimator"] = {
             "class": type(self).__name__,
-            "options": _storable(self.get_params(deep=False), seed),
+            "options": jsonable(self.get_params(deep=False) | {"random_state": random_state}),
             "classes": [[_plain(value) for value in pair] for pair in labels.classes],
             "flat": labels.flat,
         }
         return self._fitted(model)
+
+    def _config(self) -> RunConfig:
+        """The config of the options; what one leaves at its default may stand in `config`."""
+        return settings(
+            encoder=None if _is(self.encoder, ENCODER) else self.encoder,
+            tau=None if _is(self.tau, TAU) else self.tau,
+            head=None if _is(self.head, HEAD) else self.head,
+            seed=None if _is(self.random_state, 0) else _seed(self.random_state),
+            more=self.config or {},
+        )
+
+    def _check_split(self, eval_set: object) -> None:
+        if self.split not in get_args(Holdout):
+            choices = " or ".join(get_args(Holdout))
+            raise ValueError(f"split should be {choices}, got {self.split!r}")
+        if self.split_seed is not None and (self.split != "random" or eval_set is not None):
+            raise ValueError(
+                f"split_seed is for split 'random' without an eval_set, got {self.split_seed!r} "
+                f"with split {self.split!r}; leave it out"
+            )
 
     def _fitted(self, model: Model) -> Any:
         about = model.about
@@ -198,10 +222,15 @@ def _one_after_the_other(train: int, valid: int) -> dict[str, Tensor]:
     return {"train": rows[:train], "valid": rows[train:]}
 
 
-def _storable(options: Json, seed: int) -> Json:
-    """Options that JSON can hold: a path as text, and of a random state the seed it gave."""
-    paths = {k: str(v) for k, v in options.items() if isinstance(v, Path)}
-    return {**options, **paths, "random_state": seed}
+def _is(option: Any, default: Any) -> bool:
+    return isinstance(option, type(default)) and bool(option == default)
+
+
+def _seed(state: Any) -> int:
+    """The seed of a `random_state`: an integer of any type, or a number drawn from it."""
+    return (
+        int(state) if isinstance(state, Integral) else int(check_random_state(state).randint(2**31))
+    )
 
 
 def _plain(label: Any) -> Any:

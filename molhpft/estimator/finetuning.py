@@ -10,12 +10,12 @@ from typing import Any
 from molhpft.core.task import Task
 from molhpft.estimator.model import Model
 from molhpft.estimator.notes import notes_on
-from molhpft.estimator.settings import HEAD, Encoder, Tau, settings
+from molhpft.estimator.settings import Encoder, Tau, settings
 from molhpft.estimator.storing import CONFIG
 from molhpft.estimator.training import Answers, train
 from molhpft.experiments.build import build_recipes, build_task
 from molhpft.experiments.changes import apply, parse_change
-from molhpft.experiments.config import RunConfig, checked_choice
+from molhpft.experiments.config import Choice, RunConfig, checked_choice
 from molhpft.experiments.folder import Json, writing
 from molhpft.experiments.identity import run_name
 from molhpft.experiments.machine import settled
@@ -42,35 +42,36 @@ def finetune_table(
     table: Mapping[str, Any],
     out: Path,
     *,
-    encoder: Encoder = "gcn_muv",
-    tau: Tau = "auto",
-    head: str = HEAD,
-    seed: int = 0,
+    encoder: Encoder | None = None,
+    tau: Tau | None = None,
+    head: str | None = None,
+    seed: int | None = None,
     changes: Sequence[str] = (),
     answers: Answers = Answers(),  # noqa: B008 - frozen
 ) -> Finetuned:
     """Make a model of a table, or find it made.
 
     Args:
-        table: options of a config's csv task: path, smiles_column, target_columns, split, ...
+        table: options of a config's csv task, those that are given: path, smiles_column,
+            target_columns, split, split_seed, ...
         out: folder of the model; `<out>.partial` while it is being made.
         encoder: as in `settings`, like tau, head and seed.
         tau: epochs of head probing.
         head: what stands on the encoder.
         seed: of every random number.
-        changes: "key=value" for any further key of a config.
+        changes: "key=value" for any further key of a config, `task.split=random` among them.
         answers: how the model answers.
 
     Raises:
         FileNotFoundError: table or weights are absent.
-        ValueError: they cannot be used, or `out` holds something else.
+        ValueError: they cannot be used, something is said twice, or `out` holds something else.
         OSError: `out` cannot be written to.
     """
-    task_choice = checked_choice("task", {"name": "csv", **table})
     more: Json = {}
     for change in changes:
         apply(more, *parse_change(change))
-    config = settings(encoder=encoder, tau=tau, head=head, seed=seed, more=more, task=task_choice)
+    choice = _task(table, more.pop("task", {}))
+    config = settings(encoder=encoder, tau=tau, head=head, seed=seed, more=more, task=choice)
     _check_place(out)
     task = build_task(config, build_recipes(config)[0])
     name = _name(config, task, answers)
@@ -88,6 +89,23 @@ def finetune_table(
     # they are in the model; not before it is whole, which an interrupted run makes of them
     rmtree(out / RUN / folder.path.name / "members", ignore_errors=True)
     return Finetuned(model, out, is_new=True)
+
+
+def _task(table: Mapping[str, Any], changed: Any) -> Choice:
+    """The task of a table, of options and of changes to the config's `task`."""
+    if not isinstance(changed, Mapping):
+        raise ValueError(
+            f"task is the table; its options are set one by one, such as task.split=random, got "
+            f"{changed!r}"
+        )
+    for key in sorted(table.keys() & changed.keys()):
+        raise ValueError(
+            f"task.{key} is given twice, by an option as {table[key]} and by a change as "
+            f"{changed[key]}; leave one out"
+        )
+    if changed.get("name", "csv") != "csv":
+        raise ValueError(f"task.name is csv, which reads tables, got {changed['name']!r}")
+    return checked_choice("task", {"name": "csv", **table, **changed})
 
 
 def _name(config: RunConfig, task: Task, answers: Answers) -> str:

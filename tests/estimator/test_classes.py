@@ -16,6 +16,7 @@ from molhpft.estimator import HPFTClassifier, HPFTRegressor
 from tests.estimator.rings import BRIEF, RING, SIZE, SMILES
 
 NAN = float("nan")
+SHORT = {"finetune": {"epochs": 1}}
 
 
 # those that hand over no tables of numbers; `check_estimator` itself runs only the first of them
@@ -104,6 +105,28 @@ def test_a_seed_gives_the_same_model_again_and_another_seed_another(regressor):
     assert (other.predict(SMILES) != regressor.predict(SMILES)).any()
 
 
+@pytest.mark.parametrize("seed", [np.int64(1), np.uint8(1)])
+def test_a_seed_means_the_same_in_any_type_of_integer(seed, tmp_path):
+    one, same = (HPFTRegressor(**BRIEF, random_state=s).fit(SMILES, SIZE) for s in (1, seed))
+    assert (one.predict(SMILES) == same.predict(SMILES)).all()
+    same.save_pretrained(tmp_path)
+    assert HPFTRegressor.from_pretrained(tmp_path).random_state == 1
+
+
+def drawn_by(**options):
+    """The training molecules, which a random split draws."""
+    fitted = HPFTRegressor(**{**BRIEF, "tau": 0, "config": SHORT, **options}).fit(SMILES, SIZE)
+    return fitted.model_.training_smiles
+
+
+def test_the_split_has_a_seed_of_its_own_or_that_of_the_model():
+    first = drawn_by()
+    assert drawn_by(split_seed=0, random_state=7) == first
+    second = drawn_by(split_seed=7)
+    assert second != first
+    assert drawn_by(random_state=7) == drawn_by(config={**SHORT, "seed": 7}) == second
+
+
 def test_a_random_state_is_drawn_from_and_can_be_stored(tmp_path):
     drawn = [
         HPFTRegressor(**BRIEF, random_state=np.random.RandomState(3)).fit(SMILES, SIZE)
@@ -182,6 +205,21 @@ WRONG = {
     "level": ({"level": 2.0}, SMILES, RING, "between 0 and 1, got 2"),
     "encoder": ({"encoder": "no_such"}, SMILES, RING, "no weight file at no_such"),
     "tau": ({"tau": "long"}, SMILES, RING, "method.tau is 'long'"),
+    "task": ({"config": {"task": {"split": "random"}}}, SMILES, RING, "task is the molecules"),
+    "seed": ({"config": {"seed": 1}, "random_state": 2}, SMILES, RING, "seed is given twice"),
+    "tau twice": ({"config": {"method": {"tau": 1}}}, SMILES, RING, "tau is given twice"),
+    "split": (
+        {"split": "butina"},
+        SMILES,
+        RING,
+        "split should be scaffold or random, got 'butina'",
+    ),
+    "split_seed": (
+        {"split": "scaffold", "split_seed": 1},
+        SMILES,
+        RING,
+        "split_seed is for split 'random' without an eval_set, got 1",
+    ),
     "key": ({"config": {"finetun": {}}}, SMILES, RING, "did you mean finetune"),
 }
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -87,6 +88,37 @@ def test_further_keys_are_those_of_a_config():
     assert config(task=table).task == table
 
 
+def test_what_an_option_leaves_open_may_stand_in_the_config():
+    own = {"encoder": {"dropout": 0.25}, "head": {"name": "linear"}, "seed": 3}
+    found = settings(more=own | {"method": {"tau": [1, 2]}})
+    assert (found.encoder.options["dropout"], found.head.name, found.seed) == (0.25, "linear", 3)
+    assert found.encoder.options["weights"] == Path("gcn_muv")
+    assert (found.method.name, found.method.options["tau"]) == ("hp_ft", (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("method", "tau", "means"),
+    [
+        ("ls_hp_ft", None, "auto"),
+        ("ls_hp_ft", 3, (3,)),
+        ({"name": "ls_hp_ft", "tau": 4}, None, (4,)),
+        ("l2_sp", None, (0,)),
+        ("l2_sp", "auto", "auto"),
+        ("ft", None, None),
+    ],
+)
+def test_tau_is_that_of_the_method_in_the_config(method, tau, means):
+    found = config(tau=tau, more={"method": method}).method
+    assert found.options.get("tau") == means
+
+
+def test_numbers_of_numpy_are_numbers():
+    more = {"finetune": {"epochs": np.int64(7), "lr": np.float32(0.5)}}
+    found = config(tau=np.array([0, 4]), seed=np.int64(5), more=more)
+    assert (found.method.options["tau"], found.seed) == ((0, 4), 5)
+    assert (found.finetune.epochs, found.finetune.lr) == (7, 0.5)
+
+
 def pickled(path):
     torch.save(torch.nn.Linear(2, 2), path)
 
@@ -124,6 +156,15 @@ def test_what_are_no_weights_is_one_sentence(tmp_path, write, says):
         ({"more": {"finetun": {}}}, "did you mean finetune"),
         ({"more": {"finetune": 32}}, "finetune"),
         ({"seed": "one"}, "seed"),
+        ({"more": {"seed": 1}}, "seed is given twice, by its option as 0 and in the config as 1"),
+        ({"more": {"head": "mlp"}}, "head is given twice, by its option as linear"),
+        ({"more": {"encoder": "gcn"}}, "encoder is given twice"),
+        ({"more": {"encoder": {"name": "gcn"}}}, "encoder is given twice"),
+        ({"more": {"method": {"tau": 4}}}, "tau is given twice, by its option as 3"),
+        ({"more": {"method": "lp_ft"}}, "method lp_ft is not probed for tau epochs"),
+        ({"more": {"task": {"split": "random"}}}, "task is the molecules that are given"),
+        ({"more": {"task": {"nonsense": 3}}}, "task is the molecules that are given"),
+        ({"more": {"members": False}}, "members is no key of this config: the option ensemble"),
     ],
 )
 def test_a_word_that_means_nothing_is_one_sentence(changes, says):

@@ -147,6 +147,26 @@ def test_a_killed_finetuning_goes_on_to_the_same_bytes(molhpft, model, table, tm
     assert files_of(out) == files_of(model)
 
 
+def training_molecules(molhpft, table, out, *more):
+    words = ["finetune", table, "--out", out, "--tau", 0, *BRIEF, "--set", "finetune.epochs=0"]
+    status, _, error = molhpft(*words, *more)
+    assert status == 0, error
+    return Model.from_pretrained(out).training_smiles
+
+
+def test_a_random_split_is_chosen_and_drawn_by_options_or_by_keys(molhpft, table, tmp_path):
+    ways = (
+        ("--split", "random", "--split-seed", 3),
+        ("--set", "task.split=random", "--set", "task.split_seed=3"),
+        ("--split", "random", "--set", "task.split_seed=3"),
+        ("--split", "random"),
+    )
+    first, second, third, other = (
+        training_molecules(molhpft, table, tmp_path / str(k), *way) for k, way in enumerate(ways)
+    )
+    assert first == second == third != other
+
+
 def test_what_is_odd_about_a_table_is_said_and_kept(molhpft, tmp_path, caplog):
     path, out = tmp_path / "odd.csv", tmp_path / "model"
     random_model().save_pretrained(tmp_path / "encoder")

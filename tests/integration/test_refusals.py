@@ -45,6 +45,19 @@ OPTIONS = {
     "no such encoder": (("--encoder", "nope"), "no weight file at nope"),
     "a table as encoder": (("--encoder", "RINGS"), "is not a weight file"),
     "no such key": (("--set", "finetune.epoch=3"), "did you mean finetune.epochs"),
+    "no such key of the task": (("--set", "task.nonsense=3"), "unknown key task.nonsense"),
+    "a split twice": (("--set", "task.split=scaffold"), "task.split is given twice, by an option"),
+    "another table": (("--set", "task.path=b.csv"), "task.path is given twice, by an option as /"),
+    "another task": (("--set", "task.name=toy"), "task.name is csv, which reads tables, got 'toy'"),
+    "a task": (("--set", "task=toy"), "task is the table; its options are set one by one"),
+    "a seed twice": (("--seed", "1", "--set", "seed=2"), "seed is given twice, by its option as 1"),
+    "tau twice": (("--tau", "1", "--set", "method.tau=2"), "tau is given twice"),
+    "tau for none": (
+        ("--tau", "1", "--set", "method=ft"),
+        "method ft is not probed for tau epochs",
+    ),
+    "members": (("--set", "members=false"), "members is no key .* --no-ensemble"),
+    "a seed for scaffolds": (("--split-seed", "1", "--split", "column"), "split"),
     "not a change": (("--set", "finetune"), "finetune"),
 }
 
