@@ -11,6 +11,7 @@ from molhpft.experiments import advice_table, tables
 from molhpft.experiments.advise import advise as advise_config
 from molhpft.experiments.baselines import run_baselines
 from molhpft.experiments.config import load_config
+from molhpft.experiments.guide import Expectation
 from molhpft.experiments.probe_table import probe_reading, probe_table
 from molhpft.experiments.probing import Grid, probing
 from molhpft.experiments.report.build import write_report
@@ -49,11 +50,15 @@ def probe(
 @app.command()
 def advise(
     config: ConfigPath,
+    expect: Annotated[
+        Expectation | None,
+        typer.Option(help="How much the task should change the features; unset: no idea."),
+    ] = None,
     changes: Changes = [],  # noqa: B006 - typer reads it, nothing changes it
     as_json: AsJson = False,
 ) -> None:
     """Probe the head once and say what to finetune with: tau, smoothing, head, batch norm, cut."""
-    found = advise_config(load_config(config, changes))
+    found = advise_config(load_config(config, changes), expects=expect)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return

@@ -67,6 +67,12 @@ def advice_reading(found: Json) -> str:
         for change in line["changes"]
     ]
     said = "\n".join(["Changes to compare on validation, one at a time:", *lines])
+    if not found["expects"]:
+        said += (
+            "\nDo you expect finetuning to change the features strongly (pretraining has little to "
+            "do with the task), mildly (they fit, but not exactly) or hardly at all (they fit as "
+            "they are, or labels are few)? --expect strong, mild or tiny sharpens this."
+        )
     if not lines:
         said = "Nothing in this config calls for a change."
     if found["weights"] == _RANDOM:

@@ -20,7 +20,7 @@ from molhpft.experiments.baselines import validation_score
 from molhpft.experiments.build import build_network, build_recipes, build_task
 from molhpft.experiments.config import RunConfig
 from molhpft.experiments.folder import Json
-from molhpft.experiments.guide import Trail
+from molhpft.experiments.guide import Expectation, Trail, check_expectation
 from molhpft.experiments.machine import settled
 from molhpft.experiments.seeds import stream
 from molhpft.measure.drift import batch_norm_drift
@@ -38,56 +38,74 @@ class Labels:
 
     Attributes:
         rarest: share of the rarer answer, mean over targets; the rarest class; None for numbers.
+        classes: number of answers to one question: 2 for each target, or of classes.
         base_rate: energy of a head that knows these shares and nothing else; None for numbers.
     """
 
     rarest: float | None
+    classes: int
     base_rate: float | None
 
 
-def advise(config: RunConfig) -> Json:
+def advise(config: RunConfig, *, expects: Expectation | None = None) -> Json:
     """Probe a config's head for all epochs of `probe`, and say what to do with what was seen.
 
     Args:
         config: as for a run; nothing is finetuned.
+        expects: how much the features should change for this task: "strong" where pretraining has
+            little to do with it, "mild" where features fit but not exactly, "tiny" where they fit
+            as they are or labels are few; None for no idea.
 
     Returns:
-        task, encoder, weights, metric; `probe`, rows of tau, `aie`, `train` and `valid`; `morgan`,
-        the validation score of the quick baseline, `molecules`, what it was fitted on; `advice`,
-        rows of topic, advice, reason and changes.
+        task, encoder, weights, metric, expects; `probe`, rows of tau, `aie`, `train` and `valid`;
+        `morgan`, the validation score of the quick baseline, `molecules`, what it was fitted on;
+        `advice`, rows of topic, advice, reason and changes.
 
     Raises:
         FileNotFoundError: data or weights are absent.
-        ValueError: data, weights and settings do not go together, or the head is not probed.
+        ValueError: data, weights and settings do not go together, the head is not probed, or
+            `expects` is none of the three.
     """
+    check_expectation(expects)
     recipe = _probing_recipe(config)
     task = without_test(build_task(config, recipe))
     device = settled(config).device
     network = build_network(config, task, recipe).to(device)
     trail, candidates, labels = _trail(config, recipe, network, task.to(device))
     fitted, morgan = _morgan(config, task)
+    linear = config.head.name == "linear"
+    smoothed = recipe.probe.smoothing > 0
     lines = [
         advice.tau_advice(
             trail,
             candidates,
             labels.base_rate,
             names_tau="tau" in config.method.options,
+            expects=expects,
         ),
-        advice.smoothing_advice(trail, smoothed=recipe.probe.smoothing > 0),
-        advice.head_advice(trail, linear=config.head.name == "linear"),
+        advice.smoothing_advice(trail, smoothed=smoothed, expects=expects),
+        advice.head_advice(trail, linear=linear, expects=expects),
         advice.batch_norm_advice(
             _drift(config, network, task.to(device)),
             batch_size=config.finetune.batch_size,
             frozen=config.finetune.batch_norm == "frozen",
         ),
-        advice.backbone_advice(trail, morgan, _last_stage(network), is_cut=config.cut is not None),
-        advice.balance_advice(labels.rarest),
+        advice.backbone_advice(
+            trail,
+            morgan,
+            _last_stage(network),
+            is_cut=config.cut is not None,
+            linear=linear,
+            expects=expects,
+        ),
+        advice.balance_advice(labels.rarest, classes=labels.classes),
     ]
     return {
         "task": task.name,
         "encoder": config.encoder.name,
         "weights": str(config.encoder.options["weights"] or "none (random)"),
         "metric": trail.metric,
+        "expects": expects,
         "probe": [{"tau": tau, **seen} for tau, seen in trail.looks.items()],
         "morgan": morgan,
         "molecules": fitted,
@@ -126,14 +144,14 @@ def _trail(
 
 def _labels(task: Task, targets: Tensor) -> Labels:
     if not isinstance(task.objective, Multilabel | Multiclass):
-        return Labels(None, None)
+        return Labels(None, 0, None)
     y = task.objective.labels(targets, outputs=task.outputs)
     shares = y.nanmean(0)
     # what `initial_energy` gives for a head whose predictions are the shares
     base_rate = torch.linalg.vector_norm((shares - y).nan_to_num(0.0), dim=1).mean().item()
     if isinstance(task.objective, Multiclass):
-        return Labels(shares.min().item(), base_rate)
-    return Labels(torch.minimum(shares, 1 - shares).nanmean().item(), base_rate)
+        return Labels(shares.min().item(), task.outputs, base_rate)
+    return Labels(torch.minimum(shares, 1 - shares).nanmean().item(), 2, base_rate)
 
 
 def _morgan(config: RunConfig, task: Task) -> tuple[int, float | None]:

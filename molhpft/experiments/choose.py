@@ -17,8 +17,8 @@ from molhpft.experiments.folder import Json, RunFolder
 from molhpft.experiments.guide import (
     SMOOTHING,
     Trail,
-    fits_too_little,
     has_too_little_energy,
+    plateaus,
 )
 from molhpft.experiments.tables import score_name, show
 from molhpft.tuning.checkpoints import Weights
@@ -124,7 +124,7 @@ def _begun(recipe: Recipe, probed: Network, features: Task, seed: int) -> tuple[
     own = recipe.probe.smoothing
     candidates: list[Json] = [{"tau": t, "smoothing": own, "energy": energy[t]} for t in taus]
     heads = {candidate_recipe(recipe, c).key: plain.heads[c["tau"]] for c in candidates}
-    notes = _notes(why, fits_too_little(trail))
+    notes = _notes(why, plateaus(trail))
     if why:
         smoothed = _probed(
             probed, replace(recipe.probe, smoothing=SMOOTHING), features, [longest], seed

@@ -98,7 +98,7 @@ def test_the_base_rate_is_the_energy_of_a_constant_head(objective):
 
 def test_numbers_have_no_base_rate():
     task = toy_task(Squared())
-    assert advising._labels(task, task.examples.targets) == advising.Labels(None, None)
+    assert advising._labels(task, task.examples.targets) == advising.Labels(None, 0, None)
 
 
 def test_a_regression_is_advised_on_without_shares(small):  # noqa: F811
@@ -144,8 +144,24 @@ def test_tables_and_reading_show_what_was_found(found):
     assert "--set 'method.tau=[0, " in reading
     assert "random weights" in reading
     assert "Morgan fingerprints" in reading
-    quiet = {**found, "advice": [], "molecules": 0, "weights": "some.pth"}
+    assert "--expect strong, mild or tiny" in reading
+    quiet = {**found, "advice": [], "molecules": 0, "weights": "some.pth", "expects": "mild"}
     assert advice_reading(quiet) == "Nothing in this config calls for a change."
+
+
+def test_what_is_expected_changes_the_taus_and_another_word_is_refused(found, small):  # noqa: F811
+    tiny = advise(small(probe=PROBE), expects="tiny")
+    assert tiny["probe"] == found["probe"]
+    assert tiny["advice"][0]["changes"] != found["advice"][0]["changes"]
+    assert "for tiny adaptation" in tiny["advice"][0]["reason"]
+    with pytest.raises(ValueError, match="one of strong, mild, tiny, got 'some'"):
+        advise(small(probe=PROBE), expects="some")
+
+
+@pytest.mark.parametrize(("objective", "classes"), [(Multilabel(), 2), (Multiclass(), 3)], ids=str)
+def test_a_label_is_one_of_two_and_a_class_one_of_all(objective, classes):
+    task = toy_task(objective)
+    assert advising._labels(task, task.examples.targets).classes == classes
 
 
 def test_advice_leaves_the_global_generator_alone(small):  # noqa: F811
