@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 from molhpft.core.task import Task
@@ -16,8 +15,9 @@ from molhpft.estimator.training import Answers, train
 from molhpft.experiments.build import build_recipes, build_task
 from molhpft.experiments.changes import apply, parse_change
 from molhpft.experiments.config import Choice, RunConfig, checked_choice
-from molhpft.experiments.folder import Json, writing
+from molhpft.experiments.folder import Json, RunFolder, writing
 from molhpft.experiments.identity import run_name
+from molhpft.experiments.lock import locked
 from molhpft.experiments.machine import settled
 
 RUN = "run"  # in a model's folder: that of the run that made it
@@ -49,7 +49,7 @@ def finetune_table(
     changes: Sequence[str] = (),
     answers: Answers = Answers(),  # noqa: B008 - frozen
 ) -> Finetuned:
-    """Make a model of a table, or find it made.
+    """Make a model of a table, or find it made, by another process perhaps, which is waited for.
 
     Args:
         table: options of a config's csv task, those that are given: path, smiles_column,
@@ -77,6 +77,14 @@ def finetune_table(
     name = _name(config, task, answers)
     if out.exists():
         return Finetuned(_found(out, name), out, is_new=False)
+    with locked(out):
+        if out.exists():
+            return Finetuned(_found(out, name), out, is_new=False)
+        return Finetuned(_made(config, task, out, answers, name), out, is_new=True)
+
+
+def _made(config: RunConfig, task: Task, out: Path, answers: Answers, name: str) -> Model:
+    """A model, trained and written to `out`."""
     partial = out.with_name(f"{out.name}.partial")
     with writing(out):  # before minutes of looking for molecules the encoder has seen
         partial.mkdir(parents=True, exist_ok=True)
@@ -87,8 +95,8 @@ def finetune_table(
         model.save_pretrained(partial)
         os.replace(partial, out)
     # they are in the model; not before it is whole, which an interrupted run makes of them
-    rmtree(out / RUN / folder.path.name / "members", ignore_errors=True)
-    return Finetuned(model, out, is_new=True)
+    RunFolder(out / RUN / folder.path.name).drop("members")
+    return model
 
 
 def _task(table: Mapping[str, Any], changed: Any) -> Choice:

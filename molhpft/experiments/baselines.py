@@ -32,6 +32,7 @@ from molhpft.experiments.catalog import TASKS
 from molhpft.experiments.config import Choice, load_config, plain
 from molhpft.experiments.folder import Json, RunFolder
 from molhpft.experiments.inventory import chosen_task
+from molhpft.experiments.lock import locked
 from molhpft.experiments.seeds import stream
 from molhpft.experiments.targets import target_scores
 
@@ -105,14 +106,17 @@ def run_baseline(name: str, choice: Choice, out: Path, *, seed: int = 0) -> RunF
         "seed": seed,
     }
     folder = RunFolder(out / _folder_name(config, choice, task))
-    if not folder.is_complete:
-        folder.open()
-        folder.write_yaml("config.yaml", config)
-        branch = _best(baseline, task, molecules, seed=seed)
-        # nothing here is trained in epochs
-        folder.write_lines("history.jsonl", [])
-        folder.write_json("summary.json", _summary(name, task, seed) | {"branches": [branch]})
-        folder.close()
+    if folder.is_complete:
+        return folder
+    with locked(folder.path):
+        if not folder.is_complete:
+            folder.open()
+            folder.write_yaml("config.yaml", config)
+            branch = _best(baseline, task, molecules, seed=seed)
+            # nothing here is trained in epochs
+            folder.write_lines("history.jsonl", [])
+            folder.write_json("summary.json", _summary(name, task, seed) | {"branches": [branch]})
+            folder.close()
     return folder
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import yaml
@@ -21,9 +22,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from molhpft.domains.weights import ABOUT
+from molhpft.experiments.manifest import MANIFEST, file_sizes, lacking, manifest_of
 
 Json = dict[str, Any]
 
+_ASIDE = ".aside"
 ANOTHER_FILE = "make room or choose another file"
 _ANOTHER_FOLDER = (
     "make room or choose another folder (--out), and run again: it goes on where it was"
@@ -56,8 +59,15 @@ class RunFolder:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the run has ended well; a complete run is never redone."""
-        return (self.path / "summary.json").is_file()
+        """Whether the run has ended well and all of it is there; a complete run is never redone."""
+        return not self.lacking
+
+    @property
+    def lacking(self) -> list[str]:
+        """Files of the run that are not there, or not whole; see `manifest`."""
+        manifest = self.path / MANIFEST
+        text = manifest.read_bytes() if manifest.is_file() else None
+        return lacking(text, file_sizes(self.path))
 
     def open(self) -> None:
         """Make the partial folder, or find the one that an interrupted run left.
@@ -66,21 +76,31 @@ class RunFolder:
             ValueError: a folder of the run's name holds something else.
             OSError: the place cannot be written to.
         """
-        if self.path.exists() and not self.is_complete:
+        if self.path.exists() and (absent := self.lacking):
             raise ValueError(
-                f"{self.path} is no complete run: it holds no summary.json; move it away or "
-                "delete it, and run again"
+                f"{self.path} is no complete run (missing, or not in its size: "
+                f"{', '.join(absent)}); move it away or delete it, and run again"
             )
         if self.writes:
             with writing(self.partial):
                 self.partial.mkdir(parents=True, exist_ok=True)
+                for left in self.partial.rglob(f".*{_ASIDE}"):  # where a kill broke off a file
+                    left.unlink()
 
     def close(self) -> None:
         """Drop what only an unfinished run needs and give the folder its name."""
         if self.writes:
             rmtree(self.partial / "resume", ignore_errors=True)
+            self._write(MANIFEST, manifest_of(file_sizes(self.partial)))
             with writing(self.path):
                 os.replace(self.partial, self.path)
+
+    def drop(self, name: str) -> None:
+        """Take a folder of files out of the complete run, which is complete without it."""
+        kept = {k: v for k, v in file_sizes(self.path).items() if not k.startswith(f"{name}/")}
+        with writing(self.path):
+            put(self.path / MANIFEST, lambda path: path.write_text(manifest_of(kept)))
+        rmtree(self.path / name, ignore_errors=True)
 
     def write_yaml(self, name: str, content: Json) -> None:
         """Write a YAML file."""
@@ -170,15 +190,26 @@ class RunFolder:
         if not self.writes:
             return
         path = self.partial / name
-        aside = path.with_name(f".{path.name}.aside")
         with writing(path):
-            try:
-                path.parent.mkdir(exist_ok=True)
-                write(aside)
-                os.replace(aside, path)
-            except BaseException:
-                aside.unlink(missing_ok=True)
-                raise
+            path.parent.mkdir(exist_ok=True)
+            put(path, write)
+
+
+def put(path: Path, write: Callable[[Path], object]) -> Path:
+    """Write a file under a name that nobody else uses and move it to its place, whole.
+
+    Args:
+        path: its place, in a folder that exists; gives it back.
+        write: writes the file at the path that it is called with.
+    """
+    aside = path.with_name(f".{path.name}.{uuid4().hex}{_ASIDE}")
+    try:
+        write(aside)
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    return path
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from molhpft.experiments.conclude import conclude
 from molhpft.experiments.config import RunConfig, resolved
 from molhpft.experiments.folder import Json, RunFolder
 from molhpft.experiments.identity import probe_name, run_name
+from molhpft.experiments.lock import locked
 from molhpft.experiments.machine import launch, settled
 from molhpft.experiments.measures import Branch, measure_branch, observers
 from molhpft.experiments.resume import load_branch, save_branch
@@ -36,6 +37,8 @@ def run(
     config: RunConfig, out: Path, *, task: Task | None = None, shared: tuple[int, ...] = ()
 ) -> RunFolder:
     """Run a config, or go on with it, or find it done.
+
+    Where another process has the same run under way, this one waits and finds what that one made.
 
     With several devices, all processes come through here alike and share the finetuning; the first
     one writes.
@@ -65,22 +68,12 @@ def run(
     folder = RunFolder(out / run_name(config, task), writes=machine.rank == 0)
     if machine.agreed(folder.is_complete):
         return folder
-    network = build_network(config, task, recipes[0]).to(machine.device)
-    parts = _Parts(config, task.to(machine.device), network, folder, machine, shared)
-    folder.open()
-    folder.write_yaml("config.yaml", resolved(given))
-    choice: Json | None = None
-    if recipes[0].chooses:
-        choice = _choice(parts, recipes[0])
-        recipes = (candidate_recipe(recipes[0], choice["chosen"]),)
-    probe_rows = _finish_branches(parts, recipes)
-    machine.wait()
-    loaded = {recipe.tau: load_branch(folder, recipe.tau) for recipe in recipes}
-    branches = {tau: branch for tau, branch in loaded.items() if branch is not None}
-    machine.wait()
-    conclude(config, parts.task, network, branches, folder, probe_rows=probe_rows, choice=choice)
-    folder.close()
-    machine.wait()
+    with locked(folder.path, machine=machine):
+        if not machine.agreed(folder.is_complete):
+            network = build_network(config, task, recipes[0]).to(machine.device)
+            task = task.to(machine.device)
+            parts = _Parts(config, task, network, folder, machine, shared)
+            _finish(parts, recipes, given)
     return folder
 
 
@@ -94,6 +87,33 @@ class _Parts:
     folder: RunFolder
     machine: Machine
     shared: tuple[int, ...]
+
+
+def _finish(parts: _Parts, recipes: tuple[Recipe, ...], given: RunConfig) -> None:
+    """From a folder that is new or was left half done to a complete one."""
+    folder, machine = parts.folder, parts.machine
+    folder.open()
+    folder.write_yaml("config.yaml", resolved(given))
+    choice: Json | None = None
+    if recipes[0].chooses:
+        choice = _choice(parts, recipes[0])
+        recipes = (candidate_recipe(recipes[0], choice["chosen"]),)
+    probe_rows = _finish_branches(parts, recipes)
+    machine.wait()
+    loaded = {recipe.tau: load_branch(folder, recipe.tau) for recipe in recipes}
+    branches = {tau: branch for tau, branch in loaded.items() if branch is not None}
+    machine.wait()
+    conclude(
+        parts.config,
+        parts.task,
+        parts.network,
+        branches,
+        folder,
+        probe_rows=probe_rows,
+        choice=choice,
+    )
+    folder.close()
+    machine.wait()
 
 
 def _choice(parts: _Parts, recipe: Recipe) -> Json:

@@ -9,7 +9,7 @@ from molhpft.estimator.finetuning import finetune_table
 from molhpft.estimator.model import Model
 from molhpft.estimator.training import Answers
 from molhpft.experiments import branch
-from molhpft.experiments.folder import UnwritableError
+from molhpft.experiments.folder import RunFolder, UnwritableError
 from tests.estimator.rings import BRIEF, RING, SEVERAL, SIZE, SMILES, write_table
 from tests.kills import KilledError, killed_at_save
 
@@ -116,7 +116,7 @@ def test_an_interrupted_finetuning_goes_on_to_the_same_bytes(finished, table, tm
         (training, "fit_trust"),
         (Model, "save_pretrained"),
         (os, "replace"),
-        (finetuning, "rmtree"),
+        (RunFolder, "drop"),
     ],
     ids=["before it is made", "before it is written", "when it is written", "at the end"],
 )
@@ -126,7 +126,7 @@ def test_an_interruption_after_the_training_changes_nothing(
     real = getattr(where, name)
 
     def die(*args, **options):
-        done = real(*args, **options) if name in ("replace", "rmtree") else None
+        done = real(*args, **options) if name in ("replace", "drop") else None
         if name != "replace" or str(args[1]) == str(tmp_path / "rings"):
             raise KilledError
         return done

@@ -28,7 +28,40 @@ def test_closing_drops_what_only_an_unfinished_run_needs(folder):
     folder.write_tensors("resume/tau1.safetensors", {"w": torch.ones(2)}, {})
     folder.write_json("summary.json", {})
     folder.close()
-    assert sorted(p.name for p in folder.path.iterdir()) == ["summary.json"]
+    assert sorted(p.name for p in folder.path.iterdir()) == ["manifest.json", "summary.json"]
+
+
+@pytest.mark.parametrize("name", ["summary.json", "members/tau4.safetensors", "manifest.json"])
+def test_a_run_that_lacks_any_of_its_files_is_not_complete(folder, name):
+    folder.write_json("summary.json", {})
+    folder.write_tensors("members/tau4.safetensors", {"w": torch.ones(2)}, {})
+    folder.close()
+    assert folder.is_complete
+    whole = (folder.path / name).read_bytes()
+    (folder.path / name).write_bytes(whole[:-3])
+    assert folder.lacking == [name]
+    (folder.path / name).unlink()
+    assert folder.lacking == [name]
+    words = rf"is no complete run \(missing, or not in its size: {name}\); move it away or delete"
+    with pytest.raises(ValueError, match=words):
+        folder.open()
+
+
+def test_a_run_is_complete_without_what_was_dropped_of_it(folder):
+    for name in ("members/tau4.safetensors", "model.safetensors"):
+        folder.write_tensors(name, {"w": torch.ones(2)}, {})
+    folder.close()
+    folder.drop("members")
+    assert folder.is_complete
+    assert sorted(p.name for p in folder.path.iterdir()) == ["manifest.json", "model.safetensors"]
+
+
+def test_what_a_kill_broke_off_does_not_become_part_of_the_run(folder):
+    (folder.partial / ".model.safetensors.0a.aside").write_bytes(b"half of")
+    folder.open()
+    folder.write_json("summary.json", {})
+    folder.close()
+    assert sorted(p.name for p in folder.path.iterdir()) == ["manifest.json", "summary.json"]
 
 
 def test_tensors_come_back_with_what_was_said_of_them(folder):

@@ -71,6 +71,7 @@ def test_a_run_folder_holds_what_the_design_says(finished):
         "config.yaml",
         "features.npz",
         "history.jsonl",
+        "manifest.json",
         "model.safetensors",
         "summary.json",
     ]

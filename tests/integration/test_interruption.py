@@ -1,4 +1,4 @@
-"""Runs as processes: killed without warning and resumed, and shared by two processes."""
+"""Runs as processes: killed and resumed, started twice, and shared by two processes."""
 
 import os
 import random
@@ -79,6 +79,22 @@ def test_a_killed_run_resumes_to_the_same_bytes(table, tmp_path, seed):
     assert [p.suffix for p in killed.iterdir() if p.is_dir()] == [".partial"]
     finish(start(table, killed))
     assert files_of(killed) == files_of(whole)
+
+
+def test_the_same_run_started_twice_waits_for_the_first_and_gives_the_same(table, tmp_path):
+    first = start(table, tmp_path / "runs")
+    while not saved_steps(tmp_path / "runs"):
+        assert first.poll() is None, first.stdout.read()
+        time.sleep(0.001)
+    os.killpg(first.pid, signal.SIGSTOP)  # so that it cannot end before the second one waits
+    second = start(table, tmp_path / "runs")
+    waiting = second.stdout.readline()
+    os.killpg(first.pid, signal.SIGCONT)
+    assert waiting.startswith("waiting for ")
+    assert f"on which process {first.pid} on " in waiting
+    assert finish(first) == finish(second)
+    finish(start(table, tmp_path / "alone"))
+    assert files_of(tmp_path / "runs") == files_of(tmp_path / "alone")
 
 
 @pytest.mark.parametrize("kernels", ["auto", "reference"])

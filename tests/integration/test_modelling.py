@@ -141,7 +141,7 @@ def test_a_killed_finetuning_goes_on_to_the_same_bytes(molhpft, model, table, tm
         time.sleep(0.001)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert [path.name for path in tmp_path.iterdir()] == ["rings.partial"]
+    assert not out.exists()
     status, _, _ = molhpft(*finetune_words(table, out))
     assert status == 0
     assert files_of(out) == files_of(model)
@@ -165,6 +165,20 @@ def test_a_random_split_is_chosen_and_drawn_by_options_or_by_keys(molhpft, table
         training_molecules(molhpft, table, tmp_path / str(k), *way) for k, way in enumerate(ways)
     )
     assert first == second == third != other
+
+
+def test_two_finetunings_into_one_folder_at_once_both_end_with_its_model(model, table, tmp_path):
+    out = tmp_path / "rings"
+    command = [sys.executable, "-m", "molhpft.cli", *finetune_words(table, out)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    both = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    said = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    (second,) = [text for text in said if "nothing was trained" in text]
+    (first,) = [text for text in said if text != second]
+    assert first.splitlines()[-1] == second.splitlines()[-1] == f"Model: {out}"
+    assert files_of(out) == files_of(model)
+    assert [path.name for path in tmp_path.iterdir()] == ["rings"]
 
 
 def test_what_is_odd_about_a_table_is_said_and_kept(molhpft, tmp_path, caplog):

@@ -126,16 +126,19 @@ def test_a_trial_whose_process_is_killed_twice_fails_alone(raw, tmp_path):
     assert attempts(out) == {first: 2, **dict.fromkeys(rest, 1)}
 
 
-def test_a_second_sweep_of_a_folder_is_told_and_harms_nothing(raw, whole, tmp_path):
+def test_a_second_sweep_of_a_folder_waits_and_finds_everything_done(raw, whole, tmp_path):
     out = tmp_path / "out"
-    process = start(raw, out, "--workers", 1)
-    until(lambda: under_way(out), process)
-    os.kill(process.pid, signal.SIGSTOP)  # so that it cannot end while the other one waits
-    said = finish(start(raw, out), status=2)
-    os.kill(process.pid, signal.SIGCONT)
-    assert f"has a sweep already (process {process.pid} on" in " ".join(said.split())
-    finish(process)
+    first = start(raw, out, "--workers", 1)
+    until(lambda: under_way(out), first)
+    os.kill(first.pid, signal.SIGSTOP)  # so that it cannot end before the other one waits
+    second = start(raw, out)
+    waiting = second.stdout.readline()
+    os.kill(first.pid, signal.SIGCONT)
+    assert f"waiting for {out / 'sweep'}, on which process {first.pid} on " in waiting
+    assert "4 of 4 trials done." in finish(first)
+    assert "4 of 4 trials done." in finish(second)
     assert results_of(out) == whole
+    assert sum(attempts(out).values()) == 4
 
 
 def starved():

@@ -1,10 +1,11 @@
 """From a tree of run folders to the files of a report."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from molhpft.experiments.folder import put
 from molhpft.experiments.report import figures, measured
 from molhpft.experiments.report.answer import answer
 from molhpft.experiments.report.content import Section
@@ -57,7 +58,10 @@ def write_report(root: Path, out: Path) -> Report:
         **{name: t.to_csv(index=False) for name, t in csv_tables(results, root).items()},
     }
     out.mkdir(parents=True, exist_ok=True)
-    page, *files = (_write(out / name, text) for name, text in texts.items())
+    page, *files = (
+        put(out / name, partial(Path.write_text, data=text, encoding="utf-8"))
+        for name, text in texts.items()
+    )
     return Report(
         page=page,
         files=tuple(files),
@@ -90,10 +94,3 @@ def _section(results: Results, task: str) -> Section:
         panels=panels,
         galleries=tuple(galleries(found)),
     )
-
-
-def _write(path: Path, text: str) -> Path:
-    aside = path.with_name(f".{path.name}.aside")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
-    return path

@@ -41,13 +41,12 @@ class RayCluster:
     threads: int | None = None
     workers: int | None = None
 
-    def outcomes(self, jobs: Sequence[Job], store: Store, lock: int | None) -> Events:
+    def outcomes(self, jobs: Sequence[Job], store: Store) -> Events:
         """Attempt every job; news as they come.
 
         Args:
             jobs: in the order of their beginnings.
             store: that every machine of the cluster reaches under the same name.
-            lock: not used; Ray ends the tasks of a sweep that is killed.
 
         Raises:
             ValueError: Ray is not installed, or the cluster has too few GPUs or processors.

@@ -2,22 +2,22 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from typing import Literal, Protocol
 
 from molhpft.experiments.folder import Json
+from molhpft.experiments.lock import locked
 from molhpft.experiments.sweep import Trial, described
 from molhpft.experiments.sweeping.attempt import Events, Job, Outcome, Started, job_of
 from molhpft.experiments.sweeping.board import Board, Lines, shown
-from molhpft.experiments.sweeping.lock import locked
 from molhpft.experiments.sweeping.store import Store, store_at
 
 
 class Backend(Protocol):
     """What makes attempts at trials."""
 
-    def outcomes(self, jobs: Sequence[Job], store: Store, lock: int | None) -> Events:
+    def outcomes(self, jobs: Sequence[Job], store: Store) -> Events:
         """Attempt every job; news as they come."""
         ...
 
@@ -26,6 +26,8 @@ def sweep(
     trials: Sequence[Trial], out: str, backend: Backend, *, retry: bool = False
 ) -> list[Json]:
     """Run every trial that is not finished, whatever becomes of the others.
+
+    A sweep that another process has under way in the same folder is waited for.
 
     Args:
         trials: in the order of their beginnings.
@@ -40,18 +42,18 @@ def sweep(
         and of those done task, metric, parameters, the chosen tau and its `valid` and `test` score.
 
     Raises:
-        ValueError: another sweep has the folder, or a file in it is damaged.
+        ValueError: a file in the folder is damaged.
         OSError: `out` takes no more; what was finished is kept.
     """
     store = store_at(out)
     store.prepare()
     jobs = [job_of(trial) for trial in trials]
-    with locked(store.local) as lock:
+    with locked(store.local / "sweep") if store.local else nullcontext():
         found = Counter(status := [_status(job, store, retry=retry) for job in jobs])
         board = Board(done=found["done"], failed=found["failed"], left=found["left"])
         left = [job for job, word in zip(jobs, status, strict=True) if word == "left"]
         if left:
-            _attempt(left, store, backend, board, lock)
+            _attempt(left, store, backend, board)
         return [_row(job, store) for job in jobs]
 
 
@@ -64,13 +66,11 @@ def _status(job: Job, store: Store, *, retry: bool) -> Literal["done", "failed",
     return "done" if store.is_complete(str(record["run"])) else "left"
 
 
-def _attempt(
-    jobs: Sequence[Job], store: Store, backend: Backend, board: Board, lock: int | None
-) -> None:
+def _attempt(jobs: Sequence[Job], store: Store, backend: Backend, board: Board) -> None:
     of = {job.name: job for job in jobs}
     tick = Lines(board)
     # closing: its processes end when this one leaves for whatever reason
-    with shown(board), closing(backend.outcomes(jobs, store, lock)) as events:
+    with shown(board), closing(backend.outcomes(jobs, store)) as events:
         for event in events:
             tick()
             if isinstance(event, Started):

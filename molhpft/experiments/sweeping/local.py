@@ -34,26 +34,25 @@ class LocalWorkers:
     workers: int | None = None
     threads: int | None = None
 
-    def outcomes(self, jobs: Sequence[Job], store: Store, lock: int | None) -> Events:
+    def outcomes(self, jobs: Sequence[Job], store: Store) -> Events:
         """Attempt every job; news as they come.
 
         Args:
             jobs: in the order of their beginnings.
             store: a local one.
-            lock: that the processes hold together with this one.
 
         Raises:
             ValueError: the store is no folder of this machine.
             UnwritableError: no log can be written there.
         """
-        if store.local is None or lock is None:
+        if store.local is None:
             raise ValueError(
                 f"{store.root} is no folder of this machine; local processes write to one, and "
                 "--backend ray to a URL"
             )
         workers = min(self.workers or torch.cuda.device_count() or _processors(), len(jobs))
         threads = self.threads or max(1, torch.get_num_threads() // workers)
-        pool = _Pool(store.local, lock, threads, jobs)
+        pool = _Pool(store.local, threads, jobs)
         try:
             for number in range(workers):
                 pool.start(number)
@@ -100,7 +99,6 @@ class _Pool:
     """The processes of one sweep, and what is left for them."""
 
     out: Path
-    lock: int
     threads: int
     jobs: Sequence[Job]
     workers: list[_Worker] = field(default_factory=list)
@@ -117,12 +115,11 @@ class _Pool:
             logs.mkdir(exist_ok=True)
             with (logs / f"worker{number}.log").open("ab") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", f"{__package__}.worker", str(self.out), str(self.lock)],
+                    [sys.executable, "-m", f"{__package__}.worker", str(self.out)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
                     env=_environment(number, self.threads),
-                    pass_fds=[self.lock],
                     start_new_session=True,
                 )
         except OSError as error:

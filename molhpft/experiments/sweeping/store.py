@@ -12,7 +12,9 @@ from uuid import uuid4
 
 import fsspec
 
-from molhpft.experiments.folder import Json, UnwritableError
+from molhpft.experiments.folder import Json, RunFolder, UnwritableError
+from molhpft.experiments.lock import locked
+from molhpft.experiments.manifest import MANIFEST, file_sizes, lacking
 from molhpft.experiments.sweeping.attempt import Job, Outcome
 
 
@@ -64,8 +66,15 @@ class Store:
             self.fs.mv(aside, f"{self.root}/{_record(job)}")
 
     def is_complete(self, run: str) -> bool:
-        """Whether there is a run folder of that name that has ended well."""
-        return bool(self.fs.isfile(f"{self.root}/{run}/summary.json"))
+        """Whether there is a run folder of that name, and all of it is there; see `manifest`."""
+        base = f"{self.root}/{run}"
+        self.fs.invalidate_cache()  # another machine may have written since
+        found = {
+            path.removeprefix(f"{base}/"): about["size"]
+            for path, about in self.fs.find(base, detail=True).items()
+        }
+        text = self.fs.cat_file(f"{base}/{MANIFEST}") if MANIFEST in found else None
+        return not lacking(text, found)
 
     def summary(self, run: str) -> Json:
         """Summary of a complete run.
@@ -84,15 +93,17 @@ class Store:
         Raises:
             UnwritableError: the store takes no more.
         """
-        if self.is_complete(folder.name):
-            return
         with self._writing(folder.name):
             if self.local:
-                _copy(folder, self.local / folder.name)
+                _copy(folder, RunFolder(self.local / folder.name))
+                return
+            if self.is_complete(folder.name):
                 return
             # stores of objects do not rename folders: the file that makes a run complete is last
-            for file in sorted(folder.iterdir(), key=lambda file: file.name == "summary.json"):
-                self.fs.put_file(str(file), f"{self.root}/{folder.name}/{file.name}")
+            for name in sorted(file_sizes(folder), key=lambda name: name == MANIFEST):
+                place = f"{self.root}/{folder.name}/{name}"
+                self.fs.makedirs(place.rpartition("/")[0], exist_ok=True)
+                self.fs.put_file(str(folder / name), place)
 
     def _read(self, name: str) -> Json | None:
         path = f"{self.root}/{name}"
@@ -141,10 +152,15 @@ def _record(job: Job) -> str:
     return f"trials/{job.name}.json"
 
 
-def _copy(folder: Path, to: Path) -> None:
-    aside = to.with_name(f".{to.name}.{uuid4().hex}.aside")
-    try:
-        copytree(folder, aside)
-        os.replace(aside, to)
-    finally:
-        rmtree(aside, ignore_errors=True)
+def _copy(folder: Path, to: RunFolder) -> None:
+    """Copy a run folder whole; what is there of it already is replaced where it lacks something."""
+    with locked(to.path):
+        if to.is_complete:
+            return
+        aside = to.path.with_name(f".{to.path.name}.{uuid4().hex}.aside")
+        try:
+            copytree(folder, aside)
+            rmtree(to.path, ignore_errors=True)
+            os.replace(aside, to.path)
+        finally:
+            rmtree(aside, ignore_errors=True)

@@ -1,6 +1,6 @@
 """A process that makes attempts at trials for a sweep, one after another, until the sweep ends.
 
-Started as `python -m molhpft.experiments.sweeping.worker OUT LOCK`: jobs come as lines of JSON on
+Started as `python -m molhpft.experiments.sweeping.worker OUT`: jobs come as lines of JSON on
 standard input, outcomes go as lines of JSON to standard output.
 """
 
@@ -21,16 +21,11 @@ from molhpft.experiments.sweeping.attempt import Job, attempt
 
 def main() -> None:
     """Attempt what comes until standard input ends, which is when the sweep does."""
-    out, lock = Path(sys.argv[1]), int(sys.argv[2])
+    out = Path(sys.argv[1])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is for the log
-
-    def forget() -> None:
-        # a process forked for packing may outlive this one; it must hold neither
-        os.close(lock)
-        os.close(answers.fileno())
-
-    os.register_at_fork(after_in_child=forget)
+    # a process forked for packing may outlive this one; the sweep would take it for this one
+    os.register_at_fork(after_in_child=lambda: os.close(answers.fileno()))
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     jobs: SimpleQueue[str] = SimpleQueue()
     Thread(target=_listen, args=(sys.stdin, jobs), daemon=True).start()
@@ -46,7 +41,7 @@ def _listen(source: TextIO, jobs: "SimpleQueue[str]") -> None:
     for line in source:
         jobs.put(line)
     # the sweep is gone, killed perhaps: nobody would read what this process still writes, and the
-    # next sweep of the folder waits for it to end. It leads a session of its own.
+    # next sweep of the folder waits for the run it has. It leads a session of its own.
     os.killpg(0, signal.SIGKILL)
 
 

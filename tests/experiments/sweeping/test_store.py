@@ -3,10 +3,11 @@
 import json
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molhpft.experiments.folder import UnwritableError
+from molhpft.experiments.folder import RunFolder, UnwritableError
 from molhpft.experiments.sweeping.attempt import Job, Outcome
 from molhpft.experiments.sweeping.store import store_at
 
@@ -24,12 +25,16 @@ def store(request, tmp_path):
 
 @pytest.fixture
 def finished(tmp_path):
-    folder = tmp_path / "scratch" / "a-run"
-    folder.mkdir(parents=True)
-    for name in ("config.yaml", "history.jsonl", "model.safetensors"):
-        (folder / name).write_text(name)
-    (folder / "summary.json").write_text('{"task": "a"}')
-    return folder
+    """An ensemble's run: more than the files of its own folder."""
+    folder = RunFolder(tmp_path / "scratch" / "a-run")
+    folder.open()
+    folder.write_yaml("config.yaml", {"seed": 0})
+    folder.write_tensors("model.safetensors", {"w": torch.ones(3)}, {})
+    for tau in (0, 4):
+        folder.write_tensors(f"members/tau{tau}.safetensors", {"w": torch.ones(3)}, {})
+    folder.write_json("summary.json", {"task": "a"})
+    folder.close()
+    return folder.path
 
 
 @settings(max_examples=30, deadline=None)
@@ -61,12 +66,29 @@ def test_a_run_is_published_whole(store, finished):
         store.publish(finished)
     assert store.is_complete("a-run")
     assert store.summary("a-run") == {"task": "a"}
-    for file in finished.iterdir():
-        assert store.fs.cat_file(f"{store.root}/a-run/{file.name}") == file.read_bytes()
-    assert not [name for name in store.fs.ls(store.root, detail=False) if "aside" in name]
+    for file in (path for path in finished.rglob("*") if path.is_file()):
+        name = file.relative_to(finished).as_posix()
+        assert store.fs.cat_file(f"{store.root}/a-run/{name}") == file.read_bytes()
+    names = store.fs.ls(store.root, detail=False)
+    assert {name.rpartition("/")[2] for name in names} == {"a-run", "trials"}
 
 
-@pytest.mark.parametrize("broken_at", range(4))
+@pytest.mark.parametrize("name", ["members/tau4.safetensors", "members", "config.yaml"])
+def test_a_run_that_has_lost_a_file_is_not_complete_and_is_made_whole(store, finished, name):
+    store.publish(finished)
+    store.fs.rm(f"{store.root}/a-run/{name}", recursive=True)
+    assert not store.is_complete("a-run")
+    store.publish(finished)
+    assert store.is_complete("a-run")
+
+
+def test_a_file_that_was_cut_short_is_not_complete(store, finished):
+    store.publish(finished)
+    store.fs.pipe_file(f"{store.root}/a-run/model.safetensors", b"short")
+    assert not store.is_complete("a-run")
+
+
+@pytest.mark.parametrize("broken_at", range(6))
 def test_a_copy_that_breaks_off_is_never_read(tmp_path, finished, monkeypatch, broken_at):
     store = store_at(f"memory://{tmp_path}/broken")
     real, calls = type(store.fs).put_file, iter(range(100))
