@@ -2,5 +2,6 @@
 
 from molhpft.estimator.classes import HPFTClassifier, HPFTRegressor
 from molhpft.estimator.model import Model
+from molhpft.estimator.notes import DataWarning
 
-__all__ = ["HPFTClassifier", "HPFTRegressor", "Model"]
+__all__ = ["DataWarning", "HPFTClassifier", "HPFTRegressor", "Model"]

@@ -1,5 +1,6 @@
 """What scikit-learn's estimators of this package share: options, fitting, features and files."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from numbers import Integral
@@ -22,6 +23,7 @@ from molhpft.domains.molecules.reading import described
 from molhpft.estimator.arrays import Labels, smiles_of
 from molhpft.estimator.holdout import Holdout, held_out
 from molhpft.estimator.model import Model
+from molhpft.estimator.notes import DataWarning, notes_on
 from molhpft.estimator.prediction import Prediction
 from molhpft.estimator.settings import ENCODER, HEAD, TAU, Encoder, Tau, jsonable, settings
 from molhpft.estimator.training import Answers, train
@@ -49,8 +51,8 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             an option here says (`encoder`, `head`, `method.tau`, `seed`) where that is left out.
         random_state: seed of every random number; an int gives the same model again.
 
-    After `fit`: `tau_` (chosen), `energy_` (tau to energy), `history_` (a row an epoch) and
-    `model_`.
+    After `fit`: `tau_` (chosen), `energy_` (tau to energy), `history_` (a row an epoch), `notes_`
+    (sentences about the data; the serious ones are warnings too) and `model_`.
     """
 
     _objective: Multilabel | Squared
@@ -157,8 +159,13 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             standardise=isinstance(self._objective, Squared),
         )
         answers = Answers(self.ensemble, self.calibration, self.level)
+        notes = notes_on(config, task)
+        for note in notes:
+            if note.serious:
+                warnings.warn(note.text, DataWarning, stacklevel=2)
         with TemporaryDirectory() as folder:
-            model, made = train(config, task, Path(folder), answers)
+            told = tuple(note.text for note in notes)
+            model, made = train(config, task, Path(folder), answers, notes=told)
             history = made.read_lines("history.jsonl")
         model.about["history"] = history
         # of a state the seed it gave
@@ -197,6 +204,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         self.tau_ = about["chosen_tau"]
         self.energy_ = {row["tau"]: row["energy"]["aie"] for row in about["branches"]}
         self.history_ = about["history"]
+        self.notes_ = about["notes"]
         return self
 
     def _values(self, molecules: Any) -> Array:

@@ -88,7 +88,7 @@ def _made(config: RunConfig, task: Task, out: Path, answers: Answers, name: str)
     partial = out.with_name(f"{out.name}.partial")
     with writing(out):  # before minutes of looking for molecules the encoder has seen
         partial.mkdir(parents=True, exist_ok=True)
-    notes = notes_on(config, task)
+    notes = tuple(note.text for note in notes_on(config, task))
     model, folder = train(config, task, partial / RUN, answers, notes=notes)
     model.about["name"] = name
     with writing(out):

@@ -1,11 +1,13 @@
 """What somebody should know about a table before they trust a model of it, in sentences."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from molhpft.core.objectives import Squared
 from molhpft.core.task import Task
 from molhpft.domains.molecules.checkpoints import describe
 from molhpft.domains.molecules.examples import Molecules
@@ -15,7 +17,25 @@ from molhpft.experiments.config import RunConfig
 from molhpft.experiments.leakage import absent_data, overlap_with, trained_on
 
 
-def notes_on(config: RunConfig, task: Task) -> tuple[str, ...]:
+class DataWarning(UserWarning):
+    """Something about the data that a model of them, or its scores, may not deserve trust for."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence about the data.
+
+    Attributes:
+        text: the sentence.
+        serious: whether it is also a warning: molecules are lost, labels or splits contradict what
+            scores mean, or a weight file may be another network's.
+    """
+
+    text: str
+    serious: bool = False
+
+
+def notes_on(config: RunConfig, task: Task) -> tuple[Note, ...]:
     """Unreadable molecules, salts and mixtures, duplicates, and what the encoder has seen.
 
     Args:
@@ -34,24 +54,33 @@ def notes_on(config: RunConfig, task: Task) -> tuple[str, ...]:
     )
 
 
-def _unreadable(molecules: Molecules) -> list[str]:
-    count = int((~molecules.store.readable).sum())
-    if not count:
+def _unreadable(molecules: Molecules) -> list[Note]:
+    rows = (~molecules.store.readable).nonzero().flatten().tolist()
+    if not rows:
         return []
-    return [f"{count:,} of {len(molecules):,} molecules cannot be read and were left out."]
+    first = ", ".join(repr(molecules.smiles[row][:40]) for row in rows[:3])
+    return [
+        Note(
+            f"{len(rows):,} of {len(molecules):,} molecules cannot be read and were left out: "
+            f"{first}{' and more' if len(rows) > 3 else ''}.",
+            serious=True,
+        )
+    ]
 
 
-def _mixtures(smiles: Sequence[str]) -> list[str]:
+def _mixtures(smiles: Sequence[str]) -> list[Note]:
     count = sum("." in string for string in smiles)
     if not count:
         return []
     return [
-        f"{count:,} of {len(smiles):,} molecules are salts or mixtures: their parts are read as "
-        "one graph."
+        Note(
+            f"{count:,} of {len(smiles):,} molecules are salts or mixtures: their parts are read "
+            "as one graph."
+        )
     ]
 
 
-def _duplicates(molecules: Molecules, task: Task) -> list[str]:
+def _duplicates(molecules: Molecules, task: Task) -> list[Note]:
     """Molecules that are the same by InChIKey; those with conflicting labels, and across splits."""
     keys = skeletons(molecules.smiles)
     found, group, sizes = np.unique(keys, return_inverse=True, return_counts=True)
@@ -70,7 +99,10 @@ def _duplicates(molecules: Molecules, task: Task) -> list[str]:
         s: int(np.isin(keys[rows.numpy()], train[train != b""]).sum()) for s, rows in others.items()
     }
     across = ", ".join(f"{count:,} of {split}" for split, count in shared.items() if count)
-    return [sentence, *([f"Also among the training molecules: {across}."] if across else [])]
+    # of numbers, repeated measurements hardly ever agree
+    contradict = bool(conflicts) and not isinstance(task.objective, Squared)
+    told = [Note(f"Also among the training molecules: {across}.", serious=True)] if across else []
+    return [Note(sentence, serious=contradict), *told]
 
 
 def _conflict(molecules: Molecules, rows: np.ndarray) -> bool:
@@ -80,16 +112,16 @@ def _conflict(molecules: Molecules, rows: np.ndarray) -> bool:
     return bool((low.min(0).values < high.max(0).values).any())
 
 
-def _encoder(config: RunConfig) -> list[str]:
+def _encoder(config: RunConfig) -> list[Note]:
     """What a weight file of others is taken for, and why."""
     weights: Path | None = config.encoder.options["weights"]
     file = read_weights(weights) if weights is not None else None
     if file is None or file.about:
         return []
-    return [f"The encoder's file {file.path.name} is {describe(file)}."]
+    return [Note(f"The encoder's file {file.path.name} is {describe(file)}.", serious=True)]
 
 
-def _leakage(config: RunConfig, task: Task) -> list[str]:
+def _leakage(config: RunConfig, task: Task) -> list[Note]:
     """How many molecules of each split the encoder was pretrained on."""
     weights: Path | None = config.encoder.options["weights"]
     if weights is None:
@@ -97,16 +129,20 @@ def _leakage(config: RunConfig, task: Task) -> list[str]:
     file = read_weights(weights)
     if absent := absent_data(file):
         return [
-            f"Whether the encoder was pretrained on these molecules was not looked up for lack of "
-            f"{', '.join(absent)} on this machine; `molhpft data FILE.csv --against {weights}` "
-            f"fetches them."
+            Note(
+                f"Whether the encoder was pretrained on these molecules was not looked up for lack "
+                f"of {', '.join(absent)} on this machine; `molhpft data FILE.csv --against "
+                f"{weights}` fetches them."
+            )
         ]
     try:
         theirs = trained_on(file)
     except (FileNotFoundError, ValueError) as error:
-        return [f"Whether the encoder was pretrained on these molecules is not known: {error}."]
+        return [
+            Note(f"Whether the encoder was pretrained on these molecules is not known: {error}.")
+        ]
     found = overlap_with(task, theirs)
     told = ", ".join(
         f"{row['shared']:,} of {row['molecules']:,} of {row['split']}" for row in found
     )
-    return [f"Molecules that the encoder {weights.name} was pretrained on: {told}."]
+    return [Note(f"Molecules that the encoder {weights.name} was pretrained on: {told}.")]

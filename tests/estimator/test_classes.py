@@ -12,7 +12,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 
-from molhpft.estimator import HPFTClassifier, HPFTRegressor
+from molhpft.estimator import DataWarning, HPFTClassifier, HPFTRegressor
 from tests.estimator.rings import BRIEF, RING, SIZE, SMILES
 
 NAN = float("nan")
@@ -78,6 +78,19 @@ def test_labels_of_any_two_values_come_back(tmp_path):
     fitted.save_pretrained(tmp_path)
     again = HPFTClassifier.from_pretrained(tmp_path)
     assert (again.predict(SMILES) == fitted.predict(SMILES)).all()
+
+
+def test_what_is_odd_about_molecules_is_noted_and_warned_of_as_on_the_command_line():
+    smiles = [s if k % 4 else f"no molecule {k}" for k, s in enumerate(SMILES)]
+    with pytest.warns(DataWarning, match="15 of 62 molecules cannot be read and were left out"):
+        fitted = HPFTClassifier(**BRIEF | {"tau": 0}).fit([*smiles, "O.O", "N.N"], [*RING, 0, 1])
+    unreadable, mixtures = fitted.notes_
+    assert unreadable.startswith("15 of 62 molecules cannot be read and were left out: 'no mol")
+    assert mixtures.startswith("2 of 62 molecules are salts or mixtures")
+
+
+def test_nothing_is_noted_of_clean_molecules(classifier):
+    assert classifier.notes_ == []
 
 
 def test_several_targets_with_missing_labels_are_learned_together():

@@ -1,5 +1,7 @@
 """What is said about a table, counted by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from molhpft.estimator.notes import notes_on
 from molhpft.estimator.settings import settings
 from tests.domains.molecules.test_checkpoints import pretrain_gnns_file
 from tests.estimator.models import random_model
-from tests.estimator.rings import ring_task
+from tests.estimator.rings import ring_task, size_task
 from tests.experiments.test_leakage import write_encoder
 from tests.toy import NAN, toy_task
 
@@ -31,8 +33,12 @@ def config_of(encoder={"name": "gcn"}):  # noqa: B006 - read only
     return settings(encoder=encoder, tau=1, head="linear", seed=0, more={})
 
 
+def texts(config, task):
+    return tuple(note.text for note in notes_on(config, task))
+
+
 def notes(*args, **splits):
-    return notes_on(config_of(), task_of(*args, **splits))
+    return texts(config_of(), task_of(*args, **splits))
 
 
 def test_nothing_is_said_of_a_clean_table_and_random_weights():
@@ -41,14 +47,16 @@ def test_nothing_is_said_of_a_clean_table_and_random_weights():
 
 def test_what_a_weight_file_of_others_is_taken_for_is_said_with_the_reason(tmp_path):
     pretrain_gnns_file(tmp_path / "w.pth")
-    said, *_ = notes_on(config_of(tmp_path / "w.pth"), task_of(CLEAN, valid=[4], test=[5]))
+    said, *_ = texts(config_of(tmp_path / "w.pth"), task_of(CLEAN, valid=[4], test=[5]))
     assert said.startswith("The encoder's file w.pth is a GCN of pretrain-gnns")
     assert "names and shapes, which a GraphSAGE shares" in said
 
 
 def test_molecules_that_cannot_be_read_are_counted():
     (said,) = notes([*CLEAN, "no molecule", ""])
-    assert said.startswith("2 of 8 molecules cannot be read")
+    assert said == ("2 of 8 molecules cannot be read and were left out: 'no molecule', ''.")
+    (said,) = notes([*CLEAN, *"????"])
+    assert said.endswith("left out: '?', '?', '?' and more.")
 
 
 def test_salts_and_mixtures_are_counted():
@@ -74,6 +82,30 @@ def test_repeated_molecules_are_counted_and_those_with_two_labels(repeated, mole
     assert f": {molecules}, with different labels: {conflicts}; all rows were kept." in said
 
 
+@pytest.mark.parametrize(
+    ("smiles", "labels", "splits", "serious"),
+    [
+        (["?"], [0], {}, True),
+        (["O.O"], [0], {}, False),
+        (["OCC"], [0], {}, False),
+        (["OCC"], [1], {}, True),
+        (["OCC"], [0], {"valid": [6]}, True),
+    ],
+    ids=["unreadable", "mixture", "repeated", "contradiction", "in two splits"],
+)
+def test_what_scores_or_molecules_are_lost_by_is_serious(smiles, labels, splits, serious):
+    task = task_of([*CLEAN, *smiles], [0, 1, 0, 1, 0, 1, *labels], **splits)
+    assert any(note.serious for note in notes_on(config_of(), task)) is serious
+
+
+def test_measurements_of_a_molecule_may_differ():
+    molecules, task = size_task().examples, size_task()
+    repeated = replace(molecules, smiles=(molecules.smiles[1], *molecules.smiles[1:]))
+    note, *_ = notes_on(config_of(), replace(task, examples=repeated))
+    assert "with different labels: 1" in note.text
+    assert not note.serious
+
+
 def test_labels_of_different_targets_are_in_no_conflict():
     labels = [[0, 1], [1, 0], [0, 0], [1, 1], [0, NAN], [NAN, 1]]
     (said,) = notes(["CCO", "CCN", "CCC", "CCS", "CCF", "FCC"], labels)
@@ -90,10 +122,10 @@ def test_molecules_of_other_splits_that_are_trained_on_are_counted():
 def test_an_encoder_that_does_not_say_its_molecules_is_said_to_be_silent(tmp_path):
     path = write_encoder(tmp_path / "e.safetensors")
     given = {"name": "gcn", "layers": 1, "width": 2, "weights": str(path)}
-    (said,) = notes_on(config_of(given), task_of(CLEAN))
+    (said,) = texts(config_of(given), task_of(CLEAN))
     assert said.startswith("Whether the encoder was pretrained on these molecules is not known: ")
     random_model().save_pretrained(tmp_path / "model")
-    (said,) = notes_on(config_of(tmp_path / "model"), task_of(CLEAN))
+    (said,) = texts(config_of(tmp_path / "model"), task_of(CLEAN))
     assert "is not known" in said
 
 
@@ -103,7 +135,7 @@ def test_molecules_that_the_encoder_was_pretrained_on_are_counted(tmp_path):
     task = {"name": "pretraining", "of": str(names), "use": "all"}
     path = write_encoder(tmp_path / "e.safetensors", **task)
     given = {"name": "gcn", "layers": 1, "width": 2, "weights": str(path)}
-    (said,) = notes_on(config_of(given), task_of(CLEAN, valid=[0, 1], test=[4]))
+    (said,) = texts(config_of(given), task_of(CLEAN, valid=[0, 1], test=[4]))
     assert "OCC" in molecules_trained_on(of=names, use="all")
     counts = "2 of 3 of train, 1 of 2 of valid, 0 of 1 of test"
     assert said == f"Molecules that the encoder e.safetensors was pretrained on: {counts}."
@@ -115,6 +147,6 @@ def test_what_has_no_molecules_has_no_notes():
 
 def test_no_data_set_is_fetched_only_to_look_for_shared_molecules(tmp_path, monkeypatch):
     monkeypatch.setenv("MOLHPFT_DATA", str(tmp_path))
-    (said,) = notes_on(config_of("gcn_muv"), task_of(CLEAN, valid=[4], test=[5]))
+    (said,) = texts(config_of("gcn_muv"), task_of(CLEAN, valid=[4], test=[5]))
     assert "for lack of ogbg-molmuv, ogbg-moltox21, ogbg-molhiv on this machine" in said
     assert not list(tmp_path.iterdir())

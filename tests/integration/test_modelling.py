@@ -200,7 +200,7 @@ def test_what_is_odd_about_a_table_is_said_and_kept(molhpft, tmp_path, caplog):
     status, said, _ = molhpft(*words)
     assert status == 0
     for text in (" ".join(said.split()), " ".join((out / "README.md").read_text().split())):
-        assert "1 of 64 molecules cannot be read and were left out." in text
+        assert "1 of 64 molecules cannot be read and were left out: 'no molecule'." in text
         assert "1 of 64 molecules are salts or mixtures" in text
         assert "more than once" in text
         assert ": 1, with different labels: 1;" in text
