@@ -75,9 +75,23 @@ def test_pixels_are_units_of_their_own(rng):
     torch.testing.assert_close(residual[0], a[0, :, 1, 0].softmax(0) - torch.eye(5)[0])
 
 
-@pytest.mark.parametrize("objective", [Multiclass(), Multilabel(), Squared()], ids=str)
-def test_smoothing_by_nothing_is_the_same_objective(objective):
-    assert objective.smoothed(0.0) == objective
+@pytest.mark.parametrize(
+    ("objective", "targets", "y"),
+    [
+        (Multiclass(smoothing=0.3), torch.tensor([1]), torch.tensor([[0.0, 1.0, 0.0]])),
+        (Multilabel(smoothing=0.3), torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, 1.0]])),
+        (Squared(), torch.tensor([[0.5, -2.0]]), torch.tensor([[0.5, -2.0]])),
+    ],
+    ids=str,
+)
+def test_smoothing_by_nothing_gives_the_labels_themselves(objective, targets, y):
+    plain = objective.smoothed(0.0)
+    assert torch.equal(plain.labels(targets, outputs=y.shape[1]), y)
+    certain = (
+        torch.zeros_like(y) if isinstance(objective, Squared) else torch.where(y > 0, 99.0, -99.0)
+    )
+    certain = y if isinstance(objective, Squared) else certain
+    assert plain.loss(certain, targets).item() == pytest.approx(0.0, abs=1e-6)
 
 
 def test_real_targets_cannot_be_smoothed():

@@ -19,6 +19,28 @@ def test_at_first_the_features_are_those_of_the_backbone():
     torch.testing.assert_close(side.features(batch), plain.features(batch))
 
 
+def test_at_first_half_of_the_features_is_the_bases_and_half_the_sides():
+    network, task = blended().eval(), toy_task()
+    batch, blend = task.examples.take(task.rows("train")), network.backbone.stages["blend"]
+    with torch.no_grad():
+        for parameter in blend.side.parameters():
+            parameter.mul_(3.0)
+        base, side = (chain(batch.inputs, batch) for chain in (blend.base, blend.side))
+        assert not torch.allclose(base, side)
+        torch.testing.assert_close(network.features(batch), (base + side) / 2)
+
+
+def test_the_share_of_the_base_grows_with_its_logit():
+    network, task = blended().eval(), toy_task()
+    batch, blend = task.examples.take(task.rows("train")), network.backbone.stages["blend"]
+    with torch.no_grad():
+        for parameter in blend.side.parameters():
+            parameter.mul_(3.0)
+        for logit, chain in ((30.0, blend.base), (-30.0, blend.side)):
+            blend.logit.fill_(logit)
+            torch.testing.assert_close(network.features(batch), chain(batch.inputs, batch))
+
+
 def test_finetuning_moves_the_side_and_never_the_base():
     network, start = blended(), blended()
     phase = Phase(trains="all", epochs=3, lr=0.05, optimizer="adamw", weight_decay=0.1, anchor=0.1)

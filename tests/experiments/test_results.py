@@ -127,3 +127,29 @@ def test_a_score_that_is_missing_is_missing_in_the_table(tmp_path):
     write_run(tmp_path, {0: (float("nan"), 0.5), 4: (0.7, 0.6)})
     rows = read_results(tmp_path).table
     assert pd.isna(rows["final_valid"]).tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"device": "cuda"},
+        {"devices": 2},
+        {"nodes": 2},
+        {"checkpoint": 5},
+        {"measures": ["ntk"]},
+        {"features": True},
+    ],
+    ids=str,
+)
+def test_what_a_run_is_computed_on_or_writes_beside_is_no_setting_of_its_method(setting, tmp_path):
+    write_run(tmp_path, GRID, seed=0)
+    write_run(tmp_path, GRID, seed=1, **setting)
+    assert read_results(tmp_path).settings == ()
+    assert names(tmp_path, "variant") == ["hp-ft"]
+
+
+def test_a_cut_is_in_the_label_and_no_setting_beside_it(tmp_path):
+    write_run(tmp_path, GRID)
+    write_run(tmp_path, GRID, cut="conv1")
+    assert read_results(tmp_path).settings == ()
+    assert names(tmp_path, "variant") == ["hp-ft", "hp-ft, cut at conv1"]

@@ -101,9 +101,12 @@ def test_the_same_run_started_twice_waits_for_the_first_and_gives_the_same(table
 def test_two_processes_train_as_one_does(table, tmp_path, monkeypatch, kernels):
     monkeypatch.setenv("MOLHPFT_KERNELS", kernels)
     encoder = {**CONFIG["encoder"], "dropout": 0.0}
+    # Adam would not notice gradients that are scaled by the number of processes
+    finetune = {**CONFIG["finetune"], "optimizer": "sgd", "lr": 0.05}
     folders = [tmp_path / str(devices) for devices in (1, 2)]
     for devices, folder in enumerate(folders, start=1):
-        said = finish(start(table, folder, devices=devices, encoder=encoder, precision=32))
+        changes = {"encoder": encoder, "finetune": finetune, "devices": devices}
+        said = finish(start(table, folder, precision=32, **changes))
         assert said.count("Run folder") == 1
     one, two = (load_file(next(f.glob("*/model.safetensors"))) for f in folders)
     assert one.keys() == two.keys()

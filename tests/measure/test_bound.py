@@ -7,9 +7,7 @@ from molhpft.core.batch import Batch
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
 from molhpft.core.snapshot import take
 from molhpft.measure.bound import head_bound, kernel_bound, proposition_1
-from molhpft.measure.energy import initial_energy
 from molhpft.measure.ntk import unit_vectors
-from molhpft.measure.shift import shift
 from tests.measure.networks import (
     dense_batch,
     full_kernel,
@@ -95,13 +93,17 @@ def test_features_move_no_farther_than_proposition_1_allows(make, objective, tar
     assert 0 < bound.distance < bound.most
 
 
-def test_both_sides_are_the_measures_of_the_same_names(batch):
+def test_both_sides_are_the_means_that_proposition_1_names(batch):
     before, after = (take(smooth_network(seed=seed), [batch]) for seed in (0, 1))
     bound = proposition_1(before, after, Multiclass(), lr=0.1, steps=5, beta=2.0, gamma=3.0)
-    assert bound.distance == shift(before.features, after.features).distance
-    assert bound.energy == initial_energy(before, Multiclass())
-    assert bound.constant == pytest.approx(0.1 * 5 * 2 * 3)
-    assert bound.most == bound.constant * bound.energy
+    moved = [(z - z0).norm() for z0, z in zip(before.features, after.features, strict=True)]
+    assert bound.distance == pytest.approx(sum(moved).item() / len(moved))
+    p = before.logits.exp() / before.logits.exp().sum(1, keepdim=True)
+    residuals = [
+        (row - e).norm() for row, e in zip(p, torch.eye(p.shape[1])[before.targets], strict=True)
+    ]
+    assert bound.energy == pytest.approx(sum(residuals).item() / len(residuals))
+    assert bound.most == pytest.approx(0.1 * 5 * 2 * 3 * bound.energy)
 
 
 def test_features_that_move_farther_break_the_bound(batch):

@@ -1,6 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
+from molhpft.core.objectives import Multilabel
+from molhpft.core.snapshot import predict
 from molhpft.tuning import recipes
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
@@ -10,8 +14,11 @@ PROBE = Phase(trains="head", epochs=50, lr=0.1)
 FINETUNE = Phase(trains="all", epochs=3, lr=0.01)
 
 
-def test_tau_zero_is_plain_finetuning():
-    assert recipes.hp_ft(PROBE, FINETUNE, tau=(0,)) == recipes.ft(PROBE, FINETUNE)
+def test_plain_finetuning_leaves_the_head_as_it_comes():
+    (recipe,) = recipes.ft(PROBE, FINETUNE)
+    assert recipe.tau == 0
+    assert recipe.after == (FINETUNE,)
+    assert recipe.pretrained
 
 
 def test_tau_zero_gives_the_weights_of_plain_finetuning_bit_for_bit():
@@ -39,10 +46,39 @@ def test_lp_ft_probes_for_all_epochs_and_then_finetunes():
     assert recipes.lp_ft(PROBE, FINETUNE) == recipes.hp_ft(PROBE, FINETUNE, tau=(50,))
 
 
-def test_ls_hp_ft_smooths_while_probing_only():
-    (recipe,) = recipes.ls_hp_ft(PROBE, FINETUNE, tau=(5,), smoothing=0.2)
-    assert recipe.probe.smoothing == 0.2
-    assert recipe.after[0].smoothing == 0.0
+SMOOTHING = {
+    "ls_hp_ft": (0.2, 0.0),
+    "ls_everywhere": (0.2, 0.2),
+    "opposite_energy": (0.0, 0.2),
+}
+
+
+@pytest.mark.parametrize(("method", "smoothing"), SMOOTHING.items(), ids=SMOOTHING)
+def test_each_method_smooths_in_its_own_phases(method, smoothing):
+    (recipe,) = getattr(recipes, method)(PROBE, FINETUNE, tau=(5,), smoothing=0.2)
+    assert (recipe.probe.smoothing, recipe.after[0].smoothing) == smoothing
+
+
+def residuals_along(recipe):
+    """Mean |p - y| of the training labels after probing, and after finetuning."""
+    network, task, found = toy_network(), toy_task(Multilabel()), []
+    for phase in (replace(recipe.probe, epochs=150), replace(recipe.after[0], epochs=150, lr=0.02)):
+        fit(network, phase, task, rng=torch.Generator().manual_seed(0))
+        seen = predict(network, task, "train")
+        found.append((seen.logits.sigmoid() - seen.targets).abs().mean().item())
+    return found
+
+
+@pytest.mark.parametrize(("method", "smoothing"), SMOOTHING.items(), ids=SMOOTHING)
+def test_a_phase_that_smooths_reserves_energy_and_no_other_does(method, smoothing):
+    (recipe,) = getattr(recipes, method)(PROBE, FINETUNE, tau=(50,), smoothing=0.2)
+    (plain,) = recipes.hp_ft(PROBE, FINETUNE, tau=(50,))
+    probed, tuned = residuals_along(recipe)
+    plainly_probed, plainly_tuned = residuals_along(plain)
+    assert (probed > plainly_probed + 0.02) == bool(smoothing[0])
+    # the network can fit every label: half the smoothing is left of each, or nothing
+    assert plainly_tuned < 0.02
+    assert (tuned > 0.09) == bool(smoothing[1])
 
 
 def test_scratch_does_not_use_the_encoders_weights():
