@@ -138,6 +138,8 @@ def report(
     screen = console()
     for task, sentences in written.answers.items():
         screen.print(f"{task}: {' '.join(sentences)}")
+    for note in written.notes:
+        screen.print(f"Note: {note}")
     for problem in written.problems:
         screen.print(f"Left out: {problem}")
     screen.print(f"Report: {written.page}", soft_wrap=True)

@@ -65,8 +65,9 @@ class Task:
         splits: split name to row numbers (k,); "train", "valid", "test" and any further ones.
         objective: loss and score.
         outputs: number of logits a head must give.
-        fingerprint: digest of everything above, so that a result can be named by its content.
+        fingerprint: digest of everything above but the name: what results are compared on.
         describes: one entry a logit, for tables; empty when outputs have no names.
+        auxiliary: digest of a further task whose targets are trained on too; empty for none.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Task:
     outputs: int
     fingerprint: str = ""
     describes: tuple[str, ...] = ()
+    auxiliary: str = ""
 
     def batches(
         self,

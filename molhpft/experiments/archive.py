@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
-from pydantic import BaseModel, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from molhpft.experiments.folder import Json
+from molhpft.experiments.standouts import STANDOUTS, Standouts
 from molhpft.experiments.traces import AGAIN, read_history, read_spent, read_text
 
-NO_FEATURES = "it kept no features; set features: true in its config"
+NOTHING_KEPT = "it kept no molecules to draw; set features: true in its config"
 
 Numbers = dict[str, FiniteFloat | None]
+
+_STANDOUTS = TypeAdapter(Standouts)
 
 
 @dataclass(frozen=True)
@@ -83,21 +84,20 @@ def read_runs(root: Path) -> tuple[list[Run], list[Problem]]:
     return runs, problems
 
 
-def read_features(run: Run) -> dict[str, NDArray[np.float32]]:
-    """Arrays of `features.npz`: "<split>_before" and "<split>_after", (n, d).
+def read_standouts(run: Run) -> Standouts:
+    """Molecules that stand out in a run, see `standouts`.
 
     Raises:
-        ValueError: the run kept no features, or the file is damaged.
+        ValueError: the run kept none, or the file is damaged.
     """
-    path = run.path / "features.npz"
+    path = run.path / STANDOUTS
     if not path.is_file():
-        raise ValueError(NO_FEATURES)
+        without = run.config.get("features") is True
+        raise ValueError("its task has no molecules" if without else NOTHING_KEPT)
     try:
-        # zipfile checks a sum over every array; allow_pickle stays off
-        with path.open("rb") as file, np.load(file) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except Exception as error:  # a damaged zip raises almost anything, struct.error included
-        raise ValueError(f"features.npz is damaged ({error}); delete it and run again") from error
+        return _STANDOUTS.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{STANDOUTS} is damaged ({_first(error)}); {AGAIN}") from error
 
 
 class _Confidence(BaseModel):
@@ -124,6 +124,8 @@ class _Branch(BaseModel):
 class _Summary(BaseModel):
     measures: _Measures | None = None
     task: str
+    fingerprint: str = Field(min_length=1)
+    weights_digest: str | None
     encoder: str
     weights: str
     method: str
@@ -161,13 +163,14 @@ def _read(path: Path) -> tuple[Run, list[str]]:
 def _summary(path: Path) -> Json:
     try:
         summary: Json = json.loads(read_text(path / "summary.json"))
+        if isinstance(summary, dict) and "branches" in summary and "fingerprint" not in summary:
+            raise ValueError(
+                "summary.json does not say which data the run is of, so that it can be compared "
+                f"with no other (an older version wrote it); {AGAIN}"
+            )
         checked = _Summary.model_validate(summary, strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ValueError(
-            f"summary.json is none of a run ({f'{place}: ' if place else ''}{first['msg'].lower()})"
-        ) from error
+        raise ValueError(f"summary.json is none of a run ({_first(error)})") from error
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"summary.json is damaged ({error}); {AGAIN}") from error
     if checked.chosen_tau not in [branch.tau for branch in checked.branches]:
@@ -183,6 +186,12 @@ def _summary(path: Path) -> Json:
         if not {"valid", "test"} <= branch.final.keys():
             raise ValueError(f"summary.json has no final valid and test score of tau {branch.tau}")
     return summary
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{f'{place}: ' if place else ''}{first['msg'].lower()}"
 
 
 def _config(path: Path) -> Json:

@@ -31,6 +31,7 @@ from molhpft.domains.progress import track
 from molhpft.experiments.catalog import TASKS
 from molhpft.experiments.config import Choice, load_config, plain
 from molhpft.experiments.folder import Json, RunFolder
+from molhpft.experiments.identity import FORMAT
 from molhpft.experiments.inventory import chosen_task
 from molhpft.experiments.lock import locked
 from molhpft.experiments.seeds import stream
@@ -214,8 +215,10 @@ def _linear(classes: bool, strength: float, seed: int) -> Any:
 def _summary(name: str, task: Task, seed: int) -> Json:
     return {
         "task": task.name,
+        "fingerprint": task.fingerprint,
         "encoder": "morgan",
         "weights": "none",
+        "weights_digest": None,
         "method": name,
         "metric": task.objective.metric,
         "seed": seed,
@@ -230,7 +233,7 @@ def _folder_name(config: Json, choice: Choice, task: Task) -> str:
     """By content: the task's fingerprint stands for its files, wherever they lie."""
     options = {k: v for k, v in choice.options.items() if not isinstance(v, Path)}
     parts = [config["encoder"], config["method"], config["seed"], choice.name, plain(options)]
-    content = json.dumps([*parts, task.fingerprint, __version__], sort_keys=True)
+    content = json.dumps([*parts, task.fingerprint, __version__, FORMAT], sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()
     return f"{task.name}-{config['method']['name']}-{digest[:10]}"
 

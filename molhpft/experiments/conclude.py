@@ -9,7 +9,9 @@ from molhpft.core.task import Task
 from molhpft.experiments.branch import snapshots
 from molhpft.experiments.config import RunConfig, resolved
 from molhpft.experiments.folder import Json, RunFolder
+from molhpft.experiments.identity import weights_digest
 from molhpft.experiments.measures import measure_run
+from molhpft.experiments.standouts import STANDOUTS, standouts
 from molhpft.tuning.checkpoints import Weights
 
 
@@ -24,6 +26,8 @@ def conclude(
     choice: Json | None = None,
 ) -> None:
     """Choose on validation and write history, model, summary and, when asked for, features.
+
+    With features, the molecules that stand out are written too, see `standouts`.
 
     Args:
         config: of the run.
@@ -62,13 +66,18 @@ def _write_features(folder: RunFolder, start: Network, end: Network, task: Task)
     taken = {"before": snapshots(start, task), "after": snapshots(end, task)}
     arrays = {f"{split}_{when}": s.features for when, t in taken.items() for split, s in t.items()}
     folder.write_arrays("features.npz", arrays)
+    found = standouts(taken["before"]["train"], taken["after"]["train"], task)
+    if found is not None:
+        folder.write_json(STANDOUTS, found)
 
 
 def _summary(config: RunConfig, task: Task, network: Network) -> Json:
     return {
         "task": task.name,
+        "fingerprint": task.fingerprint,
         "encoder": config.encoder.name,
         "weights": str(config.encoder.options["weights"] or "none (random)"),
+        "weights_digest": weights_digest(config),
         "method": config.method.name,
         "metric": task.objective.metric,
         "seed": config.seed,

@@ -18,6 +18,12 @@ from molhpft.experiments.measures import NAMES
 from molhpft.experiments.options import Options, Parameters, checked, keywords, unknown
 from molhpft.tuning.phase import Phase
 
+RECORDED = ("measures", "features", "members")
+"""Keys that say what a run keeps of what it finds; they change no score."""
+
+MACHINE = ("device", "devices", "nodes", "checkpoint")
+"""Keys that say where a run is made and what an interruption costs."""
+
 DEFAULTS: Options = {
     "encoder": {"name": "gcn", "weights": "gcn_muv"},
     "head": {"name": "linear"},

@@ -10,11 +10,14 @@ from typing import Any
 from molhpft import __version__
 from molhpft.core.task import Task
 from molhpft.domains.weights import weight_file
-from molhpft.experiments.config import Choice, RunConfig, resolved
+from molhpft.experiments.config import RECORDED, RunConfig, resolved
 from molhpft.experiments.options import Options
 from molhpft.tuning.recipes import Recipe
 
-_NOT_PROBED = ("method", "finetune", "measures", "features", "members")
+FORMAT = 2
+"""Of run folders; raised when what an older version left is to be made again."""
+
+_NOT_PROBED = ("method", "finetune", *RECORDED)
 
 
 def run_name(config: RunConfig, task: Task) -> str:
@@ -25,14 +28,20 @@ def run_name(config: RunConfig, task: Task) -> str:
     Args:
         config: settled, so that what "auto" means on this machine is in the name.
         task: its own.
+
+    Raises:
+        ValueError: the task has no fingerprint.
     """
-    digest = _short(_content(config) | {"data": task.fingerprint})
+    digest = _short(_content(config, task))
     return f"{task.name}-{config.encoder.name}-{config.method.name}-{digest}"
 
 
 def trial_name(config: RunConfig) -> str:
-    """Name of a run before its data are read and a machine is chosen for it."""
-    return f"{config.task.name}-{config.method.name}-{_short(_content(config))}"
+    """Name of a run before its data are read and a machine is chosen for it.
+
+    A data file counts by what it holds, a folder of them by names, sizes and times of change.
+    """
+    return f"{config.task.name}-{config.method.name}-{_short(_content(config, None))}"
 
 
 def probe_name(config: RunConfig, recipe: Recipe, task: Task | None = None) -> str:
@@ -43,21 +52,32 @@ def probe_name(config: RunConfig, recipe: Recipe, task: Task | None = None) -> s
         recipe: one of its recipes; their tau does not count.
         task: the run's own; None leaves the data out, where they are known to be the same.
     """
-    content = {k: v for k, v in _content(config).items() if k not in _NOT_PROBED}
+    content = {k: v for k, v in _content(config, task).items() if k not in _NOT_PROBED}
     prepared = replace(recipe, probe=replace(recipe.probe, epochs=0), after=(), shares=())
-    return _short(content | {"recipe": asdict(prepared), "data": task and task.fingerprint})
+    return _short(content | {"recipe": asdict(prepared)})
 
 
-def _content(config: RunConfig) -> Options:
-    content = resolved(config) | {"version": __version__}
+def weights_digest(config: RunConfig) -> str | None:
+    """SHA-256 of the file that the encoder starts from; None where it starts from random."""
+    weights = config.encoder.options["weights"]
+    return None if weights is None else _digest(weight_file(weights))
+
+
+def _content(config: RunConfig, task: Task | None) -> Options:
+    """A config with its files by what they hold; the data by the task's fingerprint, once read."""
+    content = resolved(config) | {"version": __version__, "format": FORMAT}
     del content["checkpoint"]
-    for section in ("task", "encoder"):
-        choice: Choice = getattr(config, section)
-        files = {
-            k: _digest(weight_file(v)) for k, v in choice.options.items() if isinstance(v, Path)
-        }
-        content[section] |= files
-    return content
+    content["encoder"]["weights"] = weights_digest(config)
+    files = {k: v for k, v in config.task.options.items() if isinstance(v, Path)}
+    if task is None:
+        return content | {"task": content["task"] | {k: _digest(v) for k, v in files.items()}}
+    if not task.fingerprint:
+        raise ValueError(
+            f"task {task.name} has no fingerprint, by which its results are told from those on "
+            "other data; give Task a digest of its rows, labels and splits as fingerprint"
+        )
+    content["task"] = {k: v for k, v in content["task"].items() if k not in files}
+    return content | {"data": [task.fingerprint, task.auxiliary]}
 
 
 def _short(content: Any) -> str:
@@ -65,10 +85,14 @@ def _short(content: Any) -> str:
 
 
 def _digest(path: Path) -> str:
-    if not path.is_file():
-        return "absent"
+    if path.is_dir():  # its files may be many and large; the run itself knows what they hold
+        return _short([[str(file), *_state(file)] for file in sorted(path.rglob("*"))])
+    return _digest_of(path.resolve(), *_state(path)) if path.is_file() else "absent"
+
+
+def _state(path: Path) -> tuple[int, int]:
     found = path.stat()
-    return _digest_of(path.resolve(), found.st_mtime_ns, found.st_size)
+    return found.st_mtime_ns, found.st_size
 
 
 @lru_cache(maxsize=256)

@@ -1,23 +1,31 @@
 """What to call a run among others: only what tells it from them, and as short as that allows.
 
+Data and weights are what they hold: a task is told by its fingerprint, a weight file by its digest,
+and where either lies says nothing. Names are for people.
+
 Three names, each finer than the one before. The label says method, and encoder, head and cut where
 these differ within a task; the family adds the settings that differ among runs of one label, but
 for learning rates; the variant adds the learning rates.
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from molhpft.experiments.archive import Run
+from molhpft.experiments.config import MACHINE, RECORDED
 from molhpft.experiments.folder import Json
 
 RATES = ("finetune.lr", "finetune.backbone_lr", "probe.lr")
+PLACES = ("task.path", "task.of", "task.mnist")
+"""Options of tasks that say where data lie."""
+
 # told by columns of their own, or no part of what a run finds
-_APART = ("seed", "device", "devices", "nodes", "checkpoint", "measures", "features", "cut")
+_APART = ("seed", "cut", *RECORDED, *MACHINE)
+_DIGITS = 6  # of a digest, as many as people compare
 _NAMES = ("task.name", "encoder.name", "encoder.weights", "head.name", "method.name")
 
 
@@ -27,9 +35,11 @@ class Settings:
 
     Attributes:
         names: their keys in a config, with dots.
+        weights: digest of a weight file to what it is called.
     """
 
     names: tuple[str, ...]
+    weights: Mapping[str | None, str]
 
     def of(self, run: Run) -> Json:
         """A run's identity and its settings, as columns."""
@@ -37,9 +47,10 @@ class Settings:
         method = run.config["method"]["name"]
         identity = {
             "task": run.summary["task"],
+            "data": run.summary["fingerprint"],
             "encoder": run.summary["encoder"],
             # a run from scratch is told where weights lie, and does not use them
-            "weights": "none" if method == "scratch" else _short(flat.get("encoder.weights")),
+            "weights": "none" if method == "scratch" else self.weights[_weights(run)],
             "method": method,
             "head": flat.get("head.name"),
             "cut": run.config.get("cut"),
@@ -59,11 +70,31 @@ def settings_of(runs: Sequence[Run]) -> Settings:
         for key in keys:
             found[key].add(json.dumps(_plain(config.get(key)), default=str))
     differing = (key for key in keys if len(found[key]) > 1)
-    return Settings(tuple(key for key in differing if key not in _NAMES))
+    return Settings(tuple(key for key in differing if key not in _NAMES), _weight_names(runs))
+
+
+def _weights(run: Run) -> str | None:
+    digest: str | None = run.summary["weights_digest"]
+    return digest
+
+
+def _weight_names(runs: Sequence[Run]) -> dict[str | None, str]:
+    """Short names of weight files; those of one name that hold other weights are told apart."""
+    called: dict[str | None, set[str]] = defaultdict(set)
+    for run in runs:
+        called[_weights(run)].add(_short((run.config.get("encoder") or {}).get("weights")))
+    names = {digest: min(own) for digest, own in called.items()}
+    counts = Counter(names.values())
+    return {
+        digest: f"{name} {str(digest)[:_DIGITS]}" if counts[name] > 1 else name
+        for digest, name in names.items()
+    }
 
 
 def named(rows: Sequence[Json], settings: Settings) -> list[Json]:
     """The rows with task made unmistakable and label, family and variant added.
+
+    One fingerprint is one task.
 
     Args:
         rows: with what `settings.of` says of their run.
@@ -96,13 +127,31 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _name_tasks(rows: list[Json], options: Sequence[str]) -> None:
-    """Two splits of one data set are two tasks: their scores do not compare."""
+    """One name for each fingerprint: the task's own, and what tells it from others of that name.
+
+    Two splits of one data set are two tasks: their scores do not compare.
+    """
+    tasks = list(_grouped(rows, "data").values())
+    for task in tasks:
+        first, *others = sorted({row["task"] for row in task})
+        for row in task:
+            row["task"] = first + (f" = {' = '.join(others)}" if others else "")
     for name, group in _grouped(rows, "task").items():
-        differing = [key for key in options if len({_text(row[key]) for row in group}) > 1]
-        if differing:
-            for row in group:
-                how = ", ".join(f"{_last(key)}={_text(row[key])}" for key in differing)
-                row["task"] = f"{name[0]} ({how})"
+        same = list(_grouped(group, "data").values())
+        telling = [key for key in options if key not in PLACES and _tells(key, same)]
+        how = [[f"{_last(key)}={_text(task[0][key])}" for key in telling] for task in same]
+        for task, words in zip(same, how, strict=True):
+            if len(same) > 1:
+                unclear = how.count(words) > 1
+                words = [*words, *([f"data {task[0]['data'][:_DIGITS]}"] if unclear else [])]
+                for row in task:
+                    row["task"] = f"{name[0]} ({', '.join(words)})"
+
+
+def _tells(key: str, tasks: Sequence[Sequence[Json]]) -> bool:
+    """Whether an option differs between tasks, and not within one."""
+    values = [{_text(row[key]) for row in task} for task in tasks]
+    return all(len(own) == 1 for own in values) and len(set.union(*values)) > 1
 
 
 def _label(rows: list[Json]) -> None:

@@ -1,6 +1,8 @@
 """Run folders as one tidy table: a row for each run and tau."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isclose
 from pathlib import Path
 
 import pandas as pd
@@ -18,20 +20,24 @@ class Results:
     """What a tree of run folders holds.
 
     Attributes:
-        table: a row for each run and tau. Columns: folder, task, encoder, weights, method, head,
-            cut, seed, metric, tau (missing where there is no head probing), chosen, energy,
-            energy_per_entry, energy_balanced, probe_<split>, final_<split>, distance, cosine, dot,
-            norm, start_norm, epochs (of finetuning), parameters, the settings in which runs differ
-            under their config keys, and label, family and variant, see `labels`.
+        table: a row for each run and tau. Columns: folder, task, data (fingerprint), encoder,
+            weights, method, head, cut, seed, metric, tau (missing where there is no head probing),
+            chosen, energy, energy_per_entry, energy_balanced, probe_<split>, final_<split>,
+            distance, cosine, dot, norm, start_norm, epochs (of finetuning), parameters, the
+            settings in which runs differ under their config keys, and label, family and variant,
+            see `labels`.
         settings: names of the columns that are settings.
         runs: the runs behind it.
         problems: folders that were left out, and why.
+        notes: sentences on what is in the table and may mislead: data of one name that differ, runs
+            that contradict each other.
     """
 
     table: pd.DataFrame
     settings: tuple[str, ...]
     runs: tuple[Run, ...]
     problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
 
     def runs_of(self, rows: pd.DataFrame) -> list[Run]:
         """The runs that rows of the table come from, each once."""
@@ -51,10 +57,60 @@ def read_results(root: Path) -> Results:
     runs.sort(key=_measured, reverse=True)
     settings = settings_of(runs)
     rows = [{**settings.of(run), **row} for run in runs for row in _rows(run)]
-    table = pd.DataFrame(named(rows, settings)).astype({"tau": "Int64", "epochs": "Int64"})
+    every = pd.DataFrame(named(rows, settings)).astype({"tau": "Int64", "epochs": "Int64"})
     # a run that was copied, or differs in what it measured only, is no further evidence
-    table = table.drop_duplicates(["task", "variant", "seed", "tau"], ignore_index=True)
-    return Results(table, settings.names, tuple(runs), tuple(problems))
+    table = every.drop_duplicates(_ONE_RESULT, ignore_index=True)
+    notes = (*_namesakes(table, runs), *_contradictions(every))
+    return Results(table, settings.names, tuple(runs), tuple(problems), notes)
+
+
+_ONE_RESULT = ["task", "variant", "seed", "tau"]
+_EQUAL = 1e-6  # scores of one result, computed twice
+
+
+def _namesakes(table: pd.DataFrame, runs: Sequence[Run]) -> Iterator[str]:
+    """A sentence for each name that several data sets have."""
+    names = {run.summary["fingerprint"]: run.summary["task"] for run in runs}
+    sizes = {run.summary["fingerprint"]: run.summary.get("sizes") or {} for run in runs}
+    shown = dict(zip(table["data"], table["task"], strict=True))
+    for name in dict.fromkeys(names.values()):
+        same = [data for data, own in names.items() if own == name]
+        if len(same) > 1:
+            said = [f"{shown[d]}{_sized(sizes[d])}" for d in sorted(same, key=lambda d: shown[d])]
+            yield (
+                f"{name} names {len(same)} tasks, whose rows, labels or splits differ, so that "
+                f"their scores do not compare: {'; '.join(said)}."
+            )
+
+
+def _sized(sizes: Mapping[str, int]) -> str:
+    counts = ", ".join(f"{split} {count:,}" for split, count in sizes.items())
+    return f" with {counts}" if counts else ""
+
+
+def _contradictions(every: pd.DataFrame) -> Iterator[str]:
+    """A sentence for each folder whose scores differ from those of the folder that is shown."""
+    finals = [str(name) for name in every.columns if str(name).startswith("final_")]
+    said: set[tuple[str, str]] = set()
+    for _, group in every.groupby(_ONE_RESULT, sort=False, dropna=False):
+        shown = group.iloc[0]
+        for _, other in group.iloc[1:].iterrows():
+            apart = [name for name in finals if _differ(shown[name], other[name])]
+            pair = (str(shown["folder"]), str(other["folder"]))
+            if apart and pair not in said:
+                said.add(pair)
+                split = apart[0].removeprefix("final_")
+                yield (
+                    f"{pair[1]} and {pair[0]} are the same run by their data, settings and seed, "
+                    f"and contradict each other ({split}: {other[apart[0]]:.6g} and "
+                    f"{shown[apart[0]]:.6g}); the second is shown. Another version or machine may "
+                    "have made one of them: move one away."
+                )
+
+
+def _differ(first: float, second: float) -> bool:
+    both = not (pd.isna(first) or pd.isna(second))
+    return not isclose(first, second, rel_tol=_EQUAL) if both else pd.isna(first) != pd.isna(second)
 
 
 def _rows(run: Run) -> list[Json]:

@@ -28,11 +28,23 @@ def history(taus, epochs):
 
 
 def write_run(
-    root, scores, *, method="hp_ft", seed=0, task="rings", epochs=3, spent=None, **config
+    root,
+    scores,
+    *,
+    method="hp_ft",
+    seed=0,
+    task="rings",
+    data=None,
+    digest=None,
+    epochs=3,
+    spent=None,
+    **config,
 ):
     """A run of `method` whose branches score as `scores` says: tau to (valid, test).
 
-    With `spent` its tau was chosen by `tau: auto`, which took so many epochs.
+    With `spent` its tau was chosen by `tau: auto`, which took so many epochs. `data` is the
+    fingerprint of the task, by default one of its name and options, and `digest` that of the
+    weights, by default one of their path.
     """
     sections = {key: config.pop(key, {}) for key in ("task_options", "encoder", "head", "finetune")}
     encoder = {"name": "gcn", "weights": "w.pth", **sections["encoder"]}
@@ -50,13 +62,16 @@ def write_run(
     branches = [branch(tau, *found) for tau, found in scores.items()]
     name = f"{task}-{method}-{seed}-{crc32(repr(written).encode())}"
     folder = RunFolder(root / name)
+    made_up = f"{crc32(repr([task, sections['task_options']]).encode()):08x}"
     folder.open()
     folder.write_yaml("config.yaml", written)
     folder.write_lines("history.jsonl", history(list(scores), epochs))
     summary = {
         "task": task,
+        "fingerprint": data or made_up,
         "encoder": encoder["name"],
         "weights": encoder["weights"] or "none (random)",
+        "weights_digest": digest or (encoder["weights"] and f"digest of {encoder['weights']}"),
         "method": method,
         "metric": "rocauc",
         "seed": seed,

@@ -1,15 +1,13 @@
 """Reading run folders: whole ones are read, all others are named, and nothing stops the rest."""
 
 import json
-import random
 import shutil
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from molhpft.experiments.archive import read_features, read_runs
+from molhpft.experiments.archive import read_runs, read_standouts
 from tests.experiments.runs import write_run
 
 FILES = ("summary.json", "config.yaml", "history.jsonl")
@@ -155,25 +153,29 @@ def test_a_place_without_runs_says_what_was_found(tmp_path):
         read_runs(tmp_path)
 
 
-def test_features_are_read_or_refused_in_a_sentence(tree):
+ENTRY = {"smiles": "CO", "moved": 1.5, "energy": 0.5, "target": "y", "label": 1, "predicted": 0.5}
+
+
+def test_standouts_are_read_or_refused_in_a_sentence(tree):
     root, good, _ = tree
     run = next(run for run in read_runs(root)[0] if run.path == good)
     with pytest.raises(ValueError, match="set features: true in its config"):
-        read_features(run)
-    rng = np.random.default_rng(0)
-    z = rng.normal(size=(50, 8)).astype(np.float32)
-    np.savez_compressed(good / "features.npz", train_before=z)
-    assert np.array_equal(read_features(run)["train_before"], z)
-    whole = (good / "features.npz").read_bytes()
-    picks = random.Random(0)
-    for size in [0, 1, 30, *(picks.randrange(len(whole)) for _ in range(10))]:
-        (good / "features.npz").write_bytes(whole[:size])
-        with pytest.raises(ValueError, match=r"features.npz is damaged"):
-            read_features(run)
+        read_standouts(run)
+    (good / "molecules.json").write_text(json.dumps({"moved": [ENTRY], "energy": []}))
+    assert read_standouts(run)["moved"][0].smiles == "CO"
+    far = json.dumps({"moved": [ENTRY | {"moved": "far"}]})
+    for text in ("", "[]", "{", '{"moved": [{}]}', far):
+        (good / "molecules.json").write_text(text)
+        with pytest.raises(ValueError, match=r"molecules.json is damaged \(.*\); delete the"):
+            read_standouts(run)
 
 
-def test_pickled_features_are_refused(tree):
-    root, good, _ = tree
-    np.savez(good / "features.npz", train_before=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(ValueError, match="allow_pickle"):
-        read_features(next(run for run in read_runs(root)[0] if run.path == good))
+def test_a_run_that_does_not_say_its_data_is_left_out_and_said_how_to_redo(tree):
+    root, good, bad = tree
+    summary = json.loads((bad / "summary.json").read_text())
+    del summary["fingerprint"]
+    (bad / "summary.json").write_text(json.dumps(summary))
+    runs, (problem,) = read_runs(root)
+    assert [run.path for run in runs] == [good]
+    assert "does not say which data the run is of" in problem.what
+    assert problem.what.endswith("delete the folder and run its config again")

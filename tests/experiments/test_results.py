@@ -1,8 +1,14 @@
 """The tidy table: a row a run and tau, no seed counted twice, names that tell runs apart."""
 
+from pathlib import Path
+from typing import get_args
+
 import pandas as pd
 import pytest
 
+from molhpft.experiments.catalog import TASKS
+from molhpft.experiments.labels import PLACES
+from molhpft.experiments.options import keywords
 from molhpft.experiments.results import read_results
 from molhpft.experiments.run import run
 from tests.experiments.runs import write_run
@@ -121,6 +127,75 @@ def test_two_splits_of_a_data_set_are_two_tasks(tmp_path):
         "rings (split=random)",
         "rings (split=scaffold)",
     ]
+
+
+def test_the_same_data_at_two_places_are_one_task(tmp_path):
+    for seed, path in enumerate(("/data/mine.csv", "/home/x/mine.csv")):
+        write_run(
+            tmp_path, GRID, seed=seed, task="mine", task_options={"path": path}, data="f" * 64
+        )
+    found = read_results(tmp_path)
+    assert set(found.table["task"]) == {"mine"}
+    assert set(found.table["variant"]) == {"hp-ft"}
+    assert sorted(set(found.table["seed"])) == [0, 1]
+    assert found.notes == ()
+
+
+def test_the_same_data_under_two_names_are_one_task(tmp_path):
+    for seed, name in enumerate(("mine", "copy")):
+        write_run(tmp_path, GRID, seed=seed, task=name, data="f" * 64)
+    assert names(tmp_path, "task") == ["copy = mine"]
+
+
+def test_an_edited_table_is_another_task_and_said_so(tmp_path):
+    options = {"path": "/data/mine.csv"}
+    write_run(tmp_path, GRID, task="mine", task_options=options, data="a" * 64)
+    write_run(tmp_path / "later", {0: (0.9, 0.9)}, task="mine", task_options=options, data="b" * 64)
+    found = read_results(tmp_path)
+    scores = found.table.groupby("task")["final_test"].max().to_dict()
+    assert scores == {"mine (data aaaaaa)": 0.6, "mine (data bbbbbb)": 0.9}
+    (note,) = found.notes
+    assert note.startswith("mine names 2 tasks, whose rows, labels or splits differ")
+
+
+def test_two_results_of_one_run_that_contradict_each_other_are_said(tmp_path):
+    paths = [write_run(tmp_path / k, {0: (0.6, s)}) for k, s in (("a", 0.5), ("b", 0.52))]
+    found = read_results(tmp_path)
+    assert len(found.table) == 1
+    (note,) = found.notes
+    assert note.startswith(f"{paths[1]} and {paths[0]} are the same run by their data, settings ")
+    assert "(test: 0.52 and 0.5); the second is shown" in note
+
+
+def test_what_a_run_keeps_and_where_it_ran_are_no_settings(tmp_path):
+    apart = {"members": True, "features": True, "measures": ["ntk"], "device": "cuda"}
+    write_run(tmp_path, GRID, seed=0)
+    for key, value in apart.items():
+        write_run(tmp_path, GRID, seed=1, **{key: value})
+    found = read_results(tmp_path)
+    assert found.settings == ()
+    assert names(tmp_path, "variant") == ["hp-ft"]
+    assert len(found.table) == 2 * len(GRID)
+
+
+def test_weights_are_told_by_what_they_hold(tmp_path):
+    for seed, path in enumerate(("/a/gcn.pth", "/b/gcn.pth")):
+        write_run(tmp_path / "same", GRID, seed=seed, encoder={"weights": path}, digest="c" * 64)
+    assert names(tmp_path / "same", "label") == ["hp-ft"]
+    for path, digest in (("/a/gcn.pth", "c" * 64), ("/b/gcn.pth", "d" * 64)):
+        write_run(tmp_path / "other", GRID, encoder={"weights": path}, digest=digest)
+    found = names(tmp_path / "other", "label")
+    assert found == ["hp-ft, gcn.pth cccccc", "hp-ft, gcn.pth dddddd"]
+
+
+def test_every_option_that_is_a_place_of_data_is_known_as_one():
+    options = {
+        f"task.{key}"
+        for task in TASKS.values()
+        for key, parameter in keywords(task).items()
+        if Path in (parameter.annotation, *get_args(parameter.annotation))
+    }
+    assert options == set(PLACES)
 
 
 def test_a_score_that_is_missing_is_missing_in_the_table(tmp_path):

@@ -8,12 +8,13 @@ import pytest
 import torch
 import yaml
 
+from molhpft.domains.molecules.joint import joint_task
 from molhpft.domains.molecules.tables import csv_task
 from molhpft.domains.weights import read_weights
 from molhpft.experiments import branch
 from molhpft.experiments.build import build_network, build_recipes, build_task
-from molhpft.experiments.config import parse_config, resolved
-from molhpft.experiments.identity import run_name
+from molhpft.experiments.config import Choice, parse_config, resolved
+from molhpft.experiments.identity import run_name, trial_name
 from molhpft.experiments.run import run
 from molhpft.experiments.seeds import stream
 from tests.kills import killed_at_save
@@ -73,6 +74,7 @@ def test_a_run_folder_holds_what_the_design_says(finished):
         "history.jsonl",
         "manifest.json",
         "model.safetensors",
+        "molecules.json",
         "summary.json",
     ]
 
@@ -122,11 +124,56 @@ def test_a_finished_run_is_not_redone(finished, small, monkeypatch):
 def test_a_task_that_is_given_is_the_one_that_is_run(finished, small, tmp_path):
     config = small()
     whole = task_of(config)
-    blind = replace(whole, splits={s: whole.rows(s) for s in ("train", "valid")}, fingerprint="")
+    blind = replace(
+        whole, splits={s: whole.rows(s) for s in ("train", "valid")}, fingerprint="blind"
+    )
     for given, row in zip(
         rows_of(run(config, tmp_path, task=blind)), rows_of(finished), strict=True
     ):
         assert given["final"] == {s: row["final"][s] for s in ("train", "valid")}
+
+
+def test_a_task_without_a_fingerprint_is_refused_for_its_results_have_no_name(small, tmp_path):
+    config = small()
+    with pytest.raises(ValueError, match="task rings has no fingerprint, by which its results are"):
+        run(config, tmp_path, task=replace(task_of(config), fingerprint=""))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_edited_table_is_run_anew_and_a_moved_one_is_found_done(small, table, tmp_path):
+    moved, edited = tmp_path / "home" / "rings.csv", tmp_path / "new" / "rings.csv"
+    for path in (moved, edited):
+        path.parent.mkdir()
+        path.write_text(table.read_text())
+    edited.write_text(table.read_text().replace("\nCCCO,0,", "\nCCCO,1,"))
+    config = small(method={"name": "lp"}, probe={"epochs": 2, "lr": 0.01})
+    first, same, other = (
+        run(replace(config, task=Choice("csv", config.task.options | {"path": path})), tmp_path)
+        for path in (table, moved, edited)
+    )
+    assert same.path == first.path
+    assert other.path != first.path
+    found = [folder.read_json("summary.json")["fingerprint"] for folder in (first, same, other)]
+    assert found[0] == found[1] != found[2]
+
+
+def test_keeping_a_pretraining_task_leaves_the_data_what_they_are(small):
+    config = small()
+    task = task_of(config)
+    joint = joint_task(task, task, weight=0.5)
+    assert joint.fingerprint == task.fingerprint
+    assert run_name(config, joint) != run_name(config, task)
+
+
+def test_a_trial_on_a_folder_of_images_is_another_when_one_of_them_changes(tmp_path):
+    raw = {"encoder": "cifar_resnet", "task": {"name": "image_folder", "path": str(tmp_path)}}
+    (tmp_path / "train").mkdir()
+    image = tmp_path / "train" / "a.png"
+    image.write_bytes(b"one")
+    before = trial_name(parse_config(raw))
+    assert trial_name(parse_config(raw)) == before
+    image.write_bytes(b"three")
+    assert trial_name(parse_config(raw)) != before
 
 
 def test_the_same_config_gives_the_same_numbers_elsewhere(finished, small, tmp_path):

@@ -92,7 +92,7 @@ def molecule_task(
         splits=splits,
         objective=objective,
         outputs=targets.shape[1],
-        fingerprint=_fingerprint(smiles, targets, splits, objective),
+        fingerprint=_fingerprint(smiles, targets, splits, (objective, tuple(describes))),
         describes=tuple(describes),
     )
 
@@ -137,9 +137,11 @@ def _standardised(targets: Tensor, scale: Squared) -> Tensor:
 
 
 def _fingerprint(
-    smiles: Sequence[str], targets: Tensor, splits: Mapping[str, Tensor], objective: Objective
+    smiles: Sequence[str], targets: Tensor, splits: Mapping[str, Tensor], about: object
 ) -> str:
-    digest = hashlib.sha256(f"{FEATURISER_VERSION} {objective!r} {tuple(targets.shape)}".encode())
+    shape = tuple(targets.shape)
+    about = f"{FEATURISER_VERSION} {about!r} {shape}"
+    digest = hashlib.sha256(about.encode("utf-8", "surrogatepass"))
     digest.update("\n".join(smiles).encode("utf-8", "surrogatepass"))
     # every NaN of a float32 is made the same one: its bytes carry a payload
     digest.update(torch.where(targets.isnan(), torch.nan, targets).contiguous().numpy().tobytes())

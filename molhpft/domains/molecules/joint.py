@@ -37,12 +37,12 @@ def joint_task(task: Task, pretraining: Task, *, weight: float) -> Task:
             f"{task.name}; name a pretraining task on the same molecules"
         )
     kept = torch.where(rows[:, None] < 0, torch.nan, old.targets[rows])
-    identity = f"{task.fingerprint} {pretraining.fingerprint} {weight}"
+    identity = f"{pretraining.fingerprint} {weight}"
     return replace(
         task,
         examples=replace(new, targets=torch.cat([new.targets, kept], dim=1)),
         objective=Joint(task.objective, pretraining.objective, task.outputs, weight),
         outputs=task.outputs + pretraining.outputs,
-        fingerprint=sha256(identity.encode()).hexdigest(),
         describes=(*task.describes, *pretraining.describes),
+        auxiliary=sha256(identity.encode()).hexdigest(),
     )

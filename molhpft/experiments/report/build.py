@@ -26,16 +26,20 @@ class Report:
         files: Markdown and CSV tables.
         answers: task to the sentences that answer it.
         problems: sentences on folders that were left out.
+        notes: sentences on what is reported and may mislead.
     """
 
     page: Path
     files: tuple[Path, ...]
     answers: Mapping[str, tuple[str, ...]]
     problems: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def write_report(root: Path, out: Path) -> Report:
     """Read every run below `root` and write a report on them.
+
+    Nothing else is read: neither data nor weights, which may be gone or elsewhere.
 
     Args:
         root: folder of run folders, at any depth; nothing in it is changed.
@@ -53,8 +57,8 @@ def write_report(root: Path, out: Path) -> Report:
     about = f"Finished runs: {count}; tasks: {len(sections)}; left out: {len(results.problems)}."
     problems = problems_sheet(results)
     texts = {
-        "report.html": html(title, about, sections, problems),
-        "report.md": markdown(title, about, sections, problems),
+        "report.html": html(title, [about, *results.notes], sections, problems),
+        "report.md": markdown(title, [about, *results.notes], sections, problems),
         **{name: t.to_csv(index=False) for name, t in csv_tables(results, root).items()},
     }
     out.mkdir(parents=True, exist_ok=True)
@@ -67,6 +71,7 @@ def write_report(root: Path, out: Path) -> Report:
         files=tuple(files),
         answers={section.task: section.answer for section in sections},
         problems=tuple(f"{p.path.name}: {p.what}" for p in results.problems),
+        notes=results.notes,
     )
 
 

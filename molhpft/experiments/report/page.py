@@ -11,12 +11,14 @@ from molhpft.experiments.folder import Json
 from molhpft.experiments.report.content import Section, Sheet
 
 
-def html(title: str, about: str, sections: Sequence[Section], problems: Sheet | None) -> str:
+def html(
+    title: str, about: Sequence[str], sections: Sequence[Section], problems: Sheet | None
+) -> str:
     """The whole page.
 
     Args:
         title: of the page.
-        about: one sentence on what it was made from.
+        about: sentences on what it was made from.
         sections: one a task.
         problems: folders that were left out.
     """

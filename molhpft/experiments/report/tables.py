@@ -11,9 +11,13 @@ from molhpft.experiments.results import Results
 from molhpft.experiments.summaries import compare, equal_budget, over_tau, reported, summarise
 
 
-def markdown(title: str, about: str, sections: Sequence[Section], problems: Sheet | None) -> str:
+def markdown(
+    title: str, about: Sequence[str], sections: Sequence[Section], problems: Sheet | None
+) -> str:
     """Answers and tables of the report as Markdown."""
-    lines = [f"# {_escaped(title)}", "", _escaped(about)]
+    lines = [f"# {_escaped(title)}"]
+    for sentence in about:
+        lines += ["", _escaped(sentence)]
     for section in sections:
         lines += ["", f"## {_escaped(section.task)}"]
         for sentence in section.answer:

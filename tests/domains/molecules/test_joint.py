@@ -43,8 +43,9 @@ def test_a_joint_task_knows_what_its_outputs_are():
 
 
 def test_the_weight_is_part_of_what_a_joint_task_is():
-    prints = {joint_task(NEW, OLD, weight=w).fingerprint for w in (0.5, 1.0)} | {NEW.fingerprint}
-    assert len(prints) == 3
+    joined = [joint_task(NEW, OLD, weight=w) for w in (0.5, 1.0)]
+    assert len({task.auxiliary for task in [NEW, *joined]}) == 3
+    assert {task.fingerprint for task in joined} == {NEW.fingerprint}
 
 
 def test_tasks_without_a_common_molecule_are_refused():

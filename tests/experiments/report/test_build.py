@@ -117,7 +117,7 @@ def test_a_figure_that_was_not_measured_says_so(tmp_path):
     for name in ("confidence", "exchange", "ntk", "targets"):
         assert f"add {name} to measures in the config" in text
     assert text.count("give method.tau a list") == 3
-    assert text.count("it kept no features; set features: true") == 2
+    assert text.count("it kept no molecules to draw; set features: true") == 2
 
 
 def test_csv_tables_hold_what_the_results_hold(report, results):
@@ -153,6 +153,27 @@ def test_the_same_runs_give_the_same_report_and_are_left_as_they_are(tree, repor
     for path in [report.page, *report.files]:
         assert again.page.with_name(path.name).read_bytes() == path.read_bytes(), path.name
     assert {p: p.stat().st_mtime_ns for p in tree.rglob("*")} == before
+
+
+def test_a_report_reads_run_folders_alone(tree, report, tmp_path):
+    """The same bytes where data are gone, and nothing that could be fetched is asked for."""
+    table = tree.parent / "rings.csv"
+    table.rename(tmp_path / "away.csv")
+    try:
+        again = write_report(tree, tmp_path / "again")
+    finally:
+        (tmp_path / "away.csv").rename(table)
+    for path in [report.page, *report.files]:
+        assert again.page.with_name(path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_a_contradiction_is_said_on_the_page_and_in_the_text(tmp_path):
+    for k, score in (("a", 0.5), ("b", 0.52)):
+        write_run(tmp_path / "runs" / k, {0: (0.6, score)}, method="ft")
+    report = write_report(tmp_path / "runs", tmp_path / "out")
+    (note,) = report.notes
+    assert "contradict each other (test: 0.52 and 0.5)" in note
+    assert note in body_of(report.page.read_text())
 
 
 def test_a_run_that_is_damaged_later_only_loses_itself(tree, tmp_path):

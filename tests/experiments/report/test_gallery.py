@@ -11,8 +11,9 @@ from molhpft.experiments.archive import read_runs
 from molhpft.experiments.branch import snapshots
 from molhpft.experiments.build import build_network, build_recipes, build_task
 from molhpft.experiments.config import parse_config
-from molhpft.experiments.report.gallery import SHOWN, galleries
+from molhpft.experiments.report.gallery import galleries
 from molhpft.experiments.report.measured import variants
+from molhpft.experiments.standouts import SHOWN
 
 
 @pytest.fixture
@@ -66,50 +67,30 @@ def test_captions_tell_the_numbers_and_the_worst_target(copied):
         assert abs(label - predicted) <= energy[row] + 0.006
 
 
-def damage_features(path):
-    (path / "features.npz").write_bytes(b"PK")
-
-
-def other_rows(path):
-    np.savez(path / "features.npz", train_before=np.ones((3, 8)), train_after=np.ones((3, 8)))
-
-
-def other_weights(path):
-    text = (path / "config.yaml").read_text()
-    (path / "config.yaml").write_text(text.replace("width: 8", "width: 9"))
+def test_molecules_are_shown_without_data_and_weights(copied):
+    before = shown(copied)
+    for name in ("config.yaml", "summary.json"):
+        text = (copied / name).read_text()
+        (copied / name).write_text(text.replace("rings.csv", "gone.csv"))
+    for name in ("features.npz", "model.safetensors"):
+        (copied / name).unlink()
+    assert shown(copied) == before
 
 
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda path: (path / "features.npz").unlink(), "it kept no features"),
-        (damage_features, "features.npz is damaged"),
-        (other_rows, "has 3 training molecules, the task"),
-        (other_weights, "model.safetensors does not fit the run's config"),
-        (lambda path: (path / "model.safetensors").unlink(), "model.safetensors"),
-        (lambda path: (path / "model.safetensors").write_bytes(b"x"), "model.safetensors"),
+        (lambda path: path.unlink(), "its task has no molecules"),
+        (lambda path: path.write_text("{"), "molecules.json is damaged"),
     ],
-    ids=["absent", "damaged", "other data", "other network", "no model", "damaged model"],
+    ids=["absent", "damaged"],
 )
 def test_what_is_missing_is_a_sentence(copied, damage, words):
-    damage(copied)
+    damage(copied / "molecules.json")
     for gallery in shown(copied):
         assert gallery.pictures == ()
         assert gallery.note.startswith("No molecules to show: ")
         assert words in gallery.note
-
-
-def test_data_that_are_gone_are_a_sentence(copied):
-    text = (copied / "config.yaml").read_text()
-    (copied / "config.yaml").write_text(text.replace("rings.csv", "gone.csv"))
-    assert "gone.csv" in shown(copied)[0].note
-
-
-def test_the_weights_that_training_began_with_are_not_needed(copied):
-    text = (copied / "config.yaml").read_text()
-    assert "weights: null" in text
-    (copied / "config.yaml").write_text(text.replace("weights: null", "weights: gone.pth"))
-    assert shown(copied)[0].pictures
 
 
 def test_the_best_variant_with_features_is_shown(results):
