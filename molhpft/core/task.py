@@ -15,6 +15,10 @@ from molhpft.core.objectives import Objective
 class Examples(Protocol):
     """A data set that batches can be cut from by row numbers."""
 
+    @property
+    def targets(self) -> Tensor:
+        """Labels of every row, (n, ...), as in `Batch` but of any width of number."""
+
     def __len__(self) -> int:
         """Number of rows."""
 

@@ -8,6 +8,7 @@ from math import ceil
 
 import torch
 
+from molhpft.core.batch import Batch
 from molhpft.core.heads import linear_head
 from molhpft.core.network import Chain, Network
 from molhpft.core.snapshot import Snapshot
@@ -17,6 +18,7 @@ from molhpft.experiments.branch import describe_start, scores, snapshots
 from molhpft.experiments.folder import Json
 from molhpft.experiments.seeds import stream
 from molhpft.measure.direction import direction_norms
+from molhpft.measure.sample import probe_sample
 from molhpft.measure.shift import shift
 from molhpft.tuning.checkpoints import Row, Weights
 from molhpft.tuning.features import on_features
@@ -148,9 +150,11 @@ def finetuned(
     tuned = deepcopy(network)
     tuned.head.load_state_dict(head)
     before = snapshots(tuned, task)
-    steepness = [_steepness(tuned, task)["steepness"]]
+    rng = torch.Generator().manual_seed(stream(seed, "measures"))
+    batch = task.examples.take(probe_sample(task, _WATCHED, rng=rng))
+    steepness = [_steepness(tuned, batch)["steepness"]]
     rng = torch.Generator().manual_seed(stream(seed, "finetune"))
-    rows = fit(tuned, phase, task, rng=rng, observe=lambda now: _steepness(now, task))
+    rows = fit(tuned, phase, task, rng=rng, observe=lambda now: _steepness(now, batch))
     steepness += [row["steepness"] for row in rows]
     return Branch(tau, before, snapshots(tuned, task), tuple(steepness), tuned)
 
@@ -170,6 +174,5 @@ def _drawn_from(seed: int, purpose: str) -> Iterator[None]:
         yield
 
 
-def _steepness(network: Network, task: Task) -> Row:
-    batch = task.examples.take(task.rows("train")[:_WATCHED])
+def _steepness(network: Network, batch: Batch) -> Row:
     return {"steepness": direction_norms(network, [batch]).mean().item()}

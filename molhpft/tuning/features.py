@@ -34,6 +34,11 @@ class Views:
     rows: Rows
     views: Tensor
 
+    @property
+    def targets(self) -> Tensor:
+        """Labels of the examples, (n, ...)."""
+        return self.rows.targets[: len(self)]
+
     def __len__(self) -> int:
         return len(self.views)
 
