@@ -44,6 +44,9 @@ def run(
         return
     screen = console()
     screen.print(tables.run_table(summary))
+    measures = tables.measures_table(summary)
+    if measures:
+        screen.print(measures)
     screen.print(tables.reading(summary))
     if "choice" in summary:
         screen.print(choice_reading(summary["choice"], summary["metric"]))

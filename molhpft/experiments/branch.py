@@ -49,7 +49,7 @@ def finetune(
     """
     history: list[Json] = []
     for number, phase in enumerate(recipe.after):
-        key, name = f"{recipe.key}-{number}", f"finetune{number or ''}"
+        key = f"{recipe.key}-{number}"
         checkpoints = Checkpoints(
             load=partial(load_phase, folder, key),
             save=partial(save_phase, folder, key),
@@ -68,8 +68,13 @@ def finetune(
                 tick=tick,
                 until=until,
             )
-        history += [{"phase": name, "tau": recipe.tau, **row} for row in rows]
+        history += [{"phase": phase_name(number), "tau": recipe.tau, **row} for row in rows]
     return history
+
+
+def phase_name(number: int) -> str:
+    """What `history.jsonl` calls a phase after the probe, counted from 0."""
+    return f"finetune{number or ''}"
 
 
 def snapshots(network: Network, task: Task) -> dict[str, Snapshot]:

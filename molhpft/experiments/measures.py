@@ -1,7 +1,20 @@
 """Further measures of a run, by the names that a config may ask for.
 
 Energy, scores and shift are always taken. These cost more: some look along finetuning, an epoch at
-a time, some at a branch when it has ended, one at all branches together.
+a time, some at a branch when it has ended, one at all branches together. They run on every domain;
+where a measure has no meaning `check_measures` says so before anything is trained.
+
+What a branch pays for each, whatever the width of its features and the size of its logits (k is
+`PROBE_EXAMPLES` or the training split, r at most `PROBE_VECTORS`, passes are of one example):
+
+    confidence      nothing further
+    direction       3 k r passes through the head, and k r after every epoch
+    ntk             2 k r backward passes, and k r before finetuning and after every epoch
+    bound           2 k r backward passes, and as many through the head
+    decomposition   some ten passes of `STEP_EXAMPLES` examples in float64
+    drift           a forward pass over the training split for each epoch of finetuning
+    targets         a forward pass over every split
+    exchange        forward passes of every backbone over two splits, a head for each of the others
 """
 
 from collections.abc import Callable, Sequence
@@ -13,8 +26,11 @@ import torch
 from torch import Tensor
 
 from molhpft.core.batch import Batch
+from molhpft.core.contrast import ClassContrast
+from molhpft.core.joint import Joint
 from molhpft.core.network import Network
-from molhpft.core.snapshot import EVALUATION_SIZE, Snapshot, take
+from molhpft.core.scored import ScoredByLoss
+from molhpft.core.snapshot import EVALUATION_SIZE, Snapshot, inference, take
 from molhpft.core.task import Task
 from molhpft.experiments.folder import Json
 from molhpft.experiments.seeds import stream
@@ -24,13 +40,20 @@ from molhpft.measure.confidence import correct_probability
 from molhpft.measure.decomposition import decompose, first_order_error, one_step_change
 from molhpft.measure.direction import alignment, descent_directions, direction_norms
 from molhpft.measure.drift import batch_norm_drift
+from molhpft.measure.energy import initial_energy
 from molhpft.measure.ntk import ntk_change, ntk_distance, tangent_kernel, unit_vectors
+from molhpft.measure.sample import probe_sample
 from molhpft.measure.swap import exchange_scores
 from molhpft.tuning.checkpoints import Row
+from molhpft.tuning.fit import best_epoch, set_modes
+from molhpft.tuning.optim import backbone_rate
+from molhpft.tuning.phase import Phase
 from molhpft.tuning.recipes import Recipe
 
 PROBE_EXAMPLES = 50  # 2,500 pairs, as in Figure 6 of Ren et al. (2023)
 PROBE_VECTORS = 16
+FEWEST_VECTORS = 4
+GRADIENTS = 2 * 10**9  # numbers of gradients that a kernel may take, by fewer vectors
 STEP_EXAMPLES = 4
 STEP_LR = 1e-4
 BINS = 20
@@ -49,6 +72,7 @@ class Branch:
         after: of the same examples at the end.
         task: what was trained on.
         recipe: how.
+        epochs: of each phase after the probe, those behind the weights that it ended with.
         seed: of the run.
     """
 
@@ -58,7 +82,31 @@ class Branch:
     after: Snapshot
     task: Task
     recipe: Recipe
+    epochs: tuple[int, ...]
     seed: int
+
+
+def check_measures(names: Sequence[str], task: Task) -> None:
+    """Find out before training that a measure has no meaning for a task.
+
+    Raises:
+        ValueError: p(correct) of a regression.
+    """
+    if "confidence" in names and not task.objective.has_classes:
+        raise ValueError(
+            f"measure confidence is the probability of the right class, and {task.name} is a "
+            "regression; leave confidence out of measures"
+        )
+
+
+def epochs_behind(phase: Phase, rows: Sequence[Row]) -> int:
+    """Epochs of a phase behind the weights that it ended with.
+
+    Args:
+        phase: which may keep the best epoch, or have stopped early.
+        rows: one for each of its epochs.
+    """
+    return best_epoch(list(rows)) if phase.keep == "best" else len(rows)
 
 
 def observers(names: Sequence[str], start: Network, task: Task, *, seed: int) -> Observer | None:
@@ -86,16 +134,65 @@ def measure_run(names: Sequence[str], networks: Sequence[Network], task: Task) -
     return {name: TOGETHER[name](networks, task) for name in names if name in TOGETHER}
 
 
-def _probe(task: Task, count: int = PROBE_EXAMPLES) -> list[Batch]:
-    """The first training examples, one a batch: gradients by example are cheapest so."""
-    return [task.examples.take(row[None]) for row in task.rows("train")[:count]]
+def _examples(task: Task, seed: int) -> list[Batch]:
+    """Training examples to look at, one a batch: gradients by example are cheapest so.
+
+    The same ones for every measure, method and tau of a seed.
+    """
+    rng = torch.Generator().manual_seed(stream(seed, "measures"))
+    return [task.examples.take(row[None]) for row in probe_sample(task, PROBE_EXAMPLES, rng=rng)]
 
 
-def _vectors(network: Network, probe: Sequence[Batch], seed: int) -> Tensor:
-    with torch.no_grad():
-        width = deepcopy(network).eval().features(probe[0]).flatten(1).shape[1]
-    rng = torch.Generator().manual_seed(stream(seed, "ntk"))
-    return unit_vectors(PROBE_VECTORS, width, rng=rng)
+def _drawn(seed: int, purpose: str, count: int, width: int) -> Tensor:
+    rng = torch.Generator().manual_seed(stream(seed, purpose))
+    return unit_vectors(count, width, rng=rng)
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What the head's Jacobian is looked at by."""
+
+    probe: list[Batch]
+    vectors: Tensor | None
+
+    @classmethod
+    def of(cls, network: Network, task: Task, seed: int) -> "_Head":
+        probe = _examples(task, seed)
+        with inference(network):
+            outputs = network(probe[0])[0].numel()
+        few = outputs <= PROBE_VECTORS
+        return cls(probe, None if few else _drawn(seed, "direction", PROBE_VECTORS, outputs))
+
+    def norm(self, network: Network) -> float:
+        return direction_norms(network, self.probe, vectors=self.vectors).mean().item()
+
+
+@dataclass(frozen=True)
+class _Backbone:
+    """What the backbone's Jacobian is looked at by."""
+
+    probe: list[Batch]
+    vectors: Tensor
+
+    @classmethod
+    def of(cls, network: Network, task: Task, seed: int) -> "_Backbone":
+        """Examples of some `PROBE_EXAMPLES` rows of features, vectors as many as time allows."""
+        probe: list[Batch] = []
+        rows, width = 0, 0
+        with inference(network):
+            for batch in _examples(task, seed):
+                z = network.features(batch)
+                rows, width = rows + len(z), z.flatten(1).shape[1]
+                if probe and rows > PROBE_EXAMPLES:  # of a cut backbone a row is an atom
+                    break
+                probe.append(batch)
+        weights = sum(weight.numel() for weight in network.backbone.parameters())
+        affordable = GRADIENTS // (PROBE_EXAMPLES * weights)
+        count = min(PROBE_VECTORS, max(FEWEST_VECTORS, affordable))
+        return cls(probe, _drawn(seed, "ntk", count, width))
+
+    def kernel(self, network: Network) -> Tensor:
+        return tangent_kernel(network, self.probe, self.vectors)
 
 
 def _confidence(branch: Branch) -> Json:
@@ -106,31 +203,28 @@ def _confidence(branch: Branch) -> Json:
 
 
 def _direction(branch: Branch) -> Json:
-    probe = _probe(branch.task)
-    with torch.no_grad():
-        z = [
-            torch.cat([deepcopy(n).eval().features(b).cpu() for b in probe])
-            for n in (branch.start, branch.end)
-        ]
-    asked = descent_directions(branch.start, probe, branch.task.objective)
+    head = _Head.of(branch.start, branch.task, branch.seed)
+    z = [take(network, head.probe).features for network in (branch.start, branch.end)]
+    asked = descent_directions(branch.start, head.probe, branch.task.objective)
     return {
-        "norm_before": direction_norms(branch.start, probe).mean().item(),
-        "norm_after": direction_norms(branch.end, probe).mean().item(),
+        "norm_before": head.norm(branch.start),
+        "norm_after": head.norm(branch.end),
         "alignment": alignment(asked, z[0], z[1]),
     }
 
 
 def _ntk(branch: Branch) -> Json:
-    probe = _probe(branch.task)
-    vectors = _vectors(branch.start, probe, branch.seed)
-    kernels = [tangent_kernel(n, probe, vectors) for n in (branch.start, branch.end)]
+    backbone = _Backbone.of(branch.start, branch.task, branch.seed)
+    kernels = [backbone.kernel(network) for network in (branch.start, branch.end)]
     return {"change": ntk_change(*kernels), "distance": ntk_distance(*kernels)}
 
 
 def _decomposition(branch: Branch) -> Json:
     # float64: at a step small enough to be first order, float32 sees rounding
     network = deepcopy(branch.start).double()
-    batch = branch.task.examples.take(branch.task.rows("train")[:STEP_EXAMPLES])
+    rng = torch.Generator().manual_seed(stream(branch.seed, "measures"))
+    rows = probe_sample(branch.task, STEP_EXAMPLES, rng=rng)
+    batch = branch.task.examples.take(rows).double()
     objective = branch.task.objective
     parts = decompose(network, batch, objective, lr=STEP_LR)
     taken = one_step_change(network, batch, objective, lr=STEP_LR)
@@ -144,29 +238,68 @@ def _decomposition(branch: Branch) -> Json:
 
 
 def _drift(branch: Branch) -> Json:
-    epochs = sum(p.epochs for p in branch.recipe.after if p.batch_norm == "train")
+    phase = branch.recipe.after[0]
+    epochs = branch.epochs[0] if phase.batch_norm == "train" else 0
     rng = torch.Generator().manual_seed(stream(branch.seed, "finetune"))
-    return asdict(batch_norm_drift(branch.start, branch.task, epochs=epochs, rng=rng))
+    drift = batch_norm_drift(
+        branch.start, branch.task, epochs=epochs, rng=rng, size=phase.batch_size
+    )
+    return asdict(drift)
 
 
 def _bound(branch: Branch) -> Json:
     phase, ends = branch.recipe.after[0], (branch.start, branch.end)
-    steps = phase.epochs * ceil(len(branch.task.rows("train")) / phase.batch_size)
-    probe = _probe(branch.task)
-    vectors = _vectors(branch.start, probe, branch.seed)
+    steps = branch.epochs[0] * ceil(len(branch.task.rows("train")) / phase.batch_size)
+    backbone = _Backbone.of(branch.start, branch.task, branch.seed)
+    head = _Head.of(branch.start, branch.task, branch.seed)
     bound = proposition_1(
         branch.before,
         branch.after,
         branch.task.objective,
-        lr=phase.lr,
+        lr=backbone_rate(branch.start, phase),
         steps=steps,
-        beta=kernel_bound(ends, probe, vectors=vectors),
-        gamma=head_bound(ends, probe),
+        beta=kernel_bound(ends, backbone.probe, vectors=backbone.vectors),
+        gamma=head_bound(ends, head.probe, vectors=head.vectors),
     )
-    # it is derived for plain gradient descent in eval mode; elsewhere the numbers are a comparison
-    setting = (phase.optimizer, phase.momentum, phase.schedule, phase.batch_norm)
-    applies = setting == ("sgd", 0.0, "constant", "frozen")
-    return {**asdict(bound), "holds": bound.holds, "applies": applies}
+    # where it is not derived for a run, the numbers are a comparison
+    beyond = _beyond_proposition_1(branch)
+    return {**asdict(bound), "holds": bound.holds, "applies": not beyond, "beyond": beyond}
+
+
+def _beyond_proposition_1(branch: Branch) -> list[str]:
+    """What of a branch Proposition 1 is not derived for, in words; see `measure/bound.py`."""
+    task, recipe, phase = branch.task, branch.recipe, branch.recipe.after[0]
+    objective = task.objective
+    own = objective.objective if isinstance(objective, ScoredByLoss) else objective
+    energies = [initial_energy(taken, objective) for taken in (branch.before, branch.after)]
+    found = {
+        f"steps of {phase.optimizer}": phase.optimizer != "sgd",
+        f"momentum {phase.momentum:g}": phase.optimizer == "sgd" and phase.momentum > 0,
+        "weight decay": phase.weight_decay > 0,
+        "an anchor": phase.anchor > 0,
+        "label smoothing": phase.smoothing > 0,
+        "a loss of more than the labels": isinstance(own, Joint | ClassContrast),
+        "weights that are mixed afterwards": bool(recipe.shares),
+        "several phases": len(recipe.after) > 1,
+        "features of parts of an example": len(branch.before.features) != len(task.rows("train")),
+        "dropout, batch statistics or augmentation": not _trained_as_measured(branch),
+        "an energy that did not fall": not energies[1] <= energies[0],
+    }
+    return [words for words, holds in found.items() if holds]
+
+
+def _trained_as_measured(branch: Branch) -> bool:
+    """Whether training sees the examples and the network that a snapshot sees."""
+    task, network = branch.task, deepcopy(branch.start)
+    rng = torch.Generator().manual_seed(stream(branch.seed, "measures"))
+    rows = probe_sample(task, PROBE_EXAMPLES, rng=rng)
+    with inference(network):
+        expected = network(task.examples.take(rows))
+    set_modes(network, branch.recipe.after[0])
+    devices = [expected.device] if expected.is_cuda else []
+    with torch.random.fork_rng(devices=devices), torch.no_grad():
+        seen = network(task.examples.take(rows, rng=rng))
+    return torch.allclose(seen, expected, rtol=1e-4, atol=1e-6)
 
 
 def _targets(branch: Branch) -> Json:
@@ -183,17 +316,14 @@ def _exchange(networks: Sequence[Network], task: Task) -> Json:
 
 
 def _direction_along(start: Network, task: Task, seed: int) -> Observer:
-    probe = _probe(task)
-    return lambda network: {"direction": direction_norms(network, probe).mean().item()}
+    head = _Head.of(start, task, seed)
+    return lambda network: {"direction": head.norm(network)}
 
 
 def _ntk_along(start: Network, task: Task, seed: int) -> Observer:
-    probe = _probe(task)
-    vectors = _vectors(start, probe, seed)
-    first = tangent_kernel(start, probe, vectors)
-    return lambda network: {
-        "ntk_change": ntk_change(first, tangent_kernel(network, probe, vectors))
-    }
+    backbone = _Backbone.of(start, task, seed)
+    first = backbone.kernel(start)
+    return lambda network: {"ntk_change": ntk_change(first, backbone.kernel(network))}
 
 
 ALONG: dict[str, Callable[[Network, Task, int], Observer]] = {

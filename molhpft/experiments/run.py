@@ -11,7 +11,13 @@ from molhpft.core.network import Network
 from molhpft.core.snapshot import EVALUATION_SIZE, take
 from molhpft.core.task import Task
 from molhpft.experiments.along import probing_ground, without_test
-from molhpft.experiments.branch import describe_end, describe_start, finetune, predictions
+from molhpft.experiments.branch import (
+    describe_end,
+    describe_start,
+    finetune,
+    phase_name,
+    predictions,
+)
 from molhpft.experiments.build import build_network, build_recipes, build_task
 from molhpft.experiments.choose import FILE, candidate_recipe, choose
 from molhpft.experiments.conclude import conclude
@@ -20,7 +26,13 @@ from molhpft.experiments.folder import Json, RunFolder
 from molhpft.experiments.identity import probe_name, run_name
 from molhpft.experiments.lock import locked
 from molhpft.experiments.machine import launch, settled
-from molhpft.experiments.measures import Branch, measure_branch, observers
+from molhpft.experiments.measures import (
+    Branch,
+    check_measures,
+    epochs_behind,
+    measure_branch,
+    observers,
+)
 from molhpft.experiments.resume import load_branch, save_branch
 from molhpft.experiments.seeds import stream
 from molhpft.experiments.shared_probe import shared_trajectory
@@ -65,6 +77,7 @@ def run(
     recipes = build_recipes(config)
     with machine.first_alone():
         task = task or build_task(config, recipes[0])
+    check_measures(config.measures, task)
     folder = RunFolder(out / run_name(config, task), writes=machine.rank == 0)
     if machine.agreed(folder.is_complete):
         return folder
@@ -175,7 +188,11 @@ def _finish_branch(parts: _Parts, recipe: Recipe, probed: Network, features: Tas
     row |= describe_end(probed, features, *((tuned, task) if history else (probed, features)))
     if config.measures and history:
         z0, z = (take(n, task.batches("train", size=EVALUATION_SIZE)) for n in (start, tuned))
-        found = Branch(start, tuned, z0, z, task, recipe, config.seed)
+        epochs = tuple(
+            epochs_behind(phase, [row for row in history if row["phase"] == phase_name(number)])
+            for number, phase in enumerate(recipe.after)
+        )
+        found = Branch(start, tuned, z0, z, task, recipe, epochs, config.seed)
         extra["measures"] = measure_branch(config.measures, found)
     about = {"row": row | extra, "history": history}
     _keep_member(parts, recipe, tuned)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -30,6 +31,29 @@ LEGEND = (
     "AIE: mean length of p - y over training examples when finetuning starts. HP: the head probed "
     "for tau epochs; FT: after finetuning. distance, cosine, dot, norm: training features after "
     "finetuning against before."
+)
+MEASURED: dict[str, tuple[str, ...]] = {
+    "p(correct), before": ("confidence", "mean", "before"),
+    "p(correct), after": ("confidence", "mean", "after"),
+    "||dq/dz||, before": ("direction", "norm_before"),
+    "||dq/dz||, after": ("direction", "norm_after"),
+    "alignment": ("direction", "alignment"),
+    "eNTK change": ("ntk", "change"),
+    "eNTK distance": ("ntk", "distance"),
+    "step: kernel": ("decomposition", "kernel"),
+    "step: direction": ("decomposition", "direction"),
+    "step: energy": ("decomposition", "energy"),
+    "step: error": ("decomposition", "first_order_error"),
+    "drift": ("drift", "distance"),
+    "bound: distance": ("bound", "distance"),
+    "bound: at most": ("bound", "most"),
+    "bound applies": ("bound", "applies"),
+    "bound holds": ("bound", "holds"),
+}
+MEASURES_LEGEND = (
+    "alignment: cosine between where the head asks features to go and where they went. step: "
+    "factors of the first step of gradient descent, and the error of predicting it. drift: "
+    "distance by batch-norm statistics alone."
 )
 OWN_SPLITS = ("train", "valid", "test")
 SHARES = ("rocauc", "ap", "accuracy", "miou")
@@ -76,6 +100,31 @@ def run_table(summary: Json) -> Table:
         metric=summary["metric"],
         chosen=[row["tau"] for row in rows].index(summary["chosen_tau"]),
     )
+
+
+def measures_table(summary: Json) -> Table | None:
+    """What further measures said of each branch, a column a tau; None where there is nothing."""
+    rows = summary["branches"]
+    lines = {
+        name: [_measure(row.get("measures"), *places) for row in rows]
+        for name, places in MEASURED.items()
+    }
+    shown = {name: cells for name, cells in lines.items() if any(cell != "-" for cell in cells)}
+    if not shown:
+        return None
+    bounds = [(row.get("measures") or {}).get("bound") or {} for row in rows]
+    beyond = dict.fromkeys(words for bound in bounds for words in bound.get("beyond", ()))
+    note = MEASURES_LEGEND
+    if beyond:
+        note += f" Proposition 1 is not derived for {', '.join(beyond)}."
+    table = Table(title="measures", caption=Text(note))
+    table.title_justify = table.caption_justify = "left"
+    table.add_column("tau")
+    for row in rows:
+        table.add_column(str(row["tau"]), justify="right")
+    for name, cells in shown.items():
+        table.add_row(name, *cells)
+    return table
 
 
 def baseline_table(summaries: Sequence[Json]) -> Table:
@@ -200,6 +249,15 @@ def _out_of_distribution(final: Json, metric: str) -> str:
     """How a sentence on test scores goes on where there are further splits."""
     scores = [f"{show(final[s], metric)} on {s}" for s in _further_splits([{"final": final}])]
     return f" (in distribution), {', '.join(scores)} (out of distribution)" if scores else ""
+
+
+def _measure(measures: Json | None, *places: str) -> str:
+    value: Any = measures
+    for place in places:
+        value = value.get(place) if isinstance(value, dict) else None
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else f"{value:.4g}"
 
 
 def _cell(value: float | None, group: str, metric: str) -> str:

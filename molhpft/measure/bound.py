@@ -7,10 +7,13 @@ Measured: both expectations, over the given snapshots; beta, the largest `||K(x,
 gamma, the largest `||grad_z q(x)||_F`, over the given probe examples and networks.
 
 Assumed: that no example, and no network between those given, has a larger kernel or head; that the
-mean energy `E||y - p_t||` does not rise while finetuning; that steps are plain gradient descent at
-one learning rate, small enough to be first order, and statistics of batch norm stay. Momentum m
-moves up to 1 / (1 - m) times as far; Adam's steps are not bounded by it at all. The loss of
-independent labels averages over labels rather than examples, which only lowers the left side.
+mean energy `E||y - p_t||` does not rise while finetuning; that the network is trained as it is
+measured, without dropout and with statistics of batch norm that stay; that nothing but the loss
+moves it, no decay and no anchor; that steps are plain gradient descent, small enough to be first
+order, at rates of the backbone up to `lr`. Momentum m moves up to 1 / (1 - m) times as far; Adam's
+steps are not bounded by it at all. Batches count like steps of everything, as each example comes
+once an epoch. The loss of independent labels averages over labels rather than examples, which only
+lowers the left side.
 """
 
 from collections.abc import Sequence
@@ -71,8 +74,8 @@ def proposition_1(
         before: of the training split, taken just before finetuning.
         after: of the same examples, taken after it.
         objective: the finetuning objective, without label smoothing.
-        lr: learning rate, constant.
-        steps: T, the steps of finetuning, not its epochs.
+        lr: the highest learning rate of a stage of the backbone.
+        steps: T, those of the finetuning that `after` comes from, not its epochs.
         beta: `kernel_bound` of the networks at both ends, and of any between.
         gamma: `head_bound` of the same networks.
 
@@ -113,26 +116,30 @@ def kernel_bound(
     _check(networks, probe)
     if vectors is not None and len(vectors) < 2:
         raise ValueError(f"an estimate needs at least 2 vectors, got {len(vectors)}")
-    return max(
-        max(_block_norms(network, batch, vectors)) for network in networks for batch in probe
-    )
+    norms = [_block_norms(network, batch, vectors) for network in networks for batch in probe]
+    return torch.cat(norms).max().item()
 
 
-def head_bound(networks: Sequence[Network], probe: Sequence[Batch]) -> float:
+def head_bound(
+    networks: Sequence[Network], probe: Sequence[Batch], *, vectors: Tensor | None = None
+) -> float:
     """gamma: the largest `||grad_z q(x)||_F` over networks and probe examples.
 
     Args:
         networks: for example those before and after finetuning.
         probe: examples.
+        vectors: as for `direction_norms`; None is exact.
 
     Raises:
         ValueError: there is no network or no batch.
     """
     _check(networks, probe)
-    return max(direction_norms(network, probe).max().item() for network in networks)
+    norms = [direction_norms(network, probe, vectors=vectors) for network in networks]
+    return torch.cat(norms).max().item()
 
 
-def _block_norms(network: Network, batch: Batch, vectors: Tensor | None) -> list[float]:
+def _block_norms(network: Network, batch: Batch, vectors: Tensor | None) -> Tensor:
+    """Norm of the block of every example with itself, (n,)."""
     weights = backbone_weights(network)
     norms = []
     with differentiable(network):
@@ -142,15 +149,15 @@ def _block_norms(network: Network, batch: Batch, vectors: Tensor | None) -> list
         for row in range(len(z)):
             gradients = torch.stack([row_gradient(z, weights, row, u) for u in us])
             block = gradients @ gradients.T
-            norms.append(block.norm().item() if vectors is None else _estimate(block, width))
-    return norms
+            norms.append(block.norm() if vectors is None else _estimate(block, width))
+    return torch.stack(norms).cpu()
 
 
-def _estimate(block: Tensor, width: int) -> float:
+def _estimate(block: Tensor, width: int) -> Tensor:
     """Norm of the (d, d) block from its entries `u_a^T K u_b` at independent unit vectors."""
     # a vector with itself sees the trace as well: only pairs of different ones are without bias
     different = ~torch.eye(len(block), dtype=torch.bool, device=block.device)
-    return width * block[different].square().mean().sqrt().item()
+    return width * block[different].square().mean().sqrt()
 
 
 def _check(networks: Sequence[Network], probe: Sequence[Batch]) -> None:

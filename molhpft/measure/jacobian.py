@@ -77,8 +77,8 @@ def row_gradient(z: Tensor, weights: Mapping[str, Tensor], row: int, u: Tensor) 
 def push_forward(network: Network, batch: Batch, change: Mapping[str, Tensor]) -> Tensor:
     """`J t`: change of the features, to first order, when the backbone's weights change by `t`.
 
-    In eval mode. One forward pass; where an operation of the backbone has no forward derivative
-    (`embedding_bag`, fused kernels), a backward pass an entry of `z`, with the same numbers.
+    In eval mode. One forward pass; where an operation of the backbone has no forward derivative,
+    two backward passes, with the same numbers.
 
     Args:
         network: any network.
@@ -91,7 +91,7 @@ def push_forward(network: Network, batch: Batch, change: Mapping[str, Tensor]) -
     try:
         return _by_dual_numbers(network, batch, change)
     except NotImplementedError:  # what PyTorch raises for an operation without forward derivative
-        return _entry_by_entry(network, batch, change)
+        return _by_two_backward_passes(network, batch, change)
 
 
 def _by_dual_numbers(network: Network, batch: Batch, change: Mapping[str, Tensor]) -> Tensor:
@@ -107,20 +107,14 @@ def _dual(value: Tensor, tangent: Tensor) -> Tensor:
     return dual
 
 
-def _entry_by_entry(network: Network, batch: Batch, change: Mapping[str, Tensor]) -> Tensor:
+def _by_two_backward_passes(network: Network, batch: Batch, change: Mapping[str, Tensor]) -> Tensor:
+    """`J^T v` is linear in `v`, wherever `v` stands: the gradient of `t . J^T v` in it is `J t`."""
     weights = backbone_weights(network)
     with differentiable(network):
         z = features(network, weights, batch)
-        moved = [_inner(pull_back(z, weights, v), change) for v in _unit_entries(z)]
-    return torch.stack(moved).view(z.shape)
-
-
-def _unit_entries(z: Tensor) -> Iterator[Tensor]:
-    for i in range(z.numel()):
-        v = z.new_zeros(z.numel())
-        v[i] = 1
-        yield v.view(z.shape)
-
-
-def _inner(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
-    return torch.stack([(a[name] * b[name]).sum() for name in a]).sum()
+        v = torch.zeros_like(z, requires_grad=True)
+        leaves = list(weights.values())
+        rows = torch.autograd.grad(z, leaves, v, create_graph=True, materialize_grads=True)
+        inner = [(row * change[name]).sum() for name, row in zip(weights, rows, strict=True)]
+        (moved,) = torch.autograd.grad(torch.stack(inner).sum(), v)
+    return moved

@@ -7,6 +7,7 @@ a pair: `K(x, x') ~ 1/r sum_a u_a^T K(x, x') u_a`, for random unit vectors an un
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import nan
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from torch.nn import functional as F
 from molhpft.core.batch import Batch
 from molhpft.core.network import Network
 from molhpft.measure.jacobian import backbone_weights, differentiable, features, row_gradient
+
+_HELD = 2**29  # numbers of gradients in memory together
 
 
 def unit_vectors(count: int, width: int, *, rng: torch.Generator) -> Tensor:
@@ -30,7 +33,8 @@ def tangent_kernel(network: Network, batches: Iterable[Batch], vectors: Tensor) 
 
     Takes k r backward passes, each over the whole batch of its example: batches of one example are
     the fastest. All gradients of one contraction, k times the backbone's weights, are in memory
-    together; 50 examples and 16 to 32 vectors are usual (Ren et al., 2023, Figure 6).
+    together, up to 2 GB; of more weights some are taken after others, with further passes. 50
+    examples and 16 to 32 vectors are usual (Ren et al., 2023, Figure 6).
 
     Args:
         network: any network; its head is not used.
@@ -61,35 +65,56 @@ def ntk_change(before: Tensor, after: Tensor) -> float:
         before: `K_0`, (k, k).
         after: `K_t` of the same examples, contracted with the same vectors.
 
+    Returns:
+        the change; NaN where `K_0` is 0.
+
     Raises:
-        ValueError: the shapes differ, or `K_0` is 0.
+        ValueError: the shapes differ.
     """
     before, after = _comparable(before, after)
     change: float = ((after - before).norm() / before.norm()).item()
-    return change
+    return change if before.any() else nan
 
 
 def ntk_distance(before: Tensor, after: Tensor) -> float:
     """Kernel distance `1 - <K_0, K_t> / (||K_0||_F ||K_t||_F)`, blind to the kernel's scale.
 
-    In [0, 1] for kernels, which have no negative eigenvalue.
-
     Args:
         before: `K_0`, (k, k).
         after: `K_t` of the same examples, contracted with the same vectors.
 
+    Returns:
+        the distance, in [0, 1] for kernels, which have no negative eigenvalue; NaN where one is 0.
+
     Raises:
-        ValueError: the shapes differ, or a kernel is 0.
+        ValueError: the shapes differ.
     """
     before, after = _comparable(before, after)
-    _comparable(after, before)
+    if not before.any() or not after.any():
+        return nan
     return 1 - F.cosine_similarity(before.flatten(), after.flatten(), dim=0).item()
 
 
 def _gram(zs: Sequence[Tensor], weights: Mapping[str, Tensor], u: Tensor) -> Tensor:
-    rows = [row_gradient(z, weights, row, u) for z in zs for row in range(len(z))]
-    gradients = torch.stack(rows)
-    return (gradients @ gradients.T).double().cpu()
+    places = [(z, row) for z in zs for row in range(len(z))]
+    total = torch.zeros(len(places), len(places), dtype=torch.float64)
+    for part in _parts(weights, rows=len(places)):
+        gradients = u.new_empty(len(places), sum(weight.numel() for weight in part.values()))
+        for i, (z, row) in enumerate(places):
+            gradients[i] = row_gradient(z, part, row, u)
+        total += (gradients @ gradients.T).double().cpu()
+    return total
+
+
+def _parts(weights: Mapping[str, Tensor], *, rows: int) -> list[dict[str, Tensor]]:
+    """The weights in as few parts as leave `rows` gradients of each in memory."""
+    parts: list[dict[str, Tensor]] = [{}]
+    for name, weight in weights.items():
+        held = sum(other.numel() for other in parts[-1].values())
+        if parts[-1] and (held + weight.numel()) * rows > _HELD:
+            parts.append({})
+        parts[-1][name] = weight
+    return parts
 
 
 def _check(zs: Sequence[Tensor], vectors: Tensor) -> None:
@@ -108,6 +133,4 @@ def _comparable(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
             f"kernels must be of the same examples, got {tuple(before.shape)} "
             f"and {tuple(after.shape)}"
         )
-    if not before.any():
-        raise ValueError("a kernel to compare with should not be 0, got one that is 0 throughout")
     return before.double(), after.double()

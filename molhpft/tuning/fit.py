@@ -160,7 +160,7 @@ class _Training:
 
     def epoch(self, observe: Callable[[Network], Row] | None) -> None:
         """Train for what is left of an epoch, then look at the network and add a row."""
-        _set_modes(self.network, self.phase)
+        set_modes(self.network, self.phase)
         logits = self.machine.shared(self.network)
         seed, batches = self._drawn()
         for step, batch in enumerate(batches, start=len(self.losses)):
@@ -255,7 +255,8 @@ class _Training:
         return mean
 
 
-def _set_modes(network: Network, phase: Phase) -> None:
+def set_modes(network: Network, phase: Phase) -> None:
+    """Put every module into the mode in which a phase trains it."""
     network.train()
     # eval mode, not only requires_grad: batch-norm statistics would drift during probing
     network.backbone.train(phase.trains == "all")

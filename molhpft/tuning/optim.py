@@ -36,6 +36,15 @@ def set_learning_rate(optimizer: Optimizer, phase: Phase, *, done: float) -> Non
         group["lr"] = group["base_lr"] * factor
 
 
+def backbone_rate(network: Network, phase: Phase) -> float:
+    """The learning rate of the fastest stage of the backbone; 0 where none of it is trained."""
+    own = {id(parameter) for parameter in network.backbone.parameters()}
+    groups = _groups(network, phase)
+    return max(
+        (g["base_lr"] for g in groups if any(id(p) in own for p in g["params"])), default=0.0
+    )
+
+
 def tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     """Copies of moments and step counts, flat: "parameter number.name" to tensor."""
     state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
