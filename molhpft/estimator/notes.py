@@ -36,7 +36,7 @@ class Note:
 
 
 def notes_on(config: RunConfig, task: Task) -> tuple[Note, ...]:
-    """Unreadable molecules, salts and mixtures, duplicates, and what the encoder has seen.
+    """How a table was read, what cannot be, salts, duplicates, and what the encoder has seen.
 
     Args:
         config: says which encoder.
@@ -46,6 +46,7 @@ def notes_on(config: RunConfig, task: Task) -> tuple[Note, ...]:
     if not isinstance(molecules, Molecules):
         return ()
     return (
+        *map(Note, molecules.notes),
         *_unreadable(molecules),
         *_mixtures(molecules.smiles),
         *_duplicates(molecules, task),

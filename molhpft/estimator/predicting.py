@@ -14,10 +14,11 @@ from molhpft.core.threads import threads
 from molhpft.domains.molecules.fingerprints import unpacked
 from molhpft.domains.molecules.graphs import graph_store
 from molhpft.domains.molecules.reading import Described, described_stream
+from molhpft.domains.molecules.sheets import stream_column
 from molhpft.domains.progress import bar
 from molhpft.estimator.model import Model
 from molhpft.estimator.prediction import Prediction
-from molhpft.estimator.streams import Columns, molecule_stream, table_writer
+from molhpft.estimator.streams import Columns, table_writer
 
 Named = Iterator[tuple[str, pa.Array]]
 
@@ -39,7 +40,7 @@ def predict_table(
 
     Args:
         model: fitted.
-        path: `.csv`, `.csv.gz` or `.parquet`.
+        path: of a table or list of any kind that `sheets` reads.
         out: `.csv` or `.parquet`.
         smiles_column: name of the column with the molecules.
         precision: of the networks' products. "bf16-mixed" is faster on processors with units for
@@ -67,7 +68,7 @@ def predict_table(
             answers = model.answers(molecules, near)
         return molecules, answers.readable, _answers(model, answers)
 
-    stretches = described_stream(molecule_stream(path, smiles_column), compared)
+    stretches = described_stream(stream_column(path, smiles_column), compared)
     return _write(map(answered, stretches), out, smiles_column, what="predicting")
 
 
@@ -82,7 +83,7 @@ def embed_table(model: Model, path: Path, out: Path, *, smiles_column: str) -> d
         named = ((f"z{k}", _cells(column)) for k, column in enumerate(z.T))
         return molecules, store.readable, named
 
-    stretches = described_stream(molecule_stream(path, smiles_column), lambda molecules: molecules)
+    stretches = described_stream(stream_column(path, smiles_column), lambda molecules: molecules)
     return _write(map(embedded, stretches), out, smiles_column, what="embedding")
 
 

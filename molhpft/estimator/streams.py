@@ -1,4 +1,4 @@
-"""Tables of any length: molecules in, answers or features out, a few thousand rows at a time."""
+"""Tables of any length that are written a few hundred rows at a time."""
 
 import csv
 import os
@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import pyarrow as pa
 from pyarrow import parquet
 
-from molhpft.domains.molecules.sheets import stream_column
 from molhpft.experiments.folder import ANOTHER_FILE, writing
 
 Columns = Mapping[str, pa.Array]
@@ -24,40 +23,6 @@ class Writer(Protocol):
 
     def __call__(self, columns: Columns) -> None:
         """Append rows, column by column; names and types are those of the first call."""
-
-
-def molecule_stream(path: Path, column: str) -> Iterator[str]:
-    """SMILES of a table, row by row; an empty cell of a Parquet file is an empty string.
-
-    Args:
-        path: `.csv`, `.csv.gz` or `.parquet`.
-        column: name of the column with the molecules.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no such table, or lacks the column; where the row is reached. It has no
-            rows.
-    """
-    cells, empty = (_parquet_cells if path.suffix == _PARQUET else stream_column), True
-    for smiles in cells(path, column):
-        empty = False
-        yield smiles
-    if empty:
-        raise ValueError(f"{path} should have rows below its column names; it has none")
-
-
-def _parquet_cells(path: Path, column: str) -> Iterator[str]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} should be a Parquet file; none is there")
-    try:
-        with parquet.ParquetFile(path) as file:
-            if column not in file.schema_arrow.names:
-                known = ", ".join(file.schema_arrow.names)
-                raise ValueError(f"{path} has no column {column!r}; it has: {known}")
-            for batch in file.iter_batches(columns=[column], batch_size=4096):
-                yield from ("" if cell is None else str(cell) for cell in batch[0].to_pylist())
-    except pa.ArrowException as error:
-        raise ValueError(f"{path} should be a Parquet file: {error}") from error
 
 
 def table_writer(path: Path) -> AbstractContextManager[Writer]:

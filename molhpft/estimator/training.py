@@ -89,7 +89,7 @@ def train(
         prints=morgan_prints(smiles),
     )
     scores = {s: evaluated(together[s], targets[s], objective, trust) for s in splits}
-    about = _about(folder, members, scores, notes)
+    about = _about(folder, members, scores, notes) | {"classes": list(map(list, molecules.classes))}
     return Model(shape, [m.network for m in members], trust, smiles, about), folder
 
 

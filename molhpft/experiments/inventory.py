@@ -12,6 +12,8 @@ from molhpft.domains.hub import cached_names, hub_names
 from molhpft.domains.molecules.checkpoints import describe as describe_graph_weights
 from molhpft.domains.molecules.datasets import ogb_folder, ogb_names
 from molhpft.domains.molecules.examples import Molecules
+from molhpft.domains.molecules.sheets import is_table
+from molhpft.domains.molecules.target_columns import ALL
 from molhpft.domains.vision.checkpoints import describe as describe_image_weights
 from molhpft.domains.vision.examples import Images
 from molhpft.domains.weights import HUB, read_weights, shipped_encoders, weight_file
@@ -26,7 +28,7 @@ def describe_data(name: str, changes: Sequence[str] = (), against: str | None = 
     """Sizes, targets with their class balance or range, and place of a data set.
 
     Args:
-        name: of a task in the catalog, or path of a CSV file.
+        name: of a task in the catalog, or path of a table.
         changes: options of the task, "key=value" as in a config.
         against: another data set or table, or an encoder, whose training molecules are looked for
             in every split.
@@ -36,6 +38,8 @@ def describe_data(name: str, changes: Sequence[str] = (), against: str | None = 
         ValueError: no data set has that name, or an option does not fit.
     """
     name, options = chosen_task(name, changes)
+    if name == "csv" and options["target_columns"] is None:
+        options = {**options, "target_columns": (ALL,)}
     task = TASKS[name](**options)
     return {
         "name": task.name,
@@ -53,17 +57,17 @@ def chosen_task(name: str, changes: Sequence[str] = ()) -> tuple[str, Options]:
     """Entry of the catalog and its options, every default filled in.
 
     Args:
-        name: of a task in the catalog, or path of a CSV file.
+        name: of a task in the catalog, or path of a table.
         changes: options of the task, "key=value" as in a config.
 
     Raises:
         ValueError: no data set has that name, or an option does not fit.
     """
     given = dict(parse_change(change) for change in changes)
-    if name.endswith((".csv", ".csv.gz")):
+    if name not in TASKS and is_table(name):
         name, given = "csv", {"path": name, **given}
     if name not in TASKS:
-        raise ValueError(f"{unknown(name, list(TASKS), 'data set')}, or the path of a .csv file")
+        raise ValueError(f"{unknown(name, list(TASKS), 'data set')}, or the file of a table")
     return name, checked("task", keywords(TASKS[name]), given)
 
 

@@ -10,7 +10,7 @@ from molhpft.domains.molecules.datasets import ogb_folder, ogb_names
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.overlap import scaffold_keys, skeletons
 from molhpft.domains.molecules.pretraining import molecules_trained_on
-from molhpft.domains.molecules.tables import csv_task
+from molhpft.domains.molecules.sheets import is_table, read_sheet
 from molhpft.domains.weights import WeightFile, read_weights, shipped_encoders
 from molhpft.experiments.catalog import TASKS
 from molhpft.experiments.folder import Json
@@ -63,11 +63,11 @@ def overlap_with(task: Task, theirs: Sequence[str]) -> list[Json]:
 def _training_molecules(other: str) -> Sequence[str]:
     if other in shipped_encoders() or other.endswith(_WEIGHTS):
         return trained_on(read_weights(Path(other)))
-    if other.endswith((".csv", ".csv.gz")):
-        return _molecules(csv_task(path=Path(other))).smiles
+    if other not in TASKS and is_table(other):
+        return read_sheet(Path(other)).molecules("smiles")
     if other not in TASKS:
         raise ValueError(
-            f"{other} should be a data set, a .csv file, or an encoder: one of "
+            f"{other} should be a data set, the file of a table, or an encoder: one of "
             f"{', '.join(shipped_encoders())} or a weight file"
         )
     task = TASKS[other](**checked("task", keywords(TASKS[other]), {}))

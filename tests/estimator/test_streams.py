@@ -1,7 +1,6 @@
-"""Tables in and out in parts: nothing is lost on the way, and a failure leaves nothing behind."""
+"""Tables are written in parts: nothing is lost on the way, and a failure leaves nothing behind."""
 
 import csv
-import gzip
 import os
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from molhpft.estimator.streams import molecule_stream, table_writer
+from molhpft.estimator.streams import table_writer
 from molhpft.experiments.folder import UnwritableError
 
 ENDINGS = pytest.mark.parametrize("ending", [".csv", ".parquet"])
@@ -22,20 +21,6 @@ rows = st.tuples(cells, st.floats(allow_nan=False) | st.none(), st.booleans() | 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("streams")
-
-
-def write_csv(path, columns):
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "wt", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, quoting=csv.QUOTE_ALL)
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
-    return path
-
-
-def write_parquet(path, columns):
-    parquet.write_table(pa.table({k: pa.array(v, pa.string()) for k, v in columns.items()}), path)
-    return path
 
 
 def typed(part):
@@ -52,30 +37,6 @@ def read_back(path):
     assert header == ["c0", "c1", "c2"]
     numbers = {"True": True, "False": False, "": None}
     return [(text, float(x) if x else None, numbers[flag]) for text, x, flag in body]
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.lists(cells, min_size=1, max_size=12))
-def test_molecules_come_in_the_order_of_the_rows_from_any_kind_of_table(folder, strings):
-    columns = {"a, b": ["x"] * len(strings), "smi les": strings}
-    for name in ("a.csv", "a.csv.gz"):
-        found = list(molecule_stream(write_csv(folder / name, columns), "smi les"))
-        assert found == [text.strip() for text in strings]
-    path = write_parquet(folder / "a.parquet", columns)
-    assert list(molecule_stream(path, "smi les")) == strings
-
-
-def test_cells_of_parquet_that_are_empty_or_numbers_are_text(folder):
-    table = pa.table({"a": pa.array(["C", None, ""]), "n": pa.array([1, 2, None])})
-    parquet.write_table(table, folder / "a.parquet")
-    assert list(molecule_stream(folder / "a.parquet", "a")) == ["C", "", ""]
-    assert list(molecule_stream(folder / "a.parquet", "n")) == ["1", "2", ""]
-
-
-def test_a_table_of_parquet_is_read_in_parts(folder):
-    strings = ["C" * (k % 5) for k in range(10_000)]
-    path = write_parquet(folder / "a.parquet", {"smiles": strings})
-    assert list(molecule_stream(path, "smiles")) == strings
 
 
 @ENDINGS
@@ -174,42 +135,3 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_is_read(tmp_path
 def test_an_ending_that_means_nothing_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match=r"should end in \.csv or \.parquet"):
         table_writer(tmp_path / name)
-
-
-WRONG = {
-    "absent": ("no.parquet", None, FileNotFoundError, "none is there"),
-    "absent csv": ("no.csv", None, FileNotFoundError, "none is there"),
-    "no parquet": ("x.parquet", b"smiles\nC\n", ValueError, "should be a Parquet file"),
-    "empty parquet": ("x.parquet", b"", ValueError, "should be a Parquet file"),
-    "empty csv": ("x.csv", b"", ValueError, "it is empty"),
-    "latin-1": ("x.csv", "smiles\nCé\n".encode("latin-1"), ValueError, "text in UTF-8"),
-    "parquet named csv": ("x.csv", b"PAR1\xff\xfe\x00", ValueError, "UTF-8|comma-separated"),
-    "another column": ("x.csv", b"SMILES,y\nC,1\n", ValueError, "no column 'smiles'; it has: SM"),
-    "a long row": ("x.csv", b"smiles,y\nC,1\nC\n", ValueError, "line 3 has 1"),
-    "no gzip": ("x.csv.gz", b"smiles\nC\n", ValueError, "should be a gzip file"),
-}
-
-
-@pytest.mark.parametrize(("name", "content", "kind", "says"), WRONG.values(), ids=WRONG)
-def test_what_is_no_table_is_one_sentence(tmp_path, name, content, kind, says):
-    path = tmp_path / name
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(kind, match=says) as caught:
-        list(molecule_stream(path, "smiles"))
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_an_unknown_column_of_parquet_lists_the_known_ones(folder):
-    path = write_parquet(folder / "a.parquet", {"SMILES": ["C"], "y": ["1"]})
-    with pytest.raises(ValueError, match="no column 'smiles'; it has: SMILES, y"):
-        list(molecule_stream(path, "smiles"))
-
-
-@pytest.mark.parametrize("keep", [20, 200])
-def test_a_file_of_parquet_that_is_cut_off_is_refused(folder, keep):
-    path = write_parquet(folder / "a.parquet", {"smiles": ["C", "N"]})
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ValueError, match="should be a Parquet file"):
-        list(molecule_stream(path, "smiles"))

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from molhpft.core.objectives import Multilabel, Objective, Squared
 from molhpft.core.task import Task
 from molhpft.domains.molecules.featurize import FEATURISER_VERSION
 from molhpft.domains.molecules.graphs import GraphStore, load_or_pack
+
+ZERO_ONE = ("0", "1")
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +26,15 @@ class Molecules:
             mean where the objective says so, and 0 and 1 in float16, which loses nothing and halves
             the memory of a large table.
         smiles: (n,), as the source writes them.
+        classes: (t,), what the source writes for 0 and for 1 of each target of a classification.
+        notes: sentences of the source about how it was read, for people.
     """
 
     store: GraphStore
     targets: Tensor
     smiles: tuple[str, ...]
+    classes: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.smiles)
@@ -42,7 +48,7 @@ class Molecules:
 
     def to(self, device: torch.device | str) -> "Molecules":
         """The same molecules on `device`."""
-        return Molecules(self.store.to(device), self.targets.to(device), self.smiles)
+        return replace(self, store=self.store.to(device), targets=self.targets.to(device))
 
 
 def molecule_task(
@@ -54,6 +60,8 @@ def molecule_task(
     splits: Mapping[str, Tensor],
     objective: Objective,
     standardise: bool = False,
+    classes: Sequence[tuple[str, str]] = (),
+    notes: Sequence[str] = (),
 ) -> Task:
     """A task on molecules, packed now or read from the cache of an earlier packing.
 
@@ -69,6 +77,8 @@ def molecule_task(
         objective: `Multilabel` for a classification.
         standardise: whether to bring each target to mean 0 and standard deviation 1 over the
             training split; the objective then knows both. For a regression.
+        classes: (t,), what the source writes for 0 and for 1; "0" and "1" where left out.
+        notes: sentences of the source about how it was read.
 
     Raises:
         ValueError: no molecule can be read or is left to train on, a target has no label, one class
@@ -86,13 +96,17 @@ def molecule_task(
         objective = _scale(name, targets[splits["train"]], describes)
         targets = _standardised(targets, objective)
     targets = targets.to(torch.float16 if isinstance(objective, Multilabel) else torch.float32)
+    if isinstance(objective, Multilabel):
+        classes = tuple(classes) or (ZERO_ONE,) * targets.shape[1]
+    written = [tuple(classes)] if any(pair != ZERO_ONE for pair in classes) else []
+    about = (objective, tuple(describes), *written)
     return Task(
         name=name,
-        examples=Molecules(store, targets, tuple(smiles)),
+        examples=Molecules(store, targets, tuple(smiles), tuple(classes), tuple(notes)),
         splits=splits,
         objective=objective,
         outputs=targets.shape[1],
-        fingerprint=_fingerprint(smiles, targets, splits, (objective, tuple(describes))),
+        fingerprint=_fingerprint(smiles, targets, splits, about),
         describes=tuple(describes),
     )
 

@@ -90,13 +90,25 @@ def parse_marked(smiles: str) -> tuple[Chem.Mol | None, bool]:
         return None, False
     try:
         strict = Chem.MolFromSmiles(text)
-        mol = _lenient(text) if strict is None else strict
+        lenient = strict is None
+        mol = kept_valences(Chem.MolFromSmiles(text, sanitize=False)) if lenient else strict
     # sanitising raises ValueErrors, RDKit's broken pre-conditions RuntimeErrors
     except (ValueError, RuntimeError):
         return None, False
     if mol is None or not 0 < mol.GetNumAtoms() <= MOST_ATOMS:
         return None, False
-    return mol, strict is None
+    return mol, lenient
+
+
+def kept_valences(mol: Chem.Mol | None) -> Chem.Mol | None:
+    """A molecule that was read without any check, checked but for its valences.
+
+    In these, newer RDKits are stricter than that of OGB.
+    """
+    if mol is not None:
+        mol.UpdatePropertyCache(strict=False)
+        Chem.SanitizeMol(mol, Chem.SANITIZE_ALL ^ Chem.SANITIZE_PROPERTIES)
+    return mol
 
 
 def featurize(mol: Chem.Mol) -> Graph:
@@ -146,15 +158,6 @@ def join(parts: Iterable[Columns]) -> Graph:
         bonds=_table([part.bonds for part in parts], np.uint8),
         ends=_table([part.ends for part in parts], np.int16),
     )
-
-
-def _lenient(smiles: str) -> Chem.Mol | None:
-    """Molecule read without the check of valences, in which newer RDKits are stricter."""
-    mol = Chem.MolFromSmiles(smiles, sanitize=False)
-    if mol is not None:
-        mol.UpdatePropertyCache(strict=False)
-        Chem.SanitizeMol(mol, Chem.SANITIZE_ALL ^ Chem.SANITIZE_PROPERTIES)
-    return mol
 
 
 class _Numbers(dict[Any, int]):

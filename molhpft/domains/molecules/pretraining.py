@@ -21,20 +21,16 @@ from molhpft.domains.molecules.descriptors import descriptor_targets
 from molhpft.domains.molecules.examples import Molecules, molecule_task
 from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.joint import joint_task
-from molhpft.domains.molecules.lists import (
-    SmilesList,
-    is_table,
-    read_list,
-    warn_of_unreadable,
-)
 from molhpft.domains.molecules.overlap import among, skeletons
+from molhpft.domains.molecules.sheets import read_sheet, table_name
 from molhpft.domains.molecules.splits import (
     Split,
     cached_scaffold_split,
     check_choice,
     chosen_split,
 )
-from molhpft.domains.molecules.tables import csv_task
+from molhpft.domains.molecules.tables import csv_task, warn_of_unreadable
+from molhpft.domains.molecules.target_columns import ALL
 
 Target = Literal["assays", "descriptors"]
 Use = Literal["train", "all"]
@@ -57,16 +53,16 @@ def pretraining_task(
     """A data set, a table or a plain list of SMILES to pretrain on, scored by minus the loss.
 
     Args:
-        of: an OGB data set by name, or the path of a list (`.smi`, `.txt`) or table (`.csv`).
-        targets: "assays" are the labels of the data set or table, "descriptors" those of RDKit in
-            standard deviations, which need no labels.
+        of: an OGB data set by name, or the path of a table or list of any kind that `sheets` reads.
+        targets: "assays" are the labels of the data set, or of all columns of a table that can be
+            targets; "descriptors" those of RDKit in standard deviations, which need no labels.
         weight: of the descriptors' loss beside the assays', 1 by default; for both targets only.
         use: "train" leaves the other splits out; "all" trains on their molecules as well, and what
             is then scored on them is no estimate any more.
         without: OGB data sets whose validation and test molecules (of OGB's split) are left out of
             every split, so that an encoder is never tested on molecules it was pretrained on; see
             `overlap.shared`.
-        smiles_column: of a table, "smiles" by default.
+        smiles_column: of a file, "smiles" by default.
         split: by scaffold, at random or both, as for any data set.
         split_seed: draws the random splits, 0 by default; for those only.
 
@@ -142,15 +138,17 @@ def _source(
         if column is not None:
             raise ValueError(f"smiles_column is for tables; {of} is an OGB data set: leave it out")
         return _of_task(ogb_task(str(of), split=split, split_seed=seed))
-    if labelled and not is_table(of):
-        raise ValueError(
-            f"assays are labels of an OGB data set or a table (.csv); {of} has none: take "
-            "targets: [descriptors]"
-        )
+    column = column or "smiles"
     if labelled:
-        column = column or "smiles"
-        return _of_task(csv_task(path=of, smiles_column=column, split=split, split_seed=seed))
-    return _unlabelled(read_list(of, smiles_column=column), split, seed)
+        task = csv_task(
+            path=of,
+            smiles_column=column,
+            target_columns=(ALL,),
+            split=split,
+            split_seed=seed,
+        )
+        return _of_task(task)
+    return _unlabelled(of, column, split, seed)
 
 
 def _of_task(task: Task) -> _Source:
@@ -158,22 +156,23 @@ def _of_task(task: Task) -> _Source:
     return _Source(task.name, examples.smiles, task.splits, task)
 
 
-def _unlabelled(molecules: SmilesList, split: Split, seed: int | None) -> _Source:
-    smiles = molecules.smiles
+def _unlabelled(path: Path, column: str, split: Split, seed: int | None) -> _Source:
+    sheet = read_sheet(path)
+    smiles = sheet.molecules(column)
     readable = load_or_pack(smiles).readable
     if not readable.any():
         raise ValueError(
-            f"{molecules.path} should hold SMILES; none of its {len(smiles):,} rows can be read, "
-            f"the first is {smiles[0]!r}"
+            f"{path} should hold SMILES; none of its {len(smiles):,} rows can be read, the first "
+            f"is {smiles[0]!r:.60}"
         )
-    warn_of_unreadable(molecules.path, molecules.lines, readable)
+    warn_of_unreadable(path, sheet.lines, readable, unit=sheet.unit)
     splits = chosen_split(
         split,
         seed,
         rows=readable.nonzero().flatten(),
         scaffold=lambda: cached_scaffold_split(smiles),
     )
-    return _Source(molecules.name, smiles, splits)
+    return _Source(table_name(path), smiles, splits)
 
 
 def _left_out(source: _Source, without: Sequence[str]) -> Tensor:
@@ -214,6 +213,8 @@ def _with_targets(source: _Source, splits: Splits, task: Task) -> Task:
         describes=task.describes,
         splits=splits,
         objective=task.objective,
+        classes=examples.classes,
+        notes=examples.notes,
     )
 
 

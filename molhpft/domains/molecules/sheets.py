@@ -1,167 +1,519 @@
-"""A comma-separated file as plain text, every row with its line, strictly read.
+"""Any file with a table of molecules as rows of cells, each with the line where it stands.
+
+CSV (separated by commas, semicolons or tabs, or as Excel's `sep=` line says), Parquet, SDF and
+lists of SMILES, each also packed by gzip, bzip2, xz or zip. What a file is, its first bytes say;
+its ending, in any case, counts for lists alone, which have no mark. A pipe (`/dev/stdin`) is read
+like a file.
 
 The standard `csv` reader instead of pandas: pandas renames repeated columns, pads short rows and
 forgets line numbers, and a wrong row should be named by the line a person sees in an editor.
 """
 
+import bz2
 import csv
 import gzip
+import io
+import lzma
+import re
+import shutil
 import zlib
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from math import nan
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any, TextIO, TypeAlias
+from zipfile import BadZipFile, ZipFile
 
-_EMPTY = "{} should have a line of column names and rows below; it is empty"
-_MISSING = frozenset({"", "nan", "na", "n/a", "null", "none"})
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
+
+from molhpft.domains.molecules import sdf
+from molhpft.domains.molecules.featurize import parse
+
+ROWS = 512  # of a part
+
+_HEAD = 1 << 16  # bytes by which a file is recognised
+_SEPARATORS = (",", "\t", ";")
+_LISTS = (".smi", ".smiles", ".ism", ".can")
+_PACKED = (".gz", ".bz2", ".xz", ".zip")
+_ENDINGS = (".csv", ".tsv", ".tab", ".parquet", ".pq", ".sdf", ".sd", ".txt", *_LISTS)
+_LINE = re.compile(r"(\S+(?:[ \t]+\|[^|]*\|)?)\s*(.*)")
+
+_READABLE = "CSV, Parquet, SDF or a list of SMILES (.smi)"
+_PACKINGS: dict[re.Pattern[bytes], Callable[[IO[bytes]], Any]] = {
+    re.compile(rb"\x1f\x8b"): gzip.open,
+    re.compile(rb"BZh[1-9]1AY&SY"): bz2.open,
+    re.compile(rb"\xfd7zXZ\x00"): lzma.open,
+}
+# four letters may be the beginning of a text: what follows them there is none
+_PARQUET = re.compile(rb"PAR1($|[^ -~\t\r\n])")
+_FOREIGN = {
+    re.compile(rb"\xd0\xcf\x11\xe0"): "an old Excel workbook",
+    re.compile(rb"ARROW1\0"): "an Arrow (Feather) file",
+    re.compile(rb"PARE[^ -~\t\r\n]"): "an encrypted Parquet file",
+    re.compile(rb"\x89HDF"): "an HDF5 file",
+    re.compile(rb"SQLite format 3\0"): "an SQLite database",
+    re.compile(rb"\x93NUMPY"): "a NumPy array",
+    re.compile(rb"\x28\xb5\x2f\xfd"): "packed by zstandard",
+    re.compile(rb"7z\xbc\xaf"): "a 7-Zip archive",
+    re.compile(rb"%PDF-"): "a PDF",
+    re.compile(rb"\x80"): "a Python pickle or another binary file",
+}
+_WORKBOOKS = {"xl/workbook.xml": "an Excel workbook", "content.xml": "an OpenDocument spreadsheet"}
+
+Cells: TypeAlias = Sequence[str] | pa.Array
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """Columns of n cells each, without surrounding spaces.
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some consecutive rows of a table.
 
     Attributes:
         path: of the file.
-        columns: column name to cells (n,).
-        lines: (n,), the line of the file where each row begins; the header is line 1.
+        lines: (n,), where each row begins: its line in the file (a header is line 1), or its number
+            in a Parquet file, counted from 1.
+        cells: column name to n cells: text without surrounding spaces, or what Parquet holds.
+    """
+
+    path: Path
+    lines: tuple[int, ...]
+    cells: Mapping[str, Cells]
+
+    def arrays(self) -> dict[str, pa.Array]:
+        """All columns, in the types of the file."""
+        return {
+            name: cells if isinstance(cells, pa.Array) else pa.array(cells, pa.string())
+            for name, cells in self.cells.items()
+        }
+
+    def texts(self, name: str) -> list[str]:
+        """Cells of a column as text: bytes are UTF-8, null and NaN are empty.
+
+        Raises:
+            ValueError: no column has that name, or its cells are lists or structs.
+        """
+        if name not in self.cells:
+            raise _unknown(self.path, name, self.cells)
+        cells = self.cells[name]
+        if not isinstance(cells, pa.Array):
+            return list(cells)
+        if pa.types.is_nested(cells.type):
+            raise _mistyped(self.path, name, cells.type, "have a text or a number in every cell")
+        return _texts(cells)
+
+    def molecules(self, name: str) -> list[str]:
+        """`texts` of a column of SMILES.
+
+        Raises:
+            ValueError: no column has that name, or it holds no text but numbers, lists, ...
+        """
+        cells = self.cells.get(name)
+        if isinstance(cells, pa.Array) and not _is_text(cells.type):
+            raise _mistyped(self.path, name, cells.type, "hold SMILES as text")
+        return self.texts(name)
+
+
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """A whole table as text: columns of n cells each, without surrounding spaces.
+
+    Attributes:
+        path: of the file.
+        columns: column name to cells (n,), but for columns of lists and structs.
+        lines: (n,), as in `Part`.
+        types: of the columns that hold no text but numbers, lists, ...; of Parquet files only.
+        nameless: columns that the header leaves without a name; they are called by their place.
+        unit: what `lines` are, "line" or "row".
     """
 
     path: Path
     columns: dict[str, tuple[str, ...]]
     lines: tuple[int, ...]
+    types: dict[str, str]
+    nameless: frozenset[str]
+    unit: str
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all columns."""
+        return list(dict.fromkeys((*self.columns, *self.types)))
 
     def column(self, name: str) -> tuple[str, ...]:
         """Cells of a column.
 
         Raises:
-            ValueError: no column has that name; the message lists those that exist.
+            ValueError: no column has that name, or it holds lists or structs; the message says so.
         """
-        if name not in self.columns:
-            raise ValueError(
-                f"{self.path} has no column {name!r}; it has: {', '.join(self.columns)}"
-            )
-        return self.columns[name]
+        if name in self.columns:
+            return self.columns[name]
+        if name in self.types:
+            kind = self.types[name]
+            raise _mistyped(self.path, name, kind, "have a text or a number in every cell")
+        raise _unknown(self.path, name, self.names)
 
-    def has_numbers(self, name: str) -> bool:
-        """Whether a column has numbers and, besides missing cells, nothing else."""
-        measured = {cell for cell in self.column(name) if not _is_missing(cell)}
-        return bool(measured) and all(_number(cell) is not None for cell in measured)
-
-    def numbers(self, name: str) -> list[float]:
-        """Cells of a column as numbers (n,); NaN for an empty cell, NaN, NA, N/A, null or none.
+    def molecules(self, name: str) -> tuple[str, ...]:
+        """Cells of a column of SMILES.
 
         Raises:
-            ValueError: no column has that name, or a cell is no number; the message says which.
+            ValueError: no column has that name, or it holds no text but numbers, lists, ...
         """
-        values = {cell: _number(cell) for cell in set(self.column(name))}
-        numbers = [value for cell in self.columns[name] if (value := values[cell]) is not None]
-        if len(numbers) < len(self.lines):
-            row = [values[cell] for cell in self.columns[name]].index(None)
-            raise ValueError(f"column {name!r} should hold numbers; {self.place(row, name)}")
-        return numbers
-
-    def place(self, row: int, name: str) -> str:
-        """Where a cell is and what it holds, for error messages."""
-        return f"line {self.lines[row]} of {self.path} has {self.columns[name][row]!r}"
+        if name in self.types:
+            raise _mistyped(self.path, name, self.types[name], "hold SMILES as text")
+        return self.column(name)
 
 
 def read_sheet(path: Path) -> Sheet:
-    """A `.csv` or `.csv.gz` file in UTF-8; its first line names the columns, blank lines are none.
+    """A whole table.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is empty, has no rows, is not UTF-8, not CSV or not gzip, repeats a
-            column name, or has a row of another length than the header.
+        ValueError: it is no table that can be read, or a wrong one; the message says where and why.
     """
-    with _reading(path):
-        rows = list(_rows(path))
-    if not rows:
-        raise ValueError(_EMPTY.format(path))
-    (_, header), *body = rows
-    _check_names(path, header)
-    if not body:
+    with _opened(path) as source:
+        columns: dict[str, list[str]] = {}
+        types: dict[str, str] = {}
+        lines: list[int] = []
+        for part in source.parts:
+            lines += part.lines
+            for name, cells in part.cells.items():
+                if isinstance(cells, pa.Array) and not _is_text(cells.type):
+                    types[name] = str(cells.type)
+                if not (isinstance(cells, pa.Array) and pa.types.is_nested(cells.type)):
+                    columns.setdefault(name, []).extend(map(str.strip, part.texts(name)))
+    if not lines:
         raise ValueError(f"{path} should have rows below its column names; it has none")
-    for line, cells in body:
-        _check_length(path, header, line, cells)
-    columns = zip(*(cells for _, cells in body), strict=True)
-    return Sheet(path, dict(zip(header, columns, strict=True)), tuple(line for line, _ in body))
+    return Sheet(
+        path=path,
+        columns={name: tuple(columns[name]) for name in columns},
+        lines=tuple(lines),
+        types=types,
+        nameless=source.nameless,
+        unit=source.unit,
+    )
+
+
+def stream_parts(path: Path) -> Iterator[Part]:
+    """A table in parts of `ROWS` rows (the last one may have fewer), however long it is.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: as for `read_sheet`, where the row is reached.
+    """
+    with _opened(path) as source:
+        part = None
+        for part in source.parts:
+            yield part
+    if part is None:
+        raise ValueError(f"{path} should have rows below its column names; it has none")
 
 
 def stream_column(path: Path, name: str) -> Iterator[str]:
-    """Cells of one column, row by row, however long the file is; otherwise as `read_sheet`.
+    """Cells of a column of SMILES, row by row; otherwise as `stream_parts`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: as for `read_sheet`, where the row is reached; no column has that name.
+        ValueError: also where no column has that name, or it holds no text.
     """
-    with _reading(path):
-        rows = _rows(path)
-        _, header = next(rows, (0, []))
-        if not header:
-            raise ValueError(_EMPTY.format(path))
-        if name not in header:
-            raise ValueError(f"{path} has no column {name!r}; it has: {', '.join(header)}")
-        _check_names(path, header)
-        column = header.index(name)
-        for line, cells in rows:
-            _check_length(path, header, line, cells)
-            yield cells[column]
+    for part in stream_parts(path):
+        yield from part.molecules(name)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line where it begins and cells of every row that is not blank, header first."""
-    opened = gzip.open if path.suffix == ".gz" else open
-    # utf-8-sig: spreadsheets put a byte-order mark in front of the first column's name
-    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-        reader, line = csv.reader(file, strict=True), 1
-        try:
-            for cells in reader:
-                if cells:
-                    yield line, [cell.strip() for cell in cells]
-                line = reader.line_num + 1
-        except csv.Error as error:
-            raise ValueError(
-                f"{path} should be comma-separated values; the row that begins in line {line} is "
-                f"not: {error}; look for a quote that is not closed"
-            ) from error
+def is_table(name: str) -> bool:
+    """Whether a name is that of a table: by its ending, in any case, or since a file is there."""
+    if Path(_unpacked_name(name.lower())).suffix in _ENDINGS:
+        return True
+    return Path(name).exists() and not Path(name).is_dir()
+
+
+def table_name(path: Path) -> str:
+    """Name of a file without the endings that say what it is."""
+    name = _unpacked_name(path.name)
+    return Path(name).stem if Path(name).suffix.lower() in _ENDINGS else name
+
+
+def text_of(value: object) -> str | None:
+    """A SMILES as anybody hands it over, as text; None for a type that is no text.
+
+    Bytes are UTF-8; None, NaN and pandas' NA are the empty string, an unreadable molecule.
+    """
+    if isinstance(value, str):
+        return str(value)  # of a subclass, such as NumPy's
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if value is None or value is pd.NA or value is pd.NaT:
+        return ""
+    return "" if isinstance(value, float | np.floating) and np.isnan(value) else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """An open file and what is in it."""
+
+    parts: Iterator[Part]
+    nameless: frozenset[str] = frozenset()
+    unit: str = "line"
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _opened(path: Path) -> Iterator[_Source]:
     """A block that reads a table, whose failures are one sentence."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} should be a file of comma-separated values; none is there")
+    if path.is_dir():
+        raise ValueError(f"{path} should be a file, {_READABLE}; it is a folder")
+    if not path.exists():
+        raise FileNotFoundError(f"{path} should be a file, {_READABLE}; none is there")
+    with _told(path), ExitStack() as opened:
+        file: IO[bytes] = opened.enter_context(path.open("rb"))
+        if not file.seekable():  # a pipe, which cannot be read twice
+            file = opened.enter_context(_spooled(file))
+        yield _recognised(path, _plain(path, file, opened), opened)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} should be text in UTF-8: {error}; save it as UTF-8") from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path} should be a gzip file, whole: {error}") from error
+    except (EOFError, zlib.error, lzma.LZMAError, BadZipFile) as error:
+        raise ValueError(f"{path} should be a packed file, whole: {error}") from error
+    except OSError as error:
+        if error.errno is None:  # of gzip and bz2, whose files are damaged, not absent
+            raise ValueError(f"{path} should be a packed file, whole: {error}") from error
+        raise
+    except pa.ArrowException as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"{path} should be a Parquet file, whole: {said}") from error
 
 
-def _check_names(path: Path, header: list[str]) -> None:
+@contextmanager
+def _spooled(file: IO[bytes]) -> Iterator[IO[bytes]]:
+    """The same bytes in a file on disk."""
+    with TemporaryFile() as aside:
+        shutil.copyfileobj(file, aside)
+        aside.seek(0)
+        yield aside
+
+
+def _plain(path: Path, file: IO[bytes], opened: ExitStack) -> IO[bytes]:
+    """What a packed file holds; a plain one as it is."""
+    head = _head(file)
+    for mark, unpacked in _PACKINGS.items():
+        if mark.match(head):
+            return _plain(path, opened.enter_context(unpacked(file)), opened)
+    if head.startswith(b"PK\x03\x04"):
+        archive = opened.enter_context(ZipFile(file))
+        return _plain(path, opened.enter_context(_member(path, archive)), opened)
+    return file
+
+
+def _member(path: Path, archive: ZipFile) -> IO[bytes]:
+    names = [name for name in archive.namelist() if not name.endswith("/")]
+    for name, what in _WORKBOOKS.items():
+        if name in names:
+            raise ValueError(f"{path} is {what}; save its sheet as CSV")
+    names = [name for name in names if not name.startswith("__MACOSX/")]
+    if len(names) != 1:
+        raise ValueError(
+            f"{path} should be a zip archive of one file; it holds "
+            f"{', '.join(names[:5]) or 'none'}{', ...' if len(names) > 5 else ''}"
+        )
+    try:
+        return archive.open(names[0])
+    except (RuntimeError, NotImplementedError) as error:  # a password, an odd compression
+        raise ValueError(f"{path} cannot be unpacked: {error}") from error
+
+
+def _head(file: IO[bytes]) -> bytes:
+    """First bytes of a file, which stay to be read."""
+    head = file.read(_HEAD)
+    file.seek(0)
+    return head
+
+
+def _recognised(path: Path, file: IO[bytes], opened: ExitStack) -> _Source:
+    head = _head(file)
+    if _PARQUET.match(head):
+        # it is read from its end, to which gzip cannot go
+        whole = opened.enter_context(_spooled(file)) if isinstance(file, gzip.GzipFile) else file
+        return _Source(_parquet_parts(path, whole), unit="row")
+    for mark, what in _FOREIGN.items():
+        if mark.match(head):
+            raise ValueError(f"{path} is {what}, which is not read; save it as {_READABLE}")
+    encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    if encoding != "utf-16" and b"\0" in head:
+        raise ValueError(f"{path} is a binary file of no known kind; save it as {_READABLE}")
+    # utf-8-sig: spreadsheets put a byte-order mark in front of the first column's name
+    text = opened.enter_context(io.TextIOWrapper(file, encoding=encoding, newline=""))
+    start = head.decode(encoding, "ignore")
+    ending = Path(_unpacked_name(path.name.lower())).suffix
+    if sdf.looks_like_sdf(start) or ending in (".sdf", ".sd"):
+        return _Source(_sdf_parts(path, text))
+    if ending in _LISTS or (ending == ".txt" and _begins_with_a_molecule(start)):
+        return _Source(_list_parts(path, text))
+    return _csv_source(path, text, start)
+
+
+def _begins_with_a_molecule(text: str) -> bool:
+    words = text.split(None, 1)
+    return bool(words) and parse(words[0]) is not None
+
+
+def _parquet_parts(path: Path, file: IO[bytes]) -> Iterator[Part]:
+    with parquet.ParquetFile(file) as table:
+        names = table.schema_arrow.names
+        _check_names(path, names)
+        first = 1
+        for batch in table.iter_batches(batch_size=ROWS):
+            lines = tuple(range(first, first + len(batch)))
+            first += len(batch)
+            yield Part(path, lines, dict(zip(names, batch.columns, strict=True)))
+
+
+def _sdf_parts(path: Path, file: TextIO) -> Iterator[Part]:
+    names = sdf.item_names(file)
+    file.seek(0)
+    items = [name if name not in ("smiles", "name") else f"{name} (item)" for name in names]
+    rows = (
+        (line, [smiles, title, *(found.get(name, "") for name in names)])
+        for line, smiles, title, found in sdf.records(file)
+    )
+    return _parts(path, ["smiles", "name", *items], rows)
+
+
+def _list_parts(path: Path, file: TextIO) -> Iterator[Part]:
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        for line, text in enumerate(file, start=1):
+            found = _LINE.match(text.strip())
+            yield line, [found[1], found[2].strip()] if found else ["", ""]
+
+    return _parts(path, ["smiles", "name"], rows())
+
+
+def _csv_source(path: Path, text: TextIO, start: str) -> _Source:
+    separator, skipped = _separator(start)
+    rows = _csv_rows(path, text, separator, skipped)
+    header = next((cells for _, cells in rows if any(cells)), [])
+    while header and not header[-1]:
+        header = header[:-1]  # of trailing separators, which spreadsheets leave
+    if not header:
+        raise ValueError(f"{path} should have a line of column names and rows below; it is empty")
+    names = [name or f"column {k}" for k, name in enumerate(header, start=1)]
+    _check_names(path, names)
+    nameless = frozenset(name for name, own in zip(names, header, strict=True) if not own)
+    return _Source(_parts(path, names, _checked(path, len(names), rows)), nameless)
+
+
+def _separator(start: str) -> tuple[str, int]:
+    """What separates the cells of a text, and how many lines say so and are no rows.
+
+    The first of `_SEPARATORS` that cuts the header and the row below into equally many cells, more
+    than one; else the one that cuts the header into most.
+    """
+    told = re.match(r'"?sep=(.)"?\r?\n', start, re.IGNORECASE)
+    if told:
+        return told[1], 1
+    counts = {}
+    for separator in _SEPARATORS:
+        rows = csv.reader(io.StringIO(start, newline=""), delimiter=separator)
+        try:
+            counts[separator] = [len(cells) for cells in islice(filter(any, rows), 2)]
+        except csv.Error:
+            counts[separator] = []
+    for separator, lengths in counts.items():
+        if len(lengths) == 2 and lengths[0] == lengths[1] > 1:
+            return separator, 0
+    return max(_SEPARATORS, key=lambda separator: counts[separator][:1]), 0
+
+
+def _csv_rows(
+    path: Path, file: TextIO, separator: str, skipped: int
+) -> Iterator[tuple[int, list[str]]]:
+    """Line where it begins and cells of every row, blank lines too."""
+    for _ in range(skipped):
+        file.readline()
+    # of the whole process; the default of 131,072 characters refuses a table for a column of notes
+    csv.field_size_limit(2**31 - 1)
+    reader, line = csv.reader(file, delimiter=separator, strict=True), skipped + 1
+    try:
+        for cells in reader:
+            yield line, [cell.strip() for cell in cells]
+            line = reader.line_num + skipped + 1
+    except csv.Error as error:
+        raise ValueError(
+            f"{path} should be a table with cells separated by {separator!r}; the row that begins "
+            f"in line {line} is not: {error}; look for a quote that is not closed"
+        ) from error
+
+
+def _checked(
+    path: Path, width: int, rows: Iterator[tuple[int, list[str]]]
+) -> Iterator[tuple[int, list[str]]]:
+    """Rows of that many cells; a blank line is a row where there is one column, else none."""
+    for line, cells in rows:
+        if len(cells) == width:
+            yield line, cells
+        elif not any(cells):
+            if width == 1:
+                yield line, [""]
+        elif len(cells) > width and not any(cells[width:]):
+            yield line, cells[:width]
+        else:
+            raise ValueError(
+                f"every row of {path} should have {width} cells as its header has; line {line} has "
+                f"{len(cells)}"
+            )
+
+
+def _parts(path: Path, names: list[str], rows: Iterator[tuple[int, list[str]]]) -> Iterator[Part]:
+    while some := list(islice(rows, ROWS)):
+        lines, cells = zip(*some, strict=True)
+        yield Part(path, lines, dict(zip(names, zip(*cells, strict=True), strict=True)))
+
+
+def _unknown(path: Path, name: str, names: Iterable[str]) -> ValueError:
+    return ValueError(f"{path} has no column {name!r}; it has: {', '.join(names)}")
+
+
+def _mistyped(path: Path, name: str, kind: object, should: str) -> ValueError:
+    return ValueError(f"column {name!r} of {path} should {should}; it is of type {kind}")
+
+
+def _check_names(path: Path, header: Sequence[str]) -> None:
     repeated = [name for name, count in Counter(header).items() if count > 1]
     if repeated:
         raise ValueError(f"column names of {path} should differ; repeated: {', '.join(repeated)}")
 
 
-def _check_length(path: Path, header: list[str], line: int, cells: list[str]) -> None:
-    if len(cells) != len(header):
-        raise ValueError(
-            f"every row of {path} should have {len(header)} cells as its header has; "
-            f"line {line} has {len(cells)}"
-        )
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return kind.id in _TEXT or pa.types.is_null(kind)
 
 
-def _is_missing(cell: str) -> bool:
-    return cell.lower() in _MISSING
+_TEXT = frozenset(
+    kind.id
+    for kind in (
+        *(pa.string(), pa.large_string(), pa.string_view()),
+        *(pa.binary(), pa.large_binary(), pa.binary_view(), pa.binary(1)),
+    )
+)
 
 
-def _number(cell: str) -> float | None:
-    """Value of a cell, NaN where missing, None where it is no number."""
-    try:
-        return nan if _is_missing(cell) else float(cell)
-    except ValueError:
-        return None
+def _texts(cells: pa.Array) -> list[str]:
+    if pa.types.is_dictionary(cells.type):
+        cells = cells.dictionary_decode()
+    if not _is_text(cells.type):
+        # NaN of a number is the text nan
+        return ["" if cell in (None, "nan") else cell for cell in cells.cast("string").to_pylist()]
+    return [text_of(cell) or "" for cell in cells.to_pylist()]
+
+
+def _unpacked_name(name: str) -> str:
+    for ending in _PACKED:
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return name

@@ -1,4 +1,4 @@
-"""Anybody's table: a CSV file with a column of SMILES and columns of numbers becomes a task."""
+"""Anybody's table: a file with a column of SMILES and columns of labels becomes a task."""
 
 import logging
 from collections.abc import Sequence
@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor
 
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.core.task import Task
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.graphs import load_or_pack
-from molhpft.domains.molecules.lists import warn_of_unreadable
-from molhpft.domains.molecules.sheets import Sheet, read_sheet
+from molhpft.domains.molecules.sheets import read_sheet, table_name
 from molhpft.domains.molecules.splits import (
     Split,
     cached_scaffold_split,
@@ -22,8 +20,7 @@ from molhpft.domains.molecules.splits import (
     chosen_split,
     column_split,
 )
-
-Kind = Literal["classification", "regression"]
+from molhpft.domains.molecules.target_columns import AnyKind, Kind, read_targets
 
 _log = logging.getLogger(__name__)
 
@@ -37,8 +34,11 @@ class Table:
         smiles: (n,), those that cannot be read too.
         targets: float32 (n, t), NaN where missing.
         describes: (t,), names of the target columns.
+        classes: (t,), of a classification what the table writes for 0 and for 1.
         kind: what the targets are.
-        lines: (n,), the line of the file where each row begins; the header is line 1.
+        notes: sentences about which columns were taken and how their cells were read.
+        lines: (n,), the line of the file where each row begins; a header is line 1.
+        unit: what `lines` are, "line" or "row".
         readable: bool (n,), whether the SMILES is that of a molecule.
         split_values: (n,), the split column; empty without one.
     """
@@ -47,15 +47,18 @@ class Table:
     smiles: tuple[str, ...]
     targets: Tensor
     describes: tuple[str, ...]
+    classes: tuple[tuple[str, str], ...]
     kind: Kind
+    notes: tuple[str, ...]
     lines: tuple[int, ...]
+    unit: str
     readable: Tensor
     split_values: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """File name without `.csv` or `.csv.gz`."""
-        return self.path.name.removesuffix(".gz").removesuffix(".csv")
+        """File name without the endings that say what the file is."""
+        return table_name(self.path)
 
     @property
     def unreadable_lines(self) -> list[int]:
@@ -68,42 +71,51 @@ def read_table(
     *,
     smiles_column: str = "smiles",
     target_columns: Sequence[str] | None = None,
-    kind: Literal["auto", "classification", "regression"] = "auto",
+    kind: AnyKind = "auto",
     split_column: str | None = None,
 ) -> Table:
-    """Molecules and targets of a comma-separated table, `.csv` or `.csv.gz`, in UTF-8.
+    """Molecules and targets of a table of any kind that `sheets` reads.
+
+    A label is a number as spreadsheets write it, one of two words (which of them is 1, a note
+    says), or missing (`cells.MISSING`). A censored number (`>1.5`) counts as missing in a column
+    that was asked for by name, and a note says so.
 
     Args:
-        path: of the file; its first line names the columns.
+        path: of the file.
         smiles_column: name of the column with the molecules.
-        target_columns: names of the columns to predict; None for every column of numbers that has
-            a name and is neither of the other two. An empty cell, NaN, NA, N/A, null or none is a
-            missing label.
-        kind: what the targets are; auto is a classification where all labels are 0 or 1.
+        target_columns: names of the columns to predict; ("all",) for every column that can be a
+            target; None for the only one that can be.
+        kind: what the targets are; auto is a classification where all labels of a column are 0 or
+            1, any other two integers, or two words.
         split_column: name of the column that says which split a row is in.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no such table; the message says where and why.
+        ValueError: the file is no such table; or it is to be said which columns, or which kind, are
+            meant. The message says where and why.
     """
+    if kind not in get_args(AnyKind):
+        raise ValueError(f"kind should be auto, classification or regression, got {kind!r}")
     sheet = read_sheet(path)
-    smiles = sheet.column(smiles_column)
+    smiles = sheet.molecules(smiles_column)
     split_values = () if split_column is None else sheet.column(split_column)
-    describes = _target_columns(sheet, target_columns, besides={smiles_column, split_column})
-    targets = _targets(sheet, describes)
+    targets = read_targets(sheet, target_columns, kind, besides={smiles_column, split_column})
     readable = load_or_pack(smiles).readable
     if not readable.any():
         raise ValueError(
             f"column {smiles_column!r} of {path} should hold SMILES; none of its {len(smiles):,} "
-            f"cells can be read, the first is {smiles[0]!r}"
+            f"cells can be read, the first is {smiles[0]!r:.60}"
         )
     return Table(
         path=path,
         smiles=smiles,
-        targets=targets,
-        describes=tuple(describes),
-        kind=_kind(kind, sheet, targets, describes),
+        targets=targets.values,
+        describes=targets.names,
+        classes=targets.classes,
+        kind=targets.kind,
+        notes=targets.notes,
         lines=sheet.lines,
+        unit=sheet.unit,
         readable=readable,
         split_values=split_values,
     )
@@ -114,7 +126,7 @@ def csv_task(
     path: Path,
     smiles_column: str = "smiles",
     target_columns: tuple[str, ...] | None = None,
-    kind: Literal["auto", "classification", "regression"] = "auto",
+    kind: AnyKind = "auto",
     split: Split | Literal["column"] = "scaffold",
     split_column: str | None = None,
     split_seed: int | None = None,
@@ -122,12 +134,12 @@ def csv_task(
     """The task of a table: classification by ROC-AUC, or regression in the table's own units.
 
     Rows whose SMILES cannot be read stay in the table, enter no split, and are reported by their
-    lines as one logged warning.
+    lines as one logged warning, as is every note of the table.
 
     Args:
         path: of the file, as in `read_table`, like the three options that follow.
         smiles_column: name of the column with the molecules.
-        target_columns: names of the columns to predict, None for every column of numbers.
+        target_columns: names of the columns to predict, ("all",), or None for the only candidate.
         kind: what the targets are.
         split: by scaffold as OGB does; at random (8 : 1 : 1 both); random_and_scaffold, where the
             test molecules of the scaffold split are a fourth split, `ood`, and the others are dealt
@@ -149,7 +161,9 @@ def csv_task(
         kind=kind,
         split_column=split_column,
     )
-    warn_of_unreadable(table.path, table.lines, table.readable)
+    for note in table.notes:
+        _log.warning("%s: %s", table.path, note)
+    warn_of_unreadable(table.path, table.lines, table.readable, unit=table.unit)
     return molecule_task(
         table.name,
         smiles=table.smiles,
@@ -158,48 +172,33 @@ def csv_task(
         splits=_splits(table, split, split_seed),
         objective=Multilabel() if table.kind == "classification" else Squared(),
         standardise=table.kind == "regression",
+        classes=table.classes,
+        notes=table.notes,
     )
 
 
-def _target_columns(
-    sheet: Sheet, wanted: Sequence[str] | None, *, besides: set[str | None]
-) -> list[str]:
-    names = [name for name in sheet.columns if name and name not in besides]
-    chosen = [n for n in names if sheet.has_numbers(n)] if wanted is None else list(wanted)
-    if not chosen or len(set(chosen)) < len(chosen):
-        raise ValueError(
-            f"targets of {sheet.path} should be columns of numbers, each named once; "
-            f"got {', '.join(chosen) or 'none'} of the columns: {', '.join(sheet.columns)}"
+def warn_of_unreadable(
+    path: Path, lines: Sequence[int], readable: Tensor, *, unit: str = "line"
+) -> None:
+    """Log one warning that names the lines of molecules that cannot be read, if there are any.
+
+    Args:
+        path: of the file.
+        lines: (n,), the line of each molecule.
+        readable: bool (n,).
+        unit: what `lines` are.
+    """
+    wrong = [line for line, ok in zip(lines, readable.tolist(), strict=True) if not ok]
+    if wrong:
+        _log.warning(
+            "%d of %d molecules in %s cannot be read and enter no split; %ss: %s%s",
+            len(wrong),
+            len(lines),
+            path,
+            unit,
+            ", ".join(map(str, wrong[:10])),
+            ", ..." if len(wrong) > 10 else "",
         )
-    if wanted is None:
-        left = [name for name in names if name not in chosen]
-        _log.info("targets of %s: %s; columns left out: %s", sheet.path, chosen, left)
-    return chosen
-
-
-def _targets(sheet: Sheet, names: Sequence[str]) -> Tensor:
-    # float32 before the check: a number too large for it is infinite from here on
-    columns = [torch.tensor(sheet.numbers(name), dtype=torch.float64) for name in names]
-    targets = torch.stack(columns, 1).float()
-    for row, k in targets.isinf().nonzero().tolist()[:1]:
-        raise ValueError(
-            f"target {names[k]!r} should be finite numbers; {sheet.place(row, names[k])}"
-        )
-    return targets
-
-
-def _kind(kind: str, sheet: Sheet, targets: Tensor, names: Sequence[str]) -> Kind:
-    others = ~(targets.isnan() | (targets == 0) | (targets == 1))
-    if kind not in ("auto", "classification", "regression"):
-        raise ValueError(f"kind should be auto, classification or regression, got {kind!r}")
-    if kind == "regression" or (kind == "auto" and others.any()):
-        return "regression"
-    for row, k in others.nonzero().tolist()[:1]:
-        raise ValueError(
-            f"target {names[k]!r} of a classification should be 0, 1 or missing; "
-            f"{sheet.place(row, names[k])}"
-        )
-    return "classification"
 
 
 def _check_column(split: str, column: str | None) -> None:
@@ -218,5 +217,7 @@ def _splits(table: Table, split: Split | Literal["column"], seed: int | None) ->
         )
     if "" in table.split_values:
         line = table.lines[table.split_values.index("")]
-        raise ValueError(f"every row of {table.path} should name its split; line {line} names none")
+        raise ValueError(
+            f"every row of {table.path} should name its split; {table.unit} {line} names none"
+        )
     return column_split(table.split_values)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.molecules.datasets import ogb_task
 from molhpft.domains.molecules.splits import scaffold_split
-from molhpft.domains.molecules.tables import csv_task, read_table
+from molhpft.domains.molecules.tables import csv_task, read_table, warn_of_unreadable
 
 POOL = ["CCO", "CCN", "c1ccccc1", "Cc1ccccc1", "C1CC1C", "O=C1CCCC1", "c1ccc2ccccc2c1", "C1CCNCC1"]
 labels = st.sampled_from([0.0, 1.0, None])
@@ -49,7 +49,7 @@ def test_a_users_tox21_is_the_task_that_ogb_makes_of_it(ogb_root, monkeypatch):
     if not file.is_file():
         pytest.skip(f"real data absent: {file.name}")
     monkeypatch.setenv("MOLHPFT_DATA", str(ogb_root))
-    ours, theirs = csv_task(path=file), ogb_task("ogbg-moltox21")
+    ours, theirs = csv_task(path=file, target_columns=("all",)), ogb_task("ogbg-moltox21")
     assert (ours.name, len(ours.examples), ours.outputs) == ("tox21", 7831, 12)
     assert ours.describes == theirs.describes
     torch.testing.assert_close(ours.examples.targets, theirs.examples.targets, equal_nan=True)
@@ -108,26 +108,65 @@ def test_labels_of_zero_one_or_nothing_are_a_classification(path, column):
 
 
 def test_any_other_number_makes_a_regression(ten):
-    assert isinstance(csv_task(path=ten).objective, Squared)
+    assert isinstance(csv_task(path=ten, target_columns=["logp"]).objective, Squared)
     assert csv_task(path=ten, target_columns=["active"]).objective == Multilabel()
     one = csv_task(path=ten, target_columns=["active"], kind="regression").objective
     assert isinstance(one, Squared)
 
 
-def test_without_a_choice_all_columns_of_numbers_are_targets(ten, caplog):
-    with caplog.at_level(logging.INFO):
-        table = read_table(ten, split_column="fold")
-    assert table.describes == ("logp", "active")
-    assert "left out: ['name']" in caplog.text
+def test_without_a_choice_two_columns_of_labels_are_asked_about(ten):
+    with pytest.raises(ValueError, match=r"2 that can be: logp \(numbers\), active \(0 and 1\)$"):
+        csv_task(path=ten, split="column", split_column="fold")
 
 
-def test_a_column_without_a_name_or_without_numbers_is_no_target(path):
-    text = ",smiles,y,empty\n0,CCO,1.5,\n1,CCN,2.5,\n"
-    assert read_table(_write(path, text)).describes == ("y",)
+def test_what_was_left_out_and_which_class_is_one_is_warned_of_and_kept_with_the_molecules(
+    path, caplog
+):
+    rows = [(f"m{k}", smiles, "toxic" if k % 2 else "harmless") for k, smiles in enumerate(POOL)]
+    file = _written(path, ["name", "smiles", "outcome"], rows)
+    with caplog.at_level(logging.WARNING):
+        task = csv_task(path=file, split="random")
+    assert task.examples.classes == (("harmless", "toxic"),)
+    notes = (
+        "Target: outcome, the only column that can be one.",
+        "Columns left out: name (line 2 has 'm0', no number).",
+        "outcome: 1 is 'toxic' (4 labels), 0 is 'harmless' (4).",
+    )
+    assert task.examples.notes == task.to("cpu").examples.notes == notes
+    assert all(note in caplog.text for note in notes)
+
+
+def test_other_words_for_the_same_classes_make_another_task(path):
+    def task(no, yes):
+        rows = [(smiles, yes if k % 2 else no) for k, smiles in enumerate(POOL)]
+        return csv_task(path=_written(path, ["smiles", "y"], rows), split="random")
+
+    assert task("no", "yes").fingerprint == task("no", "yes").fingerprint
+    assert len({task(*pair).fingerprint for pair in (("no", "yes"), (0, 1), ("a", "b"))}) == 3
+    assert task(0, 1).examples.classes == (("0", "1"),)
+
+
+@pytest.mark.parametrize("target", ["y", None])
+def test_a_parquet_table_is_the_task_of_the_same_csv(path, target):
+    rows = [(smiles, k / 3) for k, smiles in enumerate(POOL)]
+    theirs = csv_task(path=_written(path, ["smiles", "y"], rows), split="random")
+    file = path.with_suffix(".PARQUET")
+    pd.DataFrame(rows, columns=["smiles", "y"]).to_parquet(file)
+    ours = csv_task(path=file, split="random", target_columns=target and (target,))
+    assert (ours.name, ours.fingerprint) == (theirs.name, theirs.fingerprint)
+
+
+def test_a_huge_molecule_is_one_unreadable_row_with_its_line(path, caplog):
+    rows = [(smiles, k / 3) for k, smiles in enumerate([*POOL, "C" * 33_000, *POOL])]
+    with caplog.at_level(logging.WARNING):
+        task = csv_task(path=_written(path, ["smiles", "y"], rows), split="random")
+    assert sorted(torch.cat(list(task.splits.values())).tolist()) == [*range(8), *range(9, 17)]
+    assert "1 of 17 molecules" in caplog.text
+    assert "lines: 10" in caplog.text
 
 
 def test_targets_come_in_the_order_that_was_asked_for(ten):
-    table = read_table(ten, target_columns=["active", "logp"])
+    table = read_table(ten, target_columns=["active", "logp"], kind="regression")
     assert table.describes == ("active", "logp")
     assert table.targets[3].tolist() == [1, 0.75]
 
@@ -140,13 +179,14 @@ def test_the_column_of_molecules_may_have_any_name(path):
 
 
 def test_the_scaffold_split_is_the_default(ten):
-    task = csv_task(path=ten)
+    task = csv_task(path=ten, target_columns=["logp"])
     ours = scaffold_split(task.examples.smiles)
     assert all(torch.equal(task.splits[name], ours[name]) for name in ours)
 
 
 def test_the_random_split_follows_its_seed(ten):
-    once, again, other = (csv_task(path=ten, split="random", split_seed=seed) for seed in (1, 1, 2))
+    options = {"path": ten, "target_columns": ["logp"], "split": "random"}
+    once, again, other = (csv_task(**options, split_seed=seed) for seed in (1, 1, 2))
     assert once.fingerprint == again.fingerprint != other.fingerprint
     assert [len(once.splits[name]) for name in ("train", "valid", "test")] == [8, 1, 1]
 
@@ -191,14 +231,6 @@ def test_many_unreadable_lines_are_counted_and_the_first_ones_named(path, caplog
     ("text", "options", "message"),
     [
         ("a,y\nC,1\n", {}, "no column 'smiles'; it has: a, y"),
-        ("smiles,y\nC,1\n", {"target_columns": ["z"]}, "no column 'z'; it has: smiles, y"),
-        ("smiles,y\nC,1\n", {"target_columns": ["y", "y"]}, "each named once; got y, y"),
-        ("smiles,y\nC,1\n", {"target_columns": []}, "got none of the columns: smiles, y"),
-        ("smiles,y\nC,high\n", {}, "got none of the columns: smiles, y"),
-        ("smiles,y\nC,1\nN,high\n", {"target_columns": ["y"]}, "line 3 .* has 'high'"),
-        ("smiles,y\nC,1\nN,-inf\n", {}, "'y' should be finite numbers; line 3 .* has '-inf'"),
-        ("smiles,y\nC,1\nN,1e39\n", {}, "'y' should be finite numbers; line 3 .* has '1e39'"),
-        ("smiles,y\nC,1\nN,2\n", {"kind": "classification"}, "0, 1 or missing; line 3 .* '2'"),
         ("smiles,y\nC,1\n", {"kind": "ranking"}, "classification or regression, got 'ranking'"),
         ("smiles,y\nx y z,1\n,0\n", {}, "'smiles' of .* none of its 2 .* the first is 'x y z'"),
         ("smiles,y\nC,1\n", {"split_column": "s"}, "no column 's'; it has: smiles, y"),
@@ -236,7 +268,7 @@ def test_targets_that_cannot_be_learnt_are_refused(path, column, message):
 )
 def test_options_that_contradict_each_other_are_refused(ten, options, message):
     with pytest.raises(ValueError, match=message):
-        csv_task(path=ten, **options)
+        csv_task(path=ten, target_columns=["logp"], **options)
 
 
 def test_a_row_without_a_split_is_named_by_its_line(path):
@@ -244,6 +276,16 @@ def test_a_row_without_a_split_is_named_by_its_line(path):
     file = _written(path, ["smiles", "y", "fold"], rows)
     with pytest.raises(ValueError, match="should name its split; line 4 names none"):
         csv_task(path=file, split="column", split_column="fold")
+
+
+def test_unreadable_lines_are_one_warning_and_no_others_are(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        warn_of_unreadable(tmp_path, [2, 5, 9], torch.tensor([True, True, True]))
+        assert not caplog.records
+        warn_of_unreadable(tmp_path, [2, 5, 9], torch.tensor([False, True, False]), unit="row")
+    (record,) = caplog.records
+    assert "2 of 3 molecules" in record.message
+    assert "rows: 2, 9" in record.message
 
 
 def test_an_absent_table_is_a_file_not_found(tmp_path):

@@ -1,0 +1,381 @@
+"""Which columns of a table are its targets, and their cells as labels.
+
+Nothing is guessed in silence: where more than one column could be meant, or a column could mean
+more than one thing, the user is asked; whatever else was decided stands in a note.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from math import nan
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from molhpft.domains.molecules.cells import (
+    is_censored,
+    is_missing,
+    is_numeric,
+    is_word,
+    number,
+    oddity,
+    ordered_words,
+)
+from molhpft.domains.molecules.sheets import Sheet
+
+Kind = Literal["classification", "regression"]
+AnyKind = Literal["auto", "classification", "regression"]
+
+ALL = "all"
+"""Instead of the names of target columns: every column that can be one."""
+
+_SHOWN = 20  # columns, of those that a sentence lists
+
+# id, mol_id, moleculeID, index, no., row, Unnamed: 0 (pandas' own); no lipid, no refractive index
+_INDEX = re.compile(
+    r"(?i:(?:.*[ _.-])?(?:id|idx)|index|nr\.?|no\.?|#|row|cid|sid|unnamed: \d+)|.*[a-z]I[Dd]"
+)
+_SAY_WHICH = "--target (target_columns in a config)"
+_SAY_NUMBERS = "--kind regression (kind: regression in a config)"
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """Labels of n rows and t target columns.
+
+    Attributes:
+        names: (t,), of the columns.
+        values: float32 (n, t), NaN where missing.
+        kind: what all of them are.
+        classes: (t,), of a classification what the table writes for 0 and for 1; else empty.
+        notes: sentences about which columns were taken and how their cells were read.
+    """
+
+    names: tuple[str, ...]
+    values: Tensor
+    kind: Kind
+    classes: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+
+
+def read_targets(
+    sheet: Sheet, wanted: Sequence[str] | None, kind: AnyKind, *, besides: set[str | None]
+) -> Targets:
+    """Labels of the columns that are asked for, or of the only one that can be meant.
+
+    Args:
+        sheet: the table.
+        wanted: names of columns; ("all",) for every candidate, None for the only one.
+        kind: what the labels are; auto decides for each column.
+        besides: columns that are no targets.
+
+    Raises:
+        ValueError: no column can be meant, or several, or labels are of two kinds, or a cell is no
+            label; the message says where and why.
+    """
+    names = [name for name in sheet.names if name not in besides]
+    asked = wanted is not None and (tuple(wanted) != (ALL,) or ALL in names)
+    if asked:
+        chosen, notes = _asked_for(sheet, list(wanted or ()), names)
+    else:
+        chosen, notes = _candidates(sheet, names, several=wanted is not None)
+    columns = [_read(_Column(sheet, name), kind, asked=asked) for name in chosen]
+    return Targets(
+        names=tuple(chosen),
+        values=torch.stack([column.values for column in columns], 1),
+        kind=_common_kind(sheet, dict(zip(chosen, columns, strict=True))),
+        classes=tuple(column.classes for column in columns if column.classes),
+        notes=(*notes, *(note for column in columns for note in column.notes)),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Column:
+    """A column of a table."""
+
+    sheet: Sheet
+    name: str
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        return self.sheet.columns[self.name]
+
+    @cached_property
+    def labels(self) -> dict[str, int]:
+        """Cells that are no missing marks, each once, and the first row that has it."""
+        rows: dict[str, int] = {}
+        for row, cell in enumerate(self.cells):
+            rows.setdefault(cell, row)
+        return {cell: row for cell, row in rows.items() if not is_missing(cell)}
+
+    @cached_property
+    def numbers(self) -> dict[str, float]:
+        """Labels that are numbers."""
+        return {cell: value for cell in self.labels if (value := number(cell)) is not None}
+
+    @property
+    def is_of_numbers(self) -> bool:
+        return len(self.numbers) == len(self.labels) > 0
+
+    @property
+    def is_of_two_words(self) -> bool:
+        """Whether labels are two words, and not just once each."""
+        if not all(map(is_word, self.labels)) or len(self.words) != 2:
+            return False
+        return sum(not is_missing(cell) for cell in self.cells) > 2
+
+    @property
+    def words(self) -> list[str]:
+        """Labels that differ by more than their case."""
+        spellings: dict[str, str] = {}
+        for label in self.labels:
+            spellings.setdefault(label.lower(), label)
+        return list(spellings.values())
+
+    @property
+    def odd(self) -> str | None:
+        """The first label that is no number."""
+        return next((label for label in self.labels if label not in self.numbers), None)
+
+    def at(self, row: int) -> str:
+        """Where a cell is and what it holds."""
+        cell = self.cells[row]
+        shown = cell if len(cell) <= 40 else f"{cell[:40]}..."
+        return f"{self.sheet.unit} {self.sheet.lines[row]} has {shown!r}"
+
+    def wrong(self, label: str) -> str:
+        """Where a label is that is no number, and why it is none."""
+        return f"{self.at(self.labels[label])}, {oddity(label) or 'no number'}"
+
+    def tensor(self, values: dict[str, float]) -> Tensor:
+        """Values of the labels (n,), NaN for all other cells."""
+        # float32 at once: a number too large for it is infinite from here on
+        found = [values.get(cell, nan) for cell in self.cells]
+        return torch.tensor(found, dtype=torch.float64).float()
+
+
+@dataclass(frozen=True, eq=False)
+class _Labels:
+    """A column as labels: as `Targets`, of one target."""
+
+    values: Tensor
+    kind: Kind
+    classes: tuple[str, str] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def _asked_for(sheet: Sheet, wanted: list[str], names: list[str]) -> tuple[list[str], list[str]]:
+    if not wanted or len(set(wanted)) < len(wanted):
+        raise ValueError(
+            f"targets of {sheet.path} should be columns, each named once; got "
+            f"{', '.join(wanted) or 'none'} of the columns: {', '.join(sheet.names)}"
+        )
+    for name in wanted:
+        sheet.column(name)
+    others = [name for name in names if name not in wanted]
+    return wanted, [f"Columns not asked for: {_listed(others)}."] if others else []
+
+
+def _candidates(sheet: Sheet, names: list[str], *, several: bool) -> tuple[list[str], list[str]]:
+    """Columns that can be targets, one alone if not `several`, and sentences about the others."""
+    reasons = {name: _why_not(sheet, name) for name in names}
+    chosen = [name for name, reason in reasons.items() if not reason]
+    left = _listed([f"{name} ({reason})" for name, reason in reasons.items() if reason])
+    if not chosen:
+        raise ValueError(
+            f"{sheet.path} should have a column of labels, numbers or two words, beside the "
+            f"molecules; {f'none of its columns is one: {left}' if left else 'it has no other'}"
+        )
+    if not several and len(chosen) > 1:
+        found = _listed([f"{name} ({_contents(_Column(sheet, name))})" for name in chosen])
+        raise ValueError(
+            f"say which columns of {sheet.path} are the targets by {_SAY_WHICH}, or all of them by "
+            f"--target {ALL}; there are {len(chosen):,} that can be: {found}"
+        )
+    if not left:
+        return chosen, []
+    alone = [] if several else [f"Target: {chosen[0]}, the only column that can be one."]
+    return chosen, [*alone, f"Columns left out: {left}."]
+
+
+def _listed(items: Sequence[str]) -> str:
+    more = len(items) - _SHOWN
+    return ", ".join(items[:_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _why_not(sheet: Sheet, name: str) -> str:
+    """Why nobody would predict a column, with the cell that tells; empty for a candidate."""
+    if name not in sheet.columns:
+        return f"of type {sheet.types[name]}"
+    column = _Column(sheet, name)
+    if not column.labels:
+        return "empty"
+    first = column.at(next(iter(column.labels.values())))
+    if name in sheet.nameless:
+        return f"without a name, {first}"
+    if _INDEX.fullmatch(name):
+        return f"named like an index, {first}"
+    if column.is_of_numbers:
+        return _why_not_numbers(column, first)
+    known = [cell for cell in column.cells if not is_missing(cell)]
+    if column.is_of_two_words or 2 * sum(map(is_numeric, known)) >= len(known):
+        return ""
+    return column.wrong(column.odd or "")
+
+
+def _why_not_numbers(column: _Column, first: str) -> str:
+    values = list(column.numbers.values())
+    if len(values) == 1:
+        return f"always the same, {first}"
+    # a row number: whole, in every row another one, each above the last
+    upwards = all(value.is_integer() for value in values) and all(
+        low < high for low, high in pairwise(values)
+    )
+    if upwards and len(values) == len(column.cells) >= 3:
+        return f"counts upwards, {column.at(0)}, {column.at(1)}"
+    return ""
+
+
+def _contents(column: _Column) -> str:
+    """A candidate in a few words, for the question which one is meant."""
+    if column.is_of_two_words:
+        return " and ".join(map(repr, column.words))
+    if column.odd is not None:
+        return f"numbers, but {column.wrong(column.odd)}"
+    return " and ".join(sorted(column.labels)) if len(column.labels) == 2 else "numbers"
+
+
+def _read(column: _Column, kind: AnyKind, *, asked: bool) -> _Labels:
+    """A column as labels.
+
+    Args:
+        column: to read.
+        kind: what the user says the labels are.
+        asked: whether the user has named the column; censored values then count as missing.
+
+    Raises:
+        ValueError: a cell is none of the labels that there may be; the message says which.
+    """
+    labels, notes = column.labels, _missing_marks(column)
+    censored = [label for label in labels if is_censored(label)]
+    if asked and censored and column.numbers and kind != "classification":
+        count = _count(sum(cell in censored for cell in column.cells), "censored label")
+        notes.append(f"{column.name}: {count} missing, {column.at(labels[censored[0]])}.")
+        labels = {label: row for label, row in labels.items() if label not in censored}
+    if labels and kind != "regression" and all(map(is_word, labels)):
+        return _words(column, notes)
+    for label in labels:
+        if label not in column.numbers:
+            words = "" if kind == "regression" else ", or two words"
+            raise ValueError(
+                f"column {column.name!r} of {column.sheet.path} should hold numbers{words}; "
+                f"{column.wrong(label)}{_remedy(column, label)}"
+            )
+    if kind == "regression" or (kind == "auto" and not _is_question(column)):
+        return _numbers(column, notes)
+    return _two_numbers(column, notes)
+
+
+def _remedy(column: _Column, label: str) -> str:
+    """What to do about a label that was meant for a number; empty where it was not."""
+    if is_censored(label):
+        return f"; name the column by {_SAY_WHICH} and such labels count as missing"
+    return "; write numbers as -1234.5" if is_numeric(label) else ""
+
+
+def _missing_marks(column: _Column) -> list[str]:
+    """A sentence about missing labels that are written out, if there are any."""
+    marks = [cell for cell in dict.fromkeys(column.cells) if cell and is_missing(cell)]
+    if not marks:
+        return []
+    count = _count(sum(cell in marks for cell in column.cells), "label")
+    return [f"{column.name}: {count} missing, {column.at(column.cells.index(marks[0]))}."]
+
+
+def _count(n: int, what: str) -> str:
+    return f"1 {what} counts as" if n == 1 else f"{n:,} {what}s count as"
+
+
+def _is_question(column: _Column) -> bool:
+    """Whether numbers are two classes: 0 and 1, or any two whole numbers.
+
+    Raises:
+        ValueError: they may be, with a third number for missing labels.
+    """
+    found = set(column.numbers.values())
+    if found <= {0.0, 1.0}:
+        return True
+    if not all(value.is_integer() for value in found):
+        return False
+    others = sorted(found - {0.0, 1.0})
+    if len(others) == 1 and (len(found) == 3 or found == {-1.0, 0.0}):
+        label = next(label for label, value in column.numbers.items() if value == others[0])
+        values = ", ".join(f"{value:g}" for value in sorted(found))
+        raise ValueError(
+            f"column {column.name!r} of {column.sheet.path} has the labels {values}, "
+            f"{column.at(column.labels[label])}: leave such cells empty if the label is missing "
+            f"there, or say {_SAY_NUMBERS} if all are numbers"
+        )
+    return len(found) == 2
+
+
+def _numbers(column: _Column, notes: list[str]) -> _Labels:
+    values = column.tensor(column.numbers)
+    for row in values.isinf().nonzero().flatten().tolist()[:1]:
+        raise ValueError(
+            f"column {column.name!r} of {column.sheet.path} should hold numbers up to 3e38; "
+            f"{column.at(row)}"
+        )
+    return _Labels(values, "regression", None, notes)
+
+
+def _two_numbers(column: _Column, notes: list[str]) -> _Labels:
+    found = sorted(set(column.numbers.values()))
+    if set(found) <= {0.0, 1.0}:
+        return _Labels(column.tensor(column.numbers), "classification", ("0", "1"), notes)
+    if len(found) != 2:
+        odd = next(label for label, value in column.numbers.items() if value not in (0.0, 1.0))
+        raise ValueError(
+            f"column {column.name!r} of {column.sheet.path} should hold two classes, 0 and 1 or "
+            f"any other two labels; it has {len(found):,} numbers, "
+            f"{column.at(column.labels[odd])}"
+        )
+    coded = {label: float(value == found[1]) for label, value in column.numbers.items()}
+    return _question(column, coded, (f"{found[0]:g}", f"{found[1]:g}"), notes)
+
+
+def _words(column: _Column, notes: list[str]) -> _Labels:
+    words = column.words
+    if len(words) != 2:
+        row = column.labels[words[min(2, len(words) - 1)]]
+        raise ValueError(
+            f"column {column.name!r} of {column.sheet.path} should hold numbers, or two words; it "
+            f"has {len(words):,} word{'s' * (len(words) != 1)}, {column.at(row)}"
+        )
+    pair = ordered_words(*words)
+    coded = {label: float(label.lower() == pair[1].lower()) for label in column.labels}
+    return _question(column, coded, pair, notes)
+
+
+def _question(
+    column: _Column, coded: dict[str, float], pair: tuple[str, str], notes: list[str]
+) -> _Labels:
+    """Labels of two classes that the table writes otherwise than 0 and 1."""
+    values = column.tensor(coded)
+    ones, zeros = int((values == 1).sum()), int((values == 0).sum())
+    said = f"{column.name}: 1 is {pair[1]!r} ({ones:,} labels), 0 is {pair[0]!r} ({zeros:,})."
+    return _Labels(values, "classification", pair, [said, *notes])
+
+
+def _common_kind(sheet: Sheet, columns: dict[str, _Labels]) -> Kind:
+    names = {kind: [n for n, c in columns.items() if c.kind == kind] for kind in get_args(Kind)}
+    if all(names.values()):
+        classes, numbers = map(_listed, names.values())
+        raise ValueError(
+            f"targets of {sheet.path} are of two kinds, classes ({classes}) and numbers "
+            f"({numbers}): choose those of one kind by {_SAY_WHICH}, or say {_SAY_NUMBERS}"
+        )
+    return next(iter(columns.values())).kind

@@ -1,0 +1,200 @@
+"""Which columns are targets is asked where it is not plain, and every decision is said."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from molhpft.domains.molecules.sheets import read_sheet
+from molhpft.domains.molecules.target_columns import read_targets
+
+REAL = ("0.5", "-1.25", "3.5", "0.5", "2.25", "7")
+YES_NO = ("0", "1", "1", "0", "", "1")
+WORDS = ("active", "inactive", "inactive", "active", "active", "inactive")
+SMILES = ("C", "CC", "CCC", "CCO", "CCN", "CO")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return tmp_path_factory.mktemp("targets") / "mine.csv"
+
+
+def targets(path, wanted=None, kind="auto", **columns):
+    rows = zip(SMILES, *columns.values(), strict=True)
+    lines = [("smiles", *columns), *rows]
+    path.write_text("\n".join(",".join(f'"{cell}"' for cell in line) for line in lines))
+    return read_targets(read_sheet(path), wanted, kind, besides={"smiles"})
+
+
+NEVER = {
+    "id": ("5", "3", "9", "1", "2", "8"),
+    "mol_id": ("5", "3", "9", "1", "2", "8"),
+    "CompoundID": ("5", "3", "9", "1", "2", "8"),
+    "Unnamed: 0": ("0", "1", "2", "3", "4", "5"),
+    "": ("5", "3", "9", "1", "2", "8"),
+    "anything": ("10", "11", "12", "20", "21", "22"),
+    "sample": ("2024_1", "2024_2", "2024_3", "2024_4", "2024_5", "2024_6"),
+    "measured on": ("2024-01-05",) * 3 + ("2024-02-05",) * 3,
+    "name": ("a", "b", "c", "d", "e", "f"),
+    "nothing": ("", "NA", "", "", "-", ""),
+    "always": ("3",) * 6,
+    "one word": ("x",) * 6,
+}
+
+
+@pytest.mark.parametrize("name", NEVER)
+def test_a_column_that_nobody_would_predict_is_left_out_and_said_with_its_cell(path, name):
+    found = targets(path, **{name: NEVER[name], "active": YES_NO})
+    assert (found.names, found.kind) == (("active",), "classification")
+    assert found.notes[0] == "Target: active, the only column that can be one."
+    assert found.notes[1].startswith(f"Columns left out: {name or 'column 2'} (")
+    if name != "nothing":
+        assert f"line 2 has {NEVER[name][0]!r}" in found.notes[1]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"y": YES_NO},
+        {"logS": ("0.5", "-1.25", ">3.5", "0.5", "2.25", "7")},
+        {"logS": ("0.5", "-1,25", "3.5", "0.5", "2.25", "7")},
+        {"purity": ("98%", "97%", "99%", "91%", "94%", "90%")},
+        {"outcome": WORDS},
+        {"flag": ("True", "False", "False", "True", "True", "True")},
+    ],
+    ids=str,
+)
+def test_with_more_than_one_candidate_the_user_is_asked_and_none_is_taken(path, others):
+    with pytest.raises(ValueError, match=r"say which columns of .* by --target") as caught:
+        targets(path, weight=REAL, **others)
+    (name,) = others
+    assert "there are 2 that can be: weight (numbers)" in str(caught.value)
+    assert f"{name} (" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_candidates_are_taken_where_that_is_asked_for(path):
+    found = targets(path, ("all",), id=NEVER["id"], a=YES_NO, b=WORDS)
+    assert found.names == ("a", "b")
+    assert found.classes == (("0", "1"), ("inactive", "active"))
+    assert targets(path, ("all",), all=YES_NO, b=WORDS).names == ("all",)
+
+
+def test_the_only_candidate_with_a_cell_that_is_no_number_is_refused_by_its_line(path):
+    for cell, what in (
+        (">3.5", "a censored value"),
+        ("3,5", "a decimal comma"),
+        ("high", "no num"),
+    ):
+        with pytest.raises(ValueError, match=rf"'logS' .* line 4 has '{cell}', {what}"):
+            targets(path, logS=("0.5", "-1.25", cell, "0.5", "2.25", "7"))
+
+
+PAIRS = {
+    "words": (WORDS, ("inactive", "active"), [1, 0, 0, 1, 1, 0]),
+    "booleans": (
+        ("True", "FALSE", "false", "TRUE", "true", "False"),
+        ("FALSE", "True"),
+        [1, 0, 0, 1, 1, 0],
+    ),
+    "minus one and one": (("-1", "1", "1", "-1", "-1", "1"), ("-1", "1"), [0, 1, 1, 0, 0, 1]),
+    "one and two": (("1", "2", "2.0", "1", "1", "2"), ("1", "2"), [0, 1, 1, 0, 0, 1]),
+}
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_two_values_are_classes_and_which_is_one_is_said(path, kind):
+    cells, pair, values = PAIRS[kind]
+    found = targets(path, y=cells)
+    assert (found.kind, found.classes) == ("classification", (pair,))
+    assert found.values[:, 0].tolist() == values
+    assert f"y: 1 is {pair[1]!r} (3 labels), 0 is {pair[0]!r} (3)." in found.notes
+
+
+def test_zero_and_one_need_no_word(path):
+    found = targets(path, y=YES_NO)
+    assert (found.classes, found.notes) == ((("0", "1"),), ())
+
+
+@pytest.mark.parametrize("values", ["-1 0 1 0 1 0", "-1 0 0 -1 0 0", "0 1 9 0 1 9", "0 1 2 0 1 1"])
+def test_a_third_number_beside_zero_and_one_is_asked_about(path, values):
+    cells = values.split()
+    with pytest.raises(ValueError, match=r"leave such cells empty .* or say --kind regression"):
+        targets(path, y=cells)
+    found = targets(path, kind="regression", y=cells)
+    assert found.values[:, 0].tolist() == [float(cell) for cell in cells]
+
+
+def test_numbers_of_many_values_and_fractions_of_two_are_a_regression(path):
+    assert targets(path, y=REAL).kind == "regression"
+    assert targets(path, y=("0.5", "1.5") * 3).kind == "regression"
+
+
+def test_targets_of_two_kinds_are_asked_about(path):
+    for wanted in (("a", "b"), ("all",)):
+        with pytest.raises(ValueError, match=r"two kinds, classes \(a\) and numbers \(b\)"):
+            targets(path, wanted, a=YES_NO, b=REAL)
+    found = targets(path, ("a", "b"), "regression", a=YES_NO, b=REAL)
+    assert found.kind == "regression"
+    assert found.values[:, 0].nan_to_num(9).tolist() == [0, 1, 1, 0, 9, 1]
+
+
+def test_censored_labels_of_a_column_that_was_named_count_as_missing_and_that_is_said(path):
+    cells = ("0.5", ">1.5", "3.5", "<0.5", "2.25", "7")
+    found = targets(path, ("y",), y=cells)
+    assert found.values[:, 0].isnan().tolist() == [False, True, False, True, False, False]
+    assert "y: 2 censored labels count as missing, line 3 has '>1.5'." in found.notes
+
+
+@settings(deadline=None)
+@given(st.sampled_from(["", "NA", "n/a", "#N/A", "<NA>", "NaN", "nan", "null", "None", "-"]))
+def test_a_missing_mark_is_a_missing_label_and_one_that_is_written_is_said(path, mark):
+    found = targets(path, y=("0.5", "1.5", mark, "0.25", mark, "7"))
+    assert found.values[:, 0].isnan().tolist() == [False, False, True, False, True, False]
+    said = [note for note in found.notes if "missing" in note]
+    assert said == ([f"y: 2 labels count as missing, line 4 has {mark!r}."] if mark else [])
+
+
+def test_columns_that_were_not_asked_for_are_said(path):
+    assert targets(path, ("a",), a=YES_NO, b=REAL, id=NEVER["id"]).notes == (
+        "Columns not asked for: b, id.",
+    )
+
+
+WRONG = {
+    "three words": (("y",), "auto", ("a", "b", "c") * 2, "3 words, line 4 has 'c'"),
+    "dates": (("y",), "auto", NEVER["measured on"], "line 2 has '2024-01-05', a date"),
+    "one word": (("y",), "auto", ("a",) * 6, "1 word, line 2 has 'a'"),
+    "words for numbers": (("y",), "regression", WORDS, "numbers; line 2 has 'active', no number"),
+    "numbers for classes": (("y",), "classification", REAL, "two classes, .* has 5 numbers"),
+    "too large": (("y",), "auto", ("1e39", *REAL[1:]), "numbers up to 3e38; line 2 has '1e39'"),
+    "infinite": (("y",), "auto", ("inf", *REAL[1:]), "line 2 has 'inf', infinity"),
+    "unknown": (("z",), "auto", REAL, "no column 'z'; it has: smiles, y"),
+    "twice": (("y", "y"), "auto", REAL, "each named once; got y, y"),
+    "none": ((), "auto", REAL, "got none of the columns: smiles, y"),
+    "names": (
+        None,
+        "auto",
+        NEVER["name"],
+        r"it has|none of its columns is one: y \(line 2 has 'a'",
+    ),
+    "censored": (
+        None,
+        "auto",
+        (">5", *REAL[1:]),
+        "name the column by --target .* count as missing",
+    ),
+}
+
+
+@pytest.mark.parametrize(("wanted", "kind", "cells", "says"), WRONG.values(), ids=WRONG)
+def test_cells_that_are_no_labels_are_named_in_one_sentence(path, wanted, kind, cells, says):
+    with pytest.raises(ValueError, match=says) as caught:
+        targets(path, wanted, kind, y=cells)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_many_columns_are_counted_and_not_all_listed(path):
+    columns = {f"c{k}": REAL for k in range(1_000)}
+    with pytest.raises(ValueError, match=r"1,000 that can be: c0 .* and 980 more$"):
+        targets(path, **columns)
