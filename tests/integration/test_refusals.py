@@ -35,7 +35,7 @@ OPTIONS = {
     "tau auto among others": (("--tau", "auto", "--tau", "3"), "or auto alone; got 'auto'"),
     "no such target": (("--target", "rng"), "no column 'rng'; it has: smiles, ring"),
     "a target twice": (("--target", "ring", "--target", "ring"), "each named once"),
-    "words as target": (("--target", "smiles"), "'smiles' should hold numbers; line 2 of"),
+    "words as target": (("--target", "smiles"), "'smiles' of .* two words; it has 60 words"),
     "no such molecules": (("--smiles-column", "SMILES"), "no column 'SMILES'"),
     "split without a column": (("--split", "column"), "should come together"),
     "column without a split": (("--split-column", "ring"), "should come together"),
@@ -73,7 +73,7 @@ def test_an_option_that_cannot_be_meant_is_one_sentence(molhpft, rings, tmp_path
 def test_numbers_cannot_be_learned_as_classes(molhpft, rings, tmp_path):
     write_table(rings, values=SIZE)
     words = ("finetune", rings, "--out", tmp_path / "model", "--kind", "classification")
-    assert "should be 0, 1 or missing; line 2 of" in one_sentence(*molhpft(*words))
+    assert "should hold two classes, 0 and 1 or any other two" in one_sentence(*molhpft(*words))
 
 
 @pytest.mark.parametrize("words", [("--kind", "both"), ("--calibration", "best"), ("--level", "x")])
@@ -130,9 +130,9 @@ ASKED = {
     "no model": (("MODEL/none", "RINGS"), "no folder at .*; a model on the hub is called"),
     "an empty folder": (("EMPTY", "RINGS"), "holds no model: config.json is missing"),
     "a table as model": (("RINGS", "RINGS"), "no folder at"),
-    "no table": (("MODEL", "none.csv"), "none.csv should be a file of comma-separated values"),
-    "no parquet": (("MODEL", "none.parquet"), "none.parquet should be a Parquet file; none is"),
-    "a folder as table": (("MODEL", "EMPTY"), "should be a file of comma-separated values"),
+    "no table": (("MODEL", "none.csv"), "none.csv should be a table .* no file is there"),
+    "no parquet": (("MODEL", "none.parquet"), "none.parquet should be a table .* no file is there"),
+    "a folder as table": (("MODEL", "EMPTY"), "should be a table .* it is a folder"),
     "another column": (("MODEL", "RINGS", "--smiles-column", "S"), "no column 'S'; it has: smi"),
     "another ending": (("MODEL", "RINGS", "--out", "o.txt"), r"should end in .csv or .parquet"),
     "a folder in the way": (("MODEL", "RINGS", "--out", "EMPTY.csv"), "cannot write .*a folder"),

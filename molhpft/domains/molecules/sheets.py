@@ -10,6 +10,7 @@ forgets line numbers, and a wrong row should be named by the line a person sees 
 """
 
 import bz2
+import codecs
 import csv
 import gzip
 import io
@@ -44,7 +45,7 @@ _PACKED = (".gz", ".bz2", ".xz", ".zip")
 _ENDINGS = (".csv", ".tsv", ".tab", ".parquet", ".pq", ".sdf", ".sd", ".txt", *_LISTS)
 _LINE = re.compile(r"(\S+(?:[ \t]+\|[^|]*\|)?)\s*(.*)")
 
-_READABLE = "CSV, Parquet, SDF or a list of SMILES (.smi)"
+_READABLE = "a table (CSV, Parquet, SDF) or a list of SMILES (.smi)"
 _PACKINGS: dict[re.Pattern[bytes], Callable[[IO[bytes]], Any]] = {
     re.compile(rb"\x1f\x8b"): gzip.open,
     re.compile(rb"BZh[1-9]1AY&SY"): bz2.open,
@@ -262,9 +263,9 @@ class _Source:
 def _opened(path: Path) -> Iterator[_Source]:
     """A block that reads a table, whose failures are one sentence."""
     if path.is_dir():
-        raise ValueError(f"{path} should be a file, {_READABLE}; it is a folder")
+        raise ValueError(f"{path} should be {_READABLE}; it is a folder")
     if not path.exists():
-        raise FileNotFoundError(f"{path} should be a file, {_READABLE}; none is there")
+        raise FileNotFoundError(f"{path} should be {_READABLE}; no file is there")
     with _told(path), ExitStack() as opened:
         file: IO[bytes] = opened.enter_context(path.open("rb"))
         if not file.seekable():  # a pipe, which cannot be read twice
@@ -342,10 +343,10 @@ def _recognised(path: Path, file: IO[bytes], opened: ExitStack) -> _Source:
         return _Source(_parquet_parts(path, whole), unit="row")
     for mark, what in _FOREIGN.items():
         if mark.match(head):
-            raise ValueError(f"{path} is {what}, which is not read; save it as {_READABLE}")
+            raise ValueError(f"{path} is {what}, which is not read; save it as CSV")
     encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    if encoding != "utf-16" and b"\0" in head:
-        raise ValueError(f"{path} is a binary file of no known kind; save it as {_READABLE}")
+    if encoding != "utf-16" and b"\0" in head and not _is_text_so_far(head):
+        raise ValueError(f"{path} is a binary file of no known kind, not {_READABLE}")
     # utf-8-sig: spreadsheets put a byte-order mark in front of the first column's name
     text = opened.enter_context(io.TextIOWrapper(file, encoding=encoding, newline=""))
     start = head.decode(encoding, "ignore")
@@ -355,6 +356,13 @@ def _recognised(path: Path, file: IO[bytes], opened: ExitStack) -> _Source:
     if ending in _LISTS or (ending == ".txt" and _begins_with_a_molecule(start)):
         return _Source(_list_parts(path, text))
     return _csv_source(path, text, start)
+
+
+def _is_text_so_far(head: bytes) -> bool:
+    try:  # the last character may be cut
+        return bool(codecs.getincrementaldecoder("utf-8")().decode(head))
+    except UnicodeDecodeError:
+        return False
 
 
 def _begins_with_a_molecule(text: str) -> bool:

@@ -207,7 +207,7 @@ FOREIGN = {
     "a.xls": (b"\xd0\xcf\x11\xe0\xa1\xb1", "an old Excel workbook"),
     "a.feather": (b"ARROW1\0\0", r"an Arrow \(Feather\) file"),
     "a.csv.zst": (b"\x28\xb5\x2f\xfd\x04", "packed by zstandard"),
-    "a.bin": (b"abc\0\1\2", "a binary file of no known kind"),
+    "a.bin": (b"abc\0\1\xff", "a binary file of no known kind"),
     "two.zip": (_zipped(a=TEXT, b=TEXT), "zip archive of one file; it holds a, b"),
     "half.parquet": (b"PAR1\0\0\0", "should be a Parquet file, whole"),
     "half.gz": (gzip.compress(TEXT.encode())[:20], "should be a packed file, whole"),
@@ -232,9 +232,9 @@ def test_what_is_no_table_is_called_what_it_is(tmp_path, name):
 
 
 def test_an_absent_file_and_a_folder_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"b\.csv should be a file.*none is there"):
+    with pytest.raises(FileNotFoundError, match=r"b\.csv should be a table.*no file is there"):
         read_sheet(tmp_path / "b.csv")
-    with pytest.raises(FileNotFoundError, match=r"b\.csv should be a file.*none is there"):
+    with pytest.raises(FileNotFoundError, match=r"b\.csv should be a table.*no file is there"):
         next(stream_column(tmp_path / "b.csv", "smiles"))
     with pytest.raises(ValueError, match="it is a folder"):
         read_sheet(tmp_path)

@@ -289,5 +289,5 @@ def test_unreadable_lines_are_one_warning_and_no_others_are(tmp_path, caplog):
 
 
 def test_an_absent_table_is_a_file_not_found(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nothing\.csv should be a file"):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.csv should be a table"):
         csv_task(path=tmp_path / "nothing.csv")
