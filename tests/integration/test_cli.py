@@ -201,7 +201,7 @@ def test_a_report_of_nothing_is_one_sentence(molhpft, tmp_path):
         ("task=ogbg-molpcba", ["ogbg-molpcba", "MOLHPFT_DATA"]),
         ("task.smiles_column=SMILES", ["'SMILES'", "smiles, ring"]),
         ("encoder.weights=none.pth", ["no weight file at none.pth"]),
-        ("task={name: pretraining, of: none.smi}", ["none.smi", "none is there"]),
+        ("task={name: pretraining, of: none.smi}", ["none.smi", "no file is there"]),
         (
             "method={name: flyp, tau: [0], pretraining: pretraining}",
             ["missing key method.pretraining.of"],

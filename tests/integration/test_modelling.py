@@ -219,11 +219,12 @@ def test_names_of_columns_and_folders_may_be_odd(molhpft, tmp_path):
         writer = csv.writer(file)
         writer.writerow(names)
         writer.writerows((s, k % 2, 1 - k % 2, k // 3 % 2) for k, s in enumerate(SMILES))
-    status, said, _ = molhpft(*finetune_words(path, out, "--smiles-column", "smi, les"))
+    more = ("--smiles-column", "smi, les", "--target", "all")
+    status, said, _ = molhpft(*finetune_words(path, out, *more))
     assert status == 0
     assert ", ".join(names[1:]) in said
     assert f"Model: {out}\n" in said
-    again = molhpft(*finetune_words(path, out, "--smiles-column", "smi, les"))
+    again = molhpft(*finetune_words(path, out, *more))
     assert f"{out} holds this very model already" in again[1]
     options = ("--out", tmp_path / "out, 1.csv", "--smiles-column", "smi, les")
     status, _, error = molhpft("predict", out, path, *options)

@@ -365,8 +365,8 @@ def _question(
 ) -> _Labels:
     """Labels of two classes that the table writes otherwise than 0 and 1."""
     values = column.tensor(coded)
-    ones, zeros = int((values == 1).sum()), int((values == 0).sum())
-    said = f"{column.name}: 1 is {pair[1]!r} ({ones:,} labels), 0 is {pair[0]!r} ({zeros:,})."
+    ones, known = int((values == 1).sum()), int((~values.isnan()).sum())
+    said = f"{column.name}: 1 is {pair[1]!r} ({ones:,} of {known:,} labels), 0 is {pair[0]!r}."
     return _Labels(values, "classification", pair, [said, *notes])
 
 

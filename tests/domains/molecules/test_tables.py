@@ -130,7 +130,7 @@ def test_what_was_left_out_and_which_class_is_one_is_warned_of_and_kept_with_the
     notes = (
         "Target: outcome, the only column that can be one.",
         "Columns left out: name (line 2 has 'm0', no number).",
-        "outcome: 1 is 'toxic' (4 labels), 0 is 'harmless' (4).",
+        "outcome: 1 is 'toxic' (4 of 8 labels), 0 is 'harmless'.",
     )
     assert task.examples.notes == task.to("cpu").examples.notes == notes
     assert all(note in caplog.text for note in notes)

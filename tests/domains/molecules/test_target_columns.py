@@ -107,7 +107,7 @@ def test_two_values_are_classes_and_which_is_one_is_said(path, kind):
     found = targets(path, y=cells)
     assert (found.kind, found.classes) == ("classification", (pair,))
     assert found.values[:, 0].tolist() == values
-    assert f"y: 1 is {pair[1]!r} (3 labels), 0 is {pair[0]!r} (3)." in found.notes
+    assert f"y: 1 is {pair[1]!r} (3 of 6 labels), 0 is {pair[0]!r}." in found.notes
 
 
 def test_zero_and_one_need_no_word(path):
