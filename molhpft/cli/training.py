@@ -12,6 +12,7 @@ from molhpft.experiments import inventory, tables
 from molhpft.experiments.choose import choice_reading
 from molhpft.experiments.config import load_config
 from molhpft.experiments.linear_study import LinearStudy, linear_study
+from molhpft.experiments.measures import unmeasured
 from molhpft.experiments.quickstart import Quickstart
 from molhpft.experiments.quickstart import quickstart as run_quickstart
 from molhpft.experiments.run import run as run_config
@@ -35,7 +36,8 @@ def run(
 ) -> None:
     """Run a config: probe the head, finetune from every tau, choose on validation."""
     extra = [] if seed is None else [f"seed={seed}"]
-    folder = run_config(load_config(config, [*changes, *extra]), out)
+    choices = load_config(config, [*changes, *extra])
+    folder = run_config(choices, out)
     if not folder.writes:  # a process that helped the first one
         return
     summary = folder.read_json("summary.json")
@@ -47,6 +49,9 @@ def run(
     measures = tables.measures_table(summary)
     if measures:
         screen.print(measures)
+    absent = unmeasured(choices.measures, summary)
+    if absent:
+        screen.print(f"Not measured, as this method finetunes nothing: {', '.join(absent)}.")
     screen.print(tables.reading(summary))
     if "choice" in summary:
         screen.print(choice_reading(summary["choice"], summary["metric"]))

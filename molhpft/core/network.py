@@ -48,13 +48,24 @@ class Chain(nn.Module):
     Args:
         stages: stage name to stage, first applied first. May be empty (the identity). A dot in a
             name, such as `layer1.0`, is an underscore in the state dict.
+
+    Raises:
+        TypeError: one of them is no stage.
+        ValueError: two names are one in the state dict.
     """
 
     def __init__(self, stages: Mapping[str, Stage]) -> None:
         super().__init__()
         self._names = tuple(stages)
         # torch forbids dots in the names of modules
-        self.stages = nn.ModuleDict({name.replace(".", "_"): s for name, s in stages.items()})
+        keys = [name.replace(".", "_") for name in stages]
+        if len(set(keys)) < len(keys):
+            raise ValueError(
+                f"names of stages must differ in more than dots for underscores, got: "
+                f"{', '.join(stages)}"
+            )
+        self.stages = nn.ModuleDict(dict(zip(keys, stages.values(), strict=True)))
+        self.named_stages()  # refuses what is none
 
     @property
     def names(self) -> list[str]:
@@ -75,7 +86,7 @@ class Chain(nn.Module):
     def named_stages(self) -> dict[str, Stage]:
         """Stage name to stage, first applied first."""
         named = zip(self._names, self.stages.values(), strict=True)
-        return {name: stage for name, stage in named if isinstance(stage, Stage)}
+        return {name: _stage(name, module) for name, module in named}
 
     def __iter__(self) -> Iterator[Stage]:
         return iter(self.named_stages().values())
@@ -96,6 +107,15 @@ class Chain(nn.Module):
             raise ValueError(f"no stage named {at!r}; this chain has: {', '.join(self.names)}")
         stages, k = list(self.named_stages().items()), self.names.index(at)
         return Chain(dict(stages[:k])), Chain(dict(stages[k:]))
+
+
+def _stage(name: str, module: nn.Module) -> Stage:
+    if not isinstance(module, Stage):
+        raise TypeError(
+            f"stage {name!r} of a chain should be a Stage, which is given the batch as well, and "
+            f"is a {type(module).__name__}; wrap one that needs no batch: Plain(module, width=...)"
+        )
+    return module
 
 
 class Network(nn.Module):

@@ -106,7 +106,8 @@ def epochs_behind(phase: Phase, rows: Sequence[Row]) -> int:
         phase: which may keep the best epoch, or have stopped early.
         rows: one for each of its epochs.
     """
-    return best_epoch(list(rows)) if phase.keep == "best" else len(rows)
+    kept = best_epoch(list(rows)) if phase.keep == "best" else 0
+    return kept or len(rows)  # without a score to choose by, the last weights are kept
 
 
 def observers(names: Sequence[str], start: Network, task: Task, *, seed: int) -> Observer | None:
@@ -127,6 +128,13 @@ def observers(names: Sequence[str], start: Network, task: Task, *, seed: int) ->
 def measure_branch(names: Sequence[str], branch: Branch) -> Json:
     """Name to what was measured when a branch has ended."""
     return {name: AT_END[name](branch) for name in names if name in AT_END}
+
+
+def unmeasured(names: Sequence[str], summary: Json) -> list[str]:
+    """Measures that a run was asked for and has not, as it has finetuned nothing."""
+    rows = [*summary["branches"], summary]
+    known = {name for row in rows for name in row.get("measures") or ()}
+    return [name for name in names if name not in known]
 
 
 def measure_run(names: Sequence[str], networks: Sequence[Network], task: Task) -> Json:
@@ -339,5 +347,6 @@ AT_END: dict[str, Callable[[Branch], Json]] = {
     "bound": _bound,
     "targets": _targets,
 }
+WITHOUT_FINETUNING = ("confidence", "targets")
 TOGETHER: dict[str, Callable[[Sequence[Network], Task], Json]] = {"exchange": _exchange}
 NAMES = tuple(dict.fromkeys([*AT_END, *ALONG, *TOGETHER]))

@@ -27,6 +27,7 @@ from molhpft.experiments.identity import probe_name, run_name
 from molhpft.experiments.lock import locked
 from molhpft.experiments.machine import launch, settled
 from molhpft.experiments.measures import (
+    WITHOUT_FINETUNING,
     Branch,
     check_measures,
     epochs_behind,
@@ -186,17 +187,23 @@ def _finish_branch(parts: _Parts, recipe: Recipe, probed: Network, features: Tas
         extra["share"] = mix(tuned, start.state_dict(), task, shares=recipe.shares)
     # without an epoch of finetuning nothing has moved, and the features may be known
     row |= describe_end(probed, features, *((tuned, task) if history else (probed, features)))
-    if config.measures and history:
-        z0, z = (take(n, task.batches("train", size=EVALUATION_SIZE)) for n in (start, tuned))
-        epochs = tuple(
-            epochs_behind(phase, [row for row in history if row["phase"] == phase_name(number)])
-            for number, phase in enumerate(recipe.after)
-        )
-        found = Branch(start, tuned, z0, z, task, recipe, epochs, config.seed)
-        extra["measures"] = measure_branch(config.measures, found)
+    names = [n for n in config.measures if history or n in WITHOUT_FINETUNING]
+    if names:
+        extra["measures"] = measure_branch(names, _branch(parts, recipe, tuned, history))
     about = {"row": row | extra, "history": history}
     _keep_member(parts, recipe, tuned)
     save_branch(parts.folder, recipe.tau, tuned.state_dict(), about)
+
+
+def _branch(parts: _Parts, recipe: Recipe, tuned: Network, history: Sequence[Json]) -> Branch:
+    """What measures are given of a branch that has ended."""
+    task, start = parts.task, parts.network
+    before, after = (take(n, task.batches("train", size=EVALUATION_SIZE)) for n in (start, tuned))
+    epochs = tuple(
+        epochs_behind(phase, [row for row in history if row["phase"] == phase_name(number)])
+        for number, phase in enumerate(recipe.after)
+    )
+    return Branch(start, tuned, before, after, task, recipe, epochs, parts.config.seed)
 
 
 def _keep_member(parts: _Parts, recipe: Recipe, tuned: Network) -> None:

@@ -154,11 +154,12 @@ def reading(summary: Json) -> str:
     if len(rows) == 1:
         return f"{sentence}."
     first, last = rows[0], rows[-1]
+    energies = [_number(row["energy"]["aie"]) for row in (first, last)]
+    distances = [_number(row["shift"]["distance"], places=2) for row in (first, last)]
     return (
         f"{sentence}. From tau {first['tau']} to tau {last['tau']} the energy goes from "
-        f"{first['energy']['aie']:.3f} to {last['energy']['aie']:.3f} and the distance that "
-        f"finetuning moves features from {first['shift']['distance']:.2f} to "
-        f"{last['shift']['distance']:.2f}."
+        f"{energies[0]} to {energies[1]} and the distance that finetuning moves features from "
+        f"{distances[0]} to {distances[1]}."
     )
 
 
@@ -263,7 +264,12 @@ def _measure(measures: Json | None, *places: str) -> str:
 def _cell(value: float | None, group: str, metric: str) -> str:
     if group in ("probe", "final"):
         return show(value, metric)
-    return "-" if value is None else f"{value:.3f}"
+    return _number(value)
+
+
+def _number(value: float | None, *, places: int = 3) -> str:
+    """A number as text; None is what a file has for one that is not finite."""
+    return "-" if value is None else f"{value:.{places}f}"
 
 
 # people name tasks, splits and targets: in a plain string rich takes their brackets for a style

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from molhpft.core.batch import Batch
 from molhpft.core.network import Chain, Stage
@@ -44,6 +45,21 @@ def test_the_width_of_a_chain_is_that_of_its_last_stage():
 def test_an_empty_chain_has_no_width():
     with pytest.raises(ValueError, match="no width"):
         Chain({}).width  # noqa: B018 - reading it is the test
+
+
+def test_a_chain_hides_no_module_that_is_no_stage(batch):
+    with pytest.raises(TypeError, match=r"stage 'mlp' of a chain .* is a Linear; wrap .* Plain"):
+        Chain({"mlp": nn.Linear(6, 6)})
+    network = toy_network()
+    network.backbone.stages["layer1"] = nn.Linear(8, 8)
+    with pytest.raises(TypeError, match=r"stage 'layer1' of a chain .* is a Linear"):
+        network.cut("layer1")
+
+
+def test_stages_whose_names_are_one_in_the_state_dict_are_refused():
+    stage = toy_network().head.stages["linear"]
+    with pytest.raises(ValueError, match=r"got: layer1\.0, layer1_0"):
+        Chain({"layer1.0": stage, "layer1_0": stage})
 
 
 def test_logits_are_the_head_of_the_features(batch):

@@ -21,6 +21,7 @@ from molhpft.experiments.measures import (
     epochs_behind,
     measure_branch,
     observers,
+    unmeasured,
 )
 from molhpft.experiments.run import run
 from molhpft.experiments.seeds import stream
@@ -255,6 +256,18 @@ def test_measures_are_printed_with_a_column_a_tau(measured):
 
 def test_a_run_without_measures_has_no_table_of_them(plain):
     assert measures_table(plain.read_json("summary.json")) is None
+
+
+def test_a_method_that_finetunes_nothing_measures_what_it_can_and_says_what_it_cannot(
+    small,  # noqa: F811
+    tmp_path,
+):
+    config = small(method="lp", measures=["targets", "ntk", "bound", "exchange"], **BRIEF)
+    folder = run(config, tmp_path)
+    summary = folder.read_json("summary.json")
+    (row,) = rows_of(folder)
+    assert row["measures"]["targets"]["test"] == {"ring": pytest.approx(row["final"]["test"])}
+    assert unmeasured(config.measures, summary) == ["ntk", "bound"]
 
 
 def test_an_unknown_measure_names_the_measures(small):  # noqa: F811

@@ -160,6 +160,15 @@ def test_the_reading_names_the_chosen_tau_its_scores_and_what_tau_changed():
     assert "distribution" not in text
 
 
+def test_the_reading_shows_numbers_that_are_none_as_dashes():
+    lost = branch(4, shift=dict.fromkeys(SHIFT))
+    lost["energy"]["aie"] = lost["final"]["valid"] = None
+    text = reading(summary(branch(0), lost, chosen=4))
+    assert "ROC-AUC (%) - on validation" in text
+    assert "the energy goes from 1.500 to - and" in text
+    assert text.endswith("from 2.25 to -.")
+
+
 def test_the_reading_gives_both_scores_in_and_out_of_distribution():
     text = reading(summary(branch(0, ["ood", "later"]), branch(4, ["ood", "later"]), chosen=4))
     assert (

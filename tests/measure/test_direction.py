@@ -4,8 +4,10 @@ from torch import nn
 from torch.func import jacrev, vmap
 
 from molhpft.core.batch import Batch
+from molhpft.core.contrast import ClassContrast
 from molhpft.core.heads import mlp_head
-from molhpft.core.network import Chain, Network, Plain
+from molhpft.core.joint import Joint
+from molhpft.core.network import Chain, Network, Plain, Stage
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
 from molhpft.core.snapshot import take
 from molhpft.measure.direction import alignment, descent_directions, direction_norms
@@ -35,6 +37,17 @@ def network():
 @pytest.fixture
 def batch():
     return dense_batch()
+
+
+class First(Stage):
+    """The first outputs of those that come in."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.width = width
+
+    def forward(self, h, batch):
+        return h[:, : self.width]
 
 
 def curved_network():
@@ -105,6 +118,23 @@ def test_directions_do_not_depend_on_how_examples_are_batched(batch):
     network = curved_network()
     together = descent_directions(network, [batch], Multiclass())
     torch.testing.assert_close(descent_directions(network, rows_of(batch), Multiclass()), together)
+
+
+def test_a_task_that_is_served_beside_asks_for_nothing(batch):
+    network = curved_network()
+    y = torch.tensor([[1, NAN, 9.0], [NAN, NAN, -9], *[[0, 1, 5]] * 5]).double()
+    objective = Joint(Multilabel(), Squared(), outputs=2, weight=3.0)
+    both = descent_directions(network, [Batch(batch.inputs, y)], objective)
+    main = Network(network.backbone, Chain({**network.head.named_stages(), "two": First(2)}))
+    alone = descent_directions(main, [Batch(batch.inputs, y[:, :2])], Multilabel())
+    torch.testing.assert_close(both, alone)
+    assert (both[1] == 0).all()
+
+
+def test_examples_that_are_compared_with_one_another_are_asked_one_by_one(batch):
+    network = curved_network()
+    contrasted = descent_directions(network, [batch], ClassContrast())
+    torch.testing.assert_close(contrasted, descent_directions(network, [batch], Multiclass()))
 
 
 def test_a_perfect_head_asks_for_nothing(network, batch):

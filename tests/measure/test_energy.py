@@ -1,7 +1,11 @@
+from dataclasses import astuple
+
 import pytest
 import torch
 from torch import nn
 
+from molhpft.core.contrast import ClassContrast
+from molhpft.core.joint import Joint
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
 from molhpft.core.snapshot import Predictions
 from molhpft.measure.energy import balanced_energy, energy, entry_energy, initial_energy
@@ -60,6 +64,29 @@ def test_balanced_energy_leaves_tasks_of_one_class_out():
 def test_a_regression_has_no_balanced_energy():
     values = snapshot([[0.3], [0.7]], [[0.0], [1.0]])  # numbers that happen to be 0 and 1
     assert balanced_energy(values, Squared()) != balanced_energy(values, Squared())  # NaN
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+@pytest.mark.parametrize(
+    "objective",
+    [Multiclass(), ClassContrast(), Multilabel(), Joint(Multilabel(), Squared(), 2, 0.5)],
+    ids=str,
+)
+def test_energy_does_not_depend_on_how_many_rows_are_taken_at_a_time(
+    objective, rows, rng, monkeypatch
+):
+    a = torch.randn(20, 3, generator=rng)
+    y = torch.arange(20) % 3
+    y = (y[:, None] == torch.arange(3)).float() if "Multilabel" in str(objective) else y
+    whole = energy(snapshot(a, y), objective)
+    monkeypatch.setattr("molhpft.measure.energy._ROWS", rows)
+    pieces = energy(snapshot(a, y), objective)
+    assert astuple(pieces) == pytest.approx(astuple(whole), rel=1e-6)
+
+
+def test_the_energy_of_class_contrast_is_that_of_the_same_classes_by_softmax(rng):
+    values = snapshot(torch.randn(9, 3, generator=rng), torch.arange(9) % 3)
+    assert energy(values, ClassContrast()) == energy(values, Multiclass())
 
 
 def test_energy_falls_as_a_head_is_trained(rng):
