@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from molhpft.core.snapshot import predict, take
 from molhpft.domains.weights import read_weights
+from molhpft.experiments.branch import predictions, scores
 from molhpft.experiments.build import build_network, build_recipes, build_task
 from molhpft.experiments.catalog import HEADS, METHODS
 from molhpft.experiments.config import parse_config
@@ -31,12 +33,40 @@ def method(name):
     return {"name": name, **OPTIONS.get(name, {})}
 
 
+def around(config, folder):
+    """The chosen branch, its network when it was built and when it was left, and the task."""
+    summary = folder.read_json("summary.json")
+    (row,) = [row for row in summary["branches"] if row["tau"] == summary["chosen_tau"]]
+    start, end = network_of(config), network_of(config)
+    end.load_state_dict(read_weights(folder.path / "model.safetensors").tensors)
+    return row, start, end, build_task(config, build_recipes(config)[0])
+
+
+SOLVED = ("lp_logistic", "lp_ft_converged")
+PROBES = ("lp", "lp_logistic")
+
+
 @pytest.mark.parametrize("name", RUNNABLE)
-def test_every_method_runs_and_is_measured(small, tmp_path, name):  # noqa: F811
-    for row in rows_of(run(small(method=method(name), **BRIEF), tmp_path)):
-        assert 0.0 <= row["final"]["test"] <= 1.0
-        assert row["energy"]["aie"] > 0
-        assert row["shift"]["distance"] >= 0
+def test_every_method_reports_scores_and_shift_of_the_model_it_leaves(small, tmp_path, name):  # noqa: F811
+    more = {} if name in SOLVED else {"head": "mlp", "cut": "conv1"}
+    config = small(method=method(name), **more, **BRIEF)
+    row, start, end, task = around(config, run(config, tmp_path))
+    assert scores(predictions(end, task), task) == pytest.approx(row["final"])
+    z0, z = (take(network, task.batches("train", size=64)).features for network in (start, end))
+    moved = (z - z0).norm(dim=1).mean().item()
+    assert row["shift"]["distance"] == pytest.approx(moved, rel=1e-4, abs=1e-6)
+    # probing alone leaves features where they are, as does a mixture of none of the finetuned
+    assert (moved == 0) == (name in PROBES or row.get("share") == 0)
+    if name in PROBES:
+        assert row["final"] == row["probe"]
+
+
+def test_lp_ft_from_a_solved_head_begins_where_the_solution_ended(small, tmp_path):  # noqa: F811
+    solved, tuned = (rows_of(run(small(method=method(n), **BRIEF), tmp_path))[0] for n in SOLVED)
+    assert tuned["strength"] == solved["strength"]
+    assert tuned["probe"] == pytest.approx(solved["final"])
+    assert tuned["energy"] == pytest.approx(solved["energy"])
+    assert tuned["shift"]["distance"] > 0
 
 
 @pytest.mark.parametrize("head", [name for name, h in HEADS.items() if h.reads == "vectors"])
@@ -50,18 +80,7 @@ def test_every_head_goes_with_every_cut(small, tmp_path, head, cut):  # noqa: F8
     assert len(rows_of(folder)) == 2
 
 
-TRAINED = [name for name in RUNNABLE if name not in ("lp_logistic", "lp_ft_converged")]
-
-
-@pytest.mark.parametrize("name", TRAINED)
-@pytest.mark.parametrize(("head", "cut"), [("mlp", "conv1"), ("cosine", "pool")])
-def test_every_method_goes_with_another_head_and_a_cut(small, tmp_path, name, head, cut):  # noqa: F811
-    config = small(method=method(name), head=head, cut=cut, **BRIEF)
-    for row in rows_of(run(config, tmp_path)):
-        assert 0.0 <= row["final"]["test"] <= 1.0
-
-
-@pytest.mark.parametrize("name", ["lp_logistic", "lp_ft_converged"])
+@pytest.mark.parametrize("name", SOLVED)
 def test_a_head_that_cannot_be_solved_is_refused_in_words(small, tmp_path, name):  # noqa: F811
     with pytest.raises(ValueError, match="a head can be solved when it is one linear layer"):
         run(small(method=method(name), head="mlp"), tmp_path)
@@ -138,9 +157,16 @@ def test_a_mixture_of_only_the_finetuned_weights_is_finetuning(small, tmp_path):
     assert mixed["final"] == tuned["final"]
 
 
-def test_a_solved_head_reports_the_strength_it_chose(small, tmp_path):  # noqa: F811
-    (row,) = rows_of(run(small(method=method("lp_logistic")), tmp_path))
-    assert row["strength"] in OPTIONS["lp_logistic"]["strengths"]
+def test_a_solved_head_is_that_of_the_strength_which_validates_best(small, tmp_path):  # noqa: F811
+    def solved(*strengths):
+        options = {"name": "lp_logistic", "strengths": list(strengths)}
+        return rows_of(run(small(method=options), tmp_path))[0]
+
+    strengths = OPTIONS["lp_logistic"]["strengths"]
+    alone = {strength: solved(strength)["final"] for strength in strengths}
+    both = solved(*strengths)
+    assert both["final"] == alone[both["strength"]]
+    assert both["final"]["valid"] == max(final["valid"] for final in alone.values())
 
 
 NCI = {
@@ -169,9 +195,12 @@ def test_flyp_keeps_the_pretrained_head_beside_the_new_one(nci_encoder):
 
 
 def test_flyp_runs_and_is_scored_on_the_new_task(nci_encoder, tmp_path):
-    summary = run(nci(nci_encoder, method=FLYP), tmp_path).read_json("summary.json")
-    assert summary["metric"] == "rocauc"
-    assert all(0.4 < row["final"]["test"] <= 1 for row in summary["branches"])
+    config = nci(nci_encoder, method=FLYP)
+    row, _, network, _ = around(config, run(config, tmp_path))
+    task = build_task(nci(nci_encoder), build_recipes(nci(nci_encoder))[0])
+    test = predict(network, task, "test")
+    new = task.objective.score(test.logits[:, : task.outputs], test.targets)
+    assert row["final"]["test"] == pytest.approx(new)
 
 
 def test_flyp_without_a_pretrained_head_is_refused(nci_encoder, tmp_path):
@@ -220,9 +249,11 @@ SHAPES = {
 
 
 def test_segmentation_runs_and_is_scored_by_overlap(tmp_path):
-    folder = run(parse_config(SHAPES), tmp_path)
+    config = parse_config(SHAPES)
+    folder = run(config, tmp_path)
     assert folder.read_json("summary.json")["metric"] == "miou"
-    assert rows_of(folder)[0]["energy"]["aie"] > 0
+    row, _, network, task = around(config, folder)
+    assert row["final"] == pytest.approx(scores(predictions(network, task), task))
 
 
 def test_views_cannot_be_cached_for_a_head_that_reads_the_image_size(tmp_path):

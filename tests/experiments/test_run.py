@@ -15,8 +15,10 @@ from molhpft.experiments import branch
 from molhpft.experiments.build import build_network, build_recipes, build_task
 from molhpft.experiments.config import Choice, parse_config, resolved
 from molhpft.experiments.identity import run_name, trial_name
+from molhpft.experiments.machine import launch, settled
 from molhpft.experiments.run import run
 from molhpft.experiments.seeds import stream
+from molhpft.tuning.fit import fit
 from tests.kills import killed_at_save
 
 SMALL = {
@@ -197,9 +199,17 @@ def test_an_interrupted_run_resumes_exactly(finished, small, tmp_path, saves):
     assert [p.name for p in tmp_path.iterdir()] == [finished.path.name]
 
 
-def test_tau_zero_is_plain_finetuning(finished, small, tmp_path):
-    (plain,) = rows_of(run(small(method={"name": "ft"}), tmp_path))
-    assert plain == rows_of(finished)[0]
+def test_tau_zero_is_plain_finetuning_of_the_network_as_it_is_built(finished, small):
+    config = small(method={"name": "ft"})
+    task, network, zero = task_of(config), network_of(config), rows_of(finished)[0]
+    untouched = branch.scores(branch.predictions(network, task), task)
+    assert zero["probe"] == pytest.approx(untouched)
+    # no probe, no run: the finetuning phase alone
+    rng = torch.Generator().manual_seed(stream(config.seed, "finetune"))
+    phase, machine = build_recipes(config)[0].after[0], launch(settled(config))
+    fit(network, phase, task, rng=rng, machine=machine)
+    tuned = branch.scores(branch.predictions(network, task), task)
+    assert zero["final"] == pytest.approx(tuned)
 
 
 def test_a_tau_has_the_same_result_in_any_list(finished, small, tmp_path):
