@@ -171,7 +171,7 @@ def test_every_method_of_the_catalog_is_defined_here():
 @pytest.mark.parametrize("name", ["lp_logistic", "lp_ft_converged", "wise_ft"])
 def test_a_choice_among_nothing_is_refused(name):
     options = {"tau": (3,), "shares": ()} if name == "wise_ft" else {"strengths": ()}
-    with pytest.raises(ValueError, match=r"^(shares|strengths) lists at least one number, got none"):
+    with pytest.raises(ValueError, match="lists at least one number, got none"):
         getattr(recipes, name)(PROBE, FINETUNE, **options)
 
 
