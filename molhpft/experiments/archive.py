@@ -110,6 +110,11 @@ class _Measures(BaseModel):
     confidence: _Confidence | None = None
     targets: dict[str, Numbers] | None = None
     exchange: dict[Literal["train", "valid"], list[list[FiniteFloat]]] | None = None
+    direction: Numbers | None = None
+    ntk: Numbers | None = None
+    decomposition: Numbers | None = None
+    drift: Numbers | None = None
+    bound: dict[str, bool | FiniteFloat | list[str] | None] | None = None
 
 
 class _Branch(BaseModel):

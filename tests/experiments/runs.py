@@ -1,5 +1,6 @@
 """Run folders with numbers of one's choice, written by the writer that runs use."""
 
+import json
 from zlib import crc32
 
 from molhpft.experiments.folder import RunFolder
@@ -12,6 +13,26 @@ def branch(tau, valid, test, **more):
     probe = {"train": 0.5, "valid": valid - 0.1, "test": test - 0.1}
     final = {"train": 0.9, "valid": valid, "test": test}
     return {"tau": tau, "energy": energy, "probe": probe, "final": final, "shift": SHIFT, **more}
+
+
+def measure(path, measures, along=None):
+    """Further measures in a run that is written.
+
+    Args:
+        path: of the run.
+        measures: tau to what a branch has under `measures`.
+        along: tau to what each epoch of its finetuning has, epoch by epoch.
+    """
+    summary = json.loads((path / "summary.json").read_text())
+    for row in summary["branches"]:
+        row["measures"] = measures.get(row["tau"], {})
+    (path / "summary.json").write_text(json.dumps(summary))
+    lines = [json.loads(line) for line in (path / "history.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["phase"] == "finetune" and along:
+            line |= along[line["tau"]][line["epoch"] - 1]
+    (path / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
 
 
 def history(taus, epochs):

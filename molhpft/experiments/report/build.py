@@ -83,19 +83,24 @@ def _section(results: Results, task: str) -> Section:
         return Section(task, what, (), (), ())
     palette = figures.colours([str(label) for label in summarise(best)["label"]])
     found = measured.variants(results, table)
+    further = measured.further_sheet(found)
     panels = (
         figures.over_methods(table, palette),
         *figures.over_taus(table, palette),
         measured.curves(found),
         measured.confidence(found),
         measured.exchange(found),
-        measured.ntk(found),
+        measured.direction(found),
+        measured.ntk(found, dict(zip(table["variant"], table["label"], strict=True)), palette),
+        measured.first_step(found),
+        measured.drift(found),
+        measured.bound(found),
         measured.per_target(results, table, palette),
     )
     return Section(
         task=task,
         answer=tuple(answer(table, best)),
-        sheets=tuple(sheets(table)),
+        sheets=(*sheets(table), *([further] if further else [])),
         panels=panels,
         galleries=tuple(galleries(found)),
     )

@@ -12,14 +12,44 @@ from plotly.colors import sample_colorscale
 
 from molhpft.experiments.archive import Run
 from molhpft.experiments.folder import Json
-from molhpft.experiments.report.content import Panel, digits, real, scaled
-from molhpft.experiments.report.figures import figure, tau_axis
+from molhpft.experiments.report.content import (
+    Cell,
+    Panel,
+    Sheet,
+    digits,
+    listed,
+    number,
+    real,
+    scaled,
+    words,
+)
+from molhpft.experiments.report.figures import COLOURS, figure, tau_axis
 from molhpft.experiments.results import Results
+from molhpft.experiments.statistics import mean_interval
 from molhpft.experiments.summaries import reported, summarise
 from molhpft.experiments.tables import score_name
 
 MOST_TARGETS = 40
 SCALE = ("#4c7df0", "#22a08c", "#d99a1f", "#d4504c")  # seen on light and dark ground
+
+KERNELS = {
+    "ntk_change": "change since the start",
+    "ntk_step": "change since the epoch before",
+}
+FURTHER = {
+    "‖∂q/∂z‖ before": ("direction", "norm_before"),
+    "‖∂q/∂z‖ after": ("direction", "norm_after"),
+    "alignment": ("direction", "alignment"),
+    "eNTK change": ("ntk", "change"),
+    "step: kernel": ("decomposition", "kernel"),
+    "step: direction": ("decomposition", "direction"),
+    "step: energy": ("decomposition", "energy"),
+    "step: error": ("decomposition", "first_order_error"),
+    "drift": ("drift", "distance"),
+    "bound": ("bound", "most"),
+    "bound applies": ("bound", "applies"),
+    "bound holds": ("bound", "holds"),
+}
 
 Key = tuple[int, int]  # tau, and epoch or bin
 Variant = tuple[str, list[Run]]
@@ -81,18 +111,110 @@ def exchange(found: Sequence[Variant]) -> Panel:
     return Panel(title, _not_measured("exchange"))
 
 
-def ntk(found: Sequence[Variant]) -> Panel:
-    """Change of the empirical neural tangent kernel along finetuning, and at its end."""
+def ntk(found: Sequence[Variant], labels: Mapping[str, str], palette: Mapping[str, str]) -> Panel:
+    """Change of the empirical neural tangent kernel along finetuning (Figure 6 of the paper).
+
+    Methods that measured it are on one plot, at the smallest tau that they share: a random backbone
+    beside a pretrained one. Where one method did, a line is a tau.
+
+    Args:
+        found: variants of one task.
+        labels: variant to method.
+        palette: method to colour.
+    """
     title = "eNTK change"
+    kernels: dict[str, Variant] = {}
     for name, runs in found:
-        along = _along(runs, "ntk_change")
+        if _along(runs, "ntk_change"):
+            kernels.setdefault(labels[name], (name, runs))
+    if not kernels:
+        return Panel(title, _not_measured("ntk"))
+    shown = {y: {k: _along(v[1], key) for k, v in kernels.items()} for key, y in KERNELS.items()}
+    shown = {y: lines for y, lines in shown.items() if any(lines.values())}
+    name, runs = next(iter(kernels.values()))
+    what = "How far the kernel of the backbone has moved, relative to its size"
+    if len(kernels) == 1:
+        note = f"{name}: {what.lower()}, a line a tau, mean over {_seeds(runs)}."
+        return Panel(title, note, tuple(_by_epoch(k[labels[name]], y=y) for y, k in shown.items()))
+    taus = [{tau for tau, _ in _along(own, "ntk_change")} for _, own in kernels.values()]
+    tau = min(set.intersection(*taus) or set.union(*taus))
+    note = f"{what}, tau {tau}: {listed([own for own, _ in kernels.values()])}, means over seeds."
+    drawn = (_by_method(lines, tau, palette, y=y) for y, lines in shown.items())
+    return Panel(title, note, tuple(drawn))
+
+
+def direction(found: Sequence[Variant]) -> Panel:
+    """Norm of the direction term along finetuning, from its start (Figure 2 of the paper)."""
+    title = "Direction term"
+    for name, runs in found:
+        along = _along(runs, "direction")
         if along:
+            start = _by_tau(runs, "direction", "norm_before")
+            along = dict(sorted({**along, **{(t, 0): mean(v) for t, v in start.items()}}.items()))
             note = (
-                f"{name}: how far the kernel of the backbone has moved from where finetuning "
-                f"began, relative to its size, a line a tau, mean over {_seeds(runs)}."
+                f"{name}: mean norm of the gradient of the logits with respect to the features, "
+                f"a line a tau, mean over {_seeds(runs)}."
             )
-            return Panel(title, note, (_by_epoch(along, y="relative change"),))
-    return Panel(title, _not_measured("ntk"))
+            return Panel(title, note, (_by_epoch(along, y="‖∂q/∂z‖"),))
+    return Panel(title, _not_measured("direction"))
+
+
+def first_step(found: Sequence[Variant]) -> Panel:
+    """The factors of the features' first step, against tau."""
+    title = "Kernel, direction and energy of the first step"
+    lines = {key: ("decomposition", key) for key in ("kernel", "direction", "energy")}
+    note = (
+        "the features' first step is kernel times direction times energy; norms of the three, each "
+        "relative to that of the smallest tau"
+    )
+    return _against_tau(title, found, lines, note, y="relative norm", relative=True)
+
+
+def drift(found: Sequence[Variant]) -> Panel:
+    """How far batch-norm statistics alone carry the features, against tau."""
+    lines = {"all of it": ("", "distance"), "by batch norm alone": ("drift", "distance")}
+    note = (
+        "distance of training features from where finetuning began, and the part that batch norm's "
+        "running statistics make when nothing is trained"
+    )
+    return _against_tau("Drift by batch norm", found, lines, note, y="distance ‖z_T - z_0‖")
+
+
+def bound(found: Sequence[Variant]) -> Panel:
+    """Both sides of Proposition 1, against tau."""
+    lines = {"moved": ("bound", "distance"), "at most, by the bound": ("bound", "most")}
+    note = "how far features moved, and how far Proposition 1 lets them"
+    beyond = _beyond(found)
+    if beyond:
+        note += f" (a comparison: it is not derived for {listed(beyond)})"
+    panel = _against_tau("Proposition 1", found, lines, note, y="distance ‖z_T - z_0‖")
+    for made in panel.figures:
+        made["layout"]["yaxis"] |= {"type": "log"}
+    return panel
+
+
+def further_sheet(found: Sequence[Variant]) -> Sheet | None:
+    """What further measures say of every tau; None where nothing was measured."""
+    taken = {
+        (name, tau): {column: values.get(tau, []) for column, values in own.items()}
+        for name, runs in found
+        for own in [{c: _by_tau(runs, *places) for c, places in FURTHER.items()}]
+        for tau in sorted({tau for values in own.values() for tau in values})
+    }
+    columns = [column for column in FURTHER if any(row[column] for row in taken.values())]
+    if not columns:
+        return None
+    rows = [
+        (words(name), number(tau), *(_mean_cell(row[column]) for column in columns))
+        for (name, tau), row in taken.items()
+    ]
+    note = (
+        "Mean over seeds ± half of the 95 % interval. alignment: cosine between where the head "
+        "asks features to go and where they went. step: factors of the first step, and the "
+        "relative error of predicting it from them. drift: distance that batch norm alone makes. "
+        "bound: of Proposition 1; applies and holds: share of the runs."
+    )
+    return Sheet("Further measures", note, ("method", "tau", *columns), tuple(rows))
 
 
 def per_target(results: Results, table: pd.DataFrame, palette: Mapping[str, str]) -> Panel:
@@ -140,6 +262,97 @@ def _target_scores(results: Results, best: pd.DataFrame) -> dict[str, dict[str, 
     return {label: {n: mean(v) for n, v in own.items()} for label, own in found.items()}
 
 
+def _against_tau(
+    title: str,
+    found: Sequence[Variant],
+    lines: Mapping[str, tuple[str, str]],
+    note: str,
+    *,
+    y: str,
+    relative: bool = False,
+) -> Panel:
+    """Numbers of the best variant that measured them at several tau."""
+    single = False
+    for name, runs in found:
+        values = {line: _by_tau(runs, *places) for line, places in lines.items()}
+        taus = sorted(set.intersection(*(set(own) for own in values.values())))
+        single |= len(taus) == 1
+        if len(taus) < 2:
+            continue
+        means = {line: [mean(own[tau]) for tau in taus] for line, own in values.items()}
+        if relative:
+            means = {k: [v / own[0] if own[0] else 0 for v in own] for k, own in means.items()}
+        traces = [
+            go.Scatter(
+                x=[str(tau) for tau in taus],
+                y=own,
+                name=line,
+                mode="lines+markers",
+                line={"color": COLOURS[k]},
+            )
+            for k, (line, own) in enumerate(means.items())
+        ]
+        made = figure(traces, x="tau (epochs of head probing)", y=y, height=300)
+        made["layout"]["xaxis"] |= tau_axis(taus)
+        return Panel(title, f"{name}: {note}. Mean over {_seeds(runs)}.", (made,))
+    if single:
+        return Panel(title, 'Measured at one tau; its numbers are in the table "Further measures".')
+    return Panel(title, _not_measured(next(m for m, _ in lines.values() if m)))
+
+
+def _by_tau(runs: Iterable[Run], measure: str, key: str) -> dict[int, list[float]]:
+    """Tau to the numbers of the runs that have it; measure "" stands for the shift of features."""
+    values: dict[int, list[float]] = defaultdict(list)
+    for run in runs:
+        for branch in run.summary["branches"]:
+            of = branch["shift"] if not measure else (branch.get("measures") or {}).get(measure)
+            value = real((of or {}).get(key))
+            if value is not None and branch["tau"] is not None:
+                values[branch["tau"]].append(value)
+    return dict(values)
+
+
+def _beyond(found: Sequence[Variant]) -> list[str]:
+    """What of the runs Proposition 1 is not derived for, each once."""
+    branches = [b for _, runs in found for run in runs for b in run.summary["branches"]]
+    bounds = [(branch.get("measures") or {}).get("bound") or {} for branch in branches]
+    return list(dict.fromkeys(word for own in bounds for word in own.get("beyond") or ()))
+
+
+def _mean_cell(values: Sequence[float]) -> Cell:
+    if not values:
+        return Cell("-", None)
+    found = mean_interval(values)
+    half = "" if found.n == 1 else f" ± {found.mean - found.low:.3g}"
+    return Cell(f"{found.mean:.4g}{half}", found.mean)
+
+
+def _by_method(
+    lines: Mapping[str, Mapping[Key, float]], tau: int, palette: Mapping[str, str], *, y: str
+) -> Json:
+    """A line a method, at one tau."""
+    own = {k: {epoch: v for (t, epoch), v in line.items() if t == tau} for k, line in lines.items()}
+    traces = [
+        go.Scatter(
+            x=list(line),
+            y=list(line.values()),
+            name=label,
+            mode="lines+markers",
+            line={"color": palette[label]},
+            showlegend=True,
+        )
+        for label, line in own.items()
+    ]
+    return _with_epochs(figure(traces, x="epoch of finetuning", y=y, height=300), own.values())
+
+
+def _with_epochs(made: Json, lines: Iterable[Iterable[int]]) -> Json:
+    """Ticks at whole epochs: an axis of its own choice would have half ones."""
+    last = max((epoch for line in lines for epoch in line), default=1)
+    made["layout"]["xaxis"] |= {"tick0": 1 if last <= 10 else 0, "dtick": ceil(last / 10)}
+    return made
+
+
 def _exchanged(run: Run) -> Json:
     found: Json = (run.summary.get("measures") or {}).get("exchange") or {}
     return found
@@ -180,11 +393,8 @@ def _histogram(runs: Iterable[Run], when: str) -> dict[Key, float]:
 
 
 def _by_epoch(values: Mapping[Key, float], *, y: str) -> Json:
-    last = max(epoch for _, epoch in values)
     made = figure(_lines(values, lambda epoch: epoch), x="epoch of finetuning", y=y, height=300)
-    # an axis of its own choice would have half epochs
-    made["layout"]["xaxis"] |= {"tick0": 1 if last <= 10 else 0, "dtick": ceil(last / 10)}
-    return made
+    return _with_epochs(made, [[epoch for _, epoch in values]])
 
 
 def _histogram_figure(values: Mapping[Key, float], when: str) -> Json:

@@ -8,7 +8,7 @@ from molhpft.experiments.inventory import chosen_task
 from molhpft.experiments.results import read_results
 from molhpft.experiments.run import run
 
-MEASURES = ["confidence", "exchange", "targets"]
+MEASURES = ["confidence", "exchange", "targets", "decomposition", "drift", "bound"]
 BRIEF = {
     "encoder": {"name": "gcn", "layers": 2, "width": 8},
     "probe": {"lr": 0.01, "epochs": 4},
@@ -31,7 +31,7 @@ def tree(tmp_path_factory):
         run(parse_config({**common, "method": grid, "measures": MEASURES, "features": True}), root)
         for lr in (0.003, 0.03):
             # kernels take seconds an epoch: one run has them
-            measures = ["ntk"] if seed == 0 and lr == 0.003 else []
+            measures = ["ntk", "direction"] if seed == 0 and lr == 0.003 else []
             changed = {"finetune": {**BRIEF["finetune"], "lr": lr}, "measures": measures}
             run(parse_config({**common, "method": "ft", **changed}), root)
         run(parse_config({**common, "method": "lp"}), root)

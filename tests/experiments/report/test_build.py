@@ -101,7 +101,11 @@ def test_every_figure_that_was_asked_for_is_there(html):
         "Training curves",
         "p(correct)",
         "Heads and backbones exchanged",
+        "Direction term",
         "eNTK change",
+        "Kernel, direction and energy of the first step",
+        "Drift by batch norm",
+        "Proposition 1",
         "Score of every target",
         "Features that moved most",
         "Energy that stayed highest",
@@ -114,7 +118,8 @@ def test_a_figure_that_was_not_measured_says_so(tmp_path):
     for seed in range(2):
         write_run(tmp_path / "runs", {0: (0.6, 0.5)}, method="ft", seed=seed)
     text = body_of(write_report(tmp_path / "runs", tmp_path / "out").page.read_text())
-    for name in ("confidence", "exchange", "ntk", "targets"):
+    further = ("direction", "ntk", "decomposition", "drift", "bound")
+    for name in ("confidence", "exchange", "targets", *further):
         assert f"add {name} to measures in the config" in text
     assert text.count("give method.tau a list") == 3
     assert text.count("it kept no molecules to draw; set features: true") == 2

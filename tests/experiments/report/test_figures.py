@@ -7,7 +7,7 @@ import pytest
 from molhpft.experiments.report import figures, measured
 from molhpft.experiments.results import read_results
 from molhpft.experiments.summaries import over_tau, reported, summarise
-from tests.experiments.runs import write_run
+from tests.experiments.runs import measure, write_run
 
 
 @pytest.fixture(scope="module")
@@ -97,11 +97,98 @@ def test_the_exchange_has_the_means_of_the_matrices(results, found):
                 assert made["data"][0]["z"][i][j] == pytest.approx(100 * mean)
 
 
-def test_the_kernel_is_drawn_along_finetuning(found):
-    panel = measured.ntk(found)
-    assert panel.note.startswith("ft, lr=0.003: ")
-    (made,) = panel.figures
-    assert list(made["data"][0]["x"]) == [1, 2]
+def panels(root):
+    """Figures of further measures by title, as the report draws them."""
+    results = read_results(root)
+    table = results.table
+    found = measured.variants(results, table)
+    palette = figures.colours(sorted(set(table["label"])))
+    labels = dict(zip(table["variant"], table["label"], strict=True))
+    drawn = (
+        measured.ntk(found, labels, palette),
+        *(draw(found) for draw in (measured.direction, measured.first_step)),
+        *(draw(found) for draw in (measured.drift, measured.bound)),
+    )
+    return {panel.title: panel for panel in drawn}, measured.further_sheet(found)
+
+
+def lines_of(made):
+    return {trace["name"]: points(trace) for trace in made["data"]}
+
+
+def test_kernels_of_a_random_and_a_pretrained_backbone_are_on_one_plot_at_one_tau(tmp_path):
+    pretrained = [{"ntk_change": 0.1 * k, "ntk_step": 0.1} for k in (1, 2, 3)]
+    random = [{"ntk_change": 0.5 * k, "ntk_step": 0.4} for k in (1, 2, 3)]
+    grid = write_run(tmp_path, {0: (0.6, 0.5), 4: (0.7, 0.6)})
+    measure(grid, {}, {0: pretrained, 4: [{"ntk_change": 9.0, "ntk_step": 9.0}] * 3})
+    measure(write_run(tmp_path, {0: (0.5, 0.4)}, method="scratch"), {}, {0: random})
+    panel = panels(tmp_path)[0]["eNTK change"]
+    start, step = map(lines_of, panel.figures)
+    for label, rows in (("hp-ft", pretrained), ("scratch", random)):
+        assert list(start[label].items()) == [(k + 1, r["ntk_change"]) for k, r in enumerate(rows)]
+        assert list(step[label].values()) == [row["ntk_step"] for row in rows]
+    assert "tau 0: hp-ft and scratch" in panel.note
+
+
+def test_the_kernel_of_one_method_has_a_line_a_tau(tmp_path):
+    along = {tau: [{"ntk_change": tau + k} for k in range(3)] for tau in (0, 4)}
+    measure(write_run(tmp_path, {0: (0.6, 0.5), 4: (0.7, 0.6)}), {}, along)
+    (made,) = panels(tmp_path)[0]["eNTK change"].figures
+    assert lines_of(made) == {f"tau {t}": {1: t, 2: t + 1, 3: t + 2} for t in (0, 4)}
+
+
+def test_the_direction_term_is_drawn_from_its_start(tmp_path):
+    along = {tau: [{"direction": 1.0 + k} for k in range(3)] for tau in (0, 4)}
+    before = {tau: {"direction": {"norm_before": tau / 10}} for tau in (0, 4)}
+    measure(write_run(tmp_path, {0: (0.6, 0.5), 4: (0.7, 0.6)}), before, along)
+    (made,) = panels(tmp_path)[0]["Direction term"].figures
+    assert lines_of(made)["tau 4"] == {0: 0.4, 1: 1.0, 2: 2.0, 3: 3.0}
+
+
+def further(tau, *, beyond=()):
+    return {
+        "decomposition": {"kernel": 4.0, "direction": 2.0, "energy": 1 / (1 + tau), "lr": 1e-4},
+        "drift": {"distance": 0.25, "cosine": None},
+        "bound": {"distance": 1.0, "most": 10.0, "applies": not beyond, "beyond": list(beyond)},
+    }
+
+
+def test_measures_of_branches_are_drawn_against_tau_and_tabled(tmp_path):
+    for seed in (0, 1):
+        run = write_run(tmp_path, {0: (0.6, 0.5), 4: (0.7, 0.6)}, seed=seed)
+        measure(run, {tau: further(tau, beyond=["momentum 0.9"] * seed) for tau in (0, 4)})
+    drawn, sheet = panels(tmp_path)
+    step, drift, bound = (
+        lines_of(drawn[title].figures[0])
+        for title in (
+            "Kernel, direction and energy of the first step",
+            "Drift by batch norm",
+            "Proposition 1",
+        )
+    )
+    assert step == {
+        "kernel": {"0": 1, "4": 1},
+        "direction": {"0": 1, "4": 1},
+        "energy": {"0": 1, "4": pytest.approx(0.2)},
+    }
+    assert drift == {"all of it": {"0": 1, "4": 1}, "by batch norm alone": {"0": 0.25, "4": 0.25}}
+    assert bound == {"moved": {"0": 1, "4": 1}, "at most, by the bound": {"0": 10, "4": 10}}
+    assert "it is not derived for momentum 0.9" in drawn["Proposition 1"].note
+    cells = [{c: row[k].value for k, c in enumerate(sheet.columns)} for row in sheet.rows]
+    assert [row["tau"] for row in cells] == [0, 4]
+    assert cells[1]["step: energy"] == pytest.approx(0.2)
+    assert cells[1]["bound applies"] == 0.5
+    assert "alignment" not in sheet.columns
+
+
+def test_measures_at_one_tau_are_tabled_and_what_is_missing_is_said(tmp_path):
+    run = write_run(tmp_path, {0: (0.6, 0.5)}, method="ft")
+    measure(run, {0: {"drift": {"distance": 0.25}}})
+    drawn, sheet = panels(tmp_path)
+    assert drawn["Drift by batch norm"].figures == ()
+    assert "Measured at one tau" in drawn["Drift by batch norm"].note
+    assert "add bound to measures in the config" in drawn["Proposition 1"].note
+    assert sheet.columns == ("method", "tau", "drift")
 
 
 def test_every_target_has_its_score(results, palette):
@@ -119,11 +206,11 @@ def test_figures_that_were_not_measured_are_sentences(tmp_path):
     results = read_results(tmp_path)
     found = measured.variants(results, results.table)
     palette = figures.colours(["lp"])
-    panels = [
+    drawn = [
         *figures.over_taus(results.table, palette),
         *(make(found) for make in (measured.curves, measured.confidence, measured.exchange)),
-        measured.ntk(found),
+        *(panels(tmp_path)[0].values()),
         measured.per_target(results, results.table, palette),
     ]
-    assert all(panel.figures == () for panel in panels)
-    assert all(panel.note.endswith((".", "config.")) for panel in panels)
+    assert all(panel.figures == () for panel in drawn)
+    assert all(panel.note.endswith((".", "config.")) for panel in drawn)
