@@ -17,10 +17,11 @@ What a branch pays for each, whatever the width of its features and the size of 
     exchange        forward passes of every backbone over two splits, a head for each of the others
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from math import ceil
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -110,7 +111,19 @@ def epochs_behind(phase: Phase, rows: Sequence[Row]) -> int:
     return kept or len(rows)  # without a score to choose by, the last weights are kept
 
 
-def observers(names: Sequence[str], start: Network, task: Task, *, seed: int) -> Observer | None:
+class Memory(Protocol):
+    """What an observer keeps of an epoch, so that it goes on after an interruption."""
+
+    def load(self) -> Mapping[str, Tensor] | None:
+        """What was kept last; None for nothing."""
+
+    def save(self, tensors: Mapping[str, Tensor]) -> None:
+        """Keep these, and nothing that was kept before."""
+
+
+def observers(
+    names: Sequence[str], start: Network, task: Task, *, seed: int, memory: Memory | None = None
+) -> Observer | None:
     """What to note after each epoch of finetuning, or None for nothing.
 
     Args:
@@ -118,8 +131,9 @@ def observers(names: Sequence[str], start: Network, task: Task, *, seed: int) ->
         start: the probed network that finetuning will begin with.
         task: gives the probe examples.
         seed: of the run.
+        memory: for a finetuning that may be interrupted.
     """
-    chosen = [ALONG[name](start, task, seed) for name in names if name in ALONG]
+    chosen = [ALONG[name](start, task, seed, memory) for name in names if name in ALONG]
     if not chosen:
         return None
     return lambda network: {k: v for observe in chosen for k, v in observe(network).items()}
@@ -323,18 +337,32 @@ def _exchange(networks: Sequence[Network], task: Task) -> Json:
     return {s: exchange_scores(networks, task, s).tolist() for s in ("train", "valid")}
 
 
-def _direction_along(start: Network, task: Task, seed: int) -> Observer:
+def _direction_along(start: Network, task: Task, seed: int, memory: Memory | None) -> Observer:
     head = _Head.of(start, task, seed)
     return lambda network: {"direction": head.norm(network)}
 
 
-def _ntk_along(start: Network, task: Task, seed: int) -> Observer:
+def _ntk_along(start: Network, task: Task, seed: int, memory: Memory | None) -> Observer:
+    """Change of the kernel since the start, and since the epoch before (Figure 6 of the paper)."""
     backbone = _Backbone.of(start, task, seed)
     first = backbone.kernel(start)
-    return lambda network: {"ntk_change": ntk_change(first, backbone.kernel(network))}
+    kept = memory.load() if memory else None
+    last, again = kept or {"now": first, "before": first}, kept is not None
+
+    def observe(network: Network) -> Row:
+        nonlocal last, again
+        now = backbone.kernel(network)
+        # an epoch that was interrupted before its end was saved is seen for the second time
+        before = last["before"] if again and torch.equal(now, last["now"]) else last["now"]
+        last, again = {"now": now, "before": before}, False
+        if memory:
+            memory.save(last)
+        return {"ntk_change": ntk_change(first, now), "ntk_step": ntk_change(before, now)}
+
+    return observe
 
 
-ALONG: dict[str, Callable[[Network, Task, int], Observer]] = {
+ALONG: dict[str, Callable[[Network, Task, int, Memory | None], Observer]] = {
     "direction": _direction_along,
     "ntk": _ntk_along,
 }

@@ -1,5 +1,7 @@
 """What an interrupted run needs to go on: finished branches, and phases that were under way."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -41,6 +43,32 @@ def load_phase(folder: RunFolder, key: str) -> Progress | None:
         epoch_rng=tensors["epoch_rng"],
         rng=tensors["rng"],
     )
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What observers of a branch have kept, see `measures.Memory`.
+
+    Attributes:
+        folder: of the run.
+        key: of the branch.
+    """
+
+    folder: RunFolder
+    key: str
+
+    def load(self) -> Mapping[str, Tensor] | None:
+        """What was kept last; None for nothing."""
+        saved = self.folder.read_tensors(self._file)
+        return None if saved is None else saved[0]
+
+    def save(self, tensors: Mapping[str, Tensor]) -> None:
+        """Keep these, and nothing that was kept before."""
+        self.folder.write_tensors(self._file, tensors, {})
+
+    @property
+    def _file(self) -> str:
+        return f"resume/observed-{self.key}.safetensors"
 
 
 def _phase_file(key: str) -> str:

@@ -34,7 +34,7 @@ from molhpft.experiments.measures import (
     measure_branch,
     observers,
 )
-from molhpft.experiments.resume import load_branch, save_branch
+from molhpft.experiments.resume import Observed, load_branch, save_branch
 from molhpft.experiments.seeds import stream
 from molhpft.experiments.shared_probe import shared_trajectory
 from molhpft.tuning.exact import solve_head
@@ -225,6 +225,12 @@ def _finetune(
         parts.machine,
         seed=stream(config.seed, "finetune"),
         every=config.checkpoint,
-        observe=observers(config.measures, parts.network, parts.task, seed=config.seed),
+        observe=observers(
+            config.measures,
+            parts.network,
+            parts.task,
+            seed=config.seed,
+            memory=Observed(parts.folder, recipe.key),
+        ),
         until=until,
     )

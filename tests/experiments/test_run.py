@@ -188,6 +188,17 @@ def test_another_seed_gives_another_run(small, tmp_path):
     assert rows_of(folders[0]) != rows_of(folders[1])
 
 
+def test_kernels_change_step_by_step_also_over_an_interruption(small, tmp_path):
+    config = small(method={"name": "ft"}, measures=["ntk"])
+    whole = run(config, tmp_path / "whole").read_lines("history.jsonl")
+    start, step = ([row[key] for row in whole] for key in ("ntk_change", "ntk_step"))
+    assert step[0] == start[0] > 0
+    assert step[1:] != start[1:]
+    with killed_at_save(2):
+        run(config, tmp_path / "killed")
+    assert run(config, tmp_path / "killed").read_lines("history.jsonl") == whole
+
+
 @pytest.mark.parametrize("saves", [1, 2, 4, 7, 9])
 def test_an_interrupted_run_resumes_exactly(finished, small, tmp_path, saves):
     with killed_at_save(saves):
