@@ -18,7 +18,6 @@ from molhpft.experiments.report.content import (
     Sheet,
     digits,
     listed,
-    number,
     real,
     scaled,
     words,
@@ -27,7 +26,7 @@ from molhpft.experiments.report.figures import COLOURS, figure, tau_axis
 from molhpft.experiments.results import Results
 from molhpft.experiments.statistics import mean_interval
 from molhpft.experiments.summaries import reported, summarise
-from molhpft.experiments.tables import score_name
+from molhpft.experiments.tables import MEASURED, MEASURES_LEGEND, score_name
 
 MOST_TARGETS = 40
 SCALE = ("#4c7df0", "#22a08c", "#d99a1f", "#d4504c")  # seen on light and dark ground
@@ -36,21 +35,6 @@ KERNELS = {
     "ntk_change": "change since the start",
     "ntk_step": "change since the epoch before",
 }
-FURTHER = {
-    "‖∂q/∂z‖ before": ("direction", "norm_before"),
-    "‖∂q/∂z‖ after": ("direction", "norm_after"),
-    "alignment": ("direction", "alignment"),
-    "eNTK change": ("ntk", "change"),
-    "step: kernel": ("decomposition", "kernel"),
-    "step: direction": ("decomposition", "direction"),
-    "step: energy": ("decomposition", "energy"),
-    "step: error": ("decomposition", "first_order_error"),
-    "drift": ("drift", "distance"),
-    "bound": ("bound", "most"),
-    "bound applies": ("bound", "applies"),
-    "bound holds": ("bound", "holds"),
-}
-
 Key = tuple[int, int]  # tau, and epoch or bin
 Variant = tuple[str, list[Run]]
 
@@ -194,27 +178,27 @@ def bound(found: Sequence[Variant]) -> Panel:
 
 
 def further_sheet(found: Sequence[Variant]) -> Sheet | None:
-    """What further measures say of every tau; None where nothing was measured."""
+    """What further measures say, a row each and a column a tau; None where nothing was measured."""
     taken = {
-        (name, tau): {column: values.get(tau, []) for column, values in own.items()}
+        (column, name): own
+        for column, places in MEASURED.items()
         for name, runs in found
-        for own in [{c: _by_tau(runs, *places) for c, places in FURTHER.items()}]
-        for tau in sorted({tau for values in own.values() for tau in values})
+        if (own := _by_tau(runs, *places))
     }
-    columns = [column for column in FURTHER if any(row[column] for row in taken.values())]
-    if not columns:
+    if not taken:
         return None
+    taus = sorted({tau for own in taken.values() for tau in own})
     rows = [
-        (words(name), number(tau), *(_mean_cell(row[column]) for column in columns))
-        for (name, tau), row in taken.items()
+        (words(column), words(name), *(_mean_cell(own.get(tau, [])) for tau in taus))
+        for (column, name), own in taken.items()
     ]
     note = (
-        "Mean over seeds ± half of the 95 % interval. alignment: cosine between where the head "
-        "asks features to go and where they went. step: factors of the first step, and the "
-        "relative error of predicting it from them. drift: distance that batch norm alone makes. "
-        "bound: of Proposition 1; applies and holds: share of the runs."
+        f"Mean over seeds ± half of the 95 % interval. {MEASURES_LEGEND} bound applies, bound "
+        "holds: share of the runs."
     )
-    return Sheet("Further measures", note, ("method", "tau", *columns), tuple(rows))
+    return Sheet(
+        "Further measures", note, ("measure", "method", *(f"tau {t}" for t in taus)), tuple(rows)
+    )
 
 
 def per_target(results: Results, table: pd.DataFrame, palette: Mapping[str, str]) -> Panel:
@@ -294,19 +278,27 @@ def _against_tau(
         ]
         made = figure(traces, x="tau (epochs of head probing)", y=y, height=300)
         made["layout"]["xaxis"] |= tau_axis(taus)
+        made["layout"]["yaxis"] |= {"rangemode": "tozero"}
         return Panel(title, f"{name}: {note}. Mean over {_seeds(runs)}.", (made,))
     if single:
         return Panel(title, 'Measured at one tau; its numbers are in the table "Further measures".')
     return Panel(title, _not_measured(next(m for m, _ in lines.values() if m)))
 
 
-def _by_tau(runs: Iterable[Run], measure: str, key: str) -> dict[int, list[float]]:
-    """Tau to the numbers of the runs that have it; measure "" stands for the shift of features."""
+def _by_tau(runs: Iterable[Run], *places: str) -> dict[int, list[float]]:
+    """Tau to the numbers of the runs that have them.
+
+    Args:
+        runs: of one variant.
+        places: keys under a branch's `measures`; "" stands for the shift of its features.
+    """
     values: dict[int, list[float]] = defaultdict(list)
     for run in runs:
         for branch in run.summary["branches"]:
-            of = branch["shift"] if not measure else (branch.get("measures") or {}).get(measure)
-            value = real((of or {}).get(key))
+            found: Any = {"": branch["shift"], **(branch.get("measures") or {})}
+            for place in places:
+                found = found.get(place) if isinstance(found, dict) else None
+            value = real(found)
             if value is not None and branch["tau"] is not None:
                 values[branch["tau"]].append(value)
     return dict(values)
@@ -323,8 +315,8 @@ def _mean_cell(values: Sequence[float]) -> Cell:
     if not values:
         return Cell("-", None)
     found = mean_interval(values)
-    half = "" if found.n == 1 else f" ± {found.mean - found.low:.3g}"
-    return Cell(f"{found.mean:.4g}{half}", found.mean)
+    half = "" if found.n == 1 else f" ± {found.mean - found.low:.2g}"
+    return Cell(f"{found.mean:.3g}{half}", found.mean)
 
 
 def _by_method(
@@ -427,7 +419,8 @@ def _exchange_figure(runs: Sequence[Run], split: str, taus: Sequence[int]) -> Js
     metric = str(runs[0].summary["metric"])
     matrices = [_exchanged(run)[split] for run in runs]
     size = range(len(taus))
-    means = [[scaled(mean(m[i][j] for m in matrices), metric) for j in size] for i in size]
+    # rows of the matrix have one backbone each; in the paper's figure columns have
+    means = [[scaled(mean(m[j][i] for m in matrices), metric) for j in size] for i in size]
     names = [str(tau) for tau in taus]
     trace = go.Heatmap(
         z=means,
@@ -438,7 +431,7 @@ def _exchange_figure(runs: Sequence[Run], split: str, taus: Sequence[int]) -> Js
         colorscale="Viridis",
         colorbar={"thickness": 10},
     )
-    made = figure([trace], x=f"head of tau ({split})", y="backbone of tau")
+    made = figure([trace], x=f"backbone of tau ({split})", y="head of tau")
     for axis in ("xaxis", "yaxis"):
         made["layout"][axis] |= tau_axis(taus)
     return made

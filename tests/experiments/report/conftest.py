@@ -23,8 +23,9 @@ def tree(tmp_path_factory):
     path = root.parent / "rings.csv"
     rows = [row for n in range(3, 33) for row in (f"{'C' * n}O,0,1", f"C1{'C' * n}1N,1,{n % 2}")]
     path.write_text("\n".join(["smiles,ring,<b>odd|</b>", *rows]) + "\n")
-    changes = ["split=random", "split_seed=1"]
-    task = {"name": "csv", "path": str(path), "split": "random", "split_seed": 1}
+    changes = ["split=random", "split_seed=1", "target_columns=all"]
+    options = {"split": "random", "split_seed": 1, "target_columns": "all"}
+    task = {"name": "csv", "path": str(path), **options}
     for seed in (0, 1):
         common = {**BRIEF, "task": task, "seed": seed}
         grid = {"name": "hp_ft", "tau": [0, 1, 4]}
