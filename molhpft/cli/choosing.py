@@ -11,6 +11,7 @@ from molhpft.experiments import advice_table, tables
 from molhpft.experiments.advise import advise as advise_config
 from molhpft.experiments.baselines import run_baselines
 from molhpft.experiments.config import load_config
+from molhpft.experiments.folder import check_output
 from molhpft.experiments.guide import Expectation
 from molhpft.experiments.probe_table import probe_reading, probe_table
 from molhpft.experiments.probing import Grid, probing
@@ -94,6 +95,7 @@ def sweep(
         chosen = RayCluster(address, gpus or 0.0, threads, workers)
     elif address is not None or gpus is not None:
         raise ValueError("--address and --gpus-per-trial are for --backend ray")
+    check_output(Path(out), config)
     rows = run_sweep(load_sweep(config, changes), out, chosen, retry=retry)
     if as_json:
         typer.echo(json.dumps(rows, indent=2, default=str))

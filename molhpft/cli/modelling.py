@@ -10,11 +10,13 @@ import typer
 from molhpft.cli.app import AsJson, Changes, app
 from molhpft.estimator.finetuning import Finetuned, finetune_table
 from molhpft.estimator.model import Model
-from molhpft.estimator.predicting import Precision, embed_table, predict_table
+from molhpft.estimator.predicting import DUBIOUS, Precision, embed_table, predict_table
 from molhpft.estimator.settings import ENCODER, HEAD, Tau
+from molhpft.estimator.streams import is_stream
 from molhpft.estimator.tables import model_tables
 from molhpft.estimator.training import Answers
 from molhpft.estimator.trust import CalibrationName
+from molhpft.experiments.folder import check_output
 from molhpft.experiments.tables import console
 
 TableSplit = Literal["scaffold", "random", "random_and_scaffold", "column"]
@@ -22,7 +24,9 @@ Kind = Literal["auto", "classification", "regression"]
 ModelFolder = Annotated[str, typer.Argument(help="Folder of a model, or its name on the hub.")]
 SmilesColumn = Annotated[str, typer.Option(help="Column with the molecules.")]
 Table = Annotated[Path, typer.Argument(help="CSV file (.csv, .csv.gz).")]
-OutTable = Annotated[Path, typer.Option("--out", help="CSV or Parquet file to write.")]
+OutTable = Annotated[
+    Path, typer.Option("--out", help="CSV or Parquet file to write, or /dev/stdout.")
+]
 AnyTable = Annotated[Path, typer.Argument(help="CSV or Parquet file.")]
 
 
@@ -98,9 +102,9 @@ def predict(
         Precision, typer.Option(help="bf16-mixed is faster on processors that have it.")
     ] = "32",
 ) -> None:
-    """Answer for every row of a table, in its order; unreadable molecules have empty cells."""
+    """Answer for every row of a table, beside its own columns; unreadable ones stay empty."""
     counts = predict_table(
-        _model(model), data, out, smiles_column=smiles_column, precision=precision
+        _model(model, out), data, out, smiles_column=smiles_column, precision=precision
     )
     _wrote(out, counts)
 
@@ -112,8 +116,8 @@ def embed(
     out: OutTable,
     smiles_column: SmilesColumn = "smiles",
 ) -> None:
-    """Write the features that a model has for every row of a table."""
-    _wrote(out, embed_table(_model(model), data, out, smiles_column=smiles_column))
+    """Write the features that a model has for every row of a table, beside its own columns."""
+    _wrote(out, embed_table(_model(model, out), data, out, smiles_column=smiles_column))
 
 
 @app.command()
@@ -129,7 +133,7 @@ def explain(
     from molhpft.estimator.explaining import draw
     from molhpft.estimator.explaining import explain as explain_molecule
 
-    found = explain_molecule(_model(model), smiles, target=target)
+    found = explain_molecule(_model(model, out), smiles, target=target)
     draw(found, out)
     if as_json:
         typer.echo(json.dumps({**asdict(found), "atoms": found.atoms.tolist()}, indent=2))
@@ -154,7 +158,10 @@ def _taus(given: list[str] | None) -> Tau | None:
     return tuple(map(int, given))
 
 
-def _model(name: str) -> Model:
+def _model(name: str, out: Path) -> Model:
+    """The model of that name, none of whose files is `out`."""
+    folder = Path(name)
+    check_output(out, folder, *(folder.iterdir() if folder.is_dir() else ()))
     found: Model = Model.from_pretrained(name)
     return found
 
@@ -176,5 +183,6 @@ def _report(made: Finetuned, *, as_json: bool) -> None:
 
 
 def _wrote(out: Path, counts: dict[str, int]) -> None:
-    told = ", ".join(f"{count:,} {status}" for status, count in counts.items())
-    console().print(f"Wrote {out}: {told}.", soft_wrap=True)
+    told = [f"{n:,} {status}" for status, n in counts.items() if n or status != DUBIOUS]
+    screen = console(stderr=is_stream(out))  # standard output may be the table itself
+    screen.print(f"Wrote {out}: {', '.join(told)}.", soft_wrap=True)

@@ -11,6 +11,7 @@ from molhpft.cli.app import AsJson, Changes, ConfigPath, Out, Seed, app
 from molhpft.experiments import inventory, tables
 from molhpft.experiments.choose import choice_reading
 from molhpft.experiments.config import load_config
+from molhpft.experiments.folder import check_output
 from molhpft.experiments.linear_study import LinearStudy, linear_study
 from molhpft.experiments.measures import unmeasured
 from molhpft.experiments.quickstart import Quickstart
@@ -35,6 +36,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a config: probe the head, finetune from every tau, choose on validation."""
+    check_output(out, config)
     extra = [] if seed is None else [f"seed={seed}"]
     choices = load_config(config, [*changes, *extra])
     folder = run_config(choices, out)

@@ -1,7 +1,9 @@
 """What people hand to an estimator, lists, arrays and data frames, as molecules and targets."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,9 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from molhpft.domains.molecules.cells import is_missing, number
+from molhpft.domains.molecules.sheets import text_of
 
 
 @dataclass(frozen=True)
@@ -31,44 +36,51 @@ class Labels:
 def smiles_of(molecules: Any) -> tuple[str, ...]:
     """SMILES strings of a list, array, series, or table with one column (or one named smiles).
 
+    Cells mean what they mean in a file (`sheets.text_of`): bytes are UTF-8, and None, NaN and
+    pandas' NA an unreadable molecule.
+
     Raises:
-        ValueError: these are no strings, or a table of several columns.
+        ValueError: these are no texts, or a table of several columns.
     """
     if isinstance(molecules, pd.DataFrame) and "smiles" in molecules.columns:
         molecules = molecules["smiles"]
-    found = np.asarray(molecules, dtype=object)
-    if found.ndim == 2 and found.shape[1] == 1:
-        found = found[:, 0]
-    if found.ndim != 1:
+    given = np.asarray(molecules, dtype=object)
+    if given.ndim == 2 and given.shape[1] == 1:
+        given = given[:, 0]
+    if given.ndim != 1:
         raise ValueError(
             "molecules should be SMILES strings, one a row (n,), or a table with a column named "
-            f"smiles; got an array of shape {found.shape}"
+            f"smiles; got an array of shape {given.shape}"
         )
-    for row, value in enumerate(found):
-        if not isinstance(value, str):
+    texts = []
+    for row, value in enumerate(given):
+        text = text_of(value)
+        if text is None:
             raise ValueError(
-                f"molecules should be SMILES strings; row {row} is {value!r} "
+                f"molecules should be SMILES strings; row {row} is {value!r:.60} "
                 f"({type(value).__name__})"
             )
-    return tuple(str(value) for value in found)
+        texts.append(text)
+    return tuple(texts)
 
 
 def number_labels(y: Any, n: int) -> Labels:
     """Targets of a regression.
 
     Args:
-        y: (n,) or (n, t), NaN where missing.
+        y: (n,) or (n, t), NaN where missing; text is read as the cells of a file are.
         n: molecules there are.
 
     Raises:
         ValueError: these are no finite numbers, or not a row a molecule.
     """
     table, names, flat = _table(y, n)
-    try:
-        # float32 before the check: a number too large for it is infinite from here on
-        targets = torch.from_numpy(table.astype(np.float64)).float()
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"targets of a regression should be numbers: {error}") from error
+    if table.dtype == object:
+        pairs = zip(table.T, names, strict=True)
+        columns = [[_number(x, row, name) for row, x in enumerate(col)] for col, name in pairs]
+        table = np.array(columns).T
+    # float32 before the check: a number too large for it is infinite from here on
+    targets = torch.from_numpy(table.astype(np.float64)).float()
     _check_finite(targets, names)
     return Labels(targets, names, (), flat)
 
@@ -76,8 +88,11 @@ def number_labels(y: Any, n: int) -> Labels:
 def class_labels(y: Any, n: int, *, classes: tuple[tuple[Any, Any], ...] | None = None) -> Labels:
     """Labels of a classification; each target has two values, the greater one is learned as 1.
 
+    The greater one also where `finetune` would take the other word for yes: it is the order of
+    scikit-learn's `classes_`, by which its scores read probabilities.
+
     Args:
-        y: (n,) or (n, t) of any two values, NaN or None where missing.
+        y: (n,) or (n, t) of any two values, NaN, None or a file's missing marks where missing.
         n: molecules there are.
         classes: the two values of each target, where they are known; else both must occur.
 
@@ -90,17 +105,28 @@ def class_labels(y: Any, n: int, *, classes: tuple[tuple[Any, Any], ...] | None 
         classes = tuple(_two(column, name) for column, name in zip(table.T, names, strict=True))
     if len(classes) != len(names):
         raise ValueError(f"there should be {len(classes)} targets, got {len(names)}")
-    told = zip(table.T, classes, names, strict=True)
-    targets = [torch.from_numpy(_zero_or_one(*column)) for column in told]
+    pairs = zip(table.T, classes, names, strict=True)
+    targets = [torch.from_numpy(_zero_or_one(*column)) for column in pairs]
     return Labels(torch.stack(targets, 1).float(), names, classes, flat)
+
+
+def class_name(label: Any) -> str:
+    """What a label is called in tables: "1" for 1, 1.0 and "1", "True" for True."""
+    if isinstance(label, float | np.floating) and float(label).is_integer():
+        return f"{label:.0f}"
+    return str(label)
 
 
 def _two(column: NDArray[Any], name: str) -> tuple[Any, Any]:
     known = column[~pd.isna(column)]
+    if known.dtype == object:
+        _check_types(known, name)
     try:
         found = list(np.unique(known))
     except TypeError as error:
-        raise ValueError(f"target {name!r} has labels of several types: {error}") from error
+        raise ValueError(
+            f"target {name!r} should have numbers or words as labels: {error}"
+        ) from error
     if len(found) != 2:
         values = f": {', '.join(map(str, found[:5]))}" if found else ""
         raise ValueError(
@@ -108,6 +134,16 @@ def _two(column: NDArray[Any], name: str) -> tuple[Any, Any]:
             f"class{'es' * (len(found) != 1)}{values}"
         )
     return found[0], found[1]
+
+
+def _check_types(labels: NDArray[Any], name: str) -> None:
+    """Refuse words beside numbers; numbers of all types, and truth values, are of one."""
+    kinds = {Number if isinstance(x, Number | np.generic) else type(x): x for x in labels[::-1]}
+    if len(kinds) > 1:
+        examples = " and ".join(f"{x!r:.40} ({type(x).__name__})" for x in kinds.values())
+        raise ValueError(
+            f"target {name!r} has labels of several types, {examples}; give numbers or words alone"
+        )
 
 
 def _zero_or_one(column: NDArray[Any], pair: tuple[Any, Any], name: str) -> NDArray[np.float64]:
@@ -119,8 +155,7 @@ def _zero_or_one(column: NDArray[Any], pair: tuple[Any, Any], name: str) -> NDAr
 
 def _table(y: Any, n: int) -> tuple[NDArray[Any], tuple[str, ...], bool]:
     """Columns (n, t), their names, and whether there is one because `y` was (n,)."""
-    found = np.array(y, dtype=object)
-    found[pd.isna(found)] = np.nan  # pandas has an NA, which is no number and equal to nothing
+    found = _array(y)
     flat = found.ndim == 1
     table = found[:, None] if flat else found
     if table.ndim != 2 or len(table) != n or not table.shape[1]:
@@ -131,7 +166,51 @@ def _table(y: Any, n: int) -> tuple[NDArray[Any], tuple[str, ...], bool]:
     given = getattr(y, "columns", None)
     named = [getattr(y, "name", None) or "target"] if flat else given
     names = [f"target {k}" for k in range(table.shape[1])] if named is None else list(named)
+    if table.dtype == object:
+        cells = [_cell(value, row) for row, values in enumerate(table) for value in values]
+        table = np.fromiter(cells, dtype=object, count=table.size).reshape(table.shape)
     return table, tuple(map(str, names)), flat
+
+
+def _array(y: Any) -> NDArray[Any]:
+    """An array of numbers, or of the objects that were given."""
+    with suppress(ValueError):  # rows of several lengths
+        numbers = np.asarray(y)
+        if numbers.dtype.kind in "biuf":
+            return numbers
+    try:
+        return np.array(y, dtype=object)
+    except ValueError as error:
+        raise ValueError(
+            f"targets should be (n,) or (n, t), of one length each: {error}"
+        ) from error
+
+
+def _cell(value: Any, row: int) -> Any:
+    """A label: NaN where it is missing, text of bytes, everything else as it is."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, str):
+        return np.nan if is_missing(value.strip()) else value
+    if isinstance(value, list | tuple | set | dict | np.ndarray):
+        raise ValueError(
+            f"a target should be a number or a word a molecule; row {row} is {value!r:.60} "
+            f"({type(value).__name__})"
+        )
+    return np.nan if pd.isna(value) else value  # pandas' NA is equal to nothing
+
+
+def _number(value: Any, row: int, name: str) -> float:
+    try:
+        found = number(value.strip()) if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):
+        found = None
+    if found is None:
+        raise ValueError(
+            f"target {name!r} of a regression should be numbers; row {row} is {value!r:.60} "
+            f"({type(value).__name__})"
+        )
+    return found
 
 
 def _check_finite(targets: Tensor, names: Sequence[str]) -> None:

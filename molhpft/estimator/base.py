@@ -20,7 +20,7 @@ from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.graphs import graph_store
 from molhpft.domains.molecules.reading import described
-from molhpft.estimator.arrays import Labels, smiles_of
+from molhpft.estimator.arrays import Labels, class_name, smiles_of
 from molhpft.estimator.holdout import Holdout, held_out
 from molhpft.estimator.model import Model
 from molhpft.estimator.notes import DataWarning, notes_on
@@ -157,6 +157,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             splits=splits,
             objective=self._objective,
             standardise=isinstance(self._objective, Squared),
+            classes=[(class_name(zero), class_name(one)) for zero, one in labels.classes],
         )
         answers = Answers(self.ensemble, self.calibration, self.level)
         notes = notes_on(config, task)

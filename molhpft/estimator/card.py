@@ -54,7 +54,7 @@ def model_card(shape: Shape, trust: Trust, about: Json, molecules: int) -> str:
     return _CARD.format(
         task=about["task"],
         kind="numbers" if isinstance(shape.objective, Squared) else "probabilities",
-        targets=", ".join(f"`{name}`" for name in shape.targets),
+        targets=", ".join(f"`{name}`" for name in shape.value_names),
         encoder=shape.encoder.name,
         weights=about["encoder_weights"],
         method=about["method"],

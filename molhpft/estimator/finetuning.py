@@ -15,7 +15,7 @@ from molhpft.estimator.training import Answers, train
 from molhpft.experiments.build import build_recipes, build_task
 from molhpft.experiments.changes import apply, parse_change
 from molhpft.experiments.config import Choice, RunConfig, checked_choice
-from molhpft.experiments.folder import Json, RunFolder, writing
+from molhpft.experiments.folder import Json, RunFolder, check_output, writing
 from molhpft.experiments.identity import run_name
 from molhpft.experiments.lock import locked
 from molhpft.experiments.machine import settled
@@ -67,6 +67,7 @@ def finetune_table(
         ValueError: they cannot be used, something is said twice, or `out` holds something else.
         OSError: `out` cannot be written to.
     """
+    check_output(out, *(Path(p) for p in (table["path"], encoder) if isinstance(p, str | Path)))
     more: Json = {}
     for change in changes:
         apply(more, *parse_change(change))

@@ -1,8 +1,9 @@
 """Predictions and features for the rows of a table, in its order, however long it is."""
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 import torch
@@ -11,37 +12,44 @@ from torch import Tensor
 
 from molhpft.core.objectives import Squared
 from molhpft.core.threads import threads
+from molhpft.domains.molecules.examples import ZERO_ONE
 from molhpft.domains.molecules.fingerprints import unpacked
 from molhpft.domains.molecules.graphs import graph_store
-from molhpft.domains.molecules.reading import Described, described_stream
-from molhpft.domains.molecules.sheets import stream_column
+from molhpft.domains.molecules.reading import Described, described_parts
+from molhpft.domains.molecules.sheets import Cells, Part, stream_parts
 from molhpft.domains.progress import bar
 from molhpft.estimator.model import Model
 from molhpft.estimator.prediction import Prediction
 from molhpft.estimator.streams import Columns, table_writer
+from molhpft.experiments.folder import check_output
 
+T = TypeVar("T")
 Named = Iterator[tuple[str, pa.Array]]
 
 Precision = Literal["32", "bf16-mixed"]
 
-_READ, _UNREADABLE = "ok", "unreadable"
+OK, DUBIOUS, UNREADABLE = "ok", "dubious", "unreadable"
+OWN = "molhpft "
+"""Stands before the name of a column that the table, or another column, has already."""
 
 
 def predict_table(
     model: Model, path: Path, out: Path, *, smiles_column: str, precision: Precision = "32"
 ) -> dict[str, int]:
-    """Write a row of predictions for every row of a table.
+    """Write a row of predictions for every row of a table, beside all that the table has.
 
-    Columns: the SMILES; `status` (ok or unreadable); for every target its probability or value, its
-    `spread` over members, and the set of labels or the ends of the interval that hold the truth at
-    the model's level; `similarity` to the nearest training molecule, that molecule, and whether
-    it is near (`in_domain`). Cells of unreadable molecules are empty. A name that an earlier column
-    has gets `_` behind it.
+    After the table's own columns come `status` (ok, unreadable, or dubious: read and answered for,
+    though RDKit refuses a valence in it); for every target its value, or the probability of its
+    second class (`<target> p(<class>)` where the classes are not 0 and 1), its `spread` over
+    members, and the set of labels or the ends of the interval that hold the truth at the model's
+    level; `similarity` to the nearest training molecule, that molecule, and whether it is near
+    (`in_domain`). Cells of unreadable molecules are empty. A name that the table has gets `molhpft`
+    before it.
 
     Args:
         model: fitted.
         path: of a table or list of any kind that `sheets` reads.
-        out: `.csv` or `.parquet`.
+        out: `.csv` or `.parquet`, or a stream such as `/dev/stdout`; not `path`.
         smiles_column: name of the column with the molecules.
         precision: of the networks' products. "bf16-mixed" is faster on processors with units for
             it and rounds a logit by half a percent.
@@ -51,7 +59,7 @@ def predict_table(
 
     Raises:
         FileNotFoundError: there is no such table.
-        ValueError: it is none, or lacks the column.
+        ValueError: it is none, or lacks the column; or `out` is the table.
         OSError: `out` cannot be written to.
     """
     neighbours = model.trust.neighbours  # made here once, not by every process
@@ -68,8 +76,7 @@ def predict_table(
             answers = model.answers(molecules, near)
         return molecules, answers.readable, _answers(model, answers)
 
-    stretches = described_stream(stream_column(path, smiles_column), compared)
-    return _write(map(answered, stretches), out, smiles_column, what="predicting")
+    return _answered(path, out, smiles_column, compared, answered, what="predicting")
 
 
 def embed_table(model: Model, path: Path, out: Path, *, smiles_column: str) -> dict[str, int]:
@@ -83,46 +90,82 @@ def embed_table(model: Model, path: Path, out: Path, *, smiles_column: str) -> d
         named = ((f"z{k}", _cells(column)) for k, column in enumerate(z.T))
         return molecules, store.readable, named
 
-    stretches = described_stream(stream_column(path, smiles_column), lambda molecules: molecules)
-    return _write(map(embedded, stretches), out, smiles_column, what="embedding")
+    return _answered(path, out, smiles_column, lambda found: found, embedded, what="embedding")
 
 
-def _write(
-    stretches: Iterable[tuple[Described, Tensor, Named]],
+def _answered(
+    path: Path,
     out: Path,
     smiles_column: str,
+    then: Callable[[Described], T],
+    answered: Callable[[T], tuple[Described, Tensor, Named]],
     *,
     what: str,
 ) -> dict[str, int]:
-    """Write stretches of molecules, which of them are readable, and their columns."""
-    counts = {_READ: 0, _UNREADABLE: 0}
+    """Write a table with columns of answers behind its own.
+
+    Args:
+        path: of the table.
+        out: what is written.
+        smiles_column: name of the column with the molecules.
+        then: is done to molecules by the processes that read them.
+        answered: makes of that the molecules, which of them are readable, and their answers.
+        what: for the progress bar.
+    """
+    check_output(out, path)
+    parts: deque[Part] = deque()  # those under way; answers come in their order
+
+    def molecules() -> Iterator[Sequence[str]]:
+        for part in stream_parts(path):
+            smiles = part.molecules(smiles_column)
+            parts.append(part)
+            yield smiles
+
+    counts = {OK: 0, DUBIOUS: 0, UNREADABLE: 0}
     # the processes that read molecules need the other half
     with (
         threads(max(1, torch.get_num_threads() // 2)),
         table_writer(out) as write,
         bar(what, total=None) as move,
     ):
-        for molecules, readable, found in stretches:
-            status = [_READ if ok else _UNREADABLE for ok in readable.tolist()]
-            own = [(smiles_column, _texts(molecules.smiles)), ("status", _texts(status))]
-            write(_named_apart([*own, *found]))
+        for found, readable, named in map(answered, described_parts(molecules(), then)):
+            status = _status(readable, found)
+            write(_beside(parts.popleft(), [("status", _texts(status)), *named]))
             for one in counts:
                 counts[one] += status.count(one)
             move(sum(counts.values()))
     return counts
 
 
+def _status(readable: Tensor, molecules: Described) -> list[str]:
+    marks = zip(readable.tolist(), molecules.dubious.tolist(), strict=True)
+    return [(DUBIOUS if dubious else OK) if read else UNREADABLE for read, dubious in marks]
+
+
+def _beside(part: Part, own: Iterable[tuple[str, pa.Array]]) -> Columns:
+    """The columns of a table as they are and others, under names that are not taken."""
+    columns: dict[str, Cells] = dict(part.cells)
+    for given, cells in own:
+        name = given
+        while name in columns:
+            name = OWN + name
+        columns[name] = cells
+    return list(columns.items())
+
+
 def _answers(model: Model, found: Prediction) -> Named:
     numbers = isinstance(model.shape.objective, Squared)
-    for k, name in enumerate(model.shape.targets):
-        yield name, _cells(found.values[:, k])
+    shape = model.shape
+    for k, name in enumerate(shape.targets):
+        yield shape.value_names[k], _cells(found.values[:, k])
         yield f"{name} spread", _cells(found.spread[:, k])
         ends = found.sets[:, k]
         if numbers:
             yield f"{name} low", _cells(ends[:, 0])
             yield f"{name} high", _cells(ends[:, 1])
         else:
-            yield f"{name} set", _texts(map(_set, ends.tolist()))
+            classes = shape.classes[k] if shape.classes else ZERO_ONE
+            yield f"{name} set", _texts(_set(pair, classes) for pair in ends.tolist())
     columns = (found.nearest, found.in_domain, found.readable)
     near = list(zip(*(column.tolist() for column in columns), strict=True))
     yield "similarity", _cells(found.similarity)
@@ -130,19 +173,8 @@ def _answers(model: Model, found: Prediction) -> Named:
     yield "in_domain", pa.array([is_near if ok else None for _, is_near, ok in near], pa.bool_())
 
 
-def _named_apart(columns: Iterable[tuple[str, pa.Array]]) -> Columns:
-    """Columns by name: a target may be called as one of the others is."""
-    found: dict[str, pa.Array] = {}
-    for given, column in columns:
-        name = given
-        while name in found:
-            name += "_"
-        found[name] = column
-    return found
-
-
-def _set(pair: list[bool]) -> str:
-    return " or ".join(str(label) for label in (0, 1) if pair[label])
+def _set(pair: list[bool], classes: tuple[str, str]) -> str:
+    return " or ".join(label for label, is_in in zip(classes, pair, strict=True) if is_in)
 
 
 def _texts(column: Iterable[str | None]) -> pa.Array:

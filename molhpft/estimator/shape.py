@@ -5,6 +5,7 @@ from typing import Any
 
 from molhpft.core.network import Network
 from molhpft.core.objectives import Multilabel, Squared
+from molhpft.domains.molecules.examples import ZERO_ONE
 from molhpft.experiments.build import shaped_network
 from molhpft.experiments.config import Choice, checked_choice, plain
 from molhpft.experiments.folder import Json
@@ -20,6 +21,8 @@ class Shape:
         cut: stage from which on the backbone counts as head, or None.
         targets: (t,), what each output is called.
         objective: what the outputs mean.
+        classes: (t,), of a classification what the labels 0 and 1 of each target are called; empty
+            where they are called so.
     """
 
     encoder: Choice
@@ -27,6 +30,16 @@ class Shape:
     cut: str | None
     targets: tuple[str, ...]
     objective: Multilabel | Squared
+    classes: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        """(t,), what is predicted: a target, and whose probability where that is not 1's."""
+        named = self.classes or (ZERO_ONE,) * len(self.targets)
+        if isinstance(self.objective, Squared):
+            return self.targets
+        pairs = zip(self.targets, named, strict=True)
+        return tuple(name if pair == ZERO_ONE else f"{name} p({pair[1]})" for name, pair in pairs)
 
     def network(self) -> Network:
         """A network of this shape, to load weights into."""
@@ -37,7 +50,9 @@ class Shape:
         own = {"encoder": self.encoder, "head": self.head}
         choices = {key: {"name": c.name, **plain(c.options)} for key, c in own.items()}
         del choices["encoder"]["weights"]
-        about = {"cut": self.cut, "targets": list(self.targets)}
+        about: Json = {"cut": self.cut, "targets": list(self.targets)}
+        if self.classes:
+            about["classes"] = [list(pair) for pair in self.classes]
         return {**choices, **about, "objective": _KINDS[type(self.objective)], **_numbers(self)}
 
 
@@ -57,6 +72,7 @@ def shape_from(found: Json) -> Shape:
         found["cut"],
         tuple(found["targets"]),
         own(**scale),
+        tuple((zero, one) for zero, one in found.get("classes", ())),
     )
 
 

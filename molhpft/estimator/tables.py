@@ -16,7 +16,7 @@ def model_tables(model: Model) -> list[Table]:
     made.title_justify = "left"
     for key, value in (
         ("task", kind),
-        ("targets", ", ".join(shape.targets)),
+        ("targets", ", ".join(shape.value_names)),
         *((f"{split} molecules", f"{size:,}") for split, size in about["sizes"].items()),
         ("encoder", f"{shape.encoder.name}, {about['encoder_weights']}"),
         ("head", shape.head.name),

@@ -74,7 +74,9 @@ def train(
     _check_method(config)
     check_splits(task, needed=("train", "valid"))
     folder = run(replace(config, members=answers.ensemble), out, task=task)
-    shape = Shape(config.encoder, config.head, config.cut, task.describes, objective)
+    shape = Shape(
+        config.encoder, config.head, config.cut, task.describes, objective, molecules.classes
+    )
     members = _ensemble(_members(folder, shape, task), task)
     splits = [split for split in task.splits if split != "train"]
     together = {s: torch.stack([m.logits[s] for m in members]).mean(0) for s in splits}
@@ -89,7 +91,7 @@ def train(
         prints=morgan_prints(smiles),
     )
     scores = {s: evaluated(together[s], targets[s], objective, trust) for s in splits}
-    about = _about(folder, members, scores, notes) | {"classes": list(map(list, molecules.classes))}
+    about = _about(folder, members, scores, notes)
     return Model(shape, [m.network for m in members], trust, smiles, about), folder
 
 

@@ -30,7 +30,7 @@ from molhpft.domains.parallel import worker_count
 from molhpft.domains.progress import track
 from molhpft.experiments.catalog import TASKS
 from molhpft.experiments.config import Choice, load_config, plain
-from molhpft.experiments.folder import Json, RunFolder
+from molhpft.experiments.folder import Json, RunFolder, check_output
 from molhpft.experiments.identity import FORMAT
 from molhpft.experiments.inventory import chosen_task
 from molhpft.experiments.lock import locked
@@ -75,6 +75,7 @@ def run_baselines(
         ValueError: they do not fit, or the task has no molecules.
         OSError: `out` cannot be written to.
     """
+    check_output(out, Path(name))
     if name.endswith((".yaml", ".yml")):
         config = load_config(Path(name), changes)
         choice, own = config.task, config.seed

@@ -42,7 +42,7 @@ def locked(place: Path, *, machine: Machine = ALONE) -> Iterator[None]:
     lock = FileLock(path, poll_interval=_POLL, fallback_to_soft=False)
     first = machine.rank == 0
     if first:
-        with writing(path):
+        with writing(place):
             path.parent.mkdir(parents=True, exist_ok=True)
     patience = 0.0
     while not machine.agreed(not first or _taken(lock, path, place, patience)):
@@ -61,7 +61,7 @@ def locked(place: Path, *, machine: Machine = ALONE) -> Iterator[None]:
 
 def _taken(lock: FileLock, path: Path, place: Path, patience: float) -> bool:
     """Whether the block may be entered, found out within `patience` seconds."""
-    with writing(path):
+    with writing(place):
         try:
             lock.acquire(timeout=patience)
         except Timeout:

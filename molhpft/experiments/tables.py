@@ -59,9 +59,10 @@ OWN_SPLITS = ("train", "valid", "test")
 SHARES = ("rocauc", "ap", "accuracy", "miou")
 
 
-def console() -> Console:
-    """Standard output: a terminal decides its own width, a pipe gets one for every table."""
-    return plain_console(width=None if sys.stdout.isatty() else 132)
+def console(*, stderr: bool = False) -> Console:
+    """Standard output or error: a terminal decides its width, a pipe gets one for every table."""
+    stream = sys.stderr if stderr else sys.stdout
+    return plain_console(stderr=stderr, width=None if stream.isatty() else 132)
 
 
 def branch_table(

@@ -41,10 +41,11 @@ def random_model(
     calibration="temperature",
     members=2,
     smiles=tuple(SMILES),
+    classes=(),
 ):
     torch.manual_seed(0)
     choices = checked_choice("encoder", ENCODER | dict(encoder)), checked_choice("head", head)
-    shape = Shape(*choices, cut, targets, objective)
+    shape = Shape(*choices, cut, targets, objective, classes)
     networks = [shape.network() for _ in range(members)]
     for network in networks:
         _as_if_trained(network)

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molhpft.estimator.arrays import class_labels, number_labels, smiles_of
+from molhpft.estimator.arrays import class_labels, class_name, number_labels, smiles_of
 from tests.toy import NAN
 
 PAIRS = {
@@ -108,13 +109,24 @@ WRONG = {
     "three axes": (number_labels, np.zeros((2, 1, 1)), r"got \(2, 1, 1\)"),
     "no columns": (class_labels, np.zeros((2, 0)), r"got \(2, 0\)"),
     "a number": (number_labels, 3.0, r"got \(\)"),
-    "ragged": (number_labels, [[1.0], [1.0, 2.0]], "should be numbers"),
-    "words": (number_labels, ["a", "b"], "should be numbers"),
+    "ragged": (number_labels, [[1.0], [1.0, 2.0]], r"row 0 is \[1.0\] \(list\)"),
+    "deep": (class_labels, [[[1], 2], [[1], 2]], r"of one length each|row 0 is \[1\] \(list\)"),
+    "words": (number_labels, ["1", "b"], r"should be numbers; row 1 is 'b' \(str\)"),
+    "underscores": (number_labels, ["1", "2024_1"], "row 1 is '2024_1'"),
+    "infinity in words": (number_labels, ["1", "inf"], "row 1 is 'inf'"),
+    "a date": (number_labels, [1.0, pd.Timestamp(0)], "row 1 is Timestamp"),
+    "imaginary": (number_labels, [1.0, 1j], r"row 1 is 1j \(complex\)"),
+    "dictionaries": (class_labels, [{}, {}], r"row 0 is {} \(dict\)"),
     "infinite": (number_labels, [1.0, -np.inf], "finite numbers; row 1 is infinite"),
     "too large": (number_labels, [1e39, 1.0], "finite numbers; row 0 is infinite"),
     "one class": (class_labels, ["a", "a"], "two classes, got 1 class: a"),
     "none": (class_labels, [None, NAN], "two classes, got 0 classes"),
-    "several types": (class_labels, [1, "a"], "labels of several types"),
+    "several types": (
+        class_labels,
+        [1, "a"],
+        r"labels of several types, 'a' \(str\) and 1 \(int\); give numbers or words alone",
+    ),
+    "types without an order": (class_labels, [object(), object()], "numbers or words as labels"),
 }
 
 
@@ -144,9 +156,11 @@ def test_molecules_are_the_same_strings_in_any_container(strings):
 @pytest.mark.parametrize(
     ("molecules", "says"),
     [
-        (["C", None], "row 1 is None"),
-        (pd.Series(["C", pd.NA], dtype="string"), "row 1 is <NA>"),
-        ([b"C"], r"row 0 is b'C' \(bytes\)"),
+        (["C", 1], r"row 1 is 1 \(int\)"),
+        (["C", 1.5], r"row 1 is 1.5 \(float\)"),
+        (["C", ["C", "N"]], r"row 1 is \['C', 'N'\] \(list\)"),
+        ([{"smiles": "C"}], r"\(dict\)"),
+        (np.array([1, 2]), r"row 0 is 1 \(int\)"),
         ("CCO", r"shape \(\)"),
         ([["C", "N"]], r"shape \(1, 2\)"),
         (pd.DataFrame({"a": ["C"], "b": ["N"]}), r"a table with a column named smiles; got .*1, 2"),
@@ -155,3 +169,38 @@ def test_molecules_are_the_same_strings_in_any_container(strings):
 def test_what_are_no_molecules_is_said_with_the_row(molecules, says):
     with pytest.raises(ValueError, match=says):
         smiles_of(molecules)
+
+
+@pytest.mark.parametrize("gap", [None, NAN, np.float32("nan"), pd.NA, pd.NaT, "", b""])
+def test_bytes_are_text_and_what_is_missing_is_an_empty_molecule(gap):
+    assert smiles_of(["C", gap, b"CC", np.str_("N"), np.bytes_(b"O")]) == ("C", "", "CC", "N", "O")
+
+
+def test_arrays_of_bytes_and_of_arrow_are_texts():
+    assert smiles_of(np.array([b"C", b"CC"])) == ("C", "CC")
+    assert smiles_of(pa.array(["C", None])) == ("C", "")
+    assert smiles_of(pd.Series(["C", pd.NA], dtype="string")) == ("C", "")
+
+
+@pytest.mark.parametrize("mark", [None, NAN, "", " ", "NA", "n/a", "-", "#N/A", "null"])
+def test_a_missing_mark_of_a_file_is_a_missing_label(mark):
+    for y in (["toxic", mark, "harmless", b"toxic"], ["1", mark, "0", b"1"]):
+        found = class_labels(y, 4)
+        torch.testing.assert_close(
+            found.targets.flatten(), torch.tensor([1, NAN, 0, 1]), equal_nan=True
+        )
+    found = number_labels(["1.5", mark, " -2e3 ", True], 4).targets.flatten()
+    torch.testing.assert_close(found, torch.tensor([1.5, NAN, -2000, 1]), equal_nan=True)
+
+
+def test_labels_of_one_value_in_several_types_are_one_class():
+    found = class_labels([1, 1.0, True, 0, np.int8(0), np.True_], 6)
+    assert found.targets.flatten().tolist() == [1, 1, 1, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [(1, "1"), (1.0, "1"), (np.float32(-1), "-1"), (0.5, "0.5"), (True, "True"), ("a b", "a b")],
+)
+def test_a_label_is_called_as_it_is_written(label, name):
+    assert class_name(label) == name

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from molhpft.core.objectives import Squared
-from molhpft.domains.molecules import reading
+from molhpft.domains.molecules import reading, sheets
 from molhpft.domains.molecules.graphs import graph_store
 from molhpft.domains.parallel import VARIABLE
 from molhpft.estimator.predicting import embed_table, predict_table
@@ -81,14 +81,14 @@ def numbers(column):
 @settings(max_examples=12, deadline=None)
 @given(smiles=molecules)
 def test_every_row_has_the_answers_of_predict_in_its_place(model, folder, name, out, smiles):
-    counts = predict_table(
-        model, write_table(folder / name, smiles), folder / out, smiles_column="smiles"
-    )
+    path = write_table(folder / name, smiles)
+    counts = predict_table(model, path, folder / out, smiles_column="smiles")
     found, expected = read_table(folder / out), model.predict(smiles)
     assert list(found["smiles"]) == smiles
+    assert list(found["id"]) == [str(k) for k in range(len(smiles))]
     ok = expected.readable.tolist()
     assert list(found["status"]) == ["ok" if one else "unreadable" for one in ok]
-    assert counts == {"ok": sum(ok), "unreadable": len(ok) - sum(ok)}
+    assert counts == {"ok": sum(ok), "dubious": 0, "unreadable": len(ok) - sum(ok)}
     for column, tensor in (
         ("ring", expected.values[:, 0]),
         ("ring spread", expected.spread[:, 0]),
@@ -135,7 +135,7 @@ def test_features_are_those_of_the_members_side_by_side(model, folder, smiles):
     embed_table(model, path, folder / "out.parquet", smiles_column="smiles")
     found = read_table(folder / "out.parquet")
     z = np.stack([numbers(found[f"z{k}"]) for k in range(model.width)], axis=1)
-    assert list(found) == ["smiles", "status", *(f"z{k}" for k in range(16))]
+    assert list(found) == ["id", "smiles", "status", *(f"z{k}" for k in range(16))]
     store = graph_store(reading.described(smiles).graphs)
     rows = store.readable.nonzero().flatten()
     np.testing.assert_allclose(z[rows.numpy()], model.features(store, rows), rtol=2e-5, atol=1e-6)
@@ -145,7 +145,7 @@ def test_features_are_those_of_the_members_side_by_side(model, folder, smiles):
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
 @pytest.mark.parametrize("work", [predict_table, embed_table])
 def test_stretches_and_processes_change_no_byte(model, tmp_path, monkeypatch, ending, work):
-    monkeypatch.setattr(reading, "STRETCH", 7)
+    monkeypatch.setattr(sheets, "ROWS", 7)
     smiles = [*ODD[:7] * 2, *SMILES, *ODD]
     path = write_table(tmp_path / "in.csv", smiles)
     for workers in ("1", "2"):
@@ -159,7 +159,7 @@ def test_stretches_and_processes_change_no_byte(model, tmp_path, monkeypatch, en
 def test_a_first_stretch_without_a_readable_molecule_does_not_decide_what_columns_hold(
     model, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(reading, "STRETCH", 2)
+    monkeypatch.setattr(sheets, "ROWS", 2)
     path = write_table(tmp_path / "in.csv", ["?", "", "CCO"])
     predict_table(model, path, tmp_path / "out.parquet", smiles_column="smiles")
     assert [bool(cell) for cell in read_table(tmp_path / "out.parquet")["ring"]] == [0, 0, 1]
@@ -170,7 +170,7 @@ def test_a_first_stretch_without_a_readable_molecule_does_not_decide_what_column
 def test_a_wrong_row_in_the_middle_leaves_an_earlier_output_alone(
     model, tmp_path, monkeypatch, ending, workers
 ):
-    monkeypatch.setattr(reading, "STRETCH", 5)
+    monkeypatch.setattr(sheets, "ROWS", 5)
     monkeypatch.setenv(VARIABLE, workers)
     path, out = write_table(tmp_path / "in.csv", SMILES), tmp_path / f"out{ending}"
     path.write_text(path.read_text() + "one cell too many,C,C\n" + path.read_text())
@@ -198,16 +198,90 @@ def test_a_table_without_rows_is_said_and_nothing_is_written(model, tmp_path, na
 
 
 def test_a_table_that_is_not_there_is_not_said_to_be_unwritable(model, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no\.csv should be a file") as caught:
+    with pytest.raises(FileNotFoundError, match=r"no\.csv should be a table") as caught:
         predict_table(model, tmp_path / "no.csv", tmp_path / "out.csv", smiles_column="smiles")
     assert not isinstance(caught.value, UnwritableError)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_table_may_be_replaced_by_its_answers(model, tmp_path):
-    path = write_table(tmp_path / "a.csv", SMILES[:3])
-    predict_table(model, path, path, smiles_column="smiles")
-    assert list(read_table(path)["smiles"]) == SMILES[:3]
+TEXTS = ["", " ", " 1 ", "007", "1.50", "a,b", 'say "x"', "two\nlines", "\r", "é", "NA", "[red]"]
+NAMES = ["status", "ring", "ring set", "molhpft ring", "z0", "similarity", "[red]", "a, b", "é"]
+tables = st.lists(st.sampled_from(NAMES), unique=True, max_size=4).flatmap(
+    lambda names: st.lists(
+        st.tuples(st.sampled_from(SMILES), *(st.sampled_from(TEXTS) for _ in names)),
+        min_size=1,
+        max_size=6,
+    ).map(lambda rows: (["smiles", *names], rows))
+)
+
+
+@pytest.mark.parametrize("work", [predict_table, embed_table])
+@pytest.mark.parametrize("out", ["out.csv", "out.parquet"])
+@settings(max_examples=20, deadline=None)
+@given(table=tables)
+def test_every_cell_of_the_table_comes_back_as_it_is_under_its_own_name(
+    model, folder, out, work, table
+):
+    names, rows = table
+    with (folder / "in.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, quoting=csv.QUOTE_ALL).writerows([names, *rows])
+    work(model, folder / "in.csv", folder / out, smiles_column="smiles")
+    found = read_table(folder / out)
+    columns = zip(*rows, strict=True)
+    assert list(found)[: len(names)] == names
+    assert [tuple(found[name]) for name in names] == list(columns)
+    assert list(found["molhpft status" if "status" in names else "status"]) == ["ok"] * len(rows)
+
+
+def test_columns_of_parquet_keep_their_types_and_are_text_in_csv(model, tmp_path):
+    columns = {
+        "smiles": pa.array(["CCO", None, "CCN"], pa.large_string()),
+        "float": pa.array([0.1, None, 2.5], pa.float32()),
+        "whole": pa.array([1, None, 2**62], pa.int64()),
+        "flag": pa.array([True, None, False]),
+        "bytes": pa.array([b"a\xff", None, "é".encode()]),
+        "list": pa.array([[1, 2], None, []], pa.list_(pa.int32())),
+        "struct": pa.array([{"a": "x"}, None, {"a": None}]),
+        "kind": pa.array(["a", None, "b"]).dictionary_encode(),
+        "day": pa.array([0, None, 1], pa.date32()),
+        "time": pa.array([0, None, 10**9], pa.timestamp("ns")),
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "in.parquet")
+    for out in ("out.parquet", "out.csv"):
+        predict_table(model, tmp_path / "in.parquet", tmp_path / out, smiles_column="smiles")
+    found = parquet.read_table(tmp_path / "out.parquet")
+    assert found.select(list(columns)).equals(parquet.read_table(tmp_path / "in.parquet"))
+    first, second, third = zip(*(read_table(tmp_path / "out.csv")[c] for c in columns), strict=True)
+    assert first[1:7] == ("0.1", "1", "True", "a\\xff", "[1, 2]", '{"a": "x"}')
+    assert first[7:] == ("a", "1970-01-01", "1970-01-01 00:00:00")
+    assert second == ("",) * len(columns)
+    assert third[1:7] == ("2.5", str(2**62), "False", "é", "[]", '{"a": null}')
+
+
+def test_a_dubious_molecule_is_answered_and_marked(model, tmp_path):
+    smiles = ["C(C)(C)(C)(C)C", "CCO", "?"]
+    path = write_table(tmp_path / "in.csv", smiles)
+    counts = predict_table(model, path, tmp_path / "out.csv", smiles_column="smiles")
+    found = read_table(tmp_path / "out.csv")
+    assert list(found["status"]) == ["dubious", "ok", "unreadable"]
+    assert counts == {"ok": 1, "dubious": 1, "unreadable": 1}
+    assert [bool(cell) for cell in found["ring"]] == [True, True, False]
+
+
+def test_what_classes_are_called_stands_in_columns_and_sets(tmp_path):
+    classes = (("harmless", "toxic"), ("0", "1"), ("1", "2"))
+    model = random_model(targets=("a", "b", "c"), classes=classes)
+    path, p = write_table(tmp_path / "in.csv", SMILES), model.predict(SMILES)
+    predict_table(model, path, tmp_path / "out.csv", smiles_column="smiles")
+    found = read_table(tmp_path / "out.csv")
+    for k, (name, (zero, one)) in enumerate(
+        zip(("a p(toxic)", "b", "c p(2)"), classes, strict=True)
+    ):
+        np.testing.assert_allclose(numbers(found[name]), p.values[:, k], rtol=1e-5)
+        words = {(0, 0): "", (1, 0): zero, (0, 1): one, (1, 1): f"{zero} or {one}"}
+        sets = [words[tuple(pair)] for pair in p.sets[:, k].int().tolist()]
+        assert list(found[f"{'abc'[k]} set"]) == sets
+        assert any(sets)
 
 
 def test_no_column_is_lost_to_another_of_its_name(tmp_path):
@@ -216,9 +290,53 @@ def test_no_column_is_lost_to_another_of_its_name(tmp_path):
     path = write_table(tmp_path / "in.csv", smiles, column="smiles of a")
     predict_table(model, path, tmp_path / "out.csv", smiles_column="smiles of a")
     found, p = read_table(tmp_path / "out.csv"), model.predict(smiles)
-    columns = ("status_", "similarity", "a", "a spread_", "smiles of a_")
+    columns = ("molhpft status", "similarity", "a", "molhpft a spread", "molhpft smiles of a")
     for k, column in enumerate(columns):
         np.testing.assert_allclose(numbers(found[column]), p.values[:, k], rtol=1e-5)
-    np.testing.assert_allclose(numbers(found["similarity_"]), p.similarity, rtol=1e-5)
-    assert list(found["smiles of a"]) == smiles
-    assert len(found) == 2 + 3 * len(names) + 3
+    np.testing.assert_allclose(numbers(found["molhpft similarity"]), p.similarity, rtol=1e-5)
+
+
+def itself(path):
+    return path
+
+
+def by_a_longer_path(path):
+    return path.parent / ".." / path.parent.name / path.name
+
+
+def by_a_link(path):
+    link = path.with_name("link.csv")
+    link.symlink_to(path)
+    return link
+
+
+def by_a_second_name(path):
+    path.with_name("second.csv").hardlink_to(path)
+    return path.with_name("second.csv")
+
+
+@pytest.mark.parametrize("out", [itself, by_a_longer_path, by_a_link, by_a_second_name])
+@pytest.mark.parametrize("work", [predict_table, embed_table])
+def test_a_table_is_not_replaced_by_its_answers(model, tmp_path, work, out):
+    path = write_table(tmp_path / "a.csv", ["CCO"])
+    out = out(path)
+    before = {p: (p.read_bytes(), p.is_symlink()) for p in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=r"would be written over .*a\.csv, which is read; choose"):
+        work(model, path, out, smiles_column="smiles")
+    assert {p: (p.read_bytes(), p.is_symlink()) for p in tmp_path.iterdir()} == before
+
+
+def test_a_table_may_be_called_as_what_is_written_aside(model, tmp_path):
+    path = write_table(tmp_path / "out.csv.partial", SMILES)
+    before = path.read_bytes()
+    predict_table(model, path, tmp_path / "out.csv", smiles_column="smiles")
+    assert path.read_bytes() == before
+    assert list(read_table(tmp_path / "out.csv")["smiles"]) == SMILES
+
+
+def test_an_output_that_is_a_link_to_another_file_is_written_through_it(model, tmp_path):
+    path, target = write_table(tmp_path / "in.csv", SMILES), tmp_path / "elsewhere" / "x.csv"
+    (tmp_path / "out.csv").symlink_to(target)
+    predict_table(model, path, tmp_path / "out.csv", smiles_column="smiles")
+    assert (tmp_path / "out.csv").is_symlink()
+    assert list(read_table(target)["smiles"]) == SMILES

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import resource
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,7 +27,7 @@ def folder(tmp_path_factory):
 def typed(part):
     kinds = (pa.string(), pa.float64(), pa.bool_())
     columns = zip(*part, strict=True)
-    return {f"c{k}": pa.array(column, kinds[k]) for k, column in enumerate(columns)}
+    return [(f"c{k}", pa.array(column, kinds[k])) for k, column in enumerate(columns)]
 
 
 def read_back(path):
@@ -92,16 +93,6 @@ def a_file_above(path):
     path.parent.write_text("a file")
 
 
-def a_folder_beside(path):
-    path.with_name(f"{path.name}.partial").mkdir()
-
-
-def a_full_disk(path):
-    if not Path("/dev/full").exists():
-        pytest.skip("no /dev/full on this machine")
-    path.with_name(f"{path.name}.partial").symlink_to("/dev/full")
-
-
 def a_read_only_folder(path):
     path.parent.chmod(0o500)
     if os.access(path.parent, os.W_OK):
@@ -111,7 +102,7 @@ def a_read_only_folder(path):
 @ENDINGS
 @pytest.mark.parametrize(
     "spoil",
-    [a_folder_in_the_way, a_file_above, a_folder_beside, a_full_disk, a_read_only_folder],
+    [a_folder_in_the_way, a_file_above, a_read_only_folder],
     ids=lambda spoil: spoil.__name__,
 )
 def test_a_place_that_cannot_be_written_is_one_sentence_about_it(tmp_path, ending, spoil):
@@ -125,13 +116,53 @@ def test_a_place_that_cannot_be_written_is_one_sentence_about_it(tmp_path, endin
     assert not path.is_file()
 
 
+@pytest.fixture
+def little_room():
+    """No file may grow beyond 10 kB, as on a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@ENDINGS
+def test_a_disk_that_is_full_is_one_sentence_and_leaves_nothing(tmp_path, little_room, ending):
+    path = tmp_path / f"out{ending}"
+    with pytest.raises(UnwritableError, match="cannot write") as caught:
+        write_much(path)
+    assert str(path) in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_device_that_takes_nothing_is_one_sentence():
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full on this machine")
+    with pytest.raises(UnwritableError, match=r"cannot write /dev/full: .*No space left"):
+        write_much(Path("/dev/full"))
+
+
+def test_columns_of_text_are_written_as_they_are_and_may_share_a_name(tmp_path):
+    with table_writer(tmp_path / "out.csv") as write:
+        write([("a", ("1", " x ")), ("a", pa.array([1.5, None], pa.float32()))])
+    assert (tmp_path / "out.csv").read_text() == "a,a\n1,1.5\n x ,\n"
+
+
+def test_two_that_write_one_file_do_not_mix_their_rows(tmp_path):
+    path = tmp_path / "out.csv"
+    with table_writer(path) as one, table_writer(path) as two:
+        one([("a", ("1",))])
+        two([("a", ("2",))])
+    assert path.read_text() == "a\n1\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_place_that_cannot_be_written_is_said_before_anything_is_read(tmp_path):
     (tmp_path / "out.csv").mkdir()
     with pytest.raises(UnwritableError, match="it is a folder"), table_writer(tmp_path / "out.csv"):
         pytest.fail("the work began")
 
 
-@pytest.mark.parametrize("name", ["out", "out.txt", "out.csv.gz", "out.PARQUET"])
+@pytest.mark.parametrize("name", ["out", "out.txt", "out.csv.gz", "out.tsv"])
 def test_an_ending_that_means_nothing_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match=r"should end in \.csv or \.parquet"):
         table_writer(tmp_path / name)

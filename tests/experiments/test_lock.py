@@ -105,5 +105,5 @@ def test_a_file_system_without_locks_is_said_and_does_not_stop_the_work(
 
 def test_a_folder_that_takes_no_file_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"cannot write .*\.a\.lock"), locked(tmp_path / "file" / "a"):
+    with pytest.raises(OSError, match=r"cannot write .*/a: "), locked(tmp_path / "file" / "a"):
         pass

@@ -91,7 +91,7 @@ def test_embed_writes_the_features_of_all_members(molhpft, model, asked, tmp_pat
     assert "11 ok, 2 unreadable" in out
     found = parquet.read_table(tmp_path / "z.parquet").to_pydict()
     width = Model.from_pretrained(model).width
-    assert list(found) == ["smiles", "status", *(f"z{k}" for k in range(width))]
+    assert list(found) == ["id", "smiles", "status", *(f"z{k}" for k in range(width))]
     assert [cell is None for cell in found["z0"]] == [text in ("no molecule", "") for text in ASKED]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from molhpft.estimator import finetuning
+from molhpft.estimator.model import Model
 from tests.estimator.models import random_model
 from tests.estimator.rings import RING, SIZE, write_table
 from tests.integration.commands import one_sentence
@@ -153,6 +154,40 @@ def test_a_question_that_cannot_be_answered_is_one_sentence(
     words = words if "--out" in words else [*words, "--out", "out.csv"]
     assert re.search(says, one_sentence(*molhpft(command, *words)))
     assert not (tmp_path / "out.csv").exists()
+
+
+OVER = {
+    "predict": ("MODEL", "rings.csv", "--out", "same.csv"),
+    "embed": ("MODEL", "rings.csv", "--out", "same.csv"),
+    "finetune": ("rings.csv", "--out", "same.csv"),
+    "baselines": ("rings.csv", "--out", "same.csv"),
+    "run": ("rings.csv", "--out", "same.csv"),
+    "sweep": ("rings.csv", "--out", "same.csv"),
+}
+
+
+@pytest.mark.parametrize("same", [Path.symlink_to, Path.hardlink_to], ids=["link", "second name"])
+@pytest.mark.parametrize(("command", "words"), OVER.items(), ids=OVER)
+def test_nothing_is_written_over_what_is_read(
+    molhpft, model, rings, tmp_path, monkeypatch, command, words, same
+):
+    monkeypatch.chdir(tmp_path)
+    same(tmp_path / "same.csv", rings)
+    line = one_sentence(*molhpft(command, *(word.replace("MODEL", str(model)) for word in words)))
+    said = "same.csv would be written over rings.csv, which is read; choose another place (--out)"
+    assert line == f"error: {said}"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["rings.csv", "same.csv"]
+
+
+@pytest.mark.parametrize(("command", "name"), [("predict", "x.csv"), ("explain", "x.svg")])
+def test_no_file_of_a_model_is_written_over(molhpft, rings, tmp_path, command, name):
+    folder, out = tmp_path / "model", tmp_path / name
+    random_model(members=1).save_pretrained(folder)
+    out.symlink_to(folder / "model.safetensors")
+    asked = {"predict": rings, "explain": "CCO"}[command]
+    line = one_sentence(*molhpft(command, folder, asked, "--out", out))
+    assert f"would be written over {folder / 'model.safetensors'}" in line
+    assert len(Model.from_pretrained(folder).networks) == 1
 
 
 @pytest.mark.parametrize("command", ["predict", "embed", "explain"])

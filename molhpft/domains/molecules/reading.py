@@ -55,7 +55,12 @@ def described_stream(smiles: Iterable[str], then: Callable[[Described], T]) -> I
         smiles: any number of strings.
         then: is called where the molecules were read, by one of several processes.
     """
-    yield from parallel_stream(lambda stretch: then(_described(stretch)), _stretches(smiles))
+    yield from described_parts(_stretches(smiles), then)
+
+
+def described_parts(parts: Iterable[Sequence[str]], then: Callable[[Described], T]) -> Iterator[T]:
+    """`described_stream` of molecules that come in parts: one result for each, in order."""
+    yield from parallel_stream(lambda part: then(_described(part)), parts)
 
 
 def _described(smiles: Sequence[str]) -> Described:

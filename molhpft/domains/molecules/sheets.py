@@ -78,7 +78,7 @@ class Part:
         path: of the file.
         lines: (n,), where each row begins: its line in the file (a header is line 1), or its number
             in a Parquet file, counted from 1.
-        cells: column name to n cells: text without surrounding spaces, or what Parquet holds.
+        cells: column name to n cells as they stand in the file: text, or what Parquet holds.
     """
 
     path: Path
@@ -93,7 +93,7 @@ class Part:
         }
 
     def texts(self, name: str) -> list[str]:
-        """Cells of a column as text: bytes are UTF-8, null and NaN are empty.
+        """Cells of a column as text without spaces around; bytes are UTF-8, null and NaN empty.
 
         Raises:
             ValueError: no column has that name, or its cells are lists or structs.
@@ -102,7 +102,7 @@ class Part:
             raise _unknown(self.path, name, self.cells)
         cells = self.cells[name]
         if not isinstance(cells, pa.Array):
-            return list(cells)
+            return list(map(str.strip, cells))
         if pa.types.is_nested(cells.type):
             raise _mistyped(self.path, name, cells.type, "have a text or a number in every cell")
         return _texts(cells)
@@ -404,7 +404,8 @@ def _list_parts(path: Path, file: TextIO) -> Iterator[Part]:
 def _csv_source(path: Path, text: TextIO, start: str) -> _Source:
     separator, skipped = _separator(start)
     rows = _csv_rows(path, text, separator, skipped)
-    header = next((cells for _, cells in rows if any(cells)), [])
+    header = next((cells for _, cells in rows if _any(cells)), [])
+    header = [cell.strip() for cell in header]
     while header and not header[-1]:
         header = header[:-1]  # of trailing separators, which spreadsheets leave
     if not header:
@@ -448,7 +449,7 @@ def _csv_rows(
     reader, line = csv.reader(file, delimiter=separator, strict=True), skipped + 1
     try:
         for cells in reader:
-            yield line, [cell.strip() for cell in cells]
+            yield line, cells
             line = reader.line_num + skipped + 1
     except csv.Error as error:
         raise ValueError(
@@ -464,16 +465,21 @@ def _checked(
     for line, cells in rows:
         if len(cells) == width:
             yield line, cells
-        elif not any(cells):
+        elif not _any(cells):
             if width == 1:
                 yield line, [""]
-        elif len(cells) > width and not any(cells[width:]):
+        elif len(cells) > width and not _any(cells[width:]):
             yield line, cells[:width]
         else:
             raise ValueError(
                 f"every row of {path} should have {width} cells as its header has; line {line} has "
                 f"{len(cells)}"
             )
+
+
+def _any(cells: Sequence[str]) -> bool:
+    """Whether a cell has more than spaces."""
+    return any(map(str.strip, cells))
 
 
 def _parts(path: Path, names: list[str], rows: Iterator[tuple[int, list[str]]]) -> Iterator[Part]:
