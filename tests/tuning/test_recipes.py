@@ -5,9 +5,11 @@ import torch
 
 from molhpft.core.objectives import Multilabel
 from molhpft.core.snapshot import predict
+from molhpft.experiments.catalog import METHODS
 from molhpft.tuning import recipes
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
+from molhpft.tuning.recipes import Kept, Recipe
 from tests.toy import same_weights, toy_network, toy_task
 
 PROBE = Phase(trains="head", epochs=50, lr=0.1)
@@ -109,3 +111,85 @@ def test_every_head_of_a_run_has_a_key_of_its_own():
         *recipes.ls_hp_ft(PROBE, FINETUNE, tau=(1, 10)),
     )
     assert len({recipe.key for recipe in both}) == 4
+
+
+HEAD_3, HEAD_0 = replace(PROBE, epochs=3), replace(PROBE, epochs=0)
+DEFINITIONS = {
+    "scratch": ({}, Recipe(HEAD_0, (FINETUNE,), pretrained=False)),
+    "ft": ({}, Recipe(HEAD_0, (FINETUNE,))),
+    "lp": ({}, Recipe(PROBE, ())),
+    "lp_logistic": ({"strengths": (0.5, 2.0)}, Recipe(HEAD_0, (), strengths=(0.5, 2.0))),
+    "lp_ft": ({}, Recipe(PROBE, (FINETUNE,))),
+    "lp_ft_converged": ({"strengths": (0.5,)}, Recipe(HEAD_0, (FINETUNE,), strengths=(0.5,))),
+    "hp_ft": ({"tau": (3,)}, Recipe(HEAD_3, (FINETUNE,))),
+    "ls_hp_ft": (
+        {"tau": (3,), "smoothing": 0.2},
+        Recipe(replace(HEAD_3, smoothing=0.2), (FINETUNE,)),
+    ),
+    "ls_everywhere": (
+        {"tau": (3,), "smoothing": 0.2},
+        Recipe(replace(HEAD_3, smoothing=0.2), (replace(FINETUNE, smoothing=0.2),)),
+    ),
+    "opposite_energy": (
+        {"tau": (3,), "smoothing": 0.2},
+        Recipe(HEAD_3, (replace(FINETUNE, smoothing=0.2),)),
+    ),
+    "l2_sp": ({"tau": (3,), "anchor": 0.5}, Recipe(HEAD_3, (replace(FINETUNE, anchor=0.5),))),
+    "layerwise": (
+        {"tau": (3,), "layer_decay": 0.5},
+        Recipe(HEAD_3, (replace(FINETUNE, layer_decay=0.5),)),
+    ),
+    "side_tuning": ({"tau": (3,)}, Recipe(HEAD_3, (FINETUNE,), side=True)),
+    "wise_ft": (
+        {"tau": (3,), "shares": (0.0, 0.5)},
+        Recipe(HEAD_3, (FINETUNE,), shares=(0.0, 0.5)),
+    ),
+    "flyp": (
+        {"tau": (3,), "pretraining": "assays", "weight": 0.5},
+        Recipe(HEAD_3, (FINETUNE,), kept=Kept("assays", 0.5)),
+    ),
+    "flyp_contrast": ({"tau": (3,)}, Recipe(HEAD_3, (FINETUNE,), contrast=True)),
+}
+
+
+@pytest.mark.parametrize(("name", "definition"), DEFINITIONS.items(), ids=DEFINITIONS)
+def test_a_method_is_its_papers_phases_and_nothing_else(name, definition):
+    options, recipe = definition
+    assert getattr(recipes, name)(PROBE, FINETUNE, **options) == (recipe,)
+
+
+@pytest.mark.parametrize("name", ["l2_sp", "layerwise", "side_tuning", "flyp_contrast"])
+def test_what_acts_on_the_backbone_alone_is_plain_finetuning_behind_a_random_head(name):
+    (recipe,) = getattr(recipes, name)(PROBE, FINETUNE)
+    assert recipe.tau == 0
+
+
+def test_every_method_of_the_catalog_is_defined_here():
+    assert set(DEFINITIONS) == set(METHODS)
+
+
+@pytest.mark.parametrize("name", ["lp_logistic", "lp_ft_converged", "wise_ft"])
+def test_a_choice_among_nothing_is_refused(name):
+    options = {"tau": (3,), "shares": ()} if name == "wise_ft" else {"strengths": ()}
+    with pytest.raises(ValueError, match="lists at least one number, got none"):
+        getattr(recipes, name)(PROBE, FINETUNE, **options)
+
+
+@pytest.mark.parametrize("epochs", [(0, 3), (50, 0), (0, 0)])
+def test_tau_is_chosen_among_epochs_that_there_are(epochs):
+    probe, finetune = (replace(p, epochs=n) for p, n in zip((PROBE, FINETUNE), epochs, strict=True))
+    told = f"got probe.epochs {epochs[0]} and finetune.epochs {epochs[1]}"
+    with pytest.raises(ValueError, match=f"^tau: auto chooses among 0 to .* each; {told}"):
+        recipes.hp_ft(probe, finetune, tau="auto")
+
+
+def test_one_epoch_of_each_is_enough_to_choose_by():
+    once = [replace(p, epochs=1) for p in (PROBE, FINETUNE)]
+    assert recipes.hp_ft(*once, tau="auto")[0].chooses
+
+
+def test_a_head_is_named_by_tau_and_by_smoothing_where_there_is_any():
+    assert recipes.hp_ft(PROBE, FINETUNE, tau=(7,))[0].key == "tau7"
+    assert (
+        recipes.ls_hp_ft(PROBE, FINETUNE, tau=(7,), smoothing=0.25)[0].key == "tau7-smoothing0.25"
+    )
