@@ -112,7 +112,7 @@ def sweep(
 
 @app.command()
 def baselines(
-    name: Annotated[str, typer.Argument(help="Config (its task counts), data set or CSV file.")],
+    name: Annotated[str, typer.Argument(help="Config (its task counts), data set or table.")],
     changes: Changes = [],  # noqa: B006 - typer reads it, nothing changes it
     out: Out = Path("runs"),
     seed: Seed = None,

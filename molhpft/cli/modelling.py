@@ -23,11 +23,12 @@ TableSplit = Literal["scaffold", "random", "random_and_scaffold", "column"]
 Kind = Literal["auto", "classification", "regression"]
 ModelFolder = Annotated[str, typer.Argument(help="Folder of a model, or its name on the hub.")]
 SmilesColumn = Annotated[str, typer.Option(help="Column with the molecules.")]
-Table = Annotated[Path, typer.Argument(help="CSV file (.csv, .csv.gz).")]
+Table = Annotated[
+    Path, typer.Argument(help="CSV, Parquet, SDF or list of SMILES, packed too; or /dev/stdin.")
+]
 OutTable = Annotated[
     Path, typer.Option("--out", help="CSV or Parquet file to write, or /dev/stdout.")
 ]
-AnyTable = Annotated[Path, typer.Argument(help="CSV or Parquet file.")]
 
 
 @app.command()
@@ -38,7 +39,11 @@ def finetune(
         str | None, typer.Option(help="Column with the molecules.", show_default="smiles")
     ] = None,
     target: Annotated[
-        list[str] | None, typer.Option(help="Column to predict; repeatable. All by default.")
+        list[str] | None,
+        typer.Option(
+            help="Column to predict; repeatable; all for every one that can be.",
+            show_default="the only one that can be",
+        ),
     ] = None,
     kind: Annotated[
         Kind | None, typer.Option(help="What the targets are.", show_default="auto")
@@ -95,7 +100,7 @@ def finetune(
 @app.command()
 def predict(
     model: ModelFolder,
-    data: AnyTable,
+    data: Table,
     out: OutTable,
     smiles_column: SmilesColumn = "smiles",
     precision: Annotated[
@@ -112,7 +117,7 @@ def predict(
 @app.command()
 def embed(
     model: ModelFolder,
-    data: AnyTable,
+    data: Table,
     out: OutTable,
     smiles_column: SmilesColumn = "smiles",
 ) -> None:

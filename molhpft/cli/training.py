@@ -87,9 +87,9 @@ def study(
 
 @app.command()
 def data(
-    name: Annotated[str, typer.Argument(help="Name of a data set, or a CSV file.")],
+    name: Annotated[str, typer.Argument(help="Name of a data set, or a table.")],
     against: Annotated[
-        str | None, typer.Option(help="Data set (its training split), CSV file or encoder.")
+        str | None, typer.Option(help="Data set (its training split), table or encoder.")
     ] = None,
     changes: Changes = [],  # noqa: B006 - typer reads it, nothing changes it
     as_json: AsJson = False,

@@ -65,7 +65,7 @@ def run_baselines(
     """Every baseline of a task, that of a config among them.
 
     Args:
-        name: a config (.yaml), whose task and seed count; a task in the catalog; or a CSV file.
+        name: a config (.yaml), whose task and seed count; a task in the catalog; or a table.
         changes: "key=value"; keys of the config, or options of the task where there is none.
         out: folder of run folders.
         seed: instead of the config's, or of 0.
