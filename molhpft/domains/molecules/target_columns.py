@@ -123,9 +123,12 @@ class _Column:
     @property
     def is_of_two_words(self) -> bool:
         """Whether labels are two words, and not just once each."""
-        if not all(map(is_word, self.labels)) or len(self.words) != 2:
-            return False
-        return sum(not is_missing(cell) for cell in self.cells) > 2
+        return all(map(is_word, self.labels)) and len(self.words) == 2 < self.known
+
+    @cached_property
+    def known(self) -> int:
+        """Number of rows with a label."""
+        return sum(not is_missing(cell) for cell in self.cells)
 
     @property
     def words(self) -> list[str]:
@@ -220,8 +223,8 @@ def _why_not(sheet: Sheet, name: str) -> str:
         return f"named like an index, {first}"
     if column.is_of_numbers:
         return _why_not_numbers(column, first)
-    known = [cell for cell in column.cells if not is_missing(cell)]
-    if column.is_of_two_words or 2 * sum(map(is_numeric, known)) >= len(known):
+    numeric = {label for label in column.labels if is_numeric(label)}
+    if column.is_of_two_words or 2 * sum(map(numeric.__contains__, column.cells)) >= column.known:
         return ""
     return column.wrong(column.odd or "")
 
@@ -300,7 +303,7 @@ def _count(n: int, what: str) -> str:
 
 
 def _is_question(column: _Column) -> bool:
-    """Whether numbers are two classes: 0 and 1, or any two whole numbers.
+    """Whether numbers are two classes: 0 and 1, or any other two whole ones, not just once each.
 
     Raises:
         ValueError: they may be, with a third number for missing labels.
@@ -319,7 +322,7 @@ def _is_question(column: _Column) -> bool:
             f"{column.at(column.labels[label])}: leave such cells empty if the label is missing "
             f"there, or say {_SAY_NUMBERS} if all are numbers"
         )
-    return len(found) == 2
+    return len(found) == 2 < column.known
 
 
 def _numbers(column: _Column, notes: list[str]) -> _Labels:
@@ -365,8 +368,8 @@ def _question(
 ) -> _Labels:
     """Labels of two classes that the table writes otherwise than 0 and 1."""
     values = column.tensor(coded)
-    ones, known = int((values == 1).sum()), int((~values.isnan()).sum())
-    said = f"{column.name}: 1 is {pair[1]!r} ({ones:,} of {known:,} labels), 0 is {pair[0]!r}."
+    shares = f"{int((values == 1).sum()):,} of {column.known:,} labels"
+    said = f"{column.name}: 1 is {pair[1]!r} ({shares}), 0 is {pair[0]!r}."
     return _Labels(values, "classification", pair, [said, *notes])
 
 

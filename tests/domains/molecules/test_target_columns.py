@@ -110,6 +110,11 @@ def test_two_values_are_classes_and_which_is_one_is_said(path, kind):
     assert f"y: 1 is {pair[1]!r} (3 of 6 labels), 0 is {pair[0]!r}." in found.notes
 
 
+def test_two_labels_alone_are_numbers_and_no_classes(path):
+    found = targets(path, y=("5", "", "7", "", "", ""))
+    assert (found.kind, found.classes) == ("regression", ())
+
+
 def test_zero_and_one_need_no_word(path):
     found = targets(path, y=YES_NO)
     assert (found.classes, found.notes) == ((("0", "1"),), ())
