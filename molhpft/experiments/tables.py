@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -103,7 +103,7 @@ def run_table(summary: Json) -> Table:
     )
 
 
-def measures_table(summary: Json) -> Table | None:
+def measures_table(summary: Json) -> Group | None:
     """What further measures said of each branch, a column a tau; None where there is nothing."""
     rows = summary["branches"]
     lines = {
@@ -117,15 +117,14 @@ def measures_table(summary: Json) -> Table | None:
     beyond = dict.fromkeys(words for bound in bounds for words in bound.get("beyond", ()))
     note = MEASURES_LEGEND
     if beyond:
-        note += f" Proposition 1 is not derived for {', '.join(beyond)}."
-    table = Table(title="measures", caption=Text(note))
-    table.title_justify = table.caption_justify = "left"
+        note += f" Proposition 1 is not derived for: {'; '.join(beyond)}."
+    table = Table(title="measures", title_justify="left")
     table.add_column("tau")
     for row in rows:
         table.add_column(str(row["tau"]), justify="right")
     for name, cells in shown.items():
         table.add_row(name, *cells)
-    return table
+    return Group(table, Text(note, style="table.caption"))  # below a narrow table, not within it
 
 
 def baseline_table(summaries: Sequence[Json]) -> Table:

@@ -54,8 +54,7 @@ def tangent_kernel(network: Network, batches: Iterable[Batch], vectors: Tensor) 
     with differentiable(network):
         zs = [features(network, weights, batch).flatten(1) for batch in batches]
         _check(zs, vectors)
-        grams = [_gram(zs, weights, u) for u in vectors.to(zs[0])]
-    return torch.stack(grams).mean(0)
+        return _gram(zs, weights, vectors.to(zs[0])) / len(vectors)
 
 
 def ntk_change(before: Tensor, after: Tensor) -> float:
@@ -95,14 +94,17 @@ def ntk_distance(before: Tensor, after: Tensor) -> float:
     return 1 - F.cosine_similarity(before.flatten(), after.flatten(), dim=0).item()
 
 
-def _gram(zs: Sequence[Tensor], weights: Mapping[str, Tensor], u: Tensor) -> Tensor:
+def _gram(zs: Sequence[Tensor], weights: Mapping[str, Tensor], us: Tensor) -> Tensor:
+    """Inner products of the gradients of every row, summed over the vectors, (k, k)."""
     places = [(z, row) for z in zs for row in range(len(z))]
     total = torch.zeros(len(places), len(places), dtype=torch.float64)
     for part in _parts(weights, rows=len(places)):
-        gradients = u.new_empty(len(places), sum(weight.numel() for weight in part.values()))
-        for i, (z, row) in enumerate(places):
-            gradients[i] = row_gradient(z, part, row, u)
-        total += (gradients @ gradients.T).double().cpu()
+        # one for all vectors: to get a gigabyte from the system takes as long as to fill it
+        gradients = us.new_empty(len(places), sum(weight.numel() for weight in part.values()))
+        for u in us:
+            for i, (z, row) in enumerate(places):
+                gradients[i] = row_gradient(z, part, row, u)
+            total += (gradients @ gradients.T).double().cpu()
     return total
 
 
