@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
+from torch.nn import functional as F
 
+_ALIKE = 1e-9  # a standard deviation of logits that is but rounding, as a share of their mean
 _HOTTEST = 20.0  # T, and 1/20 the coldest: validation that is ranked perfectly asks for T = 0
 
 
@@ -124,28 +126,62 @@ def fit_temperature(logits: Tensor, targets: Tensor) -> Temperature:
 
 
 def fit_platt(logits: Tensor, targets: Tensor) -> Platt:
-    """The lines of least cross-entropy on validation, its labels as in `fit_temperature`.
+    """The lines of least cross-entropy on held-out labels, which are as in `fit_temperature`.
 
-    By Newton's method, with steps that change no logit by more than 1, which cannot overshoot. A
-    task that lacks a class, or whose logits rank the wrong way round, keeps `sigmoid(a)`.
+    Newton's method on logits in standard deviations, from a flat line at the rate of label 1; each
+    step is halved until the cross-entropy falls enough. It is convex and its labels lie between 0
+    and 1, so it has one least point and Newton's method gets there, whatever the logits are. A task
+    that lacks a class, or whose logits rank the wrong way round, keeps `sigmoid(a)`; where its
+    logits are all alike, the line has slope 1.
     """
     measured, both = _teaching(logits, targets)
     a, y = logits.detach().double().where(measured, 0), _hedged(targets).where(measured, 0)
-    s, b = a.new_ones(1, a.shape[1]), a.new_zeros(1, a.shape[1])
-    for _ in range(200):
-        p = (s * a + b).sigmoid()
+    count = measured.sum(0).clamp(min=1)
+    mean = a.sum(0) / count
+    centred = (a - mean).where(measured, 0)
+    std = (centred.square().sum(0) / count).sqrt()
+    alike = std <= _ALIKE * mean.abs().clamp(min=1)
+    slope, level = _logistic_line(centred / std.where(~alike, torch.inf), y, measured)
+    slope, offset = slope / std, level - slope / std * mean
+    slope, offset = slope.where(~alike, 1), offset.where(~alike, level - mean)
+    kept = both & (slope > 0)
+    return Platt(slope.where(kept, 1).cpu(), offset.where(kept, 0).cpu())
+
+
+def _logistic_line(x: Tensor, y: Tensor, measured: Tensor) -> tuple[Tensor, Tensor]:
+    """Slope and level (t,) of the lines on x (n, t) of least cross-entropy to y in (0, 1)."""
+
+    def loss(slope: Tensor, level: Tensor) -> Tensor:
+        each = F.binary_cross_entropy_with_logits(slope * x + level, y, reduction="none")
+        return each.where(measured, 0).sum(0)
+
+    rate = (y.sum(0) / measured.sum(0).clamp(min=1)).clamp(1e-9, 1 - 1e-9)
+    slope, level = torch.zeros_like(rate), rate.logit()
+    now = loss(slope, level)
+    for _ in range(100):
+        p = (slope * x + level).sigmoid()
         miss, weight = (p - y).where(measured, 0), (p * (1 - p)).where(measured, 0)
-        slope, level = (miss * a).sum(0), miss.sum(0)
-        aa, ab, bb = ((weight * power).sum(0) for power in (a * a, a, torch.ones_like(a)))
-        # logits that are all alike say nothing of the slope: it stays
-        det = (aa * bb - ab * ab).clamp(min=1e-12)
-        ds, db = (bb * slope - ab * level) / det, (aa * level - ab * slope) / det
-        largest = torch.cat([torch.ones_like(s), (ds * a + db).where(measured, 0).abs()]).amax(0)
-        s, b = s - ds / largest, b - db / largest
-        if (largest <= 1).all() and max(ds.abs().max(), db.abs().max()) < 1e-10:
+        g0, g1 = (miss * x).sum(0), miss.sum(0)
+        h00, h01, h11 = (weight * x * x).sum(0), (weight * x).sum(0), weight.sum(0)
+        # a ridge that no line feels, for logits that are all alike
+        h00, h11 = h00 + 1e-12, h11 + 1e-12
+        determinant = h00 * h11 - h01 * h01
+        d0, d1 = (h11 * g0 - h01 * g1) / determinant, (h00 * g1 - h01 * g0) / determinant
+        falls, step = g0 * d0 + g1 * d1, torch.ones_like(level)
+        for _ in range(60):
+            then = loss(slope - step * d0, level - step * d1)
+            short = (then <= now - 1e-4 * step * falls) | (falls <= 1e-14 * (1 + now))
+            if short.all():
+                break
+            step = step.where(short, step / 2)
+        moves = falls > 1e-14 * (1 + now)
+        if not moves.any():
             break
-    kept = both & (s[0] > 0)
-    return Platt(s[0].where(kept, 1).cpu(), b[0].where(kept, 0).cpu())
+        slope, level = (
+            (old - step * move).where(moves, old) for old, move in ((slope, d0), (level, d1))
+        )
+        now = then.where(moves, now)
+    return slope, level
 
 
 def fit_isotonic(logits: Tensor, targets: Tensor) -> Isotonic:

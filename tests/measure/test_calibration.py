@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
+from scipy.optimize import minimize
 from sklearn.isotonic import IsotonicRegression
 from torch.nn import functional as F
 
@@ -100,6 +101,67 @@ def test_lines_are_those_of_least_loss(seed):
             near = cross_entropy(column * (line[0] + ds) + line[1] + db, y[:, task], 1.0)
             assert near >= least
         assert least <= cross_entropy(column, y[:, task], fit_temperature(a, y).temperatures[task])
+
+
+def least_loss(a, y):
+    """Cross-entropy of the best rising line, as scipy finds it, from 1 and from 0 molecules apart."""
+    x = (a - a.mean()) / a.std()
+    labels = (y * (y.sum() + 1) / (y.sum() + 2) + (1 - y) / ((1 - y).sum() + 2)).numpy()
+
+    def loss(line):
+        return F.binary_cross_entropy_with_logits(
+            line[0] * x + line[1], torch.from_numpy(labels)
+        ).item()
+
+    found = minimize(
+        loss,
+        [0.1, 0.0],
+        method="Nelder-Mead",
+        options={"maxiter": 4000, "fatol": 1e-13, "xatol": 1e-9},
+    )
+    return found.fun, found.x[0]
+
+
+logits_and_labels = st.lists(
+    st.tuples(st.floats(-80, 80, width=32), st.booleans()), min_size=4, max_size=60
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(logits_and_labels, st.sampled_from(["as drawn", "confident", "separable", "tied"]))
+def test_a_line_has_the_loss_that_a_general_minimiser_finds(pairs, kind):
+    a = torch.tensor([logit for logit, _ in pairs], dtype=torch.float64)
+    y = torch.tensor([float(label) for _, label in pairs], dtype=torch.float64)
+    y[:2] = torch.tensor([0.0, 1.0])
+    if kind == "confident":
+        a = 60 * (2 * y - 1) * torch.where(torch.arange(len(a)) % 5 == 4, -1, 1) + a / 100
+    if kind == "separable":
+        a = a.abs() * (2 * y - 1)
+    if kind == "tied":
+        a = 20 * torch.sign(a)
+    assume(a.std() > 1e-3)
+    best, slope = least_loss(a, y)
+    assume(slope > 1e-6)
+    line = fit_platt(a[:, None], y[:, None])
+    found = cross_entropy(a * line.slopes[0] + line.offsets[0], y, 1.0)
+    assert found == pytest.approx(best, rel=1e-6, abs=1e-9)
+
+
+def test_a_confident_network_is_calibrated_as_any_other():
+    y = (torch.arange(200) % 2).double()[:, None]
+    a = 60 * (2 * y - 1) * torch.where(torch.arange(200) % 3 == 0, -1, 1)[:, None]
+    line = fit_platt(a, y)
+    before, after = (cross_entropy(found, y, 1.0) for found in (a, a * line.slopes + line.offsets))
+    assert before > 19
+    assert after < 0.65
+
+
+def test_logits_that_are_all_alike_get_the_rate_of_label_1():
+    a = torch.full((8, 1), -60.0)
+    y = torch.tensor([[1.0], [1.0], [1.0], [0.0], [0.0], [0.0], [0.0], [0.0]])
+    p = fit_platt(a, y).probabilities(a)
+    hedged = (3 * 4 / 5 + 5 / 7) / 8
+    torch.testing.assert_close(p, torch.full_like(p, hedged))
 
 
 def test_the_line_that_made_the_labels_is_recovered():
