@@ -27,9 +27,10 @@ from molhpft.core.objectives import Multilabel, Squared
 from molhpft.core.task import Task
 from molhpft.domains.molecules.datasets import ogb_task
 from molhpft.domains.molecules.examples import Molecules
-from molhpft.domains.molecules.fingerprints import morgan_fingerprints
+from molhpft.domains.molecules.fingerprints import morgan_fingerprints, morgan_prints, unpacked
 from molhpft.estimator import HPFTClassifier, HPFTRegressor
 from molhpft.estimator.evaluation import evaluated
+from molhpft.estimator.trust import HeldOut
 
 Numbers = dict[str, float]
 
@@ -63,10 +64,15 @@ def network(task: Task, options: Mapping[str, Any], seed: int) -> Numbers:
     train, valid = (split_data(task, split) for split in ("train", "valid"))
     estimator = kind(**options, random_state=seed)
     model = estimator.fit(*train, eval_set=tuple(valid)).model_
-    store = task.examples.store
-    logits = model.logits(store, task.rows("test")).mean(0)
-    targets = task.examples.targets[task.rows("test")].float()
-    return evaluated(logits, targets, model.shape.objective, model.trust)
+    molecules, rows = task.examples, task.rows("test")
+    assert isinstance(molecules, Molecules)
+    prints = morgan_prints([molecules.smiles[row] for row in rows.tolist()])
+    held = HeldOut(
+        logits=model.logits(molecules.store, rows).mean(0),
+        targets=molecules.targets[rows].float(),
+        similarity=model.trust.neighbours.nearest(unpacked(prints))[0],
+    )
+    return evaluated(held, model.shape.objective, model.trust)
 
 
 def fingerprints(

@@ -75,8 +75,10 @@ def trust(model: HPFTClassifier, test: pd.DataFrame) -> pd.DataFrame:
         }
     )
     known = answers[answers[name].notna() & answers["p"].notna()]
-    held = [f"{label:.0f}" in own for label, own in zip(known[name], known["set"], strict=True)]
-    print(f"\n{name}: the set holds the label of {sum(held) / len(held):.1%} of held-out molecules")
+    near = known[known["in_domain"]]
+    held = [f"{label:.0f}" in own for label, own in zip(near[name], near["set"], strict=True)]
+    share = f"{sum(held) / len(held):.1%}" if held else "none"
+    print(f"\n{name}: in domain the set holds the label of {share} of held-out molecules")
     for where, rows in (("all", known), *known.groupby("in_domain")):
         auc = roc_auc_score(rows[name], rows["p"]) if rows[name].nunique() == 2 else float("nan")
         what = {True: "in domain", False: "outside it"}.get(where, where)

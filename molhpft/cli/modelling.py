@@ -182,8 +182,8 @@ def _report(made: Finetuned, *, as_json: bool) -> None:
         screen.print(told, soft_wrap=True)
     for table in model_tables(made.model):
         screen.print(table)
-    for note in about["notes"]:
-        screen.print(note)
+    for sentence in (*about["promise"], *about["notes"]):
+        screen.print(sentence)
     screen.print(f"Model: {made.folder}", soft_wrap=True)
 
 

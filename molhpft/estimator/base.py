@@ -20,6 +20,7 @@ from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.graphs import graph_store
 from molhpft.domains.molecules.reading import described
+from molhpft.domains.molecules.splits import CALIBRATION, with_calibration
 from molhpft.estimator.arrays import Labels, class_name, smiles_of
 from molhpft.estimator.holdout import Holdout, held_out
 from molhpft.estimator.model import Model
@@ -125,13 +126,22 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             raise ValueError(f"{name} holds no {cls.__name__}, but a {own['class']}")
         return cls(**own["options"])._fitted(model)
 
-    def fit(self, molecules: Any, y: Any, eval_set: tuple[Any, Any] | None = None) -> Any:
-        """Probe the head, finetune, choose on validation molecules.
+    def fit(
+        self,
+        molecules: Any,
+        y: Any,
+        eval_set: tuple[Any, Any] | None = None,
+        calibration_set: tuple[Any, Any] | None = None,
+    ) -> Any:
+        """Probe the head, finetune, choose on validation molecules, calibrate on further ones.
 
         Args:
             molecules: SMILES, (n,): a list, array, series, or a table with a column `smiles`.
             y: (n,) or (n, t); NaN where missing.
-            eval_set: molecules and `y` to validate on; without it some of the others are set aside.
+            eval_set: molecules and `y` to validate on; without it some of the others are set aside,
+                and some more to calibrate prediction sets by.
+            calibration_set: molecules and `y` to calibrate them by, beside an `eval_set`; without
+                it half of the `eval_set` does, where that is enough.
 
         Raises:
             ValueError: molecules or targets cannot be learned from; the message says why.
@@ -140,15 +150,19 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         labels = self._labels(y, len(smiles))
         config = self._config()
         self._check_split(eval_set)
+        if eval_set is None and calibration_set is not None:
+            raise ValueError("a calibration_set comes beside an eval_set; give both or neither")
+        by_class = None if isinstance(self._objective, Squared) else labels.targets
         if eval_set is None:
             seed = config.seed if self.split_seed is None else int(self.split_seed)
-            splits = held_out(smiles, self.split, share=self.validation, seed=seed)
+            splits = held_out(smiles, self.split, share=self.validation, seed=seed, labels=by_class)
             targets = labels.targets
         else:
-            others = smiles_of(eval_set[0])
-            known = self._labels(eval_set[1], len(others), like=labels)
-            splits = _one_after_the_other(len(smiles), len(others))
-            smiles, targets = smiles + others, torch.cat([labels.targets, known.targets])
+            smiles, targets, splits = self._given(smiles, labels, eval_set, calibration_set)
+            if calibration_set is None:
+                by_class = None if by_class is None else targets
+                rng = torch.Generator().manual_seed(config.seed)
+                splits = with_calibration(splits, rng=rng, labels=by_class)
         task = molecule_task(
             "table",
             smiles=smiles,
@@ -178,6 +192,20 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             "flat": labels.flat,
         }
         return self._fitted(model)
+
+    def _given(
+        self, smiles: tuple[str, ...], labels: Labels, *sets: tuple[Any, Any] | None
+    ) -> tuple[tuple[str, ...], Tensor, dict[str, Tensor]]:
+        """Molecules and targets of training and of the sets behind it, and which rows are whose."""
+        targets, ends = [labels.targets], [len(smiles)]
+        for given in (one for one in sets if one is not None):
+            others = smiles_of(given[0])
+            targets.append(self._labels(given[1], len(others), like=labels).targets)
+            smiles += others
+            ends.append(len(smiles))
+        parts = torch.arange(len(smiles)).tensor_split(ends[:-1])
+        names = ("train", "valid", CALIBRATION)
+        return smiles, torch.cat(targets), dict(zip(names, parts, strict=False))
 
     def _config(self) -> RunConfig:
         """The config of the options; what one leaves at its default may stand in `config`."""
@@ -224,11 +252,6 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         tags.input_tags.two_d_array = False
         tags.target_tags.required = tags.target_tags.multi_output = True
         return tags
-
-
-def _one_after_the_other(train: int, valid: int) -> dict[str, Tensor]:
-    rows = torch.arange(train + valid)
-    return {"train": rows[:train], "valid": rows[train:]}
 
 
 def _is(option: Any, default: Any) -> bool:

@@ -1,6 +1,7 @@
 """The card of a model: what it is, what it scored, how to use it, what to know before sharing."""
 
 from molhpft.core.objectives import Squared
+from molhpft.estimator.holdout import listed
 from molhpft.estimator.shape import Shape
 from molhpft.estimator.trust import Trust
 from molhpft.experiments.folder import Json
@@ -23,22 +24,22 @@ prediction = Model.from_pretrained("folder, or name on the hub").predict(["CCO"]
 
 {scores}
 
-Sets and intervals are to hold the true value for {level:.0%} of molecules. A molecule less similar
-than {near:.2f} (Tanimoto, Morgan fingerprints) to all of the {molecules:,} training molecules is
-outside the applicability domain. The training molecules are part of the weight file: do not share
-a model whose molecules are secret.
+A molecule less similar than {near:.2f} (Tanimoto, Morgan fingerprints) to
+all of the {molecules:,} training molecules is outside the applicability domain. The training
+molecules are part of the weight file: do not share a model whose molecules are secret.
 {notes}"""
 NAMES = {
     "rocauc": "ROC-AUC",
     "ap": "average precision",
     "ece_before": "calibration error before calibration",
     "ece": "calibration error",
-    "coverage": "coverage of the sets",
-    "set_size": "labels a set",
+    "in_domain": "molecules within the domain",
+    "coverage": "coverage, within the domain",
+    "set_size": "mean set size, within the domain",
     "rmse": "RMSE",
     "mae": "MAE",
     "spearman": "Spearman's correlation",
-    "width": "width of the intervals",
+    "width": "width of the intervals, within the domain",
 }
 
 
@@ -54,16 +55,15 @@ def model_card(shape: Shape, trust: Trust, about: Json, molecules: int) -> str:
     return _CARD.format(
         task=about["task"],
         kind="numbers" if isinstance(shape.objective, Squared) else "probabilities",
-        targets=", ".join(f"`{name}`" for name in shape.value_names),
+        targets=listed([f"`{name}`" for name in shape.value_names]),
         encoder=shape.encoder.name,
         weights=about["encoder_weights"],
         method=about["method"],
         taus=", ".join(str(member["tau"]) for member in about["members"]),
         scores=_scores(about["scores"]),
-        level=trust.level,
         near=trust.near,
         molecules=molecules,
-        notes="".join(f"\n{note}\n" for note in about["notes"]),
+        notes="".join(f"\n{note}\n" for note in (*about["promise"], *about["notes"])),
     )
 
 

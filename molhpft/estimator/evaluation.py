@@ -1,64 +1,155 @@
-"""What a model's answers are worth on molecules whose labels are known."""
+"""What a model's answers are worth on molecules whose labels are known, in numbers and words."""
 
-from math import isfinite
+from collections.abc import Mapping, Sequence
+from math import ceil, isfinite, nan
 
 import torch
-from torch import Tensor
+from scipy.stats import binomtest
 
 from molhpft.core.metrics import mean_absolute_error, rank_correlation
 from molhpft.core.objectives import Multilabel, Squared
-from molhpft.estimator.trust import Trust
+from molhpft.domains.molecules.splits import CALIBRATION
+from molhpft.estimator.holdout import listed
+from molhpft.estimator.trust import HeldOut, Trust
 from molhpft.experiments.folder import Json
 from molhpft.measure.calibration import expected_calibration_error
 from molhpft.measure.conformal import interval_coverage, set_coverage
 
+_CHANCE = 0.01  # below which chance does not explain that sets hold less than they promise
 
-def evaluated(
-    logits: Tensor, targets: Tensor, objective: Multilabel | Squared, trust: Trust
-) -> Json:
+
+def evaluated(held: HeldOut, objective: Multilabel | Squared, trust: Trust) -> Json:
     """Scores, calibration and coverage on a split.
 
     Args:
-        logits: of its molecules, averaged over members, (n, t).
-        targets: (n, t), NaN where unmeasured; of a regression in standard deviations.
+        held: what the members together say of it.
         objective: of the model.
         trust: of the model.
 
     Returns:
-        for classes the score by its metric's name, `ece_before` and `ece` (after calibration),
-        `coverage` and `set_size`; for numbers `rmse`, `mae` and `spearman` in the unit of the
-        target, `coverage` and `width`. None where a number cannot be had.
+        for classes the score by its metric's name, `ece_before` and `ece` (after calibration) and
+        `set_size`; for numbers `rmse`, `mae` and `spearman` in the unit of the target, and `width`;
+        `in_domain`, the share of molecules within the applicability domain, and `coverage`, the
+        share of their labels that are in their set. Sizes and widths are theirs too. None where a
+        number cannot be had: a score of one class, coverage without a label, an unbounded width.
     """
+    near = held.similarity >= trust.near
+    inside = HeldOut(held.logits[near], held.targets[near], held.similarity[near])
     if isinstance(objective, Squared):
-        found = _of_numbers(logits, targets, objective, trust)
+        found = _of_numbers(held, objective) | _intervals(inside, objective, trust)
     else:
-        found = _of_classes(logits, targets, objective, trust)
+        found = _of_classes(held, objective, trust) | _sets(inside, objective, trust)
+    found["in_domain"] = near.double().mean().item()
     return {name: value if isfinite(value) else None for name, value in found.items()}
 
 
-def _of_numbers(
-    logits: Tensor, targets: Tensor, objective: Squared, trust: Trust
-) -> dict[str, float]:
-    y, q = objective.values(targets), objective.values(logits)
-    widths = 2 * trust.limits * torch.tensor(objective.std)
+def _of_numbers(held: HeldOut, objective: Squared) -> dict[str, float]:
+    if held.targets.isnan().all():
+        return dict.fromkeys(("rmse", "mae", "spearman"), nan)
+    y, q = objective.values(held.targets), objective.values(held.logits)
     return {
-        "rmse": -objective.score(logits, targets),
+        "rmse": -objective.score(held.logits, held.targets),
         "mae": mean_absolute_error(y, q),
         "spearman": rank_correlation(y, q),
-        "coverage": interval_coverage(logits, targets, trust.limits),
-        "width": widths.mean().item(),
     }
 
 
-def _of_classes(
-    logits: Tensor, targets: Tensor, objective: Multilabel, trust: Trust
-) -> dict[str, float]:
-    p = trust.values(logits, objective)
-    found = set_coverage(trust.sets(logits, objective), targets)
+def _intervals(held: HeldOut, objective: Squared, trust: Trust) -> dict[str, float]:
+    measured = ~held.targets.isnan()
+    if not measured.any():
+        return {"coverage": nan, "width": nan}
+    half = trust.thresholds(held.similarity)
+    lengths = 2 * half * torch.tensor(objective.std)
+    covered = interval_coverage(held.logits, held.targets, half)
+    return {"coverage": covered, "width": lengths[measured].mean().item()}
+
+
+def _of_classes(held: HeldOut, objective: Multilabel, trust: Trust) -> dict[str, float]:
+    y = held.targets
+    both = (y == 0).any(0) & (y == 1).any(0)
+    score = objective.score(held.logits, y) if both.any() else nan
+    if held.targets.isnan().all():
+        return {objective.metric: score, "ece_before": nan, "ece": nan}
+    p = trust.values(held.logits, objective)
     return {
-        objective.metric: objective.score(logits, targets),
-        "ece_before": expected_calibration_error(logits.double().sigmoid(), targets),
-        "ece": expected_calibration_error(p, targets),
-        "coverage": found.share,
-        "set_size": found.size,
+        objective.metric: score,
+        "ece_before": expected_calibration_error(held.logits.double().sigmoid(), held.targets),
+        "ece": expected_calibration_error(p, held.targets),
     }
+
+
+def _sets(held: HeldOut, objective: Multilabel, trust: Trust) -> dict[str, float]:
+    if held.targets.isnan().all():
+        return {"coverage": nan, "set_size": nan}
+    found = set_coverage(trust.sets(held.logits, objective, held.similarity), held.targets)
+    return {"coverage": found.share, "set_size": found.size}
+
+
+def promise(
+    trust: Trust, names: Sequence[str], scores: Mapping[str, Json], held: Mapping[str, HeldOut]
+) -> list[str]:
+    """What prediction sets promise, where they promise nothing, and what was measured.
+
+    Args:
+        trust: of the model.
+        names: of the targets, (t,).
+        scores: of `evaluated`, by split.
+        held: what they are of.
+    """
+    level = f"{100 * trust.level:g} %"
+    kind = "intervals" if trust.calibration is None else "sets"
+    bound = "are unbounded" if trust.calibration is None else "hold every label"
+    if CALIBRATION not in held:
+        return [
+            f"Prediction {kind} {bound}: no molecules were set aside to calibrate them by, which "
+            "takes 60 molecules in all."
+        ]
+    return [
+        f"Prediction {kind} were calibrated by {len(held[CALIBRATION].logits):,} molecules that "
+        "took no part in training or in any choice. They promise to hold the truth for "
+        f"{level} of molecules like these within the applicability domain, and nothing outside it, "
+        f"where they {bound}.",
+        *_unbounded(trust, names, level),
+        *_measured(trust, scores, held, level),
+    ]
+
+
+def _unbounded(trust: Trust, names: Sequence[str], level: str) -> list[str]:
+    """Where calibration molecules are too few for a set that rules anything out."""
+    needed = ceil(round(trust.level / (1 - trust.level), 6))
+    columns = [("Intervals of {} are unbounded", "a label", trust.unbounded, trust.counts)]
+    if trust.calibration is not None:
+        columns = [
+            (f"Label {k} of {{}} is in every set", f"label {k}", few[:, k], counts[:, k])
+            for _, _, few, counts in columns
+            for k in (0, 1)
+        ]
+    found = []
+    for lead, what, few, counts in columns:
+        which = [name for name, is_few in zip(names, few.tolist(), strict=True) if is_few]
+        if which:
+            ends = sorted({int(counts[few].min()), int(counts[few].max())})
+            found.append(
+                f"{lead.format(listed(which))}: {level} takes {needed:,} calibration molecules "
+                f"with {what}, there are {' to '.join(map(str, ends))}."
+            )
+    return found
+
+
+def _measured(
+    trust: Trust, scores: Mapping[str, Json], held: Mapping[str, HeldOut], level: str
+) -> list[str]:
+    found = []
+    for split, row in scores.items():
+        if split in ("valid", CALIBRATION) or row["coverage"] is None:
+            continue
+        near = held[split].similarity >= trust.near
+        labels = int((~held[split].targets[near].isnan()).sum())
+        covered = round(row["coverage"] * labels)
+        less = binomtest(covered, labels, trust.level, alternative="less").pvalue < _CHANCE
+        warn = f"; chance alone hardly explains so many fewer than {level}" if less else ""
+        found.append(
+            f"Measured on the {split} split: they hold {100 * row['coverage']:.1f} % of "
+            f"{labels:,} labels within the domain{warn}."
+        )
+    return found

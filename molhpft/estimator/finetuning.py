@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from molhpft.core.task import Task
+from molhpft.domains.molecules.tables import csv_task
 from molhpft.estimator.model import Model
 from molhpft.estimator.notes import notes_on
 from molhpft.estimator.settings import Encoder, Tau, settings
 from molhpft.estimator.storing import CONFIG
 from molhpft.estimator.training import Answers, train
-from molhpft.experiments.build import build_recipes, build_task
 from molhpft.experiments.changes import apply, parse_change
 from molhpft.experiments.config import Choice, RunConfig, checked_choice
 from molhpft.experiments.folder import Json, RunFolder, check_output, writing
@@ -20,6 +20,7 @@ from molhpft.experiments.identity import run_name
 from molhpft.experiments.lock import locked
 from molhpft.experiments.machine import settled
 
+_ASIDE = 0.1  # share of the molecules that prediction sets are calibrated by
 RUN = "run"  # in a model's folder: that of the run that made it
 
 
@@ -74,7 +75,7 @@ def finetune_table(
     choice = _task(table, more.pop("task", {}))
     config = settings(encoder=encoder, tau=tau, head=head, seed=seed, more=more, task=choice)
     _check_place(out)
-    task = build_task(config, build_recipes(config)[0])
+    task = csv_task(**choice.options)
     name = _name(config, task, answers)
     if out.exists():
         return Finetuned(_found(out, name), out, is_new=False)
@@ -114,7 +115,7 @@ def _task(table: Mapping[str, Any], changed: Any) -> Choice:
         )
     if changed.get("name", "csv") != "csv":
         raise ValueError(f"task.name is csv, which reads tables, got {changed['name']!r}")
-    return checked_choice("task", {"name": "csv", **table, **changed})
+    return checked_choice("task", {"name": "csv", "calibration": _ASIDE, **table, **changed})
 
 
 def _name(config: RunConfig, task: Task, answers: Answers) -> str:

@@ -88,7 +88,9 @@ class Model(
             readable=store.readable,
             values=_spread_out(self.trust.values(together, objective), rows, len(store)),
             spread=_spread_out(_deviation(one_by_one), rows, len(store)),
-            sets=_spread_out(self.trust.sets(together, objective), rows, len(store)),
+            sets=_spread_out(
+                self.trust.sets(together, objective, similarity[rows]), rows, len(store)
+            ),
             similarity=similarity.where(store.readable, torch.nan),
             nearest=nearest,
             in_domain=(similarity >= self.trust.near) & store.readable,

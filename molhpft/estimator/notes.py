@@ -13,6 +13,7 @@ from molhpft.domains.molecules.checkpoints import describe
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.overlap import skeletons
 from molhpft.domains.weights import read_weights
+from molhpft.estimator.holdout import thin_notes
 from molhpft.experiments.config import RunConfig
 from molhpft.experiments.leakage import absent_data, overlap_with, trained_on
 
@@ -36,7 +37,7 @@ class Note:
 
 
 def notes_on(config: RunConfig, task: Task) -> tuple[Note, ...]:
-    """How a table was read, what cannot be, salts, duplicates, and what the encoder has seen.
+    """How a table was read, what cannot be, salts, duplicates, thin splits, what the encoder knows.
 
     Args:
         config: says which encoder.
@@ -51,6 +52,7 @@ def notes_on(config: RunConfig, task: Task) -> tuple[Note, ...]:
         *_mixtures(molecules.smiles),
         *_duplicates(molecules, task),
         *_encoder(config),
+        *(Note(text, serious=True) for text in thin_notes(task)),
         *_leakage(config, task),
     )
 

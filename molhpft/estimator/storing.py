@@ -21,7 +21,8 @@ from molhpft.estimator.trust import Trust, trust_from
 from molhpft.experiments.folder import Json
 
 CONFIG, WEIGHTS, CARD = FILES
-FORMAT = 1  # raised when a folder is written so that older versions cannot read it
+# raised when a folder is written so that other versions cannot read it, or would misread it
+FORMAT = 2
 
 _TRUST, _SMILES = "trust.", "training_smiles"
 
@@ -125,6 +126,11 @@ def _config(folder: Path) -> Json:
         raise ValueError(
             f"{folder} was written by molhpft {config.get('molhpft')}, this is {__version__}: "
             "update molhpft to read it"
+        )
+    if config["format"] < FORMAT:
+        raise ValueError(
+            f"{folder} was written by an older version of molhpft, whose prediction sets promise "
+            "more than they hold; make the model again with this one"
         )
     return config
 

@@ -5,6 +5,7 @@ from rich.text import Text
 
 from molhpft.core.objectives import Squared
 from molhpft.estimator.card import NAMES, score_text
+from molhpft.estimator.holdout import listed
 from molhpft.estimator.model import Model
 
 
@@ -16,7 +17,7 @@ def model_tables(model: Model) -> list[Table]:
     made.title_justify = "left"
     for key, value in (
         ("task", kind),
-        ("targets", ", ".join(shape.value_names)),
+        ("targets", listed(shape.value_names)),
         *((f"{split} molecules", f"{size:,}") for split, size in about["sizes"].items()),
         ("encoder", f"{shape.encoder.name}, {about['encoder_weights']}"),
         ("head", shape.head.name),

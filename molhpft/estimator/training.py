@@ -1,25 +1,31 @@
-"""From a task on molecules to a model: a run with all its members, then what validation tells."""
+"""From a task on molecules to a model: a run with all its members, then how far to trust them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from molhpft.core.network import Network
 from molhpft.core.objectives import Multilabel, Squared
+from molhpft.core.scored import ScoredByLoss
 from molhpft.core.snapshot import predict
 from molhpft.core.task import Task
 from molhpft.domains.molecules.examples import Molecules
-from molhpft.domains.molecules.fingerprints import morgan_prints
+from molhpft.domains.molecules.fingerprints import morgan_prints, unpacked
+from molhpft.domains.molecules.similarity import Neighbours
+from molhpft.domains.molecules.splits import CALIBRATION
 from molhpft.domains.weights import read_weights
-from molhpft.estimator.evaluation import evaluated
+from molhpft.estimator.evaluation import evaluated, promise
+from molhpft.estimator.holdout import labels_of, scored_targets
 from molhpft.estimator.model import Model
 from molhpft.estimator.shape import Shape
-from molhpft.estimator.trust import CalibrationName, fit_trust
-from molhpft.experiments.build import build_recipes, check_splits
+from molhpft.estimator.trust import CalibrationName, HeldOut, fit_trust
+from molhpft.experiments.build import build_recipes
 from molhpft.experiments.config import RunConfig
 from molhpft.experiments.folder import Json, RunFolder
 from molhpft.experiments.run import run
@@ -57,9 +63,13 @@ def train(
 ) -> tuple[Model, RunFolder]:
     """Run a config on a task of molecules and make a model of what it found.
 
+    The run sees training and validation and scores test and any further split. The calibration
+    split, from which prediction sets come, is looked at when all is chosen.
+
     Args:
         config: of the run; its `task` is not built, `members` is set.
-        task: on molecules, with a training and a validation split; others are scored.
+        task: on molecules, with a training and a validation split; "calibration" where it has one,
+            and others are scored.
         out: folder of run folders; an interrupted run goes on there.
         answers: how the model answers.
         notes: sentences about the data for the model's card.
@@ -72,27 +82,61 @@ def train(
     if not isinstance(molecules, Molecules) or not isinstance(objective, Multilabel | Squared):
         raise ValueError(f"a model is made of molecules with labels; {task.name} has others")
     _check_method(config)
-    check_splits(task, needed=("train", "valid"))
-    folder = run(replace(config, members=answers.ensemble), out, task=task)
+    seen = seen_by_the_run(task)
+    folder = run(replace(config, members=answers.ensemble), out, task=seen)
     shape = Shape(
         config.encoder, config.head, config.cut, task.describes, objective, molecules.classes
     )
-    members = _ensemble(_members(folder, shape, task), task)
-    splits = [split for split in task.splits if split != "train"]
-    together = {s: torch.stack([m.logits[s] for m in members]).mean(0) for s in splits}
-    targets = {split: molecules.targets[task.rows(split)].float() for split in splits}
+    members = _ensemble(_members(folder, shape, seen), seen)
     smiles = tuple(molecules.smiles[row] for row in task.rows("train").tolist())
+    prints = morgan_prints(smiles)
+    held = _held_out(members, task, prints)
     trust = fit_trust(
-        together["valid"],
-        targets["valid"],
+        held["valid"],
+        held.get(CALIBRATION),
         objective,
         calibration=answers.calibration,
         level=answers.level,
-        prints=morgan_prints(smiles),
+        prints=prints,
     )
-    scores = {s: evaluated(together[s], targets[s], objective, trust) for s in splits}
+    scores = {s: evaluated(one, objective, trust) for s, one in held.items()}
+    # that they hold the labels that they were fitted to says nothing
+    scores.get(CALIBRATION, {})["coverage"] = None
     about = _about(folder, members, scores, notes)
+    about["promise"] = promise(trust, task.describes, scores, held)
+    about["sizes"] = {split: len(rows) for split, rows in task.splits.items()}
     return Model(shape, [m.network for m in members], trust, smiles, about), folder
+
+
+def seen_by_the_run(task: Task) -> Task:
+    """The task without its calibration split and without splits that cannot be scored.
+
+    Where no target has both classes in validation, it is scored by its loss, so that there is
+    something to choose by.
+
+    Raises:
+        ValueError: there is nothing to train on, or to choose by.
+    """
+    by_class = isinstance(task.objective, Multilabel)
+    scorable = {split: bool(scored_targets(task, split).any()) for split in task.splits}
+    if by_class and not scorable.get("train"):
+        raise ValueError(
+            f"no target of {task.name} has labels of both classes among its "
+            f"{len(task.splits['train']):,} training molecules; give more molecules, or another "
+            "split: a random one deals each class to all of its parts"
+        )
+    objective = task.objective
+    if by_class and not scorable.get("valid"):
+        objective = ScoredByLoss(objective)
+        scorable = {s: bool(labels_of(task, s).isfinite().any()) for s in task.splits}
+    for split in ("train", "valid"):
+        if not scorable.get(split):
+            raise ValueError(
+                f"split {split!r} of {task.name} has no molecule with a label; give more "
+                "molecules or another split"
+            )
+    splits = {s: rows for s, rows in task.splits.items() if s != CALIBRATION and scorable[s]}
+    return replace(task, objective=objective, splits=splits)
 
 
 def _check_method(config: RunConfig) -> None:
@@ -112,6 +156,25 @@ class _Member:
     network: Network
     logits: dict[str, Tensor]
     valid: float
+
+
+def _held_out(
+    members: Sequence[_Member], task: Task, prints: NDArray[np.uint8]
+) -> dict[str, HeldOut]:
+    """What the members together say of every split but the training split."""
+    molecules = task.examples
+    assert isinstance(molecules, Molecules)
+    neighbours = Neighbours(unpacked(prints))
+    found = {}
+    for split, rows in task.splits.items():
+        if split == "train" or not len(rows):
+            continue
+        logits = [predict(member.network, task, split).logits for member in members]
+        own = morgan_prints([molecules.smiles[row] for row in rows.tolist()])
+        similarity, _ = neighbours.nearest(unpacked(own))
+        together = torch.stack(logits).mean(0)
+        found[split] = HeldOut(together, labels_of(task, split), similarity)
+    return found
 
 
 def _members(folder: RunFolder, shape: Shape, task: Task) -> list[_Member]:

@@ -31,19 +31,39 @@ _FITS: dict[str, Callable[[Tensor, Tensor], Calibration]] = {
     "isotonic": fit_isotonic,
 }
 _CALIBRATION = "calibration."
+_STEPS = 100  # of similarity, from 0 to 1, for each of which there are thresholds
+_BANDWIDTH = 0.2  # of similarity: how fast calibration molecules nearer to training lose weight
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What the networks say of a split they were not trained on.
+
+    Attributes:
+        logits: averaged over members, (n, t).
+        targets: (n, t), NaN where unmeasured; of a regression in standard deviations.
+        similarity: to the nearest training molecule, (n,) in [0, 1].
+    """
+
+    logits: Tensor
+    targets: Tensor
+    similarity: Tensor
 
 
 @dataclass(frozen=True)
 class Trust:
-    """What was learned about a network's answers from the validation split.
+    """What was learned about a network's answers from molecules that it was not trained on.
 
     Attributes:
         calibration: from logits to probabilities; None for numbers.
-        limits: for classes (t, 2), the largest 1 - p at which 0 and 1 are in the set; for numbers
-            (t,), half the width of the interval, in standard deviations of the target.
+        limits: thresholds for a molecule whose similarity to training is k / 100; for classes
+            (101, t, 2), the largest nonconformity at which 0 and 1 are in the set; for numbers
+            (101, t), half the width of the interval, in standard deviations of the target.
+            Infinite where calibration molecules are too few to rule anything out.
         level: share of molecules whose label is to be in its set.
         prints: fingerprints of the training molecules, eight bits a byte, uint8 (m, 256).
         near: similarity below which a molecule is outside the applicability domain.
+        counts: measured calibration labels, for classes (t, 2), for numbers (t,).
     """
 
     calibration: Calibration | None
@@ -51,6 +71,7 @@ class Trust:
     level: float
     prints: NDArray[np.uint8]
     near: float
+    counts: Tensor
 
     @cached_property
     def neighbours(self) -> Neighbours:
@@ -63,18 +84,45 @@ class Trust:
             return objective.values(logits)
         return _probabilities(self.calibration, logits)
 
-    def sets(self, logits: Tensor, objective: Multilabel | Squared) -> Tensor:
-        """What each label may be, (n, t, 2), as `Prediction.sets` has it."""
+    def thresholds(self, similarity: Tensor) -> Tensor:
+        """Each molecule's own `limits`, (n, t, 2) or (n, t).
+
+        Args:
+            similarity: to the nearest training molecule, (n,). Outside the applicability domain
+                nothing is ruled out: the limits are infinite.
+        """
+        limits = self.limits[(similarity.double() * _STEPS).round().long()]
+        outside = (similarity < self.near).reshape(-1, *[1] * (limits.dim() - 1))
+        return limits.masked_fill(outside, torch.inf)
+
+    def sets(self, logits: Tensor, objective: Multilabel | Squared, similarity: Tensor) -> Tensor:
+        """What each label may be, (n, t, 2), as `Prediction.sets` has it.
+
+        Args:
+            logits: (n, t).
+            objective: of the model.
+            similarity: as in `thresholds`.
+        """
+        limits = self.thresholds(similarity)
         if isinstance(objective, Squared):
-            ends = (objective.values(logits + sign * self.limits) for sign in (-1, 1))
+            ends = (objective.values(logits + sign * limits) for sign in (-1, 1))
             return torch.stack(list(ends), 2)
-        return sets(_probabilities(self.calibration, logits), self.limits)
+        return sets(logits, limits)
+
+    @property
+    def unbounded(self) -> Tensor:
+        """For which tasks and labels calibration molecules are too few at any similarity.
+
+        Bool, (t, 2) or (t,); such a label is in every set, such an interval has no end.
+        """
+        return self.limits[-1].isinf()
 
     def tensors(self) -> dict[str, Tensor]:
         """What `trust_from` needs to give the same again, with numbers beside it."""
         own = self.calibration.to_tensors() if self.calibration else {}
         fitted = {f"{_CALIBRATION}{name}": tensor for name, tensor in own.items()}
-        return {**fitted, "limits": self.limits, "prints": torch.from_numpy(self.prints)}
+        prints = torch.from_numpy(self.prints)
+        return {**fitted, "limits": self.limits, "prints": prints, "counts": self.counts}
 
     def about(self) -> Json:
         """The rest of what `trust_from` needs."""
@@ -88,24 +136,34 @@ def trust_from(tensors: Mapping[str, Tensor], about: Json) -> Trust:
         k.removeprefix(_CALIBRATION): t for k, t in tensors.items() if k.startswith(_CALIBRATION)
     }
     calibration = from_tensors(about["calibration"], own) if about["calibration"] else None
-    prints = tensors["prints"].numpy()
-    return Trust(calibration, tensors["limits"], about["level"], prints, about["near"])
+    return Trust(
+        calibration=calibration,
+        limits=tensors["limits"],
+        level=about["level"],
+        prints=tensors["prints"].numpy(),
+        near=about["near"],
+        counts=tensors["counts"],
+    )
 
 
 def fit_trust(
-    logits: Tensor,
-    targets: Tensor,
+    valid: HeldOut,
+    aside: HeldOut | None,
     objective: Multilabel | Squared,
     *,
     calibration: CalibrationName,
     level: float,
     prints: NDArray[np.uint8],
 ) -> Trust:
-    """Calibration and sets from the validation split.
+    """Sets from the calibration split, probabilities from this and the validation split.
+
+    Sets hang on the order of logits alone, which no calibration of probabilities changes: that it
+    is fitted to the same molecules costs the promise nothing.
 
     Args:
-        logits: of its molecules, (n, t).
-        targets: (n, t), NaN where unmeasured.
+        valid: the validation split, by which network, epoch and tau were chosen.
+        aside: the calibration split, by which nothing was; None where there is none, and nothing
+            is ruled out.
         objective: of the model.
         calibration: how probabilities are repaired; "none" takes them as they are.
         level: share of molecules whose label is to be in its set.
@@ -114,13 +172,34 @@ def fit_trust(
     Raises:
         ValueError: the level does not lie between 0 and 1.
     """
-    near = Neighbours(unpacked(prints)).typical()
+    own = aside or HeldOut(*(part[:0] for part in (valid.logits, valid.targets, valid.similarity)))
+    weights = _weights(own.similarity)
+    measured = ~own.targets.isnan()
+    fitted: Calibration | None = None
     if isinstance(objective, Squared):
-        widths = fit_widths(logits.double(), targets.double(), level=level)
-        return Trust(None, widths, level, prints, near)
-    fitted = _fitted(calibration, logits, targets)
-    limits = fit_sets(_probabilities(fitted, logits), targets, level=level)
-    return Trust(fitted, limits, level, prints, near)
+        y = own.targets.double()
+        limits = fit_widths(own.logits.double(), y, level=level, weights=weights)
+        counts = measured.sum(0)
+    else:
+        limits = fit_sets(own.logits, own.targets, level=level, weights=weights)
+        counts = torch.stack([(own.targets == label).sum(0) for label in (0, 1)], dim=-1)
+        held = [
+            torch.cat([getattr(one, of) for one in (valid, own)]) for of in ("logits", "targets")
+        ]
+        fitted = _fitted(calibration, *held)
+    near = Neighbours(unpacked(prints)).typical()
+    return Trust(fitted, limits, level, prints, near, counts)
+
+
+def _weights(similarity: Tensor) -> Tensor:
+    """Weights of n calibration molecules for new ones of each similarity, (101, n).
+
+    Those that are less near to training than the new one weigh 1, and those that are nearer the
+    less the nearer they are: the network errs less on them, and would promise too much.
+    """
+    asked = torch.linspace(0, 1, _STEPS + 1, dtype=torch.float64)
+    nearer = (similarity.double() - asked[:, None]).clamp(min=0)
+    return (-(nearer / _BANDWIDTH).square() / 2).exp()
 
 
 def _fitted(calibration: CalibrationName, logits: Tensor, targets: Tensor) -> Calibration:

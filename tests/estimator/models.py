@@ -6,7 +6,7 @@ from molhpft.core.objectives import Multilabel
 from molhpft.domains.molecules.fingerprints import morgan_prints
 from molhpft.estimator.model import Model
 from molhpft.estimator.shape import Shape
-from molhpft.estimator.trust import fit_trust
+from molhpft.estimator.trust import HeldOut, fit_trust
 from molhpft.experiments.config import checked_choice
 from tests.estimator.rings import SMILES
 
@@ -27,6 +27,7 @@ ABOUT = {
     "encoder_weights": "none (random)",
     "branches": [{"tau": 2, "energy": {"aie": 0.5}}],
     "scores": {"valid": {"rocauc": 0.75, "ece": None}, "test": {"rocauc": 0.6125, "ece": 0.1}},
+    "promise": ["Prediction sets hold every label."],
     "notes": ["1 of 60 molecules cannot be read and was left out."],
 }
 
@@ -52,7 +53,8 @@ def random_model(
     logits = torch.randn(40, len(targets))
     labels = (torch.rand(logits.shape) < logits.sigmoid()).float()
     prints = morgan_prints(smiles)
-    trust = fit_trust(logits, labels, objective, calibration=calibration, level=0.9, prints=prints)
+    held = HeldOut(logits, labels, torch.rand(40))
+    trust = fit_trust(held, held, objective, calibration=calibration, level=0.9, prints=prints)
     about = ABOUT | {"members": [{"tau": k, "valid": 0.7} for k in range(members)]}
     return Model(shape, networks, trust, smiles, about)
 

@@ -156,8 +156,37 @@ def test_an_eval_set_is_what_is_validated_on():
     fitted = HPFTClassifier(**BRIEF).fit(
         SMILES[train], RING[train], eval_set=(SMILES[valid], RING[valid])
     )
-    assert fitted.model_.about["sizes"] == {"train": 40, "valid": 20}
+    assert fitted.model_.about["sizes"] == {"train": 40, "valid": 10, "calibration": 10}
     assert fitted.model_.training_smiles == tuple(SMILES[train])
+
+
+def test_a_calibration_set_leaves_the_eval_set_whole():
+    train, valid, calibration = slice(0, 36), slice(36, 50), slice(50, 60)
+    sets = {"eval_set": valid, "calibration_set": calibration}
+    fitted = HPFTClassifier(**BRIEF | {"tau": 0}).fit(
+        SMILES[train], RING[train], **{k: (SMILES[rows], RING[rows]) for k, rows in sets.items()}
+    )
+    assert fitted.model_.about["sizes"] == {"train": 36, "valid": 14, "calibration": 10}
+    with pytest.raises(ValueError, match="comes beside an eval_set; give both or neither"):
+        HPFTClassifier().fit(SMILES, RING, calibration_set=(SMILES, RING))
+
+
+def test_a_class_of_two_molecules_costs_a_warning_and_not_the_model():
+    options = BRIEF | {"tau": 0, "validation": 0.1}
+    with pytest.warns(DataWarning, match="Never validated: the valid split"):
+        fitted = HPFTClassifier(**options | {"split": "scaffold"}).fit(
+            SMILES, [0] * 56 + [1, 0] * 2
+        )
+    assert any(note.startswith("Never validated") for note in fitted.notes_)
+    assert "Label 1 of target is in every set" in " ".join(fitted.model_.about["promise"])
+    assert np.isfinite(fitted.predict_proba(SMILES)).all()
+
+
+def test_two_molecules_of_a_class_are_dealt_to_training_and_validation():
+    options = BRIEF | {"tau": 0, "validation": 0.1}
+    fitted = HPFTClassifier(**options).fit(SMILES, [0] * 56 + [1, 0] * 2)
+    assert fitted.notes_ == []
+    assert fitted.model_.about["scores"]["valid"]["rocauc"] is not None
 
 
 def test_saving_and_loading_changes_no_answer(classifier, regressor, tmp_path):
@@ -201,12 +230,6 @@ WRONG = {
     "several columns": ({}, [["C", "N"]], [0], "got an array of shape"),
     "nothing readable": ({}, ["?", "!"], [0, 1], "leave none to train"),
     "one molecule": ({}, ["CC"], [0], "two classes, got 1 class"),
-    "validation of one class": (
-        {"validation": 0.05},
-        SMILES,
-        [0] * 58 + [1, 0],
-        "split 'valid' of table .3 molecules. cannot be scored: .*give more molecules or another",
-    ),
     "method": ({"config": {"method": "side_tuning"}}, SMILES, RING, "side_tuning trains more than"),
     "kept": (
         {"config": {"method": {"name": "flyp", "pretraining": "nci_descriptors"}}},

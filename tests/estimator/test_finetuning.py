@@ -54,7 +54,12 @@ def test_the_folder_holds_the_model_and_the_run_that_made_it(finished, table):
     again = Model.from_pretrained(finished.folder)
     ours, theirs = (vars(model.predict(SMILES)) for model in (finished.model, again))
     assert all(ours[name].equal(theirs[name]) for name in ours)
-    assert finished.model.about["sizes"] == {"train": 48, "valid": 6, "test": 6}
+    assert finished.model.about["sizes"] == {
+        "train": 38,
+        "valid": 6,
+        "test": 6,
+        "calibration": 10,
+    }
 
 
 def test_the_same_again_finds_the_model_and_trains_nothing(finished, table, monkeypatch):

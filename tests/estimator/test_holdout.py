@@ -5,9 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from molhpft.core.objectives import Multilabel
+from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.featurize import parse
 from molhpft.domains.molecules.splits import scaffold
-from molhpft.estimator.holdout import held_out
+from molhpft.estimator.holdout import held_out, listed, thin_notes
 
 UNREADABLE = ("no molecule", "")
 POOL = ["CCO", "CCN", "c1ccccc1", "Cc1ccccc1", "C1CC1C", "O=C1CCCC1", *UNREADABLE]
@@ -19,7 +21,7 @@ BOTH = pytest.mark.parametrize("how", ["random", "scaffold"])
 @BOTH
 @settings(max_examples=25, deadline=None)
 @given(smiles=molecules, share=SHARES, seed=st.integers(0, 99))
-def test_every_readable_molecule_is_in_exactly_one_of_two_splits(how, smiles, share, seed):
+def test_every_readable_molecule_is_in_exactly_one_split(how, smiles, share, seed):
     found = held_out(smiles, how, share=share, seed=seed)
     assert list(found) == ["train", "valid"]
     rows = torch.cat(list(found.values())).sort().values.tolist()
@@ -49,6 +51,24 @@ def test_a_scaffold_is_never_in_both_splits(smiles, share):
     assert not train & valid
 
 
+MANY = [f"{'C' * k}C1CC1" if k % 2 else f"C1{'C' * k}CN1" for k in range(1, 101)]
+
+
+@BOTH
+def test_molecules_enough_are_set_aside_for_calibration(how):
+    found = held_out(MANY, how, share=0.1, seed=0)
+    assert list(found) == ["train", "valid", "calibration"]
+    assert torch.cat(list(found.values())).sort().values.tolist() == list(range(100))
+    # a sixth: a tenth would be too few for sets worth having
+    assert abs(len(found["calibration"]) - 100 / 6) <= 1
+
+
+def test_a_random_holdout_deals_both_classes_to_every_split():
+    y = (torch.arange(100) < 4).float()[:, None]
+    found = held_out(MANY, "random", share=0.1, seed=0, labels=y)
+    assert [int(y[rows].sum()) for rows in found.values()] == [2, 1, 1]
+
+
 @BOTH
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.5, float("nan")])
 def test_a_share_lies_between_0_and_1(how, share):
@@ -61,3 +81,43 @@ def test_a_share_lies_between_0_and_1(how, share):
 def test_what_leaves_a_split_empty_is_refused(how, smiles):
     with pytest.raises(ValueError, match=rf"{len(smiles)} molecules leave none to (train|valid)"):
         held_out(smiles, how, share=0.1, seed=0)
+
+
+def labelled(columns, names):
+    """A task of 60 molecules, 40 to train on and 10 each to validate and test on."""
+    smiles = ["C" * k for k in range(1, 61)]
+    rows = torch.arange(60)
+    return molecule_task(
+        "thin",
+        smiles=smiles,
+        targets=torch.tensor(columns, dtype=torch.float32).T,
+        describes=names,
+        splits={"train": rows[:40], "valid": rows[40:50], "test": rows[50:]},
+        objective=Multilabel(),
+    )
+
+
+BALANCED = [float(k % 2) for k in range(60)]
+FOUR = [1.0, 0.0, 1.0, 0.0, *[float("nan")] * 56]
+
+
+def test_a_target_with_four_labels_is_marked_as_never_validated():
+    assert thin_notes(labelled([BALANCED, FOUR], ("many", "four"))) == [
+        "Never validated, for the valid split (10 molecules) lacks labels of both classes: four.",
+        "Not scored, for the test split (10 molecules) lacks labels of both classes: four.",
+    ]
+
+
+def test_splits_with_both_classes_of_every_target_need_no_words():
+    assert thin_notes(labelled([BALANCED], ("many",))) == []
+
+
+def test_a_thousand_targets_are_a_summary():
+    notes = thin_notes(labelled([BALANCED, *[FOUR] * 1_000], [f"t{k}" for k in range(1_001)]))
+    assert len(notes) == 2
+    assert all(note.endswith(": t1, t2, t3, t4, t5 and 995 others.") for note in notes)
+
+
+@pytest.mark.parametrize(("count", "text"), [(1, "0"), (5, "0, 1, 2, 3, 4")])
+def test_a_few_names_are_listed_whole(count, text):
+    assert listed([str(k) for k in range(count)]) == text

@@ -42,7 +42,13 @@ def notes(*args, **splits):
 
 
 def test_nothing_is_said_of_a_clean_table_and_random_weights():
-    assert notes(CLEAN, valid=[4], test=[5]) == ()
+    assert notes(CLEAN, valid=[2, 3], test=[4, 5]) == ()
+
+
+def test_splits_of_one_class_are_said_and_warned_of():
+    found = notes_on(config_of(), task_of(CLEAN, valid=[4], test=[0, 1]))
+    assert [note.serious for note in found] == [True]
+    assert found[0].text.startswith("Never validated: the valid split (1 molecule) has no target")
 
 
 def test_what_a_weight_file_of_others_is_taken_for_is_said_with_the_reason(tmp_path):
@@ -135,7 +141,7 @@ def test_molecules_that_the_encoder_was_pretrained_on_are_counted(tmp_path):
     task = {"name": "pretraining", "of": str(names), "use": "all"}
     path = write_encoder(tmp_path / "e.safetensors", **task)
     given = {"name": "gcn", "layers": 1, "width": 2, "weights": str(path)}
-    (said,) = texts(config_of(given), task_of(CLEAN, valid=[0, 1], test=[4]))
+    *_, said = texts(config_of(given), task_of(CLEAN, valid=[0, 1], test=[4]))
     assert "OCC" in molecules_trained_on(of=names, use="all")
     counts = "2 of 3 of train, 1 of 2 of valid, 0 of 1 of test"
     assert said == f"Molecules that the encoder e.safetensors was pretrained on: {counts}."
@@ -147,6 +153,6 @@ def test_what_has_no_molecules_has_no_notes():
 
 def test_no_data_set_is_fetched_only_to_look_for_shared_molecules(tmp_path, monkeypatch):
     monkeypatch.setenv("MOLHPFT_DATA", str(tmp_path))
-    (said,) = texts(config_of("gcn_muv"), task_of(CLEAN, valid=[4], test=[5]))
+    *_, said = texts(config_of("gcn_muv"), task_of(CLEAN, valid=[4], test=[5]))
     assert "for lack of ogbg-molmuv, ogbg-moltox21, ogbg-molhiv on this machine" in said
     assert not list(tmp_path.iterdir())

@@ -150,6 +150,7 @@ WRONG = {
     "another library's": (written(b'{"hidden_size": 8}'), "not the config of a molhpft model"),
     "a format in words": (with_value(format="two"), "not the config of a molhpft model"),
     "newer": (with_value(format=99, molhpft="9.9"), "written by molhpft 9.9.*update molhpft"),
+    "older": (with_value(format=1), "older version of molhpft, whose .* sets promise more than"),
     "no encoder": (without("network", "encoder"), "no model that this version reads .*encoder"),
     "other members": (with_value(members=3), "no model that this version reads"),
     "no molecules": (with_smiles(bytearray(b"CCO")), "no model that this version reads"),
@@ -204,7 +205,12 @@ def test_the_card_has_front_matter_scores_and_the_warning_about_molecules(folder
     assert "| ROC-AUC | 0.7500 | 0.6125 |" in text
     assert "| calibration error | - | 0.1000 |" in text
     assert "training molecules are part of the weight file" in " ".join(text.split())
-    for words in (*ABOUT["notes"], "of `ring` from SMILES", f"all of the {len(SMILES)} training"):
+    for words in (
+        *ABOUT["notes"],
+        *ABOUT["promise"],
+        "of `ring` from SMILES",
+        f"all of the {len(SMILES)} training",
+    ):
         assert words in text
 
 

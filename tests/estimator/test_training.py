@@ -74,7 +74,84 @@ def test_a_model_knows_its_molecules_and_its_notes(trained):
     assert model.training_smiles == tuple(task.examples.smiles[row] for row in task.rows("train"))
     assert len(model.trust.prints) == len(model.training_smiles)
     assert model.about["notes"] == ["a note"]
+    assert model.about["promise"] == [
+        "Prediction intervals are unbounded: no molecules were set aside to calibrate them by, "
+        "which takes 60 molecules in all.",
+    ]
     assert model.about["sizes"] == {"train": 30, "valid": 16, "test": 14}
+
+
+def with_splits(task, **sizes):
+    """The rings dealt anew, so many to each split."""
+    deal = torch.randperm(len(task.examples), generator=torch.Generator().manual_seed(1))
+    parts = dict(zip(sizes, deal.split([*sizes.values()]), strict=True))
+    return replace(task, splits={split: rows.sort().values for split, rows in parts.items()})
+
+
+def test_nothing_but_sets_hangs_on_calibration_labels(brief, tmp_path):
+    task = with_splits(size_task(), train=30, valid=10, calibration=15, test=5)
+    targets = task.examples.targets.clone()
+    targets[task.splits["calibration"]] *= -3
+    other = replace(task, examples=replace(task.examples, targets=targets))
+    ours, theirs = (
+        train(brief, one, tmp_path / name, Answers())[0]
+        for name, one in (("ours", task), ("theirs", other))
+    )
+    answers, others = (model.predict(task.examples.smiles) for model in (ours, theirs))
+    assert answers.values.equal(others.values)
+    assert answers.spread.equal(others.spread)
+    assert not answers.sets.nan_to_num(0, 0, 0).equal(others.sets.nan_to_num(0, 0, 0))
+    assert ours.about["members"] == theirs.about["members"]
+
+
+def test_thresholds_are_those_of_the_calibration_split(brief, tmp_path):
+    task = with_splits(size_task(), train=30, valid=10, calibration=15, test=5)
+    model, _ = train(brief, task, tmp_path, Answers(level=0.8))
+    rows = task.splits["calibration"]
+    found = model.predict([task.examples.smiles[row] for row in rows.tolist()]).values
+    errors = (found - task.objective.values(task.examples.targets[rows])).abs().flatten()
+    # the ceil(16 * 0.8)-th of 15, for a molecule as near to training as can be
+    expected = errors.sort().values[12]
+    found = model.trust.limits[-1] * torch.tensor(task.objective.std)
+    torch.testing.assert_close(found[0], expected, rtol=1e-5, atol=0)
+    assert model.about["sizes"]["calibration"] == 15
+    assert model.about["scores"]["calibration"]["coverage"] is None
+    assert any("calibrated by 15 molecules" in line for line in model.about["promise"])
+
+
+def one_class(task, *splits):
+    """The rings, with label 1 alone in these splits."""
+    targets = task.examples.targets.clone()
+    for split in splits:
+        targets[task.splits[split]] = 1
+    return replace(task, examples=replace(task.examples, targets=targets))
+
+
+def test_a_test_split_of_one_class_costs_the_score_and_not_the_model(brief, tmp_path):
+    model, _ = train(brief, one_class(ring_task(), "test"), tmp_path, Answers())
+    scores = model.about["scores"]
+    assert scores["test"]["rocauc"] is None
+    assert scores["valid"]["rocauc"] > 0.5
+
+
+def test_validation_of_one_class_chooses_by_the_loss(brief, tmp_path):
+    task = one_class(ring_task(), "valid", "test")
+    model, folder = train(brief, task, tmp_path, Answers())
+    labels = torch.ones(16, 1)
+    losses = {}
+    for key, network in members_of(folder, model).items():
+        logits = predict(network, task, "valid").logits
+        losses[key] = task.objective.loss(logits, labels).item()
+    best = model.about["members"][0]
+    assert f"tau{best['tau']}" == min(losses, key=losses.get)
+    assert best["valid"] == pytest.approx(-min(losses.values()))
+    assert model.about["scores"]["valid"]["rocauc"] is None
+
+
+def test_training_molecules_of_one_class_are_refused_before_training(brief, tmp_path):
+    with pytest.raises(ValueError, match="no target of rings has labels of both classes"):
+        train(brief, one_class(ring_task(), "train"), tmp_path, Answers())
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_an_ensemble_the_model_is_the_one_the_run_has_chosen(brief, tmp_path):

@@ -1,4 +1,4 @@
-"""What validation says of a model's answers: it survives storage and keeps its promises."""
+"""What held-out molecules say of a model's answers: it survives storage and keeps its promises."""
 
 from typing import get_args
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.molecules.featurize import parse
 from molhpft.domains.molecules.fingerprints import packed_prints
-from molhpft.estimator.trust import CalibrationName, fit_trust, trust_from
+from molhpft.estimator.trust import CalibrationName, HeldOut, fit_trust, trust_from
 from tests.estimator.rings import SMILES
 from tests.toy import NAN
 
@@ -19,6 +19,7 @@ LEVELS = st.floats(0.05, 0.95)
 NUMBERS = Squared(mean=(100.0, -5.0), std=(20.0, 0.5))
 NAMES = get_args(CalibrationName)
 CLASSES = Multilabel()
+LIKE = torch.rand(60, generator=torch.Generator().manual_seed(0))
 PRINTS = packed_prints([parse(smiles) for smiles in SMILES])
 
 
@@ -33,7 +34,13 @@ def split(seed, *, n=60, numbers=False):
 
 
 def fitted(a, y, objective=CLASSES, *, calibration="platt", level=0.9):
-    return fit_trust(a, y, objective, calibration=calibration, level=level, prints=PRINTS)
+    held = HeldOut(a, y, LIKE[: len(a)])
+    return fit_trust(held, held, objective, calibration=calibration, level=level, prints=PRINTS)
+
+
+def sets_of(trust, a, objective):
+    """Sets for molecules that are as near to training as they can be."""
+    return trust.sets(a, objective, torch.ones(len(a)))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -44,9 +51,10 @@ def test_trust_in_classes_is_the_same_after_storage(name, seed, level):
     ours = fitted(a, y, calibration=name, level=level)
     theirs = trust_from(ours.tensors(), ours.about())
     assert theirs.values(a, CLASSES).equal(ours.values(a, CLASSES))
-    assert theirs.sets(a, CLASSES).equal(ours.sets(a, CLASSES))
+    assert sets_of(theirs, a, CLASSES).equal(sets_of(ours, a, CLASSES))
     assert (theirs.level, theirs.near) == (ours.level, ours.near)
     assert (theirs.prints == ours.prints).all()
+    assert theirs.counts.equal(ours.counts)
 
 
 @settings(max_examples=10, deadline=None)
@@ -55,7 +63,7 @@ def test_trust_in_numbers_is_the_same_after_storage(seed, level):
     a, y = split(seed, numbers=True)
     ours = fitted(a, y, NUMBERS, level=level)
     theirs = trust_from(ours.tensors(), ours.about())
-    assert theirs.sets(a, NUMBERS).equal(ours.sets(a, NUMBERS))
+    assert sets_of(theirs, a, NUMBERS).equal(sets_of(ours, a, NUMBERS))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -79,7 +87,7 @@ def test_without_calibration_probabilities_are_those_of_the_network():
 @given(seed=SEEDS, level=LEVELS, name=st.sampled_from(NAMES))
 def test_sets_hold_the_labels_that_they_were_fitted_to_as_often_as_promised(seed, level, name):
     a, y = split(seed)
-    held = fitted(a, y, calibration=name, level=level).sets(a, CLASSES)
+    held = sets_of(fitted(a, y, calibration=name, level=level), a, CLASSES)
     for k, label in ((0, 0), (0, 1), (1, 0), (1, 1)):
         own = y[:, k] == label
         assert held[own, k, label].double().mean() >= level
@@ -90,7 +98,7 @@ def test_sets_hold_the_labels_that_they_were_fitted_to_as_often_as_promised(seed
 def test_intervals_lie_around_the_value_and_hold_the_targets_they_were_fitted_to(seed, level):
     a, y = split(seed, numbers=True)
     trust = fitted(a, y, NUMBERS, level=level)
-    q, ends = trust.values(a, NUMBERS), trust.sets(a, NUMBERS)
+    q, ends = trust.values(a, NUMBERS), sets_of(trust, a, NUMBERS)
     torch.testing.assert_close(ends.mean(2), q)
     torch.testing.assert_close(q, a.double() * torch.tensor([20.0, 0.5]) + torch.tensor([100, -5]))
     measured, truth = ~y.isnan(), NUMBERS.values(y)
@@ -104,14 +112,68 @@ def test_intervals_lie_around_the_value_and_hold_the_targets_they_were_fitted_to
 @given(seed=SEEDS, levels=st.tuples(LEVELS, LEVELS).map(sorted))
 def test_a_higher_level_rules_out_less(seed, levels):
     a, y = split(seed)
-    low, high = (fitted(a, y, level=level).sets(a, CLASSES) for level in levels)
+    low, high = (sets_of(fitted(a, y, level=level), a, CLASSES) for level in levels)
     assert (high >= low).all()
 
 
 def test_too_few_molecules_rule_out_nothing():
     a, y = split(0, n=5)
-    assert fitted(a, y, level=0.9).sets(a, CLASSES).all()
-    assert fitted(a, y, NUMBERS, level=0.9).sets(a, NUMBERS).isinf().all()
+    trusts = [fitted(a, y, objective, level=0.9) for objective in (CLASSES, NUMBERS)]
+    assert sets_of(trusts[0], a, CLASSES).all()
+    assert sets_of(trusts[1], a, NUMBERS).isinf().all()
+    assert all(trust.unbounded.all() for trust in trusts)
+
+
+def test_what_validation_says_moves_no_set():
+    a, y = split(0)
+    aside, prints = HeldOut(a, y, LIKE), {"level": 0.8, "prints": PRINTS}
+    for objective, calibration in ((CLASSES, "platt"), (CLASSES, "isotonic"), (NUMBERS, "none")):
+        found = [
+            fit_trust(valid, aside, objective, calibration=calibration, **prints)
+            for valid in (aside, HeldOut(3 - a, y.flip(0), LIKE))
+        ]
+        ours, theirs = (sets_of(trust, a, objective) for trust in found)
+        assert ours.equal(theirs)
+
+
+@pytest.mark.parametrize("objective", [CLASSES, NUMBERS], ids=["classes", "numbers"])
+def test_without_calibration_molecules_nothing_is_ruled_out(objective):
+    a, y = split(0)
+    valid = HeldOut(a, y, LIKE)
+    trust = fit_trust(valid, None, objective, calibration="platt", level=0.8, prints=PRINTS)
+    found = sets_of(trust, a, objective)
+    assert found.all() if objective is CLASSES else found.isinf().all()
+    assert trust.unbounded.all()
+    assert not trust.counts.any()
+
+
+def test_outside_the_applicability_domain_nothing_is_ruled_out():
+    a, y = split(0)
+    far = torch.where(torch.arange(60) % 2 == 0, 0.0, 1.0)
+    trust = fitted(a, y, level=0.5)
+    assert trust.near > 0
+    found = trust.sets(a, CLASSES, far)
+    assert found[::2].all()
+    assert not found[1::2].all()
+    numbers = fitted(a, y, NUMBERS, level=0.5).sets(a, NUMBERS, far)
+    assert numbers[::2].isinf().all()
+    assert numbers[1::2].isfinite().all()
+
+
+def test_the_least_similar_get_wider_intervals_where_the_network_errs_more_on_them():
+    rng = torch.Generator().manual_seed(0)
+    similarity = torch.rand(2_000, generator=rng)
+    y = torch.randn(2_000, 1, generator=rng) * (1.2 - similarity[:, None])
+    held = HeldOut(torch.zeros(2_000, 1), y, similarity)
+    trust = fit_trust(held, held, Squared(), calibration="none", level=0.9, prints=PRINTS)
+    new = torch.rand(20_000, generator=rng)
+    truth = torch.randn(20_000, 1, generator=rng) * (1.2 - new[:, None])
+    limits = trust.limits[(new * 100).round().long()]
+    own, plain = ((truth.abs() <= limit)[:, 0].double() for limit in (limits, trust.limits[-1]))
+    far = new < 0.2
+    assert plain[far].mean() < 0.8
+    assert own[far].mean() > 0.84
+    assert own[~far].mean() > 0.9
 
 
 def test_training_molecules_are_their_own_neighbours_and_nearly_all_are_near():

@@ -64,13 +64,21 @@ def files_of(folder):
 def test_finetune_says_what_it_made_and_where(molhpft, table, tmp_path):
     status, out, _ = molhpft(*finetune_words(table, tmp_path / "a b"))
     assert status == 0
-    for words in ("classification", "48", "ROC-AUC", "coverage", "members", "gcn, none (random)"):
+    for words in (
+        "classification",
+        "38",
+        "calibrated by 10",
+        "ROC-AUC",
+        "coverage",
+        "members",
+        "gcn, none (random)",
+    ):
         assert words in out
     assert f"Model: {tmp_path / 'a b'}\n" in out
     _, found, _ = molhpft(*finetune_words(table, tmp_path / "a b", "--json"))
     about = json.loads(found, parse_constant=lambda constant: pytest.fail(constant))
     assert about["folder"] == str(tmp_path / "a b")
-    assert about["scores"].keys() == {"valid", "test"}
+    assert about["scores"].keys() == {"valid", "test", "calibration"}
     assert {member["tau"] for member in about["members"]} <= {0, 2}
 
 
@@ -204,12 +212,12 @@ def test_what_is_odd_about_a_table_is_said_and_kept(molhpft, tmp_path, caplog):
         assert "1 of 64 molecules are salts or mixtures" in text
         assert "more than once" in text
         assert ": 1, with different labels: 1;" in text
-        assert "Also among the training molecules: 1 of valid." in text
+        assert "Also among the training molecules: 1 of calibration." in text
         assert "Whether the encoder was pretrained on these molecules is not known" in text
     assert len(json.loads((out / "config.json").read_text())["made"]["notes"]) == 5
     assert "lines: 2" in caplog.text
     _, again, _ = molhpft(*words)
-    assert "Also among the training molecules: 1 of valid." in " ".join(again.split())
+    assert "Also among the training molecules: 1 of calibration." in " ".join(again.split())
 
 
 def test_names_of_columns_and_folders_may_be_odd(molhpft, tmp_path):

@@ -104,7 +104,7 @@ def test_lines_are_those_of_least_loss(seed):
 
 
 def least_loss(a, y):
-    """Cross-entropy of the best rising line, as scipy finds it, from 1 and from 0 molecules apart."""
+    """Cross-entropy of the best rising line, as scipy finds it, and its slope."""
     x = (a - a.mean()) / a.std()
     labels = (y * (y.sum() + 1) / (y.sum() + 2) + (1 - y) / ((1 - y).sum() + 2)).numpy()
 

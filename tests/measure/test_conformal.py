@@ -21,11 +21,11 @@ LEVELS = st.sampled_from(["0.05", "0.3", "0.5", "0.55", "0.7", "0.8", "0.9", "0.
 
 
 def classified(seed, *, n, t, missing=0.0):
-    """Probabilities of a network that is too sure, and labels, of which one in five is yes."""
+    """Logits of a network that is too sure, and labels, of which one in five is yes."""
     rng = torch.Generator().manual_seed(seed)
     y = (torch.rand(n, t, generator=rng) < 0.2).double()
     a = 4 * torch.randn(n, t, generator=rng, dtype=torch.float64) + 2 * y - 1
-    return a.sigmoid(), y.masked_fill(torch.rand(n, t, generator=rng) < missing, NAN)
+    return a, y.masked_fill(torch.rand(n, t, generator=rng) < missing, NAN)
 
 
 def measured(seed, *, n, t, missing=0.0):
@@ -43,16 +43,71 @@ def rank(m, level):
 @settings(max_examples=40, deadline=None)
 @given(SEEDS, LEVELS, st.integers(0, 40))
 def test_thresholds_are_ranks_of_each_class_counted_by_hand(seed, level, n):
-    p, y = classified(seed, n=n, t=3, missing=0.3)
-    found = fit_sets(p, y, level=float(level))
+    a, y = classified(seed, n=n, t=3, missing=0.3)
+    found = fit_sets(a, y, level=float(level))
     assert found.shape == (3, 2)
     for task in range(3):
         for label in (0, 1):
-            own = p[y[:, task] == label, task]
-            strange = (own if label == 0 else 1 - own).sort().values.tolist()
-            k = rank(len(strange), level)
-            expected = strange[k - 1] if k <= len(strange) else 1.0
-            assert found[task, label].item() == expected
+            own = a[y[:, task] == label, task]
+            scores = (own if label == 0 else -own).sort().values.tolist()
+            k = rank(len(scores), level)
+            assert found[task, label].item() == (scores[k - 1] if k <= len(scores) else math.inf)
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEEDS, LEVELS)
+def test_sets_are_the_same_before_and_after_any_rising_map_of_the_logits(seed, level):
+    a, y = classified(seed, n=40, t=2, missing=0.2)
+    new = classified(seed + 1, n=40, t=2)[0]
+    found = [sets(m(new), fit_sets(m(a), y, level=float(level))) for m in (lambda x: x, rising)]
+    assert torch.equal(*found)
+
+
+def rising(x):
+    return (0.1 * x - 2).sigmoid()
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEEDS, LEVELS, st.integers(0, 30))
+def test_equal_weights_are_none_and_a_weight_of_0_leaves_a_molecule_out(seed, level, n):
+    for draw, fit in ((classified, fit_sets), (measured, fit_widths)):
+        guess, y = draw(seed, n=n, t=2, missing=0.2)
+        some = torch.rand(n, generator=torch.Generator().manual_seed(seed)) < 0.7
+        weights = torch.stack([torch.ones(n), some.float()])
+        found = fit(guess, y, level=float(level), weights=weights)
+        assert torch.equal(found[0], fit(guess, y, level=float(level)))
+        assert torch.equal(found[1], fit(guess[some], y[some], level=float(level)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEEDS, LEVELS, st.integers(0, 30))
+def test_a_whole_weight_counts_a_molecule_so_often(seed, level, n):
+    guess, y = measured(seed, n=n, t=2, missing=0.2)
+    times = torch.randint(0, 4, (n,), generator=torch.Generator().manual_seed(seed))
+    found = fit_widths(guess, y, level=float(level), weights=times[None])
+    repeated = fit_widths(
+        guess.repeat_interleave(times, 0), y.repeat_interleave(times, 0), level=float(level)
+    )
+    assert torch.equal(found[0], repeated)
+
+
+def shifted(seed, *, n, t, far):
+    """Errors that grow with the distance from training, which is uniform up to `far`."""
+    rng = torch.Generator().manual_seed(seed)
+    distance = far * torch.rand(n, generator=rng, dtype=torch.float64)
+    errors = torch.randn(n, t, generator=rng, dtype=torch.float64) * (0.1 + distance[:, None])
+    return torch.zeros(n, t), errors, distance
+
+
+def test_weights_by_distance_keep_the_promise_further_away_than_calibration_molecules_are():
+    zeros, y, distance = shifted(0, n=400, t=200, far=1.0)
+    weights = ((distance - 0.9).abs() < 0.1).double()[None]
+    plain = fit_widths(zeros, y, level=0.9)
+    (weighted,) = fit_widths(zeros, y, level=0.9, weights=weights)
+    zeros, y, distance = shifted(1, n=2_000, t=200, far=1.0)
+    far = (distance - 0.9).abs() < 0.1
+    assert interval_coverage(zeros[far], y[far], plain) < 0.82
+    assert 0.89 < interval_coverage(zeros[far], y[far], weighted) < 0.93
 
 
 @settings(max_examples=40, deadline=None)
@@ -70,8 +125,8 @@ def test_widths_are_ranks_counted_by_hand(seed, level, n):
 @settings(max_examples=25, deadline=None)
 @given(SEEDS, LEVELS)
 def test_the_molecule_at_the_threshold_is_covered(seed, level):
-    p, y = classified(seed, n=60, t=1)
-    found = sets(p, fit_sets(p, y, level=float(level)))
+    a, y = classified(seed, n=60, t=1)
+    found = sets(a, fit_sets(a, y, level=float(level)))
     for label in (0, 1):
         own = y.masked_fill(y != label, NAN)
         m = int((y == label).sum())
@@ -101,9 +156,9 @@ def test_intervals_hold_what_they_promise_and_hardly_more(level, m):
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.9])
 def test_sets_hold_what_they_promise_for_each_class(level):
     thresholds = fit_sets(*classified(0, n=60, t=4_000), level=level)
-    p, y = classified(1, n=50, t=4_000)
+    a, y = classified(1, n=50, t=4_000)
     for label in (0, 1):
-        found = set_coverage(sets(p, thresholds), y.masked_fill(y != label, NAN))
+        found = set_coverage(sets(a, thresholds), y.masked_fill(y != label, NAN))
         assert found.share > level - 0.01
 
 
@@ -111,8 +166,8 @@ def test_sets_hold_what_they_promise_for_each_class(level):
 @given(SEEDS, LEVELS, LEVELS)
 def test_a_higher_level_makes_no_set_and_no_interval_smaller(seed, one, other):
     low, high = sorted([float(one), float(other)])
-    p, y = classified(seed, n=30, t=4)
-    small, large = (sets(p, fit_sets(p, y, level=level)) for level in (low, high))
+    a, y = classified(seed, n=30, t=4)
+    small, large = (sets(a, fit_sets(a, y, level=level)) for level in (low, high))
     assert (small <= large).all()
     values, y = measured(seed, n=30, t=4)
     assert (fit_widths(values, y, level=low) <= fit_widths(values, y, level=high)).all()
@@ -143,8 +198,8 @@ def test_coverage_is_the_share_of_labels_in_their_set_and_size_the_mean():
 
 
 def test_too_few_molecules_rule_nothing_out():
-    p, y = classified(0, n=8, t=2)
-    everything = sets(p, fit_sets(p, y, level=0.9))
+    a, y = classified(0, n=8, t=2)
+    everything = sets(a, fit_sets(a, y, level=0.9))
     assert everything.all()
     assert set_coverage(everything, y) == SetCoverage(share=1.0, size=2.0)
     values, y = measured(0, n=8, t=2)
@@ -153,9 +208,14 @@ def test_too_few_molecules_rule_nothing_out():
 
 
 def test_an_odd_molecule_may_look_like_neither_class():
-    thresholds = torch.tensor([[0.1, 0.1]])
-    p = torch.tensor([[0.05], [0.5], [0.95]])
-    assert sets(p, thresholds)[:, 0].tolist() == [[True, False], [False, False], [False, True]]
+    thresholds = torch.tensor([[-3.0, -3.0]])
+    a = torch.tensor([[-4.0], [0.0], [4.0]])
+    assert sets(a, thresholds)[:, 0].tolist() == [[True, False], [False, False], [False, True]]
+
+
+def test_every_molecule_may_have_thresholds_of_its_own():
+    thresholds = torch.tensor([[[-3.0, -3.0]], [[math.inf, math.inf]]])
+    assert sets(torch.zeros(2, 1), thresholds)[:, 0].tolist() == [[False, False], [True, True]]
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, -0.5, NAN])
@@ -171,19 +231,13 @@ def test_a_regression_gets_no_sets():
         fit_sets(torch.full((1, 1), 0.5), torch.full((1, 1), 2.5), level=0.9)
 
 
-@pytest.mark.parametrize("wrong", [-0.1, 1.1, NAN])
-def test_sets_are_made_of_probabilities_only(wrong):
-    p = torch.tensor([[wrong]])
-    for make in (
-        lambda: fit_sets(p, torch.ones(1, 1), level=0.5),
-        lambda: sets(p, torch.ones(1, 2)),
-    ):
-        with pytest.raises(ValueError, match="probabilities must lie in"):
-            make()
+def test_sets_are_made_of_numbers_only():
+    with pytest.raises(ValueError, match="must be numbers, got nan"):
+        sets(torch.tensor([[NAN]]), torch.ones(1, 2))
 
 
 def test_other_shapes_are_refused():
-    with pytest.raises(ValueError, match=r"p must be \(n, 2\), got \(5, 1\)"):
+    with pytest.raises(ValueError, match=r"logits must be \(n, 2\), got \(5, 1\)"):
         sets(torch.zeros(5, 1), torch.ones(2, 2))
     for use in (
         lambda *pair: fit_widths(*pair, level=0.9),
@@ -203,5 +257,6 @@ def test_nothing_measured_has_no_coverage():
 
 @pytest.mark.parametrize("wrong", [NAN, math.inf])
 def test_measured_errors_must_be_finite(wrong):
-    with pytest.raises(ValueError, match="must be finite, got"):
-        fit_widths(torch.tensor([[wrong], [0.0]]), torch.zeros(2, 1), level=0.5)
+    for fit in (fit_widths, fit_sets):
+        with pytest.raises(ValueError, match="must be finite, got"):
+            fit(torch.tensor([[wrong], [0.0]]), torch.zeros(2, 1), level=0.5)

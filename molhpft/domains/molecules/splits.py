@@ -1,10 +1,12 @@
 """Which molecules train, choose and test: by scaffold as OGB does, at random, or by a column.
 
-Train, valid and test are there always. Any further split, such as `ood`, is another distribution:
-it is scored like them and never chosen by.
+Train, valid and test are there always. `calibration`, where it is asked for, is drawn as test is
+and kept from training and from every choice, so that prediction sets can be fitted to it. Any
+further split, such as `ood`, is another distribution: it is scored like test.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, pairwise
 from math import isclose
 from typing import Literal
 
@@ -20,51 +22,93 @@ from molhpft.domains.progress import track
 Split = Literal["scaffold", "random", "random_and_scaffold"]
 
 NAMES = ("train", "valid", "test")
+CALIBRATION = "calibration"
 _DRAWN = ("random", "random_and_scaffold")
-_SPELLINGS = {"val": "valid", "validation": "valid", "dev": "valid"}
+_SPELLINGS = {
+    "val": "valid",
+    "validation": "valid",
+    "dev": "valid",
+    "cal": CALIBRATION,
+    "calib": CALIBRATION,
+}
+# of a table's molecules: enough for a quantile worth having, few enough to leave most to train on
+_LEAST, _MOST, _BEARABLE, _TOO_FEW = 30, 5_000, 1 / 6, 10
+
+
+def calibration_share(n: int, share: float = 0.1) -> float:
+    """The share of n molecules to set aside for prediction sets.
+
+    A `share`, raised to 30 molecules where that is at most a sixth of them and lowered to 5,000.
+    0 where it would be fewer than 10 molecules, which bound nothing at 90 %.
+
+    Args:
+        n: molecules that can be read.
+        share: to begin with, in [0, 1); 0 sets none aside.
+
+    Raises:
+        ValueError: the share is none.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"calibration should be a share from 0 to below 1, got {share}")
+    if not share:
+        return 0.0
+    size = max(min(share * n, _MOST), min(_LEAST, _BEARABLE * n))
+    return size / n if size >= _TOO_FEW else 0.0
 
 
 def scaffold_split(
-    smiles: Sequence[str], fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    smiles: Sequence[str],
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    *,
+    calibration: float = 0.0,
 ) -> dict[str, Tensor]:
     """OGB's scaffold split: no scaffold is in two splits, and the rare ones are tested on.
 
     Molecules with the same Bemis-Murcko scaffold, chirality included, form a group. From the
     largest group down (among equals the later one first), a group trains while it fits into the
-    training share, else validates while it fits into the first two shares, else tests.
+    training share, else validates while it fits into the first two shares, else tests. With a
+    share for calibration, which training gives up, the groups that are left for the two are dealt
+    to them at random, always alike: neither is rarer than the other; and a group of more than half
+    of all that is held out trains, whatever its share is.
 
     Args:
         smiles: (n,); those that cannot be read enter no split and no share.
         fractions: shares of train, valid and test.
+        calibration: share of a fourth split.
 
     Returns:
-        ascending row numbers of "train", "valid" and "test".
+        ascending row numbers of "train", "valid", "test" and, with a share, "calibration".
 
     Raises:
         ValueError: the fractions are not shares of a whole.
     """
-    _check(fractions)
-    groups = _scaffold_groups(smiles)
+    shares = _shares(fractions, calibration)
+    groups = scaffold_groups(smiles)
     n = sum(len(group) for group in groups)
-    ends = fractions[0] * n, (fractions[0] + fractions[1]) * n
+    ends = shares["train"] * n, (shares["train"] + shares["valid"]) * n
+    largest = (1 - shares["train"]) * n / 2 if calibration else n
     train: list[int] = []
     valid: list[int] = []
-    test: list[int] = []
+    rare: list[list[int]] = []
     for group in sorted(groups, key=lambda group: (len(group), group[0]), reverse=True):
-        if len(train) + len(group) <= ends[0]:
+        if len(train) + len(group) <= ends[0] or len(group) > largest:
             train += group
         elif len(train) + len(valid) + len(group) <= ends[1]:
             valid += group
         else:
-            test += group
-    rows = (torch.tensor(sorted(split), dtype=torch.long) for split in (train, valid, test))
-    return dict(zip(NAMES, rows, strict=True))
+            rare.append(group)
+    further = {name: share for name, share in shares.items() if name not in ("train", "valid")}
+    dealt = {"train": train, "valid": valid, **_dealt_groups(rare, further)}
+    return {name: torch.tensor(sorted(rows), dtype=torch.long) for name, rows in dealt.items()}
 
 
-def cached_scaffold_split(smiles: Sequence[str]) -> dict[str, Tensor]:
+def cached_scaffold_split(smiles: Sequence[str], *, calibration: float = 0.0) -> dict[str, Tensor]:
     """`scaffold_split(smiles)`, kept in the cache folder: 40,000 molecules take seconds."""
-    rows = cached_tensors(f"scaffold-split/{digest(smiles)}", lambda: scaffold_split(smiles))
-    return {name: rows[name] for name in NAMES}
+    key = f"{digest(smiles)}-{calibration:g}" if calibration else digest(smiles)
+    rows = cached_tensors(
+        f"scaffold-split/{key}", lambda: scaffold_split(smiles, calibration=calibration)
+    )
+    return {name: rows[name] for name in (*NAMES, CALIBRATION) if name in rows}
 
 
 def scaffold(mol: Chem.Mol) -> str:
@@ -78,11 +122,22 @@ def scaffold(mol: Chem.Mol) -> str:
     return smiles
 
 
+def scaffold_groups(smiles: Sequence[str]) -> list[list[int]]:
+    """Rows of the molecules that share a scaffold, group by group; unreadable ones are in none."""
+    groups: dict[str, list[int]] = {}
+    for i, text in enumerate(track(smiles, "finding scaffolds")):
+        if (mol := parse(text)) is not None:
+            groups.setdefault(scaffold(mol), []).append(i)
+    return list(groups.values())
+
+
 def random_split(
     n: int,
     *,
     rng: torch.Generator,
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    calibration: float = 0.0,
+    labels: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Rows 0 to n-1 dealt at random, each split in ascending order.
 
@@ -90,17 +145,29 @@ def random_split(
         n: number of rows.
         rng: draws the order.
         fractions: shares of train, valid and test.
+        calibration: share of a fourth split, which training gives up.
+        labels: (n, t) of 0, 1 or NaN; both labels of every target are then dealt to all splits in
+            proportion, the rarest first (iterative stratification, Sechidis et al. 2011). Of a
+            label too rare for that, what training does not need goes to valid, then to test, then
+            to calibration, one each.
+
+    Returns:
+        row numbers of "train", "valid", "test" and, with a share, "calibration".
 
     Raises:
         ValueError: the fractions are not shares of a whole.
     """
-    _check(fractions)
-    ends = [round(fractions[0] * n), round((fractions[0] + fractions[1]) * n)]
-    parts = torch.randperm(n, generator=rng).tensor_split(ends)
-    return {name: rows.sort().values for name, rows in zip(NAMES, parts, strict=True)}
+    shares = _shares(fractions, calibration)
+    ends = [0, *(round(end * n) for end in accumulate(shares.values()))]
+    order = torch.randperm(n, generator=rng)
+    sizes = [end - start for start, end in pairwise(ends)]
+    parts = torch.split(order, sizes) if labels is None else _stratified(order, sizes, labels)
+    return {name: rows.sort().values for name, rows in zip(shares, parts, strict=True)}
 
 
-def shifted_split(scaffold: Mapping[str, Tensor], *, rng: torch.Generator) -> dict[str, Tensor]:
+def shifted_split(
+    scaffold: Mapping[str, Tensor], *, rng: torch.Generator, calibration: float = 0.0
+) -> dict[str, Tensor]:
     """Train, valid and test at random, and beside them `ood`, whose scaffolds none of them has.
 
     The same run is then scored on molecules like those it trained on (`test`) and on others
@@ -109,16 +176,24 @@ def shifted_split(scaffold: Mapping[str, Tensor], *, rng: torch.Generator) -> di
     Args:
         scaffold: a scaffold split; its test rows become `ood`, the others are dealt 8 : 1 : 1.
         rng: draws the order.
+        calibration: share of a fourth split of those others.
 
     Returns:
         ascending row numbers of "train", "valid", "test" and "ood".
     """
     rest = torch.cat([scaffold["train"], scaffold["valid"]]).sort().values
-    return {**_dealt(rest, rng), "ood": scaffold["test"]}
+    dealt = random_split(len(rest), rng=rng, calibration=calibration)
+    return {**{name: rest[rows] for name, rows in dealt.items()}, "ood": scaffold["test"]}
 
 
 def chosen_split(
-    split: Split, seed: int | None, *, rows: Tensor, scaffold: Callable[[], dict[str, Tensor]]
+    split: Split,
+    seed: int | None,
+    *,
+    rows: Tensor,
+    scaffold: Callable[[], dict[str, Tensor]],
+    calibration: float = 0.0,
+    labels: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The split that an option names.
 
@@ -127,11 +202,16 @@ def chosen_split(
         seed: of the random ones, 0 by default.
         rows: numbers of the molecules to deal at random.
         scaffold: gives the scaffold split; called only where it is needed.
+        calibration: share of a fourth split; the scaffold split that is given has its own.
+        labels: of `rows`, for a random split that deals every label in proportion.
     """
     rng = torch.Generator().manual_seed(seed or 0)
     if split == "random":
-        return _dealt(rows, rng)
-    return scaffold() if split == "scaffold" else shifted_split(scaffold(), rng=rng)
+        dealt = random_split(len(rows), rng=rng, calibration=calibration, labels=labels)
+        return {name: rows[index] for name, index in dealt.items()}
+    if split == "scaffold":
+        return scaffold()
+    return shifted_split(scaffold(), rng=rng, calibration=calibration)
 
 
 def check_choice(split: str, seed: int | None, choices: Sequence[str]) -> None:
@@ -150,11 +230,32 @@ def check_choice(split: str, seed: int | None, choices: Sequence[str]) -> None:
         )
 
 
+def with_calibration(
+    splits: Mapping[str, Tensor], *, rng: torch.Generator, labels: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Splits that somebody else drew, half of whose validation molecules are for calibration.
+
+    They are held out as test is, which training molecules are not. The splits stay as they are
+    where calibration is among them, or where half is too few (`calibration_share`).
+
+    Args:
+        splits: "valid" among them.
+        rng: draws the half.
+        labels: of all rows, (n, t), to deal every label in proportion; None for numbers.
+    """
+    rows = splits["valid"]
+    if CALIBRATION in splits or len(rows) < 2 * _TOO_FEW:
+        return dict(splits)
+    own = None if labels is None else labels[rows]
+    half = random_split(len(rows), rng=rng, fractions=(0.5, 0.0, 0.5), labels=own)
+    return {**splits, "valid": rows[half["train"]], CALIBRATION: rows[half["test"]]}
+
+
 def column_split(values: Sequence[str]) -> dict[str, Tensor]:
     """Splits as a table names them: row i is in the split `values[i]`.
 
     Names are read without regard to case or surrounding spaces; "val", "validation" and "dev" mean
-    "valid". Any name beside train, valid and test is a further split.
+    "valid", "cal" and "calib" mean "calibration". Any name beside these is a further split.
 
     Returns:
         ascending row numbers of "train", "valid", "test", then of the further splits by name.
@@ -178,21 +279,57 @@ def column_split(values: Sequence[str]) -> dict[str, Tensor]:
     return {name: torch.tensor(index, dtype=torch.long) for name, index in rows.items()}
 
 
-def _dealt(rows: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-    return {name: rows[index] for name, index in random_split(len(rows), rng=rng).items()}
+def _dealt_groups(groups: Sequence[list[int]], shares: Mapping[str, float]) -> dict[str, list[int]]:
+    """Whole groups at random, each to the split that lacks most; the first of equals."""
+    found: dict[str, list[int]] = {name: [] for name in shares}
+    n, whole = sum(map(len, groups)), sum(shares.values())
+    if len(shares) == 1:
+        return {name: [row for group in groups for row in group] for name in shares}
+    for k in torch.randperm(len(groups), generator=torch.Generator().manual_seed(0)).tolist():
+        lacking = {name: shares[name] / whole * n - len(rows) for name, rows in found.items()}
+        found[max(lacking, key=lambda name: lacking[name])] += groups[k]
+    return found
 
 
-def _scaffold_groups(smiles: Sequence[str]) -> list[list[int]]:
-    groups: dict[str, list[int]] = {}
-    for i, text in enumerate(track(smiles, "finding scaffolds")):
-        if (mol := parse(text)) is not None:
-            groups.setdefault(scaffold(mol), []).append(i)
-    return list(groups.values())
+def _stratified(order: Tensor, sizes: Sequence[int], labels: Tensor) -> list[Tensor]:
+    """Parts of `order`, of these sizes, which hold every label in proportion."""
+    labels, part = labels[order], torch.full((len(order),), -1)
+    room, everywhere = list(sizes), range(len(sizes))
+    sides = [labels[:, k] == label for k in range(labels.shape[1]) for label in (0, 1)]
+    sides = sorted(sides, key=lambda side: int(side.sum()))
+    for side in (*sides, torch.ones(len(order), dtype=torch.bool)):
+        rows = (side & (part < 0)).nonzero().flatten()
+        if not len(rows):
+            continue
+        have = torch.bincount(part[side & (part >= 0)], minlength=len(sizes)).tolist()
+        fair = [
+            int(side.sum()) * size / len(order) - has for size, has in zip(sizes, have, strict=True)
+        ]
+        # a part without any of them goes before a second one elsewhere
+        fair = [max(wish, 1.0) if not has else wish for wish, has in zip(fair, have, strict=True)]
+        given = []
+        for _ in rows:
+            to = max((s for s in everywhere if room[s]), key=lambda s: fair[s])
+            room[to], fair[to] = room[to] - 1, fair[to] - 1
+            given.append(to)
+        part[rows] = torch.tensor(given)
+    return [order[part == s] for s in everywhere]
 
 
-def _check(fractions: tuple[float, float, float]) -> None:
+def _shares(fractions: tuple[float, float, float], calibration: float) -> dict[str, float]:
+    """Shares of all splits by name; calibration's is taken from training's."""
     if min(fractions) < 0 or fractions[0] == 0 or not isclose(sum(fractions), 1, abs_tol=1e-6):
         raise ValueError(
             "split fractions should be shares of train (above 0), valid and test that sum to 1, "
             f"got {fractions}"
         )
+    if not 0 <= calibration < fractions[0]:
+        raise ValueError(
+            f"calibration should be a share below that of train, {fractions[0]:g}, "
+            f"got {calibration:g}"
+        )
+    shares = dict(zip(NAMES, fractions, strict=True))
+    if calibration:
+        shares["train"] -= calibration
+        shares[CALIBRATION] = calibration
+    return shares

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from molhpft.core.objectives import Multilabel, Squared
@@ -16,9 +17,11 @@ from molhpft.domains.molecules.sheets import read_sheet, table_name
 from molhpft.domains.molecules.splits import (
     Split,
     cached_scaffold_split,
+    calibration_share,
     check_choice,
     chosen_split,
     column_split,
+    with_calibration,
 )
 from molhpft.domains.molecules.target_columns import AnyKind, Kind, read_targets
 
@@ -130,6 +133,7 @@ def csv_task(
     split: Split | Literal["column"] = "scaffold",
     split_column: str | None = None,
     split_seed: int | None = None,
+    calibration: float = 0.0,
 ) -> Task:
     """The task of a table: classification by ROC-AUC, or regression in the table's own units.
 
@@ -141,11 +145,14 @@ def csv_task(
         smiles_column: name of the column with the molecules.
         target_columns: names of the columns to predict, ("all",), or None for the only candidate.
         kind: what the targets are.
-        split: by scaffold as OGB does; at random (8 : 1 : 1 both); random_and_scaffold, where the
-            test molecules of the scaffold split are a fourth split, `ood`, and the others are dealt
-            at random; or as `split_column` says.
+        split: by scaffold as OGB does; at random, labels of classes in proportion (8 : 1 : 1 both);
+            random_and_scaffold, where the test molecules of the scaffold split are a further split,
+            `ood`, and the others are dealt at random; or as `split_column` says.
         split_column: column of train, valid, test and any further split names; for "column" only.
         split_seed: draws the random splits, 0 by default; for those only.
+        calibration: share of a split of that name, drawn as the test split is and taken from
+            training, for prediction sets (`calibration_share` raises and lowers it); with a column
+            that names none, half of its validation rows. 0 for no such split.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -169,7 +176,7 @@ def csv_task(
         smiles=table.smiles,
         targets=table.targets,
         describes=table.describes,
-        splits=_splits(table, split, split_seed),
+        splits=_splits(table, split, split_seed, calibration),
         objective=Multilabel() if table.kind == "classification" else Squared(),
         standardise=table.kind == "regression",
         classes=table.classes,
@@ -209,15 +216,29 @@ def _check_column(split: str, column: str | None) -> None:
         )
 
 
-def _splits(table: Table, split: Split | Literal["column"], seed: int | None) -> dict[str, Tensor]:
+def _splits(
+    table: Table, split: Split | Literal["column"], seed: int | None, calibration: float
+) -> dict[str, Tensor]:
+    labels = table.targets if table.kind == "classification" else None
+    readable = table.readable.nonzero().flatten()
+    share = calibration_share(max(len(readable), 1), calibration)
     if split != "column":
-        readable = table.readable.nonzero().flatten()
         return chosen_split(
-            split, seed, rows=readable, scaffold=lambda: cached_scaffold_split(table.smiles)
+            split,
+            seed,
+            rows=readable,
+            scaffold=lambda: cached_scaffold_split(
+                table.smiles, calibration=share if split == "scaffold" else 0.0
+            ),
+            calibration=share,
+            labels=None if labels is None else labels[readable],
         )
     if "" in table.split_values:
         line = table.lines[table.split_values.index("")]
         raise ValueError(
             f"every row of {table.path} should name its split; {table.unit} {line} names none"
         )
-    return column_split(table.split_values)
+    found = column_split(table.split_values)
+    if not calibration:
+        return found
+    return with_calibration(found, rng=torch.Generator().manual_seed(seed or 0), labels=labels)

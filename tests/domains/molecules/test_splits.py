@@ -1,13 +1,14 @@
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from rdkit import Chem
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from molhpft.domains.molecules.featurize import parse
 from molhpft.domains.molecules.splits import (
+    calibration_share,
     check_choice,
     chosen_split,
     column_split,
@@ -15,6 +16,7 @@ from molhpft.domains.molecules.splits import (
     scaffold,
     scaffold_split,
     shifted_split,
+    with_calibration,
 )
 
 POOL = ["CCO", "CCN", "c1ccccc1", "Cc1ccccc1", "C1CC1C", "O=C1CCCC1", "c1ccc2ccccc2c1", "C1CCNCC1"]
@@ -106,6 +108,122 @@ def test_a_random_split_follows_its_generator():
     assert not torch.equal(once, other)
 
 
+ALL = (*SPLITS, "calibration")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 120), fractions, st.integers(0, 999), st.floats(0.01, 0.09))
+def test_calibration_takes_its_share_from_training_alone(n, shares, seed, calibration):
+    assume(shares[0] > 0.1)
+    drawn = [
+        random_split(n, rng=torch.Generator().manual_seed(seed), fractions=shares, calibration=c)
+        for c in (0.0, calibration)
+    ]
+    assert [list(splits) for splits in drawn] == [[*SPLITS], [*ALL]]
+    rows = torch.cat(list(drawn[1].values())).sort().values
+    assert rows.tolist() == list(range(n))
+    for name, share in zip(ALL, (shares[0] - calibration, *shares[1:], calibration), strict=True):
+        assert abs(len(drawn[1][name]) - share * n) <= 1
+
+
+labels = st.lists(
+    st.tuples(*[st.sampled_from([0.0, 1.0, 1.0, float("nan")])] * 2), min_size=30, max_size=90
+).map(torch.tensor)
+
+
+@settings(max_examples=40, deadline=None)
+@given(labels, st.integers(0, 999))
+def test_a_stratified_split_deals_every_row_once_and_has_the_sizes_of_a_plain_one(y, seed):
+    rng = torch.Generator()
+    plain, dealt = (
+        random_split(len(y), rng=rng.manual_seed(seed), calibration=0.1, labels=own)
+        for own in (None, y)
+    )
+    assert torch.cat(list(dealt.values())).sort().values.tolist() == list(range(len(y)))
+    assert all(len(dealt[name]) == len(plain[name]) for name in ALL)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(10, 300), st.integers(1, 150), st.integers(0, 999))
+def test_each_class_is_dealt_in_proportion(zeros, ones, seed):
+    y = torch.tensor([0.0] * zeros + [1.0] * ones)[:, None]
+    splits = random_split(
+        len(y), rng=torch.Generator().manual_seed(seed), calibration=0.1, labels=y
+    )
+    for label in (0, 1):
+        count = int((y == label).sum())
+        for name, share in zip(ALL, (0.7, 0.1, 0.1, 0.1), strict=True):
+            assert abs((y[splits[name]] == label).sum() - share * count) <= 3
+
+
+@pytest.mark.parametrize(
+    ("ones", "dealt"),
+    [(1, [1, 0, 0, 0]), (2, [1, 1, 0, 0]), (4, [2, 1, 1, 0]), (7, [4, 1, 1, 1])],
+)
+def test_of_a_rare_class_training_has_most_and_validation_the_next(ones, dealt):
+    y = torch.tensor([0.0] * 96 + [1.0] * ones)[:, None]
+    splits = random_split(len(y), rng=torch.Generator().manual_seed(0), calibration=0.1, labels=y)
+    assert [int(y[splits[name]].sum()) for name in ALL] == dealt
+
+
+def test_the_rare_class_of_every_target_is_dealt_to_every_split():
+    y = torch.zeros(400, 6)
+    for k in range(6):
+        y[10 * k : 10 * k + 12, k] = 1
+    splits = random_split(400, rng=torch.Generator().manual_seed(0), calibration=0.1, labels=y)
+    assert all((y[splits[name]].sum(0) >= 1).all() for name in ALL)
+
+
+@settings(max_examples=40, deadline=None)
+@given(molecules, st.floats(0.05, 0.3))
+def test_a_scaffold_split_with_calibration_shares_no_scaffold_and_drops_nothing(smiles, share):
+    splits = scaffold_split(smiles, calibration=share)
+    found = [{scaffold(parse(smiles[i])) for i in rows.tolist()} for rows in splits.values()]
+    assert sum(len(part) for part in found) == len(set().union(*found))
+    rows = torch.cat(list(splits.values())).sort().values.tolist()
+    assert rows == [i for i, text in enumerate(smiles) if text != "not a molecule"]
+
+
+def test_calibration_scaffolds_are_as_rare_as_those_of_the_test_split():
+    rare = [f"C1{'C' * k}C1" for k in range(1, 41)]
+    smiles = [*["Cc1ccccc1"] * 120, *["CCO"] * 40, *rare]
+    splits = scaffold_split(smiles, calibration=0.1)
+    assert [len(splits[name]) for name in ("test", "calibration")] == [20, 20]
+    # dealt, not cut: neither has the rows that come first
+    assert splits["calibration"].min() < splits["test"].max()
+    assert splits["test"].min() < splits["calibration"].max()
+
+
+def test_a_scaffold_that_would_fill_what_is_held_out_trains():
+    smiles = [*["CCO"] * 50, *["Cc1ccccc1"] * 24, *(f"C1{'C' * k}C1" for k in range(1, 27))]
+    splits = scaffold_split(smiles, (0.9, 0.0, 0.1), calibration=0.2)
+    assert set(range(74)) <= set(splits["train"].tolist())
+    assert min(len(splits["test"]), len(splits["calibration"])) > 5
+
+
+@pytest.mark.parametrize(
+    ("n", "size"), [(10, 0), (59, 0), (60, 10), (120, 20), (180, 30), (2_000, 200), (10**6, 5_000)]
+)
+def test_calibration_takes_a_tenth_or_what_a_quantile_is_worth(n, size):
+    assert calibration_share(n) * n == pytest.approx(size)
+
+
+def test_half_of_what_somebody_validates_on_calibrates():
+    y = (torch.arange(60) % 3 == 0).float()[:, None]
+    given = {"train": torch.arange(30), "valid": torch.arange(30, 60)}
+    found = with_calibration(given, rng=torch.Generator().manual_seed(0), labels=y)
+    halves = found["valid"], found["calibration"]
+    assert torch.equal(torch.cat(halves).sort().values, given["valid"])
+    assert [(len(rows), int(y[rows].sum())) for rows in halves] == [(15, 5), (15, 5)]
+    assert torch.equal(found["train"], given["train"])
+
+
+@pytest.mark.parametrize("more", [{"calibration": torch.arange(60, 70)}, {}])
+def test_nobody_s_calibration_split_is_touched_and_few_are_not_halved(more):
+    given = {"train": torch.arange(41), "valid": torch.arange(41, 60), **more}
+    assert with_calibration(given, rng=torch.Generator()) == given
+
+
 @settings(max_examples=40, deadline=None)
 @given(molecules, st.integers(0, 2**31))
 def test_a_shifted_split_deals_every_readable_molecule_once(smiles, seed):
@@ -178,6 +296,12 @@ def test_fractions_that_are_no_shares_are_refused(shares, rng):
         scaffold_split(["CCO"], shares)
     with pytest.raises(ValueError, match="sum to 1, got"):
         random_split(1, rng=rng, fractions=shares)
+
+
+@pytest.mark.parametrize("share", [-0.1, 0.8, 1.0, float("nan")])
+def test_calibration_that_leaves_nothing_to_train_on_is_refused(share, rng):
+    with pytest.raises(ValueError, match=r"share below that of train, 0\.8, got"):
+        random_split(100, rng=rng, calibration=share)
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,0 +1,165 @@
+"""How often prediction sets and intervals hold the truth, over many splits of several data sets.
+
+    python benchmarks/prediction_sets.py --out coverage [--seeds 20]
+
+Each fit draws a test split, random or by scaffold, and lets the estimators' own hold-out divide the
+rest. What the networks say is kept in `--out`, a file a fit, so that a second call refits nothing;
+thresholds are then fitted and the table is printed.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from molhpft.core.objectives import Multilabel, Squared
+from molhpft.core.task import Task
+from molhpft.domains.molecules.datasets import ogb_task
+from molhpft.domains.molecules.examples import Molecules, molecule_task
+from molhpft.domains.molecules.fingerprints import morgan_prints
+from molhpft.domains.molecules.splits import random_split, scaffold_groups
+from molhpft.estimator.holdout import held_out
+from molhpft.estimator.settings import settings
+from molhpft.estimator.training import Answers, train
+
+NAMES = ("ogbg-molfreesolv", "ogbg-molesol", "ogbg-molbace")
+KINDS = ("random", "scaffold")
+TEST = 0.2
+HELD = ("valid", "calibration", "test")
+SETTINGS: Mapping[str, Any] = {"encoder": "gcn_muv", "tau": (2, 16), "head": "mlp"}
+EPOCHS = 3
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What the networks of a fit say of the molecules they were not trained on.
+
+    Attributes:
+        objective: of the model.
+        logits: (n, t) by split.
+        targets: (n, t) by split.
+        prints: packed fingerprints by split, "train" among them.
+    """
+
+    objective: Multilabel | Squared
+    logits: dict[str, Tensor]
+    targets: dict[str, Tensor]
+    prints: dict[str, np.ndarray]
+
+
+def drawn_test(smiles: tuple[str, ...], kind: str, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows to fit on and rows to test on.
+
+    By scaffold, groups of more than half the test share are fitted on, as a rare scaffold is what
+    a model meets in use, and of the others so many, drawn at random, as make up the test share.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    if kind == "random":
+        found = random_split(len(smiles), rng=rng, fractions=(1 - TEST, 0.0, TEST))
+        return found["train"], found["test"]
+    groups = scaffold_groups(smiles)
+    n = sum(map(len, groups))
+    test: list[int] = []
+    for k in torch.randperm(len(groups), generator=rng).tolist():
+        if len(groups[k]) <= TEST * n / 2 and len(test) + len(groups[k]) <= TEST * n:
+            test += groups[k]
+    rest = sorted({row for group in groups for row in group} - set(test))
+    return torch.tensor(rest), torch.tensor(sorted(test))
+
+
+def fitted(source: Task, kind: str, seed: int) -> Fit:
+    """Fit a model to all but a test split, and ask it about all other molecules."""
+    molecules = source.examples
+    assert isinstance(molecules, Molecules)
+    numbers = isinstance(source.objective, Squared)
+    labels = source.objective.values(molecules.targets) if numbers else molecules.targets.float()
+    fit, test = drawn_test(molecules.smiles, kind, seed)
+    inner = held_out(
+        [molecules.smiles[row] for row in fit.tolist()],
+        "random" if kind == "random" else "scaffold",
+        share=0.1,
+        seed=seed,
+        labels=None if numbers else labels[fit],
+    )
+    task = molecule_task(
+        source.name,
+        smiles=molecules.smiles,
+        targets=labels.float(),
+        describes=source.describes,
+        splits={**{split: fit[rows] for split, rows in inner.items()}, "test": test},
+        objective=Squared() if numbers else Multilabel(),
+        standardise=numbers,
+    )
+    seen = replace(task, splits={split: task.rows(split) for split in ("train", "valid")})
+    config = settings(**SETTINGS, seed=seed, more={"finetune": {"epochs": EPOCHS}})
+    with TemporaryDirectory() as folder:
+        model, _ = train(config, seen, Path(folder), Answers())
+    held, targets, prints = {}, {}, {}
+    for split, rows in task.splits.items():
+        prints[split] = morgan_prints([molecules.smiles[row] for row in rows.tolist()])
+        if split != "train":
+            held[split] = model.logits(task.examples.store, rows).mean(0)
+            targets[split] = task.examples.targets[rows].float()
+    return Fit(task.objective, held, targets, prints)
+
+
+def kept(fit: Fit, path: Path) -> None:
+    """Write a fit."""
+    arrays = {f"logits {s}": a.numpy() for s, a in fit.logits.items()}
+    arrays |= {f"targets {s}": y.numpy() for s, y in fit.targets.items()}
+    arrays |= {f"prints {s}": p for s, p in fit.prints.items()}
+    if isinstance(fit.objective, Squared):
+        arrays |= {"mean": np.array(fit.objective.mean), "std": np.array(fit.objective.std)}
+    part = path.with_suffix(".part.npz")
+    np.savez_compressed(part, **arrays)
+    part.rename(path)
+
+
+def read(path: Path) -> Fit:
+    """What `kept` wrote."""
+    with np.load(path) as file:
+        found = {name: file[name] for name in file}
+    own = (
+        Squared(tuple(found["mean"].tolist()), tuple(found["std"].tolist()))
+        if "std" in found
+        else Multilabel()
+    )
+    held = [s for s in HELD if f"logits {s}" in found]
+    logits, targets = (
+        {s: torch.from_numpy(found[f"{what} {s}"]) for s in held} for what in ("logits", "targets")
+    )
+    prints = {s: found[f"prints {s}"] for s in ("train", *held)}
+    return Fit(own, logits, targets, prints)
+
+
+def all_fits(out: Path, seeds: int) -> Iterator[tuple[str, str, int, Path]]:
+    """Data set, kind of split, seed and file of every fit, made now where it is absent."""
+    out.mkdir(parents=True, exist_ok=True)
+    for seed in range(seeds):
+        for name in NAMES:
+            for kind in KINDS:
+                path = out / f"{name}-{kind}-{seed}.npz"
+                if not path.is_file():
+                    kept(fitted(ogb_task(name), kind, seed), path)
+                    print(path.name, flush=True)
+                yield name, kind, seed, path
+
+
+def main() -> None:
+    """Fit what is not fitted yet, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=20)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    list(all_fits(given.out, given.seeds))
+
+
+if __name__ == "__main__":
+    main()
