@@ -39,6 +39,7 @@ from molhpft.domains.molecules.featurize import parse
 ROWS = 512  # of a part
 
 _HEAD = 1 << 16  # bytes by which a file is recognised
+_LONGEST_CELL = 100_000_000  # characters
 _SEPARATORS = (",", "\t", ";")
 _LISTS = (".smi", ".smiles", ".ism", ".can")
 _PACKED = (".gz", ".bz2", ".xz", ".zip")
@@ -444,8 +445,9 @@ def _csv_rows(
     """Line where it begins and cells of every row, blank lines too."""
     for _ in range(skipped):
         file.readline()
-    # of the whole process; the default of 131,072 characters refuses a table for a column of notes
-    csv.field_size_limit(2**31 - 1)
+    # for the whole process: its own 131,072 characters refuse a table for a column of notes, and
+    # without any limit a quote that is not closed takes all of a long file into memory
+    csv.field_size_limit(_LONGEST_CELL)
     reader, line = csv.reader(file, delimiter=separator, strict=True), skipped + 1
     try:
         for cells in reader:

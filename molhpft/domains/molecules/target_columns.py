@@ -34,11 +34,13 @@ ALL = "all"
 
 _SHOWN = 20  # columns, of those that a sentence lists
 
-# id, mol_id, moleculeID, index, no., row, Unnamed: 0 (pandas' own); no lipid, no refractive index
+# id, mol_id, moleculeID, index, no., row, pandas' own; no lipid, no refractive index
 _INDEX = re.compile(
-    r"(?i:(?:.*[ _.-])?(?:id|idx)|index|nr\.?|no\.?|#|row|cid|sid|unnamed: \d+)|.*[a-z]I[Dd]"
+    r"(?i:(?:.*[ _.-])?(?:id|idx)|index|nr\.?|no\.?|#|row|cid|sid|unnamed: \d+)"
+    r"|.*[a-z]I[Dd]|__index_level_\d+__"
 )
-_SAY_WHICH = "--target (target_columns in a config)"
+_SPLITS = frozenset(("train", "training", "test", "valid", "val", "validation", "dev"))
+_SAY_WHICH = "--target (target_columns in a config or behind --set)"
 _SAY_NUMBERS = "--kind regression (kind: regression in a config)"
 
 
@@ -221,6 +223,8 @@ def _why_not(sheet: Sheet, name: str) -> str:
         return f"without a name, {first}"
     if _INDEX.fullmatch(name):
         return f"named like an index, {first}"
+    if {label.lower() for label in column.labels} <= _SPLITS:
+        return f"names splits, {first}"
     if column.is_of_numbers:
         return _why_not_numbers(column, first)
     numeric = {label for label in column.labels if is_numeric(label)}

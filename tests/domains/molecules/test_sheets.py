@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from molhpft.domains.molecules import sheets
 from molhpft.domains.molecules.sheets import (
     ROWS,
     is_table,
@@ -180,6 +181,15 @@ def test_a_byte_order_mark_is_no_part_of_a_name(path):
 def test_a_column_of_long_notes_that_nobody_asked_for_is_no_reason_to_refuse_a_table(path):
     sheet = _read(path, f"smiles,notes,y\nC,{'x' * 10_000_000},1\n")
     assert sheet.columns["y"] == ("1",)
+
+
+def test_a_quote_that_is_not_closed_does_not_take_a_long_file_into_memory(path, monkeypatch):
+    monkeypatch.setattr(sheets, "_LONGEST_CELL", 1_000)
+    path.write_text('smiles,y\nC,"1\n' + "C,1\n" * 10_000)
+    limit = csv.field_size_limit()
+    with pytest.raises(ValueError, match=r"begins in line 2 is not: field larger .* not closed"):
+        read_sheet(path)
+    csv.field_size_limit(limit)
 
 
 @pytest.mark.parametrize(
