@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from molhpft.core.measured import measured
 from molhpft.core.objectives import Multiclass, Multilabel, Objective, Squared
 
 
@@ -51,12 +52,12 @@ def labels(
         ValueError: labels cannot be smoothed (regression).
     """
     predictions, losses = _FORMS[type(objective)]
-    measured = _measured(objective, targets)
-    labelled = measured.any(1)
+    mask = _measured(objective, targets)
+    labelled = mask.any(1)
     rows = [objective.smoothed(s).labels(targets, outputs=outputs) for s in smoothing]
     y = torch.zeros(len(rows), len(targets), outputs, dtype=rows[0].dtype, device=targets.device)
     y[:, labelled] = torch.stack(rows).nan_to_num(0.0)
-    return Labels(y.mT.contiguous(), measured.to(y).T.contiguous(), predictions, losses)
+    return Labels(y.mT.contiguous(), mask.to(y).T.contiguous(), predictions, losses)
 
 
 def _by_class(objective: Objective) -> bool:
@@ -65,8 +66,8 @@ def _by_class(objective: Objective) -> bool:
 
 def _measured(objective: Objective, targets: Tensor) -> Tensor:
     if isinstance(objective, Multiclass):
-        return (targets != objective.ignore)[:, None]
-    return ~targets.isnan()
+        return measured(targets, ignore=objective.ignore)[:, None]
+    return measured(targets)
 
 
 def _softmax(logits: Tensor) -> Tensor:
