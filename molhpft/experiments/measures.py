@@ -313,11 +313,12 @@ def _beyond_proposition_1(branch: Branch) -> list[str]:
 def _trained_as_measured(branch: Branch) -> bool:
     """Whether training sees the examples and the network that a snapshot sees."""
     task, network = branch.task, deepcopy(branch.start)
+    phase = branch.recipe.after[0]
     rng = torch.Generator().manual_seed(stream(branch.seed, "measures"))
-    rows = probe_sample(task, PROBE_EXAMPLES, rng=rng)
+    rows = probe_sample(task, min(PROBE_EXAMPLES, phase.batch_size), rng=rng)
     with inference(network):
         expected = network(task.examples.take(rows))
-    set_modes(network, branch.recipe.after[0])
+    set_modes(network, phase)
     devices = [expected.device] if expected.is_cuda else []
     with torch.random.fork_rng(devices=devices), torch.no_grad():
         seen = network(task.examples.take(rows, rng=rng))

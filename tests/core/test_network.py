@@ -1,10 +1,13 @@
 import pytest
 import torch
 from torch import nn
+from torch_geometric.data import Data
 
 from molhpft.core.batch import Batch
 from molhpft.core.network import Chain, Stage
-from tests.toy import toy_network
+from tests.toy import NAN, toy_network
+
+NAN_ROW = torch.tensor([[1.0, NAN]])
 
 
 @pytest.fixture
@@ -70,6 +73,20 @@ def test_logits_are_the_head_of_the_features(batch):
 def test_a_stage_without_a_forward_says_so(batch):
     with pytest.raises(NotImplementedError, match="Stage has no forward"):
         Stage()(batch.inputs, batch)
+
+
+def test_a_batch_in_float64_leaves_the_one_it_came_from(batch):
+    graphs = Data(x=torch.ones(2, 3), edge_index=torch.tensor([[0, 1], [1, 0]]))
+    for single, real in (
+        (batch, lambda b: b.inputs),
+        (Batch(graphs, NAN_ROW), lambda b: b.inputs.x),
+    ):
+        double = single.double()
+        assert real(double).dtype == torch.float64
+        assert real(single).dtype == torch.float32
+        assert torch.equal(real(double).float(), real(single))
+    assert double.targets.dtype == torch.float64
+    assert double.inputs.edge_index.dtype == batch.double().targets.dtype == torch.long
 
 
 def test_a_batch_moves_inputs_and_targets(batch):
