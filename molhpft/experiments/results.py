@@ -60,7 +60,7 @@ def read_results(root: Path) -> Results:
     every = pd.DataFrame(named(rows, settings)).astype({"tau": "Int64", "epochs": "Int64"})
     # a run that was copied, or differs in what it measured only, is no further evidence
     table = every.drop_duplicates(_ONE_RESULT, ignore_index=True)
-    notes = (*_namesakes(table, runs), *_contradictions(every))
+    notes = (*_namesakes(table, runs), *_contradictions(every), *_unscored(runs))
     return Results(table, settings.names, tuple(runs), tuple(problems), notes)
 
 
@@ -105,6 +105,18 @@ def _contradictions(every: pd.DataFrame) -> Iterator[str]:
                     f"and contradict each other ({split}: {other[apart[0]]:.6g} and "
                     f"{shown[apart[0]]:.6g}); the second is shown. Another version or machine may "
                     "have made one of them: move one away."
+                )
+
+
+def _unscored(runs: Sequence[Run]) -> Iterator[str]:
+    """A sentence for each branch whose predictions were not finite: means are better without it."""
+    for run in runs:
+        for branch in run.summary["branches"]:
+            lost = [split for split, score in branch["final"].items() if score is None]
+            if lost:
+                yield (
+                    f"{run.path} predicts what is not finite at tau {branch['tau']} and has no "
+                    f"score of {', '.join(lost)}: means over seeds leave it out."
                 )
 
 

@@ -10,7 +10,7 @@ SHIFT = {"distance": 1.0, "cosine": 0.5, "dot": 2.0, "norm": 2.0, "start_norm": 
 
 def branch(tau, valid, test, **more):
     energy = {"aie": 1 / (1 + (tau or 0)), "per_entry": 0.4, "balanced": None}
-    probe = {"train": 0.5, "valid": valid - 0.1, "test": test - 0.1}
+    probe = {"train": 0.5, "valid": valid - 0.1, "test": None if test is None else test - 0.1}
     final = {"train": 0.9, "valid": valid, "test": test}
     return {"tau": tau, "energy": energy, "probe": probe, "final": final, "shift": SHIFT, **more}
 

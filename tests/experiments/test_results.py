@@ -198,6 +198,13 @@ def test_every_option_that_is_a_place_of_data_is_known_as_one():
     assert options == set(PLACES)
 
 
+def test_a_run_that_predicts_what_is_not_finite_is_said_to_be_in_no_mean(tmp_path):
+    write_run(tmp_path, GRID, seed=0)
+    lost = write_run(tmp_path, {0: (0.6, None), 4: (0.7, 0.6)}, seed=1)
+    (note,) = read_results(tmp_path).notes
+    assert note.startswith(f"{lost} predicts what is not finite at tau 0 and has no score of test:")
+
+
 def test_a_score_that_is_missing_is_missing_in_the_table(tmp_path):
     write_run(tmp_path, {0: (float("nan"), 0.5), 4: (0.7, 0.6)})
     rows = read_results(tmp_path).table
