@@ -52,7 +52,7 @@ def test_the_page_says_nothing_and_asks_nobody(which, request, path):
 
 def test_every_figure_is_drawn_with_its_data(desktop):
     figures = desktop.page.locator(".figure")
-    assert figures.count() == 15
+    assert figures.count() == 20
     for number in range(figures.count()):
         marks = figures.nth(number).locator(".scatterlayer .trace, .heatmaplayer image, .hm")
         assert marks.count() > 0, number
