@@ -8,7 +8,9 @@ from rich.console import Console
 from molhpft.experiments.sweep import parse_sweep
 from molhpft.experiments.sweeping import attempt as attempting
 from molhpft.experiments.sweeping.attempt import Started, attempt
+from molhpft.experiments.sweeping.cluster import elsewhere
 from molhpft.experiments.sweeping.conduct import sweep
+from molhpft.experiments.sweeping.store import store_at
 from molhpft.experiments.sweeping.table import sweep_reading, sweep_table
 from tests.sweeps import raw_sweep, results_of, undisturbed, write_table
 
@@ -57,6 +59,31 @@ def test_a_sweep_gives_the_results_of_plain_runs_and_is_not_redone(raw, tmp_path
     again = Here()
     assert sweep(trials, str(out), again) == rows
     assert again.attempted == []
+
+
+class Elsewhere(Here):
+    """Attempts in temporary folders, from which complete runs go to the store, as a cluster's."""
+
+    def outcomes(self, jobs, store):
+        for job in jobs:
+            self.attempted.append(job.name)
+            yield elsewhere(job, store.fs.unstrip_protocol(store.root), threads=1)
+
+
+def test_an_ensemble_at_a_url_is_whole_or_made_again(raw, tmp_path):
+    one = {**raw, "members": True, "sweep": {"method": ["ft"]}}
+    trials, url, alone = parse_sweep(one), f"memory://{tmp_path}/out", undisturbed(one, tmp_path)
+    (row,) = sweep(trials, url, Elsewhere())
+    store = store_at(url)
+    member = f"{store.root}/{row['run']}/members/tau0.safetensors"
+    written = (tmp_path / row["run"] / "members" / "tau0.safetensors").read_bytes()
+    assert row["run"] in alone
+    assert store.fs.cat_file(member) == written
+    store.fs.rm(member)
+    backend = Elsewhere()
+    sweep(trials, url, backend)
+    assert backend.attempted == [trial.name for trial in trials]
+    assert store.fs.cat_file(member) == written
 
 
 def test_a_wider_sweep_attempts_what_is_new(raw, tmp_path):
