@@ -17,7 +17,7 @@ from molhpft.experiments.config import parse_config
 from molhpft.experiments.figures import BLUE, GREEN, GREY, ORANGE
 from molhpft.experiments.folder import Json
 from molhpft.experiments.linear_study import linear_study
-from molhpft.experiments.probing import Grid, probing
+from molhpft.experiments.probing import READS, Grid, probing
 from molhpft.experiments.quickstart import COMPARE, ENCODER
 from molhpft.experiments.quickstart import TAUS as QUICKSTART_TAUS
 from molhpft.experiments.run import run
@@ -55,7 +55,8 @@ def remedies(path: Path) -> None:
         taus = [tau for tau in TAUS if tau <= longest]
         method = {"name": "hp_ft", "tau": taus} | changes.get("method", {})
         config = {**COMPARE, "encoder": ENCODER, **changes, "method": method}
-        rows = probing(parse_config(config), Grid(taus=taus))["rows"]
+        read = parse_config(config, idle_are="dropped", reader=READS)
+        rows = probing(read, Grid(taus=taus))["rows"]
         places = range(len(taus))
         energy.plot(places, [row["aie"] for row in rows], "-o", color=colour, ms=4, label=name)
         score.plot(places, [100 * row["valid"] for row in rows], "-o", color=colour, ms=4)
@@ -94,7 +95,8 @@ def alerts(work: Path) -> Scores:
     method = {"name": "hp_ft", "tau": QUICKSTART_TAUS}
     found: dict[str, list[Json]] = {str(tau): [] for tau in QUICKSTART_TAUS}
     for seed in range(SEEDS):
-        config = parse_config({**COMPARE, "encoder": ENCODER, "method": method, "seed": seed})
+        varied = {"encoder": ENCODER, "method": method, "seed": seed}
+        config = parse_config({**COMPARE, **varied}, idle_are="dropped")
         for row in run(config, work).read_json("summary.json")["branches"]:
             found[str(row["tau"])].append(row["final"])
     splits = {"validation": "valid", "test": "test"}

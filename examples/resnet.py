@@ -67,7 +67,8 @@ def moved(out: Path, weights: Path, method: Any, *, epochs: int, cut: str | None
         "finetune": {**SGD, "epochs": epochs, "lr": 0.01},
         "cut": cut,
     }
-    return run(parse_config(config), out).read_json("summary.json")
+    # one template for every method: from scratch, neither probe nor weights are any use
+    return run(parse_config(config, idle_are="dropped"), out).read_json("summary.json")
 
 
 def against_tau(rows: list[Json]) -> str:

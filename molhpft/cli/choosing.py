@@ -8,12 +8,14 @@ import typer
 
 from molhpft.cli.app import AsJson, Changes, ConfigPath, Out, Seed, app
 from molhpft.experiments import advice_table, tables
+from molhpft.experiments.advise import READS as ADVISE_READS
 from molhpft.experiments.advise import advise as advise_config
 from molhpft.experiments.baselines import run_baselines
 from molhpft.experiments.config import load_config
-from molhpft.experiments.folder import check_output
+from molhpft.experiments.folder import check_output, finite
 from molhpft.experiments.guide import Expectation
 from molhpft.experiments.probe_table import probe_reading, probe_table
+from molhpft.experiments.probing import READS as PROBE_READS
 from molhpft.experiments.probing import Grid, probing
 from molhpft.experiments.report.build import write_report
 from molhpft.experiments.sweep import load_sweep
@@ -39,9 +41,9 @@ def probe(
 ) -> None:
     """Probe the head only, by every setting at once: energy and validation score of each tau."""
     grid = Grid(lr, smoothing, tau, seeds)
-    found = probing(load_config(config, changes), grid)
+    found = probing(load_config(config, changes, reader=PROBE_READS), grid)
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(finite(found), indent=2))
         return
     screen = console()
     screen.print(probe_table(found))
@@ -59,7 +61,7 @@ def advise(
     as_json: AsJson = False,
 ) -> None:
     """Probe the head once and say what to finetune with: tau, smoothing, head, batch norm, cut."""
-    found = advise_config(load_config(config, changes), expects=expect)
+    found = advise_config(load_config(config, changes, reader=ADVISE_READS), expects=expect)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return

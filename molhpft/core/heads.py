@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from molhpft.core.network import Chain, Plain
+from molhpft.core.ranges import Count, Positive
 
 
 def linear_head(width: int, outputs: int) -> Chain:
@@ -12,7 +13,7 @@ def linear_head(width: int, outputs: int) -> Chain:
     return Chain({"linear": Plain(nn.Linear(width, outputs), width=outputs)})
 
 
-def mlp_head(width: int, outputs: int, *, hidden: int = 256) -> Chain:
+def mlp_head(width: int, outputs: int, *, hidden: Count = 256) -> Chain:
     """Two linear maps with a ReLU between; 256 hidden units in Ren et al. (2023).
 
     Fits the new task better than a linear head, so less energy is left after probing.
@@ -25,7 +26,7 @@ def mlp_head(width: int, outputs: int, *, hidden: int = 256) -> Chain:
     )
 
 
-def cosine_head(width: int, outputs: int, *, scale: float = 10.0) -> Chain:
+def cosine_head(width: int, outputs: int, *, scale: Positive = 10.0) -> Chain:
     """Cosine between features and one learned vector a class, times a learned scale.
 
     The head that class contrast wants: features and classes meet on the unit sphere, as images and

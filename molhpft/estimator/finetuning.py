@@ -13,7 +13,7 @@ from molhpft.estimator.notes import notes_on
 from molhpft.estimator.settings import Encoder, Tau, settings
 from molhpft.estimator.storing import CONFIG
 from molhpft.estimator.training import Answers, train
-from molhpft.experiments.changes import apply, parse_change
+from molhpft.experiments.changes import apply, parse_changes
 from molhpft.experiments.config import Choice, RunConfig, checked_choice
 from molhpft.experiments.folder import Json, RunFolder, check_output, writing
 from molhpft.experiments.identity import run_name
@@ -70,8 +70,8 @@ def finetune_table(
     """
     check_output(out, *(Path(p) for p in (table["path"], encoder) if isinstance(p, str | Path)))
     more: Json = {}
-    for change in changes:
-        apply(more, *parse_change(change))
+    for key, value in parse_changes(changes).items():
+        apply(more, key, value)
     choice = _task(table, more.pop("task", {}))
     config = settings(encoder=encoder, tau=tau, head=head, seed=seed, more=more, task=choice)
     _check_place(out)

@@ -1,5 +1,6 @@
 """From a user's few words to the config of a run."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -8,8 +9,9 @@ import numpy as np
 
 from molhpft.domains.molecules.checkpoints import fitting_encoder
 from molhpft.domains.weights import read_weights
+from molhpft.experiments.acting import in_words
 from molhpft.experiments.catalog import METHODS
-from molhpft.experiments.config import Choice, RunConfig, parse_config
+from molhpft.experiments.config import DEFAULTS, Choice, RunConfig, idle, parse_config, without
 from molhpft.experiments.options import Options, keywords
 
 Encoder = str | Path | Mapping[str, Any]
@@ -19,7 +21,9 @@ ENCODER = "gcn_muv"
 TAU: Tau = "auto"
 # what validated best in configs/sweeps/default_settings.yaml and is not a config's own default
 HEAD = "mlp"
-_FINETUNE: Options = {"batch_size": 32}
+_DEFAULTS: Options = {**DEFAULTS, "finetune": {**DEFAULTS["finetune"], "batch_size": 32}}
+
+_log = logging.getLogger(__name__)
 
 IN_MEMORY = Choice("table", {})
 """The task of a config whose molecules are no file."""
@@ -54,17 +58,29 @@ def settings(
     """
     own = jsonable(more)
     _check_keys(own)
-    finetune = own.get("finetune", {})
-    if isinstance(finetune, Mapping):
-        finetune = {**_FINETUNE, **finetune}
     raw = {
         "encoder": _choice("encoder", own, encoder, default=ENCODER),
         "head": _choice("head", own, head, default=HEAD),
         "method": _method(own.get("method", {}), tau),
         "seed": _once("seed", own, seed, default=0),
-        "finetune": finetune,
     }
-    return parse_config({**own, **raw}, task=task)
+    return parse_config(_serving({**own, **raw}, own, tau, task), task=task, defaults=_DEFAULTS)
+
+
+def _serving(raw: Options, own: Options, tau: Tau | None, task: Choice) -> Options:
+    """The config without what the option `tau` takes the effect from: `probe` serves every tau.
+
+    A search over tau tries 0 too, with one config for all.
+    """
+    if tau is None:
+        return raw
+    probed = {**raw, "method": {**raw["method"], "tau": "auto"}}
+    nothing = idle(raw, task=task, defaults=_DEFAULTS)
+    before = idle(probed, task=task, defaults=_DEFAULTS)
+    fallen = {key: why for key, why in nothing.items() if key not in before}
+    if fallen:
+        _log.warning("%s; left out of this run", in_words(fallen))
+    return without(raw, fallen)
 
 
 def _check_keys(own: Options) -> None:

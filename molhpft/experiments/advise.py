@@ -18,7 +18,7 @@ from molhpft.experiments import advice
 from molhpft.experiments.along import energies, looks, only, probing_ground, without_test
 from molhpft.experiments.baselines import validation_score
 from molhpft.experiments.build import build_network, build_recipes, build_task
-from molhpft.experiments.config import RunConfig
+from molhpft.experiments.config import Reader, RunConfig
 from molhpft.experiments.folder import Json
 from molhpft.experiments.guide import Expectation, Trail, check_expectation
 from molhpft.experiments.machine import settled
@@ -28,6 +28,14 @@ from molhpft.tuning.probe import probe_many
 from molhpft.tuning.recipes import Recipe
 from molhpft.tuning.select import CANDIDATES, spaced, watched
 
+READS = Reader(
+    "molhpft advise",
+    (
+        *("task", "encoder", "head", "method", "probe", "probe.epochs", "seed", "device", "cut"),
+        *("views", "finetune.batch_size", "finetune.batch_norm"),
+    ),
+    probes=True,
+)
 MOST_MOLECULES = 10_000  # that the quick baseline is fitted on
 STRENGTH = 0.1  # of the quick baseline; `molhpft baselines` chooses it
 
@@ -132,7 +140,7 @@ def _trail(
     longest = recipe.probe.epochs
     rng = torch.Generator().manual_seed(stream(config.seed, "probe"))
     ((found,),) = probe_many([probed], [recipe.probe], features, taus=watched(longest), rngs=[rng])
-    energy = energies(found, probed, features)
+    energy = energies(found.whole(), probed, features)
     candidates = spaced(energy, CANDIDATES)
     # powers of two beside the candidates: when the training score saturates, within a factor of two
     powers = {2**k for k in range(longest.bit_length())} & set(found.heads)

@@ -29,7 +29,7 @@ from molhpft.domains.molecules.fingerprints import BITS, RADIUS, morgan_fingerpr
 from molhpft.domains.parallel import worker_count
 from molhpft.domains.progress import track
 from molhpft.experiments.catalog import TASKS
-from molhpft.experiments.config import Choice, load_config, plain
+from molhpft.experiments.config import Choice, Reader, load_config, plain
 from molhpft.experiments.folder import Json, RunFolder, check_output
 from molhpft.experiments.identity import FORMAT
 from molhpft.experiments.inventory import chosen_task
@@ -37,6 +37,7 @@ from molhpft.experiments.lock import locked
 from molhpft.experiments.seeds import stream
 from molhpft.experiments.targets import target_scores
 
+READS = Reader("molhpft baselines", ("task", "seed"))
 TREES = 300
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
 CLIP = 1e-6  # a forest may be certain; a logit may not be infinite
@@ -77,11 +78,11 @@ def run_baselines(
     """
     check_output(out, Path(name))
     if name.endswith((".yaml", ".yml")):
-        config = load_config(Path(name), changes)
-        choice, own = config.task, config.seed
+        own = [] if seed is None else [f"seed={seed}"]
+        config = load_config(Path(name), [*changes, *own], reader=READS)
+        choice, used = config.task, config.seed
     else:
-        choice, own = Choice(*chosen_task(name, changes)), 0
-    used = own if seed is None else seed
+        choice, used = Choice(*chosen_task(name, changes)), seed or 0
     return [run_baseline(baseline, choice, out, seed=used) for baseline in BASELINES]
 
 

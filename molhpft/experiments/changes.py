@@ -1,10 +1,13 @@
 """Changes to a config that is not checked yet: "finetune.lr=0.0003"."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
 from molhpft.experiments.options import Options
+
+SWEEP = "sweep"
 
 
 def parse_change(change: str) -> tuple[str, Any]:
@@ -14,7 +17,7 @@ def parse_change(change: str) -> tuple[str, Any]:
         ValueError: it is not written so, or the value is not YAML.
     """
     key, equals, value = change.partition("=")
-    if not equals or not key:
+    if not equals or not all(key.split(".")):
         raise ValueError(f"a change is key=value, such as finetune.lr=0.0003, got {change!r}")
     try:
         return key, yaml.safe_load(value)
@@ -22,17 +25,40 @@ def parse_change(change: str) -> tuple[str, Any]:
         raise ValueError(f"the value of {change} is not YAML: {error}") from error
 
 
+def parse_changes(changes: Sequence[str]) -> Options:
+    """Dotted key to value of changes, groups of keys before the keys in them.
+
+    Raises:
+        ValueError: a change is none, or one key is changed twice.
+    """
+    found: Options = {}
+    for key, value in map(parse_change, changes):
+        if key in found:
+            raise ValueError(f"{key} is set twice, to {found[key]} and to {value}; give one value")
+        found[key] = value
+    return {key: found[key] for key in sorted(found, key=lambda key: key.count("."))}
+
+
 def apply(raw: Options, key: str, value: Any) -> None:
     """Set a key of an unchecked config in place.
 
     Args:
         raw: nested dictionaries.
-        key: with dots between nested keys; a name on the way becomes a group of keys.
+        key: with dots between nested keys; a name on the way becomes a group of keys. What follows
+            "sweep." is one key of its grid, or of each where it has several.
         value: put there as it is.
 
     Raises:
         ValueError: the key leads through a value.
     """
+    first, _, rest = key.partition(".")
+    if first == SWEEP and rest:
+        grids = raw.setdefault(SWEEP, {})
+        for grid in grids if isinstance(grids, list) else [grids]:
+            if not isinstance(grid, dict):
+                raise ValueError(f"cannot set {key}: {SWEEP} is {grids!r}, not keys with values")
+            grid[rest] = value
+        return
     *parents, last = key.split(".")
     for parent in parents:
         inner = raw.setdefault(parent, {})

@@ -182,7 +182,7 @@ def _probed(
 ) -> Trajectory:
     rng = torch.Generator().manual_seed(seed)
     ((trajectory,),) = probe_many([network], [phase], task, taus=taus, rngs=[rng])
-    return trajectory
+    return trajectory.whole()
 
 
 def _score_of(choice: Json, candidate: Json, until: int) -> float | None:

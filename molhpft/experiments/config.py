@@ -1,22 +1,35 @@
 """A run's config: YAML in, checked values out.
 
 What a key may be is read off the signatures of the catalog and of `Phase`, so that no option has a
-second definition here.
+second definition here. A key acts, or is an error (`acting.py`).
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from molhpft.core.ranges import Count, Seed, Whole
+from molhpft.experiments.acting import (
+    PROBE_KEYS,
+    Acting,
+    acting,
+    has_batch_norm,
+    idle_keys,
+    in_words,
+)
 from molhpft.experiments.catalog import SECTIONS
-from molhpft.experiments.changes import apply, parse_change
+from molhpft.experiments.changes import SWEEP, apply, parse_changes
 from molhpft.experiments.measures import NAMES
 from molhpft.experiments.options import Options, Parameters, checked, keywords, unknown
-from molhpft.tuning.phase import Phase
+from molhpft.tuning.phase import MOMENTUM, Phase
+
+_log = logging.getLogger(__name__)
 
 RECORDED = ("measures", "features", "members")
 """Keys that say what a run keeps of what it finds; they change no score."""
@@ -80,31 +93,77 @@ class RunConfig:
     method: Choice
     probe: Phase
     finetune: Phase
-    seed: int = 0
+    seed: Seed = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: int = 1
-    nodes: int = 1
+    devices: Count = 1
+    nodes: Count = 1
     precision: Literal["auto", 32, "bf16-mixed"] = "auto"
-    checkpoint: int | None = None
+    checkpoint: Count | None = None
     cut: str | None = None
-    views: int | Literal["live"] = 0
+    views: Whole | Literal["live"] = 0
     measures: tuple[str, ...] = ()
     features: bool = False
     members: bool = False
 
 
-def load_config(path: Path, changes: Sequence[str] = ()) -> RunConfig:
+@dataclass(frozen=True)
+class Reader:
+    """A command that reads a part of a run's config.
+
+    Attributes:
+        name: of the command.
+        keys: that it reads: whole sections ("task"), or single keys of them ("finetune.lr").
+        probes: whether it probes a head even where the method does not.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    probes: bool = False
+
+    def check(self, changed: Collection[str]) -> None:
+        """Refuse changes of what is not read.
+
+        Raises:
+            ValueError: there is one among them.
+        """
+        for key in changed:
+            if not _is_among(key, self.keys):
+                raise ValueError(
+                    f"{self.name} does not read {key}; it reads {', '.join(self.keys)}"
+                )
+
+
+def load_config(
+    path: Path, changes: Sequence[str] = (), *, reader: Reader | None = None
+) -> RunConfig:
     """Read a config file, apply changes, check it.
+
+    No key is ignored: it acts or is an error. What a change takes the effect from, as "method=lp"
+    does from the file's `finetune`, is left out with a warning.
 
     Args:
         path: a YAML file.
         changes: "key=value" with dots between nested keys; the value is read as YAML.
+        reader: reads only a part of the config. The file may hold the rest, a change may not.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not YAML, or a key or value that no entry of the catalog knows.
+        ValueError: not YAML, a key or value that no entry of the catalog knows, or a key that
+            would do nothing.
     """
-    return parse_config(read_config(path, changes))
+    raw, changed = read_config(path, changes), parse_changes(changes)
+    if reader:
+        reader.check(changed)
+    nothing, before = idle(raw, reader=reader), _idle_before(path, reader)
+    unread = {key for key in nothing if reader and not _is_among(key, reader.keys)}
+    fallen = {
+        key: why
+        for key, why in nothing.items()
+        if key not in unread and key not in before and not _is_among(key, changed)
+    }
+    if fallen:
+        _log.warning("%s; left out of this run", in_words(fallen))
+    return parse_config(without(raw, {*unread, *fallen}), reader=reader)
 
 
 def read_config(path: Path, changes: Sequence[str] = ()) -> Options:
@@ -112,60 +171,120 @@ def read_config(path: Path, changes: Sequence[str] = ()) -> Options:
     if not path.is_file():
         raise FileNotFoundError(f"no config at {path}; give a YAML file such as configs/finetune/*")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        _refuse_twice(yaml.compose(text, yaml.SafeLoader), path)
+        raw = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise ValueError(f"{path} must hold keys such as task and method, got {raw!r:.60}")
-    for change in changes:
-        apply(raw, *parse_change(change))
+    for key, value in parse_changes(changes).items():
+        apply(raw, key, value)
     return raw
 
 
-def parse_config(raw: Mapping[str, Any], *, task: Choice | None = None) -> RunConfig:
+def parse_config(
+    raw: Mapping[str, Any],
+    *,
+    task: Choice | None = None,
+    defaults: Options = DEFAULTS,
+    idle_are: Literal["refused", "dropped"] = "refused",
+    reader: Reader | None = None,
+) -> RunConfig:
     """Check a config given as nested dictionaries and fill in every default.
 
     Args:
         raw: what a file would hold.
         task: stands for a task that is given to the run as it is, and is in no catalog.
+        defaults: of keys that are not given.
+        idle_are: what becomes of keys that would do nothing; "dropped" is for those who hold one
+            template for several runs.
+        reader: reads only a part of the config; keys that are nothing to a run may act for it.
 
     Raises:
-        ValueError: the first key or value that does not fit, with what would.
+        ValueError: the first key or value that does not fit, with what would, or a key that would
+            do nothing, with the reason.
     """
-    fields = inspect.signature(RunConfig).parameters
-    for key in raw:
-        if key not in fields:
-            raise ValueError(unknown(key, list(fields)))
-    if "task" not in raw and task is None:
-        raise ValueError(
-            f"missing key task; for example task: {{name: {next(iter(SECTIONS['task']))}}}"
-        )
-    merged = {**DEFAULTS, **raw}
-    scalars = checked("", _scalars(), {k: v for k, v in raw.items() if k in _scalars()})
-    for name in scalars["measures"]:
-        if name not in NAMES:
-            raise ValueError(unknown(name, list(NAMES), "measure"))
-    for name in ("devices", "nodes", "checkpoint"):
-        if scalars[name] is not None and scalars[name] < 1:
-            raise ValueError(f"{name} is at least 1, got {scalars[name]}")
-    given: Options = {"task": task} if task else {}
-    named = (key for key in SECTIONS if key not in given)
-    choices: Options = given | {key: checked_choice(key, merged[key]) for key in named}
-    return RunConfig(
-        **choices,
-        probe=_phase("probe", "head", merged["probe"]),
-        finetune=_phase("finetune", "all", merged["finetune"]),
-        **scalars,
+    nothing = idle(raw, task=task, defaults=defaults, reader=reader)
+    if nothing and idle_are == "refused":
+        it = "it" if len(nothing) == 1 else "them"
+        raise ValueError(f"{in_words(nothing)}; leave {it} out")
+    config = _parsed(without(raw, nothing), task, defaults)
+    if _acting(config).loads:
+        return config
+    options = {**config.encoder.options, "weights": None}
+    return replace(config, encoder=Choice(config.encoder.name, options))
+
+
+def idle(
+    raw: Mapping[str, Any],
+    *,
+    task: Choice | None = None,
+    defaults: Options = DEFAULTS,
+    reader: Reader | None = None,
+) -> dict[str, str]:
+    """Keys of a config that would do nothing in its run, dotted, each with the reason.
+
+    Args:
+        raw: as for `parse_config`, like the rest.
+        task: as there.
+        defaults: as there.
+        reader: as there.
+
+    Raises:
+        ValueError: a key or value does not fit.
+    """
+    config = _parsed(raw, task, defaults)
+    method, probes = config.method, reader is not None and reader.probes
+    nothing = idle_keys(
+        method.name, method.options, probe=config.probe, finetune=config.finetune, probes=probes
     )
+    if config.finetune.batch_norm == "frozen" and "finetune.batch_norm" not in nothing:
+        options = {k: v for k, v in config.encoder.options.items() if k != "weights"}
+        if not has_batch_norm(config.encoder.name, tuple(options.items()), config.cut):
+            why = f"encoder {config.encoder.name} has no batch norm below its head"
+            nothing["finetune.batch_norm"] = why
+    acts = reader.keys if reader else ()
+    return {k: nothing[k] for k in written(raw) if k in nothing and k not in acts}
+
+
+def written(raw: Mapping[str, Any]) -> list[str]:
+    """Dotted keys that a config gives, of those that may do nothing in some run."""
+    keys = []
+    for section in ("probe", "finetune"):
+        given = raw.get(section)
+        keys += [f"{section}.{key}" for key in given] if isinstance(given, Mapping) else []
+    encoder = raw.get("encoder")
+    if isinstance(encoder, Mapping) and encoder.get("weights") is not None:
+        keys.append("encoder.weights")
+    return [*keys, *(key for key in ("views", "checkpoint") if raw.get(key))]
+
+
+def without(raw: Mapping[str, Any], keys: Collection[str]) -> Options:
+    """A copy of an unchecked config without some dotted keys."""
+    kept: Options = {}
+    for key, value in raw.items():
+        inner = {k.partition(".")[2] for k in keys if k.startswith(f"{key}.")}
+        if key not in keys:
+            kept[key] = {k: v for k, v in value.items() if k not in inner} if inner else value
+    return kept
 
 
 def resolved(config: RunConfig) -> Options:
-    """The config as plain nested dictionaries: `parse_config` gives the same config back."""
+    """The config as plain nested dictionaries: `parse_config` gives the same config back.
+
+    Of the templates it has what acts: it says what was run.
+    """
+    acts = _acting(config)
     choices = {key: getattr(config, key) for key in SECTIONS}
-    phases = {key: asdict(getattr(config, key)) for key in ("probe", "finetune")}
+    phases = {"probe": acts.probe, "finetune": acts.finetune}
     return {
         **{key: {"name": c.name, **plain(c.options)} for key, c in choices.items()},
-        **{key: {k: v for k, v in p.items() if k != "trains"} for key, p in phases.items()},
+        **{
+            section: {k: v for k, v in asdict(getattr(config, section)).items() if k in keys}
+            for section, keys in phases.items()
+            if keys
+        },
         **plain({key: getattr(config, key) for key in _scalars()}),
     }
 
@@ -195,18 +314,88 @@ def checked_choice(section: str, value: Any) -> Choice:
     return Choice(name, checked(section, parameters, options))
 
 
-def _phase(section: str, trains: Literal["head", "all"], value: Any) -> Phase:
+def _parsed(raw: Mapping[str, Any], task: Choice | None, defaults: Options) -> RunConfig:
+    """Every key checked by itself, whether it acts or not."""
+    fields = inspect.signature(RunConfig).parameters
+    for key in raw:
+        if key == SWEEP:
+            raise ValueError("sweep lists runs; `molhpft sweep` takes such a config")
+        if key not in fields:
+            raise ValueError(unknown(str(key), list(fields)))
+    if "task" in raw and task is not None:
+        raise ValueError(f"the task is given already ({task.name}); leave task out of the config")
+    if "task" not in raw and task is None:
+        raise ValueError(
+            f"missing key task; for example task: {{name: {next(iter(SECTIONS['task']))}}}"
+        )
+    merged = {**defaults, **raw}
+    scalars = checked("", _scalars(), {k: v for k, v in raw.items() if k in _scalars()})
+    for name in scalars["measures"]:
+        if name not in NAMES:
+            raise ValueError(unknown(name, list(NAMES), "measure"))
+    given: Options = {"task": task} if task else {}
+    named = (key for key in SECTIONS if key not in given)
+    choices: Options = given | {key: checked_choice(key, merged[key]) for key in named}
+    return RunConfig(
+        **choices,
+        probe=_phase("probe", "head", merged["probe"], defaults),
+        finetune=_phase("finetune", "all", merged["finetune"], defaults),
+        **scalars,
+    )
+
+
+def _phase(section: str, trains: Literal["head", "all"], value: Any, defaults: Options) -> Phase:
     if not isinstance(value, Mapping):
         raise ValueError(f"{section} must be keys such as epochs and lr, got {value!r}")
     parameters = keywords(Phase)
     del parameters["trains"]
-    options = checked(section, parameters, {**DEFAULTS[section], **value})
+    options = checked(section, parameters, {**defaults[section], **value})
+    # what does not fit such a phase does nothing, which `idle` tells of
+    if trains == "head":
+        options = {key: options[key] for key in PROBE_KEYS}
+    if options["optimizer"] != "sgd":
+        options["momentum"] = MOMENTUM
     try:
         return Phase(trains=trains, **options)
     except ValueError as error:
         raise ValueError(f"{section}: {error}") from error
 
 
+def _acting(config: RunConfig) -> Acting:
+    method = config.method
+    return acting(method.name, method.options, probe=config.probe, finetune=config.finetune)
+
+
+def _idle_before(path: Path, reader: Reader | None) -> dict[str, str]:
+    """Keys of a file that would do nothing if nothing of it were changed."""
+    try:
+        raw = read_config(path)
+        task = None if "task" in raw else Choice("any", {})
+        return idle(raw, task=task, reader=reader)
+    except ValueError:
+        return {}  # it is no whole config before the changes
+
+
+def _is_among(key: str, keys: Collection[str]) -> bool:
+    """Whether a dotted key is one of `keys`, or in a group that is."""
+    return any(key == one or key.startswith(f"{one}.") for one in keys)
+
+
+def _refuse_twice(node: yaml.Node | None, path: Path) -> None:
+    """Refuse a key that is given twice, of which YAML would keep the last in silence."""
+    if isinstance(node, yaml.MappingNode):
+        names = [str(key.value) for key, _ in node.value]
+        for i, (key, value) in enumerate(node.value):
+            if names[i] in names[:i]:
+                line = key.start_mark.line + 1
+                raise ValueError(f"{path} gives {names[i]} twice, again in line {line}; keep one")
+            _refuse_twice(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_twice(value, path)
+
+
+@lru_cache
 def _scalars() -> Parameters:
     parameters = inspect.signature(RunConfig, eval_str=True).parameters
     return {k: p for k, p in parameters.items() if p.default is not inspect.Parameter.empty}

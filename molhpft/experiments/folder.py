@@ -108,11 +108,11 @@ class RunFolder:
 
     def write_json(self, name: str, content: Json) -> None:
         """Write a JSON file; numbers that JSON does not know become null."""
-        self._write(name, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+        self._write(name, json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
 
     def write_lines(self, name: str, rows: Iterable[Json]) -> None:
         """Write one JSON object a line."""
-        self._write(name, "".join(json.dumps(_finite(row), allow_nan=False) + "\n" for row in rows))
+        self._write(name, "".join(json.dumps(finite(row), allow_nan=False) + "\n" for row in rows))
 
     def write_tensors(self, name: str, tensors: Mapping[str, Tensor], about: Json) -> None:
         """Write a safetensors file with `about` as JSON text beside the tensors."""
@@ -247,9 +247,10 @@ def writing(path: Path, *, remedy: str = _ANOTHER_FOLDER) -> Iterator[None]:
         raise UnwritableError(f"cannot write {path}: {error}; {remedy}") from error
 
 
-def _finite(content: Any) -> Any:
+def finite(content: Any) -> Any:
+    """The same with null for numbers that JSON does not know: infinite ones and NaN."""
     if isinstance(content, Mapping):
-        return {key: _finite(value) for key, value in content.items()}
+        return {key: finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
+        return [finite(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -17,7 +17,8 @@ from molhpft.tuning.recipes import Recipe
 FORMAT = 2
 """Of run folders; raised when what an older version left is to be made again."""
 
-_NOT_PROBED = ("method", "finetune", *RECORDED)
+# the recipe has the probe as it is trained
+_NOT_PROBED = ("method", "probe", "finetune", *RECORDED)
 
 
 def run_name(config: RunConfig, task: Task) -> str:

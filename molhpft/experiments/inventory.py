@@ -18,7 +18,7 @@ from molhpft.domains.vision.checkpoints import describe as describe_image_weight
 from molhpft.domains.vision.examples import Images
 from molhpft.domains.weights import HUB, read_weights, shipped_encoders, weight_file
 from molhpft.experiments.catalog import ENCODERS, TASKS
-from molhpft.experiments.changes import parse_change
+from molhpft.experiments.changes import parse_changes
 from molhpft.experiments.folder import Json
 from molhpft.experiments.leakage import overlap
 from molhpft.experiments.options import Options, checked, keywords, unknown
@@ -63,7 +63,8 @@ def chosen_task(name: str, changes: Sequence[str] = ()) -> tuple[str, Options]:
     Raises:
         ValueError: no data set has that name, or an option does not fit.
     """
-    given = dict(parse_change(change) for change in changes)
+    # as a config says it, or by the option alone
+    given = parse_changes([change.removeprefix("task.") for change in changes])
     if name not in TASKS and is_table(name):
         name, given = "csv", {"path": name, **given}
     if name not in TASKS:

@@ -1,9 +1,10 @@
 """What probing found, as a table and in words."""
 
+from math import isfinite
+
 from rich.table import Table
 from rich.text import Text
 
-from molhpft.core.measured import comparable
 from molhpft.experiments.folder import Json
 from molhpft.experiments.tables import score_name, show
 
@@ -37,7 +38,11 @@ def probe_table(found: Json) -> Table:
         if before not in (None, group):
             table.add_section()
         names = ("", "") if group == before else (f"{row['lr']:g}", f"{row['smoothing']:g}")
-        cells = [_cell(row, name, found["metric"]) for name in ("aie", "train", "valid")]
+        cells = (
+            [_lost(row, count), "", ""]
+            if row["diverged"]
+            else [_cell(row, name, found["metric"]) for name in ("aie", "train", "valid")]
+        )
         style = "bold green" if row is best else ""
         table.add_row(*names, str(row["tau"]), *cells, style=style)
         before = group
@@ -47,7 +52,10 @@ def probe_table(found: Json) -> Table:
 def probe_reading(found: Json) -> str:
     """The table in a sentence or two, and what to do with it."""
     best, metric = _best(found), found["metric"]
-    along = [r for r in found["rows"] if _setting(r) == _setting(best)]
+    diverged = _diverged_reading(found)
+    if best is None:
+        return diverged
+    along = [r for r in found["rows"] if _setting(r) == _setting(best) and not r["diverged"]]
     sentence = (
         f"The head validates best with lr {best['lr']:g}, smoothing {best['smoothing']:g} and tau "
         f"{best['tau']}: {score_name(metric)} {show(best['valid'], metric)}."
@@ -58,15 +66,36 @@ def probe_reading(found: Json) -> str:
             f"{along[0]['tau']} to {along[-1]['aie']:.3f} at tau {along[-1]['tau']}."
         )
     settings = f"--set probe.lr={best['lr']:g} --set probe.smoothing={best['smoothing']:g}"
-    return (
+    return diverged + (
         f"{sentence} Finetuning may want a head with more energy: let `molhpft run` compare "
         f"smaller tau with it ({settings})."
     )
 
 
-def _best(found: Json) -> Json:
-    best: Json = max(found["rows"], key=lambda row: comparable(row["valid"]))
+def _best(found: Json) -> Json | None:
+    """The row that validates best; None where every head diverged."""
+    scored = (row for row in found["rows"] if isfinite(row["valid"]))
+    best: Json | None = max(scored, key=lambda row: row["valid"], default=None)
     return best
+
+
+def _lost(row: Json, seeds: int) -> str:
+    return "diverged" if seeds == 1 else f"diverged ({row['diverged']} of {seeds} seeds)"
+
+
+def _diverged_reading(found: Json) -> str:
+    lost: dict[tuple[float, float], list[str]] = {}
+    for row in found["rows"]:
+        if row["diverged"]:
+            lost.setdefault(_setting(row), []).append(str(row["tau"]))
+    if not lost:
+        return ""
+    named = [f"lr {lr:g}, smoothing {s:g} (tau {', '.join(t)})" for (lr, s), t in lost.items()]
+    rates = {lr for lr, _ in lost}
+    return (
+        f"Training diverged with {'; '.join(named)}: these rows have no numbers; try rates below "
+        f"{min(rates):g}. "
+    )
 
 
 def _setting(row: Json) -> tuple[float, float]:

@@ -7,6 +7,7 @@ test split is not even read.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from math import nan
 from statistics import mean, stdev
 
 import torch
@@ -15,7 +16,7 @@ from molhpft.core.network import Network
 from molhpft.core.task import Task
 from molhpft.experiments.along import looks, probing_ground, without_test
 from molhpft.experiments.build import build_network, build_recipes, build_task
-from molhpft.experiments.config import RunConfig
+from molhpft.experiments.config import Reader, RunConfig
 from molhpft.experiments.folder import Json
 from molhpft.experiments.machine import settled
 from molhpft.experiments.seeds import stream
@@ -24,6 +25,12 @@ from molhpft.tuning.probe import probe_many
 from molhpft.tuning.recipes import Recipe
 
 MEASURES = ("aie", "train", "valid")
+LOST: Json = dict.fromkeys(MEASURES, nan)  # of a head whose training diverged
+READS = Reader(
+    "molhpft probe",
+    ("task", "encoder", "head", "method", "probe", "seed", "device", "cut", "views"),
+    probes=True,
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,8 @@ def probing(config: RunConfig, grid: Grid) -> Json:
 
     Returns:
         task, encoder, metric, seeds and `rows`: lr, smoothing, tau; energy (`aie`, of the labels
-        without smoothing), `train` and `valid` score of the probed head, means over seeds; and
+        without smoothing), `train` and `valid` score of the probed head, means over seeds;
+        `diverged`, the seeds whose training had diverged by then, which makes the numbers NaN; and
         `spread`, the standard deviation of each, for several seeds.
 
     Raises:
@@ -74,7 +82,7 @@ def probing(config: RunConfig, grid: Grid) -> Json:
             per_seed += new
     rows = [
         {"lr": phase.lr, "smoothing": phase.smoothing, "tau": tau}
-        | _over_seeds([look[tau] for look in per_seed])
+        | _over_seeds([look.get(tau, LOST) for look in per_seed])
         for phase, per_seed in zip(phases, found, strict=True)
         for tau in taus
     ]
@@ -140,8 +148,11 @@ def _probed(
 
 
 def _over_seeds(seen: Sequence[Json]) -> Json:
+    lost = sum(look is LOST for look in seen)
+    if lost:
+        return {**LOST, "diverged": lost} | ({"spread": dict(LOST)} if len(seen) > 1 else {})
     columns = {name: [look[name] for look in seen] for name in MEASURES}
-    means: Json = {name: mean(values) for name, values in columns.items()}
+    means: Json = {name: mean(values) for name, values in columns.items()} | {"diverged": 0}
     if len(seen) > 1:
         means["spread"] = {name: stdev(values) for name, values in columns.items()}
     return means

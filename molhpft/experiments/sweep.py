@@ -6,16 +6,17 @@ sweep:
   seeds: 5
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from molhpft.experiments.acting import in_words
 from molhpft.experiments.build import build_recipes
 from molhpft.experiments.changes import apply
-from molhpft.experiments.config import RunConfig, parse_config, read_config
+from molhpft.experiments.config import RunConfig, idle, parse_config, read_config, written
 from molhpft.experiments.identity import probe_name, trial_name
 from molhpft.experiments.options import Options
 
@@ -28,7 +29,7 @@ class Trial:
 
     Attributes:
         name: by its content.
-        settings: dotted key to value, of what the sweep varies.
+        settings: dotted key to value, of what the sweep varies and this trial reads.
         config: its own, checked.
         shared: every tau at which some trial wants a head of the probe it shares; empty for none.
     """
@@ -57,12 +58,12 @@ def parse_sweep(raw: Mapping[str, Any]) -> list[Trial]:
     """The trials of a config given as nested dictionaries, those that share a probe lying apart.
 
     `sweep` is a grid or a list of grids: a dotted key of the config to the list of its values.
-    `seeds` is short for `seed`: a list, or how many to count from the config's own. A combination
-    that several grids have is one trial.
+    `seeds` is short for `seed`: a list, or how many to count from the config's own. Combinations
+    that come to the same run are one trial: linear probing with two rates of finetuning, say.
 
     Raises:
-        ValueError: no grid, a key without a list of values, or the first combination that is no
-            valid config, with what is wrong with it.
+        ValueError: no grid, a key without a list of values, the first combination that is no
+            valid config, with what is wrong with it, or a key that acts in no trial.
     """
     base = {key: value for key, value in raw.items() if key != "sweep"}
     grids = raw.get("sweep")
@@ -70,11 +71,48 @@ def parse_sweep(raw: Mapping[str, Any]) -> list[Trial]:
     if not isinstance(grids, list) or not grids:
         raise ValueError(f"sweep must be keys with lists of values, got {grids!r}; {_EXAMPLE}")
     trials: dict[str, Trial] = {}
+    everywhere = _Keys()
     for grid in grids:
+        varied = _Keys()
         for settings in _combinations(grid, base):
-            trial = _trial(base, settings)
+            trial, keys = _trial(base, settings)
             trials.setdefault(trial.name, trial)
+            varied.add(keys)
+            everywhere.add(keys)
+        varied.check(among=grid)
+    everywhere.check()
     return _sharing(list(trials.values()))
+
+
+class _Keys:
+    """Keys that some trials give, and which of them act in none."""
+
+    def __init__(self) -> None:
+        self.acting: set[str] = set()
+        self.idle: dict[str, str] = {}
+
+    def add(self, keys: Mapping[str, str | None]) -> None:
+        """Those of a trial: dotted key to the reason why it would do nothing, or None."""
+        self.acting |= {key for key, why in keys.items() if why is None}
+        self.idle |= {key: why for key, why in keys.items() if why is not None}
+
+    def check(self, *, among: Collection[str] | None = None) -> None:
+        """Refuse keys that act in no trial.
+
+        Args:
+            among: keys, or groups of them, that are looked at; None for all.
+
+        Raises:
+            ValueError: there is one.
+        """
+        nothing = {
+            key: why
+            for key, why in self.idle.items()
+            if key not in self.acting
+            and (among is None or any(f"{key}.".startswith(f"{own}.") for own in among))
+        }
+        if nothing:
+            raise ValueError(f"in every trial, {in_words(nothing)}; leave that out")
 
 
 def _combinations(grid: Any, base: Options) -> list[Options]:
@@ -99,19 +137,32 @@ def _values(key: str, given: Any, base: Options) -> list[Any]:
     return given
 
 
-def _trial(base: Options, settings: Options) -> Trial:
+def _trial(base: Options, settings: Options) -> tuple[Trial, dict[str, str | None]]:
+    """A trial, and of each key that may do nothing in some trial why it does in this one.
+
+    The config is a template for all trials: what one has no use for is no setting of it.
+    """
     raw = deepcopy(base)
     try:
         # a whole group before the keys in it: `method`, then `method.tau`
         for key in sorted(settings, key=lambda key: key.count(".")):
             apply(raw, key, deepcopy(settings[key]))
-        config = parse_config(raw)
+        nothing = idle(raw)
+        config = parse_config(raw, idle_are="dropped")
         build_recipes(config)
         if config.devices * config.nodes > 1:
             raise ValueError("a trial has one device; leave devices and nodes out of a sweep")
     except ValueError as error:
         raise ValueError(f"trial with {described(settings)}: {error}") from error
-    return Trial(trial_name(config), settings, config)
+    keys = {key: nothing.get(key) for key in written(raw)}
+    own = {key: value for key, value in settings.items() if not _is_idle(key, keys)}
+    return Trial(trial_name(config), own, config), keys
+
+
+def _is_idle(key: str, keys: Mapping[str, str | None]) -> bool:
+    """Whether a setting, which may be a group of keys, does nothing at all."""
+    reasons = [why for own, why in keys.items() if f"{own}.".startswith(f"{key}.")]
+    return bool(reasons) and None not in reasons
 
 
 def _sharing(trials: list[Trial]) -> list[Trial]:

@@ -20,13 +20,15 @@ class Labels:
     """What the k heads that read the same rows are taught.
 
     Attributes:
-        y: smoothed labels of each head, (k, t, n), 0 where unmeasured.
+        y: labels by every smoothing that some head has, (s, t, n), 0 where unmeasured.
+        which: the smoothing of each of the k heads, numbers of rows of `y`.
         measured: 1 where there is a label, else 0; (t, n), or (1, n) for classes.
         predictions: `p` of logits (..., t, n).
         losses: of logits and `y`, an entry for each of `measured`.
     """
 
     y: Tensor
+    which: tuple[int, ...]
     measured: Tensor
     predictions: Callable[[Tensor], Tensor]
     losses: Callable[[Tensor, Tensor], Tensor]
@@ -54,10 +56,12 @@ def labels(
     predictions, losses = _FORMS[type(objective)]
     mask = _measured(objective, targets)
     labelled = mask.any(1)
-    rows = [objective.smoothed(s).labels(targets, outputs=outputs) for s in smoothing]
+    amounts = list(dict.fromkeys(smoothing))
+    rows = [objective.smoothed(s).labels(targets, outputs=outputs) for s in amounts]
     y = torch.zeros(len(rows), len(targets), outputs, dtype=rows[0].dtype, device=targets.device)
     y[:, labelled] = torch.stack(rows).nan_to_num(0.0)
-    return Labels(y.mT.contiguous(), mask.to(y).T.contiguous(), predictions, losses)
+    which = tuple(amounts.index(s) for s in smoothing)
+    return Labels(y.mT.contiguous(), which, mask.to(y).T.contiguous(), predictions, losses)
 
 
 def _by_class(objective: Objective) -> bool:

@@ -3,7 +3,8 @@
 Logistic regression (ridge for real targets) on cached features, its penalty chosen on validation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from molhpft.core.network import Network, Plain
 from molhpft.core.objectives import Multiclass, Multilabel, Objective, Squared
+from molhpft.core.scored import ScoredByLoss
 from molhpft.core.snapshot import EVALUATION_SIZE, take
 from molhpft.core.task import Task
 from molhpft.tuning.fit import score
@@ -20,6 +22,8 @@ from molhpft.tuning.select import highest
 
 Array = NDArray[np.float64]
 Solution = tuple[Array, Array]  # weights (outputs, d) and biases (outputs,)
+Solver = Callable[[Array, Tensor, float], Solution]
+OneOutput = Callable[[Array, Array, float], tuple[Array, float]]
 
 
 def solve_head(network: Network, task: Task, *, strengths: Sequence[float]) -> float:
@@ -37,10 +41,11 @@ def solve_head(network: Network, task: Task, *, strengths: Sequence[float]) -> f
         the chosen strength, the smallest of equals.
 
     Raises:
-        ValueError: the head is not one linear layer, an output lacks a class in training, or no
+        ValueError: the head is not one linear layer, the objective joins several or contrasts
+            classes, an output lacks a class in training, or no
             validation score is finite.
     """
-    linear = _linear(network)
+    linear, solve = _linear(network), _solver(task.objective)
     train = take(network, task.batches("train", size=EVALUATION_SIZE))
     z = train.features.double()
     spread, centre = torch.std_mean(z, 0)
@@ -50,7 +55,7 @@ def solve_head(network: Network, task: Task, *, strengths: Sequence[float]) -> f
     heads: list[tuple[Tensor, Tensor]] = []
     scores: list[float] = []
     for strength in rising:
-        weight, bias = map(torch.as_tensor, _solve(task.objective, x, train.targets, strength))
+        weight, bias = map(torch.as_tensor, solve(x, train.targets, strength))
         if weight.shape != linear.weight.shape:
             raise ValueError(
                 f"a head can be solved when every class occurs in the training split, got "
@@ -82,16 +87,30 @@ def _load(linear: nn.Linear, head: tuple[Tensor, Tensor]) -> None:
         linear.bias.copy_(head[1])
 
 
-def _solve(objective: Objective, x: Array, targets: Tensor, strength: float) -> Solution:
+def _solver(objective: Objective) -> Solver:
+    """Features, targets and strength to the solution, whatever the objective is scored by."""
+    if isinstance(objective, ScoredByLoss):
+        return _solver(objective.objective)
     if isinstance(objective, Multiclass):
-        return _classes(x, targets.numpy(), strength, ignore=objective.ignore)
+        return partial(_classes, ignore=objective.ignore)
+    if isinstance(objective, Multilabel):
+        return partial(_each, _yes_or_no)
+    if isinstance(objective, Squared):
+        return partial(_each, _number)
+    raise ValueError(
+        "a head can be solved for labels, classes or numbers, each by itself; the objective of "
+        f"this task is {type(objective).__name__}: use method lp"
+    )
+
+
+def _each(one: OneOutput, x: Array, targets: Tensor, strength: float) -> Solution:
     columns = targets.double().numpy().T
-    one = {Multilabel: _yes_or_no, Squared: _number}[type(objective)]
     solved = [one(x[~np.isnan(y)], y[~np.isnan(y)], strength) for y in columns]
     return np.stack([weight for weight, _ in solved]), np.array([bias for _, bias in solved])
 
 
-def _classes(x: Array, y: NDArray[np.int64], strength: float, *, ignore: int) -> Solution:
+def _classes(x: Array, targets: Tensor, strength: float, *, ignore: int) -> Solution:
+    y = targets.numpy()
     model = LogisticRegression(C=strength, max_iter=5000).fit(x[y != ignore], y[y != ignore])
     if len(model.classes_) > 2:
         return model.coef_, model.intercept_

@@ -82,14 +82,21 @@ def score(network: Network, task: Task, split: str, *, size: int = EVALUATION_SI
     return task.objective.score(found.logits, found.targets)
 
 
+class DivergedError(ValueError):
+    """A loss, prediction or weight became infinite or NaN."""
+
+    def __init__(self, how: str, phase: Phase) -> None:
+        super().__init__(f"training diverged: {how}; try a learning rate below lr={phase.lr}")
+
+
 def check_loss(loss: float, phase: Phase, *, epoch: int) -> None:
     """Refuse to go on with what has diverged.
 
     Raises:
-        ValueError: the loss of an epoch is infinite or NaN.
+        DivergedError: the loss of an epoch is infinite or NaN.
     """
     if not isfinite(loss):
-        raise _diverged(f"the loss is {loss} in epoch {epoch}", phase)
+        raise DivergedError(f"the loss is {loss} in epoch {epoch}", phase)
 
 
 def best_epoch(rows: list[Row]) -> int:
@@ -190,13 +197,13 @@ class _Training:
         if self.best:
             self.network.load_state_dict(self.best)
         elif self.phase.keep == "best" and self.rows:
-            raise _diverged(
+            raise DivergedError(
                 f"after none of {len(self.rows)} epochs were all predictions on the validation "
                 "split finite, so that no epoch is the best",
                 self.phase,
             )
         if not all(p.isfinite().all() for p in self.network.parameters()):
-            raise _diverged(f"weights are not finite after epoch {len(self.rows)}", self.phase)
+            raise DivergedError(f"weights are not finite after epoch {len(self.rows)}", self.phase)
 
     def _warn_of(self, valid: float) -> None:
         known = any(isnan(row["valid"]) for row in self.rows)
@@ -272,10 +279,6 @@ def set_modes(network: Network, phase: Phase) -> None:
 def _is_frozen(stage: nn.Module) -> bool:
     parameters = list(stage.parameters())
     return bool(parameters) and not any(p.requires_grad for p in parameters)
-
-
-def _diverged(how: str, phase: Phase) -> ValueError:
-    return ValueError(f"training diverged: {how}; try a learning rate below lr={phase.lr}")
 
 
 def _out_of_patience(rows: list[Row], phase: Phase) -> bool:

@@ -1,22 +1,20 @@
 """One stretch of training, as data."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from molhpft.core.ranges import (
+    BelowOne,
+    Count,
+    Decay,
+    NonNegative,
+    Positive,
+    Whole,
+    check_ranges,
+    ranges_of,
+)
 
 MOMENTUM = 0.9
-_RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("epochs", lambda epochs: epochs >= 0, "is at least 0"),
-    ("lr", lambda lr: lr > 0, "is above 0"),
-    ("backbone_lr", lambda lr: lr is None or lr > 0, "is above 0, or null for lr"),
-    ("batch_size", lambda size: size >= 1, "is at least 1"),
-    ("weight_decay", lambda decay: decay >= 0, "is at least 0"),
-    ("smoothing", lambda smoothing: 0 <= smoothing < 1, "lies in [0, 1)"),
-    ("layer_decay", lambda decay: 0 < decay <= 1, "lies in (0, 1]"),
-    ("momentum", lambda momentum: 0 <= momentum < 1, "lies in [0, 1)"),
-    ("anchor", lambda anchor: anchor >= 0, "is at least 0"),
-    ("patience", lambda p: p is None or p >= 1, "is at least 1, or null for none"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,20 +42,20 @@ class Phase:
     """
 
     trains: Literal["head", "all"]
-    epochs: int
-    lr: float
-    backbone_lr: float | None = None
-    batch_size: int = 128
+    epochs: Whole
+    lr: Positive
+    backbone_lr: Positive | None = None
+    batch_size: Count = 128
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     schedule: Literal["constant", "cosine"] = "constant"
-    weight_decay: float = 0.0
-    smoothing: float = 0.0
-    layer_decay: float = 1.0
-    momentum: float = MOMENTUM
-    anchor: float = 0.0
+    weight_decay: NonNegative = 0.0
+    smoothing: BelowOne = 0.0
+    layer_decay: Decay = 1.0
+    momentum: BelowOne = MOMENTUM
+    anchor: NonNegative = 0.0
     batch_norm: Literal["train", "frozen"] = "train"
     keep: Literal["last", "best"] = "last"
-    patience: int | None = None
+    patience: Count | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant.
@@ -66,9 +64,7 @@ class Phase:
             ValueError: a number out of its range, a backbone option in a head phase, or momentum
                 for an optimizer without.
         """
-        for name, allowed, words in _RANGES:
-            if not allowed(getattr(self, name)):
-                raise ValueError(f"{name} {words}, got {getattr(self, name)}")
+        check_ranges(self, _RANGES)
         if self.optimizer != "sgd" and self.momentum != MOMENTUM:
             raise ValueError(
                 f"momentum is for optimizer sgd, got momentum {self.momentum} with "
@@ -85,3 +81,6 @@ class Phase:
     def watches_validation(self) -> bool:
         """Whether the validation score decides which weights this phase ends with, or when."""
         return self.keep == "best" or self.patience is not None
+
+
+_RANGES = ranges_of(Phase)

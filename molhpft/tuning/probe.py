@@ -6,19 +6,20 @@ up to rounding; `fit` remains the way for every other head, objective, or networ
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from copy import deepcopy
 from dataclasses import replace
 from itertools import count
+from math import isfinite, nan
 
 import torch
 
 from molhpft.core.network import Network
 from molhpft.core.task import Rows, Task
 from molhpft.core.threads import one_thread
-from molhpft.tuning.checkpoints import Row, Weights
+from molhpft.tuning.checkpoints import Checkpoints, Progress, Row, Weights
 from molhpft.tuning.closed_form import labels
-from molhpft.tuning.fit import check_loss, fit
+from molhpft.tuning.fit import DivergedError, fit
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.stack import Stack
 from molhpft.tuning.stacked import Lesson, feature_rows, orders, stepping, train
@@ -47,6 +48,7 @@ def probe(
             loss became infinite or NaN.
     """
     ((trajectory,),) = probe_many([network], [phase], task, taus=taus, rngs=[rng])
+    trajectory.whole()
     network.head.load_state_dict(trajectory.heads[max(taus)])
     return trajectory
 
@@ -61,6 +63,8 @@ def probe_many(
 ) -> list[list[Trajectory]]:
     """Probe every network's head by every phase, all at once where they can be stacked.
 
+    One that diverges takes no other with it: its trajectory ends there and says so.
+
     Args:
         networks: of one architecture, left as they are; a seed each, say.
         phases: how to train the heads; their epochs are not used.
@@ -73,7 +77,7 @@ def probe_many(
         trajectories, `[phase][network]`: those that `probe` gives one by one, up to rounding.
 
     Raises:
-        ValueError: as for `probe`, or networks of different architectures.
+        ValueError: a setting as for `probe`, or networks of different architectures.
     """
     _check(networks, phases, taus, rngs)
     rows = feature_rows(networks[0], task)
@@ -136,18 +140,41 @@ def _stacked(
     with one_thread() if small else nullcontext():
         for loss in train(stack, stepping(stack, each), lesson, epochs=max(taus)):
             losses.append(loss.flatten().tolist())
-            for one, phase in zip(losses[-1], each, strict=True):
-                check_loss(one, phase, epoch=len(losses))
+            if not any(map(isfinite, losses[-1])):
+                losses += [losses[-1]] * (max(taus) - len(losses))
+                break
             if len(losses) in taus:
                 kept[len(losses)] = stack.flat.clone()
     heads = {tau: stack.heads(flat) for tau, flat in kept.items()}
 
     def trajectory(number: int) -> Trajectory:
-        rows = [{"epoch": i, "loss": loss[number]} for i, loss in enumerate(losses, start=1)]
-        return Trajectory({tau: weights[number] for tau, weights in heads.items()}, rows)
+        own = {tau: weights[number] for tau, weights in heads.items()}
+        return _ended([loss[number] for loss in losses], own, each[number])
 
     many = range(len(networks))
     return [[trajectory(k * len(phases) + i) for k in many] for i in range(len(phases))]
+
+
+def _ended(losses: Sequence[float], heads: dict[int, Weights], phase: Phase) -> Trajectory:
+    """A trajectory, which ends where training diverged, if it did.
+
+    Args:
+        losses: of every epoch.
+        heads: of every tau.
+        phase: that it was trained by.
+    """
+    lost = [epoch for epoch, loss in enumerate(losses, start=1) if not isfinite(loss)]
+    # the weights of a tau may be lost in the last step of an epoch whose mean loss is not
+    lost += [tau for tau, head in heads.items() if not _is_finite(head)]
+    end = min(lost, default=len(losses) + 1)
+    rows = [{"epoch": i, "loss": x if i < end else nan} for i, x in enumerate(losses, start=1)]
+    error = DivergedError(f"the loss is not finite from epoch {end} on", phase) if lost else None
+    kept = {tau: head for tau, head in heads.items() if tau < end}
+    return Trajectory(kept, rows, None if error is None else str(error))
+
+
+def _is_finite(head: Weights) -> bool:
+    return all(bool(value.isfinite().all()) for value in head.values())
 
 
 def _through_fit(
@@ -165,5 +192,13 @@ def _through_fit(
         return {}
 
     remember(network)
-    rows = fit(network, replace(phase, epochs=max(taus)), task, rng=rng, observe=remember)
-    return Trajectory(heads, rows)
+    rows: list[Row] = []
+
+    def note(progress: Progress) -> None:
+        rows[:] = progress.rows
+
+    longest, noting = replace(phase, epochs=max(taus)), Checkpoints(save=note)
+    with suppress(DivergedError):
+        fit(network, longest, task, rng=rng, observe=remember, checkpoints=noting)
+    losses = [*(row["loss"] for row in rows), *[nan] * (longest.epochs - len(rows))]
+    return _ended(losses, heads, phase)

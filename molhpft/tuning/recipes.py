@@ -7,10 +7,11 @@ Each recipe begins with a head phase of `tau` epochs (0 for methods that do not 
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from molhpft.core.ranges import BelowOne, Decay, Fraction, NonNegative, Positive, Whole
 from molhpft.tuning.phase import Phase
 
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-Tau = tuple[int, ...] | Literal["auto"]
+Tau = tuple[Whole, ...] | Literal["auto"]
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -84,7 +85,7 @@ def lp(probe: Phase, finetune: Phase) -> Recipes:
 
 
 def lp_logistic(
-    probe: Phase, finetune: Phase, *, strengths: tuple[float, ...] = STRENGTHS
+    probe: Phase, finetune: Phase, *, strengths: tuple[Positive, ...] = STRENGTHS
 ) -> Recipes:
     """Linear probing solved: logistic regression, its penalty chosen on validation."""
     return (Recipe(replace(probe, epochs=0), (), strengths=_some("strengths", strengths)),)
@@ -96,7 +97,7 @@ def lp_ft(probe: Phase, finetune: Phase) -> Recipes:
 
 
 def lp_ft_converged(
-    probe: Phase, finetune: Phase, *, strengths: tuple[float, ...] = STRENGTHS
+    probe: Phase, finetune: Phase, *, strengths: tuple[Positive, ...] = STRENGTHS
 ) -> Recipes:
     """LP-FT from the head that probing would converge to: logistic regression, then finetuning."""
     (solved,) = lp_logistic(probe, finetune, strengths=strengths)
@@ -130,28 +131,30 @@ def hp_ft(probe: Phase, finetune: Phase, *, tau: Tau) -> Recipes:
     return tuple(Recipe(replace(probe, epochs=epochs), (finetune,)) for epochs in tau)
 
 
-def ls_hp_ft(probe: Phase, finetune: Phase, *, tau: Tau, smoothing: float = 0.1) -> Recipes:
+def ls_hp_ft(probe: Phase, finetune: Phase, *, tau: Tau, smoothing: BelowOne = 0.1) -> Recipes:
     """HP-FT with label smoothing while probing only, which reserves energy even at large tau."""
     return hp_ft(replace(probe, smoothing=smoothing), finetune, tau=tau)
 
 
-def ls_everywhere(probe: Phase, finetune: Phase, *, tau: Tau, smoothing: float = 0.1) -> Recipes:
+def ls_everywhere(probe: Phase, finetune: Phase, *, tau: Tau, smoothing: BelowOne = 0.1) -> Recipes:
     """HP-FT with the same smoothing in both phases: the energy it reserved is gone again."""
     return ls_hp_ft(probe, replace(finetune, smoothing=smoothing), tau=tau, smoothing=smoothing)
 
 
-def opposite_energy(probe: Phase, finetune: Phase, *, tau: Tau, smoothing: float = 0.1) -> Recipes:
+def opposite_energy(
+    probe: Phase, finetune: Phase, *, tau: Tau, smoothing: BelowOne = 0.1
+) -> Recipes:
     """HP-FT with smoothing while finetuning only: the energy points away from the labels."""
     return hp_ft(probe, replace(finetune, smoothing=smoothing), tau=tau)
 
 
-def l2_sp(probe: Phase, finetune: Phase, *, tau: Tau = (0,), anchor: float = 0.01) -> Recipes:
+def l2_sp(probe: Phase, finetune: Phase, *, tau: Tau = (0,), anchor: NonNegative = 0.01) -> Recipes:
     """HP-FT pulled towards the pretrained weights (Li et al., 2018)."""
     return hp_ft(probe, replace(finetune, anchor=anchor), tau=tau)
 
 
 def layerwise(
-    probe: Phase, finetune: Phase, *, tau: Tau = (0,), layer_decay: float = 0.7
+    probe: Phase, finetune: Phase, *, tau: Tau = (0,), layer_decay: Decay = 0.7
 ) -> Recipes:
     """HP-FT with a learning rate that falls with the distance from the head."""
     return hp_ft(probe, replace(finetune, layer_decay=layer_decay), tau=tau)
@@ -167,7 +170,7 @@ def wise_ft(
     finetune: Phase,
     *,
     tau: Tau,
-    shares: tuple[float, ...] = SHARES,
+    shares: tuple[Fraction, ...] = SHARES,
 ) -> Recipes:
     """HP-FT, then the best mixture of probed and finetuned weights (Wortsman et al., 2022)."""
     shares = _some("shares", shares)
@@ -179,7 +182,7 @@ def flyp(
     finetune: Phase,
     *,
     pretraining: str,
-    weight: float = 1.0,
+    weight: Positive = 1.0,
     tau: Tau = (0,),
 ) -> Recipes:
     """HP-FT that goes on serving the pretraining targets (after FLYP, Goyal et al., 2023).

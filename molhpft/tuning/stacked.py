@@ -1,8 +1,8 @@
 """Training a stack of heads: `fit` for heads on features, many at a time.
 
 The same batches, losses and optimizer steps as `fit`, head by head, up to rounding. What can be
-known for a whole epoch (order, labels, averaging constants) is computed once an epoch, and losses
-are read off the epoch's logits together.
+known before (labels, averaging constants) is made ready for many steps at once, as many as `BLOCK`
+has room for: memory does not grow with the data, and no number depends on it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +25,8 @@ Order = tuple[Tensor, ...]  # row numbers of each batch of an epoch
 # torch.optim's own
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
+
+BLOCK = 2**22  # labels of all heads that are made ready at once, 16 MB
 
 
 @dataclass(frozen=True)
@@ -121,21 +123,36 @@ def orders(task: Task, *, size: int, rngs: Sequence[torch.Generator]) -> Callabl
 
 @torch.no_grad()
 def _epoch(stack: Stack, step: Step, lesson: Lesson, orders: Sequence[Order]) -> Tensor:
-    labels, inputs = lesson.labels, lesson.inputs
     sizes = [len(rows) for rows in orders[0]]
-    order = torch.stack([torch.cat(rows) for rows in orders]).to(inputs.device)
+    order = torch.stack([torch.cat(rows) for rows in orders]).to(lesson.inputs.device)
+    heads = len(orders) * len(lesson.labels.which)
+    at_once = max(1, BLOCK // (heads * lesson.labels.y.shape[1] * max(sizes)))
+    losses: list[Tensor] = []
+    for i in range(0, len(sizes), at_once):
+        some, behind = sizes[i : i + at_once], sum(sizes[:i])
+        rows = order[:, behind : behind + sum(some)]
+        losses += _steps(stack, step, lesson, rows, some)
+    return torch.stack(losses).mean(0)
+
+
+def _steps(
+    stack: Stack, step: Step, lesson: Lesson, order: Tensor, sizes: Sequence[int]
+) -> Iterator[Tensor]:
+    """Step on the rows `order` (groups, n), batch by batch; the losses of each step (groups, k)."""
+    labels, inputs = lesson.labels, lesson.inputs
     y = labels.y[..., order].permute(2, 0, 1, 3)
+    if y.shape[1] > 1:
+        y = y[:, list(labels.which)]
     shares = _shares(labels.measured[:, order].transpose(0, 1), sizes)[:, None]
-    steps = zip(*(torch.split(x, sizes, -1) for x in (order, y, shares)), strict=True)
-    logits = []
-    for rows, y_step, shares_step in steps:
+    parts = (torch.split(x, list(sizes), -1) for x in (order, y, shares))
+    for rows, y_step, share in zip(*parts, strict=True):
         z = inputs.index_select(0, rows.flatten()).view(*rows.shape, -1)
-        logits.append(stack.forward(z))
-        slope = labels.predictions(logits[-1]) - y_step
-        stack.backward(slope.mul_(shares_step))
+        logits = stack.forward(z)
+        slope = labels.predictions(logits) - y_step
+        loss = (labels.losses(logits, y_step.expand_as(logits)) * share).sum((2, 3))
+        stack.backward(slope.mul_(share))
         step()
-    entries = labels.losses(torch.cat(logits, -1), y) * shares
-    return entries.sum((2, 3)) / len(sizes)
+        yield loss
 
 
 def _shares(measured: Tensor, sizes: Sequence[int]) -> Tensor:

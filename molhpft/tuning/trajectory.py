@@ -16,12 +16,24 @@ class Trajectory:
     """Heads along one run of head probing.
 
     Attributes:
-        heads: tau to the head's weights after tau epochs.
-        rows: training rows, one an epoch.
+        heads: tau to the head's weights after tau epochs; none from where training diverged.
+        rows: training rows, one an epoch; the loss is NaN from there on.
+        diverged: in which epoch and what to do; None where it did not.
     """
 
     heads: dict[int, Weights]
     rows: list[Row]
+    diverged: str | None = None
+
+    def whole(self) -> "Trajectory":
+        """The trajectory itself, which has the head of every tau.
+
+        Raises:
+            ValueError: training diverged.
+        """
+        if self.diverged is not None:
+            raise ValueError(self.diverged)
+        return self
 
     def snapshots(self, network: Network, task: Task, split: str) -> dict[int, Snapshot]:
         """What the head of each tau says about a split: tau to its snapshot.

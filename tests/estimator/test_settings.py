@@ -9,7 +9,7 @@ import torch
 from molhpft.domains.weights import shipped_encoders
 from molhpft.estimator.settings import IN_MEMORY, settings
 from molhpft.experiments.catalog import ENCODERS
-from molhpft.experiments.config import Choice
+from molhpft.experiments.config import Choice, resolved
 from tests.estimator.models import ENCODER, random_model
 
 PUBLIC = "weights/gcn_supervised_contextpred.pth"
@@ -112,6 +112,16 @@ def test_tau_is_that_of_the_method_in_the_config(method, tau, means):
     assert found.options.get("tau") == means
 
 
+def test_one_config_serves_a_search_over_tau(caplog):
+    more = {"probe": {"lr": 0.5, "epochs": 7}}
+    assert config(tau="auto", more=more).probe.epochs == 7
+    assert not caplog.messages
+    assert config(tau=4, more=more).probe.lr == 0.5
+    assert "probe.epochs would do nothing: method.tau says" in caplog.messages[-1]
+    assert "probe" not in resolved(config(tau=0, more=more))
+    assert "tau 0 probes no head; left out of this run" in caplog.messages[-1]
+
+
 def test_numbers_of_numpy_are_numbers():
     more = {"finetune": {"epochs": np.int64(7), "lr": np.float32(0.5)}}
     found = config(tau=np.array([0, 4]), seed=np.int64(5), more=more)
@@ -164,6 +174,9 @@ def test_what_are_no_weights_is_one_sentence(tmp_path, write, says):
         ({"more": {"method": "lp_ft"}}, "method lp_ft is not probed for tau epochs"),
         ({"more": {"task": {"split": "random"}}}, "task is the molecules that are given"),
         ({"more": {"task": {"nonsense": 3}}}, "task is the molecules that are given"),
+        ({"more": {"finetune": {"momentum": 0.9}}}, "finetune.momentum would do nothing"),
+        ({"tau": None, "more": {"method": "lp", "finetune": {"lr": 1}}}, "lp does not finetune"),
+        ({"tau": None, "more": {"method": "l2_sp", "finetune": {"anchor": 0.5}}}, "method.anchor"),
         ({"more": {"members": False}}, "members is no key of this config: the option ensemble"),
     ],
 )

@@ -1,6 +1,7 @@
 """Advice from whole configs: what it measures, what it never reads, how it is shown."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -14,12 +15,13 @@ from molhpft.core.task import Task
 from molhpft.domains.molecules.fingerprints import morgan_fingerprints
 from molhpft.experiments import advise as advising
 from molhpft.experiments.advice_table import advice_reading, advice_table, trail_table
-from molhpft.experiments.advise import STRENGTH, advise
+from molhpft.experiments.advise import READS, STRENGTH, advise
 from molhpft.experiments.build import build_recipes, build_task
 from molhpft.experiments.config import load_config, resolved
 from molhpft.experiments.probing import Grid, probing
 from molhpft.measure.energy import initial_energy
-from tests.experiments.test_run import small, table  # noqa: F401 - fixtures
+from tests.experiments.test_run import small as whole  # noqa: F401 - fixture
+from tests.experiments.test_run import table  # noqa: F401 - fixture
 from tests.toy import toy_task
 
 PROBE = {"lr": 0.01, "epochs": 20}
@@ -27,7 +29,13 @@ TOPICS = ["tau", "label smoothing", "MLP head", "batch norm", "partial backbone"
 
 
 @pytest.fixture(scope="module")
-def found(small):  # noqa: F811
+def small(whole):  # noqa: F811  # noqa: F811
+    """The part of a config that advice is read off."""
+    return partial(whole, reader=READS)
+
+
+@pytest.fixture(scope="module")
+def found(small):
     return advise(small(probe=PROBE))
 
 
@@ -37,7 +45,7 @@ def test_there_is_a_line_for_everything_the_guide_is_about(found):
     assert json.loads(json.dumps(found))["probe"] == found["probe"]
 
 
-def test_rows_are_those_of_a_probe(found, small):  # noqa: F811
+def test_rows_are_those_of_a_probe(found, small):
     taus = [row["tau"] for row in found["probe"]]
     assert (taus[0], taus[-1]) == (0, 20)
     for row, same in zip(
@@ -47,7 +55,7 @@ def test_rows_are_those_of_a_probe(found, small):  # noqa: F811
             assert row[name] == pytest.approx(same[name], rel=1e-4)
 
 
-def test_the_baseline_is_logistic_regression_on_fingerprints(found, small):  # noqa: F811
+def test_the_baseline_is_logistic_regression_on_fingerprints(found, small):
     config = small(probe=PROBE)
     task = build_task(config, build_recipes(config)[0])
     x = morgan_fingerprints(task.examples.smiles).numpy().astype(float)
@@ -58,12 +66,12 @@ def test_the_baseline_is_logistic_regression_on_fingerprints(found, small):  # n
     assert found["molecules"] == len(train)
 
 
-def test_a_large_training_split_is_sampled(small, monkeypatch):  # noqa: F811
+def test_a_large_training_split_is_sampled(small, monkeypatch):
     monkeypatch.setattr(advising, "MOST_MOLECULES", 20)
     assert advise(small(probe=PROBE))["molecules"] == 20
 
 
-def test_the_test_split_is_never_read(small, monkeypatch):  # noqa: F811
+def test_the_test_split_is_never_read(small, monkeypatch):
     asked, real = set(), Task.rows
     checked = advising.build_task
 
@@ -101,7 +109,7 @@ def test_numbers_have_no_base_rate():
     assert advising._labels(task, task.examples.targets) == advising.Labels(None, 0, None)
 
 
-def test_a_regression_is_advised_on_without_shares(small):  # noqa: F811
+def test_a_regression_is_advised_on_without_shares(small):
     found = advise(small(task={"name": "csv", "target_columns": ["size"]}, probe=PROBE))
     topics = {line["topic"]: line for line in found["advice"]}
     assert topics["class balance"]["advice"] == "does not apply"
@@ -109,17 +117,17 @@ def test_a_regression_is_advised_on_without_shares(small):  # noqa: F811
 
 
 @pytest.mark.parametrize("changes", [{"cut": "conv1"}, {"views": "live"}, {"head": "mlp"}], ids=str)
-def test_every_kind_of_probe_is_read(small, changes):  # noqa: F811
+def test_every_kind_of_probe_is_read(small, changes):
     assert len(advise(small(probe=PROBE, **changes))["advice"]) == len(TOPICS)
 
 
 @pytest.mark.parametrize("method", ["scratch", "lp_logistic", "lp_ft_converged"])
-def test_a_method_without_a_probe_is_one_sentence(small, method):  # noqa: F811
+def test_a_method_without_a_probe_is_one_sentence(small, method):
     with pytest.raises(ValueError, match=f"method {method} with probe.epochs 20 has none"):
         advise(small(method=method, probe=PROBE))
 
 
-def test_a_change_of_tau_is_taken_by_the_config(found, small, tmp_path):  # noqa: F811
+def test_a_change_of_tau_is_taken_by_the_config(found, small, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(json.dumps(resolved(small(probe=PROBE))))
     changes = found["advice"][0]["changes"]
@@ -149,7 +157,7 @@ def test_tables_and_reading_show_what_was_found(found):
     assert advice_reading(quiet) == "Nothing in this config calls for a change."
 
 
-def test_what_is_expected_changes_the_taus_and_another_word_is_refused(found, small):  # noqa: F811
+def test_what_is_expected_changes_the_taus_and_another_word_is_refused(found, small):
     tiny = advise(small(probe=PROBE), expects="tiny")
     assert tiny["probe"] == found["probe"]
     assert tiny["advice"][0]["changes"] != found["advice"][0]["changes"]
@@ -164,7 +172,7 @@ def test_a_label_is_one_of_two_and_a_class_one_of_all(objective, classes):
     assert advising._labels(task, task.examples.targets).classes == classes
 
 
-def test_advice_leaves_the_global_generator_alone(small):  # noqa: F811
+def test_advice_leaves_the_global_generator_alone(small):
     before = torch.get_rng_state()
     advise(small(probe=PROBE))
     assert torch.equal(torch.get_rng_state(), before)

@@ -60,7 +60,7 @@ def test_a_gpu_that_is_not_there_is_an_error():
 
 @pytest.mark.parametrize("name", ["devices", "nodes", "checkpoint"])
 def test_numbers_below_one_are_refused(name):
-    with pytest.raises(ValueError, match=f"{name} is at least 1, got 0"):
+    with pytest.raises(ValueError, match=f"{name} should be at least 1, got 0"):
         config(**{name: 0})
 
 

@@ -1,6 +1,7 @@
 """Probing over a grid: the same heads as a run's, never the test split, and a table of it."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from rich.console import Console
 
 from molhpft.core.task import Task
 from molhpft.experiments.probe_table import probe_reading, probe_table
-from molhpft.experiments.probing import Grid, probing
+from molhpft.experiments.probing import MEASURES, Grid, probing
 from molhpft.experiments.run import run
 from tests.experiments.test_run import SMALL, rows_of, small, table  # noqa: F401 - fixtures
 
@@ -84,9 +85,8 @@ def test_seeds_do_not_depend_on_their_company(small, weights):  # noqa: F811
         ({"method": "ft"}, Grid(), "method ft does not train a head by itself"),
         ({"method": "lp_logistic"}, Grid(taus=[4]), "method lp_logistic does not train"),
         ({}, Grid(taus=[-1]), "at least 0, got -1"),
-        ({}, Grid(lrs=[-0.1]), "lr is above 0, got -0.1"),
-        ({}, Grid(smoothings=[1.0]), "smoothing lies in"),
-        ({"probe": {"schedule": "cosine"}}, Grid(), "needs schedule: constant"),
+        ({}, Grid(lrs=[-0.1]), "lr should be above 0, got -0.1"),
+        ({}, Grid(smoothings=[1.0]), "smoothing should be in"),
     ],
 )
 def test_what_cannot_be_probed_is_one_sentence(small, changes, grid, words):  # noqa: F811
@@ -94,8 +94,39 @@ def test_what_cannot_be_probed_is_one_sentence(small, changes, grid, words):  # 
         probing(small(**changes), grid)
 
 
+def test_a_rate_that_diverges_costs_its_own_rows_alone(small):  # noqa: F811
+    config, taus = small(probe={"lr": 0.01, "optimizer": "sgd", "weight_decay": 1.0}), [0, 1, 4]
+    found = probing(config, Grid(lrs=[0.1, 1e30, 0.01], taus=taus, seeds=2))
+    rows = {(row["lr"], row["tau"]): row for row in found["rows"]}
+    assert len(rows) == 9
+    for tau in (0, 4):
+        lost = tau == 4
+        assert rows[1e30, tau]["diverged"] == 2 * lost
+        assert math.isnan(rows[1e30, tau]["aie"]) is lost
+        assert math.isnan(rows[1e30, tau]["spread"]["valid"]) is lost
+    for tame in (0.1, 0.01):
+        alone = probing(config, Grid(lrs=[tame], taus=taus, seeds=2))["rows"]
+        for own in alone:
+            for name in MEASURES:
+                assert rows[tame, own["tau"]][name] == pytest.approx(own[name], rel=1e-4)
+    text = " ".join(shown(probe_table(found)).split())
+    assert "diverged (2 of 2 seeds)" in text
+    reading = probe_reading(found)
+    assert reading.startswith("Training diverged with lr 1e+30, smoothing 0 (tau ")
+    assert "The head validates best with lr 0." in reading
+
+
+def test_where_every_head_diverges_the_reading_says_only_that():
+    lost = row(1e9, 4, math.nan, diverged=1)
+    text = probe_reading(found_with([lost]))
+    assert "try rates below 1e+09" in text
+    assert "validates best" not in text
+    assert "diverged" in shown(probe_table(found_with([lost])))
+
+
 def row(lr, tau, valid, **more):
-    return {"lr": lr, "smoothing": 0.0, "tau": tau, "aie": 0.5, "train": 0.9, "valid": valid} | more
+    numbers = {"aie": 0.5, "train": 0.9, "valid": valid, "diverged": 0}
+    return {"lr": lr, "smoothing": 0.0, "tau": tau, **numbers, **more}
 
 
 def shown(renderable):

@@ -43,10 +43,11 @@ def table(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def small(table):
-    def config(**changes):
+    def config(reader=None, **changes):
         raw = {**SMALL, **changes}
-        split = {"split": "random", "split_seed": 1}
-        return parse_config({**raw, "task": {**raw["task"], **split, "path": str(table)}})
+        task = {**raw["task"], "split": "random", "split_seed": 1, "path": str(table)}
+        # a template: what one method has no use for, another has
+        return parse_config({**raw, "task": task}, idle_are="dropped", reader=reader)
 
     return config
 

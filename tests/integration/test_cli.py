@@ -207,7 +207,7 @@ def test_a_report_of_nothing_is_one_sentence(molhpft, tmp_path):
             ["missing key method.pretraining.of"],
         ),
         ("method.tau=[]", ["tau lists at least one number"]),
-        ("probe.schedule=cosine", ["schedule: constant"]),
+        ("probe.schedule=cosine", ["probe.schedule would do nothing", "the head alone"]),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(molhpft, config, tmp_path, monkeypatch, change, words):

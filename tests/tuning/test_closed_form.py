@@ -37,7 +37,8 @@ def test_loss_and_slope_are_those_of_the_objective(objective, n, share, smoothin
     logits = 3 * torch.randn(len(smoothing), n, 3, generator=rng).double()
     taught = labels(objective, targets, outputs=3, smoothing=smoothing)
     shares = taught.measured / taught.measured.sum().clamp(min=1)
-    for y, a, s in zip(taught.y, logits, smoothing, strict=True):
+    for row, a, s in zip(taught.which, logits, smoothing, strict=True):
+        y = taught.y[row]
         a.requires_grad_()
         loss = objective.smoothed(s).loss(a, targets)
         (slope,) = torch.autograd.grad(loss, a)
@@ -49,7 +50,9 @@ def test_loss_and_slope_are_those_of_the_objective(objective, n, share, smoothin
 
 def test_each_row_has_its_own_labels_whatever_is_missing_around_it():
     targets = torch.tensor([[1.0, NAN], [NAN, NAN], [0.0, 1.0]])
-    taught = labels(Multilabel(), targets, outputs=2, smoothing=[0.0, 0.5])
+    taught = labels(Multilabel(), targets, outputs=2, smoothing=[0.0, 0.5, 0.0])
+    assert taught.which == (0, 1, 0)
+    assert len(taught.y) == 2
     assert taught.measured.T.tolist() == [[1, 0], [0, 0], [1, 1]]
     assert taught.y[0].T.tolist() == [[1, 0], [0, 0], [0, 1]]
     assert taught.y[1].T.tolist() == [[0.75, 0], [0, 0], [0.25, 0.75]]

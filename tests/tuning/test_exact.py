@@ -1,18 +1,23 @@
 """Solved heads against long training and against scikit-learn."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
+from molhpft.core.contrast import ClassContrast
 from molhpft.core.heads import linear_head, mlp_head
+from molhpft.core.joint import Joint
 from molhpft.core.network import Chain, Network
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
+from molhpft.core.scored import ScoredByLoss
 from molhpft.core.task import Rows, Task
 from molhpft.tuning.exact import solve_head
 from molhpft.tuning.fit import score
-from tests.toy import NAN, toy_task
+from tests.toy import NAN, same_weights, toy_task
 
 
 def features_task(objective, *, missing=0.0):
@@ -150,3 +155,21 @@ def test_examples_without_a_class_are_left_out_of_the_solution():
     batch = task.examples.take(task.rows("test"))
     ours, theirs = (n(batch).detach().softmax(1) for n in (network, fewer))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("objective", [Multiclass(), Multilabel(), Squared()], ids=repr)
+def test_what_a_task_is_scored_by_does_not_change_its_solution(objective):
+    task = features_task(objective)
+    (plain, _), (scored, _) = solved(task), solved(replace(task, objective=ScoredByLoss(objective)))
+    assert same_weights(plain, scored)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [ClassContrast(), Joint(Multilabel(), Squared(), 2, 1.0), ScoredByLoss(ClassContrast())],
+    ids=lambda objective: type(objective).__name__,
+)
+def test_an_objective_without_a_solution_is_refused_by_name(objective):
+    task = replace(features_task(Multilabel()), objective=objective)
+    with pytest.raises(ValueError, match=r"this task is (ClassContrast|Joint): use method lp"):
+        solved(task)

@@ -6,16 +6,18 @@ from molhpft.tuning.phase import Phase
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"epochs": -1}, "epochs is at least 0, got -1"),
-        ({"lr": 0.0}, r"lr is above 0, got 0\.0"),
-        ({"backbone_lr": 0.0}, r"backbone_lr is above 0, or null for lr, got 0\.0"),
-        ({"batch_size": 0}, "batch_size is at least 1"),
-        ({"smoothing": 1.0}, r"smoothing lies in \[0, 1\), got 1\.0"),
-        ({"layer_decay": 0.0}, r"layer_decay lies in \(0, 1\]"),
-        ({"weight_decay": -0.1}, "weight_decay is at least 0"),
-        ({"optimizer": "sgd", "momentum": 1.0}, r"momentum lies in \[0, 1\), got 1\.0"),
-        ({"optimizer": "sgd", "momentum": -0.1}, r"momentum lies in \[0, 1\), got -0\.1"),
-        ({"patience": 0}, "patience is at least 1, or null for none, got 0"),
+        ({"epochs": -1}, "epochs should be at least 0, got -1"),
+        ({"lr": 0.0}, r"lr should be above 0, got 0\.0"),
+        ({"lr": float("nan")}, "lr should be above 0, got nan"),
+        ({"lr": float("inf")}, "lr should be above 0, got inf"),
+        ({"backbone_lr": 0.0}, r"backbone_lr should be above 0, got 0\.0"),
+        ({"batch_size": 0}, "batch_size should be at least 1"),
+        ({"smoothing": 1.0}, r"smoothing should be in \[0, 1\), got 1\.0"),
+        ({"layer_decay": 0.0}, r"layer_decay should be in \(0, 1\]"),
+        ({"weight_decay": -0.1}, "weight_decay should be at least 0"),
+        ({"optimizer": "sgd", "momentum": 1.0}, r"momentum should be in \[0, 1\), got 1\.0"),
+        ({"optimizer": "sgd", "momentum": -0.1}, r"momentum should be in \[0, 1\), got -0\.1"),
+        ({"patience": 0}, "patience should be at least 1, got 0"),
     ],
 )
 def test_a_number_out_of_range_is_refused(setting, message):

@@ -1,5 +1,6 @@
 """Stacked probing against the one training loop, head by head."""
 
+import math
 from copy import deepcopy
 from dataclasses import replace
 
@@ -179,14 +180,44 @@ def test_heads_of_different_architectures_are_refused():
         probe_many(networks, [HEAD], toy_task(), taus=[1], rngs=[seeded(), seeded()])
 
 
-def test_a_loss_that_grows_without_bound_is_an_error_with_its_learning_rate():
-    wild = replace(HEAD, lr=1e30, optimizer="sgd")
+CALM = replace(HEAD, optimizer="sgd")
+# each step multiplies the weights by -1e30
+WILD = replace(CALM, lr=1e30, weight_decay=1.0)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=repr)
+def test_a_head_that_diverges_takes_no_other_with_it(kind, objective):
+    task, taus = toy_task(objective), [0, 1, 4]
+    networks, calm = heads_of(kind, 2), [replace(CALM, lr=0.01), replace(CALM, lr=0.02)]
+    together = probe_many(
+        networks, [calm[0], WILD, calm[1]], task, taus=taus, rngs=[seeded(0), seeded(1)]
+    )
+    lost = together.pop(1)
+    for trajectory in lost:
+        assert trajectory.diverged is not None
+        assert "below lr=1e+30" in trajectory.diverged
+        assert max(trajectory.heads) < 4
+        assert math.isnan(trajectory.rows[-1]["loss"])
+        assert len(trajectory.rows) == 4
+    others = [[calm[0], replace(CALM, lr=0.03), calm[1]], calm]
+    for phases_ in others:
+        tame = probe_many(networks, phases_, task, taus=taus, rngs=[seeded(0), seeded(1)])
+        for mine, theirs in zip(together, [tame[0], tame[-1]], strict=True):
+            for a, b in zip(mine, theirs, strict=True):
+                assert a.diverged is None
+                if len(phases_) == 3:  # a stack of as many heads rounds alike
+                    assert a.rows == b.rows
+                    assert all(torch.equal(v, b.heads[4][k]) for k, v in a.heads[4].items())
+                else:
+                    assert_same_heads(a.heads[4], b.heads[4], rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_a_single_probe_that_diverges_is_an_error_with_its_learning_rate(kind):
+    (network,) = heads_of(kind, 1)
     with pytest.raises(ValueError, match=r"diverged: the loss is .* below lr=1e\+30"):
-        probe_many(heads_of("linear", 1), [HEAD, wild], toy_task(Squared()), **one_seed(20))
-
-
-def one_seed(tau):
-    return {"taus": [tau], "rngs": [seeded()]}
+        probe(network, WILD, toy_task(), taus=[20], rng=seeded())
 
 
 class AddFirstInput(Stage):

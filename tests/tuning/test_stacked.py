@@ -7,14 +7,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molhpft.core.heads import cosine_head, linear_head
+from molhpft.core.heads import cosine_head, linear_head, mlp_head
 from molhpft.core.network import Chain, Network
+from molhpft.core.objectives import Multiclass, Multilabel, Squared
 from molhpft.core.task import Rows
+from molhpft.tuning import stacked
+from molhpft.tuning.closed_form import labels
 from molhpft.tuning.features import Views
 from molhpft.tuning.optim import optimizer
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.stack import Stack
-from molhpft.tuning.stacked import feature_rows, orders, stepping
+from molhpft.tuning.stacked import Lesson, feature_rows, orders, stepping, train
 from tests.toy import toy_network, toy_task
 
 
@@ -74,3 +77,50 @@ def test_only_a_head_on_a_matrix_is_trained_as_a_stack():
     assert feature_rows(Network(Chain({}), cosine_head(6, 3)), task) is None
     maps = replace(task, examples=Rows(torch.zeros(90, 6, 2, 2), task.examples.targets))
     assert feature_rows(head, maps) is None
+
+
+def trained(task, phases, *, seeds, epochs, head=linear_head):
+    """Final weights of a stack of a head for each seed and phase, and its losses."""
+    torch.manual_seed(0)
+    start = head(6, 3).state_dict()
+    stack = Stack(head(6, 3), [start] * (seeds * len(phases)), groups=seeds)
+    rngs = [torch.Generator().manual_seed(seed) for seed in range(seeds)]
+    smoothing = [phase.smoothing for phase in phases]
+    taught = labels(task.objective, task.examples.targets, outputs=3, smoothing=smoothing)
+    size = phases[0].batch_size
+    lesson = Lesson(task.examples.inputs, taught, orders(task, size=size, rngs=rngs))
+    each = [phase for _ in range(seeds) for phase in phases]
+    losses = list(train(stack, stepping(stack, each), lesson, epochs=epochs))
+    return stack.flat, torch.stack(losses)
+
+
+@pytest.mark.parametrize("objective", [Multiclass(), Multilabel(), Squared()], ids=repr)
+@pytest.mark.parametrize("head", [linear_head, mlp_head])
+def test_no_bit_depends_on_how_much_is_made_ready_at_once(monkeypatch, objective, head):
+    smoothings = [0.0] if isinstance(objective, Squared) else [0.0, 0.2, 0.0]
+    phases = [
+        Phase(trains="head", epochs=1, lr=0.05, batch_size=7, smoothing=smoothing)
+        for smoothing in smoothings
+    ]
+    found = []
+    for block in (1, 100, 2**22):
+        monkeypatch.setattr(stacked, "BLOCK", block)
+        found.append(trained(toy_task(objective), phases, seeds=2, epochs=3, head=head))
+    for flat, losses in found[1:]:
+        assert torch.equal(flat, found[0][0])
+        assert torch.equal(losses, found[0][1])
+
+
+def largest_allocation(task, *, heads):
+    phases = [Phase(trains="head", epochs=1, lr=0.01, batch_size=50)] * heads
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        trained(task, phases, seeds=1, epochs=1)
+    return max(event.self_cpu_memory_usage for event in profile.events())
+
+
+def test_memory_does_not_grow_with_heads_times_examples(monkeypatch):
+    monkeypatch.setattr(stacked, "BLOCK", 2**12)
+    task = toy_task(Multilabel(), n=6000)  # of which 2,000 train
+    whole_epoch = 4 * 40 * 3 * 2000
+    assert largest_allocation(task, heads=40) < whole_epoch / 4

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from molhpft.core.objectives import Multilabel, Objective, Squared
+from molhpft.core.ranges import Seed
 from molhpft.core.task import Task
 from molhpft.domains.folders import data_folder
 from molhpft.domains.molecules.download import fetch_archive
@@ -48,7 +49,7 @@ def ogb_folder(name: str) -> Path:
     return data_folder() / name.replace("-", "_")
 
 
-def ogb_task(name: str, *, split: Split = "scaffold", split_seed: int | None = None) -> Task:
+def ogb_task(name: str, *, split: Split = "scaffold", split_seed: Seed | None = None) -> Task:
     """An OGB data set with its labels and metric; fetched where it is absent.
 
     Regression targets keep their units.

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from molhpft.core.batch import Batch
 from molhpft.core.network import Chain, Stage
+from molhpft.core.ranges import BelowOne, Count
 from molhpft.domains.molecules.convolutions import (
     ColumnEmbedding,
     OGBConvolution,
@@ -22,7 +23,7 @@ CHIRAL_TAGS = 3
 
 
 def ogb_gcn(
-    *, layers: int = 5, width: int = 300, dropout: float = 0.5, virtual_node: bool = False
+    *, layers: Count = 5, width: Count = 300, dropout: BelowOne = 0.5, virtual_node: bool = False
 ) -> Chain:
     """OGB's example GCN.
 
@@ -44,7 +45,7 @@ def ogb_gcn(
     return Chain({"embed": embed, **stages, "pool": MeanPool(width)})
 
 
-def pretrain_gnns_gcn(*, layers: int = 5, width: int = 300, dropout: float = 0.5) -> Chain:
+def pretrain_gnns_gcn(*, layers: Count = 5, width: Count = 300, dropout: BelowOne = 0.5) -> Chain:
     """The GCN of the public checkpoints of Hu et al. (2020); arguments as for `ogb_gcn`."""
     stages: dict[str, Stage] = {"embed": AtomEmbedding(PRETRAIN_GNNS_ATOM_SIZES, width)}
     for layer in range(layers):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from molhpft.core.objectives import Squared
+from molhpft.core.ranges import Positive, Seed
 from molhpft.core.scored import ScoredByLoss
 from molhpft.core.task import Task
 from molhpft.domains.molecules.datasets import ogb_names, ogb_task
@@ -43,12 +44,12 @@ def pretraining_task(
     *,
     of: Path,
     targets: tuple[Target, ...] = ("descriptors",),
-    weight: float | None = None,
+    weight: Positive | None = None,
     use: Use = "train",
     without: tuple[str, ...] = (),
     smiles_column: str | None = None,
     split: Split = "scaffold",
-    split_seed: int | None = None,
+    split_seed: Seed | None = None,
 ) -> Task:
     """A data set, a table or a plain list of SMILES to pretrain on, scored by minus the loss.
 
@@ -94,7 +95,7 @@ def molecules_trained_on(
     without: tuple[str, ...] = (),
     smiles_column: str | None = None,
     split: Split = "scaffold",
-    split_seed: int | None = None,
+    split_seed: Seed | None = None,
 ) -> list[str]:
     """SMILES of the molecules that `pretraining_task` with these options trains on.
 

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from molhpft.core.network import Chain
+from molhpft.core.ranges import BelowOne, Count
 from molhpft.domains.molecules.featurize import ATOM_SIZES
 from molhpft.domains.molecules.gcn import AtomEmbedding
 
@@ -10,9 +11,9 @@ from molhpft.domains.molecules.gcn import AtomEmbedding
 def pyg_gnn(
     *,
     model: Literal["gcn", "sage", "gin", "gat"] = "gin",
-    layers: int = 5,
-    width: int = 300,
-    dropout: float = 0.5,
+    layers: Count = 5,
+    width: Count = 300,
+    dropout: BelowOne = 0.5,
     jump: Literal["last", "cat", "max", "lstm"] | None = None,
     pool: Literal["mean", "sum", "max"] = "mean",
 ) -> Chain:

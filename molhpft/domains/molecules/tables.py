@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from molhpft.core.objectives import Multilabel, Squared
+from molhpft.core.ranges import BelowOne, Seed
 from molhpft.core.task import Task
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.graphs import load_or_pack
@@ -132,8 +133,8 @@ def csv_task(
     kind: AnyKind = "auto",
     split: Split | Literal["column"] = "scaffold",
     split_column: str | None = None,
-    split_seed: int | None = None,
-    calibration: float = 0.0,
+    split_seed: Seed | None = None,
+    calibration: BelowOne = 0.0,
 ) -> Task:
     """The task of a table: classification by ROC-AUC, or regression in the table's own units.
 

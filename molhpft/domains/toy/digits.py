@@ -7,12 +7,15 @@ well. Whatever is validated or tested on shows pictures that neither task trains
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from molhpft.core.network import Chain, Plain
 from molhpft.core.objectives import Multiclass
+from molhpft.core.ranges import Count, Seed
 from molhpft.core.task import Rows, Task
 from molhpft.domains.toy.pictures import (
     CLASSES,
@@ -45,11 +48,11 @@ def toy_pretrain_task(*, mnist: Path | None = None) -> Task:
 def toy_task(
     *,
     mnist: Path | None = None,
-    classes: tuple[int, ...] = (0, 1, 2),
-    per_class: int = 1000,
-    degrees: float = 45.0,
-    crop: int = 20,
-    seed: int = 0,
+    classes: tuple[Annotated[int, Interval(ge=0, lt=CLASSES)], ...] = (0, 1, 2),
+    per_class: Count = 1000,
+    degrees: Annotated[float, Interval(ge=0, le=180)] = 45.0,
+    crop: Annotated[int, Interval(ge=1, le=SIDE)] = 20,
+    seed: Seed = 0,
 ) -> Task:
     """Downstream: a few digits, each picture turned by chance and its centre cut out, by accuracy.
 
@@ -78,7 +81,7 @@ def toy_task(
     return _task(f"toy_{pictures.source}", pixels, labels, splits, classes)
 
 
-def toy_mlp(*, inputs: int = SIDE * SIDE, width: int = 128, layers: int = 4) -> Chain:
+def toy_mlp(*, inputs: Count = SIDE * SIDE, width: Count = 128, layers: Count = 4) -> Chain:
     """Dense layers with ReLU and no normalisation, stages `layer0`, `layer1`, ...
 
     With a linear head the default is the "4+1"-layer network of Ren et al. (2023).

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from molhpft.core.network import Chain
+from molhpft.core.ranges import Count
 from molhpft.domains.vision.adapter import resnet_chain
 
 Dilations = tuple[int, int]  # of a block's first and second 3 x 3 convolution
@@ -21,7 +22,7 @@ _WIDTHS = (64, 128, 256, 512)
 _COUNTS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
 
-def cifar_resnet(*, depth: Literal[20, 32, 44, 56] = 20, channels: int = 3) -> Chain:
+def cifar_resnet(*, depth: Literal[20, 32, 44, 56] = 20, channels: Count = 3) -> Chain:
     """ResNet for images of about 32 x 32 pixels, features of width 64, He et al. section 4.2.
 
     Args:
@@ -35,7 +36,7 @@ def cifar_resnet(*, depth: Literal[20, 32, 44, 56] = 20, channels: int = 3) -> C
 
 
 def resnet(
-    *, depth: Literal[18, 34, 50] = 50, output_stride: Literal[8, 16, 32] = 32, channels: int = 3
+    *, depth: Literal[18, 34, 50] = 50, output_stride: Literal[8, 16, 32] = 32, channels: Count = 3
 ) -> Chain:
     """ResNet as for ImageNet, features of width 512 (depth 18 and 34) or 2,048 (50).
 

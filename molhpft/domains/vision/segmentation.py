@@ -8,11 +8,12 @@ from torch.nn import functional as F
 
 from molhpft.core.batch import Batch
 from molhpft.core.network import Chain, Plain, Stage
+from molhpft.core.ranges import BelowOne, Count
 from molhpft.domains.vision.resnet import resnet
 
 
 def segmentation_resnet(
-    *, depth: Literal[18, 34, 50] = 50, output_stride: Literal[8, 16, 32] = 8, channels: int = 3
+    *, depth: Literal[18, 34, 50] = 50, output_stride: Literal[8, 16, 32] = 8, channels: Count = 3
 ) -> Chain:
     """A ResNet without its pool: features (n, d, height / stride, width / stride).
 
@@ -29,9 +30,9 @@ def aspp_head(
     width: int,
     outputs: int,
     *,
-    hidden: int = 256,
-    rates: tuple[int, ...] = (12, 24, 36),
-    dropout: float = 0.5,
+    hidden: Count = 256,
+    rates: tuple[Count, ...] = (12, 24, 36),
+    dropout: BelowOne = 0.5,
 ) -> Chain:
     """DeepLabV3's head: atrous spatial pyramid pooling, a convolution, a classifier a pixel.
 

@@ -1,9 +1,13 @@
 """A segmentation task that needs no files: coloured shapes on noise, drawn from a seed."""
 
+from typing import Annotated
+
 import torch
+from annotated_types import Interval
 from torch import Tensor
 
 from molhpft.core.objectives import Multiclass
+from molhpft.core.ranges import Count, Seed
 from molhpft.core.task import Task
 from molhpft.domains.vision.augment import UNCHANGED
 from molhpft.domains.vision.examples import IGNORE, Labelled, labelled_task
@@ -12,7 +16,9 @@ CLASSES = ("background", "disc", "square", "triangle")
 _SHARES = {"train": 0.5, "valid": 0.25, "test": 0.25}
 
 
-def shapes_task(*, images: int = 400, size: int = 64, seed: int = 0) -> Task:
+def shapes_task(
+    *, images: Annotated[int, Interval(ge=3)] = 400, size: Count = 64, seed: Seed = 0
+) -> Task:
     """Which pixels belong to a disc, a square or a triangle, by mean IoU.
 
     Each image has two shapes of random colour, place and size, the second over the first. As in

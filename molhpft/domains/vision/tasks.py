@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Interval
 
 from molhpft.core.objectives import Multiclass
+from molhpft.core.ranges import Count, Seed
 from molhpft.core.task import Task
 from molhpft.domains.vision.arrays import grey_to_rgb, read_npy_set, resized
 from molhpft.domains.vision.augment import PRESETS, Augmentation
@@ -24,16 +26,16 @@ def image_task(
     layout: str,
     *,
     path: Path,
-    size: int | None = None,
-    train: int | None = None,
-    valid: int | None = None,
-    test: int | None = None,
+    size: Count | None = None,
+    train: Count | None = None,
+    valid: Count | None = None,
+    test: Count | None = None,
     augment: str = "none",
     corruptions: tuple[str, ...] = (),
-    severity: int = 3,
+    severity: Annotated[int, Interval(ge=1, le=5)] = 3,
     shifted: tuple[str, ...] = (),
     normalise: Literal["imagenet", "none"] = "imagenet",
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Task:
     """Images of one class each, by accuracy; RGB, grey ones repeated.
 

@@ -8,6 +8,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from molhpft.core.objectives import Multiclass
+from molhpft.core.ranges import Count, Seed
 from molhpft.core.task import Task
 from molhpft.domains.vision.augment import Augmentation
 from molhpft.domains.vision.examples import IGNORE, IMAGENET, Labelled, labelled_task
@@ -21,7 +22,12 @@ _LISTS = "ImageSets/Segmentation"
 
 
 def voc_task(
-    *, path: Path, size: int = 256, valid: int | None = None, augment: bool = True, seed: int = 0
+    *,
+    path: Path,
+    size: Count = 256,
+    valid: Count | None = None,
+    augment: bool = True,
+    seed: Seed = 0,
 ) -> Task:
     """Which of 20 kinds of things each pixel shows, or background, by mean IoU.
 
