@@ -36,7 +36,7 @@ _SHOWN = 20  # columns, of those that a sentence lists
 
 # id, mol_id, moleculeID, index, no., row, pandas' own; no lipid, no refractive index
 _INDEX = re.compile(
-    r"(?i:(?:.*[ _.-])?(?:id|idx)|index|nr\.?|no\.?|#|row|cid|sid|unnamed: \d+)"
+    r"(?i:(?:.*[ _.-])?(?:id|idx|cid|sid)|index|nr\.?|no\.?|#|row|unnamed: \d+)"
     r"|.*[a-z]I[Dd]|__index_level_\d+__"
 )
 _SPLITS = frozenset(("train", "training", "test", "valid", "val", "validation", "dev"))
@@ -108,10 +108,21 @@ class _Column:
     @cached_property
     def labels(self) -> dict[str, int]:
         """Cells that are no missing marks, each once, and the first row that has it."""
+        return {cell: row for cell, row in self._rows.items() if cell not in self.missing}
+
+    @cached_property
+    def missing(self) -> frozenset[str]:
+        """Cells that are missing marks; beside + a - is none."""
+        marks = filter(is_missing, self._rows)
+        return frozenset(marks) - ({"-"} if "+" in self._rows else set())
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        """All cells, each once, and the first row that has it."""
         rows: dict[str, int] = {}
         for row, cell in enumerate(self.cells):
             rows.setdefault(cell, row)
-        return {cell: row for cell, row in rows.items() if not is_missing(cell)}
+        return rows
 
     @cached_property
     def numbers(self) -> dict[str, float]:
@@ -130,7 +141,7 @@ class _Column:
     @cached_property
     def known(self) -> int:
         """Number of rows with a label."""
-        return sum(not is_missing(cell) for cell in self.cells)
+        return sum(cell not in self.missing for cell in self.cells)
 
     @property
     def words(self) -> list[str]:
@@ -295,11 +306,11 @@ def _remedy(column: _Column, label: str) -> str:
 
 def _missing_marks(column: _Column) -> list[str]:
     """A sentence about missing labels that are written out, if there are any."""
-    marks = [cell for cell in dict.fromkeys(column.cells) if cell and is_missing(cell)]
+    marks = column.missing - {""}
     if not marks:
         return []
-    count = _count(sum(cell in marks for cell in column.cells), "label")
-    return [f"{column.name}: {count} missing, {column.at(column.cells.index(marks[0]))}."]
+    rows = [row for row, cell in enumerate(column.cells) if cell in marks]
+    return [f"{column.name}: {_count(len(rows), 'label')} missing, {column.at(rows[0])}."]
 
 
 def _count(n: int, what: str) -> str:
