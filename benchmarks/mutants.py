@@ -1,83 +1,169 @@
-"""How many deliberate faults in core, tuning and measure the tests find: a sample of mutants.
+"""How many small faults in core, tuning and measure the tests find.
 
-mutmut writes every mutant, a function with one small change; a seeded sample of them, in proportion
-from every file, is run against the tests that reach the function. `[tool.mutmut]` in
-`pyproject.toml` says which files and which tests.
+mutmut writes mutants of every function, each with one change: another number, comparison, argument
+or string. A seeded sample, in proportion from every file, is tested one by one: a mutant is found
+when a test that reaches its function fails, and alive when none does.
 
-    nice python benchmarks/mutants.py --share 0.1 --seed 0
+    nice -n 10 python benchmarks/mutants.py --share 0.1 --seed 0
+
+Tests are collected once, and every mutant is run in a fork of that process, quickest tests first:
+`mutmut run` does the same from the start for each. An own copy of the code is in `mutants/`.
 """
 
 import argparse
-import json
+import os
 import random
-import subprocess
+import resource
+import shutil
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
+import pytest
+from mutmut.mutation.file_mutation import mutate_file_contents
+from mutmut.state import state
 from scipy.stats import binomtest
 
-FOUND = {"killed", "timeout", "segfault"}
-MUTMUT = (sys.executable, "-m", "mutmut")
+MUTATED = ("core", "tuning", "measure")
+TESTS = tuple(f"tests/{part}" for part in MUTATED)
+COPY = Path("mutants")
+ACTIVE = "MUTANT_UNDER_TEST"  # what mutmut's code reads to know which mutant is on
 
 
-def names(root: Path = Path("mutants")) -> dict[str, list[str]]:
-    """Mutants of each file, as mutmut has written them."""
-    metas = sorted(root.rglob("*.py.meta"))
-    found = {
-        str(meta.relative_to(root)).removesuffix(".meta"): sorted(
-            json.loads(meta.read_text())["exit_code_by_key"]
-        )
-        for meta in metas
-    }
-    return {path: mutants for path, mutants in found.items() if mutants}
+def write_mutants() -> dict[str, list[str]]:
+    """A copy of code and tests with every mutant in it; their names by module."""
+    shutil.rmtree(COPY, ignore_errors=True)
+    for folder in ("molhpft", "tests"):
+        shutil.copytree(folder, COPY / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy("pyproject.toml", COPY)
+    names: dict[str, list[str]] = {}
+    for part in MUTATED:
+        for path in sorted(Path("molhpft", part).glob("*.py")):
+            mutated = mutate_file_contents(str(path), path.read_text(encoding="utf-8"))
+            (COPY / path).write_text(mutated.code, encoding="utf-8")
+            module = ".".join(path.with_suffix("").parts)
+            names[module] = [f"{module}.{name}" for name in mutated.mutant_names]
+    return {module: mutants for module, mutants in names.items() if mutants}
 
 
-def sample(mutants: dict[str, list[str]], share: float, seed: int) -> list[str]:
-    """The same share of the mutants of every file, at least one of each."""
+def sample(names: dict[str, list[str]], share: float, seed: int) -> list[str]:
+    """The same share of the mutants of every module, at least one of each, in random order."""
     rng = random.Random(seed)
-    drawn = (
-        rng.sample(some, max(1, min(len(some), round(share * len(some)))))
-        for some in mutants.values()
-    )
-    return [name for some in drawn for name in some]
-
-
-def statuses() -> dict[str, str]:
-    """What mutmut says of every mutant it has run."""
-    text = subprocess.run(
-        [*MUTMUT, "results", "--all", "true"], check=True, capture_output=True, text=True
-    ).stdout
-    pairs = (line.strip().rsplit(": ", 1) for line in text.splitlines() if ": " in line)
-    return dict(pair for pair in pairs if len(pair) == 2)
-
-
-def table(drawn: list[str], status: dict[str, str]) -> str:
-    """Counts, the share that is found with its 95 % interval, and the names of the others."""
-    counts = Counter(status[name] for name in drawn)
-    found = sum(counts[how] for how in FOUND)
-    interval = binomtest(found, len(drawn)).proportion_ci(method="wilson")
-    lines = [
-        f"{len(drawn)} mutants: " + ", ".join(f"{n} {how}" for how, n in counts.most_common()),
-        f"found: {found / len(drawn):.1%}, 95 % interval {interval.low:.1%} to {interval.high:.1%}",
-        *(f"{status[name]} {name}" for name in drawn if status[name] not in FOUND),
+    drawn = [
+        name
+        for mutants in names.values()
+        for name in rng.sample(mutants, max(1, round(share * len(mutants))))
     ]
-    return "\n".join(lines)
+    rng.shuffle(drawn)
+    return drawn
+
+
+class Mutants:
+    """A pytest plugin that runs the collected tests on one mutant after another.
+
+    Attributes:
+        how: of each mutant that was run, "found", "alive", "endless" or "no test".
+    """
+
+    def __init__(self, names: list[str], seconds: float) -> None:
+        self.names, self.seconds = names, seconds
+        self.how: dict[str, str] = {}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """In place of running the tests once."""
+        begun = perf_counter()
+        reached, took = self._reached(session.items)
+        for name in self.names:
+            if perf_counter() - begun > self.seconds:
+                break
+            tests = reached.get(name.partition("__mutmut_")[0], [])
+            tests.sort(key=lambda item: took[item.nodeid])
+            limit = 20 + 10 * sum(took[item.nodeid] for item in tests)
+            self.how[name] = _outcome(name, tests, limit) if tests else "no test"
+            print(self.how[name], name, flush=True)
+        return True
+
+    @staticmethod
+    def _reached(items: list[pytest.Item]) -> tuple[dict[str, list[pytest.Item]], dict[str, float]]:
+        """Tests by the functions they reach, and seconds by test, from a run without mutants."""
+        os.environ[ACTIVE] = "stats"
+        reached: dict[str, list[pytest.Item]] = {}
+        took: dict[str, float] = {}
+        for item, following in zip(items, [*items[1:], None], strict=True):
+            begun = perf_counter()
+            state()._stats.clear()
+            if _fails(item, following):
+                raise RuntimeError(f"{item.nodeid} fails without a mutant")
+            took[item.nodeid] = perf_counter() - begun
+            for function in state()._stats:
+                reached.setdefault(function, []).append(item)
+        return reached, took
+
+
+def _fails(item: pytest.Item, following: pytest.Item | None) -> bool:
+    from _pytest.runner import runtestprotocol
+
+    reports = runtestprotocol(item, nextitem=following, log=False)
+    return any(report.failed for report in reports)
+
+
+def _outcome(name: str, tests: list[pytest.Item], limit: float) -> str:
+    """What becomes of a mutant, in a process of its own that may not take `limit` seconds."""
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        os.environ[ACTIVE] = name
+        resource.setrlimit(resource.RLIMIT_CPU, (int(limit), int(limit) + 5))
+        signal.alarm(int(5 * limit))  # waiting for what never comes takes no processor time
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 1)
+        os.dup2(nothing, 2)
+        try:
+            pairs = zip(tests, [*tests[1:], None], strict=True)
+            found = any(_fails(item, following) for item, following in pairs)
+        except BaseException:
+            found = True
+        os._exit(int(found))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return {0: "alive", 1: "found"}.get(code, "endless" if code in _LIMITS else "found")
+
+
+_LIMITS = (-signal.SIGXCPU, -signal.SIGALRM)
+
+
+def summary(how: dict[str, str]) -> str:
+    """Counts by outcome, and the share that is found with its 95 % interval."""
+    counts: Counter[str] = Counter(how.values())
+    found = counts["found"] + counts["endless"]
+    interval: Any = binomtest(found, len(how)).proportion_ci(method="wilson")
+    said = ", ".join(f"{number} {outcome}" for outcome, number in counts.most_common())
+    return (
+        f"{len(how)} mutants: {said}\nfound: {found / len(how):.1%}, "
+        f"95 % interval {interval.low:.1%} to {interval.high:.1%}"
+    )
 
 
 def main() -> None:
-    """Draw, run and count."""
+    """Write, draw, run and count."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--share", type=float, default=0.1, help="of the mutants of every file")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
-    parser.add_argument("--children", type=int, default=2, help="mutants that are run at a time")
+    parser.add_argument("--seconds", type=float, default=1e9, help="after which no more are begun")
+    parser.add_argument("--only", default="", help="modules whose name has this in it")
     asked = parser.parse_args()
-    run = [*MUTMUT, "run", "--max-children", str(asked.children)]
-    # writes the mutants of every file, and learns which tests reach which function
-    subprocess.run([*run, "molhpft.core.batch*_1"], check=True)
-    drawn = sample(names(), asked.share, asked.seed)
-    subprocess.run([*run, *drawn], check=True)
-    print(table(drawn, statuses()))
+    names = write_mutants()
+    total = sum(map(len, names.values()))
+    some = {module: mutants for module, mutants in names.items() if asked.only in module}
+    plugin = Mutants(sample(some, asked.share, asked.seed), asked.seconds)
+    print(f"{len(plugin.names)} of {total} mutants", flush=True)
+    os.chdir(COPY)
+    sys.path.insert(0, os.getcwd())
+    pytest.main(["-n", "0", "-q", "-p", "no:cacheprovider", *TESTS], plugins=[plugin])
+    print(summary(plugin.how))
 
 
 if __name__ == "__main__":

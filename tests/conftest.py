@@ -1,6 +1,5 @@
 """Fixtures every test may use: one thread, a cache of its own, and the real data where it lies."""
 
-import json
 import os
 from pathlib import Path
 
@@ -34,11 +33,3 @@ def ogb_root():
 @pytest.fixture
 def rng():
     return torch.Generator().manual_seed(0)
-
-
-def pytest_collection_modifyitems(items):
-    """Under mutmut the quickest tests come first: most mutants fall to one of them."""
-    kept = Path("mutmut-stats.json")
-    if "MUTANT_UNDER_TEST" in os.environ and kept.is_file():
-        seconds = json.loads(kept.read_text())["duration_by_test"]
-        items.sort(key=lambda item: seconds.get(item.nodeid, 0.0))
