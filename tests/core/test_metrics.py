@@ -69,7 +69,7 @@ def test_accuracy_leaves_ignored_units_out():
 def test_scores_without_a_single_label_are_errors():
     with pytest.raises(ValueError, match="all 2 are ignored"):
         Multiclass().score(torch.zeros(2, 3), torch.tensor([-100, -100]))
-    with pytest.raises(ValueError, match="rmse needs a measured label"):
+    with pytest.raises(ValueError, match=r"^rmse needs a measured label"):
         Squared().score(torch.zeros(2, 1), torch.full((2, 1), NAN))
 
 
@@ -114,7 +114,7 @@ def test_a_class_that_occurs_nowhere_does_not_count():
 
 
 def test_mean_iou_without_a_labelled_pixel_is_an_error():
-    with pytest.raises(ValueError, match="mean IoU needs a labelled unit; all 2 are ignored"):
+    with pytest.raises(ValueError, match=r"^mean IoU needs a labelled unit; all 2 are ignored"):
         Multiclass(metric="miou").score(torch.zeros(2, 3), torch.tensor([-100, -100]))
 
 
@@ -133,5 +133,10 @@ def test_errors_and_correlation_leave_unmeasured_labels_and_tasks_out():
     assert metrics.mean_absolute_error(y, q) == pytest.approx((6 / 3 + 2) / 2)
     assert metrics.rank_correlation(y[:, :1], q[:, :1]) == pytest.approx(0.75**0.5)
     assert isnan(metrics.rank_correlation(y[:, 2:], q[:, 2:]))  # equals have no ranks
-    with pytest.raises(ValueError, match="mae needs a measured label; all of 3"):
+    with pytest.raises(ValueError, match=r"^mae needs a measured label; all of 3"):
         metrics.mean_absolute_error(y[:, 1:2], q[:, 1:2])
+
+
+def test_predictions_for_another_number_of_tasks_are_refused():
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        metrics.task_scores("rocauc", torch.tensor([[0.0], [1.0]]), torch.zeros(2, 2))

@@ -33,7 +33,7 @@ def test_a_cut_network_shares_its_weights_with_the_whole_one():
 
 
 def test_a_cut_at_an_unknown_stage_names_the_stages_that_exist():
-    with pytest.raises(ValueError, match="no stage named 'conv'; this chain has: layer0, layer1"):
+    with pytest.raises(ValueError, match=r"^no stage named 'conv'; this chain has: layer0, layer1"):
         toy_network().cut("conv")
 
 
@@ -51,11 +51,11 @@ def test_an_empty_chain_has_no_width():
 
 
 def test_a_chain_hides_no_module_that_is_no_stage(batch):
-    with pytest.raises(TypeError, match=r"stage 'mlp' of a chain .* is a Linear; wrap .* Plain"):
+    with pytest.raises(TypeError, match=r"^stage 'mlp' of a chain .* is a Linear; wrap .* Plain"):
         Chain({"mlp": nn.Linear(6, 6)})
     network = toy_network()
     network.backbone.stages["layer1"] = nn.Linear(8, 8)
-    with pytest.raises(TypeError, match=r"stage 'layer1' of a chain .* is a Linear"):
+    with pytest.raises(TypeError, match=r"^stage 'layer1' of a chain .* is a Linear"):
         network.cut("layer1")
 
 
@@ -71,7 +71,7 @@ def test_logits_are_the_head_of_the_features(batch):
 
 
 def test_a_stage_without_a_forward_says_so(batch):
-    with pytest.raises(NotImplementedError, match="Stage has no forward"):
+    with pytest.raises(NotImplementedError, match=r"^Stage has no forward"):
         Stage()(batch.inputs, batch)
 
 

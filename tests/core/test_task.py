@@ -72,7 +72,7 @@ def test_an_unknown_split_names_the_splits_that_exist():
 
 
 def test_an_empty_split_is_an_error():
-    with pytest.raises(ValueError, match="split 'none' of task numbers is empty"):
+    with pytest.raises(ValueError, match=r"^split 'none' of task numbers is empty"):
         list(numbered(3).batches("none", size=2))
 
 

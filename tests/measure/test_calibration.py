@@ -273,13 +273,13 @@ def test_a_file_gives_back_the_same_probabilities(fit):
 
 
 def test_calibrations_of_other_names_are_refused():
-    with pytest.raises(ValueError, match="no calibration named 'spline'; there are: temp"):
+    with pytest.raises(ValueError, match=r"^no calibration named 'spline'; there are: temp"):
         from_tensors("spline", {})
 
 
 @FITS
 def test_logits_of_other_tasks_are_refused(fit):
-    with pytest.raises(ValueError, match=r"logits must be \(n, 3\), got \(5, 1\)"):
+    with pytest.raises(ValueError, match=r"^logits must be \(n, 3\), got \(5, 1\)"):
         fit(*split()).probabilities(torch.zeros(5, 1))
 
 

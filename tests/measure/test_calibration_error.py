@@ -48,7 +48,7 @@ def test_certain_and_right_has_no_error_and_certain_and_wrong_has_all():
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, NAN])
 def test_what_is_no_probability_has_no_calibration_error(wrong):
-    with pytest.raises(ValueError, match=r"probabilities must lie in \[0, 1\], got"):
+    with pytest.raises(ValueError, match=r"^probabilities must lie in \[0, 1\], got"):
         expected_calibration_error(torch.tensor([[wrong]]), torch.tensor([[1.0]]))
 
 
@@ -59,7 +59,7 @@ def test_without_labels_there_is_no_calibration_error():
 
 @pytest.mark.parametrize("use", [expected_calibration_error, fit_temperature, measured_labels])
 def test_labels_are_yes_or_no(use):
-    with pytest.raises(ValueError, match=r"labels must be 0, 1 or NaN, got 0\.5"):
+    with pytest.raises(ValueError, match=r"^labels must be 0, 1 or NaN, got 0\.5"):
         use(torch.tensor([[0.1, 0.2]]), torch.tensor([[1.0, 0.5]]))
 
 

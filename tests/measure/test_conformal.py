@@ -227,7 +227,7 @@ def test_levels_lie_between_none_and_all(level):
 
 
 def test_a_regression_gets_no_sets():
-    with pytest.raises(ValueError, match="labels must be 0, 1 or NaN"):
+    with pytest.raises(ValueError, match=r"^labels must be 0, 1 or NaN"):
         fit_sets(torch.full((1, 1), 0.5), torch.full((1, 1), 2.5), level=0.9)
 
 
@@ -237,7 +237,7 @@ def test_sets_are_made_of_numbers_only():
 
 
 def test_other_shapes_are_refused():
-    with pytest.raises(ValueError, match=r"logits must be \(n, 2\), got \(5, 1\)"):
+    with pytest.raises(ValueError, match=r"^logits must be \(n, 2\), got \(5, 1\)"):
         sets(torch.zeros(5, 1), torch.ones(2, 2))
     for use in (
         lambda *pair: fit_widths(*pair, level=0.9),
@@ -249,9 +249,9 @@ def test_other_shapes_are_refused():
 
 def test_nothing_measured_has_no_coverage():
     y = torch.full((3, 1), NAN)
-    with pytest.raises(ValueError, match="coverage needs a measured label; all 3 are missing"):
+    with pytest.raises(ValueError, match=r"^coverage needs a measured label; all 3 are missing"):
         set_coverage(torch.ones(3, 1, 2).bool(), y)
-    with pytest.raises(ValueError, match="coverage needs a measured label; all 3 are missing"):
+    with pytest.raises(ValueError, match=r"^coverage needs a measured label; all 3 are missing"):
         interval_coverage(torch.zeros(3, 1), y, torch.ones(1))
 
 

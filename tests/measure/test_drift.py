@@ -79,5 +79,5 @@ def test_the_generator_decides_all(task):
 
 
 def test_epochs_cannot_be_negative(task):
-    with pytest.raises(ValueError, match="epochs is at least 0, got -1"):
+    with pytest.raises(ValueError, match=r"^epochs is at least 0, got -1"):
         batch_norm_drift(toy_network(), task, epochs=-1, rng=seeded())

@@ -239,7 +239,7 @@ def test_no_epochs_change_nothing():
 
 def test_a_diverging_run_says_so():
     phase = replace(FT, lr=1e25, epochs=50, optimizer="sgd")
-    with pytest.raises(ValueError, match=r"training diverged: the loss is .* learning rate below"):
+    with pytest.raises(ValueError, match=r"^training diverged: the loss is .* learning rate below"):
         trained(phase, task=toy_task(Squared()))
 
 

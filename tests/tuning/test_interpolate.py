@@ -58,5 +58,7 @@ def test_a_mixture_whose_score_is_nan_is_never_taken():
 
 
 def test_mixtures_that_all_score_nan_are_refused():
-    with pytest.raises(ValueError, match="nothing to choose among: 2 scores, none of them finite"):
+    with pytest.raises(
+        ValueError, match=r"^nothing to choose among: 2 scores, none of them finite"
+    ):
         mix(toy_network(seed=2), weights(1), scripted(NAN, NAN), shares=(0.0, 0.5))

@@ -77,5 +77,5 @@ def test_more_processes_than_examples_in_a_batch_are_refused():
         processes = 4
 
     phase = Phase(trains="all", epochs=1, lr=0.1, batch_size=3)
-    with pytest.raises(ValueError, match="batches of 2 examples cannot be shared by 4 processes"):
+    with pytest.raises(ValueError, match=r"^batches of 2 examples cannot be shared by 4 processes"):
         fit(network(), phase, task(Multiclass()), rng=torch.Generator(), machine=Four())

@@ -98,3 +98,44 @@ def test_moments_survive_a_round_trip():
     assert before.keys() == after.keys()
     assert len(before) == 3 * len(list(network.parameters()))
     assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rate"),
+    [
+        ({}, 0.1),
+        ({"backbone_lr": 0.02}, 0.02),
+        ({"layer_decay": 0.5}, 0.05),
+        ({"backbone_lr": 0.3, "layer_decay": 0.5}, 0.15),
+        ({"trains": "head"}, 0.0),
+    ],
+    ids=str,
+)
+def test_the_rate_of_the_backbone_is_that_of_its_fastest_stage(settings, rate):
+    assert optim.backbone_rate(toy_network(), phase(**settings)) == pytest.approx(rate)
+
+
+def test_a_stage_that_is_frozen_has_no_rate():
+    network = toy_network()
+    network.backbone.stages["layer1"].requires_grad_(False)
+    assert optim.backbone_rate(network, phase(layer_decay=0.5)) == pytest.approx(0.025)
+    network.backbone.requires_grad_(False)
+    assert optim.backbone_rate(network, phase()) == 0.0
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+@pytest.mark.parametrize(("name", "kind"), [("adam", "Adam"), ("adamw", "AdamW"), ("sgd", "SGD")])
+def test_an_optimizer_is_torchs_own_with_the_settings_of_the_phase(name, kind, decay):
+    optimizer = optim.optimizer(toy_network(), phase(optimizer=name, weight_decay=decay))
+    assert type(optimizer) is getattr(torch.optim, kind)
+    for group in optimizer.param_groups:
+        assert (group["lr"], group["weight_decay"]) == (0.1, decay)
+        assert group["fused"]
+
+
+def test_a_rate_of_its_own_is_kept_through_a_schedule():
+    optimizer = optim.optimizer(toy_network(), phase(layer_decay=0.5))
+    optim.set_learning_rate(optimizer, phase(schedule="cosine"), done=0.5)
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.05, 0.025, 0.0125])
+    optim.set_learning_rate(optimizer, phase(), done=0.5)
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.1, 0.05, 0.025])

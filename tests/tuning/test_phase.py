@@ -36,7 +36,7 @@ def test_a_head_phase_takes_no_backbone_option(setting):
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
 def test_momentum_is_refused_where_it_would_be_ignored(optimizer):
-    with pytest.raises(ValueError, match=r"momentum is for optimizer sgd, got momentum 0\.5 with"):
+    with pytest.raises(ValueError, match=r"^momentum is for optimizer sgd, got momentum 0\.5 with"):
         Phase(trains="all", epochs=1, lr=0.1, optimizer=optimizer, momentum=0.5)
 
 

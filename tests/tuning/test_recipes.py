@@ -92,7 +92,7 @@ def test_scratch_does_not_use_the_encoders_weights():
 
 @pytest.mark.parametrize("tau", [(), (1, 1)])
 def test_tau_must_list_different_numbers(tau):
-    with pytest.raises(ValueError, match="tau lists at least one number of epochs, each once"):
+    with pytest.raises(ValueError, match=r"^tau lists at least one number of epochs, each once"):
         recipes.hp_ft(PROBE, FINETUNE, tau=tau)
 
 
