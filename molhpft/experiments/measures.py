@@ -39,7 +39,13 @@ from molhpft.experiments.targets import target_scores
 from molhpft.measure.bound import head_bound, kernel_bound, proposition_1
 from molhpft.measure.confidence import correct_probability
 from molhpft.measure.decomposition import decompose, first_order_error, one_step_change
-from molhpft.measure.direction import alignment, descent_directions, direction_norms
+from molhpft.measure.direction import (
+    alignment,
+    descent_directions,
+    direction_norms,
+    head_change,
+    head_gradient,
+)
 from molhpft.measure.drift import batch_norm_drift
 from molhpft.measure.energy import initial_energy
 from molhpft.measure.ntk import ntk_change, ntk_distance, tangent_kernel, unit_vectors
@@ -232,6 +238,8 @@ def _direction(branch: Branch) -> Json:
         "norm_before": head.norm(branch.start),
         "norm_after": head.norm(branch.end),
         "alignment": alignment(asked, z[0], z[1]),
+        "head_gradient": head_gradient(branch.start, head.probe, branch.task.objective),
+        "head_change": head_change(branch.start.head, branch.end.head),
     }
 
 
@@ -340,7 +348,11 @@ def _exchange(networks: Sequence[Network], task: Task) -> Json:
 
 def _direction_along(start: Network, task: Task, seed: int, memory: Memory | None) -> Observer:
     head = _Head.of(start, task, seed)
-    return lambda network: {"direction": head.norm(network)}
+    first = deepcopy(start.head)
+    return lambda network: {
+        "direction": head.norm(network),
+        "head_change": head_change(first, network.head),
+    }
 
 
 def _ntk_along(start: Network, task: Task, seed: int, memory: Memory | None) -> Observer:

@@ -38,6 +38,8 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "||dq/dz||, before": ("direction", "norm_before"),
     "||dq/dz||, after": ("direction", "norm_after"),
     "alignment": ("direction", "alignment"),
+    "head: gradient": ("direction", "head_gradient"),
+    "head: change": ("direction", "head_change"),
     "eNTK change": ("ntk", "change"),
     "eNTK distance": ("ntk", "distance"),
     "step: kernel": ("decomposition", "kernel"),
@@ -51,7 +53,8 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "bound holds": ("bound", "holds"),
 }
 MEASURES_LEGEND = (
-    "alignment: cosine between where the head asks features to go and where they went. step: "
+    "alignment: cosine between where the head asks features to go and where they went. head: "
+    "length of the loss's gradient in it when finetuning starts, its relative change since. step: "
     "factors of the first step of gradient descent, and the error of predicting it. drift: "
     "distance by batch-norm statistics alone."
 )

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from math import ceil
 
 import torch
 
-from molhpft.core.batch import Batch
 from molhpft.core.heads import linear_head
 from molhpft.core.network import Chain, Network
 from molhpft.core.snapshot import Snapshot
@@ -17,27 +17,32 @@ from molhpft.domains.toy.digits import toy_mlp
 from molhpft.experiments.branch import describe_start, scores, snapshots
 from molhpft.experiments.folder import Json
 from molhpft.experiments.seeds import stream
-from molhpft.measure.direction import direction_norms
+from molhpft.measure.direction import head_change, head_gradient
+from molhpft.measure.ntk import ntk_change, tangent_kernel, unit_vectors
 from molhpft.measure.sample import probe_sample
 from molhpft.measure.shift import shift
 from molhpft.tuning.checkpoints import Row, Weights
 from molhpft.tuning.features import on_features
-from molhpft.tuning.fit import fit
+from molhpft.tuning.fit import fit, score
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.probe import probe
 
-PRETRAIN_STEPS = 600
+PRETRAIN = Phase(trains="all", epochs=20, lr=1e-3, schedule="cosine")
 PROBE = Phase(trains="head", epochs=1, lr=1e-3, optimizer="sgd", momentum=0.0)
 FINETUNE = Phase(trains="all", epochs=50, lr=1e-3, optimizer="sgd", momentum=0.0)
 HEAD_SCALE = 5.0
-"""Times PyTorch's initialisation, by which a random head starts.
+"""Times PyTorch's initialisation, by which a random head starts: our choice, not the paper's.
 
 Left as small as PyTorch makes it, a head without probing begins to finetune by growing, which is
-probing by another name: dot product and norm then fall with tau without rising first.
+probing by another name: dot product and norm then fall with tau without rising first, and every
+backbone takes every head.
 """
 
+_PRETRAIN_STEPS = 1000  # at least: twenty epochs of scikit-learn's digits are 180
 _MOMENTUM = 0.99
-_WATCHED = 50  # examples whose direction term is followed
+_WATCHED = 50  # examples between all pairs of which the kernel is followed
+_VECTORS = 4
+_EVERY = 2  # epochs from one kernel to the next
 
 
 @dataclass(frozen=True)
@@ -48,21 +53,28 @@ class Branch:
         tau: epochs of head probing.
         before: snapshot of every split when finetuning starts.
         after: snapshot of every split when it has ended.
-        steepness: mean `||grad_z q||` when finetuning starts and after each of its epochs.
+        gradient: length of the loss's gradient in the head when finetuning starts.
+        turned: relative change of the head since then, from 0 at the start on, after every epoch.
         tuned: the finetuned network.
     """
 
     tau: int
     before: Mapping[str, Snapshot]
     after: Mapping[str, Snapshot]
-    steepness: tuple[float, ...]
+    gradient: float
+    turned: tuple[float, ...]
     tuned: Network
 
     def row(self, task: Task) -> Json:
-        """Tau, energy, scores before and after finetuning, shift of features."""
+        """Tau, energy, scores before and after finetuning, shift of features, turn of the head."""
         moved = shift(self.before["train"].features, self.after["train"].features)
         start = describe_start(self.tau, self.before.items(), task)
-        return {**start, "final": scores(self.after.items(), task), "shift": asdict(moved)}
+        return {
+            **start,
+            "final": scores(self.after.items(), task),
+            "shift": asdict(moved),
+            "head": {"gradient": self.gradient, "change": self.turned[-1]},
+        }
 
 
 def random_mlp(*, seed: int) -> Chain:
@@ -71,28 +83,39 @@ def random_mlp(*, seed: int) -> Chain:
         return toy_mlp()
 
 
-def pretrained_mlp(task: Task, *, seed: int) -> Chain:
-    """`random_mlp` after about 600 steps of Adam on `task`, whatever its size."""
+def pretrained_mlp(task: Task, *, seed: int, phase: Phase = PRETRAIN) -> Chain:
+    """`random_mlp` trained on `task`, by default to convergence, as the paper does.
+
+    Args:
+        task: of pretraining.
+        seed: of weights and the order of examples.
+        phase: how to train. A small task is gone through more often, for 1,000 steps at least.
+    """
     encoder = random_mlp(seed=seed)
     # a stream of its own: drawn from that of `with_head`, the first rows of this head would be the
     # head of the downstream task, which would then know its first classes before any probing
     with _drawn_from(seed, "pretraining head"):
         network = Network(encoder, linear_head(encoder.width, task.outputs))
-    epochs = ceil(PRETRAIN_STEPS / ceil(len(task.rows("train")) / PROBE.batch_size))
-    rng = torch.Generator().manual_seed(stream(seed, "pretrain"))
-    fit(network, Phase(trains="all", epochs=epochs, lr=1e-3), task, rng=rng)
+    steps = ceil(len(task.rows("train")) / phase.batch_size)
+    phase = replace(phase, epochs=max(phase.epochs, ceil(_PRETRAIN_STEPS / steps)))
+    fit(network, phase, task, rng=torch.Generator().manual_seed(stream(seed, "pretrain")))
     return encoder
 
 
 def with_head(
-    encoder: Chain, task: Task, *, seed: int, build: Callable[[int, int], Chain] = linear_head
+    encoder: Chain,
+    task: Task,
+    *,
+    seed: int,
+    build: Callable[[int, int], Chain] = linear_head,
+    scale: float = HEAD_SCALE,
 ) -> Network:
-    """A copy of the encoder under a random head whose last stage is `HEAD_SCALE` times as large."""
+    """A copy of the encoder under a random head whose last stage is `scale` times as large."""
     with _drawn_from(seed, "head"):
         head = build(encoder.width, task.outputs)
     with torch.no_grad():
         for weight in list(head)[-1].parameters():
-            weight.mul_(HEAD_SCALE)
+            weight.mul_(scale)
     return Network(deepcopy(encoder), head)
 
 
@@ -102,7 +125,7 @@ def probed_heads(
     *,
     taus: Sequence[int],
     infinity: int | None = None,
-    smoothing: float = 0.0,
+    phase: Phase = PROBE,
     seed: int,
 ) -> dict[int, Weights]:
     """Heads along one run of head probing, by tau; `network` is left with the last of them.
@@ -118,10 +141,9 @@ def probed_heads(
         task: the downstream task.
         taus: numbers of epochs.
         infinity: one more, larger number of epochs.
-        smoothing: label smoothing.
+        phase: how to probe.
         seed: of the order of examples.
     """
-    phase = replace(PROBE, smoothing=smoothing)
     rng = torch.Generator().manual_seed(stream(seed, "probe"))
     probed, features = on_features(network, task)
     heads = probe(probed, phase, features, taus=taus, rng=rng).heads
@@ -149,22 +171,85 @@ def finetuned(
     """
     tuned = deepcopy(network)
     tuned.head.load_state_dict(head)
-    before = snapshots(tuned, task)
-    rng = torch.Generator().manual_seed(stream(seed, "measures"))
-    batch = task.examples.take(probe_sample(task, _WATCHED, rng=rng))
-    steepness = [_steepness(tuned, batch)["steepness"]]
+    start, before, gradient = deepcopy(tuned.head), snapshots(tuned, task), slope(tuned, task)
     rng = torch.Generator().manual_seed(stream(seed, "finetune"))
-    rows = fit(tuned, phase, task, rng=rng, observe=lambda now: _steepness(now, batch))
-    steepness += [row["steepness"] for row in rows]
-    return Branch(tau, before, snapshots(tuned, task), tuple(steepness), tuned)
+    rows = fit(
+        tuned, phase, task, rng=rng, observe=lambda now: {"turned": head_change(start, now.head)}
+    )
+    turned = (0.0, *(row["turned"] for row in rows))
+    return Branch(tau, before, snapshots(tuned, task), gradient, turned, tuned)
+
+
+@dataclass(frozen=True)
+class KernelPath:
+    """How the tangent kernel of a backbone goes along finetuning, every second epoch.
+
+    Attributes:
+        epochs: at which it was looked at, from 0 on.
+        train: training accuracy there.
+        from_start: relative change of the kernel since the start, from 0 on.
+        from_last: relative change since the epoch before in `epochs`, from the second on.
+    """
+
+    epochs: tuple[int, ...]
+    train: tuple[float, ...]
+    from_start: tuple[float, ...]
+    from_last: tuple[float, ...]
+
+
+def kernel_path(
+    network: Network, task: Task, head: Weights, *, phase: Phase = FINETUNE, seed: int
+) -> KernelPath:
+    """Finetune a copy of the network from a head and follow the tangent kernel of its backbone.
+
+    Between all pairs of 50 training examples, as in Figure 6 of Ren et al. (2023), contracted with
+    random vectors that are the same throughout.
+
+    Args:
+        network: encoder and a head of the right shape; left as it is.
+        task: the downstream task.
+        head: weights of the head.
+        phase: how to finetune.
+        seed: of examples, vectors and their order in finetuning.
+    """
+    tuned = deepcopy(network)
+    tuned.head.load_state_dict(head)
+    rng = torch.Generator().manual_seed(stream(seed, "ntk"))
+    rows = probe_sample(task, _WATCHED, rng=rng)
+    watched = [task.examples.take(row[None]) for row in rows]
+    vectors = unit_vectors(_VECTORS, network.backbone.width, rng=rng)
+    kernels = [tangent_kernel(tuned, watched, vectors)]
+    accuracies, epochs = [score(tuned, task, "train")], [0]
+    passed = 0
+
+    def look(now: Network) -> Row:
+        nonlocal passed
+        passed += 1
+        if passed % _EVERY == 0:
+            kernels.append(tangent_kernel(now, watched, vectors))
+            accuracies.append(score(now, task, "train"))
+            epochs.append(passed)
+        return {}
+
+    fit(
+        tuned,
+        phase,
+        task,
+        rng=torch.Generator().manual_seed(stream(seed, "finetune")),
+        observe=look,
+    )
+    return KernelPath(
+        tuple(epochs),
+        tuple(accuracies),
+        tuple(ntk_change(kernels[0], kernel) for kernel in kernels),
+        tuple(ntk_change(a, b) for a, b in pairwise(kernels)),
+    )
 
 
 def slope(network: Network, task: Task) -> float:
     """Length of the gradient of the training loss in the head's weights: 0 where probing ends."""
     batch = task.examples.take(task.rows("train"))
-    loss = task.objective.loss(network(batch), batch.targets)
-    parts = torch.autograd.grad(loss, list(network.head.parameters()))
-    return torch.cat([part.flatten() for part in parts]).square().sum().sqrt().item()
+    return head_gradient(network, [batch], task.objective)
 
 
 @contextmanager
@@ -172,7 +257,3 @@ def _drawn_from(seed: int, purpose: str) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(seed, purpose))
         yield
-
-
-def _steepness(network: Network, batch: Batch) -> Row:
-    return {"steepness": direction_norms(network, [batch]).mean().item()}

@@ -3,8 +3,12 @@
 It is the middle factor of the one-step dynamics of Ren et al. (2023), between the backbone's kernel
 and the energy. The Jacobian `grad_z q` of an example's logits in its own features is the head's
 weight `W` for a linear head, and differs from example to example for any other.
+
+Its length hardly changes while finetuning; what differs with tau is how fast the head, and with it
+the direction, turns. `head_gradient` says how fast that begins, `head_change` how far it has gone.
 """
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -12,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from molhpft.core.batch import Batch
-from molhpft.core.network import Network
+from molhpft.core.network import Chain, Network
 from molhpft.core.objectives import Objective
 from molhpft.measure.jacobian import differentiable
 
@@ -20,7 +24,7 @@ from molhpft.measure.jacobian import differentiable
 def direction_norms(
     network: Network, batches: Iterable[Batch], *, vectors: Tensor | None = None
 ) -> Tensor:
-    """`||grad_z q(x)||_F` of every example, in eval mode; its mean along finetuning is Figure 2.
+    """`||grad_z q(x)||_F` of every example, in eval mode.
 
     Takes a backward pass through the head for each logit that an example has.
 
@@ -67,6 +71,63 @@ def descent_directions(network: Network, batches: Iterable[Batch], objective: Ob
     return _over_batches(network, batches, descent)
 
 
+def head_gradient(network: Network, batches: Iterable[Batch], objective: Objective) -> float:
+    """Length of the loss's gradient in the head's weights, in eval mode.
+
+    Where finetuning starts it says how fast the direction term will change (Ren et al., 2023,
+    Figure 2): much from a random head, next to nothing where probing has converged.
+
+    Args:
+        network: any network.
+        batches: examples; the loss is the mean over batches, weighted by their sizes.
+        objective: the finetuning objective.
+
+    Returns:
+        the length; 0 for a head without weights that train.
+
+    Raises:
+        ValueError: `batches` is empty.
+    """
+    weights = [weight for weight in network.head.parameters() if weight.requires_grad]
+    total, examples = [torch.zeros_like(weight) for weight in weights], 0
+    with differentiable(network):
+        for batch in batches:
+            with torch.no_grad():
+                z = network.features(batch)
+            loss = objective.loss(network.head(z, batch), batch.targets) * len(batch.targets)
+            parts = torch.autograd.grad(loss, weights) if weights else ()
+            for sum_, part in zip(total, parts, strict=True):
+                sum_ += part
+            examples += len(batch.targets)
+    if not examples:
+        raise ValueError("a direction needs at least one batch, got none")
+    return _length(total) / examples
+
+
+def head_change(before: Chain, after: Chain) -> float:
+    """Relative change of a head's weights, `||w_t - w_0|| / ||w_0||`; 0 for the same head.
+
+    The change of the direction term along finetuning, for a linear head exactly that of `W` and its
+    bias (Ren et al., 2023, Figure 2).
+
+    Args:
+        before: the head when finetuning starts.
+        after: the same head later on.
+
+    Returns:
+        the change; NaN where the head has no weights, or begins with all of them 0.
+
+    Raises:
+        ValueError: the heads differ in shape.
+    """
+    old, new = ([p.detach().double().cpu() for p in head.parameters()] for head in (before, after))
+    if [p.shape for p in old] != [p.shape for p in new]:
+        raise ValueError("the change of a head is between two of one shape, got different shapes")
+    if not any(p.any() for p in old):
+        return float("nan")
+    return _length([b - a for a, b in zip(old, new, strict=True)]) / _length(old)
+
+
 def alignment(directions: Tensor, before: Tensor, after: Tensor) -> float:
     """Mean cosine between descent directions and the way that the features went.
 
@@ -92,6 +153,10 @@ def alignment(directions: Tensor, before: Tensor, after: Tensor) -> float:
     asked, moved = directions.flatten(1).double(), (after.double() - before.double()).flatten(1)
     both = asked.any(1) & moved.any(1)
     return F.cosine_similarity(asked[both], moved[both], dim=1, eps=0).mean().item()
+
+
+def _length(parts: Iterable[Tensor]) -> float:
+    return math.sqrt(sum(part.double().square().sum().item() for part in parts))
 
 
 def _norms(z: Tensor, q: Tensor, vectors: Tensor | None) -> Tensor:

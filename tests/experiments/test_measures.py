@@ -84,6 +84,18 @@ def test_the_kernel_and_the_direction_are_noted_along_finetuning(measured):
         assert row["measures"]["ntk"]["change"] > 0
 
 
+def test_the_change_of_the_head_is_noted_along_finetuning_and_at_its_end(measured):
+    lines = (measured.path / "history.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if row["phase"] == "finetune"]
+    for branch in rows_of(measured):
+        found = branch["measures"]["direction"]
+        assert found["head_gradient"] > 0
+        # a branch ends with the weights of one of its epochs
+        along = [row["head_change"] for row in rows if row["tau"] == branch["tau"]]
+        assert min(along) > 0
+        assert any(found["head_change"] == pytest.approx(change) for change in along)
+
+
 def test_a_step_is_what_its_decomposition_predicts(measured):
     for found in measures_of(measured):
         assert found["decomposition"]["first_order_error"] < 0.05

@@ -7,7 +7,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from molhpft.experiments.toy_study import toy_study
+from molhpft.experiments.toy_study import exchange_reading, toy_study
 
 TAUS = (0, 2, 16, 128, 512)
 
@@ -17,7 +17,7 @@ def study(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOLHPFT_DATA", "absent")
         out = tmp_path_factory.mktemp("toy") / "new"
-        return toy_study(out, taus=TAUS, infinity=3000, per_class=300)
+        return toy_study(out, taus=TAUS, infinity=50_000, per_class=300)
 
 
 def along(study, group, name):
@@ -28,14 +28,8 @@ def falls(values):
     return all(a > b for a, b in pairwise(values))
 
 
-def off_diagonal(scores):
-    """Mean score of each network's backbone under the others' heads and the reverse, (m,)."""
-    strange = scores - scores.diag().diag()
-    return (strange.sum(0) + strange.sum(1)) / (2 * (len(scores) - 1))
-
-
 def test_there_is_a_row_for_every_tau_and_one_for_infinity(study):
-    assert [row["tau"] for row in study.rows] == [*TAUS, 3000]
+    assert [row["tau"] for row in study.rows] == [*TAUS, 50_000]
 
 
 def test_energy_falls_with_tau(study):
@@ -71,9 +65,45 @@ def test_smoothed_probing_moves_features_farther_at_the_same_accuracy(study):
 
 
 @pytest.mark.parametrize("split", ["train", "valid"])
-def test_networks_of_small_tau_fit_the_others_least(study, split):
-    means = off_diagonal(study.exchange[split])
-    assert means[0] < means[1] < means[2:].min()
+def test_the_strongly_adapted_backbone_rejects_the_heads_of_others(study, split):
+    scores = study.exchange[split]
+    rest = scores[1:, 1:]
+    strange = (rest.sum() - rest.trace()) / (rest.numel() - len(rest))
+    assert scores[0, 1:].mean() < scores[0, 0] - 0.2
+    assert scores[0, 1:].mean() < strange - 0.1
+
+
+def test_gradient_and_change_of_the_head_fall_with_tau(study):
+    assert falls(along(study, "head", "gradient"))
+    changes = along(study, "head", "change")
+    assert changes[0] > 5 * changes[-1]
+
+
+def test_the_kernel_of_a_pretrained_backbone_changes_less_than_that_of_a_random_one(study):
+    own, other = study.kernels["pretrained"], study.kernels["random"]
+    assert min(own.train[-1], other.train[-1]) > 0.95  # an untrained one would not have moved
+    assert own.from_start[-1] < other.from_start[-1] / 2
+    assert max(own.from_last) < max(other.from_last)
+
+
+REJECTING = torch.tensor([[0.9, 0.4, 0.5], [0.6, 0.95, 0.94], [0.6, 0.93, 0.95]])
+
+
+def test_the_reading_of_an_exchange_counts_what_it_shows():
+    text = exchange_reading(REJECTING, (0, 8, 64))
+    assert "Here 3 of 3 backbones do best under their own head: reproduced" in text
+    assert "tau 0 has 90.0 under its own head, 45.0 under the others': reproduced" in text
+    assert "lose 1.5 points under one another's heads and have 93.5: reproduced" in text
+    assert text.endswith("they have 60.0.")
+
+
+def test_an_exchange_without_the_papers_trends_is_said_to_have_none():
+    same = torch.tensor([[0.8, 0.9, 0.9], [0.9, 0.5, 0.9], [0.9, 0.4, 0.9]])
+    assert exchange_reading(same, (0, 8, 64)).count("not reproduced") == 3
+
+
+def test_the_reading_says_that_the_size_of_heads_was_chosen(study):
+    assert "5 times as large as PyTorch makes them, which is our choice" in study.reading
 
 
 @pytest.mark.parametrize("split", ["train", "valid"])
@@ -84,7 +114,7 @@ def test_the_diagonal_of_the_exchange_has_the_networks_as_they_are(study, split)
 
 
 def test_every_figure_is_a_picture(study):
-    assert list(study.figures) == ["2", "3", "11"]
+    assert list(study.figures) == ["2", "3", "6", "11"]
     for path in study.figures.values():
         assert path.name.startswith("toy_digits_figure")
         assert path.read_bytes()[:4] == b"\x89PNG"
@@ -110,7 +140,7 @@ def test_the_reading_says_where_the_peaks_are(study):
     norms = along(study, "shift", "norm")
     peak = study.rows[norms.index(max(norms))]["tau"]
     assert f"the norm at tau {peak:,}." in study.reading
-    assert "From tau 0 to tau 3,000 the energy goes from" in study.reading
+    assert "From tau 0 to tau 50,000 the energy goes from" in study.reading
 
 
 def test_the_line_chosen_validates_best(study):

@@ -1,3 +1,6 @@
+from dataclasses import replace
+from math import isnan
+
 import pytest
 import torch
 from torch import nn
@@ -10,7 +13,13 @@ from molhpft.core.joint import Joint
 from molhpft.core.network import Chain, Network, Plain, Stage
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
 from molhpft.core.snapshot import take
-from molhpft.measure.direction import alignment, descent_directions, direction_norms
+from molhpft.measure.direction import (
+    alignment,
+    descent_directions,
+    direction_norms,
+    head_change,
+    head_gradient,
+)
 from molhpft.measure.ntk import unit_vectors
 from tests.measure.networks import (
     dense_batch,
@@ -175,3 +184,55 @@ def test_vectors_of_another_space_are_refused(network, batch):
 def test_a_direction_needs_examples(network):
     with pytest.raises(ValueError, match="at least one batch, got none"):
         direction_norms(network, [])
+
+
+@objectives
+def test_the_gradient_of_a_linear_head_is_residual_times_features(objective, targets):
+    network = linear_network()
+    batch = replace(dense_batch(), targets=targets)
+    z, q = network.features(batch).detach(), network(batch).detach().requires_grad_()
+    (up,) = torch.autograd.grad(objective.loss(q, targets), q)
+    of_weight, of_bias = (up.T @ z).norm(), up.sum(0).norm()
+    found = head_gradient(network, [batch], objective)
+    assert found == pytest.approx((of_weight**2 + of_bias**2).sqrt().item())
+
+
+def test_the_gradient_does_not_depend_on_the_size_of_batches():
+    network, batch = linear_network(), replace(dense_batch(), targets=torch.arange(7) % 3)
+    whole = head_gradient(network, [batch], Multiclass())
+    cut = [Batch(batch.inputs[k], batch.targets[k]) for k in (slice(0, 2), slice(2, 7))]
+    assert head_gradient(network, cut, Multiclass()) == pytest.approx(whole)
+
+
+def test_a_gradient_leaves_a_network_as_it_was():
+    network = linear_network().train()
+    head_gradient(network, [replace(dense_batch(), targets=torch.arange(7) % 3)], Multiclass())
+    assert network.training
+    assert all(weight.grad is None for weight in network.parameters())
+
+
+def test_a_gradient_needs_examples():
+    with pytest.raises(ValueError, match="at least one batch"):
+        head_gradient(linear_network(), [], Multiclass())
+
+
+def test_the_change_of_a_head_is_relative_to_its_length():
+    before, after = linear_network().head, linear_network().head
+    with torch.no_grad():
+        for weight, own in zip(after.parameters(), before.parameters(), strict=True):
+            weight.copy_(1.25 * own)
+    assert head_change(before, after) == pytest.approx(0.25)
+    assert head_change(before, before) == 0
+
+
+def test_a_head_of_zeros_has_no_relative_change():
+    before, after = linear_network().head, linear_network().head
+    with torch.no_grad():
+        for weight in before.parameters():
+            weight.zero_()
+    assert isnan(head_change(before, after))
+
+
+def test_heads_of_different_shape_cannot_be_compared():
+    with pytest.raises(ValueError, match="two of one shape"):
+        head_change(linear_network().head, curved_network().head)
