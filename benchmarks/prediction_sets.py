@@ -1,6 +1,6 @@
 """How often prediction sets and intervals hold the truth, over many splits of several data sets.
 
-    python benchmarks/prediction_sets.py --out coverage [--seeds 20]
+    python benchmarks/prediction_sets.py --out runs/prediction_sets
 
 Each fit draws a test split, random or by scaffold, and lets the estimators' own hold-out divide the
 rest. What the networks say is kept in `--out`, a file a fit, so that a second call refits nothing;
@@ -8,7 +8,7 @@ thresholds are then fitted and the table is printed.
 """
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,11 +22,14 @@ from molhpft.core.objectives import Multilabel, Squared
 from molhpft.core.task import Task
 from molhpft.domains.molecules.datasets import ogb_task
 from molhpft.domains.molecules.examples import Molecules, molecule_task
-from molhpft.domains.molecules.fingerprints import morgan_prints
+from molhpft.domains.molecules.fingerprints import morgan_prints, unpacked
+from molhpft.domains.molecules.similarity import Neighbours
 from molhpft.domains.molecules.splits import random_split, scaffold_groups
 from molhpft.estimator.holdout import held_out
 from molhpft.estimator.settings import settings
 from molhpft.estimator.training import Answers, train
+from molhpft.estimator.trust import HeldOut, Trust, fit_trust
+from molhpft.measure.conformal import fit_sets, fit_widths, sets
 
 NAMES = ("ogbg-molfreesolv", "ogbg-molesol", "ogbg-molbace")
 KINDS = ("random", "scaffold")
@@ -34,6 +37,11 @@ TEST = 0.2
 HELD = ("valid", "calibration", "test")
 SETTINGS: Mapping[str, Any] = {"encoder": "gcn_muv", "tau": (2, 16), "head": "mlp"}
 EPOCHS = 3
+HOW = {
+    "valid": "of validation, which chose",
+    "calibration": "of calibration",
+    "by similarity": "of calibration, by similarity (what is used)",
+}
 
 
 @dataclass(frozen=True)
@@ -138,27 +146,117 @@ def read(path: Path) -> Fit:
     return Fit(own, logits, targets, prints)
 
 
-def all_fits(out: Path, seeds: int) -> Iterator[tuple[str, str, int, Path]]:
-    """Data set, kind of split, seed and file of every fit, made now where it is absent."""
+def all_fits(out: Path, seeds: int, *, fits: bool) -> Iterator[tuple[str, str, Path]]:
+    """Data set, kind of split and file of every fit, made now where it is absent, if at all."""
     out.mkdir(parents=True, exist_ok=True)
     for seed in range(seeds):
         for name in NAMES:
             for kind in KINDS:
                 path = out / f"{name}-{kind}-{seed}.npz"
-                if not path.is_file():
+                if not path.is_file() and fits:
                     kept(fitted(ogb_task(name), kind, seed), path)
                     print(path.name, flush=True)
-                yield name, kind, seed, path
+                if path.is_file():
+                    yield name, kind, path
+
+
+def held_out_of(fit: Fit) -> tuple[dict[str, HeldOut], np.ndarray]:
+    """What `fit_trust` is given, and the packed fingerprints of the training molecules."""
+    neighbours = Neighbours(unpacked(fit.prints["train"]))
+    held = {
+        split: HeldOut(
+            logits, fit.targets[split], neighbours.nearest(unpacked(fit.prints[split]))[0]
+        )
+        for split, logits in fit.logits.items()
+    }
+    return held, fit.prints["train"]
+
+
+def limits_of(fit: Fit, how: str, held: Mapping[str, HeldOut], trust: Trust) -> Tensor:
+    """Thresholds for the test molecules, near or far, (n, t, 2) or (n, t)."""
+    if how == "by similarity":
+        steps = len(trust.limits) - 1
+        return trust.limits[(held["test"].similarity.double() * steps).round().long()]
+    own = held[how]
+    fitting = fit_widths if isinstance(fit.objective, Squared) else fit_sets
+    limits = fitting(own.logits, own.targets, level=trust.level)
+    return limits.expand(len(held["test"].logits), *limits.shape)
+
+
+def measured(fit: Fit) -> dict[str, tuple[float, ...]]:
+    """For each way to fit thresholds, coverage within and outside the domain, size, and share.
+
+    The size is the mean width of intervals, or mean number of labels of sets, within the domain;
+    the share is that of test molecules within the domain.
+    """
+    held, prints = held_out_of(fit)
+    options: dict[str, Any] = {"calibration": "none", "level": 0.9, "prints": prints}
+    trust = fit_trust(held["valid"], held.get("calibration"), fit.objective, **options)
+    test = held["test"]
+    near = test.similarity >= trust.near
+    found = {}
+    for how in HOW:
+        if how != "by similarity" and how not in held:
+            continue
+        limits = limits_of(fit, how, held, trust)
+        if isinstance(fit.objective, Squared):
+            holds = (test.logits - test.targets).abs() <= limits
+            sizes = 2 * limits * torch.tensor(fit.objective.std)
+        else:
+            own = sets(test.logits, limits)
+            holds, sizes = (
+                own.gather(2, test.targets.long()[..., None])[..., 0],
+                own.sum(2).double(),
+            )
+        inside, outside = holds[near].double().mean(), holds[~near].double().mean()
+        share = near.double().mean()
+        numbers = (inside, outside, sizes[near].mean(), share)
+        found[how] = tuple(number.item() for number in numbers)
+    return found
+
+
+def table(files: Mapping[tuple[str, str], Sequence[Path]]) -> Iterator[str]:
+    """Means over fits, with the standard error of coverage within the domain."""
+    columns = (
+        "data",
+        "split",
+        "thresholds",
+        "fits",
+        "in domain",
+        "outside",
+        "size",
+        "share in domain",
+    )
+    yield "| " + " | ".join(columns) + " |"
+    yield "|---" * len(columns) + "|"
+    for (name, kind), paths in files.items():
+        rows = [measured(read(path)) for path in paths]
+        for how, label in HOW.items():
+            numbers = np.array([row[how] for row in rows if how in row])
+            inside, outside, size, share = np.nanmean(numbers, axis=0)
+            error = numbers[:, 0].std(ddof=1) / np.sqrt(len(numbers))
+            cells = (
+                f"{100 * inside:.1f} ± {100 * error:.1f}",
+                f"{100 * outside:.1f}",
+                f"{size:.2f}",
+                f"{100 * share:.0f}",
+            )
+            yield f"| {name} | {kind} | {label} | {len(numbers)} | " + " | ".join(cells) + " |"
 
 
 def main() -> None:
     """Fit what is not fitted yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the fits")
+    parser.add_argument("--seeds", type=int, default=20, help="splits of each kind of each set")
+    parser.add_argument("--no-fits", action="store_true", help="take those that are there")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    list(all_fits(given.out, given.seeds))
+    files: dict[tuple[str, str], list[Path]] = {(n, k): [] for n in NAMES for k in KINDS}
+    for name, kind, path in all_fits(given.out, given.seeds, fits=not given.no_fits):
+        files[name, kind].append(path)
+    for line in table(files):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":
