@@ -86,7 +86,12 @@ def _sets(held: HeldOut, objective: Multilabel, trust: Trust) -> dict[str, float
 
 
 def promise(
-    trust: Trust, names: Sequence[str], scores: Mapping[str, Json], held: Mapping[str, HeldOut]
+    trust: Trust,
+    names: Sequence[str],
+    scores: Mapping[str, Json],
+    held: Mapping[str, HeldOut],
+    *,
+    classes: Sequence[tuple[str, str]] = (),
 ) -> list[str]:
     """What prediction sets promise, where they promise nothing, and what was measured.
 
@@ -95,7 +100,10 @@ def promise(
         names: of the targets, (t,).
         scores: of `evaluated`, by split.
         held: what they are of.
+        classes: what 0 and 1 of each target are called, (t,); empty where that is what they are.
     """
+    # several targets may call their labels differently
+    pair = classes[0] if len(set(classes)) == 1 else ("0", "1")
     level = f"{100 * trust.level:g} %"
     kind = "intervals" if trust.calibration is None else "sets"
     bound = "are unbounded" if trust.calibration is None else "hold every label"
@@ -109,30 +117,29 @@ def promise(
         "took no part in training or in any choice. They promise to hold the truth for "
         f"{level} of molecules like these within the applicability domain, and nothing outside it, "
         f"where they {bound}.",
-        *_unbounded(trust, names, level),
+        *_unbounded(trust, names, level, pair),
         *_measured(trust, scores, held, level),
     ]
 
 
-def _unbounded(trust: Trust, names: Sequence[str], level: str) -> list[str]:
+def _unbounded(trust: Trust, names: Sequence[str], level: str, pair: Sequence[str]) -> list[str]:
     """Where calibration molecules are too few for a set that rules anything out."""
     needed = ceil(round(trust.level / (1 - trust.level), 6))
-    columns = [("Intervals of {} are unbounded", "a label", trust.unbounded, trust.counts)]
-    if trust.calibration is not None:
-        columns = [
-            (f"Label {k} of {{}} is in every set", f"label {k}", few[:, k], counts[:, k])
-            for _, _, few, counts in columns
-            for k in (0, 1)
-        ]
+    numbers = trust.calibration is None
     found = []
-    for lead, what, few, counts in columns:
-        which = [name for name, is_few in zip(names, few.tolist(), strict=True) if is_few]
-        if which:
-            ends = sorted({int(counts[few].min()), int(counts[few].max())})
-            found.append(
-                f"{lead.format(listed(which))}: {level} takes {needed:,} calibration molecules "
-                f"with {what}, there are {' to '.join(map(str, ends))}."
-            )
+    for label, what in enumerate(["a label"] if numbers else [f"label {name}" for name in pair]):
+        few, counts = (x if numbers else x[:, label] for x in (trust.unbounded, trust.counts))
+        if not few.any():
+            continue
+        which = listed([name for name, is_few in zip(names, few.tolist(), strict=True) if is_few])
+        ends = sorted({int(counts[few].min()), int(counts[few].max())})
+        start = f"Intervals of {which} are unbounded"
+        if not numbers:
+            start = f"L{what[1:]} of {which} is in every set"
+        found.append(
+            f"{start}: {level} takes {needed:,} calibration molecules with {what}, "
+            f"there are {' to '.join(map(str, ends))}."
+        )
     return found
 
 

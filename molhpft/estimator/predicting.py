@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -43,8 +44,9 @@ def predict_table(
     second class (`<target> p(<class>)` where the classes are not 0 and 1), its `spread` over
     members, and the set of labels or the ends of the interval that hold the truth at the model's
     level; `similarity` to the nearest training molecule, that molecule, and whether it is near
-    (`in_domain`). Cells of unreadable molecules are empty. A name that the table has gets `molhpft`
-    before it.
+    (`in_domain`). Cells of unreadable molecules are empty, as are the ends of an interval that is
+    unbounded. Outside the domain no label is ruled out and no interval bounded. A name that the
+    table has gets `molhpft` before it.
 
     Args:
         model: fitted.
@@ -182,6 +184,6 @@ def _texts(column: Iterable[str | None]) -> pa.Array:
 
 
 def _cells(column: Tensor) -> pa.Array:
-    """Numbers of a column, rounded to what a float32 network can mean; None for NaN."""
-    numbers = [None if x != x else float(f"{x:.6g}") for x in column.tolist()]
+    """Numbers of a column, rounded to what a float32 network can mean; None where not finite."""
+    numbers = [float(f"{x:.6g}") if isfinite(x) else None for x in column.tolist()]
     return pa.array(numbers, pa.float64())

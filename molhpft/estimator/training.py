@@ -103,7 +103,7 @@ def train(
     # that they hold the labels that they were fitted to says nothing
     scores.get(CALIBRATION, {})["coverage"] = None
     about = _about(folder, members, scores, notes)
-    about["promise"] = promise(trust, task.describes, scores, held)
+    about["promise"] = promise(trust, task.describes, scores, held, classes=molecules.classes)
     about["sizes"] = {split: len(rows) for split, rows in task.splits.items()}
     return Model(shape, [m.network for m in members], trust, smiles, about), folder
 

@@ -159,6 +159,16 @@ def test_a_label_that_no_set_rules_out_is_named_and_many_targets_are_a_summary()
     assert any("of t0, t1, t2, t3, t4 and 995 others is in every set" in line for line in lines)
 
 
+def test_labels_are_called_as_the_table_calls_them():
+    own = near(*split(1, n=10))
+    trust = fit_trust(own, own, CLASSES, calibration="platt", level=0.9, prints=PRINTS)
+    held = {"valid": own, "calibration": own}
+    scores = {name: evaluated(own, CLASSES, trust) for name in held}
+    said = " ".join(promise(trust, ("x",), scores, held, classes=[("Harmless", "Toxic {}")]))
+    assert "Label Toxic {} of x is in every set" in said
+    assert "calibration molecules with label Toxic {}" in said
+
+
 def test_sets_that_no_molecules_were_set_aside_for_promise_nothing():
     own = near(*split(1))
     trust = fit_trust(own, None, CLASSES, calibration="platt", level=0.9, prints=PRINTS)

@@ -125,7 +125,10 @@ def test_numbers_come_with_the_ends_of_their_interval(model_of_numbers, folder, 
     ends = (" low", "", " high")
     low, value, high = (numbers(found[f"size, in Å{end}"])[ok] for end in ends)
     np.testing.assert_allclose(value, expected.values.numpy()[ok, 0], rtol=1e-5)
-    assert ((low <= value) & (value <= high)).all()
+    unbounded = expected.sets.isinf().numpy()[ok, 0]
+    assert (np.isnan(low) == unbounded[:, 0]).all()
+    assert (np.isnan(high) == unbounded[:, 1]).all()
+    assert ((low <= value) & (value <= high) | unbounded.any(1)).all()
 
 
 @settings(max_examples=15, deadline=None)
