@@ -164,6 +164,20 @@ def test_what_acts_on_the_backbone_alone_is_plain_finetuning_behind_a_random_hea
     assert recipe.tau == 0
 
 
+def test_what_a_method_does_not_say_is_as_its_documentation_says():
+    def of(name, **options):
+        return getattr(recipes, name)(PROBE, FINETUNE, **options)[0]
+
+    assert of("ls_hp_ft", tau=(3,)).probe.smoothing == 0.1
+    everywhere = of("ls_everywhere", tau=(3,))
+    assert everywhere.probe.smoothing == everywhere.after[0].smoothing == 0.1
+    assert of("opposite_energy", tau=(3,)).after[0].smoothing == 0.1
+    assert of("l2_sp").after[0].anchor == 0.01
+    assert of("layerwise").after[0].layer_decay == 0.7
+    flyp = of("flyp", pretraining="assays")
+    assert (flyp.tau, flyp.kept.weight) == (0, 1.0)
+
+
 def test_every_method_of_the_catalog_is_defined_here():
     assert set(DEFINITIONS) == set(METHODS)
 
