@@ -87,32 +87,34 @@ def scored_targets(task: Task, split: str) -> Tensor:
     return (~y.isnan()).any(0)
 
 
+def unscored_targets(task: Task) -> dict[str, list[str]]:
+    """Names of the targets that each split lacks labels of, or labels of both classes."""
+    found = {}
+    for split in (s for s in task.splits if s != CALIBRATION):
+        named = zip(task.describes, scored_targets(task, split).tolist(), strict=True)
+        found[split] = [name for name, is_scored in named if not is_scored]
+    return found
+
+
 def thin_notes(task: Task) -> list[str]:
     """Sentences on targets that a split has too few labels of to train on, choose by or score.
 
     Args:
         task: on molecules.
     """
-    by_class = isinstance(task.objective, Multilabel)
-    lack = "labels of both classes" if by_class else "labels"
+    lack = "labels of both classes" if isinstance(task.objective, Multilabel) else "labels"
     found = []
-    for split in (s for s in task.splits if s != CALIBRATION):
-        scored, n = scored_targets(task, split), len(task.splits[split])
-        missing = [
-            name for name, has in zip(task.describes, scored.tolist(), strict=True) if not has
-        ]
-        if not missing:
-            continue
+    for split, missing in unscored_targets(task).items():
+        n = len(task.splits[split])
         where = f"the {split} split ({n:,} molecule{'s' * (n != 1)})"
-        if split == "valid" and len(missing) == len(scored):
+        if split == "valid" and len(missing) == len(task.describes):
             found.append(
                 f"Never validated: {where} has no target with {lack}; epochs, tau and members were "
                 "chosen by the loss on it."
             )
-        elif split in _THIN:
-            found.append(f"{_THIN[split]}, for {where} lacks {lack}: {listed(missing)}.")
-        else:
-            found.append(f"Not scored, for {where} lacks {lack}: {listed(missing)}.")
+        elif missing:
+            start = _THIN.get(split, "Not scored")
+            found.append(f"{start}, for {where} lacks {lack}: {listed(missing)}.")
     return found
 
 

@@ -21,7 +21,7 @@ from molhpft.domains.molecules.similarity import Neighbours
 from molhpft.domains.molecules.splits import CALIBRATION
 from molhpft.domains.weights import read_weights
 from molhpft.estimator.evaluation import evaluated, promise
-from molhpft.estimator.holdout import labels_of, scored_targets
+from molhpft.estimator.holdout import labels_of, scored_targets, unscored_targets
 from molhpft.estimator.model import Model
 from molhpft.estimator.shape import Shape
 from molhpft.estimator.trust import CalibrationName, HeldOut, fit_trust
@@ -103,6 +103,7 @@ def train(
     # that they hold the labels that they were fitted to says nothing
     scores.get(CALIBRATION, {})["coverage"] = None
     about = _about(folder, members, scores, notes)
+    about["unscored"] = unscored_targets(task)
     about["promise"] = promise(trust, task.describes, scores, held, classes=molecules.classes)
     about["sizes"] = {split: len(rows) for split, rows in task.splits.items()}
     return Model(shape, [m.network for m in members], trust, smiles, about), folder

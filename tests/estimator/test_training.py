@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from molhpft.core.snapshot import predict
 from molhpft.estimator.training import Answers, train
 from molhpft.experiments.folder import UnwritableError
-from tests.estimator.rings import SIZE, ring_task, size_task
+from tests.estimator.rings import RING, SIZE, ring_task, size_task
 from tests.kills import killed_at_save
 from tests.toy import toy_task
 
@@ -146,6 +146,16 @@ def test_validation_of_one_class_chooses_by_the_loss(brief, tmp_path):
     assert f"tau{best['tau']}" == min(losses, key=losses.get)
     assert best["valid"] == pytest.approx(-min(losses.values()))
     assert model.about["scores"]["valid"]["rocauc"] is None
+
+
+def test_every_target_that_was_never_validated_is_listed_with_the_model(brief, tmp_path):
+    targets = torch.tensor([RING, [0.0, 1.0] + [float("nan")] * (len(RING) - 2)]).T
+    task = ring_task(targets=targets, describes=("ring", "rare"))
+    rows = torch.tensor([0, 1])
+    others = {s: r[~torch.isin(r, rows)] for s, r in task.splits.items()}
+    task = replace(task, splits={**others, "train": torch.cat([rows, others["train"]])})
+    model, _ = train(brief, task, tmp_path, Answers())
+    assert model.about["unscored"] == {"train": [], "valid": ["rare"], "test": ["rare"]}
 
 
 def test_training_molecules_of_one_class_are_refused_before_training(brief, tmp_path):
