@@ -1,8 +1,10 @@
 """One branch of a run: a probed network finetuned, and what that did to it."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
+from math import isnan
 
 import torch
 from torch import Tensor
@@ -20,6 +22,8 @@ from molhpft.tuning.checkpoints import Checkpoints
 from molhpft.tuning.fit import fit
 from molhpft.tuning.machine import Machine
 from molhpft.tuning.recipes import Recipe
+
+_log = logging.getLogger(__name__)
 
 
 def finetune(
@@ -120,6 +124,8 @@ def describe_start(tau: int, predicted: Iterable[tuple[str, Predictions]], task:
 def describe_end(start: Network, start_task: Task, end: Network, task: Task) -> Json:
     """What a branch is when finetuning has ended: its scores, the shift of training features.
 
+    Warns of predictions that are not finite, whose score is NaN.
+
     Args:
         start: the probed network, or its head alone.
         start_task: what `start` reads: the task itself, or its cached features.
@@ -132,4 +138,12 @@ def describe_end(start: Network, start_task: Task, end: Network, task: Task) -> 
         begun = (start.features(batch).cpu() for batch in batches)
         compared = predictions(end, task, watch_train=lambda z: moved.add(next(begun), z))
         final = scores(compared, task)
+    broken = [split for split, score in final.items() if isnan(score)]
+    if broken:
+        _log.warning(
+            "predictions on %s of %s are not all finite after finetuning, and have no score; try a "
+            "lower learning rate",
+            ", ".join(broken),
+            task.name,
+        )
     return {"final": final, "shift": asdict(moved.mean())}
