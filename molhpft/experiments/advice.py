@@ -303,11 +303,12 @@ def _fitting(*, below: bool) -> list[Case]:
 
 def _mlp_record() -> str:
     """How the paper's Tables 5 to 8 stand on MLP heads."""
-    stops = [f"{case.fit:.0f}" for case in MLP_CASES if case.helped]
+    *stops, last = [f"{case.fit:.0f}" for case in MLP_CASES if case.helped]
     poor = [case for case in MLP_CASES if case.fit < POOR]
     hurt = sum(not case.helped for case in poor)
     return (
         f"In the paper's Tables 5 to 8 an MLP head helped in {score_of(MLP_CASES)} settings, all "
-        f"of one pretraining, whose linear heads stopped at {', '.join(stops)} %; it hurt in the "
-        f"others, {hurt} of {len(poor)} below {POOR} % among them, where section 5.1 advises it"
+        f"of one pretraining, whose linear heads stopped at {', '.join(stops)} and {last} %; it "
+        f"hurt in the others, {hurt} of {len(poor)} below {POOR} % among them, where section 5.1 "
+        "advises it"
     )

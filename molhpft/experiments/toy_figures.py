@@ -11,7 +11,7 @@ from torch import Tensor
 
 from molhpft.experiments.figures import BLUE, GREY, ORANGE
 from molhpft.experiments.folder import Json
-from molhpft.experiments.toy_branches import Branch, KernelPath
+from molhpft.experiments.toy_branches import HEAD_SCALE, Branch, KernelPath
 
 _TAU = "tau: epochs of head probing before finetuning"
 _SHIFTS = {
@@ -165,5 +165,7 @@ def _open(axes: Axes) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
+    note = f"Random heads {HEAD_SCALE:g} times as large as PyTorch makes them: our choice"
+    figure.supxlabel(note, fontsize=8, color=GREY, x=0.99, ha="right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
