@@ -44,7 +44,7 @@ def test_a_snapshot_draws_no_random_number():
 
 
 def test_a_snapshot_of_nothing_is_an_error():
-    with pytest.raises(ValueError, match="at least one batch"):
+    with pytest.raises(ValueError, match=r"^a snapshot needs at least one batch, got none$"):
         take(toy_network(), [])
 
 

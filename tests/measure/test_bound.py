@@ -132,3 +132,11 @@ def test_a_bound_needs_networks_and_examples(bound, batch):
 def test_one_vector_is_no_estimate(batch, rng):
     with pytest.raises(ValueError, match="at least 2 vectors, got 1"):
         kernel_bound([linear_network()], [batch], vectors=unit_vectors(1, 4, rng=rng))
+
+
+def test_an_estimate_from_two_vectors_is_right_on_average(batch, rng):
+    network = smooth_network()
+    exact = kernel_bound([network], [batch])
+    pairs = (unit_vectors(2, 4, rng=rng) for _ in range(150))
+    squares = [kernel_bound([network], [batch], vectors=pair) ** 2 for pair in pairs]
+    assert sum(squares) / len(squares) == pytest.approx(exact**2, rel=0.25)

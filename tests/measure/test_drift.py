@@ -81,3 +81,13 @@ def test_the_generator_decides_all(task):
 def test_epochs_cannot_be_negative(task):
     with pytest.raises(ValueError, match=r"^epochs is at least 0, got -1"):
         batch_norm_drift(toy_network(), task, epochs=-1, rng=seeded())
+
+
+def test_batches_are_by_default_as_long_as_those_of_a_phase():
+    task = toy_task(n=3 * 129)
+    drift = batch_norm_drift(toy_network(), task, epochs=1, rng=seeded())
+    tuned = toy_network()
+    phase = Phase(trains="all", epochs=1, lr=1e-30, optimizer="sgd")
+    fit(tuned, phase, task, rng=seeded())
+    expected = shift(features(toy_network(), task), features(tuned, task))
+    assert drift.distance == pytest.approx(expected.distance, rel=1e-5)

@@ -216,7 +216,11 @@ def test_predictions_that_are_not_finite_are_said_once(caplog):
     _, rows = trained(replace(FT, patience=9), task=task)
     assert all(math.isnan(row["valid"]) for row in rows)
     (told,) = (record.getMessage() for record in caplog.records)
-    assert "predictions on the validation split of toy are not all finite after epoch 1" in told
+    assert told == (
+        "predictions on the validation split of toy are not all finite after epoch 1: the score of "
+        "that epoch is NaN, and its weights are never kept as the best; try a learning rate below "
+        "lr=0.01"
+    )
 
 
 def test_finite_predictions_are_passed_over_in_silence(caplog):

@@ -1,5 +1,7 @@
 """Two real processes that share every batch, against one that has it to itself."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -30,32 +32,35 @@ def task(objective):
     return made
 
 
-def trained(objective, machine):
+def trained(objective, machine, *, size=8):
     own = network()
     rng = torch.Generator().manual_seed(1)
-    rows = fit(own, PHASE, task(objective), rng=rng, machine=machine)
+    phase = replace(PHASE, batch_size=size)
+    rows = fit(own, phase, task(objective), rng=rng, machine=machine)
     return own.state_dict(), rows
 
 
-def train_among_others(fabric, objective, folder):
+def train_among_others(fabric, objective, folder, size):
     machine = Machine(fabric)
     assert machine.processes == 2
     assert list(machine.ranks) == [0, 1]
     with machine.first_alone():
         # the second process finds what the first one leaves
         (folder / f"{(folder / '0').exists():d}").write_text(str(machine.rank))
-    weights, rows = trained(objective, machine)
+    weights, rows = trained(objective, machine, size=size)
     agreed = machine.agreed(machine.rank)
     torch.save((weights, rows, agreed), folder / f"{machine.rank}.pt")
     machine.wait()
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.parametrize("objective", [Multiclass(), Multilabel()], ids=str)
-def test_two_processes_train_as_one_does(objective, tmp_path):
-    whole, rows = trained(objective, ALONE)
+@pytest.mark.parametrize(
+    ("objective", "size"), [(Multiclass(), 8), (Multilabel(), 8), (Multiclass(), 3)], ids=str
+)
+def test_two_processes_train_as_one_does(objective, size, tmp_path):
+    whole, rows = trained(objective, ALONE, size=size)
     fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp_fork")
-    fabric.launch(train_among_others, objective, tmp_path)
+    fabric.launch(train_among_others, objective, tmp_path, size)
     for rank in (0, 1):
         weights, shared_rows, agreed = torch.load(tmp_path / f"{rank}.pt")
         assert agreed == 0
