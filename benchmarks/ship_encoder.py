@@ -27,7 +27,13 @@ from molhpft.domains.molecules.datasets import ogb_task
 from molhpft.domains.molecules.overlap import among, skeletons
 from molhpft.domains.weights import ABOUT, SHIPPED, read_weights
 from molhpft.experiments.build import build_recipes, build_task
-from molhpft.experiments.config import RunConfig, load_config, parse_config, resolved
+from molhpft.experiments.config import (
+    RunConfig,
+    load_config,
+    parse_config,
+    read_config,
+    resolved,
+)
 from molhpft.experiments.folder import RunFolder
 from molhpft.experiments.run import run
 
@@ -54,7 +60,9 @@ def read_source(folder: Path, path: Path) -> Source:
     if not found.is_complete:
         raise ValueError(f"{folder} should be a finished run; it has no summary.json")
     config = load_config(path)
-    ran = replace(load_config(folder / "config.yaml"), checkpoint=config.checkpoint)
+    # a run of an earlier version wrote down what did nothing in it
+    written = parse_config(read_config(folder / "config.yaml"), idle_are="dropped")
+    ran = replace(written, checkpoint=config.checkpoint)
     if resolved(ran) != resolved(config):
         raise ValueError(f"{folder} should be a run of {path}; its config.yaml says otherwise")
     return Source(found, config, path)

@@ -11,9 +11,11 @@ from molhpft.core.contrast import ClassContrast
 from molhpft.core.network import Chain, Network
 from molhpft.core.objectives import Multiclass
 from molhpft.core.side import side_tuned
-from molhpft.core.task import Task
+from molhpft.core.task import Rows, Task
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.joint import joint_task
+from molhpft.domains.vision.augment import UNCHANGED
+from molhpft.domains.vision.examples import Images
 from molhpft.domains.weights import read_weights
 from molhpft.experiments.catalog import ENCODERS, HEADS, METHODS, TASKS
 from molhpft.experiments.config import Choice, RunConfig
@@ -109,6 +111,29 @@ def _check_fit(config: RunConfig, task: Task) -> None:
         raise ValueError(
             f"head {config.head.name} reads feature {head.reads}, and encoder "
             f"{config.encoder.name} gives {encoder.gives}; heads for it: {', '.join(fitting)}"
+        )
+    _check_size(config, task)
+    augments = isinstance(task.examples, Images) and task.examples.augment != UNCHANGED
+    if config.views not in (0, "live") and head.reads == "vectors" and not augments:
+        raise ValueError(
+            f"views would do nothing: task {task.name} does not augment its examples, so that "
+            f"{config.views} views of one are {config.views} times the same; leave it out"
+        )
+
+
+def _check_size(config: RunConfig, task: Task) -> None:
+    """Refuse an encoder that was made for examples of another size."""
+    if isinstance(task.examples, Images):
+        key, found = "channels", task.examples.pixels.shape[1]
+    elif isinstance(task.examples, Rows):
+        key, found = "inputs", task.examples.inputs.shape[1]
+    else:
+        return
+    made_for = config.encoder.options.get(key, found)
+    if made_for != found:
+        raise ValueError(
+            f"encoder.{key} is {made_for}, and examples of task {task.name} have {found} {key}; "
+            f"set encoder.{key}={found}"
         )
 
 

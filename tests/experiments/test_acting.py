@@ -5,16 +5,18 @@ import re
 from dataclasses import fields
 from typing import get_args
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from molhpft.core.ranges import contains, range_of
-from molhpft.experiments.build import build_recipes
+from molhpft.experiments.build import build_network, build_recipes, build_task
 from molhpft.experiments.catalog import METHODS, SECTIONS
 from molhpft.experiments.config import Reader, load_config, parse_config, resolved
-from molhpft.experiments.options import keywords
+from molhpft.experiments.options import checked, keywords
 from molhpft.experiments.sweep import parse_sweep
 from molhpft.tuning.phase import Phase
 
@@ -315,3 +317,166 @@ def test_nonsense_is_one_sentence_with_the_key_and_its_range(given, words):
 def test_a_lone_number_stands_for_a_list_of_one():
     config = parse_config({**BASE, "method": {"name": "lp_logistic", "strengths": 0.1}})
     assert config.method.options["strengths"] == (0.1,)
+
+
+OPTIONS = {
+    "layers": (2, 3),
+    "width": (4, 8),
+    "dropout": (0.1, 0.2),
+    "virtual_node": (False, True),
+    "model": ("gin", "gcn"),
+    "jump": (None, "cat"),
+    "pool": ("mean", "max"),
+    "inputs": (4, 5),
+    "depth": {"cifar_resnet": (20, 32), "resnet": (18, 34), "segmentation_resnet": (18, 34)},
+    "channels": (1, 3),
+    "output_stride": (8, 16),
+    "hidden": (4, 8),
+    "scale": (1.0, 2.0),
+    "rates": ((1, 2), (1, 3)),
+}
+
+
+def architecture(chain):
+    """Every module with its plain settings, and every weight with its shape."""
+    plain = (int, float, str, tuple)
+    modules = [
+        (name, type(m).__name__, {k: v for k, v in vars(m).items() if isinstance(v, plain)})
+        for name, m in chain.named_modules()
+    ]
+    weights = {
+        k: (tuple(v.shape), v.item() if v.ndim == 0 else 0) for k, v in chain.state_dict().items()
+    }
+    return modules, weights
+
+
+@pytest.mark.parametrize(
+    ("section", "name"), [(s, name) for s in ("encoder", "head") for name in SECTIONS[s]]
+)
+def test_every_option_of_a_network_changes_the_network(section, name):
+    entry, known = SECTIONS[section][name], keywords(SECTIONS[section][name])
+    values = {k: OPTIONS[k][name] if isinstance(OPTIONS[k], dict) else OPTIONS[k] for k in known}
+    base = {key: pair[0] for key, pair in values.items()}
+    sizes = (6, 3) if section == "head" else ()
+    first = architecture(entry(*sizes, **base))
+    for key, (_, other) in values.items():
+        assert architecture(entry(*sizes, **{**base, key: other})) != first, key
+
+
+RINGS = [f"{'C' * n}O,0,{n},train" for n in range(3, 23)] + [
+    f"C1{'C' * n}1N,1,{n},{fold}" for n, fold in enumerate(["train", "valid", "test"] * 7, start=3)
+]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A table and a set of images, small."""
+    folder = tmp_path_factory.mktemp("tasks")
+    (folder / "rings.csv").write_text("\n".join(["smiles,ring,size,fold", *RINGS]) + "\n")
+    rng = np.random.default_rng(0)
+    arrays = {
+        f"{what}_{split}": array
+        for split, n in (("train", 60), ("test", 30))
+        for what, array in (
+            ("x", rng.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)),
+            ("y", np.arange(n) % 3),
+        )
+    }
+    np.savez(folder / "images.npz", **arrays)
+    return folder
+
+
+def built(task):
+    splits = {name: rows.tolist() for name, rows in task.splits.items()}
+    return task.fingerprint, task.objective, task.describes, splits
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "values"),
+    [
+        ("shapes", {"images": 12, "size": 16}, {"images": 16, "size": 17, "seed": 1}),
+        (
+            "toy",
+            {"per_class": 4},
+            {"classes": [0, 1], "per_class": 5, "degrees": 10.0, "crop": 25, "seed": 1},
+        ),
+        (
+            "csv",
+            {"path": "rings.csv", "target_columns": ["ring"], "split": "random"},
+            {
+                "target_columns": ["size"],
+                "kind": "regression",
+                "split": "scaffold",
+                "split_column": "fold",
+                "split_seed": 1,
+            },
+        ),
+        (
+            "csv",
+            {"path": "rings.csv", "target_columns": ["ring"], "split": "column"}
+            | {"split_column": "fold"},
+            {"split_seed": 1, "split_column": None},
+        ),
+        (
+            "image_npz",
+            {"path": "images.npz", "size": 8},
+            {
+                **{"size": 9, "train": 20, "valid": 5, "test": 10, "augment": "flip_crop"},
+                **{"corruptions": ["noise"], "severity": 2, "normalise": "none", "seed": 1},
+            },
+        ),
+        ("image_npz", {"path": "images.npz", "size": 8, "corruptions": ["noise"]}, {"severity": 2}),
+    ],
+)
+def test_every_option_of_a_task_changes_the_task_or_is_refused(files, name, base, values):
+    def task_of(options):
+        given = {k: str(files / v) if k == "path" else v for k, v in options.items()}
+        return SECTIONS["task"][name](**checked("task", keywords(SECTIONS["task"][name]), given))
+
+    first = built(task_of(base))
+    for key, value in values.items():
+        try:
+            other = built(task_of({**base, key: value}))
+        except ValueError as error:
+            other = str(error)
+        assert other != first, key
+        if isinstance(other, str):
+            assert key in other
+
+
+def test_a_seed_for_images_that_nobody_draws_is_refused(tmp_path):
+    for split in ("train", "valid", "test"):
+        for kind in ("a", "b"):
+            (tmp_path / split / kind).mkdir(parents=True)
+            for k in range(3):
+                pixels = np.full((8, 8, 3), 40 * k, dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / kind / f"{k}.png")
+    task_of = SECTIONS["task"]["image_folder"]
+    with pytest.raises(
+        ValueError, match=r"seed would do nothing: .* has its own splits, used whole"
+    ):
+        task_of(path=tmp_path, size=8, seed=3)
+    assert task_of(path=tmp_path, size=8, seed=3, train=4).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"task": {"name": "toy", "per_class": 4}, "views": 3}, "task toy_.* does not augment its"),
+        (
+            {"task": {"name": "toy", "per_class": 4}, "encoder": {"name": "toy_mlp", "inputs": 10}},
+            "encoder.inputs is 10, and examples of task toy_.* have 784 inputs",
+        ),
+        (
+            {"task": {"name": "shapes", "images": 8, "size": 16}, "head": "aspp"}
+            | {"encoder": {"name": "segmentation_resnet", "depth": 18, "channels": 1}},
+            "encoder.channels is 1, and examples of task shapes have 3 channels",
+        ),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_the_examples_is_refused_before_training(given, words):
+    config = parse_config({"encoder": "toy_mlp", **given})
+    recipe = build_recipes(config)[0]
+    with pytest.raises(ValueError, match=words):
+        build_network(config, build_task(config, recipe), recipe)

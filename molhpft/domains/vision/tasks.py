@@ -18,6 +18,9 @@ from molhpft.domains.vision.examples import IMAGENET, Labelled, labelled_task
 from molhpft.domains.vision.layouts import LAYOUTS
 from molhpft.domains.vision.splits import choose
 
+Severity = Annotated[int, Interval(ge=1, le=5)]
+SEVERITY = 3
+
 _NONE = ((0.0,) * 3, (1.0,) * 3)
 _UNNAMED = {"folder", "npz", "domainnet"}  # the path says which data set it is
 
@@ -32,10 +35,10 @@ def image_task(
     test: Count | None = None,
     augment: str = "none",
     corruptions: tuple[str, ...] = (),
-    severity: Annotated[int, Interval(ge=1, le=5)] = 3,
+    severity: Severity | None = None,
     shifted: tuple[str, ...] = (),
     normalise: Literal["imagenet", "none"] = "imagenet",
-    seed: Seed = 0,
+    seed: Seed | None = None,
 ) -> Task:
     """Images of one class each, by accuracy; RGB, grey ones repeated.
 
@@ -48,19 +51,30 @@ def image_task(
         test: images to use, see `choose`.
         augment: views that training sees, one of `augment.PRESETS`.
         corruptions: of `corruptions.CORRUPTIONS`; each adds the split `test_<name>`.
-        severity: of corruptions, and of the rows taken from CIFAR-10-C, 1 to 5.
+        severity: of corruptions, and of the rows taken from CIFAR-10-C, 1 to 5, 3 by default; for
+            those only.
         shifted: paths of further test sets, see `shifted_set`; each adds the split `<name>`.
         normalise: by the statistics of ImageNet, as most published ResNets, or not at all.
-        seed: of every choice of images and of noise.
+        seed: of every choice of images and of noise, 0 by default; for those only.
 
     Raises:
         FileNotFoundError: files are absent.
         ValueError: an option has no such value, or files contradict the layout.
     """
     views, size = _preset(augment), _side(layout, size)
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed or 0)
     sizes = {"train": train, "valid": valid, "test": test}
-    chosen = choose(LAYOUTS[layout].read(path, size), sizes, place=path, rng=rng)
+    sources = LAYOUTS[layout].read(path, size)
+    drawn = bool(corruptions) or any(sizes.values()) or not {*sizes} <= {*sources}
+    if seed is not None and not drawn:
+        raise ValueError(
+            f"seed would do nothing: {path} has its own splits, used whole; leave it out"
+        )
+    arrays = any(Path(further).suffix == ".npy" for further in shifted)
+    if severity is not None and not corruptions and not arrays:
+        raise ValueError("severity would do nothing without corruptions; leave it out")
+    severity = severity or SEVERITY
+    chosen = choose(sources, sizes, place=path, rng=rng)
     parts = {split: resized(images, size) for split, images in chosen.items()}
     parts |= _corrupted(parts["test"], corruptions, severity=severity, rng=rng)
     for further in map(Path, shifted):
