@@ -127,7 +127,7 @@ class Reader:
             ValueError: there is one among them.
         """
         for key in changed:
-            if not _is_among(key, self.keys):
+            if not is_among(key, self.keys):
                 raise ValueError(
                     f"{self.name} does not read {key}; it reads {', '.join(self.keys)}"
                 )
@@ -155,11 +155,11 @@ def load_config(
     if reader:
         reader.check(changed)
     nothing, before = idle(raw, reader=reader), _idle_before(path, reader)
-    unread = {key for key in nothing if reader and not _is_among(key, reader.keys)}
+    unread = {key for key in nothing if reader and not is_among(key, reader.keys)}
     fallen = {
         key: why
         for key, why in nothing.items()
-        if key not in unread and key not in before and not _is_among(key, changed)
+        if key not in unread and key not in before and not is_among(key, changed)
     }
     if fallen:
         _log.warning("%s; left out of this run", in_words(fallen))
@@ -376,7 +376,7 @@ def _idle_before(path: Path, reader: Reader | None) -> dict[str, str]:
         return {}  # it is no whole config before the changes
 
 
-def _is_among(key: str, keys: Collection[str]) -> bool:
+def is_among(key: str, keys: Collection[str]) -> bool:
     """Whether a dotted key is one of `keys`, or in a group that is."""
     return any(key == one or key.startswith(f"{one}.") for one in keys)
 

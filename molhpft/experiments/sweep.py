@@ -6,19 +6,29 @@ sweep:
   seeds: 5
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from molhpft.experiments.acting import in_words
 from molhpft.experiments.build import build_recipes
-from molhpft.experiments.changes import apply
-from molhpft.experiments.config import RunConfig, idle, parse_config, read_config, written
+from molhpft.experiments.changes import SWEEP, apply, parse_changes
+from molhpft.experiments.config import (
+    RunConfig,
+    idle,
+    is_among,
+    parse_config,
+    read_config,
+    written,
+)
 from molhpft.experiments.identity import probe_name, trial_name
 from molhpft.experiments.options import Options
+
+_log = logging.getLogger(__name__)
 
 _EXAMPLE = "for example sweep: {method: [ft, lp_ft], finetune.lr: [0.001, 0.0003], seeds: 3}"
 
@@ -43,6 +53,9 @@ class Trial:
 def load_sweep(path: Path, changes: Sequence[str] = ()) -> list[Trial]:
     """Read a sweep's config, apply changes, check every trial.
 
+    As for a run, what a change takes the effect from is left out with a warning: the template of
+    finetuning, where "sweep.method=[lp]" has left a sweep no method that finetunes.
+
     Args:
         path: a YAML file.
         changes: "key=value" as for a run; "sweep.seeds=5" changes the sweep.
@@ -51,27 +64,49 @@ def load_sweep(path: Path, changes: Sequence[str] = ()) -> list[Trial]:
         FileNotFoundError: no such file.
         ValueError: not YAML, or a sweep that `parse_sweep` refuses.
     """
-    return parse_sweep(read_config(path, changes))
+    raw, changed = read_config(path, changes), parse_changes(changes)
+    trials, nothing = _parsed(raw)
+    own = [key.removeprefix(f"{SWEEP}.") for key in changed]
+    before = _idle_before(path) if nothing and changed else nothing
+    fallen = {k: v for k, v in nothing.items() if k not in before and not is_among(k, own)}
+    if fallen:
+        _log.warning("in every trial, %s; left out of this sweep", in_words(fallen))
+    _refuse({key: why for key, why in nothing.items() if key not in fallen})
+    return trials
 
 
-def parse_sweep(raw: Mapping[str, Any]) -> list[Trial]:
+def parse_sweep(
+    raw: Mapping[str, Any], *, idle_are: Literal["refused", "dropped"] = "refused"
+) -> list[Trial]:
     """The trials of a config given as nested dictionaries, those that share a probe lying apart.
 
     `sweep` is a grid or a list of grids: a dotted key of the config to the list of its values.
     `seeds` is short for `seed`: a list, or how many to count from the config's own. Combinations
     that come to the same run are one trial: linear probing with two rates of finetuning, say.
 
+    Args:
+        raw: what a file would hold.
+        idle_are: what becomes of keys that act in no trial, as in `parse_config`.
+
     Raises:
         ValueError: no grid, a key without a list of values, the first combination that is no
             valid config, with what is wrong with it, or a key that acts in no trial.
     """
-    base = {key: value for key, value in raw.items() if key != "sweep"}
-    grids = raw.get("sweep")
+    trials, nothing = _parsed(raw)
+    if idle_are == "refused":
+        _refuse(nothing)
+    return trials
+
+
+def _parsed(raw: Mapping[str, Any]) -> tuple[list[Trial], dict[str, str]]:
+    """The trials, and keys that act in none of them, each with the reason."""
+    base = {key: value for key, value in raw.items() if key != SWEEP}
+    grids = raw.get(SWEEP)
     grids = [grids] if isinstance(grids, Mapping) else grids
     if not isinstance(grids, list) or not grids:
         raise ValueError(f"sweep must be keys with lists of values, got {grids!r}; {_EXAMPLE}")
     trials: dict[str, Trial] = {}
-    everywhere = _Keys()
+    everywhere, nothing = _Keys(), dict[str, str]()
     for grid in grids:
         varied = _Keys()
         for settings in _combinations(grid, base):
@@ -79,9 +114,20 @@ def parse_sweep(raw: Mapping[str, Any]) -> list[Trial]:
             trials.setdefault(trial.name, trial)
             varied.add(keys)
             everywhere.add(keys)
-        varied.check(among=grid)
-    everywhere.check()
-    return _sharing(list(trials.values()))
+        nothing |= {key: why for key, why in varied.nothing.items() if is_among(key, grid)}
+    return _sharing(list(trials.values())), nothing | everywhere.nothing
+
+
+def _refuse(nothing: Mapping[str, str]) -> None:
+    if nothing:
+        raise ValueError(f"in every trial, {in_words(nothing)}; leave that out")
+
+
+def _idle_before(path: Path) -> dict[str, str]:
+    try:
+        return _parsed(read_config(path))[1]
+    except ValueError:
+        return {}  # it is no whole sweep before the changes
 
 
 class _Keys:
@@ -96,23 +142,10 @@ class _Keys:
         self.acting |= {key for key, why in keys.items() if why is None}
         self.idle |= {key: why for key, why in keys.items() if why is not None}
 
-    def check(self, *, among: Collection[str] | None = None) -> None:
-        """Refuse keys that act in no trial.
-
-        Args:
-            among: keys, or groups of them, that are looked at; None for all.
-
-        Raises:
-            ValueError: there is one.
-        """
-        nothing = {
-            key: why
-            for key, why in self.idle.items()
-            if key not in self.acting
-            and (among is None or any(f"{key}.".startswith(f"{own}.") for own in among))
-        }
-        if nothing:
-            raise ValueError(f"in every trial, {in_words(nothing)}; leave that out")
+    @property
+    def nothing(self) -> dict[str, str]:
+        """Those that act in no trial, each with a reason."""
+        return {key: why for key, why in self.idle.items() if key not in self.acting}
 
 
 def _combinations(grid: Any, base: Options) -> list[Options]:

@@ -17,7 +17,7 @@ from molhpft.experiments.build import build_network, build_recipes, build_task
 from molhpft.experiments.catalog import METHODS, SECTIONS
 from molhpft.experiments.config import Reader, load_config, parse_config, resolved
 from molhpft.experiments.options import checked, keywords
-from molhpft.experiments.sweep import parse_sweep
+from molhpft.experiments.sweep import load_sweep, parse_sweep
 from molhpft.tuning.phase import Phase
 
 BASE = {"task": "nci_alerts", "encoder": {"name": "gcn", "layers": 1, "width": 4}}
@@ -245,6 +245,31 @@ def test_a_sweeps_template_serves_some_of_its_methods():
 def test_a_key_that_no_trial_reads_is_refused(raw, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         parse_sweep({**SWEEP, **raw})
+
+
+def test_what_a_narrower_sweep_has_no_use_for_is_left_out_aloud(tmp_path, caplog):
+    path = file_with(tmp_path, yaml.safe_dump({**SWEEP, "sweep": {"method": ["lp", "lp_ft"]}}))
+    assert len(load_sweep(path)) == 2
+    assert not caplog.messages
+    (trial,) = load_sweep(path, ["sweep.method=[lp]"])
+    assert "finetune" not in resolved(trial.config)
+    (message,) = caplog.messages
+    assert "in every trial, finetune.epochs would do nothing: method lp does not" in message
+    with pytest.raises(ValueError, match=r"in every trial, finetune\.lr would do nothing"):
+        load_sweep(path, ["sweep.method=[lp]", "sweep.finetune.lr=[0.1, 0.2]"])
+    rates = [0.1, 0.2]
+    trials = load_sweep(path, [f"sweep.finetune.lr={rates}"])
+    assert [t.settings["finetune.lr"] for t in trials if "finetune.lr" in t.settings] == rates
+
+
+def test_a_change_of_a_sweep_is_one_of_each_of_its_grids(tmp_path):
+    grids = [{"method": ["lp_ft"]}, {"method": ["ft"], "seeds": 3}]
+    path = file_with(tmp_path, yaml.safe_dump({**SWEEP, "sweep": grids}))
+    trials = load_sweep(path, ["sweep.seeds=2"])
+    assert sorted((t.config.method.name, t.config.seed) for t in trials) == [
+        *(("ft", seed) for seed in (0, 1)),
+        *(("lp_ft", seed) for seed in (0, 1)),
+    ]
 
 
 def numeric(annotation):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from molhpft.experiments.config import without
 from molhpft.experiments.sweep import parse_sweep
 from tests.sweeps import finish, raw_sweep, results_of, start, undisturbed, write_table
 
@@ -147,7 +148,7 @@ def starved():
 
 def test_a_disk_that_takes_no_more_stops_the_sweep_and_loses_nothing(raw, whole, tmp_path):
     out = tmp_path / "out"
-    short = {**raw, "sweep": {"method": ["lp"]}}
+    short = without({**raw, "sweep": {"method": ["lp"]}}, {"finetune"})
     finish(start(short, out))
     kept = results_of(out)
     said = finish(start(raw, out, "--workers", 1, preexec_fn=starved), status=2)

@@ -5,6 +5,7 @@ import json
 import pytest
 from rich.console import Console
 
+from molhpft.experiments.config import without
 from molhpft.experiments.sweep import parse_sweep
 from molhpft.experiments.sweeping import attempt as attempting
 from molhpft.experiments.sweeping.attempt import Started, attempt
@@ -71,7 +72,7 @@ class Elsewhere(Here):
 
 
 def test_an_ensemble_at_a_url_is_whole_or_made_again(raw, tmp_path):
-    one = {**raw, "members": True, "sweep": {"method": ["ft"]}}
+    one = without({**raw, "members": True, "sweep": {"method": ["ft"]}}, {"probe"})
     trials, url, alone = parse_sweep(one), f"memory://{tmp_path}/out", undisturbed(one, tmp_path)
     (row,) = sweep(trials, url, Elsewhere())
     store = store_at(url)
@@ -87,7 +88,7 @@ def test_an_ensemble_at_a_url_is_whole_or_made_again(raw, tmp_path):
 
 
 def test_a_wider_sweep_attempts_what_is_new(raw, tmp_path):
-    narrow = parse_sweep({**raw, "sweep": {"method": ["lp"]}})
+    narrow = parse_sweep({**raw, "sweep": {"method": ["lp"]}}, idle_are="dropped")
     wide = parse_sweep({**raw, "sweep": {"method": ["lp", "ft"]}})
     sweep(narrow, str(tmp_path), Here())
     backend = Here()
@@ -122,7 +123,7 @@ def test_a_failure_of_another_kind_names_it(raw, tmp_path, monkeypatch):
 
 
 def test_a_run_without_a_record_is_found_done(raw, tmp_path, monkeypatch):
-    trials = parse_sweep({**raw, "sweep": {"method": ["ft"]}})
+    trials = parse_sweep({**raw, "sweep": {"method": ["ft"]}}, idle_are="dropped")
     (before,) = sweep(trials, str(tmp_path), Here())
     (tmp_path / "trials" / f"{before['name']}.json").unlink()
     probe = "molhpft.experiments.run.probe"
@@ -132,7 +133,7 @@ def test_a_run_without_a_record_is_found_done(raw, tmp_path, monkeypatch):
 
 
 def test_a_record_without_its_run_is_redone(raw, tmp_path):
-    trials = parse_sweep({**raw, "sweep": {"method": ["lp"]}})
+    trials = parse_sweep({**raw, "sweep": {"method": ["lp"]}}, idle_are="dropped")
     (row,) = sweep(trials, str(tmp_path), Here())
     before = results_of(tmp_path)
     (tmp_path / row["run"] / "summary.json").unlink()
@@ -163,7 +164,7 @@ def test_a_damaged_summary_is_one_sentence_and_no_other_row_is_worse(raw, tmp_pa
 
 
 def test_a_damaged_record_is_one_sentence(raw, tmp_path):
-    trials = parse_sweep({**raw, "sweep": {"method": ["lp"]}})
+    trials = parse_sweep({**raw, "sweep": {"method": ["lp"]}}, idle_are="dropped")
     for damage, words in (('{"status', "is damaged"), ("[]", "holds no object")):
         (tmp_path / "trials").mkdir(exist_ok=True)
         (tmp_path / "trials" / f"{trials[0].name}.json").write_text(damage)
