@@ -71,6 +71,9 @@ _GCN = Architecture(
     _PRETRAIN_GNNS,
 )
 _GRAPHSAGE = Architecture("a GraphSAGE of pretrain-gnns (Hu et al., 2020)", _GCN.landmarks)
+_GAT = Architecture(
+    "a GAT of pretrain-gnns (Hu et al., 2020)", ("x_embedding1.weight", "gnns.0.att")
+)
 _ARCHITECTURES = (  # of two that fit, the first is meant
     _GCN,
     Architecture(
@@ -80,7 +83,7 @@ _ARCHITECTURES = (  # of two that fit, the first is meant
     Architecture(
         "a GIN of pretrain-gnns (Hu et al., 2020)", ("x_embedding1.weight", "gnns.0.mlp.0.weight")
     ),
-    Architecture("a GAT of pretrain-gnns (Hu et al., 2020)", ("x_embedding1.weight", "gnns.0.att")),
+    _GAT,
     Architecture("a GCN of MolCLR (Wang et al., 2022)", ("x_embedding1.weight", "gnns.0.weight")),
     Architecture(
         "a GCN of OGB's examples with a virtual node",
@@ -101,19 +104,28 @@ _ARCHITECTURES = (  # of two that fit, the first is meant
 )
 
 _PUBLIC = {
-    "ff1d9c5e5c198b8faf8af576c303808853e3f55a52aed7ae27964e3c8635a81a": "gcn_contextpred.pth",
-    "8fb73bcce4991d6778e7309474505fcf2e5ff69f5debf166a5e6b91edf3f1493": "gcn_supervised.pth",
+    "ff1d9c5e5c198b8faf8af576c303808853e3f55a52aed7ae27964e3c8635a81a": (
+        "gcn_contextpred.pth",
+        _GCN,
+    ),
+    "8fb73bcce4991d6778e7309474505fcf2e5ff69f5debf166a5e6b91edf3f1493": (
+        "gcn_supervised.pth",
+        _GCN,
+    ),
     "49cf0465e623c14fc802cdc67b47cbb78326f43fc7991afe6a14e1ff471755d5": (
-        "gcn_supervised_contextpred.pth"
+        "gcn_supervised_contextpred.pth",
+        _GCN,
     ),
     "aca7caa7c15a0e478b57d5d2cca84d8bda6d4500614bd96486b84739bff3929b": (
-        "graphsage_supervised_contextpred.pth"
+        "graphsage_supervised_contextpred.pth",
+        _GRAPHSAGE,
     ),
     "ad433c867915b166fbc98154d763eaa83fa53cd60bf3a3b0c2086a0ef7dc684e": (
-        "gat_supervised_contextpred.pth"
+        "gat_supervised_contextpred.pth",
+        _GAT,
     ),
 }
-"""SHA-256 of files that pretrain-gnns has published, and their names there."""
+"""SHA-256 of files that pretrain-gnns has published, to their names there and what they are."""
 
 
 def load_encoder(backbone: Chain, path: Path) -> None:
@@ -209,6 +221,8 @@ def fitting_encoder(file: WeightFile) -> dict[str, Any]:
 
 def _recognised(file: WeightFile) -> tuple[Architecture, str]:
     """The architecture of a file and the wrapper before its names."""
+    if file.digest in _PUBLIC:
+        return _PUBLIC[file.digest][1], ""
     for architecture in _ARCHITECTURES:
         prefix = wrapper(file, architecture.landmarks[:1])
         if prefix is None or not all(prefix + n in file.tensors for n in architecture.landmarks):
@@ -226,7 +240,7 @@ def _recognised(file: WeightFile) -> tuple[Architecture, str]:
 def _reason(file: WeightFile, architecture: Architecture) -> str:
     """Why a file is taken for what it is taken for."""
     if file.digest in _PUBLIC:
-        return f"its digest is that of {_PUBLIC[file.digest]} of pretrain-gnns"
+        return f"its digest is that of {_PUBLIC[file.digest][0]} of pretrain-gnns"
     if architecture is _GCN:
         return (
             "taken for one by its names and shapes, which a GraphSAGE shares, and since the rows "

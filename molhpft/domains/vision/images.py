@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import mimetypes
 import zipfile
 import zlib
 from collections import Counter
@@ -192,7 +193,8 @@ def _check_left_out(files: Files, placed: Mapping[str, tuple[str, str]], around:
     endings = Counter(PurePosixPath(name).suffix.lower() or "no ending" for name in lost)
     counts = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(5))
     for name, place in lost.items():
-        if place and place not in placed.values():
+        # a folder of notes or tables is no class; one of pictures that cannot be read is
+        if place and place not in placed.values() and _is_picture(name):
             split, label = place
             raise ValueError(
                 f"{files.path} should hold images in every class's folder; {label}"
@@ -296,6 +298,11 @@ def rgb(image: Image.Image) -> Image.Image:
 def _rgb(image: Image.Image, *, size: int) -> Tensor:
     square = ImageOps.fit(rgb(image), (size, size), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
+
+
+def _is_picture(name: str) -> bool:
+    """Whether a file is called like a picture, one that Pillow reads or not."""
+    return (mimetypes.guess_type(name)[0] or "image/").startswith("image/")
 
 
 def _is_visible(name: str) -> bool:

@@ -115,7 +115,7 @@ def test_a_class_whose_files_are_no_images_is_refused_not_dropped(tmp_path):
         read_by_class(write(tmp_path / "set", tree, zipped=False), size=8)
 
 
-@pytest.mark.parametrize("odd", ["a/notes.doc", "stray.png"])
+@pytest.mark.parametrize("odd", ["a/notes.doc", "stray.png", "annotations/labels.csv"])
 def test_files_that_are_left_out_are_said(odd, tmp_path, caplog):
     tree = {"a/1.png": png(), "b/1.png": png(), odd: png()}
     source = read_by_class(write(tmp_path / "set", tree, zipped=False), size=8)["all"]
