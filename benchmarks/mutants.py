@@ -72,6 +72,14 @@ class Mutants:
         self.names, self.seconds = names, seconds
         self.how: dict[str, str] = {}
 
+    def pytest_configure(self) -> None:
+        """A first counterexample is enough, and the same ones are tried on every mutant."""
+        from hypothesis import Phase, settings
+
+        phases = (Phase.explicit, Phase.generate)
+        settings.register_profile("mutants", deadline=None, derandomize=True, phases=phases)
+        settings.load_profile("mutants")
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """In place of running the tests once."""

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
 from molhpft.core.task import Task
@@ -32,9 +33,10 @@ def test_a_target_that_cannot_be_scored_has_none_and_stops_no_other(rng):
     task = named(Multilabel())
     targets = task.examples.targets.clone()
     targets[:, 0], targets[:, 1] = NAN, 1.0
-    found = target_scores(task, torch.randn(len(targets), 3, generator=rng), targets)
+    logits = torch.randn(len(targets), 3, generator=rng)
+    found = target_scores(task, logits, targets)
     assert (found["a"], found["b"]) == (None, None)
-    assert 0 <= found["c"] <= 1
+    assert found["c"] == pytest.approx(roc_auc_score(targets[:, 2], logits[:, 2]))
 
 
 def test_a_class_is_scored_by_its_own_units(rng):

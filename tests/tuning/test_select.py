@@ -1,6 +1,7 @@
 """Candidates evenly in energy, rounds within the budget, and what halving keeps."""
 
 import itertools
+import math
 
 import pytest
 from hypothesis import assume, given
@@ -29,6 +30,9 @@ def test_watched_epochs_rise_from_zero_to_the_longest(longest):
     taus = watched(longest)
     assert (taus[0], taus[-1]) == (0, longest)
     assert list(taus) == sorted(set(taus))
+    # every epoch at first, then each a tenth beyond the one before
+    steps = [(a, b) for a, b in itertools.pairwise(taus) if b != longest]
+    assert all(b == (a + 1 if a < 32 else math.ceil(1.1 * a)) for a, b in steps)
     assert all(b - a == 1 or b <= 1.2 * a for a, b in itertools.pairwise(taus))
 
 
