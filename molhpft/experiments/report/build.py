@@ -57,7 +57,7 @@ def write_report(root: Path, out: Path) -> Report:
     about = f"Finished runs: {count}; tasks: {len(sections)}; left out: {len(results.problems)}."
     problems = problems_sheet(results)
     texts = {
-        "report.html": html(title, [about, *results.notes], sections, problems),
+        "report.html": html(title, about, results.notes, sections, problems),
         "report.md": markdown(title, [about, *results.notes], sections, problems),
         **{name: t.to_csv(index=False) for name, t in csv_tables(results, root).items()},
     }

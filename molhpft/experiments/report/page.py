@@ -12,13 +12,18 @@ from molhpft.experiments.report.content import Section, Sheet
 
 
 def html(
-    title: str, about: Sequence[str], sections: Sequence[Section], problems: Sheet | None
+    title: str,
+    about: str,
+    notes: Sequence[str],
+    sections: Sequence[Section],
+    problems: Sheet | None,
 ) -> str:
     """The whole page.
 
     Args:
         title: of the page.
-        about: sentences on what it was made from.
+        about: one sentence on what it was made from.
+        notes: sentences on what may mislead in it.
         sections: one a task.
         problems: folders that were left out.
     """
@@ -38,7 +43,7 @@ def html(
 
     # figures are numbered while the body is rendered, so their data come after it
     body = environment.get_template("page.body.j2").render(
-        title=title, about=about, sections=sections, problems=problems, place=place
+        title=title, about=about, notes=notes, sections=sections, problems=problems, place=place
     )
     return environment.get_template("page.html.j2").render(
         title=title,
