@@ -9,7 +9,7 @@ import numpy as np
 
 from molhpft.domains.molecules.checkpoints import fitting_encoder
 from molhpft.domains.weights import read_weights
-from molhpft.experiments.acting import in_words
+from molhpft.experiments.acting import idle_message
 from molhpft.experiments.catalog import METHODS
 from molhpft.experiments.config import DEFAULTS, Choice, RunConfig, idle, parse_config, without
 from molhpft.experiments.options import Options, keywords
@@ -79,7 +79,7 @@ def _serving(raw: Options, own: Options, tau: Tau | None, task: Choice) -> Optio
     before = idle(probed, task=task, defaults=_DEFAULTS)
     fallen = {key: why for key, why in nothing.items() if key not in before}
     if fallen:
-        _log.warning("%s; left out of this run", in_words(fallen))
+        _log.warning("%s; left out of this run", idle_message(fallen))
     return without(raw, fallen)
 
 

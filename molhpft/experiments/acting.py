@@ -152,7 +152,7 @@ def idle_keys(
     return nothing
 
 
-def in_words(nothing: Mapping[str, str]) -> str:
+def idle_message(nothing: Mapping[str, str]) -> str:
     """Which keys would do nothing, and why: "finetune.lr would do nothing: method lp ..."."""
     by_reason: dict[str, list[str]] = {}
     for key, why in nothing.items():

@@ -20,9 +20,33 @@ def parse_change(change: str) -> tuple[str, Any]:
     if not equals or not all(key.split(".")):
         raise ValueError(f"a change is key=value, such as finetune.lr=0.0003, got {change!r}")
     try:
-        return key, yaml.safe_load(value)
+        return key, read_yaml(value, f"the value of {key}")
     except yaml.YAMLError as error:
         raise ValueError(f"the value of {change} is not YAML: {error}") from error
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """What YAML says, by plain types.
+
+    Raises:
+        yaml.YAMLError: it is not YAML.
+        ValueError: a key is given twice, of which YAML would keep the last in silence.
+    """
+    _refuse_twice(yaml.compose(text, yaml.SafeLoader), where)
+    return yaml.safe_load(text)
+
+
+def _refuse_twice(node: yaml.Node | None, where: str) -> None:
+    if isinstance(node, yaml.MappingNode):
+        names = [str(key.value) for key, _ in node.value]
+        for i, (key, value) in enumerate(node.value):
+            if names[i] in names[:i]:
+                line = key.start_mark.line + 1
+                raise ValueError(f"{where} gives {names[i]} twice, again in line {line}; keep one")
+            _refuse_twice(value, where)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_twice(value, where)
 
 
 def parse_changes(changes: Sequence[str]) -> Options:

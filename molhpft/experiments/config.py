@@ -21,10 +21,10 @@ from molhpft.experiments.acting import (
     acting,
     has_batch_norm,
     idle_keys,
-    in_words,
+    idle_message,
 )
 from molhpft.experiments.catalog import SECTIONS
-from molhpft.experiments.changes import SWEEP, apply, parse_changes
+from molhpft.experiments.changes import SWEEP, apply, parse_changes, read_yaml
 from molhpft.experiments.measures import NAMES
 from molhpft.experiments.options import Options, Parameters, checked, keywords, unknown
 from molhpft.tuning.phase import MOMENTUM, Phase
@@ -162,7 +162,7 @@ def load_config(
         if key not in unread and key not in before and not is_among(key, changed)
     }
     if fallen:
-        _log.warning("%s; left out of this run", in_words(fallen))
+        _log.warning("%s; left out of this run", idle_message(fallen))
     return parse_config(without(raw, {*unread, *fallen}), reader=reader)
 
 
@@ -171,9 +171,7 @@ def read_config(path: Path, changes: Sequence[str] = ()) -> Options:
     if not path.is_file():
         raise FileNotFoundError(f"no config at {path}; give a YAML file such as configs/finetune/*")
     try:
-        text = path.read_text(encoding="utf-8")
-        _refuse_twice(yaml.compose(text, yaml.SafeLoader), path)
-        raw = yaml.safe_load(text)
+        raw = read_yaml(path.read_text(encoding="utf-8"), str(path))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
@@ -208,7 +206,7 @@ def parse_config(
     nothing = idle(raw, task=task, defaults=defaults, reader=reader)
     if nothing and idle_are == "refused":
         it = "it" if len(nothing) == 1 else "them"
-        raise ValueError(f"{in_words(nothing)}; leave {it} out")
+        raise ValueError(f"{idle_message(nothing)}; leave {it} out")
     config = _parsed(without(raw, nothing), task, defaults)
     if _acting(config).loads:
         return config
@@ -379,20 +377,6 @@ def _idle_before(path: Path, reader: Reader | None) -> dict[str, str]:
 def is_among(key: str, keys: Collection[str]) -> bool:
     """Whether a dotted key is one of `keys`, or in a group that is."""
     return any(key == one or key.startswith(f"{one}.") for one in keys)
-
-
-def _refuse_twice(node: yaml.Node | None, path: Path) -> None:
-    """Refuse a key that is given twice, of which YAML would keep the last in silence."""
-    if isinstance(node, yaml.MappingNode):
-        names = [str(key.value) for key, _ in node.value]
-        for i, (key, value) in enumerate(node.value):
-            if names[i] in names[:i]:
-                line = key.start_mark.line + 1
-                raise ValueError(f"{path} gives {names[i]} twice, again in line {line}; keep one")
-            _refuse_twice(value, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _refuse_twice(value, path)
 
 
 @lru_cache

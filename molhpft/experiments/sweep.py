@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from molhpft.experiments.acting import in_words
+from molhpft.experiments.acting import idle_message
 from molhpft.experiments.build import build_recipes
 from molhpft.experiments.changes import SWEEP, apply, parse_changes
 from molhpft.experiments.config import (
@@ -70,7 +70,7 @@ def load_sweep(path: Path, changes: Sequence[str] = ()) -> list[Trial]:
     before = _idle_before(path) if nothing and changed else nothing
     fallen = {k: v for k, v in nothing.items() if k not in before and not is_among(k, own)}
     if fallen:
-        _log.warning("in every trial, %s; left out of this sweep", in_words(fallen))
+        _log.warning("in every trial, %s; left out of this sweep", idle_message(fallen))
     _refuse({key: why for key, why in nothing.items() if key not in fallen})
     return trials
 
@@ -120,7 +120,7 @@ def _parsed(raw: Mapping[str, Any]) -> tuple[list[Trial], dict[str, str]]:
 
 def _refuse(nothing: Mapping[str, str]) -> None:
     if nothing:
-        raise ValueError(f"in every trial, {in_words(nothing)}; leave that out")
+        raise ValueError(f"in every trial, {idle_message(nothing)}; leave that out")
 
 
 def _idle_before(path: Path) -> dict[str, str]:

@@ -205,6 +205,7 @@ def test_what_a_change_makes_idle_is_left_out_aloud(tmp_path, caplog):
         (FILE.replace("hp_ft", "l2_sp") + "views: 0", ["finetune.anchor=0.5"], "finetune.anchor"),
         (FILE + "checkpoint: 3\nseed: 1\nseed: 2", [], "gives seed twice, again in line 9; keep"),
         (FILE.replace("epochs: 2", "lr: 2"), [], "gives lr twice, again in line 6; keep one"),
+        (FILE, ["probe={lr: 1, lr: 2}"], "the value of probe gives lr twice, again in line 1"),
         (FILE, ["seed=1", "seed=2"], "seed is set twice, to 1 and to 2; give one value"),
         (FILE, ["method.tau=[3]", "method=ft"], "unknown key method.tau; valid: none"),
     ],
