@@ -195,7 +195,7 @@ def test_a_table_without_rows_is_said_and_nothing_is_written(model, tmp_path, na
         path.write_text("id,smiles\n")
     else:
         parquet.write_table(pa.table({"smiles": pa.array([], pa.string())}), path)
-    with pytest.raises(ValueError, match="should have rows below its column names; it has none"):
+    with pytest.raises(ValueError, match="should have rows of molecules; it has none"):
         predict_table(model, path, tmp_path / f"out{ending}", smiles_column="smiles")
     assert list(tmp_path.iterdir()) == [path]
 

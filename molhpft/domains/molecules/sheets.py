@@ -188,7 +188,7 @@ def read_sheet(path: Path) -> Sheet:
                 if not (isinstance(cells, pa.Array) and pa.types.is_nested(cells.type)):
                     columns.setdefault(name, []).extend(map(str.strip, part.texts(name)))
     if not lines:
-        raise ValueError(f"{path} should have rows below its column names; it has none")
+        raise ValueError(f"{path} should have rows of molecules; it has none")
     return Sheet(
         path=path,
         columns={name: tuple(columns[name]) for name in columns},
@@ -211,7 +211,7 @@ def stream_parts(path: Path) -> Iterator[Part]:
         for part in source.parts:
             yield part
     if part is None:
-        raise ValueError(f"{path} should have rows below its column names; it has none")
+        raise ValueError(f"{path} should have rows of molecules; it has none")
 
 
 def stream_column(path: Path, name: str) -> Iterator[str]:
