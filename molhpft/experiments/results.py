@@ -92,7 +92,8 @@ def _contradictions(every: pd.DataFrame) -> Iterator[str]:
     """A sentence for each folder whose scores differ from those of the folder that is shown."""
     finals = [str(name) for name in every.columns if str(name).startswith("final_")]
     said: set[tuple[str, str]] = set()
-    for _, group in every.groupby(_ONE_RESULT, sort=False, dropna=False):
+    twice = every[every.duplicated(_ONE_RESULT, keep=False)]
+    for _, group in twice.groupby(_ONE_RESULT, sort=False, dropna=False):
         shown = group.iloc[0]
         for _, other in group.iloc[1:].iterrows():
             apart = [name for name in finals if _differ(shown[name], other[name])]
