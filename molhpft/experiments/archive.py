@@ -131,6 +131,7 @@ class _Summary(BaseModel):
     task: str
     fingerprint: str = Field(min_length=1)
     weights_digest: str | None
+    sizes: dict[str, int] | None = None
     encoder: str
     weights: str
     method: str

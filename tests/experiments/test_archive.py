@@ -70,6 +70,8 @@ def in_summary(old, new):
         (summary_with(chosen_tau=9), "chooses tau 9, which none of its branches has"),
         (summary_with(method="ft"), "they are of two runs"),
         (summary_with(measures={"exchange": {"valid": [[0.5]]}}), "no matrix of 2 by 2"),
+        (summary_with(sizes=[48, 6, 6]), "sizes: input should be a valid dictionary"),
+        (summary_with(measures={"drift": {"distance": "far"}}), "measures.drift.distance"),
         (summary_with(measures={"exchange": 3}), "measures.exchange: input should be"),
         (summary_with(branches=[{"tau": 0}]), "branches.0.energy: field required"),
         (in_summary('"valid": 0.6', '"valid": 1e999'), "final.valid: input should be a finite"),
