@@ -63,7 +63,7 @@ def advise(
     """Probe the head once and say what to finetune with: tau, smoothing, head, batch norm, cut."""
     found = advise_config(load_config(config, changes, reader=ADVISE_READS), expects=expect)
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(finite(found), indent=2))
         return
     screen = console()
     screen.print(advice_table.trail_table(found))

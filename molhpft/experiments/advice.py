@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from molhpft.core.measured import comparable
 from molhpft.experiments.guide import (
     BANDS,
     HIGH,
@@ -293,7 +294,7 @@ def _compared(trail: Trail, morgan: float) -> str:
 
 def _best(trail: Trail) -> float:
     """The highest validation score along the probe."""
-    return max(float(seen["valid"]) for seen in trail.looks.values())
+    return max(comparable(seen["valid"]) for seen in trail.looks.values())
 
 
 def _fitting(*, below: bool) -> list[Case]:

@@ -109,7 +109,7 @@ class _Measures(BaseModel):
 
     confidence: _Confidence | None = None
     targets: dict[str, Numbers] | None = None
-    exchange: dict[Literal["train", "valid"], list[list[FiniteFloat]]] | None = None
+    exchange: dict[Literal["train", "valid"], list[list[FiniteFloat | None]]] | None = None
     direction: Numbers | None = None
     ntk: Numbers | None = None
     decomposition: Numbers | None = None

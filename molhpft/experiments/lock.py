@@ -13,8 +13,8 @@ from errno import ENOLCK, ENOSYS, EOPNOTSUPP
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from rich.console import Console
 
+from molhpft.domains.progress import plain_console
 from molhpft.experiments.folder import writing
 from molhpft.tuning.machine import ALONE, Machine
 
@@ -88,4 +88,4 @@ def _holder(path: Path) -> str:
 
 
 def _say(sentence: str) -> None:
-    Console(stderr=True).print(sentence, markup=False, highlight=False, soft_wrap=True)
+    plain_console(stderr=True).print(sentence, soft_wrap=True)

@@ -31,8 +31,8 @@ class Standout(BaseModel):
     """
 
     smiles: str
-    moved: FiniteFloat
-    energy: FiniteFloat
+    moved: FiniteFloat | None
+    energy: FiniteFloat | None
     target: str
     label: FiniteFloat | None
     predicted: FiniteFloat | None

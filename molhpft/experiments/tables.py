@@ -8,6 +8,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from molhpft.domains.molecules.splits import CALIBRATION
 from molhpft.domains.progress import plain_console
 from molhpft.experiments.folder import Json
 
@@ -58,7 +59,7 @@ MEASURES_LEGEND = (
     "factors of the first step of gradient descent, and the error of predicting it. drift: "
     "distance by batch-norm statistics alone."
 )
-OWN_SPLITS = ("train", "valid", "test")
+OWN_SPLITS = ("train", "valid", CALIBRATION, "test")
 SHARES = ("rocauc", "ap", "accuracy", "miou")
 
 

@@ -57,6 +57,15 @@ def in_summary(old, new):
     return change
 
 
+def test_a_run_with_an_exchange_that_has_no_score_is_read(tree):
+    root, good, bad = tree
+    exchange = {split: [[0.5, None], [0.5, 0.5]] for split in ("train", "valid")}
+    summary_with(measures={"exchange": exchange})(bad)
+    runs, problems = read_runs(root)
+    assert {run.path for run in runs} == {good, bad}
+    assert problems == []
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [

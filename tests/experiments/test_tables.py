@@ -176,6 +176,13 @@ def test_the_reading_gives_both_scores_in_and_out_of_distribution():
     ) in text
 
 
+def test_molecules_set_aside_for_calibrating_are_not_out_of_distribution():
+    given = summary(branch(0, ["calibration", "ood"]))
+    assert "calibration" not in reading(given)
+    assert "on ood (out of distribution)" in reading(given)
+    assert "HP calibration" not in header(run_table(given))
+
+
 def test_a_single_branch_is_read_without_a_choice():
     text = reading(summary(branch(0, ["ood"])))
     assert text.startswith("This run ends with: ")

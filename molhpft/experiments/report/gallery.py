@@ -37,7 +37,8 @@ def galleries(variants: Sequence[Variant]) -> list[Gallery]:
 
 
 def _picture(molecule: Standout) -> Picture:
-    lines = [f"moved {molecule.moved:.2f}, energy {molecule.energy:.2f}"]
+    shown = ("-" if x is None else f"{x:.2f}" for x in (molecule.moved, molecule.energy))
+    lines = ["moved {}, energy {}".format(*shown)]
     if molecule.label is not None and molecule.predicted is not None:
         label, predicted = molecule.label, molecule.predicted
         lines.append(f"{molecule.target}: label {label:g}, predicted {predicted:.2f}")

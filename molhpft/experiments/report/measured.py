@@ -420,13 +420,16 @@ def _exchange_figure(runs: Sequence[Run], split: str, taus: Sequence[int]) -> Js
     matrices = [_exchanged(run)[split] for run in runs]
     size = range(len(taus))
     # rows of the matrix have one backbone each; in the paper's figure columns have
-    means = [[scaled(mean(m[j][i] for m in matrices), metric) for j in size] for i in size]
+    means = [[_scaled_mean([m[j][i] for m in matrices], metric) for j in size] for i in size]
     names = [str(tau) for tau in taus]
     trace = go.Heatmap(
         z=means,
         x=names,
         y=names,
-        text=[[f"{value:.{digits(metric) - 1}f}" for value in row] for row in means],
+        text=[
+            ["" if value is None else f"{value:.{digits(metric) - 1}f}" for value in row]
+            for row in means
+        ],
         texttemplate="%{text}",
         colorscale="Viridis",
         colorbar={"thickness": 10},
@@ -435,6 +438,12 @@ def _exchange_figure(runs: Sequence[Run], split: str, taus: Sequence[int]) -> Js
     for axis in ("xaxis", "yaxis"):
         made["layout"][axis] |= tau_axis(taus)
     return made
+
+
+def _scaled_mean(scores: Sequence[float | None], metric: str) -> float | None:
+    """Mean over seeds, as it is shown; None where a run predicts what is not finite."""
+    finite = [score for score in scores if score is not None]
+    return scaled(mean(finite), metric) if len(finite) == len(scores) else None
 
 
 def _seeds(runs: Sequence[Run]) -> str:
