@@ -31,7 +31,6 @@ HEADER = (
     "head",
     "rate",
     "FT train, tau 0 / ∞",
-    "distance, tau 0 / ∞",
     "backbone 0 under others' heads",
     "others under others' heads, tau 0's aside",
     "tau-0 head on others",
@@ -54,7 +53,6 @@ def row(encoder: Chain, task: Task, scale: float, rate: float, *, seed: int) -> 
     rows = [branch.row(task) for branch in branches]
     return [
         " / ".join(percent(rows[k]["final"]["train"]) for k in (0, -1)),
-        " / ".join(f"{rows[k]['shift']['distance']:.1f}" for k in (0, -1)),
         percent(scores[0, 1:].mean()),
         percent(_strange(scores[1:, 1:])),
         percent(scores[1:, 0].mean()),
