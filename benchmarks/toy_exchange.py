@@ -2,8 +2,8 @@
 
 $ python benchmarks/toy_exchange.py --seed 0
 
-Pretraining (600 steps at a constant rate, or to convergence along a cosine), the size of the random
-head (PyTorch's, or five times that) and the rate of probing and finetuning, all combinations.
+Pretraining (three epochs at a constant rate, or to convergence along a cosine), the size of the
+random head (PyTorch's, or five times that) and the rate of both phases: all combinations.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from molhpft.measure.swap import exchange_scores
 TAUS = (0, 2, 16, 256)
 INFINITY = 50_000
 PRETRAININGS = {
-    "600 steps": replace(toy.PRETRAIN, epochs=2, schedule="constant"),
+    "3 epochs": replace(toy.PRETRAIN, epochs=3, schedule="constant"),
     "converged": toy.PRETRAIN,
 }
 SCALES = (1.0, toy.HEAD_SCALE)
