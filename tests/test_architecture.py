@@ -45,6 +45,13 @@ def test_files_hold_one_concept_and_are_no_drawers(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_text_is_printed_by_consoles_that_look_for_no_markup(path):
+    calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+    consoles = [call for call in calls if ast.unparse(call.func).endswith("Console")]
+    assert not consoles or path.relative_to(ROOT) == Path("domains/progress.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_nothing_unpickles_or_prompts(path):
     calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
     names = {ast.unparse(call.func) for call in calls}

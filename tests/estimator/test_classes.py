@@ -78,6 +78,7 @@ def test_labels_of_any_two_values_come_back(tmp_path):
     fitted.save_pretrained(tmp_path)
     again = HPFTClassifier.from_pretrained(tmp_path)
     assert (again.predict(SMILES) == fitted.predict(SMILES)).all()
+    assert again.model_.shape.value_names == ("target p(ring)",)
 
 
 def test_what_is_odd_about_molecules_is_noted_and_warned_of_as_on_the_command_line():
