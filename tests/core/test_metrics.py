@@ -140,3 +140,8 @@ def test_errors_and_correlation_leave_unmeasured_labels_and_tasks_out():
 def test_predictions_for_another_number_of_tasks_are_refused():
     with pytest.raises(ValueError, match="argument 2 is longer"):
         metrics.task_scores("rocauc", torch.tensor([[0.0], [1.0]]), torch.zeros(2, 2))
+
+
+def test_accuracy_without_a_labelled_unit_is_an_error():
+    with pytest.raises(ValueError, match=r"^accuracy needs a labelled unit; all 2 are ignored$"):
+        Multiclass().score(torch.zeros(2, 3), torch.tensor([-100, -100]))
