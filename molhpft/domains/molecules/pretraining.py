@@ -7,6 +7,7 @@ validation decides which epoch's encoder is kept.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -81,9 +82,13 @@ def pretraining_task(
     if "descriptors" in targets:
         parts.append(_descriptors(source, splits))
     task = parts[0] if len(parts) == 1 else joint_task(*parts, weight=weight or 1.0)
+    # scored by the loss of both kinds of targets, which are then one task
+    both = sha256(f"{task.fingerprint} {task.auxiliary}".encode()).hexdigest()
     return replace(
         task,
         name=f"pretraining-on-{use}-of-{source.name}",
+        fingerprint=both if task.auxiliary else task.fingerprint,
+        auxiliary="",
         objective=ScoredByLoss(task.objective),
     )
 
