@@ -43,11 +43,12 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         tau: epochs of head probing; several to choose from on validation, or "auto".
         head: as in a config, "mlp" or "linear".
         ensemble: whether networks of several taus answer together, as many as validate best.
-        calibration: of probabilities, on the validation molecules.
-        level: share of molecules whose label is to be in its set, between 0 and 1.
-        split: how validation molecules are set aside where `fit` is given none.
+        calibration: of probabilities, on validation and calibration molecules.
+        level: share of molecules whose label is to be in its set, between 0 and 1, which
+            calibration molecules see to.
+        split: how validation and calibration molecules are set aside where `fit` is given none.
         split_seed: draws them where they are drawn at random; None for `random_state`.
-        validation: share of them.
+        validation: share of validation molecules.
         config: further keys of a config, such as `{"finetune": {"epochs": 50}}`. It may say what
             an option here says (`encoder`, `head`, `method.tau`, `seed`) where that is left out.
         random_state: seed of every random number; an int gives the same model again.

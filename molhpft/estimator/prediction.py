@@ -15,7 +15,9 @@ class Prediction:
         spread: float64 (n, t), standard deviation over the members of the ensemble, in the unit of
             `values`; 0 with a single member.
         sets: what the label may be at the model's level: for classes bool (n, t, 2), whether 0 and
-            whether 1; for numbers float64 (n, t, 2), the ends of an interval.
+            whether 1; for numbers float64 (n, t, 2), the ends of an interval. Outside the
+            applicability domain, and where calibration molecules are too few, nothing is ruled
+            out: both classes, or infinite ends.
         similarity: float32 (n,), Tanimoto similarity to the nearest training molecule.
         nearest: int64 (n,), number of that molecule in `Model.training_smiles`.
         in_domain: bool (n,), whether it is as near as training molecules are to one another: the

@@ -39,7 +39,7 @@ class Answers:
     Attributes:
         ensemble: whether networks of several taus answer together, as many of the best as validate
             best together; else the one that the run has chosen does alone.
-        calibration: how probabilities are repaired on the validation split.
+        calibration: how probabilities are repaired on molecules that were not trained on.
         level: share of molecules whose label is to be in its set, between 0 and 1.
 
     Raises:
