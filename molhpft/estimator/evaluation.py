@@ -109,8 +109,8 @@ def promise(
     bound = "are unbounded" if trust.calibration is None else "hold every label"
     if CALIBRATION not in held:
         return [
-            f"Prediction {kind} {bound}: no molecules were set aside to calibrate them by, which "
-            "takes 60 molecules in all."
+            f"Prediction {kind} {bound}: there is no calibration split, which takes 60 molecules "
+            "in all, or 20 in a validation split that is given."
         ]
     return [
         f"Prediction {kind} were calibrated by {len(held[CALIBRATION].logits):,} molecules that "

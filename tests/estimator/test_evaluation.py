@@ -174,7 +174,7 @@ def test_sets_that_no_molecules_were_set_aside_for_promise_nothing():
     trust = fit_trust(own, None, CLASSES, calibration="platt", level=0.9, prints=PRINTS)
     scores = {"valid": evaluated(own, CLASSES, trust)}
     (line,) = promise(trust, ("active",), scores, {"valid": own})
-    assert line.startswith("Prediction sets hold every label: no molecules were set aside")
+    assert line.startswith("Prediction sets hold every label: there is no calibration split")
 
 
 def test_coverage_that_chance_does_not_explain_is_said():

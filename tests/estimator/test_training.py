@@ -75,8 +75,8 @@ def test_a_model_knows_its_molecules_and_its_notes(trained):
     assert len(model.trust.prints) == len(model.training_smiles)
     assert model.about["notes"] == ["a note"]
     assert model.about["promise"] == [
-        "Prediction intervals are unbounded: no molecules were set aside to calibrate them by, "
-        "which takes 60 molecules in all.",
+        "Prediction intervals are unbounded: there is no calibration split, which takes 60 "
+        "molecules in all, or 20 in a validation split that is given.",
     ]
     assert model.about["sizes"] == {"train": 30, "valid": 16, "test": 14}
 
