@@ -20,7 +20,11 @@ from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.graphs import graph_store
 from molhpft.domains.molecules.reading import described
-from molhpft.domains.molecules.splits import CALIBRATION, with_calibration
+from molhpft.domains.molecules.splits import (
+    CALIBRATION,
+    calibration_notes,
+    with_calibration,
+)
 from molhpft.estimator.arrays import Labels, class_name, smiles_of
 from molhpft.estimator.holdout import Holdout, held_out
 from molhpft.estimator.model import Model
@@ -157,13 +161,15 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         if eval_set is None:
             seed = config.seed if self.split_seed is None else int(self.split_seed)
             splits = held_out(smiles, self.split, share=self.validation, seed=seed, labels=by_class)
-            targets = labels.targets
+            targets, about_calibration = labels.targets, calibration_notes(splits)
         else:
-            smiles, targets, splits = self._given(smiles, labels, eval_set, calibration_set)
+            smiles, targets, given = self._given(smiles, labels, eval_set, calibration_set)
+            splits = given
             if calibration_set is None:
                 by_class = None if by_class is None else targets
                 rng = torch.Generator().manual_seed(config.seed)
-                splits = with_calibration(splits, rng=rng, labels=by_class)
+                splits = with_calibration(given, rng=rng, labels=by_class)
+            about_calibration = calibration_notes(splits, given)
         task = molecule_task(
             "table",
             smiles=smiles,
@@ -173,6 +179,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             objective=self._objective,
             standardise=isinstance(self._objective, Squared),
             classes=[(class_name(zero), class_name(one)) for zero, one in labels.classes],
+            notes=about_calibration,
         )
         answers = Answers(self.ensemble, self.calibration, self.level)
         notes = notes_on(config, task)
@@ -184,7 +191,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             model, made = train(config, task, Path(folder), answers, notes=told)
             history = made.read_lines("history.jsonl")
         model.about["history"] = history
-        # of a state the seed it gave
+        # a generator cannot be stored; the seed that was drawn from it can
         random_state = 0 if _is(self.random_state, 0) else config.seed
         model.about["estimator"] = {
             "class": type(self).__name__,

@@ -108,10 +108,7 @@ def promise(
     kind = "intervals" if trust.calibration is None else "sets"
     bound = "are unbounded" if trust.calibration is None else "hold every label"
     if CALIBRATION not in held:
-        return [
-            f"Prediction {kind} {bound}: there is no calibration split, which takes 60 molecules "
-            "in all, or 20 in a validation split that is given."
-        ]
+        return [f"Prediction {kind} {bound}: there are no calibration molecules to bound them by."]
     return [
         f"Prediction {kind} were calibrated by {len(held[CALIBRATION].logits):,} molecules that "
         "took no part in training or in any choice. They promise to hold the truth for "
@@ -127,17 +124,20 @@ def _unbounded(trust: Trust, names: Sequence[str], level: str, pair: Sequence[st
     needed = ceil(round(trust.level / (1 - trust.level), 6))
     numbers = trust.calibration is None
     found = []
-    for label, what in enumerate(["a label"] if numbers else [f"label {name}" for name in pair]):
+    for label, name in enumerate(("",) if numbers else pair):
         few, counts = (x if numbers else x[:, label] for x in (trust.unbounded, trust.counts))
         if not few.any():
             continue
-        which = listed([name for name, is_few in zip(names, few.tolist(), strict=True) if is_few])
+        which = listed(
+            [target for target, is_few in zip(names, few.tolist(), strict=True) if is_few]
+        )
         ends = sorted({int(counts[few].min()), int(counts[few].max())})
-        start = f"Intervals of {which} are unbounded"
-        if not numbers:
-            start = f"L{what[1:]} of {which} is in every set"
+        if numbers:
+            what, fact = "a label", f"Intervals of {which} are unbounded"
+        else:
+            what, fact = f"label {name}", f"Label {name} of {which} is in every set"
         found.append(
-            f"{start}: {level} takes {needed:,} calibration molecules with {what}, "
+            f"{fact}: {level} takes {needed:,} calibration molecules with {what}, "
             f"there are {' to '.join(map(str, ends))}."
         )
     return found

@@ -96,7 +96,7 @@ def _made(config: RunConfig, task: Task, out: Path, answers: Answers, name: str)
     with writing(out):
         model.save_pretrained(partial)
         os.replace(partial, out)
-    # they are in the model; not before it is whole, which an interrupted run makes of them
+    # the model holds these networks now; before it was written, a run that goes on needed them
     RunFolder(out / RUN / folder.path.name).drop("members")
     return model
 

@@ -32,8 +32,9 @@ def held_out(
 ) -> dict[str, Tensor]:
     """Rows of "train", "valid" and "calibration"; molecules that cannot be read are in none.
 
-    Nothing is chosen by calibration molecules: prediction sets are fitted to them. Of molecules too
-    few for that (`calibration_share`), none is set aside, and there is no such split.
+    Nothing is chosen by calibration molecules: prediction sets are fitted to them. Where molecules
+    (`calibration_share`) or their scaffolds (`scaffold_split`) are too few for that, none is set
+    aside, and there is no such split.
 
     Args:
         smiles: (n,).

@@ -39,7 +39,8 @@ class Answers:
     Attributes:
         ensemble: whether networks of several taus answer together, as many of the best as validate
             best together; else the one that the run has chosen does alone.
-        calibration: how probabilities are repaired on molecules that were not trained on.
+        calibration: how probabilities are repaired, on validation and calibration molecules
+            together.
         level: share of molecules whose label is to be in its set, between 0 and 1.
 
     Raises:
@@ -100,7 +101,7 @@ def train(
         prints=prints,
     )
     scores = {s: evaluated(one, objective, trust) for s, one in held.items()}
-    # that they hold the labels that they were fitted to says nothing
+    # sets hold the calibration labels by construction: they were fitted to them
     scores.get(CALIBRATION, {})["coverage"] = None
     about = _about(folder, members, scores, notes)
     about["unscored"] = unscored_targets(task)

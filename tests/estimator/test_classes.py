@@ -85,7 +85,8 @@ def test_what_is_odd_about_molecules_is_noted_and_warned_of_as_on_the_command_li
     smiles = [s if k % 4 else f"no molecule {k}" for k, s in enumerate(SMILES)]
     with pytest.warns(DataWarning, match="15 of 62 molecules cannot be read and were left out"):
         fitted = HPFTClassifier(**BRIEF | {"tau": 0}).fit([*smiles, "O.O", "N.N"], [*RING, 0, 1])
-    unreadable, mixtures = fitted.notes_
+    calibration, unreadable, mixtures = fitted.notes_
+    assert calibration.endswith("60 molecules that can be read, and here they are 47.")
     assert unreadable.startswith("15 of 62 molecules cannot be read and were left out: 'no mol")
     assert mixtures.startswith("2 of 62 molecules are salts or mixtures")
 
@@ -158,6 +159,10 @@ def test_an_eval_set_is_what_is_validated_on():
         SMILES[train], RING[train], eval_set=(SMILES[valid], RING[valid])
     )
     assert fitted.model_.about["sizes"] == {"train": 40, "valid": 10, "calibration": 10}
+    assert (
+        "Of 20 given validation molecules, 10 validate and 10 calibrate prediction sets."
+        in fitted.notes_
+    )
     assert fitted.model_.training_smiles == tuple(SMILES[train])
 
 

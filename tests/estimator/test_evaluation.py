@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
+from scipy.stats import binned_statistic, spearmanr
 from sklearn.metrics import mean_absolute_error, roc_auc_score, root_mean_squared_error
 
 from molhpft.core.objectives import Multilabel, Squared
@@ -72,7 +72,9 @@ def test_scores_of_classes_are_those_of_others(seed):
     assert found["rocauc"] == pytest.approx(roc_auc_score(y, a))
     assert found["coverage"] == pytest.approx(np.mean(held))
     assert found["set_size"] == pytest.approx(np.mean([sum(pair) for pair in sets]))
-    assert 0 <= found["ece"] <= 1
+    p = trust.values(a, CLASSES)[:, 0].numpy()
+    gaps = binned_statistic(p, p - y[:, 0].numpy(), "sum", bins=15, range=(0, 1)).statistic
+    assert found["ece"] == pytest.approx(np.abs(gaps).sum() / len(p))
 
 
 def test_calibration_is_measured_before_and_after():
@@ -119,9 +121,12 @@ def parts(held):
 
 def test_one_class_has_no_score_but_has_coverage():
     a, y = split(4)
-    found = evaluated(near(a, torch.ones_like(y)), CLASSES, trust_in(CLASSES))
+    trust = trust_in(CLASSES)
+    found = evaluated(near(a, torch.ones_like(y)), CLASSES, trust)
+    held = trust.sets(a, CLASSES, torch.ones(len(a)))[:, 0, 1]
     assert found["rocauc"] is None
-    assert 0 <= found["coverage"] <= 1
+    assert found["coverage"] == pytest.approx(held.double().mean().item())
+    assert 0.5 < found["coverage"] < 1  # some, not all: the comparison says something
     assert found["ece"] is not None
 
 
@@ -174,7 +179,9 @@ def test_sets_that_no_molecules_were_set_aside_for_promise_nothing():
     trust = fit_trust(own, None, CLASSES, calibration="platt", level=0.9, prints=PRINTS)
     scores = {"valid": evaluated(own, CLASSES, trust)}
     (line,) = promise(trust, ("active",), scores, {"valid": own})
-    assert line.startswith("Prediction sets hold every label: there is no calibration split")
+    assert line == (
+        "Prediction sets hold every label: there are no calibration molecules to bound them by."
+    )
 
 
 def test_coverage_that_chance_does_not_explain_is_said():

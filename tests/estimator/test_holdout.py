@@ -63,6 +63,16 @@ def test_molecules_enough_are_set_aside_for_calibration(how):
     assert abs(len(found["calibration"]) - 100 / 6) <= 1
 
 
+@pytest.mark.parametrize("sizes", [(119, 29), (40, 40, 40)])
+def test_few_large_scaffolds_are_validated_on_and_calibrate_nothing(sizes):
+    smiles = [f"C1{'C' * k}C1" for k, n in enumerate(sizes, 1) for _ in range(n)]
+    found = held_out(smiles, "scaffold", share=0.1, seed=0)
+    assert {split: len(rows) for split, rows in found.items()} == {
+        "train": sum(sizes[:-1]),
+        "valid": sizes[-1],
+    }
+
+
 def test_a_random_holdout_deals_both_classes_to_every_split():
     y = (torch.arange(100) < 4).float()[:, None]
     found = held_out(MANY, "random", share=0.1, seed=0, labels=y)

@@ -75,8 +75,7 @@ def test_a_model_knows_its_molecules_and_its_notes(trained):
     assert len(model.trust.prints) == len(model.training_smiles)
     assert model.about["notes"] == ["a note"]
     assert model.about["promise"] == [
-        "Prediction intervals are unbounded: there is no calibration split, which takes 60 "
-        "molecules in all, or 20 in a validation split that is given.",
+        "Prediction intervals are unbounded: there are no calibration molecules to bound them by.",
     ]
     assert model.about["sizes"] == {"train": 30, "valid": 16, "test": 14}
 
@@ -211,7 +210,7 @@ def test_probabilities_of_classes_are_scored(brief, tmp_path):
 @pytest.mark.parametrize("taus", [(), (2, -1), (2, 2)])
 def test_taus_that_cannot_be_meant_are_refused_before_training(brief, tmp_path, taus):
     method = replace(brief.method, options={"tau": taus})
-    with pytest.raises(ValueError, match=r"tau|epochs is at least 0, got -1"):
+    with pytest.raises(ValueError, match=r"tau|epochs should be at least 0, got -1"):
         train(replace(brief, method=method), ring_task(), tmp_path, Answers())
     assert not list(tmp_path.iterdir())
 

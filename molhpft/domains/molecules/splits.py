@@ -33,6 +33,8 @@ _SPELLINGS = {
 }
 # of a table's molecules: enough for a quantile worth having, few enough to leave most to train on
 _LEAST, _MOST, _BEARABLE, _TOO_FEW = 30, 5_000, 1 / 6, 10
+_ENOUGH = round(_TOO_FEW / _BEARABLE)  # molecules, of which a bearable share is not too few
+_ENOUGH_VALID = 2 * _TOO_FEW  # validation molecules, half of which are not too few
 
 
 def calibration_share(n: int, share: float = 0.1) -> float:
@@ -66,10 +68,14 @@ def scaffold_split(
 
     Molecules with the same Bemis-Murcko scaffold, chirality included, form a group. From the
     largest group down (among equals the later one first), a group trains while it fits into the
-    training share, else validates while it fits into the first two shares, else tests. With a
-    share for calibration, which training gives up, the groups that are left for the two are dealt
-    to them at random, always alike: neither is rarer than the other; and a group of more than half
-    of all that is held out trains, whatever its share is.
+    training share, else validates while it fits into the first two shares, else tests.
+
+    Calibration takes its share from training. The groups that then neither train nor validate are
+    dealt to test and calibration at random, the same way on every call, so that the scaffolds of
+    one are as rare as those of the other. A group larger than half of all held-out molecules
+    trains, even where training then has more than its share: held out, it would fill a split by
+    itself. The other splits then share what is left in proportion. Where groups are so few and
+    large that a split would come out empty, no molecules are set aside for calibration.
 
     Args:
         smiles: (n,); those that cannot be read enter no split and no share.
@@ -77,34 +83,42 @@ def scaffold_split(
         calibration: share of a fourth split.
 
     Returns:
-        ascending row numbers of "train", "valid", "test" and, with a share, "calibration".
+        ascending row numbers of "train", "valid", "test" and, with a share for which there are
+        scaffolds enough, "calibration".
 
     Raises:
         ValueError: the fractions are not shares of a whole.
     """
     shares = _shares(fractions, calibration)
     groups = scaffold_groups(smiles)
+    dealt = _by_size(groups, shares)
+    if calibration and not all(dealt[name] for name, share in shares.items() if share):
+        dealt = _by_size(groups, _shares(fractions, 0.0))
+    return {name: torch.tensor(sorted(rows), dtype=torch.long) for name, rows in dealt.items()}
+
+
+def _by_size(groups: Sequence[list[int]], shares: Mapping[str, float]) -> dict[str, Sequence[int]]:
+    """Whole groups by the rules of `scaffold_split`."""
     n = sum(len(group) for group in groups)
-    ends = shares["train"] * n, (shares["train"] + shares["valid"]) * n
-    largest = (1 - shares["train"]) * n / 2 if calibration else n
+    end = shares["train"] * n
+    largest = (n - end) / 2 if CALIBRATION in shares else n
     train: list[int] = []
     valid: list[int] = []
     rare: list[list[int]] = []
     for group in sorted(groups, key=lambda group: (len(group), group[0]), reverse=True):
-        if len(train) + len(group) <= ends[0] or len(group) > largest:
+        if len(train) + len(group) <= end or len(group) > largest:
             train += group
-        elif len(train) + len(valid) + len(group) <= ends[1]:
+        elif len(train) + len(valid) + len(group) <= _end_of_valid(len(train), n, shares):
             valid += group
         else:
             rare.append(group)
     further = {name: share for name, share in shares.items() if name not in ("train", "valid")}
-    dealt = {"train": train, "valid": valid, **_dealt_groups(rare, further)}
-    return {name: torch.tensor(sorted(rows), dtype=torch.long) for name, rows in dealt.items()}
+    return {"train": train, "valid": valid, **_dealt_groups(rare, further)}
 
 
 def cached_scaffold_split(smiles: Sequence[str], *, calibration: float = 0.0) -> dict[str, Tensor]:
     """`scaffold_split(smiles)`, kept in the cache folder: 40,000 molecules take seconds."""
-    key = f"{digest(smiles)}-{calibration:g}" if calibration else digest(smiles)
+    key = f"{digest(smiles)}-calibration-{calibration:g}" if calibration else digest(smiles)
     rows = cached_tensors(
         f"scaffold-split/{key}", lambda: scaffold_split(smiles, calibration=calibration)
     )
@@ -231,24 +245,70 @@ def check_choice(split: str, seed: int | None, choices: Sequence[str]) -> None:
 
 
 def with_calibration(
-    splits: Mapping[str, Tensor], *, rng: torch.Generator, labels: Tensor | None = None
+    splits: Mapping[str, Tensor],
+    *,
+    rng: torch.Generator,
+    labels: Tensor | None = None,
+    size: int | None = None,
 ) -> dict[str, Tensor]:
-    """Splits that somebody else drew, half of whose validation molecules are for calibration.
+    """Splits that somebody else drew, some of whose validation molecules calibrate instead.
 
     They are held out as test is, which training molecules are not. The splits stay as they are
-    where calibration is among them, or where half is too few (`calibration_share`).
+    where calibration is among them, or where half of validation is fewer than 10 molecules.
 
     Args:
         splits: "valid" among them.
-        rng: draws the half.
+        rng: draws them.
         labels: of all rows, (n, t), to deal every label in proportion; None for numbers.
+        size: how many, between 10 and half of validation, to which it is raised or lowered; None
+            for half.
     """
     rows = splits["valid"]
-    if CALIBRATION in splits or len(rows) < 2 * _TOO_FEW:
+    if CALIBRATION in splits or len(rows) < _ENOUGH_VALID:
         return dict(splits)
+    half = len(rows) // 2
+    share = (half if size is None else min(max(size, _TOO_FEW), half)) / len(rows)
     own = None if labels is None else labels[rows]
-    half = random_split(len(rows), rng=rng, fractions=(0.5, 0.0, 0.5), labels=own)
-    return {**splits, "valid": rows[half["train"]], CALIBRATION: rows[half["test"]]}
+    dealt = random_split(len(rows), rng=rng, fractions=(1 - share, 0.0, share), labels=own)
+    return {**splits, "valid": rows[dealt["train"]], CALIBRATION: rows[dealt["test"]]}
+
+
+def calibration_notes(
+    splits: Mapping[str, Tensor], given: Mapping[str, Tensor] | None = None
+) -> tuple[str, ...]:
+    """Where calibration molecules were taken from validation, or why there are none.
+
+    Args:
+        splits: that were to have calibration molecules, where possible.
+        given: as somebody else drew them, before `with_calibration`; None where nobody did.
+
+    Returns:
+        a sentence, or none where a calibration split was given, or drawn as it should be.
+    """
+    n = sum(len(rows) for rows in splits.values())
+    valid = len(splits["valid"])
+    if given is not None and CALIBRATION in given:
+        return ()
+    if CALIBRATION in splits and given is not None:
+        return (
+            f"Of {len(given['valid']):,} given validation molecules, {valid:,} validate and "
+            f"{len(splits[CALIBRATION]):,} calibrate prediction sets.",
+        )
+    if CALIBRATION in splits:
+        return ()
+    if given is not None:
+        reason = (
+            f"they are taken from validation molecules where those are {_ENOUGH_VALID} or more, "
+            f"and here they are {valid:,}"
+        )
+    elif n < _ENOUGH:
+        reason = f"that takes {_ENOUGH} molecules that can be read, and here they are {n:,}"
+    else:
+        reason = (
+            "that would leave another split empty; a random split, or a smaller one to validate "
+            "on, may leave enough"
+        )
+    return (f"No molecules were set aside to calibrate prediction sets: {reason}.",)
 
 
 def column_split(values: Sequence[str]) -> dict[str, Tensor]:
@@ -277,6 +337,13 @@ def column_split(values: Sequence[str]) -> dict[str, Tensor]:
     for i, name in enumerate(names):
         rows[name].append(i)
     return {name: torch.tensor(index, dtype=torch.long) for name, index in rows.items()}
+
+
+def _end_of_valid(train: int, n: int, shares: Mapping[str, float]) -> float:
+    """How many molecules may train or validate; a split's share, or of what training leaves."""
+    if train <= shares["train"] * n:
+        return (shares["train"] + shares["valid"]) * n
+    return train + shares["valid"] / (1 - shares["train"]) * (n - train)
 
 
 def _dealt_groups(groups: Sequence[list[int]], shares: Mapping[str, float]) -> dict[str, list[int]]:

@@ -18,6 +18,7 @@ from molhpft.domains.molecules.sheets import read_sheet, table_name
 from molhpft.domains.molecules.splits import (
     Split,
     cached_scaffold_split,
+    calibration_notes,
     calibration_share,
     check_choice,
     chosen_split,
@@ -153,7 +154,8 @@ def csv_task(
         split_seed: draws the random splits, 0 by default; for those only.
         calibration: share of a split of that name, drawn as the test split is and taken from
             training, for prediction sets (`calibration_share` raises and lowers it); with a column
-            that names none, half of its validation rows. 0 for no such split.
+            that names none, taken from its validation rows, at most half of them. 0 for no such
+            split; a column that names one keeps it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -169,7 +171,9 @@ def csv_task(
         kind=kind,
         split_column=split_column,
     )
-    for note in table.notes:
+    splits, about_calibration = _splits(table, split, split_seed, calibration)
+    notes = (*table.notes, *about_calibration)
+    for note in notes:
         _log.warning("%s: %s", table.path, note)
     warn_of_unreadable(table.path, table.lines, table.readable, unit=table.unit)
     return molecule_task(
@@ -177,11 +181,11 @@ def csv_task(
         smiles=table.smiles,
         targets=table.targets,
         describes=table.describes,
-        splits=_splits(table, split, split_seed, calibration),
+        splits=splits,
         objective=Multilabel() if table.kind == "classification" else Squared(),
         standardise=table.kind == "regression",
         classes=table.classes,
-        notes=table.notes,
+        notes=notes,
     )
 
 
@@ -219,12 +223,13 @@ def _check_column(split: str, column: str | None) -> None:
 
 def _splits(
     table: Table, split: Split | Literal["column"], seed: int | None, calibration: float
-) -> dict[str, Tensor]:
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The splits, and sentences on calibration molecules where they were asked for."""
     labels = table.targets if table.kind == "classification" else None
     readable = table.readable.nonzero().flatten()
     share = calibration_share(max(len(readable), 1), calibration)
     if split != "column":
-        return chosen_split(
+        drawn = chosen_split(
             split,
             seed,
             rows=readable,
@@ -234,6 +239,7 @@ def _splits(
             calibration=share,
             labels=None if labels is None else labels[readable],
         )
+        return drawn, calibration_notes(drawn) if calibration else ()
     if "" in table.split_values:
         line = table.lines[table.split_values.index("")]
         raise ValueError(
@@ -241,5 +247,11 @@ def _splits(
         )
     found = column_split(table.split_values)
     if not calibration:
-        return found
-    return with_calibration(found, rng=torch.Generator().manual_seed(seed or 0), labels=labels)
+        return found, ()
+    splits = with_calibration(
+        found,
+        rng=torch.Generator().manual_seed(0),
+        labels=labels,
+        size=round(share * len(readable)),
+    )
+    return splits, calibration_notes(splits, found)

@@ -1,3 +1,5 @@
+import re
+
 import pandas as pd
 import pytest
 import torch
@@ -8,6 +10,7 @@ from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from molhpft.domains.molecules.featurize import parse
 from molhpft.domains.molecules.splits import (
+    calibration_notes,
     calibration_share,
     check_choice,
     chosen_split,
@@ -188,7 +191,8 @@ def test_calibration_scaffolds_are_as_rare_as_those_of_the_test_split():
     rare = [f"C1{'C' * k}C1" for k in range(1, 41)]
     smiles = [*["Cc1ccccc1"] * 120, *["CCO"] * 40, *rare]
     splits = scaffold_split(smiles, calibration=0.1)
-    assert [len(splits[name]) for name in ("test", "calibration")] == [20, 20]
+    # the second largest trains too, beyond the share; the others have equal parts of what is left
+    assert [len(splits[name]) for name in ALL] == [160, 13, 14, 13]
     # dealt, not cut: neither has the rows that come first
     assert splits["calibration"].min() < splits["test"].max()
     assert splits["test"].min() < splits["calibration"].max()
@@ -199,6 +203,72 @@ def test_a_scaffold_that_would_fill_what_is_held_out_trains():
     splits = scaffold_split(smiles, (0.9, 0.0, 0.1), calibration=0.2)
     assert set(range(74)) <= set(splits["train"].tolist())
     assert min(len(splits["test"]), len(splits["calibration"])) > 5
+
+
+# rings of different sizes are different scaffolds
+def series(sizes):
+    """Molecules of as many scaffolds as there are sizes."""
+    return [f"C1{'C' * k}C1" for k, size in enumerate(sizes, 1) for _ in range(size)]
+
+
+FEW_AND_LARGE = [
+    ((119, 29), (0.9, 0.0, 0.1)),
+    ((40, 40, 40), (0.9, 0.0, 0.1)),
+]
+
+
+@pytest.mark.parametrize(("sizes", "shares"), FEW_AND_LARGE)
+def test_scaffolds_too_few_to_calibrate_leave_the_split_as_it_is_without(sizes, shares):
+    smiles = series(sizes)
+    found = scaffold_split(smiles, shares, calibration=calibration_share(len(smiles)))
+    plain = scaffold_split(smiles, shares)
+    assert {name: rows.tolist() for name, rows in found.items()} == {
+        name: rows.tolist() for name, rows in plain.items()
+    }
+
+
+def test_a_scaffold_that_trains_beyond_the_share_leaves_molecules_to_validate_on():
+    smiles = series((60, 50, 15, 15, 10))
+    found = scaffold_split(smiles, calibration=calibration_share(len(smiles)))
+    assert [len(found[name]) for name in ALL] == [110, 10, 15, 15]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(1, 60), min_size=3, max_size=12),
+    st.sampled_from([(0.8, 0.1, 0.1), (0.9, 0.0, 0.1)]),
+)
+def test_calibration_empties_no_split(sizes, shares):
+    smiles = series(sizes)
+    found = scaffold_split(smiles, shares, calibration=calibration_share(len(smiles)))
+    plain = scaffold_split(smiles, shares)
+    assert all(len(found[name]) for name, rows in plain.items() if len(rows))
+    assert len(found.get("calibration", [0]))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "given", "said"),
+    [
+        ({"train": 140, "valid": 10, "calibration": 20}, None, ()),
+        ({"train": 40, "valid": 10}, None, ("that takes 60 molecules .* here they are 50",)),
+        ({"train": 120, "valid": 15}, None, ("would leave another split empty",)),
+        ({"train": 40, "valid": 19}, {"valid": 19}, ("20 or more, and here they are 19",)),
+        (
+            {"train": 40, "valid": 15, "calibration": 14},
+            {"valid": 29},
+            ("Of 29 given validation molecules, 15 validate and 14 calibrate",),
+        ),
+        ({"valid": 5, "calibration": 9}, {"valid": 5, "calibration": 9}, ()),
+    ],
+)
+def test_why_molecules_calibrate_or_none_do_is_said(sizes, given, said):
+    splits, drawn = (
+        None if one is None else {name: torch.arange(n) for name, n in one.items()}
+        for one in (sizes, given)
+    )
+    found = calibration_notes(splits, drawn)
+    assert len(found) == len(said)
+    assert all(re.search(words, text) for words, text in zip(said, found, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -216,6 +286,13 @@ def test_half_of_what_somebody_validates_on_calibrates():
     assert torch.equal(torch.cat(halves).sort().values, given["valid"])
     assert [(len(rows), int(y[rows].sum())) for rows in halves] == [(15, 5), (15, 5)]
     assert torch.equal(found["train"], given["train"])
+
+
+@pytest.mark.parametrize(("size", "taken"), [(3, 10), (12, 12), (40, 15), (None, 15)])
+def test_calibration_takes_its_size_of_validation_but_no_more_than_half(size, taken):
+    given = {"train": torch.arange(30), "valid": torch.arange(30, 60)}
+    found = with_calibration(given, rng=torch.Generator().manual_seed(0), size=size)
+    assert (len(found["calibration"]), len(found["valid"])) == (taken, 30 - taken)
 
 
 @pytest.mark.parametrize("more", [{"calibration": torch.arange(60, 70)}, {}])

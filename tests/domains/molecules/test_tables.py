@@ -291,3 +291,49 @@ def test_unreadable_lines_are_one_warning_and_no_others_are(tmp_path, caplog):
 def test_an_absent_table_is_a_file_not_found(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.csv should be a table"):
         csv_task(path=tmp_path / "nothing.csv")
+
+
+CHAINS = ["C" * k for k in range(1, 101)]
+
+
+def _column_of(path, splits):
+    rows = [
+        (chain, 0.5 + k % 7, split)
+        for k, (chain, split) in enumerate(zip(CHAINS, splits, strict=True))
+    ]
+    return _written(path, ["smiles", "y", "s"], rows)
+
+
+@pytest.mark.parametrize(("share", "taken"), [(0.0, 0), (0.1, 17), (0.18, 18), (0.4, 20)])
+def test_calibration_takes_its_share_from_the_validation_rows_of_a_column(path, share, taken):
+    file = _column_of(path, ["train"] * 50 + ["valid"] * 40 + ["test"] * 10)
+    task = csv_task(path=file, split="column", split_column="s", calibration=share)
+    sizes = {name: len(rows) for name, rows in task.splits.items()}
+    aside = {"calibration": taken} if taken else {}
+    assert sizes == {"train": 50, "valid": 40 - taken, "test": 10, **aside}
+
+
+@pytest.mark.parametrize(
+    ("splits", "said"),
+    [
+        (["train"] * 50 + ["valid"] * 40 + ["test"] * 10, "23 validate and 17 calibrate"),
+        (["train"] * 70 + ["valid"] * 10 + ["test"] * 20, "20 or more, and here they are 10"),
+    ],
+)
+def test_where_calibration_comes_from_in_a_column_is_said(path, splits, said, caplog):
+    file = _column_of(path, splits)
+    task = csv_task(path=file, split="column", split_column="s", calibration=0.1)
+    assert said in task.examples.notes[-1]
+    assert said in caplog.text
+
+
+def test_a_scaffold_split_that_cannot_calibrate_says_so_and_validates(path):
+    rings = [f"C1{'C' * k}C1" for k, n in enumerate((120, 15, 15), 1) for _ in range(n)]
+    file = _written(path, ["smiles", "y"], [(ring, 0.5 + k) for k, ring in enumerate(rings)])
+    task = csv_task(path=file, calibration=0.1)
+    assert {s: len(rows) for s, rows in task.splits.items()} == {
+        "train": 120,
+        "valid": 15,
+        "test": 15,
+    }
+    assert "would leave another split empty" in task.examples.notes[-1]
