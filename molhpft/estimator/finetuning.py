@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from molhpft.core.task import Task
-from molhpft.domains.molecules.tables import csv_task
+from molhpft.domains.molecules.tables import table_task
 from molhpft.estimator.model import Model
 from molhpft.estimator.notes import notes_on
 from molhpft.estimator.settings import Encoder, Tau, settings
@@ -75,7 +75,7 @@ def finetune_table(
     choice = _task(table, more.pop("task", {}))
     config = settings(encoder=encoder, tau=tau, head=head, seed=seed, more=more, task=choice)
     _check_place(out)
-    task = csv_task(**choice.options)
+    task = table_task(**choice.options)
     name = _name(config, task, answers)
     if out.exists():
         return Finetuned(_found(out, name), out, is_new=False)

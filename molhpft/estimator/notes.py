@@ -48,27 +48,13 @@ def notes_on(config: RunConfig, task: Task) -> tuple[Note, ...]:
         return ()
     return (
         *map(Note, molecules.notes),
-        *_unreadable(molecules),
+        *([Note(molecules.unreadable, serious=True)] if molecules.unreadable else []),
         *_mixtures(molecules.smiles),
         *_duplicates(molecules, task),
         *_encoder(config),
         *(Note(text, serious=True) for text in thin_notes(task)),
         *_leakage(config, task),
     )
-
-
-def _unreadable(molecules: Molecules) -> list[Note]:
-    rows = (~molecules.store.readable).nonzero().flatten().tolist()
-    if not rows:
-        return []
-    first = ", ".join(repr(molecules.smiles[row][:40]) for row in rows[:3])
-    return [
-        Note(
-            f"{len(rows):,} of {len(molecules):,} molecules cannot be read and were left out: "
-            f"{first}{' and more' if len(rows) > 3 else ''}.",
-            serious=True,
-        )
-    ]
 
 
 def _mixtures(smiles: Sequence[str]) -> list[Note]:

@@ -15,6 +15,8 @@ from molhpft.domains.molecules.graphs import GraphStore, load_or_pack
 
 ZERO_ONE = ("0", "1")
 
+_NAMED = 5  # unreadable molecules that a sentence names
+
 
 @dataclass(frozen=True, eq=False)
 class Molecules:
@@ -28,6 +30,8 @@ class Molecules:
         smiles: (n,), as the source writes them.
         classes: (t,), what the source writes for 0 and for 1 of each target of a classification.
         notes: sentences of the source about how it was read, for people.
+        lines: (n,), where the source has each molecule; empty where it has no lines.
+        unit: what `lines` are, "line" or "row".
     """
 
     store: GraphStore
@@ -35,9 +39,16 @@ class Molecules:
     smiles: tuple[str, ...]
     classes: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    lines: tuple[int, ...] = ()
+    unit: str = "line"
 
     def __len__(self) -> int:
         return len(self.smiles)
+
+    @property
+    def unreadable(self) -> str:
+        """A sentence about the molecules that cannot be read; empty where all can."""
+        return unreadable_note(self.smiles, self.store.readable, lines=self.lines, unit=self.unit)
 
     def take(self, index: Tensor, *, rng: torch.Generator | None = None) -> Batch:
         """The molecules `index` (k,) as one batch of graphs; nothing is drawn."""
@@ -62,11 +73,13 @@ def molecule_task(
     standardise: bool = False,
     classes: Sequence[tuple[str, str]] = (),
     notes: Sequence[str] = (),
+    lines: Sequence[int] = (),
+    unit: str = "line",
 ) -> Task:
     """A task on molecules, packed now or read from the cache of an earlier packing.
 
-    Molecules that cannot be read are dropped from the splits, not from the rows; whoever knows
-    where they came from reports them.
+    Molecules that cannot be read are dropped from the splits, not from the rows;
+    `Molecules.unreadable` names them.
 
     Args:
         name: for people and file names.
@@ -79,6 +92,8 @@ def molecule_task(
             training split; the objective then knows both. For a regression.
         classes: (t,), what the source writes for 0 and for 1; "0" and "1" where left out.
         notes: sentences of the source about how it was read.
+        lines: (n,), where the source has each molecule.
+        unit: what `lines` are.
 
     Raises:
         ValueError: no molecule can be read or is left to train on, a target has no label, one class
@@ -102,12 +117,38 @@ def molecule_task(
     about = (objective, tuple(describes), *written)
     return Task(
         name=name,
-        examples=Molecules(store, targets, tuple(smiles), tuple(classes), tuple(notes)),
+        examples=Molecules(
+            *(store, targets, tuple(smiles), tuple(classes), tuple(notes), tuple(lines), unit)
+        ),
         splits=splits,
         objective=objective,
         outputs=targets.shape[1],
         fingerprint=_fingerprint(smiles, targets, splits, about),
         describes=tuple(describes),
+    )
+
+
+def unreadable_note(
+    smiles: Sequence[str], readable: Tensor, *, lines: Sequence[int] = (), unit: str = "line"
+) -> str:
+    """A sentence about the molecules that cannot be read; empty where all can.
+
+    Args:
+        smiles: (n,).
+        readable: bool (n,).
+        lines: (n,), where each molecule stands; empty where nothing but the molecule tells.
+        unit: what `lines` are.
+    """
+    rows = (~readable).nonzero().flatten().tolist()
+    if not rows:
+        return ""
+    where = {row: f" ({unit} {lines[row]})" if lines else "" for row in rows[:_NAMED]}
+    first = ", ".join(f"{smiles[row][:40]!r}{place}" for row, place in where.items())
+    more = f" and {len(rows) - _NAMED:,} more" if len(rows) > _NAMED else ""
+    were = "was" if len(rows) == 1 else "were"
+    return (
+        f"{len(rows):,} of {len(smiles):,} molecules cannot be read and {were} left out: "
+        f"{first}{more}."
     )
 
 

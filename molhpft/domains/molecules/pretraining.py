@@ -20,7 +20,7 @@ from molhpft.core.scored import ScoredByLoss
 from molhpft.core.task import Task
 from molhpft.domains.molecules.datasets import ogb_names, ogb_task
 from molhpft.domains.molecules.descriptors import descriptor_targets
-from molhpft.domains.molecules.examples import Molecules, molecule_task
+from molhpft.domains.molecules.examples import Molecules, molecule_task, unreadable_note
 from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.joint import joint_task
 from molhpft.domains.molecules.overlap import among, skeletons
@@ -31,7 +31,7 @@ from molhpft.domains.molecules.splits import (
     check_choice,
     chosen_split,
 )
-from molhpft.domains.molecules.tables import csv_task, warn_of_unreadable
+from molhpft.domains.molecules.tables import csv_task
 from molhpft.domains.molecules.target_columns import ALL
 
 Target = Literal["assays", "descriptors"]
@@ -171,7 +171,8 @@ def _unlabelled(path: Path, column: str, split: Split, seed: int | None) -> _Sou
             f"{path} should hold SMILES; none of its {len(smiles):,} rows can be read, the first "
             f"is {smiles[0]!r:.60}"
         )
-    warn_of_unreadable(path, sheet.lines, readable, unit=sheet.unit)
+    if note := unreadable_note(smiles, readable, lines=sheet.lines, unit=sheet.unit):
+        _log.warning("%s: %s", path, note)
     splits = chosen_split(
         split,
         seed,
@@ -221,6 +222,8 @@ def _with_targets(source: _Source, splits: Splits, task: Task) -> Task:
         objective=task.objective,
         classes=examples.classes,
         notes=examples.notes,
+        lines=examples.lines,
+        unit=examples.unit,
     )
 
 

@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.core.ranges import BelowOne, Seed
 from molhpft.core.task import Task
-from molhpft.domains.molecules.examples import molecule_task
+from molhpft.domains.molecules.examples import Molecules, molecule_task
 from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.sheets import read_sheet, table_name
 from molhpft.domains.molecules.splits import (
@@ -64,11 +65,6 @@ class Table:
     def name(self) -> str:
         """File name without the endings that say what the file is."""
         return table_name(self.path)
-
-    @property
-    def unreadable_lines(self) -> list[int]:
-        """Lines whose SMILES cannot be read, ascending."""
-        return [line for line, ok in zip(self.lines, self.readable.tolist(), strict=True) if not ok]
 
 
 def read_table(
@@ -126,7 +122,7 @@ def read_table(
     )
 
 
-def csv_task(
+def table_task(
     *,
     path: Path,
     smiles_column: str = "smiles",
@@ -139,8 +135,8 @@ def csv_task(
 ) -> Task:
     """The task of a table: classification by ROC-AUC, or regression in the table's own units.
 
-    Rows whose SMILES cannot be read stay in the table, enter no split, and are reported by their
-    lines as one logged warning, as is every note of the table.
+    Rows whose SMILES cannot be read stay in the table and enter no split; the task's molecules know
+    their lines, and the notes of the table.
 
     Args:
         path: of the file, as in `read_table`, like the three options that follow.
@@ -172,10 +168,6 @@ def csv_task(
         split_column=split_column,
     )
     splits, about_calibration = _splits(table, split, split_seed, calibration)
-    notes = (*table.notes, *about_calibration)
-    for note in notes:
-        _log.warning("%s: %s", table.path, note)
-    warn_of_unreadable(table.path, table.lines, table.readable, unit=table.unit)
     return molecule_task(
         table.name,
         smiles=table.smiles,
@@ -185,32 +177,21 @@ def csv_task(
         objective=Multilabel() if table.kind == "classification" else Squared(),
         standardise=table.kind == "regression",
         classes=table.classes,
-        notes=notes,
+        notes=(*table.notes, *about_calibration),
+        lines=table.lines,
+        unit=table.unit,
     )
 
 
-def warn_of_unreadable(
-    path: Path, lines: Sequence[int], readable: Tensor, *, unit: str = "line"
-) -> None:
-    """Log one warning that names the lines of molecules that cannot be read, if there are any.
-
-    Args:
-        path: of the file.
-        lines: (n,), the line of each molecule.
-        readable: bool (n,).
-        unit: what `lines` are.
-    """
-    wrong = [line for line, ok in zip(lines, readable.tolist(), strict=True) if not ok]
-    if wrong:
-        _log.warning(
-            "%d of %d molecules in %s cannot be read and enter no split; %ss: %s%s",
-            len(wrong),
-            len(lines),
-            path,
-            unit,
-            ", ".join(map(str, wrong[:10])),
-            ", ..." if len(wrong) > 10 else "",
-        )
+@wraps(table_task)
+def csv_task(*, path: Path, **options: Any) -> Task:
+    """`table_task`, whose notes and unreadable molecules are logged as warnings."""
+    task = table_task(path=path, **options)
+    molecules = cast(Molecules, task.examples)
+    for note in (*molecules.notes, molecules.unreadable):
+        if note:
+            _log.warning("%s: %s", path, note)
+    return task
 
 
 def _check_column(split: str, column: str | None) -> None:

@@ -86,7 +86,7 @@ def test_unreadable_molecules_are_named_by_line_and_in_no_split(listed, caplog):
     listed.write_text("\n".join(["header", *CHAINS]))
     with caplog.at_level(logging.WARNING):
         task = pretraining_task(of=listed, split="random")
-    assert "lines: 1" in caplog.text
+    assert "'header' (line 1)" in caplog.text
     assert not any(0 in rows for rows in task.splits.values())
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.molecules.datasets import ogb_task
 from molhpft.domains.molecules.splits import scaffold_split
-from molhpft.domains.molecules.tables import csv_task, read_table, warn_of_unreadable
+from molhpft.domains.molecules.tables import csv_task, read_table
 
 POOL = ["CCO", "CCN", "c1ccccc1", "Cc1ccccc1", "C1CC1C", "O=C1CCCC1", "c1ccc2ccccc2c1", "C1CCNCC1"]
 labels = st.sampled_from([0.0, 1.0, None])
@@ -161,8 +161,8 @@ def test_a_huge_molecule_is_one_unreadable_row_with_its_line(path, caplog):
     with caplog.at_level(logging.WARNING):
         task = csv_task(path=_written(path, ["smiles", "y"], rows), split="random")
     assert sorted(torch.cat(list(task.splits.values())).tolist()) == [*range(8), *range(9, 17)]
-    assert "1 of 17 molecules" in caplog.text
-    assert "lines: 10" in caplog.text
+    assert "1 of 17 molecules cannot be read" in caplog.text
+    assert "(line 10)" in caplog.text
 
 
 def test_targets_come_in_the_order_that_was_asked_for(ten):
@@ -214,17 +214,16 @@ def test_unreadable_molecules_keep_their_rows_and_enter_no_split(path, caplog, s
     everywhere = torch.cat(list(task.splits.values())).sort().values.tolist()
     assert len(task.examples) == 18
     assert everywhere == [*range(8), *range(10, 18)]
+    assert caplog.text.count("cannot be read") == 1
     assert "2 of 18 molecules" in caplog.text
-    assert "lines: 10, 11" in caplog.text
+    assert "'not a molecule' (line 10), '' (line 11)." in caplog.text
 
 
 def test_many_unreadable_lines_are_counted_and_the_first_ones_named(path, caplog):
     rows = [("CCO", 1.5), ("CCN", 2.5), *[("?", 3.5)] * 30]
-    table = read_table(_written(path, ["smiles", "y"], rows))
-    assert table.unreadable_lines == list(range(4, 34))
-    csv_task(path=path, split="random")
+    csv_task(path=_written(path, ["smiles", "y"], rows), split="random")
     (record,) = (record for record in caplog.records if record.levelno == logging.WARNING)
-    assert record.getMessage().endswith("lines: 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, ...")
+    assert record.getMessage().endswith("'?' (line 7), '?' (line 8) and 25 more.")
 
 
 @pytest.mark.parametrize(
@@ -276,16 +275,6 @@ def test_a_row_without_a_split_is_named_by_its_line(path):
     file = _written(path, ["smiles", "y", "fold"], rows)
     with pytest.raises(ValueError, match="should name its split; line 4 names none"):
         csv_task(path=file, split="column", split_column="fold")
-
-
-def test_unreadable_lines_are_one_warning_and_no_others_are(tmp_path, caplog):
-    with caplog.at_level(logging.WARNING):
-        warn_of_unreadable(tmp_path, [2, 5, 9], torch.tensor([True, True, True]))
-        assert not caplog.records
-        warn_of_unreadable(tmp_path, [2, 5, 9], torch.tensor([False, True, False]), unit="row")
-    (record,) = caplog.records
-    assert "2 of 3 molecules" in record.message
-    assert "rows: 2, 9" in record.message
 
 
 def test_an_absent_table_is_a_file_not_found(tmp_path):
