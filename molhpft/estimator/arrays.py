@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from molhpft.domains.molecules.cells import is_missing, number
+from molhpft.domains.molecules.cells import is_censored, labels_of, number
 from molhpft.domains.molecules.sheets import text_of
 
 
@@ -25,12 +25,14 @@ class Labels:
         names: (t,).
         classes: of a classification, the two values of each target that are learned as 0 and 1.
         flat: whether they came as (n,), and answers go back so.
+        notes: sentences about how text was read.
     """
 
     targets: Tensor
     names: tuple[str, ...]
     classes: tuple[tuple[Any, Any], ...]
     flat: bool
+    notes: tuple[str, ...] = ()
 
 
 def smiles_of(molecules: Any) -> tuple[str, ...]:
@@ -68,21 +70,26 @@ def number_labels(y: Any, n: int) -> Labels:
     """Targets of a regression.
 
     Args:
-        y: (n,) or (n, t), NaN where missing; text is read as the cells of a file are.
+        y: (n,) or (n, t), NaN where missing; text is read as the cells of a file are, censored
+            numbers (`>1.5`) as missing, which a note says.
         n: molecules there are.
 
     Raises:
         ValueError: these are no finite numbers, or not a row a molecule.
     """
     table, names, flat = _table(y, n)
+    notes: list[str] = []
     if table.dtype == object:
+        for k, name in enumerate(names):
+            table[:, k], said = _uncensored(table[:, k], name)
+            notes += said
         pairs = zip(table.T, names, strict=True)
         columns = [[_number(x, row, name) for row, x in enumerate(col)] for col, name in pairs]
         table = np.array(columns).T
     # float32 before the check: a number too large for it is infinite from here on
     targets = torch.from_numpy(table.astype(np.float64)).float()
     _check_finite(targets, names)
-    return Labels(targets, names, (), flat)
+    return Labels(targets, names, (), flat, tuple(notes))
 
 
 def class_labels(y: Any, n: int, *, classes: tuple[tuple[Any, Any], ...] | None = None) -> Labels:
@@ -93,6 +100,7 @@ def class_labels(y: Any, n: int, *, classes: tuple[tuple[Any, Any], ...] | None 
 
     Args:
         y: (n,) or (n, t) of any two values, NaN, None or a file's missing marks where missing.
+            Words are read as in a file: spaces around them and their case do not count.
         n: molecules there are.
         classes: the two values of each target, where they are known; else both must occur.
 
@@ -101,13 +109,18 @@ def class_labels(y: Any, n: int, *, classes: tuple[tuple[Any, Any], ...] | None 
             not a row a molecule.
     """
     table, names, flat = _table(y, n)
+    if classes is not None and len(classes) != len(names):
+        raise ValueError(f"there should be {len(classes)} targets, got {len(names)}")
+    notes: list[str] = []
+    if table.dtype == object:
+        for k, name in enumerate(names):
+            table[:, k], said = _spelled(table[:, k], name, classes[k] if classes else ())
+            notes += said
     if classes is None:
         classes = tuple(_two(column, name) for column, name in zip(table.T, names, strict=True))
-    if len(classes) != len(names):
-        raise ValueError(f"there should be {len(classes)} targets, got {len(names)}")
     pairs = zip(table.T, classes, names, strict=True)
     targets = [torch.from_numpy(_zero_or_one(*column)) for column in pairs]
-    return Labels(torch.stack(targets, 1).float(), names, classes, flat)
+    return Labels(torch.stack(targets, 1).float(), names, classes, flat, tuple(notes))
 
 
 def class_name(label: Any) -> str:
@@ -138,7 +151,9 @@ def _two(column: NDArray[Any], name: str) -> tuple[Any, Any]:
 
 def _check_types(labels: NDArray[Any], name: str) -> None:
     """Refuse words beside numbers; numbers of all types, and truth values, are of one."""
-    kinds = {Number if isinstance(x, Number | np.generic) else type(x): x for x in labels[::-1]}
+    kinds = {
+        Number if isinstance(x, Number | np.number | np.bool_) else type(x): x for x in labels[::-1]
+    }
     if len(kinds) > 1:
         examples = " and ".join(f"{x!r:.40} ({type(x).__name__})" for x in kinds.values())
         raise ValueError(
@@ -191,13 +206,46 @@ def _cell(value: Any, row: int) -> Any:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):
-        return np.nan if is_missing(value.strip()) else value
+        return str(value)  # of a subclass, such as NumPy's
     if isinstance(value, list | tuple | set | dict | np.ndarray):
         raise ValueError(
             f"a target should be a number or a word a molecule; row {row} is {value!r:.60} "
             f"({type(value).__name__})"
         )
     return np.nan if pd.isna(value) else value  # pandas' NA is equal to nothing
+
+
+def _spelled(
+    column: NDArray[Any], name: str, known: Sequence[Any]
+) -> tuple[NDArray[Any], list[str]]:
+    """Labels (n,) whose words are spelled alike, NaN where missing, and what was not so before."""
+    words = [value.strip() for value in (*known, *column) if isinstance(value, str)]
+    spelling = labels_of(words)
+    spelled = column.copy()
+    others: dict[str, str] = {}
+    for row, value in enumerate(column):
+        if isinstance(value, str):
+            label = spelling[value.strip()]
+            spelled[row] = label or np.nan
+            if label and label != value:
+                others.setdefault(value, f"{value!r} counts as {label!r} (row {row})")
+    more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
+    first = ", ".join(list(others.values())[:3])
+    return spelled, [f"{name}: {first}{more}."] if first else []
+
+
+def _uncensored(column: NDArray[Any], name: str) -> tuple[NDArray[Any], list[str]]:
+    """Labels (n,), NaN where missing and, beside numbers, where censored; which these were."""
+    texts = {row: value.strip() for row, value in enumerate(column) if isinstance(value, str)}
+    labels = labels_of(texts.values())
+    known = column.copy()
+    known[[row for row, text in texts.items() if not labels[text]]] = np.nan
+    rows = [row for row, text in texts.items() if is_censored(text)]
+    if not rows or len(rows) == sum(not pd.isna(value) for value in known):
+        return known, []
+    known[rows] = np.nan
+    count = f"{len(rows):,} censored label{'s count' if len(rows) > 1 else ' counts'}"
+    return known, [f"{name}: {count} as missing, row {rows[0]} has {column[rows[0]]!r}."]
 
 
 def _number(value: Any, row: int, name: str) -> float:

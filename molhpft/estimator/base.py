@@ -179,7 +179,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             objective=self._objective,
             standardise=isinstance(self._objective, Squared),
             classes=[(class_name(zero), class_name(one)) for zero, one in labels.classes],
-            notes=about_calibration,
+            notes=(*labels.notes, *about_calibration),
         )
         answers = Answers(self.ensemble, self.calibration, self.level)
         notes = notes_on(config, task)

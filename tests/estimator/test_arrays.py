@@ -15,7 +15,7 @@ PAIRS = {
     "integers": (0, 1),
     "floats": (-1.5, 2.0),
     "booleans": (False, True),
-    "words": ("ring", "ring "),
+    "words": ("ring", "ring?"),
     "numbers in words": ("1", "2"),
 }
 NULLABLE = {bool: "boolean", int: "Int64", float: "Float64", str: "string"}
@@ -191,6 +191,49 @@ def test_a_missing_mark_of_a_file_is_a_missing_label(mark):
         )
     found = number_labels(["1.5", mark, " -2e3 ", True], 4).targets.flatten()
     torch.testing.assert_close(found, torch.tensor([1.5, NAN, -2000, 1]), equal_nan=True)
+
+
+def test_words_are_read_as_in_a_file_and_what_was_spelled_otherwise_is_said():
+    y = ["active", "Inactive", "active ", "ACTIVE", None, "inactive"]
+    found = class_labels(y, 6)
+    assert found.classes == (("Inactive", "active"),)
+    expected = torch.tensor([1, 0, 1, 1, NAN, 0])
+    torch.testing.assert_close(found.targets.flatten(), expected, equal_nan=True)
+    assert found.notes == (
+        "target: 'active ' counts as 'active' (row 2), 'ACTIVE' counts as 'active' (row 3), "
+        "'inactive' counts as 'Inactive' (row 5).",
+    )
+    later = class_labels(["INACTIVE", "Active"], 2, classes=found.classes)
+    assert later.targets.flatten().tolist() == [0, 1]
+
+
+def test_a_minus_is_a_class_beside_a_plus_and_also_where_the_classes_are_known():
+    found = class_labels(["+", "-", "+", "-"], 4)
+    assert found.classes == (("+", "-"),)
+    assert found.targets.flatten().tolist() == [0, 1, 0, 1]
+    assert class_labels(["-", "-"], 2, classes=found.classes).targets.flatten().tolist() == [1, 1]
+
+
+def test_one_number_in_several_spellings_is_one_class():
+    assert class_labels(["1", "0", "1.0", "+1"], 4).targets.flatten().tolist() == [1, 0, 1, 1]
+
+
+def test_a_censored_number_is_a_missing_label_of_a_regression_and_that_is_said():
+    found = number_labels(["1.5", " >2", "<=3", 4.0], 4)
+    expected = torch.tensor([1.5, NAN, NAN, 4.0])
+    torch.testing.assert_close(found.targets.flatten(), expected, equal_nan=True)
+    assert found.notes == ("target: 2 censored labels count as missing, row 1 has ' >2'.",)
+    with pytest.raises(ValueError, match="should be numbers; row 0 is '>1'"):
+        number_labels([">1", ">2"], 2)
+
+
+def test_words_of_numpy_are_of_the_same_type_as_others():
+    assert class_labels([np.str_("a"), "b"], 2).targets.flatten().tolist() == [0, 1]
+
+
+def test_dates_beside_numbers_are_labels_of_several_types():
+    with pytest.raises(ValueError, match="labels of several types"):
+        class_labels([np.datetime64("2020-01-01"), 1], 2)
 
 
 def test_labels_of_one_value_in_several_types_are_one_class():

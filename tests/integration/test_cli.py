@@ -275,7 +275,7 @@ def test_unreadable_molecules_are_reported_by_line(molhpft, config, table, tmp_p
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "1 of 60 molecules" in done.stderr
-    assert "lines: 4" in done.stderr
+    assert "(line 4)" in done.stderr
 
 
 def test_the_traceback_is_there_for_those_who_ask(molhpft, monkeypatch):

@@ -1,6 +1,7 @@
 """What the cells of a table mean as labels: numbers, the two words of a question, missing marks."""
 
 import re
+from collections.abc import Iterable
 
 MISSING = ("", "-", "NA", "N/A", "#N/A", "<NA>", "NaN", "null", "None")
 """Marks of a missing label, in any case."""
@@ -12,6 +13,8 @@ _CENSORED = re.compile(rf"(?:[<>≤≥]=?|~)\s*{_PLAIN}", re.ASCII)
 
 _UNIT = r"(?:[pnuµm]?M|[nuµm]?g/m?[lL]|g/mol|kcal/mol|kJ/mol|°C|K|k?Da|ppm|h|min)"
 
+_WITH_UNIT = "a number with its unit"
+
 # what people write for numbers, whatever `float` makes of it; the last two are none
 _ODD = (
     ("a percent sign", re.compile(rf"{_PLAIN}\s*%", re.ASCII)),
@@ -19,7 +22,7 @@ _ODD = (
     ("a decimal comma or thousands separator", re.compile(r"[+-]?\d+(?:[,'\s]\d+)+(?:\.\d*)?")),
     ("a minus sign other than -", re.compile(r"[\u2212\u2010-\u2015]\s*[\d.,]+")),
     ("infinity", re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)),
-    ("a number with its unit", re.compile(rf"{_PLAIN}\s*{_UNIT}", re.ASCII)),
+    (_WITH_UNIT, re.compile(rf"{_PLAIN}\s*{_UNIT}", re.ASCII)),
     ("a date", re.compile(r"(?:\d{4}[-/.]\d\d?[-/.]\d\d?|(?:\d\d?[-/.]){2}\d{2,4})(?:[ T].*)?")),
     ("an underscore", re.compile(r"[+-]?\d+(?:_\d+)+(?:\.\d+)?", re.ASCII)),
 )
@@ -34,6 +37,24 @@ _YES = frozenset(
 def is_missing(cell: str) -> bool:
     """Whether a cell says that there is no label."""
     return cell.lower() in _MISSING
+
+
+def labels_of(cells: Iterable[str]) -> dict[str, str]:
+    """The label of each distinct cell of a column: its first spelling, empty where it is missing.
+
+    Cells that differ in case alone, or are the same number, are one label. Beside `+`, the missing
+    mark `-` is a label.
+    """
+    distinct = dict.fromkeys(cells)
+    first: dict[str | float, str] = {}
+    labels = {}
+    for cell in distinct:
+        if is_missing(cell) and not (cell == "-" and "+" in distinct):
+            labels[cell] = ""
+            continue
+        value = number(cell)
+        labels[cell] = first.setdefault(cell.lower() if value is None else value, cell)
+    return labels
 
 
 def number(cell: str) -> float | None:
@@ -62,6 +83,11 @@ def is_numeric(cell: str) -> bool:
 def is_word(cell: str) -> bool:
     """Whether a cell may be the name of a class: no number, plainly written or not, and no date."""
     return number(cell) is None and not oddity(cell)
+
+
+def has_unit(cell: str) -> bool:
+    """Whether a cell is a number with its unit, as may be the name of a class: `3M`."""
+    return oddity(cell) == _WITH_UNIT
 
 
 def ordered_words(one: str, other: str) -> tuple[str, str]:

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from molhpft.domains.molecules.cells import (
+    has_unit,
     is_censored,
-    is_missing,
     is_numeric,
     is_word,
+    labels_of,
     number,
     oddity,
     ordered_words,
@@ -34,11 +35,13 @@ ALL = "all"
 
 _SHOWN = 20  # columns, of those that a sentence lists
 
-# id, mol_id, moleculeID, index, no., row, pandas' own; no lipid, no refractive index
+# id, mol_id, moleculeID, index, no., pandas' own; no lipid, no refractive index
 _INDEX = re.compile(
-    r"(?i:(?:.*[ _.-])?(?:id|idx|cid|sid)|index|nr\.?|no\.?|#|row|unnamed: \d+)"
+    r"(?i:(?:.*[ _.-])?(?:id|idx|cid|sid)|index|nr\.|no\.|#|unnamed: \d+)"
     r"|.*[a-z]I[Dd]|__index_level_\d+__"
 )
+# names of an index where it holds another whole number in every row; NO is also nitric oxide
+_PERHAPS_INDEX = re.compile(r"(?i:nr|no|row)")
 _SPLITS = frozenset(("train", "training", "test", "valid", "val", "validation", "dev"))
 _SAY_WHICH = "--target (target_columns in a config or behind --set)"
 _SAY_NUMBERS = "--kind regression (kind: regression in a config)"
@@ -108,13 +111,16 @@ class _Column:
     @cached_property
     def labels(self) -> dict[str, int]:
         """Cells that are no missing marks, each once, and the first row that has it."""
-        return {cell: row for cell, row in self._rows.items() if cell not in self.missing}
+        return {cell: row for cell, row in self._rows.items() if self._labels[cell]}
 
     @cached_property
     def missing(self) -> frozenset[str]:
-        """Cells that are missing marks; beside + a - is none."""
-        marks = filter(is_missing, self._rows)
-        return frozenset(marks) - ({"-"} if "+" in self._rows else set())
+        """Cells that are missing marks."""
+        return frozenset(cell for cell, label in self._labels.items() if not label)
+
+    @cached_property
+    def _labels(self) -> dict[str, str]:
+        return labels_of(self._rows)
 
     @cached_property
     def _rows(self) -> dict[str, int]:
@@ -134,9 +140,16 @@ class _Column:
         return len(self.numbers) == len(self.labels) > 0
 
     @property
+    def is_of_words(self) -> bool:
+        """Whether labels are words; two that look like numbers with a unit may be, too."""
+        if len(self.words) == 2:
+            return all(is_word(label) or has_unit(label) for label in self.labels)
+        return all(map(is_word, self.labels))
+
+    @property
     def is_of_two_words(self) -> bool:
         """Whether labels are two words, and not just once each."""
-        return all(map(is_word, self.labels)) and len(self.words) == 2 < self.known
+        return self.is_of_words and len(self.words) == 2 < self.known
 
     @cached_property
     def known(self) -> int:
@@ -146,10 +159,7 @@ class _Column:
     @property
     def words(self) -> list[str]:
         """Labels that differ by more than their case."""
-        spellings: dict[str, str] = {}
-        for label in self.labels:
-            spellings.setdefault(label.lower(), label)
-        return list(spellings.values())
+        return list(dict.fromkeys(self._labels[cell] for cell in self.labels))
 
     @property
     def odd(self) -> str | None:
@@ -232,7 +242,7 @@ def _why_not(sheet: Sheet, name: str) -> str:
     first = column.at(next(iter(column.labels.values())))
     if name in sheet.nameless:
         return f"without a name, {first}"
-    if _INDEX.fullmatch(name):
+    if _INDEX.fullmatch(name) or (_PERHAPS_INDEX.fullmatch(name) and _is_numbering(column)):
         return f"named like an index, {first}"
     if {label.lower() for label in column.labels} <= _SPLITS:
         return f"names splits, {first}"
@@ -242,6 +252,13 @@ def _why_not(sheet: Sheet, name: str) -> str:
     if column.is_of_two_words or 2 * sum(map(numeric.__contains__, column.cells)) >= column.known:
         return ""
     return column.wrong(column.odd or "")
+
+
+def _is_numbering(column: _Column) -> bool:
+    """Whether every row has a whole number of its own."""
+    values = set(column.numbers.values())
+    whole = all(value.is_integer() for value in values)
+    return column.is_of_numbers and whole and len(values) == len(column.cells)
 
 
 def _why_not_numbers(column: _Column, first: str) -> str:
@@ -283,7 +300,7 @@ def _read(column: _Column, kind: AnyKind, *, asked: bool) -> _Labels:
         count = _count(sum(cell in censored for cell in column.cells), "censored label")
         notes.append(f"{column.name}: {count} missing, {column.at(labels[censored[0]])}.")
         labels = {label: row for label, row in labels.items() if label not in censored}
-    if labels and kind != "regression" and all(map(is_word, labels)):
+    if labels and kind != "regression" and column.is_of_words:
         return _words(column, notes)
     for label in labels:
         if label not in column.numbers:
@@ -337,7 +354,7 @@ def _is_question(column: _Column) -> bool:
             f"{column.at(column.labels[label])}: leave such cells empty if the label is missing "
             f"there, or say {_SAY_NUMBERS} if all are numbers"
         )
-    return len(found) == 2 < column.known
+    return len(found) == 2 < sum(cell in column.numbers for cell in column.cells)
 
 
 def _numbers(column: _Column, notes: list[str]) -> _Labels:
@@ -374,6 +391,9 @@ def _words(column: _Column, notes: list[str]) -> _Labels:
             f"has {len(words):,} word{'s' * (len(words) != 1)}, {column.at(row)}"
         )
     pair = ordered_words(*words)
+    if any(map(has_unit, words)):
+        first, second = map(repr, words)
+        notes = [*notes, f"{column.name}: {first} and {second} are two words, no quantities."]
     coded = {label: float(label.lower() == pair[1].lower()) for label in column.labels}
     return _question(column, coded, pair, notes)
 
@@ -383,7 +403,7 @@ def _question(
 ) -> _Labels:
     """Labels of two classes that the table writes otherwise than 0 and 1."""
     values = column.tensor(coded)
-    shares = f"{int((values == 1).sum()):,} of {column.known:,} labels"
+    shares = f"{int((values == 1).sum()):,} of {int((~values.isnan()).sum()):,} labels"
     said = f"{column.name}: 1 is {pair[1]!r} ({shares}), 0 is {pair[0]!r}."
     return _Labels(values, "classification", pair, [said, *notes])
 

@@ -119,6 +119,29 @@ def test_two_labels_alone_are_numbers_and_no_classes(path):
     assert (found.kind, found.classes) == ("regression", ())
 
 
+def test_two_names_of_classes_that_look_like_quantities_are_words_and_that_is_said(path):
+    found = targets(path, strain=("3M", "5K", "5K", "3M", "", "5K"))
+    assert found.kind == "classification"
+    assert found.classes == (("3M", "5K"),)
+    assert found.notes[-1] == "strain: '3M' and '5K' are two words, no quantities."
+    with pytest.raises(ValueError, match="'3M', a number with its unit"):
+        targets(path, strain=("3M", "5K", "5K", "7", "", "5K"))
+
+
+def test_a_censored_label_is_none_of_the_labels_that_are_counted(path):
+    found = targets(path, ("y",), y=("1", "2", ">2", "2", "", "1"))
+    assert found.notes[0] == "y: 1 is '2' (2 of 4 labels), 0 is '1'."
+    assert targets(path, ("y",), y=("1", "2", ">2", "", "", "")).kind == "regression"
+
+
+@pytest.mark.parametrize("name", ["NO", "nr", "Row"])
+def test_a_column_called_no_is_an_index_only_where_it_numbers_the_rows(path, name):
+    assert targets(path, **{name: ("0.5", "1.25", "3", "8", "2", "9")}).names == (name,)
+    assert targets(path, **{name: ("5", "3", "5", "1", "2", "8")}).names == (name,)
+    numbered = {name: ("5", "3", "9", "1", "2", "8"), "y": REAL}
+    assert targets(path, **numbered).names == ("y",)
+
+
 def test_zero_and_one_need_no_word(path):
     found = targets(path, y=YES_NO)
     assert (found.classes, found.notes) == ((("0", "1"),), ())
