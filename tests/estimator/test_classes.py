@@ -83,8 +83,8 @@ def test_labels_of_any_two_values_come_back(tmp_path):
 
 def test_what_is_odd_about_molecules_is_noted_and_warned_of_as_on_the_command_line():
     smiles = [s if k % 4 else f"no molecule {k}" for k, s in enumerate(SMILES)]
+    labels = ["no", "yes", *(("no", "yes")[ring] for ring in RING[2:]), "no ", "YES"]
     with pytest.warns(DataWarning, match="15 of 62 molecules cannot be read and were left out"):
-        labels = ["no", "yes", *(("no", "yes")[ring] for ring in RING[2:]), "no ", "YES"]
         fitted = HPFTClassifier(**BRIEF | {"tau": 0}).fit([*smiles, "O.O", "N.N"], labels)
     spelled, calibration, unreadable, mixtures = fitted.notes_
     assert spelled.startswith("target: 'no ' counts as 'no' (row 60), 'YES' counts as 'yes'")

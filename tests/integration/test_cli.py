@@ -111,6 +111,20 @@ def test_data_describes_a_table(molhpft, table):
     assert "0.500" in shown
 
 
+def test_data_of_a_table_with_targets_of_two_kinds_names_options_that_it_has(molhpft, tmp_path):
+    path = tmp_path / "mixed.csv"
+    rows = [f"{'C' * (k + 1)}O,{k % 2},{k / 7}" for k in range(40)]
+    path.write_text("\n".join(["smiles,active,pic50", *rows]) + "\n")
+    status, _, said = molhpft("data", path)
+    said = " ".join(said.split())
+    assert status == 2
+    assert "of two kinds, classes (active) and numbers (pic50)" in said
+    for named in ("task.target_columns=[NAME]", "task.kind=regression"):
+        assert named in said
+        change = named.replace("NAME", "active")
+        assert molhpft("data", path, "--set", change, "--set", "split=random")[0] == 0
+
+
 def test_data_describes_the_embedded_molecules(molhpft):
     _, out, _ = molhpft("data", "nci_alerts", "--json")
     description = json.loads(out)

@@ -102,11 +102,11 @@ class Part:
         if name not in self.cells:
             raise _unknown(self.path, name, self.cells)
         cells = self.cells[name]
-        if not isinstance(cells, pa.Array):
-            return list(map(str.strip, cells))
-        if pa.types.is_nested(cells.type):
-            raise _mistyped(self.path, name, cells.type, "have a text or a number in every cell")
-        return _texts(cells)
+        texts = _texts(cells)
+        if texts is None:
+            kind = getattr(cells, "type", None)
+            raise _mistyped(self.path, name, kind, "have a text or a number in every cell")
+        return texts
 
     def molecules(self, name: str) -> list[str]:
         """`texts` of a column of SMILES.
@@ -126,7 +126,7 @@ class Sheet:
 
     Attributes:
         path: of the file.
-        columns: column name to cells (n,), but for columns of lists and structs.
+        columns: column name to cells (n,), but for columns of lists, structs and the like.
         lines: (n,), as in `Part`.
         types: of the columns that hold no text but numbers, lists, ...; of Parquet files only.
         nameless: columns that the header leaves without a name; they are called by their place.
@@ -185,13 +185,13 @@ def read_sheet(path: Path) -> Sheet:
             for name, cells in part.cells.items():
                 if isinstance(cells, pa.Array) and not _is_text(cells.type):
                     types[name] = str(cells.type)
-                if not (isinstance(cells, pa.Array) and pa.types.is_nested(cells.type)):
-                    columns.setdefault(name, []).extend(map(str.strip, part.texts(name)))
+                if (texts := _texts(cells)) is not None:
+                    columns.setdefault(name, []).extend(texts)
     if not lines:
         raise ValueError(f"{path} should have rows of molecules; it has none")
     return Sheet(
         path=path,
-        columns={name: tuple(columns[name]) for name in columns},
+        columns={name: tuple(texts) for name, texts in columns.items()},
         lines=tuple(lines),
         types=types,
         nameless=source.nameless,
@@ -505,6 +505,8 @@ def _check_names(path: Path, header: Sequence[str]) -> None:
 
 
 def _is_text(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _is_text(kind.storage_type)
     if pa.types.is_dictionary(kind):
         return _is_text(kind.value_type)
     return kind.id in _TEXT or pa.types.is_null(kind)
@@ -519,13 +521,23 @@ _TEXT = frozenset(
 )
 
 
-def _texts(cells: pa.Array) -> list[str]:
+def _texts(cells: Cells) -> list[str] | None:
+    """Cells as `Part.texts` has them; None where they are of a type that no text says."""
+    if not isinstance(cells, pa.Array):
+        return list(map(str.strip, cells))
+    if isinstance(cells.type, pa.BaseExtensionType):
+        return _texts(cells.storage)
     if pa.types.is_dictionary(cells.type):
-        cells = cells.dictionary_decode()
-    if not _is_text(cells.type):
-        # NaN of a number is the text nan
-        return ["" if cell in (None, "nan") else cell for cell in cells.cast("string").to_pylist()]
-    return [text_of(cell) or "" for cell in cells.to_pylist()]
+        return _texts(cells.dictionary_decode())
+    if pa.types.is_nested(cells.type):
+        return None
+    if _is_text(cells.type):
+        return [(text_of(cell) or "").strip() for cell in cells.to_pylist()]
+    try:
+        texts = cells.cast("string").to_pylist()
+    except pa.ArrowNotImplementedError:
+        return None
+    return ["" if text in (None, "nan") else text for text in texts]  # nan is NaN of a number
 
 
 def _unpacked_name(name: str) -> str:

@@ -43,8 +43,8 @@ _INDEX = re.compile(
 # names of an index where it holds another whole number in every row; NO is also nitric oxide
 _PERHAPS_INDEX = re.compile(r"(?i:nr|no|row)")
 _SPLITS = frozenset(("train", "training", "test", "valid", "val", "validation", "dev"))
-_SAY_WHICH = "--target (target_columns in a config or behind --set)"
-_SAY_NUMBERS = "--kind regression (kind: regression in a config)"
+_SAY_WHICH = "--target NAME or --set 'task.target_columns=[NAME]'"
+_SAY_NUMBERS = "--kind regression or --set task.kind=regression"
 
 
 @dataclass(frozen=True, eq=False)

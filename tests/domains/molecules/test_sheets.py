@@ -21,6 +21,7 @@ from pyarrow import parquet
 from molhpft.domains.molecules import sheets
 from molhpft.domains.molecules.sheets import (
     ROWS,
+    Part,
     is_table,
     read_sheet,
     stream_column,
@@ -320,6 +321,42 @@ def test_numbers_of_a_parquet_file_are_read_as_they_are_and_nan_is_an_empty_cell
     assert "parts" not in sheet.columns
     with pytest.raises(ValueError, match=r"'parts' .* text or a number .* of type list<"):
         sheet.column("parts")
+
+
+def test_an_extension_over_a_struct_is_refused_only_where_it_is_asked_for(tmp_path):
+    file = tmp_path / "a.parquet"
+    odd = pd.arrays.IntervalArray.from_breaks([0, 1, 2])
+    pd.DataFrame({"smiles": MOLECULES, "odd": odd}).to_parquet(file)
+    sheet = read_sheet(file)
+    assert sheet.column("smiles") == MOLECULES
+    assert sheet.names == ["smiles", "odd"]
+    with pytest.raises(ValueError, match=r"column 'odd' of .* should have a text or a number"):
+        sheet.column("odd")
+    (part,) = stream_parts(file)
+    with pytest.raises(ValueError, match=r"column 'odd' of .*; it is of type"):
+        part.texts("odd")
+
+
+def test_cells_that_arrow_cannot_write_as_text_are_refused_by_their_type(tmp_path):
+    odd = pa.array([(1, 2, 3)], pa.month_day_nano_interval())
+    with pytest.raises(ValueError, match=r"column 'odd' .* it is of type month_day_nano_interval"):
+        Part(tmp_path / "a.parquet", (1,), {"odd": odd}).texts("odd")
+
+
+def test_an_extension_over_text_is_its_text(tmp_path):
+    file = tmp_path / "a.parquet"
+    cells = pa.ExtensionArray.from_storage(pa.json_(), pa.array(MOLECULES))
+    parquet.write_table(pa.table({"smiles": cells}), file)
+    assert read_sheet(file).molecules("smiles") == MOLECULES
+
+
+def test_texts_of_a_part_have_no_spaces_around_whatever_the_file(tmp_path):
+    spaced = {"smiles": [" CCO", "CCN \t"], "y": ["1", " 2 "]}
+    pd.DataFrame(spaced).to_parquet(tmp_path / "a.parquet")
+    pd.DataFrame(spaced).to_csv(tmp_path / "a.csv", index=False)
+    for name in ("a.parquet", "a.csv"):
+        (part,) = stream_parts(tmp_path / name)
+        assert (part.molecules("smiles"), part.texts("y")) == (list(MOLECULES), ["1", "2"])
 
 
 def test_a_stream_keeps_the_types_of_the_columns_and_all_parts_but_the_last_are_of_one_size(
