@@ -213,12 +213,12 @@ def test_what_is_odd_about_a_table_is_said_and_kept(molhpft, tmp_path, caplog):
         assert "1 of 64 molecules are salts or mixtures" in text
         assert "more than once" in text
         assert ": 1, with different labels: 1;" in text
-        assert "Also among the training molecules: 1 of calibration." in text
+        assert "Also among the training molecules: 1 of valid." in text
         assert "Whether the encoder was pretrained on these molecules is not known" in text
-    assert len(json.loads((out / "config.json").read_text())["made"]["notes"]) == 5
+    assert len(json.loads((out / "config.json").read_text())["made"]["notes"]) == 6
     assert not caplog.messages  # what was said is not said again
     _, again, _ = molhpft(*words)
-    assert "Also among the training molecules: 1 of calibration." in " ".join(again.split())
+    assert "Also among the training molecules: 1 of valid." in " ".join(again.split())
 
 
 def test_names_of_columns_and_folders_may_be_odd(molhpft, tmp_path):
