@@ -180,7 +180,11 @@ def random_split(
 
 
 def shifted_split(
-    scaffold: Mapping[str, Tensor], *, rng: torch.Generator, calibration: float = 0.0
+    scaffold: Mapping[str, Tensor],
+    *,
+    rng: torch.Generator,
+    calibration: float = 0.0,
+    labels: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Train, valid and test at random, and beside them `ood`, whose scaffolds none of them has.
 
@@ -191,12 +195,14 @@ def shifted_split(
         scaffold: a scaffold split; its test rows become `ood`, the others are dealt 8 : 1 : 1.
         rng: draws the order.
         calibration: share of a fourth split of those others.
+        labels: of all rows, for dealing every label of those others in proportion.
 
     Returns:
         ascending row numbers of "train", "valid", "test" and "ood".
     """
     rest = torch.cat([scaffold["train"], scaffold["valid"]]).sort().values
-    dealt = random_split(len(rest), rng=rng, calibration=calibration)
+    own = None if labels is None else labels[rest]
+    dealt = random_split(len(rest), rng=rng, calibration=calibration, labels=own)
     return {**{name: rest[rows] for name, rows in dealt.items()}, "ood": scaffold["test"]}
 
 
@@ -217,15 +223,16 @@ def chosen_split(
         rows: numbers of the molecules to deal at random.
         scaffold: gives the scaffold split; called only where it is needed.
         calibration: share of a fourth split; the scaffold split that is given has its own.
-        labels: of `rows`, for a random split that deals every label in proportion.
+        labels: of all molecules, (n, t), where what is drawn is to have every label in proportion.
     """
     rng = torch.Generator().manual_seed(seed or 0)
     if split == "random":
-        dealt = random_split(len(rows), rng=rng, calibration=calibration, labels=labels)
+        own = None if labels is None else labels[rows]
+        dealt = random_split(len(rows), rng=rng, calibration=calibration, labels=own)
         return {name: rows[index] for name, index in dealt.items()}
     if split == "scaffold":
         return scaffold()
-    return shifted_split(scaffold(), rng=rng, calibration=calibration)
+    return shifted_split(scaffold(), rng=rng, calibration=calibration, labels=labels)
 
 
 def check_choice(split: str, seed: int | None, choices: Sequence[str]) -> None:

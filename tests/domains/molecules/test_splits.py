@@ -331,6 +331,24 @@ def test_the_test_split_of_a_shifted_split_shares_scaffolds_with_training(rng):
     assert splits["ood"].tolist() == [36, 37, 38, 39]
 
 
+PARTS = slice(0, 70), slice(70, 80), slice(80, 100)  # of 100 rows
+
+
+def test_a_rare_class_is_validated_and_tested_on_in_a_shifted_split_too():
+    y = torch.zeros(100, 1)
+    y[:80:10] = 1
+    scaffold = {name: torch.arange(100)[part] for name, part in zip(SPLITS, PARTS, strict=True)}
+    for seed in range(5):
+        splits = chosen_split(
+            "random_and_scaffold",
+            seed,
+            rows=torch.arange(100),
+            scaffold=lambda: scaffold,
+            labels=y,
+        )
+        assert [int(y[splits[name]].sum()) for name in SPLITS] == [6, 1, 1]
+
+
 SCAFFOLD = {
     name: torch.tensor(rows)
     for name, rows in {"train": [*range(1, 60)], "valid": [0, 61], "test": [60, 62]}.items()
