@@ -312,8 +312,8 @@ def calibration_notes(
         reason = f"that takes {_ENOUGH} molecules that can be read, and here they are {n:,}"
     else:
         reason = (
-            "that would leave another split empty; a random split, or a smaller one to validate "
-            "on, may leave enough"
+            "that would leave another split empty; a random split or fewer validation molecules "
+            "may leave enough"
         )
     return (f"No molecules were set aside to calibrate prediction sets: {reason}.",)
 
