@@ -3,12 +3,12 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from molhpft.cli.app import AsJson, Changes, app
-from molhpft.estimator.finetuning import Finetuned, finetune_table
+from molhpft.estimator.finetuning import Finetuned, Kind, Split, finetune_table
 from molhpft.estimator.model import Model
 from molhpft.estimator.predicting import DUBIOUS, Precision, embed_table, predict_table
 from molhpft.estimator.settings import ENCODER, HEAD, Tau
@@ -19,8 +19,6 @@ from molhpft.estimator.trust import CalibrationName
 from molhpft.experiments.folder import check_output
 from molhpft.experiments.tables import console
 
-TableSplit = Literal["scaffold", "random", "random_and_scaffold", "column"]
-Kind = Literal["auto", "classification", "regression"]
 ModelFolder = Annotated[str, typer.Argument(help="Folder of a model, or its name on the hub.")]
 SmilesColumn = Annotated[str, typer.Option(help="Column with the molecules.")]
 Table = Annotated[
@@ -49,7 +47,7 @@ def finetune(
         Kind | None, typer.Option(help="What the targets are.", show_default="auto")
     ] = None,
     split: Annotated[
-        TableSplit | None,
+        Split | None,
         typer.Option(help="How molecules are held out.", show_default="scaffold"),
     ] = None,
     split_seed: Annotated[

@@ -4,10 +4,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from molhpft.core.task import Task
-from molhpft.domains.molecules.tables import table_task
+from molhpft.domains.molecules.tables import TableSplit, table_task
+from molhpft.domains.molecules.target_columns import AnyKind
 from molhpft.estimator.model import Model
 from molhpft.estimator.notes import notes_on
 from molhpft.estimator.settings import Encoder, Tau, settings
@@ -19,6 +20,9 @@ from molhpft.experiments.folder import Json, RunFolder, check_output, writing
 from molhpft.experiments.identity import run_name
 from molhpft.experiments.lock import locked
 from molhpft.experiments.machine import settled
+
+Kind: TypeAlias = AnyKind
+Split: TypeAlias = TableSplit
 
 _ASIDE = 0.1  # share of the molecules that prediction sets are calibrated by
 RUN = "run"  # in a model's folder: that of the run that made it

@@ -24,13 +24,17 @@ Split = Literal["scaffold", "random", "random_and_scaffold"]
 NAMES = ("train", "valid", "test")
 CALIBRATION = "calibration"
 _DRAWN = ("random", "random_and_scaffold")
-_SPELLINGS = {
+SPELLINGS = {
+    **{name: name for name in (*NAMES, CALIBRATION, "ood")},
+    "training": "train",
     "val": "valid",
     "validation": "valid",
     "dev": "valid",
     "cal": CALIBRATION,
     "calib": CALIBRATION,
 }
+"""What people call splits in lower case, and what they are called here."""
+
 # of a table's molecules: enough for a quantile worth having, few enough to leave most to train on
 _LEAST, _MOST, _BEARABLE, _TOO_FEW = 30, 5_000, 1 / 6, 10
 _ENOUGH = round(_TOO_FEW / _BEARABLE)  # molecules, of which a bearable share is not too few
@@ -318,11 +322,23 @@ def calibration_notes(
     return (f"No molecules were set aside to calibrate prediction sets: {reason}.",)
 
 
-def column_split(values: Sequence[str]) -> dict[str, Tensor]:
+def column_split(
+    values: Sequence[str],
+    *,
+    source: str = "a table",
+    lines: Sequence[int] | None = None,
+    unit: str = "row",
+) -> dict[str, Tensor]:
     """Splits as a table names them: row i is in the split `values[i]`.
 
-    Names are read without regard to case or surrounding spaces; "val", "validation" and "dev" mean
-    "valid", "cal" and "calib" mean "calibration". Any name beside these is a further split.
+    Names are read without regard to case or surrounding spaces, and as `SPELLINGS` has them. Any
+    name beside these is a further split.
+
+    Args:
+        values: (n,).
+        source: what errors call the table.
+        lines: (n,), where the table has each row; counted from 0 where left out.
+        unit: what `lines` are.
 
     Returns:
         ascending row numbers of "train", "valid", "test", then of the further splits by name.
@@ -330,14 +346,19 @@ def column_split(values: Sequence[str]) -> dict[str, Tensor]:
     Raises:
         ValueError: a row names no split, or one of train, valid and test is never named.
     """
-    names = [_SPELLINGS.get(value, value) for value in (v.strip().lower() for v in values)]
+    names = [SPELLINGS.get(value, value) for value in (v.strip().lower() for v in values)]
     found = set(names)
     if "" in found:
-        raise ValueError(f"every row should name its split; row {names.index('')} names none")
+        row = names.index("")
+        raise ValueError(
+            f"every row of {source} should name its split; "
+            f"{unit} {lines[row] if lines else row} names none"
+        )
     if missing := [name for name in NAMES if name not in found]:
         raise ValueError(
-            f"a split column should name train, valid and test; {' and '.join(missing)} "
-            f"never occurs, found: {', '.join(sorted(found)[:10]) or 'no rows'}"
+            f"the split column of {source} should name train, valid and test; "
+            f"{' and '.join(missing)} never occurs, found: "
+            f"{', '.join(sorted(found)[:10]) or 'no rows'}"
         )
     further = sorted(found.difference(NAMES))
     rows: dict[str, list[int]] = {name: [] for name in (*NAMES, *further)}

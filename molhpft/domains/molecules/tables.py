@@ -28,6 +28,8 @@ from molhpft.domains.molecules.splits import (
 )
 from molhpft.domains.molecules.target_columns import AnyKind, Kind, read_targets
 
+TableSplit = Literal[Split, "column"]
+
 _log = logging.getLogger(__name__)
 
 
@@ -128,7 +130,7 @@ def table_task(
     smiles_column: str = "smiles",
     target_columns: tuple[str, ...] | None = None,
     kind: AnyKind = "auto",
-    split: Split | Literal["column"] = "scaffold",
+    split: TableSplit = "scaffold",
     split_column: str | None = None,
     split_seed: Seed | None = None,
     calibration: BelowOne = 0.0,
@@ -158,7 +160,7 @@ def table_task(
         ValueError: the file is no such table, a target has no labels or only one class of them, or
             the options contradict each other; the message says where and why.
     """
-    check_choice(split, split_seed, (*get_args(Split), "column"))
+    check_choice(split, split_seed, get_args(TableSplit))
     _check_column(split, split_column)
     table = read_table(
         path,
@@ -203,7 +205,7 @@ def _check_column(split: str, column: str | None) -> None:
 
 
 def _splits(
-    table: Table, split: Split | Literal["column"], seed: int | None, calibration: float
+    table: Table, split: TableSplit, seed: int | None, calibration: float
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The splits, and sentences on calibration molecules where they were asked for."""
     labels = table.targets if table.kind == "classification" else None
@@ -221,12 +223,9 @@ def _splits(
             labels=labels,
         )
         return drawn, calibration_notes(drawn) if calibration else ()
-    if "" in table.split_values:
-        line = table.lines[table.split_values.index("")]
-        raise ValueError(
-            f"every row of {table.path} should name its split; {table.unit} {line} names none"
-        )
-    found = column_split(table.split_values)
+    found = column_split(
+        table.split_values, source=str(table.path), lines=table.lines, unit=table.unit
+    )
     if not calibration:
         return found, ()
     splits = with_calibration(

@@ -26,6 +26,7 @@ from molhpft.domains.molecules.cells import (
     ordered_words,
 )
 from molhpft.domains.molecules.sheets import Sheet
+from molhpft.domains.molecules.splits import SPELLINGS
 
 Kind = Literal["classification", "regression"]
 AnyKind = Literal["auto", "classification", "regression"]
@@ -42,7 +43,6 @@ _INDEX = re.compile(
 )
 # names of an index where it holds another whole number in every row; NO is also nitric oxide
 _PERHAPS_INDEX = re.compile(r"(?i:nr|no|row)")
-_SPLITS = frozenset(("train", "training", "test", "valid", "val", "validation", "dev"))
 _SAY_WHICH = "--target NAME or --set 'task.target_columns=[NAME]'"
 _SAY_NUMBERS = "--kind regression or --set task.kind=regression"
 
@@ -244,7 +244,7 @@ def _why_not(sheet: Sheet, name: str) -> str:
         return f"without a name, {first}"
     if _INDEX.fullmatch(name) or (_PERHAPS_INDEX.fullmatch(name) and _is_numbering(column)):
         return f"named like an index, {first}"
-    if {label.lower() for label in column.labels} <= _SPLITS:
+    if {label.lower() for label in column.labels} <= SPELLINGS.keys():
         return f"names splits, {first}"
     if column.is_of_numbers:
         return _why_not_numbers(column, first)

@@ -418,11 +418,19 @@ def test_a_column_split_reads_common_spellings():
     }
 
 
+def test_training_is_called_train_and_out_of_distribution_ood():
+    splits = column_split(["Training", "valid", "test", "OOD", "cal"])
+    assert list(splits) == ["train", "valid", "test", "calibration", "ood"]
+
+
 def test_a_column_without_a_training_split_says_what_it_found():
     with pytest.raises(ValueError, match="train never occurs, found: 0, test, valid"):
         column_split(["0", "valid", "test"])
 
 
 def test_a_row_without_a_split_is_named():
-    with pytest.raises(ValueError, match="row 2 names none"):
-        column_split(["train", "valid", " ", "test"])
+    values = ["train", "valid", " ", "test"]
+    with pytest.raises(ValueError, match="of a table should name its split; row 2 names none"):
+        column_split(values)
+    with pytest.raises(ValueError, match=r"of a\.csv should name its split; line 7 names none"):
+        column_split(values, source="a.csv", lines=(2, 5, 7, 8), unit="line")

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molhpft.domains.molecules.sheets import read_sheet
+from molhpft.domains.molecules.splits import SPELLINGS
 from molhpft.domains.molecules.target_columns import read_targets
 
 REAL = ("0.5", "-1.25", "3.5", "0.5", "2.25", "7")
@@ -52,6 +53,12 @@ def test_a_column_that_nobody_would_predict_is_left_out_and_said_with_its_cell(p
     assert found.notes[1].startswith(f"Columns left out: {name or 'column 2'} (")
     if name != "nothing":
         assert f"line 2 has {NEVER[name][0]!r}" in found.notes[1]
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_whatever_a_split_column_may_say_a_column_of_it_is_no_target(path, name):
+    folds = (name.upper(), "train", "train", name, name, "train")
+    assert targets(path, fold=folds, active=YES_NO).names == ("active",)
 
 
 @pytest.mark.parametrize(
