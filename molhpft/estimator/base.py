@@ -47,7 +47,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         tau: epochs of head probing; several to choose from on validation, or "auto".
         head: as in a config, "mlp" or "linear".
         ensemble: whether networks of several taus answer together, as many as validate best.
-        calibration: of probabilities, on validation and calibration molecules.
+        calibration: of probabilities, fitted to validation and calibration molecules together.
         level: share of molecules whose label is to be in its set, between 0 and 1, which
             calibration molecules see to.
         split: how validation and calibration molecules are set aside where `fit` is given none.

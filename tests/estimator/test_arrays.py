@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from molhpft.domains.molecules.tables import read_table
 from molhpft.estimator.arrays import class_labels, class_name, number_labels, smiles_of
 from tests.toy import NAN
 
@@ -247,3 +248,41 @@ def test_labels_of_one_value_in_several_types_are_one_class():
 )
 def test_a_label_is_called_as_it_is_written(label, name):
     assert class_name(label) == name
+
+
+HOSTILE_CLASSES = {
+    "a minus beside a plus": ["+", "-", "+ ", "-", "NA", ""],
+    "words in several cases": ["active", " Active", "ACTIVE ", "inactive", "n/a", "Inactive"],
+    "numbers in several spellings": ["1", "0", "1.0", "+1", "0.0", "null"],
+    "a question": ["yes", "No", "YES", "no ", "-", "<NA>"],
+    "words that look like units": ["3M", "5K", "3m", "5K", "", "None"],
+    "truth values": ["True", "false", "TRUE", "False", "#N/A", "nan"],
+}
+HOSTILE_NUMBERS = {
+    "a bound": ["1.5", ">2.5", "<= 3", "4.25", "NA", "-"],
+    "exponents and signs": ["1e3", "+2.5", "-.5", "7.", " 3 ", "null"],
+}
+
+
+def in_a_file(tmp_path, cells, kind):
+    rows = "".join(f'{"C" * k},"{cell}"\n' for k, cell in enumerate(cells, 1))
+    (tmp_path / "mine.csv").write_text(f"smiles,y\n{rows}")
+    return read_table(tmp_path / "mine.csv", target_columns=["y"], kind=kind)
+
+
+@pytest.mark.parametrize("cells", HOSTILE_CLASSES.values(), ids=HOSTILE_CLASSES)
+def test_classes_of_one_column_are_those_of_a_file_whichever_is_called_1(tmp_path, cells):
+    def words(targets, classes):
+        return [None if x.isnan() else class_name(classes[0][int(x)]) for x in targets.flatten()]
+
+    table, ours = in_a_file(tmp_path, cells, "classification"), class_labels(cells, len(cells))
+    read = words(table.targets, table.classes)
+    assert words(ours.targets, ours.classes) == read
+    assert len({word for word in read if word}) == 2
+
+
+@pytest.mark.parametrize("cells", HOSTILE_NUMBERS.values(), ids=HOSTILE_NUMBERS)
+def test_numbers_of_one_column_are_those_of_a_file(tmp_path, cells):
+    table, ours = in_a_file(tmp_path, cells, "regression"), number_labels(cells, len(cells))
+    torch.testing.assert_close(ours.targets, table.targets, equal_nan=True)
+    assert len(set(table.targets.flatten().tolist())) > 2

@@ -147,7 +147,7 @@ def table_task(
         kind: what the targets are.
         split: by scaffold as OGB does; at random, labels of classes in proportion (8 : 1 : 1 both);
             random_and_scaffold, where the test molecules of the scaffold split are a further split,
-            `ood`, and the others are dealt as by random; or as `split_column` says.
+            `ood`, and the others are dealt as `random` does; or as `split_column` says.
         split_column: column of train, valid, test and any further split names; for "column" only.
         split_seed: draws the random splits, 0 by default; for those only.
         calibration: share of a split of that name, drawn as the test split is and taken from
