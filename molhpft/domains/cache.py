@@ -1,16 +1,14 @@
 """Tensors that are slow to derive and safe to delete, kept on disk between runs."""
 
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
-from uuid import uuid4
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from molhpft.domains.folders import cache_folder
+from molhpft.domains.folders import cache_folder, replacing
 
 _log = logging.getLogger(__name__)
 
@@ -42,11 +40,5 @@ def cached_tensors(key: str, build: Callable[[], dict[str, Tensor]]) -> dict[str
 
 def _write(tensors: dict[str, Tensor], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # a name of its own: two processes may build the same file at the same time
-    temporary = path.with_name(f"{path.name}.{uuid4().hex}.part")
-    try:
-        save_file(tensors, temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as aside:
+        save_file(tensors, aside)

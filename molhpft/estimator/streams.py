@@ -4,15 +4,15 @@ import csv
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol, TextIO, TypeAlias
-from uuid import uuid4
 
 import pyarrow as pa
 from pyarrow import parquet
 
+from molhpft.domains.folders import replacing
 from molhpft.domains.molecules.sheets import Cells
 from molhpft.experiments.folder import ANOTHER_FILE, writing
 
@@ -67,14 +67,12 @@ def _whole(
     path: Path, opened: Callable[[Path], AbstractContextManager[Writer]]
 ) -> Iterator[Writer]:
     place = Path(os.path.realpath(path))
-    # a name of its own: whatever is called so already may be what is read
-    aside = place.with_name(f"{place.name}.{uuid4().hex[:8]}.partial")
     with ExitStack() as cleanup:
         with writing(path, remedy=ANOTHER_FILE):
             if place.is_dir():
                 raise IsADirectoryError("it is a folder")
             place.parent.mkdir(parents=True, exist_ok=True)
-            cleanup.callback(_remove, aside)
+            aside = cleanup.enter_context(replacing(place))
             file = cleanup.enter_context(ExitStack())
             write = file.enter_context(opened(aside))
 
@@ -85,12 +83,7 @@ def _whole(
         yield append
         with writing(path, remedy=ANOTHER_FILE):
             file.close()
-            os.replace(aside, place)
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):  # the failure that is on its way says more
-        path.unlink(missing_ok=True)
+            cleanup.close()
 
 
 @contextmanager

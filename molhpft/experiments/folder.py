@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import yaml
@@ -21,12 +20,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from molhpft.domains.folders import ASIDE, replacing
 from molhpft.domains.weights import ABOUT
 from molhpft.experiments.manifest import MANIFEST, file_sizes, lacking, manifest_of
 
 Json = dict[str, Any]
 
-_ASIDE = ".aside"
 ANOTHER_FILE = "make room or choose another file"
 _ANOTHER_FOLDER = (
     "make room or choose another folder (--out), and run again: it goes on where it was"
@@ -84,7 +83,7 @@ class RunFolder:
         if self.writes:
             with writing(self.partial):
                 self.partial.mkdir(parents=True, exist_ok=True)
-                for left in self.partial.rglob(f".*{_ASIDE}"):  # where a kill broke off a file
+                for left in self.partial.rglob(f".*{ASIDE}"):  # where a kill broke off a file
                     left.unlink()
 
     def close(self) -> None:
@@ -98,8 +97,8 @@ class RunFolder:
     def drop(self, name: str) -> None:
         """Take a folder of files out of the complete run, which is complete without it."""
         kept = {k: v for k, v in file_sizes(self.path).items() if not k.startswith(f"{name}/")}
-        with writing(self.path):
-            put(self.path / MANIFEST, lambda path: path.write_text(manifest_of(kept)))
+        with writing(self.path), replacing(self.path / MANIFEST) as aside:
+            aside.write_text(manifest_of(kept))
         rmtree(self.path / name, ignore_errors=True)
 
     def write_yaml(self, name: str, content: Json) -> None:
@@ -192,24 +191,8 @@ class RunFolder:
         path = self.partial / name
         with writing(path):
             path.parent.mkdir(exist_ok=True)
-            put(path, write)
-
-
-def put(path: Path, write: Callable[[Path], object]) -> Path:
-    """Write a file under a name that nobody else uses and move it to its place, whole.
-
-    Args:
-        path: its place, in a folder that exists; gives it back.
-        write: writes the file at the path that it is called with.
-    """
-    aside = path.with_name(f".{path.name}.{uuid4().hex}{_ASIDE}")
-    try:
-        write(aside)
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    return path
+            with replacing(path) as aside:
+                write(aside)
 
 
 def check_output(out: Path, *inputs: Path) -> None:

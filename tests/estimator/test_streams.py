@@ -49,7 +49,7 @@ def test_what_is_written_in_parts_is_read_back_whole(folder, ending, parts):
         for part in parts:
             write(typed(part))
     assert read_back(path) == [row for part in parts for row in part]
-    assert not list(folder.glob("*.partial"))
+    assert not list(folder.glob("*.aside"))
 
 
 @ENDINGS

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from molhpft.experiments.folder import put
+from molhpft.domains.folders import replacing
 from molhpft.experiments.report import figures, measured
 from molhpft.experiments.report.answer import answer
 from molhpft.experiments.report.content import Section
@@ -62,10 +61,10 @@ def write_report(root: Path, out: Path) -> Report:
         **{name: t.to_csv(index=False) for name, t in csv_tables(results, root).items()},
     }
     out.mkdir(parents=True, exist_ok=True)
-    page, *files = (
-        put(out / name, partial(Path.write_text, data=text, encoding="utf-8"))
-        for name, text in texts.items()
-    )
+    for name, text in texts.items():
+        with replacing(out / name) as aside:
+            aside.write_text(text, encoding="utf-8")
+    page, *files = (out / name for name in texts)
     return Report(
         page=page,
         files=tuple(files),

@@ -1,7 +1,6 @@
 """The folder of a sweep: its run folders, and a record of each trial, here or at a URL."""
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from uuid import uuid4
 
 import fsspec
 
+from molhpft.domains.folders import ASIDE, replacing
 from molhpft.experiments.folder import Json, RunFolder, UnwritableError
 from molhpft.experiments.lock import locked
 from molhpft.experiments.manifest import MANIFEST, file_sizes, lacking
@@ -61,7 +61,7 @@ class Store:
         said = {**asdict(outcome), "settings": job.settings, "config": job.config}
         text = json.dumps(said, indent=2, default=str) + "\n"
         with self._writing(_record(job)):
-            aside = f"{self.root}/trials/.{uuid4().hex}.aside"
+            aside = f"{self.root}/trials/.{uuid4().hex}{ASIDE}"
             self.fs.pipe_file(aside, text.encode())
             self.fs.mv(aside, f"{self.root}/{_record(job)}")
 
@@ -157,10 +157,6 @@ def _copy(folder: Path, to: RunFolder) -> None:
     with locked(to.path):
         if to.is_complete:
             return
-        aside = to.path.with_name(f".{to.path.name}.{uuid4().hex}.aside")
-        try:
+        with replacing(to.path) as aside:
             copytree(folder, aside)
             rmtree(to.path, ignore_errors=True)
-            os.replace(aside, to.path)
-        finally:
-            rmtree(aside, ignore_errors=True)
