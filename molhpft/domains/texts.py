@@ -1,11 +1,25 @@
-"""Many short texts as two tensors, which a cache can keep."""
+"""Many texts as a person lists them, and as two tensors, which a cache can keep."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+def listed(items: Iterable[str], *, most: int | None = None) -> str:
+    """Items as a person lists them: a, b and c; empty for none.
+
+    Args:
+        items: in order.
+        most: how many are named; of more the first ones are, and the others are counted.
+    """
+    shown = list(items)
+    if most is not None and len(shown) > most:
+        shown = [*shown[:most], f"{len(shown) - most:,} more"]
+    *first, last = shown or [""]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def joined(texts: Sequence[str]) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """The card of a model: what it is, what it scored, how to use it, what to know before sharing."""
 
 from molhpft.core.objectives import Squared
-from molhpft.estimator.holdout import listed
+from molhpft.domains.texts import listed
+from molhpft.estimator.holdout import NAMED
 from molhpft.estimator.shape import Shape
 from molhpft.estimator.trust import Trust
 from molhpft.experiments.folder import Json
@@ -55,7 +56,7 @@ def model_card(shape: Shape, trust: Trust, about: Json, molecules: int) -> str:
     return _CARD.format(
         task=about["task"],
         kind="numbers" if isinstance(shape.objective, Squared) else "probabilities",
-        targets=listed([f"`{name}`" for name in shape.value_names]),
+        targets=listed([f"`{name}`" for name in shape.value_names], most=NAMED),
         encoder=shape.encoder.name,
         weights=about["encoder_weights"],
         method=about["method"],

@@ -9,7 +9,8 @@ from scipy.stats import binomtest
 from molhpft.core.metrics import mean_absolute_error, rank_correlation
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.molecules.splits import CALIBRATION
-from molhpft.estimator.holdout import listed
+from molhpft.domains.texts import listed
+from molhpft.estimator.holdout import NAMED
 from molhpft.estimator.trust import HeldOut, Trust
 from molhpft.experiments.folder import Json
 from molhpft.measure.calibration import expected_calibration_error
@@ -129,7 +130,8 @@ def _unbounded(trust: Trust, names: Sequence[str], level: str, pair: Sequence[st
         if not few.any():
             continue
         which = listed(
-            [target for target, is_few in zip(names, few.tolist(), strict=True) if is_few]
+            [target for target, is_few in zip(names, few.tolist(), strict=True) if is_few],
+            most=NAMED,
         )
         ends = sorted({int(counts[few].min()), int(counts[few].max())})
         if numbers:

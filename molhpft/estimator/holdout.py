@@ -16,10 +16,12 @@ from molhpft.domains.molecules.splits import (
     random_split,
     scaffold_split,
 )
+from molhpft.domains.texts import listed
 
 Holdout = Literal["scaffold", "random"]
 
-_NAMED = 5  # targets that a sentence names
+NAMED = 5
+"""Targets that a sentence names; of more the others are counted."""
 
 
 def held_out(
@@ -115,15 +117,8 @@ def thin_notes(task: Task) -> list[str]:
             )
         elif missing:
             start = _THIN.get(split, "Not scored")
-            found.append(f"{start}, for {where} lacks {lack}: {listed(missing)}.")
+            found.append(f"{start}, for {where} lacks {lack}: {listed(missing, most=NAMED)}.")
     return found
 
 
 _THIN = {"train": "Not learned", "valid": "Never validated"}
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first of some names, and how many others there are."""
-    others = len(names) - _NAMED
-    shown = ", ".join(names[:_NAMED])
-    return shown if others <= 0 else f"{shown} and {others:,} others"

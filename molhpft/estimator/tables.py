@@ -4,8 +4,9 @@ from rich.table import Table
 from rich.text import Text
 
 from molhpft.core.objectives import Squared
+from molhpft.domains.texts import listed
 from molhpft.estimator.card import NAMES, score_text
-from molhpft.estimator.holdout import listed
+from molhpft.estimator.holdout import NAMED
 from molhpft.estimator.model import Model
 
 
@@ -17,7 +18,7 @@ def model_tables(model: Model) -> list[Table]:
     made.title_justify = "left"
     for key, value in (
         ("task", kind),
-        ("targets", listed(shape.value_names)),
+        ("targets", listed(shape.value_names, most=NAMED)),
         *((f"{split} molecules", f"{size:,}") for split, size in about["sizes"].items()),
         ("encoder", f"{shape.encoder.name}, {about['encoder_weights']}"),
         ("head", shape.head.name),

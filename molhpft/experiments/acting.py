@@ -5,13 +5,14 @@ not declared a second time for that but tried: it is given two templates that di
 setting, and a setting acts where the phases that come out of it differ too.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from molhpft.domains.texts import listed
 from molhpft.experiments.catalog import ENCODERS, METHODS
 from molhpft.experiments.options import Options
 from molhpft.tuning.phase import Phase
@@ -157,7 +158,7 @@ def idle_message(nothing: Mapping[str, str]) -> str:
     by_reason: dict[str, list[str]] = {}
     for key, why in nothing.items():
         by_reason.setdefault(why, []).append(key)
-    told = [f"{_listed(keys)} would do nothing: {why}" for why, keys in by_reason.items()]
+    told = [f"{listed(keys)} would do nothing: {why}" for why, keys in by_reason.items()]
     return "; ".join(told)
 
 
@@ -207,8 +208,3 @@ def _why(section: str, key: str, options: Options, phase: Phase) -> str:
 
 def _tau(tau: object) -> str:
     return ", ".join(map(str, tau)) if isinstance(tau, tuple) else str(tau)
-
-
-def _listed(keys: Sequence[str]) -> str:
-    *others, last = keys
-    return f"{', '.join(others)} and {last}" if others else last

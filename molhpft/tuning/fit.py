@@ -89,7 +89,7 @@ class DivergedError(ValueError):
         super().__init__(f"training diverged: {how}; try a learning rate below lr={phase.lr}")
 
 
-def check_loss(loss: float, phase: Phase, *, epoch: int) -> None:
+def _check_loss(loss: float, phase: Phase, *, epoch: int) -> None:
     """Refuse to go on with what has diverged.
 
     Raises:
@@ -258,7 +258,7 @@ class _Training:
 
     def _mean_loss(self) -> float:
         mean = torch.stack(self.losses).mean().item()
-        check_loss(mean, self.phase, epoch=len(self.rows) + 1)
+        _check_loss(mean, self.phase, epoch=len(self.rows) + 1)
         return mean
 
 

@@ -161,7 +161,7 @@ def test_a_label_that_no_set_rules_out_is_named_and_many_targets_are_a_summary()
     names = [f"t{k}" for k in range(1_000)]
     lines = told(CLASSES, n=10, names=names)
     assert len(lines) <= 3
-    assert any("of t0, t1, t2, t3, t4 and 995 others is in every set" in line for line in lines)
+    assert any("of t0, t1, t2, t3, t4 and 995 more is in every set" in line for line in lines)
 
 
 def test_labels_are_called_as_the_table_calls_them():

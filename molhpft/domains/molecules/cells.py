@@ -30,7 +30,7 @@ _NO_NUMBERS = ("a date", "an underscore")
 
 # which of two words is 1; of any others the later one in the alphabet
 _YES = frozenset(
-    ("true", "t", "yes", "y", "1", "active", "positive", "pos", "+", "toxic", "hit", "inhibitor")
+    ("true", "t", "yes", "y", "active", "positive", "pos", "+", "toxic", "hit", "inhibitor")
 )
 
 

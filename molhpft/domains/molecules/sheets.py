@@ -214,16 +214,6 @@ def stream_parts(path: Path) -> Iterator[Part]:
         raise ValueError(f"{path} should have rows of molecules; it has none")
 
 
-def stream_column(path: Path, name: str) -> Iterator[str]:
-    """Cells of a column of SMILES, row by row; otherwise as `stream_parts`.
-
-    Raises:
-        ValueError: also where no column has that name, or it holds no text.
-    """
-    for part in stream_parts(path):
-        yield from part.molecules(name)
-
-
 def is_table(name: str) -> bool:
     """Whether a name is that of a table: by its ending, in any case, or since a file is there."""
     if Path(_unpacked_name(name.lower())).suffix in _ENDINGS:

@@ -27,6 +27,7 @@ from molhpft.domains.molecules.cells import (
 )
 from molhpft.domains.molecules.sheets import Sheet
 from molhpft.domains.molecules.splits import SPELLINGS
+from molhpft.domains.texts import listed
 
 Kind = Literal["classification", "regression"]
 AnyKind = Literal["auto", "classification", "regression"]
@@ -202,21 +203,23 @@ def _asked_for(sheet: Sheet, wanted: list[str], names: list[str]) -> tuple[list[
     for name in wanted:
         sheet.column(name)
     others = [name for name in names if name not in wanted]
-    return wanted, [f"Columns not asked for: {_listed(others)}."] if others else []
+    return wanted, [f"Columns not asked for: {listed(others, most=_SHOWN)}."] if others else []
 
 
 def _candidates(sheet: Sheet, names: list[str], *, several: bool) -> tuple[list[str], list[str]]:
     """Columns that can be targets, one alone if not `several`, and sentences about the others."""
     reasons = {name: _why_not(sheet, name) for name in names}
     chosen = [name for name, reason in reasons.items() if not reason]
-    left = _listed([f"{name} ({reason})" for name, reason in reasons.items() if reason])
+    left = listed([f"{name} ({reason})" for name, reason in reasons.items() if reason], most=_SHOWN)
     if not chosen:
         raise ValueError(
             f"{sheet.path} should have a column of labels, numbers or two words, beside the "
             f"molecules; {f'none of its columns is one: {left}' if left else 'it has no other'}"
         )
     if not several and len(chosen) > 1:
-        found = _listed([f"{name} ({_contents(_Column(sheet, name))})" for name in chosen])
+        found = listed(
+            [f"{name} ({_contents(_Column(sheet, name))})" for name in chosen], most=_SHOWN
+        )
         raise ValueError(
             f"say which columns of {sheet.path} are the targets by {_SAY_WHICH}, or all of them by "
             f"--target {ALL}; there are {len(chosen):,} that can be: {found}"
@@ -225,11 +228,6 @@ def _candidates(sheet: Sheet, names: list[str], *, several: bool) -> tuple[list[
         return chosen, []
     alone = [] if several else [f"Target: {chosen[0]}, the only column that can be one."]
     return chosen, [*alone, f"Columns left out: {left}."]
-
-
-def _listed(items: Sequence[str]) -> str:
-    more = len(items) - _SHOWN
-    return ", ".join(items[:_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _why_not(sheet: Sheet, name: str) -> str:
@@ -411,7 +409,7 @@ def _question(
 def _common_kind(sheet: Sheet, columns: dict[str, _Labels]) -> Kind:
     names = {kind: [n for n, c in columns.items() if c.kind == kind] for kind in get_args(Kind)}
     if all(names.values()):
-        classes, numbers = map(_listed, names.values())
+        classes, numbers = (listed(column, most=_SHOWN) for column in names.values())
         raise ValueError(
             f"targets of {sheet.path} are of two kinds, classes ({classes}) and numbers "
             f"({numbers}): choose those of one kind by {_SAY_WHICH}, or say {_SAY_NUMBERS}"

@@ -5,8 +5,9 @@ from typing import Any
 
 import pandas as pd
 
+from molhpft.domains.texts import listed
 from molhpft.experiments.folder import Json
-from molhpft.experiments.report.content import digits, listed, real, scaled
+from molhpft.experiments.report.content import digits, real, scaled
 from molhpft.experiments.statistics import paired
 from molhpft.experiments.summaries import compare, leading, summarise
 from molhpft.experiments.tables import score_name
@@ -95,8 +96,7 @@ def _verdicts(table: pd.DataFrame, metric: str, *, seeds: int) -> list[str]:
 
 def _named(others: Sequence[str]) -> str:
     """The nearest others, and how many more there are."""
-    left = len(others) - NAMED
-    return listed([*others[:NAMED], *([f"{left} more"] if left > 0 else [])])
+    return listed(others, most=NAMED)
 
 
 def _how(metric: str, *, seeds: int, comparisons: int) -> str:

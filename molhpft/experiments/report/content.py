@@ -1,7 +1,7 @@
 """What a report is made of, before it becomes HTML or Markdown."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,9 +146,3 @@ def real(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return found if math.isfinite(found) else None
-
-
-def listed(items: Iterable[str]) -> str:
-    """Items as a person lists them: a, b and c."""
-    *first, last = items
-    return f"{', '.join(first)} and {last}" if first else last

@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
+from molhpft.domains.texts import listed
 from molhpft.experiments.archive import Run
 from molhpft.experiments.folder import Json
 from molhpft.experiments.report.content import (
@@ -17,7 +18,6 @@ from molhpft.experiments.report.content import (
     Panel,
     Sheet,
     digits,
-    listed,
     real,
     scaled,
     words,

@@ -24,7 +24,6 @@ from molhpft.domains.molecules.sheets import (
     Part,
     is_table,
     read_sheet,
-    stream_column,
     stream_parts,
     table_name,
     text_of,
@@ -33,6 +32,12 @@ from molhpft.domains.molecules.sheets import (
 cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=6)
 TEXT = "smiles,y\nCCO,1\nCCN,0\n"
 MOLECULES = ("CCO", "CCN")
+
+
+def streamed(path, name):
+    """Molecules of a table that is read part by part."""
+    for part in stream_parts(path):
+        yield from part.molecules(name)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +124,7 @@ PACKED = {
 def test_a_table_is_read_however_it_is_packed_separated_and_called(tmp_path, name):
     (tmp_path / name).write_bytes(PACKED[name])
     assert read_sheet(tmp_path / name).columns == {"smiles": MOLECULES, "y": ("1", "0")}
-    assert tuple(stream_column(tmp_path / name, "smiles")) == MOLECULES
+    assert tuple(streamed(tmp_path / name, "smiles")) == MOLECULES
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.csv", "A.PARQUET", "a.parquet.gz"])
@@ -246,7 +251,7 @@ def test_an_absent_file_and_a_folder_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"b\.csv should be a table.*no file is there"):
         read_sheet(tmp_path / "b.csv")
     with pytest.raises(FileNotFoundError, match=r"b\.csv should be a table.*no file is there"):
-        next(stream_column(tmp_path / "b.csv", "smiles"))
+        next(streamed(tmp_path / "b.csv", "smiles"))
     with pytest.raises(ValueError, match="it is a folder"):
         read_sheet(tmp_path)
 
@@ -260,7 +265,7 @@ def test_an_unknown_column_lists_the_known_ones(tmp_path, name):
         _write_parquet(path, smiles=["C"], y=[1])
     for read in (
         lambda: read_sheet(path).column("SMILES"),
-        lambda: [*stream_column(path, "SMILES")],
+        lambda: [*streamed(path, "SMILES")],
     ):
         with pytest.raises(ValueError, match="no column 'SMILES'; it has: smiles, y"):
             read()
@@ -282,7 +287,7 @@ def test_molecules_of_a_parquet_file_are_text_or_bytes_and_null_is_an_empty_cell
     values, texts = TYPES[kind]
     path = _write_parquet(tmp_path / "a.parquet", smiles=values)
     assert list(read_sheet(path).molecules("smiles")) == texts
-    assert list(stream_column(path, "smiles")) == texts
+    assert list(streamed(path, "smiles")) == texts
 
 
 @pytest.mark.parametrize(
@@ -295,7 +300,7 @@ def test_molecules_of_a_parquet_file_of_any_other_type_are_refused_by_it(tmp_pat
     says = f"'smiles' .* should hold SMILES as text; it is of type {str(pa.array(values).type)[:4]}"
     for read in (
         lambda: read_sheet(path).molecules("smiles"),
-        lambda: [*stream_column(path, "smiles")],
+        lambda: [*streamed(path, "smiles")],
     ):
         with pytest.raises(ValueError, match=says):
             read()

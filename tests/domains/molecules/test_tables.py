@@ -115,7 +115,9 @@ def test_any_other_number_makes_a_regression(ten):
 
 
 def test_without_a_choice_two_columns_of_labels_are_asked_about(ten):
-    with pytest.raises(ValueError, match=r"2 that can be: logp \(numbers\), active \(0 and 1\)$"):
+    with pytest.raises(
+        ValueError, match=r"2 that can be: logp \(numbers\) and active \(0 and 1\)$"
+    ):
         csv_task(path=ten, split="column", split_column="fold")
 
 

@@ -195,7 +195,7 @@ def test_a_missing_mark_is_a_missing_label_and_one_that_is_written_is_said(path,
 
 def test_columns_that_were_not_asked_for_are_said(path):
     assert targets(path, ("a",), a=YES_NO, b=REAL, id=NEVER["id"]).notes == (
-        "Columns not asked for: b, id.",
+        "Columns not asked for: b and id.",
     )
 
 
