@@ -19,9 +19,13 @@ from molhpft.domains.vision.examples import Images
 from molhpft.domains.weights import read_weights
 from molhpft.experiments.catalog import ENCODERS, HEADS, METHODS, TASKS
 from molhpft.experiments.config import Choice, RunConfig
+from molhpft.experiments.identity import weights_digest
 from molhpft.experiments.options import checked, keywords, unknown
 from molhpft.experiments.seeds import stream
 from molhpft.tuning.recipes import Kept, Recipe
+
+_OF_ANY_FILE = ("csv", "image_folder", "image_npz")
+"""Tasks that are named by the file or folder they are read from."""
 
 
 def build_recipes(config: RunConfig) -> tuple[Recipe, ...]:
@@ -66,7 +70,7 @@ def build_network(config: RunConfig, task: Task, recipe: Recipe) -> Network:
         backbone = encoder.build(**options)
         # a head of its own for every task: one that begins as the head of the pretraining began
         # would find features that were shaped for it
-        torch.manual_seed(stream(config.seed, f"head of {task.name}"))
+        torch.manual_seed(stream(config.seed, f"head of {_told_apart(config, task)}"))
         head = HEADS[config.head.name].build(backbone.width, task.outputs, **config.head.options)
     random = deepcopy(backbone)
     if recipe.pretrained and weights is not None:
@@ -79,6 +83,13 @@ def build_network(config: RunConfig, task: Task, recipe: Recipe) -> Network:
     if recipe.side:
         network = Network(side_tuned(network.backbone), network.head)
     return network
+
+
+def _told_apart(config: RunConfig, task: Task) -> str:
+    """What tells a task from the one its encoder was pretrained on; never the name of a file."""
+    if config.task.name not in _OF_ANY_FILE:
+        return task.name
+    return f"{config.task.name} after {weights_digest(config)}"
 
 
 def shaped_network(encoder: Choice, head: Choice, cut: str | None, *, outputs: int) -> Network:

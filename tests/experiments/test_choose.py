@@ -114,14 +114,14 @@ def test_the_test_split_has_no_part_in_the_choice(chosen, small, tmp_path, monke
     real = running.build_task
 
     def other_test(config, recipe):
-        """The same task, tested on molecules that are trained on, labels turned around."""
+        """The same task, tested on molecules that are trained on."""
         task = real(config, recipe)
         return replace(task, splits={**task.splits, "test": task.rows("train")[:30]})
 
     monkeypatch.setattr(running, "build_task", other_test)
     changed = run(small(method=AUTO, **BRIEF), tmp_path)
     assert changed.read_json("choice.json") == chosen.read_json("choice.json")
-    tests = [f.read_json("summary.json")["branches"][0]["final"]["test"] for f in (changed, chosen)]
+    tests = [f.read_json("summary.json")["sizes"]["test"] for f in (changed, chosen)]
     assert tests[0] != tests[1]
 
 

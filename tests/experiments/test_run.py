@@ -87,6 +87,15 @@ def test_the_written_config_is_the_config(finished, small):
     assert parse_config(written) == small(features=True)
 
 
+def test_a_run_is_the_same_under_any_name_of_its_file(small, table, tmp_path):
+    config, renamed = small(method="ft"), tmp_path / "copy.csv"
+    renamed.write_bytes(table.read_bytes())
+    task = replace(config.task, options=config.task.options | {"path": renamed})
+    first, second = (network_of(c).state_dict() for c in (config, replace(config, task=task)))
+    for name in first:
+        assert first[name].equal(second[name]), name
+
+
 def test_the_chosen_tau_is_the_one_that_validates_best(finished):
     summary = finished.read_json("summary.json")
     best = max(summary["branches"], key=lambda row: row["final"]["valid"])

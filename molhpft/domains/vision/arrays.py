@@ -40,6 +40,8 @@ def read_npz(path: Path) -> dict[str, Labelled]:
             split: (_member(arrays, f"x_{split}", path), _member(arrays, f"y_{split}", path))
             for split in present
         }
+    for x, y in pairs.values():
+        _check_integers(y, len(x), path)
     classes = max(int(y.max()) for _, y in pairs.values() if y.size) + 1
     return {
         split: _labelled(x, y, path, classes=tuple(map(str, range(classes))))
@@ -124,13 +126,17 @@ def _labelled(x: np.ndarray, y: np.ndarray, path: Path, *, classes: tuple[str, .
             f"images of {path} should be uint8 (n, height, width) or (n, height, width, 1 or 3); "
             f"they are {x.dtype} {x.shape}"
         )
-    if y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(
-            f"labels of {path} should be integers ({len(x)},); they are {y.dtype} {y.shape}"
-        )
+    _check_integers(y, len(x), path)
     labels = torch.from_numpy(y.astype(np.int64))
     check_labels(labels, len(classes), path)
     return Labelled(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), labels, classes)
+
+
+def _check_integers(y: np.ndarray, n: int, path: Path) -> None:
+    if y.shape != (n,) or not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(
+            f"labels of {path} should be integers ({n},); they are {y.dtype} {y.shape}"
+        )
 
 
 def check_labels(labels: Tensor, classes: int, path: Path) -> None:

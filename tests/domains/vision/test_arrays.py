@@ -57,6 +57,14 @@ def test_mnist_is_read_whole(mnist_npz):
             r"should be integers \(2,\); they are float64 \(2,\)",
         ),
         (
+            {"x_train": images(2, 4, 4), "y_train": np.array([1, np.nan])},
+            r"should be integers \(2,\); they are float64 \(2,\)",
+        ),
+        (
+            {"x_train": images(2, 4, 4), "y_train": np.array(["cat", "dog"])},
+            r"should be integers \(2,\); they are <U3 \(2,\)",
+        ),
+        (
             {"x_train": images(2, 4, 4), "y_train": np.array([0, -3])},
             "should lie from 0 to 0; 1 do not, such as -3",
         ),
