@@ -24,7 +24,7 @@ from molhpft.experiments.machine import settled
 Kind: TypeAlias = AnyKind
 Split: TypeAlias = TableSplit
 
-_ASIDE = 0.1  # share of the molecules that prediction sets are calibrated by
+_ASIDE = "auto"  # molecules that prediction sets are calibrated by, where they are not said
 RUN = "run"  # in a model's folder: that of the run that made it
 
 

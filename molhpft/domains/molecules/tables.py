@@ -17,6 +17,7 @@ from molhpft.domains.molecules.examples import Molecules, molecule_task
 from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.sheets import read_sheet, table_name
 from molhpft.domains.molecules.splits import (
+    CALIBRATION,
     Split,
     cached_scaffold_split,
     calibration_notes,
@@ -133,7 +134,7 @@ def table_task(
     split: TableSplit = "scaffold",
     split_column: str | None = None,
     split_seed: Seed | None = None,
-    calibration: BelowOne = 0.0,
+    calibration: BelowOne | Literal["auto"] = 0.0,
 ) -> Task:
     """The task of a table: classification by ROC-AUC, or regression in the table's own units.
 
@@ -152,8 +153,8 @@ def table_task(
         split_seed: draws the random splits, 0 by default; for those only.
         calibration: share of a split of that name, drawn as the test split is and taken from
             training, for prediction sets (`calibration_share` raises and lowers it); with a column
-            that names none, taken from its validation rows, at most half of them. 0 for no such
-            split; a column that names one keeps it.
+            taken from its validation rows, at most half of them. 0 for no such split; "auto" for
+            that of the column where it names one, else a tenth.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -205,12 +206,13 @@ def _check_column(split: str, column: str | None) -> None:
 
 
 def _splits(
-    table: Table, split: TableSplit, seed: int | None, calibration: float
+    table: Table, split: TableSplit, seed: int | None, calibration: float | Literal["auto"]
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The splits, and sentences on calibration molecules where they were asked for."""
     labels = table.targets if table.kind == "classification" else None
     readable = table.readable.nonzero().flatten()
-    share = calibration_share(max(len(readable), 1), calibration)
+    n = max(len(readable), 1)
+    share = calibration_share(n) if calibration == "auto" else calibration_share(n, calibration)
     if split != "column":
         drawn = chosen_split(
             split,
@@ -228,6 +230,11 @@ def _splits(
     )
     if not calibration:
         return found, ()
+    if CALIBRATION in found and calibration != "auto":
+        raise ValueError(
+            f"the split column of {table.path} names calibration molecules itself, beside which "
+            f"calibration {calibration:g} would do nothing; leave it out"
+        )
     splits = with_calibration(
         found,
         rng=torch.Generator().manual_seed(0),

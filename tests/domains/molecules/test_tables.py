@@ -328,3 +328,25 @@ def test_a_scaffold_split_that_cannot_calibrate_says_so_and_validates(path):
         "test": 15,
     }
     assert "would leave another split empty" in task.examples.notes[-1]
+
+
+def test_a_column_with_calibration_keeps_its_own_and_refuses_a_share_beside_it(path):
+    file = _column_of(path, ["train"] * 40 + ["valid"] * 30 + ["cal"] * 20 + ["test"] * 10)
+    options = {"path": file, "split": "column", "split_column": "s"}
+    sizes = {"train": 40, "valid": 30, "test": 10, "calibration": 20}
+    for calibration in (0.0, "auto"):
+        splits = csv_task(**options, calibration=calibration).splits
+        assert {name: len(rows) for name, rows in splits.items()} == sizes
+    with pytest.raises(ValueError, match=r"beside which calibration 0\.37 would do nothing"):
+        csv_task(**options, calibration=0.37)
+
+
+def test_calibration_is_a_tenth_where_nobody_says_how_much(path):
+    file = _column_of(path, ["train"] * 100)
+    auto, tenth = (
+        csv_task(path=file, target_columns=["y"], split="random", calibration=c).splits
+        for c in ("auto", 0.1)
+    )
+    assert {name: rows.tolist() for name, rows in auto.items()} == {
+        name: rows.tolist() for name, rows in tenth.items()
+    }
