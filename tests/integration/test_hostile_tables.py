@@ -81,7 +81,7 @@ TABLES = {
     "constant": (labelled([3.5] * 60), "ring .always the same, line 2 has '3.5'"),
     "two candidates": (
         table_of("CCO,1,2.5", "CC,0,3.5", "C,1,2", header="smiles,ring,size"),
-        r"say which .* 2 that can be: ring \(0 and 1\), size \(numbers\)$",
+        r"say which .* 2 that can be: ring \(0 and 1\) and size \(numbers\)$",
     ),
     "an index alone": (
         table_of("CCO,1", "CC,2", "C,3", header="smiles,number"),

@@ -34,12 +34,6 @@ def test_what_is_no_number_is_a_dash_without_value(value):
     assert content.score({"s": value}, "s", "ap") == content.Cell("-", None)
 
 
-@settings(deadline=None)
-@given(st.lists(st.text("abc", min_size=1), min_size=1, max_size=5))
-def test_a_list_in_words_has_every_item_in_order(items):
-    assert content.listed(items).replace(" and ", ", ").split(", ") == items
-
-
 def test_every_row_of_every_sheet_is_as_long_as_its_head(results):
     found = [*sheets(results.table), problems_sheet(results)]
     assert [sheet.title for sheet in found] == [
