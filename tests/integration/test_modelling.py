@@ -231,7 +231,7 @@ def test_names_of_columns_and_folders_may_be_odd(molhpft, tmp_path):
     more = ("--smiles-column", "smi, les", "--target", "all")
     status, said, _ = molhpft(*finetune_words(path, out, *more))
     assert status == 0
-    assert ", ".join(names[1:]) in said
+    assert 'a, b, say "x" and [red]c' in said
     assert f"Model: {out}\n" in said
     again = molhpft(*finetune_words(path, out, *more))
     assert f"{out} holds this very model already" in again[1]
