@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from numbers import Number
 from typing import Any
 
@@ -134,12 +135,7 @@ def _two(column: NDArray[Any], name: str) -> tuple[Any, Any]:
     known = column[~pd.isna(column)]
     if known.dtype == object:
         _check_types(known, name)
-    try:
-        found = list(np.unique(known))
-    except TypeError as error:
-        raise ValueError(
-            f"target {name!r} should have numbers or words as labels: {error}"
-        ) from error
+    found = list(np.unique(known))
     if len(found) != 2:
         values = f": {', '.join(map(str, found[:5]))}" if found else ""
         raise ValueError(
@@ -188,7 +184,11 @@ def _table(y: Any, n: int) -> tuple[NDArray[Any], tuple[str, ...], bool]:
 
 
 def _array(y: Any) -> NDArray[Any]:
-    """An array of numbers, or of the objects that were given."""
+    """An array of numbers, or of the objects that were given; what NumPy masks is None."""
+    if isinstance(y, np.ma.MaskedArray):
+        labels = np.array(y.data, dtype=object)
+        labels[np.ma.getmaskarray(y)] = None
+        return labels
     with suppress(ValueError):  # rows of several lengths
         numbers = np.asarray(y)
         if numbers.dtype.kind in "biuf":
@@ -207,12 +207,16 @@ def _cell(value: Any, row: int) -> Any:
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):
         return str(value)  # of a subclass, such as NumPy's
-    if isinstance(value, list | tuple | set | dict | np.ndarray):
-        raise ValueError(
-            f"a target should be a number or a word a molecule; row {row} is {value!r:.60} "
-            f"({type(value).__name__})"
-        )
-    return np.nan if pd.isna(value) else value  # pandas' NA is equal to nothing
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, Number | np.number | np.bool_):
+        return value
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return np.nan  # pandas' NA is equal to nothing
+    raise ValueError(
+        f"a target should be a number or a word a molecule; row {row} is {value!r:.60} "
+        f"({type(value).__name__})"
+    )
 
 
 def _spelled(

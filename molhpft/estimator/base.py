@@ -25,6 +25,7 @@ from molhpft.domains.molecules.splits import (
     calibration_notes,
     with_calibration,
 )
+from molhpft.domains.texts import listed
 from molhpft.estimator.arrays import Labels, class_name, smiles_of
 from molhpft.estimator.holdout import Holdout, held_out
 from molhpft.estimator.model import Model
@@ -208,7 +209,9 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         targets, ends = [labels.targets], [len(smiles)]
         for given in (one for one in sets if one is not None):
             others = smiles_of(given[0])
-            targets.append(self._labels(given[1], len(others), like=labels).targets)
+            known = self._labels(given[1], len(others), like=labels)
+            _check_same_targets(labels, known)
+            targets.append(known.targets)
             smiles += others
             ends.append(len(smiles))
         parts = torch.arange(len(smiles)).tensor_split(ends[:-1])
@@ -271,6 +274,17 @@ def _seed(state: Any) -> int:
     return (
         int(state) if isinstance(state, Integral) else int(check_random_state(state).randint(2**31))
     )
+
+
+def _check_same_targets(labels: Labels, others: Labels) -> None:
+    """Refuse sets whose targets are others than those of training, or in another order."""
+    unnamed = tuple(f"target {k}" for k in range(len(labels.names)))
+    named = not labels.flat and unnamed not in (labels.names, others.names)
+    if len(others.names) != len(labels.names) or (named and others.names != labels.names):
+        raise ValueError(
+            "an eval_set and a calibration_set should have the targets of training, "
+            f"{listed(labels.names)}, in this order; got {listed(others.names)}"
+        )
 
 
 def _plain(label: Any) -> Any:

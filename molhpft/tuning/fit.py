@@ -65,7 +65,7 @@ def fit(
             became infinite or NaN; nothing is left to train; or batches are smaller than the
             number of processes.
     """
-    with _global_rng_kept(network), _frozen_where_untrained(network, phase):
+    with torch.enable_grad(), _global_rng_kept(network), _frozen_where_untrained(network, phase):
         optimizer = optim.optimizer(network, phase)
         training = _Training(network, phase, task, rng, optimizer, checkpoints, machine, tick)
         training.restore()

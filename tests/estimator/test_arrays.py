@@ -1,5 +1,7 @@
 """Molecules and targets in any container, with any of the ways to say missing."""
 
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -127,7 +129,7 @@ WRONG = {
         [1, "a"],
         r"labels of several types, 'a' \(str\) and 1 \(int\); give numbers or words alone",
     ),
-    "types without an order": (class_labels, [object(), object()], "numbers or words as labels"),
+    "neither": (class_labels, [object(), object()], "a number or a word a molecule; row 0 is"),
 }
 
 
@@ -232,11 +234,6 @@ def test_words_of_numpy_are_of_the_same_type_as_others():
     assert class_labels([np.str_("a"), "b"], 2).targets.flatten().tolist() == [0, 1]
 
 
-def test_dates_beside_numbers_are_labels_of_several_types():
-    with pytest.raises(ValueError, match="labels of several types"):
-        class_labels([np.datetime64("2020-01-01"), 1], 2)
-
-
 def test_labels_of_one_value_in_several_types_are_one_class():
     found = class_labels([1, 1.0, True, 0, np.int8(0), np.True_], 6)
     assert found.targets.flatten().tolist() == [1, 1, 1, 0, 0, 1]
@@ -286,3 +283,21 @@ def test_numbers_of_one_column_are_those_of_a_file(tmp_path, cells):
     table, ours = in_a_file(tmp_path, cells, "regression"), number_labels(cells, len(cells))
     torch.testing.assert_close(ours.targets, table.targets, equal_nan=True)
     assert len(set(table.targets.flatten().tolist())) > 2
+
+
+@pytest.mark.parametrize("read", [class_labels, number_labels])
+def test_what_numpy_masks_is_a_missing_label(read):
+    y = np.ma.masked_array([0, 1, 1, 0], mask=[False, False, True, False])
+    assert read(y, 4).targets[:, 0].tolist() == pytest.approx([0, 1, np.nan, 0], nan_ok=True)
+
+
+def test_a_decimal_is_a_number():
+    assert number_labels([Decimal("1.5"), Decimal(2)], 2).targets[:, 0].tolist() == [1.5, 2]
+
+
+@pytest.mark.parametrize(
+    "odd", [np.datetime64("2024-01-01"), pd.Timestamp("2024-01-01"), pd.Interval(0, 1), object()]
+)
+def test_what_is_neither_number_nor_word_is_no_label(odd):
+    with pytest.raises(ValueError, match="a target should be a number or a word a molecule; row 1"):
+        class_labels(["a", odd, "a"], 3)

@@ -168,6 +168,13 @@ def test_an_eval_set_is_what_is_validated_on():
     assert fitted.model_.training_smiles == tuple(SMILES[train])
 
 
+@pytest.mark.parametrize("columns", ["ba", "a"])
+def test_targets_of_an_eval_set_are_those_of_training_in_their_order(columns):
+    labels = pd.DataFrame({name: [k % 2 for k in range(len(SMILES))] for name in "ab"})
+    with pytest.raises(ValueError, match="targets"):
+        HPFTClassifier(**BRIEF).fit(SMILES, labels, eval_set=(SMILES, labels[list(columns)]))
+
+
 def test_a_calibration_set_leaves_the_eval_set_whole():
     train, valid, calibration = slice(0, 36), slice(36, 50), slice(50, 60)
     sets = {"eval_set": valid, "calibration_set": calibration}

@@ -39,6 +39,14 @@ def test_probing_leaves_every_number_of_the_backbone():
     assert not same_weights(network.head, start.head)
 
 
+def test_training_needs_no_leave_of_a_caller_who_records_no_gradients():
+    with torch.no_grad():
+        network, rows = trained(FT)
+    other, same_rows = trained(FT)
+    assert rows == same_rows
+    assert same_weights(network, other)
+
+
 def test_finetuning_trains_backbone_and_batch_statistics():
     network, _ = trained(FT)
     start = toy_network(dropout=0.3).state_dict()
