@@ -19,7 +19,7 @@ from time import perf_counter
 
 from timing import conclude, report
 
-from molhpft.domains.molecules.sheets import stream_column
+from molhpft.domains.molecules.sheets import read_sheet
 from molhpft.estimator import Model
 
 COPIES = 5
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("model", help="folder, or name on the hub")
     parser.add_argument("table", type=Path, help=".csv or .csv.gz with a column smiles")
     given = parser.parse_args()
-    smiles = list(stream_column(given.table, "smiles"))
+    smiles = list(read_sheet(given.table).column("smiles"))
     lines, rates = {}, {}
     with TemporaryDirectory() as name:
         folder = Path(name)

@@ -7,7 +7,6 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +44,13 @@ class WeightFile:
         path: where it was read.
         tensors: name to tensor, on the CPU.
         about: what this package has said of its own file; empty for those of others.
+        digest: SHA-256 of the file, in hexadecimal; empty for weights that are in none.
     """
 
     path: Path
     tensors: dict[str, Tensor]
     about: dict[str, Any]
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of the file, in hexadecimal."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+    digest: str = ""
 
 
 def shipped_encoders() -> list[str]:
@@ -118,7 +114,7 @@ def read_weights(path: Path) -> WeightFile:
             f"{path} holds weights that are not finite, in {odd}: the training that wrote it has "
             "diverged; give weights of an earlier epoch"
         )
-    return WeightFile(path, tensors, about)
+    return WeightFile(path, tensors, about, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def wrapper(file: WeightFile, landmarks: Sequence[str]) -> str | None:

@@ -42,8 +42,8 @@ class HPFTClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]  # untyp
         unread = np.flatnonzero(np.isnan(p.reshape(len(p), -1)).any(1))
         for row in unread[:1]:
             raise ValueError(
-                f"row {row}, {smiles_of(molecules)[row]!r}, cannot be read as a molecule and has "
-                "no label; predict_proba gives NaN for it"
+                f"row {row}, {smiles_of(molecules)[row]!r:.60}, cannot be read as a molecule and "
+                "has no label; predict_proba gives NaN for it"
             )
         if p.ndim == 1:
             chosen: Array = self.classes_[(p > 0.5).astype(int)]

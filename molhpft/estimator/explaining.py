@@ -13,6 +13,7 @@ from molhpft.domains.molecules.attribution import (
     mean_embedding,
 )
 from molhpft.domains.molecules.draw import contribution_png, contribution_svg
+from molhpft.domains.molecules.featurize import MOST_ATOMS
 from molhpft.domains.molecules.graphs import GraphStore, load_or_pack, pack
 from molhpft.estimator.model import Model
 from molhpft.experiments.folder import ANOTHER_FILE, writing
@@ -63,7 +64,9 @@ def explain(model: Model, smiles: str, *, target: str | None = None) -> Explanat
         raise ValueError(f"no target is named {target!r}; there are: {', '.join(names)}")
     store = pack([smiles])
     if not store.readable.all():
-        raise ValueError(f"{smiles!r} cannot be read as a molecule")
+        raise ValueError(
+            f"{smiles!r:.60} cannot be read as a molecule of at most {MOST_ATOMS:,} atoms"
+        )
     output = 0 if target is None else names.index(target)
     found = _shares(model, store.to(model.device), output)
     atoms = torch.stack([one.atoms for one in found]).mean(0)

@@ -122,7 +122,7 @@ def _colour(share: float) -> Colour:
 def _readable(smiles: str) -> Mol:
     mol = parse(smiles)
     if mol is None:
-        raise ValueError(f"{smiles!r} cannot be read as a molecule")
+        raise ValueError(f"{smiles!r:.60} cannot be read as a molecule")
     return mol
 
 
