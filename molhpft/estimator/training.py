@@ -82,6 +82,11 @@ def train(
     molecules, objective = task.examples, task.objective
     if not isinstance(molecules, Molecules) or not isinstance(objective, Multilabel | Squared):
         raise ValueError(f"a model is made of molecules with labels; {task.name} has others")
+    if isinstance(objective, Squared) and answers.calibration not in (Answers.calibration, "none"):
+        raise ValueError(
+            f"calibration {answers.calibration} is of probabilities, and {task.name} is a "
+            "regression; leave it out"
+        )
     _check_method(config)
     seen = seen_by_the_run(task)
     folder = run(replace(config, members=answers.ensemble), out, task=seen)

@@ -168,6 +168,11 @@ def test_an_eval_set_is_what_is_validated_on():
     assert fitted.model_.training_smiles == tuple(SMILES[train])
 
 
+def test_a_calibration_of_probabilities_is_refused_for_numbers():
+    with pytest.raises(ValueError, match="calibration isotonic is of probabilities, and table is"):
+        HPFTRegressor(**BRIEF, calibration="isotonic").fit(SMILES, SIZE)
+
+
 @pytest.mark.parametrize("columns", ["ba", "a"])
 def test_targets_of_an_eval_set_are_those_of_training_in_their_order(columns):
     labels = pd.DataFrame({name: [k % 2 for k in range(len(SMILES))] for name in "ab"})
