@@ -72,15 +72,15 @@ def test_a_probe_prints_a_table_without_test_scores(molhpft, config):
 
 
 def test_a_run_that_chooses_tau_says_how(molhpft, config, tmp_path):
-    options = ("--set", "method.tau=auto", "--set", "probe.epochs=9", "--out", tmp_path)
-    status, out, _ = molhpft("run", config, *options)
+    options = ("--set", "method.tau=auto", "--set", "probe.epochs=9", "--set", "seed=1")
+    status, out, _ = molhpft("run", config, *options, "--out", tmp_path)
     assert status == 0
     for words in ("Validation chooses tau", "even steps of energy", "of a budget of 2"):
         assert words in " ".join(out.split())
 
 
 def test_advice_is_printed_without_test_scores(molhpft, config):
-    options = ("--set", "probe.epochs=9")
+    options = ("--set", "probe.epochs=9", "--set", "seed=1")
     status, out, _ = molhpft("advise", config, *options)
     assert status == 0
     for words in ("HP valid", "partial backbone", "--set 'method.tau=[0, ", "Morgan"):

@@ -179,6 +179,7 @@ def test_two_finetunings_into_one_folder_at_once_both_end_with_its_model(model, 
     out = tmp_path / "rings"
     command = [sys.executable, "-m", "molhpft.cli", *finetune_words(table, out)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    pipes["env"] = {**os.environ, "OMP_NUM_THREADS": "1"}  # as the model that it is held against
     both = [subprocess.Popen(command, **pipes) for _ in range(2)]
     said = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
