@@ -86,9 +86,10 @@ def test_no_two_of_many_are_in_the_block_at_once(tmp_path):
     assert most == [1] * 20
 
 
-def test_another_place_is_free(tmp_path):
+def test_another_place_is_free(tmp_path, capsys):
     with locked(tmp_path / "a"), locked(tmp_path / "b"):
-        pass
+        assert {path.name for path in tmp_path.iterdir()} == {".a.lock", ".b.lock"}
+    assert capsys.readouterr().err == ""  # nobody has waited
 
 
 def test_a_file_system_without_locks_is_said_and_does_not_stop_the_work(
