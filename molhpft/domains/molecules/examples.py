@@ -106,7 +106,10 @@ def molecule_task(
     _check_labels(name, targets[readable], describes, classes=isinstance(objective, Multilabel))
     splits = {split: rows[readable[rows]] for split, rows in splits.items()}
     if not len(splits["train"]):
-        raise ValueError(f"split 'train' of {name} should hold readable molecules, it is empty")
+        raise ValueError(
+            f"split 'train' of {name}, of {len(smiles):,} molecules in all, is empty; "
+            "give more molecules that can be read, or another split"
+        )
     if standardise:
         objective = _scale(name, targets[splits["train"]], describes)
         targets = _standardised(targets, objective)

@@ -88,7 +88,10 @@ def test_a_regression_needs_no_classes():
         ({"targets": TARGETS * torch.tensor([1, NAN])}, "'toxic' of six should have labels; all 5"),
         ({"targets": TARGETS * torch.tensor([0, 1])}, "'active' of six .* both classes.* has: 0$"),
         ({"targets": TARGETS * 2}, "'active' of six should have labels of both classes.* 0, 2$"),
-        ({"splits": {"train": torch.tensor([2])}}, "split 'train' of six .* is empty"),
+        (
+            {"splits": {"train": torch.tensor([2])}},
+            "split 'train' of six, of 6 .* is empty; give more",
+        ),
     ],
 )
 def test_what_cannot_be_trained_on_is_one_sentence(change, message):
