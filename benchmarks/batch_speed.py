@@ -19,8 +19,8 @@ from timing import conclude, in_turn, report
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
+from molhpft.core.data import Task
 from molhpft.core.objectives import Squared
-from molhpft.core.task import Task
 from molhpft.domains.molecules.examples import molecule_task
 
 SIZE = 128

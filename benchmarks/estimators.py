@@ -23,14 +23,14 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 
+from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, Squared
-from molhpft.core.task import Task
-from molhpft.domains.molecules.datasets import ogb_task
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.fingerprints import morgan_fingerprints, morgan_prints, unpacked
+from molhpft.domains.molecules.ogb import ogb_task
 from molhpft.estimator import HPFTClassifier, HPFTRegressor
-from molhpft.estimator.evaluation import evaluated
-from molhpft.estimator.trust import HeldOut
+from molhpft.estimator.confidence import HeldOut
+from molhpft.estimator.train import evaluated
 
 Numbers = dict[str, float]
 

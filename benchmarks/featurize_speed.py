@@ -17,7 +17,7 @@ from ogb.utils import smiles2graph
 from rdkit import Chem, rdBase
 from timing import conclude, in_turn, report
 
-from molhpft.domains.molecules.packing import packed_graphs
+from molhpft.domains.molecules.smiles import packed_graphs
 from molhpft.domains.parallel import VARIABLE, worker_count
 
 ONE, FLOOR, OGB = "molhpft, 1 process", "MolFromSmiles alone", "ogb smiles2graph"

@@ -7,7 +7,7 @@ import pandas as pd
 from ogb.utils import smiles2graph
 from rdkit import Chem, RDConfig, rdBase
 
-from molhpft.domains.molecules.datasets import ogb_folder
+from molhpft.domains.molecules.ogb import ogb_folder
 
 NAMES = ("ogbg-moltox21", "ogbg-molhiv")
 

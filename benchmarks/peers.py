@@ -14,7 +14,7 @@ from torch_geometric.loader import DataLoader
 from torch_geometric.nn import MessagePassing, global_mean_pool
 from torch_geometric.utils import degree
 
-from molhpft.core.task import Task
+from molhpft.core.data import Task
 from molhpft.domains.molecules.pyg import to_pyg
 
 

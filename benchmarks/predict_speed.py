@@ -19,7 +19,7 @@ from time import perf_counter
 
 from timing import conclude, report
 
-from molhpft.domains.molecules.sheets import read_sheet
+from molhpft.domains.molecules.table_files import read_sheet
 from molhpft.estimator import Model
 
 COPIES = 5

@@ -18,18 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, Squared
-from molhpft.core.task import Task
-from molhpft.domains.molecules.datasets import ogb_task
 from molhpft.domains.molecules.examples import Molecules, molecule_task
-from molhpft.domains.molecules.fingerprints import morgan_prints, unpacked
-from molhpft.domains.molecules.similarity import Neighbours
+from molhpft.domains.molecules.fingerprints import Neighbours, morgan_prints, unpacked
+from molhpft.domains.molecules.ogb import ogb_task
 from molhpft.domains.molecules.splits import random_split, scaffold_groups
-from molhpft.estimator.holdout import held_out
-from molhpft.estimator.settings import settings
-from molhpft.estimator.training import Answers, train
-from molhpft.estimator.trust import HeldOut, Trust, fit_trust
-from molhpft.measure.conformal import fit_sets, fit_widths, sets
+from molhpft.estimator.confidence import HeldOut, Trust, fit_trust
+from molhpft.estimator.sklearn import settings
+from molhpft.estimator.train import Answers, held_out, train
+from molhpft.measure.uncertainty import fit_sets, fit_widths, sets
 
 NAMES = ("ogbg-molfreesolv", "ogbg-molesol", "ogbg-molbace")
 KINDS = ("random", "scaffold")

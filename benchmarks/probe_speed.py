@@ -21,11 +21,11 @@ import torch
 from peers import GCN, graphs_of, probe_epoch
 from timing import conclude, in_turn, report
 
+from molhpft.config.build import build_network, build_recipes, build_task
+from molhpft.config.schema import load_config
 from molhpft.core.heads import linear_head
 from molhpft.core.network import Network
-from molhpft.experiments.build import build_network, build_recipes, build_task
-from molhpft.experiments.config import load_config
-from molhpft.tuning.features import on_features
+from molhpft.tuning.frozen_features import on_features
 from molhpft.tuning.probe import probe, probe_many
 
 CONFIG = Path(__file__).parent.parent / "configs/finetune/tox21_hpft.yaml"

@@ -25,15 +25,15 @@ import torch
 from pcba_size import write
 from timing import conclude, in_turn, report
 
+from molhpft.config.schema import parse_config
+from molhpft.core.data import Task
 from molhpft.core.heads import linear_head
 from molhpft.core.network import Network
-from molhpft.core.task import Task
-from molhpft.domains.folders import data_folder
-from molhpft.domains.molecules.datasets import ogb_task
+from molhpft.domains.files import data_folder
 from molhpft.domains.molecules.gcn import ogb_gcn
-from molhpft.experiments.config import parse_config
-from molhpft.experiments.machine import launch, settled
-from molhpft.experiments.run import run
+from molhpft.domains.molecules.ogb import ogb_task
+from molhpft.run.device import launch, settled
+from molhpft.run.run import run
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
 

@@ -22,20 +22,14 @@ from numpy.typing import NDArray
 from run_configs import split_header
 from safetensors.torch import save_file
 
-from molhpft.core.task import Task
-from molhpft.domains.molecules.datasets import ogb_task
+from molhpft.config.build import build_recipes, build_task
+from molhpft.config.schema import RunConfig, load_config, parse_config, read_config, resolved
+from molhpft.core.data import Task
+from molhpft.domains.molecules.ogb import ogb_task
 from molhpft.domains.molecules.overlap import among, skeletons
 from molhpft.domains.weights import ABOUT, SHIPPED, read_weights
-from molhpft.experiments.build import build_recipes, build_task
-from molhpft.experiments.config import (
-    RunConfig,
-    load_config,
-    parse_config,
-    read_config,
-    resolved,
-)
-from molhpft.experiments.folder import RunFolder
-from molhpft.experiments.run import run
+from molhpft.run.folder import RunFolder
+from molhpft.run.run import run
 
 AGAINST = ("ogbg-moltox21", "ogbg-molhiv")
 PREFIX = "backbone."

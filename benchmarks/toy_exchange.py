@@ -11,12 +11,12 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from molhpft.core.data import Task
 from molhpft.core.network import Chain
-from molhpft.core.task import Task
-from molhpft.core.threads import one_thread
+from molhpft.core.runtime import one_thread
 from molhpft.domains.toy.digits import toy_pretrain_task, toy_task
-from molhpft.experiments import toy_branches as toy
-from molhpft.measure.swap import exchange_scores
+from molhpft.measure.exchange import exchange_scores
+from molhpft.studies import toy_study as toy
 
 TAUS = (0, 2, 16, 256)
 INFINITY = 50_000

@@ -24,18 +24,17 @@ from rich.console import Console
 from rich.table import Table
 from timing import conclude, in_turn
 
+from molhpft.core.evaluate import predict
 from molhpft.core.heads import linear_head
 from molhpft.core.network import Network
-from molhpft.core.snapshot import predict
 from molhpft.domains.molecules.checkpoints import encoder_weights
-from molhpft.domains.molecules.datasets import ogb_folder, ogb_task
 from molhpft.domains.molecules.gcn import ogb_gcn
+from molhpft.domains.molecules.ogb import ogb_folder, ogb_task
 from molhpft.domains.weights import WeightFile
-from molhpft.experiments.machine import multiplies_bfloat16
 from molhpft.kernels.products import inner_product, product
-from molhpft.tuning.checkpoints import Checkpoints
-from molhpft.tuning.fit import fit
-from molhpft.tuning.machine import Machine
+from molhpft.run.device import multiplies_bfloat16
+from molhpft.tuning.distributed import Machine
+from molhpft.tuning.fit import Checkpoints, fit
 from molhpft.tuning.phase import Phase
 
 DATA = ("ogbg-moltox21", "ogbg-molhiv")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import matplotlib
 
-from molhpft.experiments.figures import BLUE, GREY, ORANGE
+from molhpft.studies.drawing import BLUE, GREY, ORANGE
 
 matplotlib.use("agg")
 from matplotlib.axes import Axes

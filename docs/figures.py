@@ -12,15 +12,15 @@ from tempfile import TemporaryDirectory
 
 import matplotlib
 
-from molhpft.core.threads import one_thread
-from molhpft.experiments.config import parse_config
-from molhpft.experiments.figures import BLUE, GREEN, GREY, ORANGE
-from molhpft.experiments.folder import Json
-from molhpft.experiments.linear_study import linear_study
-from molhpft.experiments.probing import READS, Grid, probing
-from molhpft.experiments.quickstart import COMPARE, ENCODER
-from molhpft.experiments.quickstart import TAUS as QUICKSTART_TAUS
-from molhpft.experiments.run import run
+from molhpft.config.schema import parse_config
+from molhpft.core.runtime import one_thread
+from molhpft.domains.files import Json
+from molhpft.run.run import run
+from molhpft.run.trajectory import READS, Grid, probing
+from molhpft.studies.drawing import BLUE, GREEN, GREY, ORANGE
+from molhpft.studies.linear_study import linear_study
+from molhpft.studies.quickstart import COMPARE, ENCODER
+from molhpft.studies.quickstart import TAUS as QUICKSTART_TAUS
 
 matplotlib.use("agg")
 from matplotlib.axes import Axes

@@ -20,7 +20,7 @@ from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.nci import nci_alerts_task
 from molhpft.domains.molecules.splits import scaffold_split
 from molhpft.estimator import HPFTClassifier
-from molhpft.estimator.explaining import draw, explain
+from molhpft.estimator.explain import draw, explain
 
 ALERT = "CHEMBL_SureChEMBL"
 QUICK = {"probe": {"epochs": 8}, "finetune": {"epochs": 1}}

@@ -12,18 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MLP, GINEConv
 
+from molhpft.core.evaluate import take
 from molhpft.core.heads import linear_head
 from molhpft.core.network import Chain, Network
-from molhpft.core.snapshot import take
 from molhpft.domains.graphs.backbones import pyg_backbone
-from molhpft.domains.molecules.featurize import ATOM_SIZES, BOND_SIZES
 from molhpft.domains.molecules.gcn import AtomEmbedding
 from molhpft.domains.molecules.nci import nci_alerts_task, nci_descriptors_task
 from molhpft.domains.molecules.pyg import on_molecules
-from molhpft.measure.energy import initial_energy
-from molhpft.measure.shift import shift
-from molhpft.tuning.features import on_features
+from molhpft.domains.molecules.smiles import ATOM_SIZES, BOND_SIZES
+from molhpft.measure.features import initial_energy, shift
 from molhpft.tuning.fit import fit, score
+from molhpft.tuning.frozen_features import on_features
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.probe import probe
 

@@ -11,13 +11,12 @@ import argparse
 from pathlib import Path
 from textwrap import fill
 
-from molhpft.domains.folders import data_folder
-from molhpft.domains.molecules.datasets import ogb_folder
-from molhpft.experiments.config import load_config
-from molhpft.experiments.figures import tau_figure
-from molhpft.experiments.folder import Json
-from molhpft.experiments.run import run
-from molhpft.experiments.tables import reading
+from molhpft.config.schema import load_config
+from molhpft.domains.files import Json, data_folder
+from molhpft.domains.molecules.ogb import ogb_folder
+from molhpft.results.terminal import reading
+from molhpft.run.run import run
+from molhpft.studies.drawing import tau_figure
 
 CONFIG = Path(__file__).parents[1] / "configs" / "finetune" / "tox21_hpft.yaml"
 WEIGHTS = data_folder().parent / "weights" / "gcn_supervised_contextpred.pth"

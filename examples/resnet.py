@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from sklearn.datasets import load_digits
 
-from molhpft.experiments.config import parse_config
-from molhpft.experiments.folder import Json
-from molhpft.experiments.run import run
-from molhpft.experiments.tables import reading
+from molhpft.config.schema import parse_config
+from molhpft.domains.files import Json
+from molhpft.results.terminal import reading
+from molhpft.run.run import run
 
 ENCODER = {"name": "cifar_resnet", "depth": 20}
 SGD = {"batch_size": 32, "optimizer": "sgd", "schedule": "cosine", "keep": "best"}

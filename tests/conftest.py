@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from molhpft.config.schema import parse_config
+from tests.runs import SMALL
+
 torch.set_num_threads(1)
 
 if not torch.cuda.is_available():
@@ -33,3 +36,25 @@ def ogb_root():
 @pytest.fixture
 def rng():
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def table(tmp_path_factory):
+    """Chains and rings; whether there is a ring, and the number of atoms."""
+    path = tmp_path_factory.mktemp("table") / "rings.csv"
+    rows = ["smiles,ring,size"]
+    for n in range(3, 33):
+        rows += [f"{'C' * n}O,0,{n + 1}", f"C1{'C' * n}1N,1,{n + 2}"]
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def small(table):
+    def config(reader=None, **changes):
+        raw = {**SMALL, **changes}
+        task = {**raw["task"], "split": "random", "split_seed": 1, "path": str(table)}
+        # a template: what one method has no use for, another has
+        return parse_config({**raw, "task": task}, idle_are="dropped", reader=reader)
+
+    return config

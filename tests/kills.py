@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from molhpft.experiments import branch
+from molhpft.run import run
 
 
 class KilledError(BaseException):
@@ -14,7 +14,7 @@ class KilledError(BaseException):
 @contextmanager
 def killed_at_save(number):
     """A block that dies when a phase has saved its state for the so-and-so-many-th time."""
-    real, count = branch.save_phase, iter(range(1, 1000))
+    real, count = run.save_phase, iter(range(1, 1000))
 
     def save_then_die(*args):
         real(*args)
@@ -22,6 +22,6 @@ def killed_at_save(number):
             raise KilledError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(branch, "save_phase", save_then_die)
+        patch.setattr(run, "save_phase", save_then_die)
         with pytest.raises(KilledError):
             yield

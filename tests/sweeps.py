@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from molhpft.experiments.run import run
-from molhpft.experiments.sweep import parse_sweep
+from molhpft.run.run import run
+from molhpft.sweep.spec import parse_sweep
 
 SWEEP = {
     "task": {"name": "csv", "target_columns": ["ring"], "split": "random", "split_seed": 1},

@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from molhpft.config.registry import ENCODERS, HEADS
+from molhpft.core.data import Rows, Task
+from molhpft.core.evaluate import take
 from molhpft.core.network import Network
 from molhpft.core.objectives import Multiclass
-from molhpft.core.snapshot import take
-from molhpft.core.task import Rows, Task
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.graphs import pack
 from molhpft.domains.vision.examples import Images
-from molhpft.experiments.catalog import ENCODERS, HEADS
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
 from tests.toy import same_weights

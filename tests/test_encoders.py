@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from molhpft.advice.inventory import describe_weights
+from molhpft.config.registry import ENCODERS
 from molhpft.domains.molecules.checkpoints import load_encoder
 from molhpft.domains.weights import SHIPPED, read_weights, shipped_encoders, weight_file
-from molhpft.experiments.catalog import ENCODERS
-from molhpft.experiments.inventory import describe_weights
 
 FILES = [weight_file(Path(name)) for name in shipped_encoders()]
 MOST = 3_000_000  # bytes: it is installed with every copy of the package

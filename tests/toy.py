@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from molhpft.core.data import Rows, Task
 from molhpft.core.network import Chain, Network, Plain
-from molhpft.core.objectives import Multiclass, Multilabel, Squared
-from molhpft.core.scored import ScoredByLoss
-from molhpft.core.task import Rows, Task
+from molhpft.core.objectives import Multiclass, Multilabel, ScoredByLoss, Squared
 
 NAN = float("nan")
 

@@ -1,5 +1,5 @@
 """`python -m molhpft.cli` is the `molhpft` command."""
 
-from molhpft.cli.main import main
+from molhpft.cli.app import main
 
 main()

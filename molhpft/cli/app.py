@@ -1,11 +1,15 @@
-"""What commands share: the app, and options with one meaning."""
+"""The command `molhpft`: its commands, and a user's errors as one sentence each."""
 
-from pathlib import Path
+import io
+import logging
+import os
+import sys
 from typing import Annotated
 
 import typer
 
 from molhpft import __version__
+from molhpft.cli import inspect, models, runs
 
 app = typer.Typer(
     add_completion=False,
@@ -14,14 +18,23 @@ app = typer.Typer(
     help="Prepare the task head, then finetune: HP-FT transfer learning for molecules and graphs.",
 )
 
-ConfigPath = Annotated[Path, typer.Argument(help="YAML file, such as configs/finetune/*.yaml.")]
-Changes = Annotated[
-    list[str],
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the config; repeatable."),
-]
-Out = Annotated[Path, typer.Option("--out", help="Folder for run folders.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random number.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")]
+for _command in (
+    runs.run,
+    runs.quickstart,
+    runs.study,
+    runs.probe,
+    runs.sweep,
+    runs.baselines,
+    runs.report,
+    inspect.data,
+    inspect.encoders,
+    inspect.advise,
+    models.finetune,
+    models.predict,
+    models.embed,
+    models.explain,
+):
+    app.command()(_command)
 
 
 def _show_version(wanted: bool) -> None:
@@ -40,3 +53,27 @@ def _every_command(
     ] = False,
 ) -> None:
     """Options that come before the name of a command."""
+
+
+def main() -> None:
+    """Entry point of the `molhpft` command: exit status 2 and one sentence for a user's error.
+
+    `MOLHPFT_DEBUG=1` shows the whole traceback instead.
+    """
+    _print_anything()
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        if os.environ.get("MOLHPFT_DEBUG"):
+            raise
+        told = " ".join(str(error).splitlines())  # the names of columns may hold line breaks
+        print(f"error: {told}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _print_anything() -> None:
+    """Print what a stream cannot encode as an escape: finished work is not lost to a name."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -2,16 +2,46 @@
 
 What is predicted in their place changes nothing. A prediction that is not finite where a label was
 measured makes the score NaN: which tasks, classes and examples count, labels alone decide.
+
+Where a label was measured, and what follows where a prediction is not finite.
+
+A missing label and a broken prediction are opposites. Whatever stands behind a missing label
+changes no loss, score or energy. Where a label was measured, a prediction that is NaN or infinite
+makes all of them NaN: it is never left out with the missing labels, and never the best.
 """
 
-from math import nan
+from math import inf, isnan, nan
 
 import numpy as np
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
-from molhpft.core.measured import finite_or_nan, measured
+IGNORE = -100
+
+
+def measured(targets: Tensor, *, ignore: int = IGNORE) -> Tensor:
+    """Where there is a label, bool, the shape of the targets.
+
+    Args:
+        targets: real numbers, NaN where unmeasured; or class ids.
+        ignore: the class id of an unlabelled unit.
+    """
+    return ~targets.isnan() if targets.is_floating_point() else targets != ignore
+
+
+def finite_or_nan(predictions: Tensor) -> Tensor:
+    """The predictions, NaN where they are infinite.
+
+    Of an infinite logit a probability would be 0 or 1, and its label perhaps perfectly met.
+    """
+    return torch.where(predictions.isfinite(), predictions, torch.nan)
+
+
+def comparable(score: float | None) -> float:
+    """A score to choose the highest by: NaN, of which a file makes None, is below all others."""
+    return -inf if score is None or isnan(score) else score
+
 
 _METRICS = {"rocauc": roc_auc_score, "ap": average_precision_score}
 
@@ -156,3 +186,24 @@ def _task_means(name: str, targets: Tensor, errors: Tensor) -> Tensor:
     if not counts.any():
         raise ValueError(f"{name} needs a measured label; all of {targets.numel()} are missing")
     return (torch.where(mask, errors, 0.0).sum(0) / counts)[counts > 0]
+
+
+SHARES = ("rocauc", "ap", "accuracy", "miou")
+
+
+def score_name(metric: str) -> str:
+    """What people call a metric."""
+    names = {
+        "rocauc": "ROC-AUC (%)",
+        "ap": "average precision (%)",
+        "neg_rmse": "-RMSE",
+        "neg_loss": "-loss",
+    }
+    return names.get(metric, metric)
+
+
+def show(value: float | None, metric: str) -> str:
+    """A score as text: percent for shares, the bare number otherwise."""
+    if value is None:
+        return "-"
+    return f"{100 * value:.2f}" if metric in SHARES else f"{value:.4f}"

@@ -4,14 +4,49 @@ A backbone and a head are both chains; a `Network` is the two joined. The runnin
 through the stages, and every stage may read, never write, the batch it came from. That is what lets
 graph, image and dense models share this file: a graph layer reads the bonds in `batch.inputs`, a
 segmentation head reads the image size, everything else ignores the batch.
+
+What a loader yields: inputs of a few examples and their labels.
+
+Side-tuning: a frozen backbone with a trainable copy beside it (Zhang et al., ECCV 2020).
 """
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from molhpft.core.batch import Batch
+
+@dataclass(frozen=True)
+class Batch:
+    """One mini-batch: what the first stage reads, and the labels.
+
+    Attributes:
+        inputs: a tensor with n rows, or a batch of n graphs; anything with `.to(device)`. If it is
+            no tensor and holds real numbers, it has `.apply(f)` too, as torch_geometric's batches.
+        targets: float (n, t), NaN where unmeasured; or int class ids (n,) or (n, height, width).
+    """
+
+    inputs: Any
+    targets: Tensor
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on `device`."""
+        return replace(self, inputs=self.inputs.to(device), targets=self.targets.to(device))
+
+    def double(self) -> "Batch":
+        """The same batch with real numbers in float64, for a network in float64."""
+        if isinstance(self.inputs, Tensor):
+            return Batch(_double(self.inputs), _double(self.targets))
+        if hasattr(self.inputs, "apply"):  # in place: the copy that is changed is ours
+            return Batch(deepcopy(self.inputs).apply(_double), _double(self.targets))
+        return Batch(self.inputs, _double(self.targets))
+
+
+def _double(values: Tensor) -> Tensor:
+    return values.double() if values.is_floating_point() else values
 
 
 class Stage(nn.Module):
@@ -144,3 +179,46 @@ class Network(nn.Module):
         """
         lower, upper = self.backbone.split(at)
         return Network(lower, Chain({**upper.named_stages(), **self.head.named_stages()}))
+
+
+def side_tuned(backbone: Chain) -> Chain:
+    """A backbone of one stage that blends a frozen copy of `backbone` with `backbone` itself.
+
+    Both are equal at first, so the features are those of `backbone` until training moves the side.
+
+    Args:
+        backbone: becomes the side network; it is not copied.
+    """
+    return Chain({"blend": Blend(backbone)})
+
+
+class Blend(Stage):
+    """`a base(x) + (1 - a) side(x)` with a learned share `a` that starts at one half."""
+
+    def __init__(self, side: Chain) -> None:
+        super().__init__()
+        self.base = _frozen(deepcopy(side))
+        self.side = side
+        self.logit = nn.Parameter(torch.zeros(()))
+        self.width = side.width
+
+    def forward(self, h: Any, batch: Batch) -> Tensor:
+        """Blended features, shaped like those of the backbone."""
+        share = self.logit.sigmoid()
+        blended: Tensor = share * self.base(h, batch) + (1 - share) * self.side(h, batch)
+        return blended
+
+    def train(self, mode: bool = True) -> "Blend":
+        """Sets the mode of the side alone; the base always evaluates."""
+        super().train(mode)
+        self.base.eval()
+        return self
+
+
+def _frozen(module: nn.Module) -> nn.Module:
+    """Every parameter as a buffer: no optimizer, decay or anchor can find it."""
+    for part in module.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            delattr(part, name)
+            part.register_buffer(name, parameter.detach().clone())
+    return module

@@ -3,6 +3,18 @@
 An unmeasured label is NaN (or the ignore index for class ids) and nothing else; neither it nor what
 is predicted in its place enters loss, gradient, residual or score. Where a label was measured, a
 prediction that is not finite makes residual and score NaN.
+
+The pretraining objective kept while finetuning (FLYP), for tasks with classes.
+
+Goyal et al. (2023) finetune CLIP with its own loss, images against texts. Where an encoder knows no
+texts, this is an analogue and not their method: examples against learned class vectors, both ways.
+
+Two objectives on one network: the new task's, and the pretraining's that is kept beside it.
+
+An objective that is scored by its own loss, where its metric says little.
+
+The average precision of an assay with thirty actives, three of them in the validation split, is
+chance; the loss over all its molecules, and over the other targets beside it, is not.
 """
 
 from dataclasses import dataclass, replace
@@ -13,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from molhpft.core import metrics
-from molhpft.core.measured import IGNORE, finite_or_nan, measured
+from molhpft.core.metrics import IGNORE, finite_or_nan, measured
 
 
 class Objective(Protocol):
@@ -229,3 +241,179 @@ class Squared:
 
 def _labelled(targets: Tensor) -> Tensor:
     return measured(targets).any(1)
+
+
+@dataclass(frozen=True)
+class ClassContrast:
+    """Examples find their class, classes find their examples: targets are class ids (n,).
+
+    Half the mean cross-entropy over classes for each example plus half the mean cross-entropy over
+    the batch for each class that occurs in it, whose right answer is any of its examples.
+
+    Energy and p(correct) are those of the first half. What a class is asked depends on the examples
+    that share its batch, of which a split has no one set, and no other method has it to compare.
+
+    Attributes:
+        ignore: the class id of an unlabelled example.
+    """
+
+    has_classes: ClassVar[bool] = True
+    ignore: int = IGNORE
+
+    @property
+    def metric(self) -> str:
+        """Accuracy over labelled examples."""
+        return "accuracy"
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean of both directions; 0 without labels."""
+        a = self.labelled_logits(logits, targets)
+        y = self.labels(targets, outputs=logits.shape[1]).to(a)
+        if not len(y):
+            return (a * 0).sum()
+        rows = -(a.log_softmax(1) * y).sum(1).mean()
+        present, shares = self._columns(y)
+        columns = -(a.log_softmax(0) * shares).sum(0)[present].mean()
+        return (rows + columns) / 2
+
+    def labels(self, targets: Tensor, *, outputs: int) -> Tensor:
+        """One-hot rows of labelled examples, (m, outputs)."""
+        return self._softmax.labels(targets, outputs=outputs)
+
+    def labelled_logits(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Logits of labelled examples, (m, c)."""
+        return self._softmax.labelled_logits(logits, targets)
+
+    def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """`softmax(a) - y` over classes, (m, c)."""
+        return self._softmax.residual(logits, targets)
+
+    def score(self, logits: Tensor, targets: Tensor) -> float:
+        """Share of labelled examples whose largest logit is the right class."""
+        return self._softmax.score(logits, targets)
+
+    def smoothed(self, amount: float) -> "ClassContrast":
+        """Itself for `amount` 0.
+
+        Raises:
+            ValueError: any other amount.
+        """
+        if amount:
+            raise ValueError(f"class contrast has no smoothed labels, got smoothing={amount}")
+        return self
+
+    @property
+    def _softmax(self) -> Multiclass:
+        return Multiclass(ignore=self.ignore)
+
+    @staticmethod
+    def _columns(y: Tensor) -> tuple[Tensor, Tensor]:
+        """Which classes occur (c,), and the right answer of each class over the batch (m, c)."""
+        sizes = y.sum(0)
+        return sizes > 0, y / torch.clamp(sizes, min=1)
+
+
+@dataclass(frozen=True)
+class Joint:
+    """The first outputs belong to the main objective, the others to the one that is kept.
+
+    Energy and score are those of the main objective alone: it is what the head is prepared for.
+
+    Attributes:
+        main: of the new task.
+        kept: of the pretraining; finetuning goes on serving it (FLYP, Goyal et al., 2023).
+        outputs: number of logits, and of target columns, that are the main objective's.
+        weight: of the kept loss beside the main one.
+    """
+
+    main: Objective
+    kept: Objective
+    outputs: int
+    weight: float
+
+    @property
+    def metric(self) -> str:
+        """That of the main objective."""
+        return self.main.metric
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the main objective has."""
+        return self.main.has_classes
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Main loss plus `weight` times the kept one; targets (n, t + k), NaN where unmeasured."""
+        t = self.outputs
+        kept = self.kept.loss(logits[:, t:], targets[:, t:])
+        return self.main.loss(logits[:, :t], targets[:, :t]) + self.weight * kept
+
+    def labels(self, targets: Tensor, *, outputs: int) -> Tensor:
+        """Those of the main objective."""
+        return self.main.labels(targets[:, : self.outputs], outputs=outputs)
+
+    def labelled_logits(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Those of the main objective."""
+        t = self.outputs
+        return self.main.labelled_logits(logits[:, :t], targets[:, :t])
+
+    def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """That of the main objective, (m, t)."""
+        t = self.outputs
+        return self.main.residual(logits[:, :t], targets[:, :t])
+
+    def score(self, logits: Tensor, targets: Tensor) -> float:
+        """That of the main objective."""
+        t = self.outputs
+        return self.main.score(logits[:, :t], targets[:, :t])
+
+    def smoothed(self, amount: float) -> "Joint":
+        """Smooths the main objective; pretraining targets stay as they are."""
+        return replace(self, main=self.main.smoothed(amount))
+
+
+@dataclass(frozen=True)
+class ScoredByLoss:
+    """Another objective with minus its loss on a whole split as the score.
+
+    Attributes:
+        objective: gives everything else.
+    """
+
+    objective: Objective
+
+    @property
+    def metric(self) -> str:
+        """Minus the loss, so that higher is better."""
+        return "neg_loss"
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the objective has."""
+        return self.objective.has_classes
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """That of the objective."""
+        return self.objective.loss(logits, targets)
+
+    def labels(self, targets: Tensor, *, outputs: int) -> Tensor:
+        """Those of the objective."""
+        return self.objective.labels(targets, outputs=outputs)
+
+    def labelled_logits(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Those of the objective."""
+        return self.objective.labelled_logits(logits, targets)
+
+    def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """That of the objective."""
+        return self.objective.residual(logits, targets)
+
+    def score(self, logits: Tensor, targets: Tensor) -> float:
+        """Minus the loss of the split as one batch, every measured label counting the same.
+
+        NaN where a prediction for one of them is not finite.
+        """
+        return -self.objective.loss(finite_or_nan(logits), targets).item()
+
+    def smoothed(self, amount: float) -> "ScoredByLoss":
+        """The same around the smoothed objective."""
+        return replace(self, objective=self.objective.smoothed(amount))

@@ -1,6 +1,6 @@
 """Ranges of numeric options, said once: in the annotation of the parameter that takes the option.
 
-Configs read them off signatures (`experiments/options.py`), dataclasses check themselves.
+Configs read them off signatures (`config/options.py`), dataclasses check themselves.
 """
 
 from collections.abc import Mapping

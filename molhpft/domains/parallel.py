@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import chain, islice
 from typing import Any, TypeVar
 
-from molhpft.domains.progress import bar
+from molhpft.domains.console import bar
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -1,7 +1,7 @@
 """Models for somebody with a table of molecules: fitted, trusted, explained, kept and shared."""
 
-from molhpft.estimator.classes import HPFTClassifier, HPFTRegressor
 from molhpft.estimator.model import Model
 from molhpft.estimator.notes import DataWarning
+from molhpft.estimator.sklearn import HPFTClassifier, HPFTRegressor
 
 __all__ = ["DataWarning", "HPFTClassifier", "HPFTRegressor", "Model"]

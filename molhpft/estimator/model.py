@@ -1,26 +1,319 @@
-"""A fitted model: an ensemble of networks, what it was trained on and how far to trust it."""
+"""A fitted model: an ensemble of networks, what it was trained on and how far to trust it.
 
-from collections.abc import Iterator, Sequence
+What the networks of a model are: enough to build them and put their weights into.
+
+A model as a folder: config.json, model.safetensors and a card. Nothing in it is unpickled.
+
+The card of a model: what it is, what it scored, how to use it, what to know before sharing.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from huggingface_hub import ModelHubMixin
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from molhpft.core.batch import Batch
-from molhpft.core.network import Network
-from molhpft.core.snapshot import EVALUATION_SIZE, inference
-from molhpft.domains.hub import fetched
+from molhpft import __version__
+from molhpft.config.build import shaped_network
+from molhpft.config.schema import Choice, checked_choice, plain
+from molhpft.core.evaluate import EVALUATION_SIZE, inference
+from molhpft.core.network import Batch, Network
+from molhpft.core.objectives import Multilabel, Squared
+from molhpft.domains.files import NAMED, Json, listed
+from molhpft.domains.molecules.examples import ZERO_ONE
 from molhpft.domains.molecules.fingerprints import unpacked
 from molhpft.domains.molecules.graphs import GraphStore, graph_store
 from molhpft.domains.molecules.reading import Described, described
-from molhpft.estimator.prediction import Prediction
-from molhpft.estimator.shape import Shape
-from molhpft.estimator.storing import Parts, read_parts, write_parts
-from molhpft.estimator.trust import Trust
-from molhpft.experiments.folder import Json
+from molhpft.domains.weights import ABOUT, FILES, MEMBER, fetched
+from molhpft.estimator.confidence import Prediction, Trust, trust_from
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the networks of a model are.
+
+    Attributes:
+        encoder: the backbone's entry of the catalog.
+        head: the head's.
+        cut: stage from which on the backbone counts as head, or None.
+        targets: (t,), what each output is called.
+        objective: what the outputs mean.
+        classes: (t,), of a classification what the labels 0 and 1 of each target are called; empty
+            where they are called so.
+    """
+
+    encoder: Choice
+    head: Choice
+    cut: str | None
+    targets: tuple[str, ...]
+    objective: Multilabel | Squared
+    classes: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        """(t,), what is predicted: a target, and whose probability where that is not 1's."""
+        named = self.classes or (ZERO_ONE,) * len(self.targets)
+        if isinstance(self.objective, Squared):
+            return self.targets
+        pairs = zip(self.targets, named, strict=True)
+        return tuple(name if pair == ZERO_ONE else f"{name} p({pair[1]})" for name, pair in pairs)
+
+    def network(self) -> Network:
+        """A network of this shape, to load weights into."""
+        return shaped_network(self.encoder, self.head, self.cut, outputs=len(self.targets))
+
+    def to_json(self) -> Json:
+        """All of it but where the encoder's weights came from, for a file and `shape_from`."""
+        own = {"encoder": self.encoder, "head": self.head}
+        choices = {key: {"name": c.name, **plain(c.options)} for key, c in own.items()}
+        del choices["encoder"]["weights"]
+        about: Json = {"cut": self.cut, "targets": list(self.targets)}
+        if self.classes:
+            about["classes"] = [list(pair) for pair in self.classes]
+        return {**choices, **about, "objective": _KINDS[type(self.objective)], **_numbers(self)}
+
+
+def shape_from(found: Json) -> Shape:
+    """What gave this `to_json`.
+
+    Raises:
+        ValueError: an encoder or head that this version does not know.
+        KeyError: something is missing.
+    """
+    own: Any = {"classification": Multilabel, "regression": Squared}[found["objective"]]
+    numbers = {key: found[key] for key in ("metric", "mean", "std") if key in found}
+    scale = {key: tuple(v) if isinstance(v, list) else v for key, v in numbers.items()}
+    return Shape(
+        checked_choice("encoder", found["encoder"]),
+        checked_choice("head", found["head"]),
+        found["cut"],
+        tuple(found["targets"]),
+        own(**scale),
+        tuple((zero, one) for zero, one in found.get("classes", ())),
+    )
+
+
+def _numbers(shape: Shape) -> Json:
+    objective = shape.objective
+    if isinstance(objective, Squared):
+        return {"mean": list(objective.mean), "std": list(objective.std)}
+    return {"metric": objective.metric}
+
+
+_KINDS = {Multilabel: "classification", Squared: "regression"}
+
+
+_CARD = """---
+library_name: molhpft
+tags: [chemistry, molecules, graph-neural-network, transfer-learning]
+---
+
+# {task}
+
+Predicts {kind} of {targets} from SMILES: molhpft's encoder `{encoder}` ({weights}), finetuned by
+`{method}` after probing its head for tau epochs. Members of the ensemble: tau {taus}.
+
+```python
+from molhpft.estimator.model import Model
+
+prediction = Model.from_pretrained("folder, or name on the hub").predict(["CCO"])
+```
+
+{scores}
+
+A molecule less similar than {near:.2f} (Tanimoto, Morgan fingerprints) to
+all of the {molecules:,} training molecules is outside the applicability domain. The training
+molecules are part of the weight file: do not share a model whose molecules are secret.
+{notes}"""
+NAMES = {
+    "rocauc": "ROC-AUC",
+    "ap": "average precision",
+    "ece_before": "calibration error before calibration",
+    "ece": "calibration error",
+    "in_domain": "molecules within the domain",
+    "coverage": "coverage, within the domain",
+    "set_size": "mean set size, within the domain",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "spearman": "Spearman's correlation",
+    "width": "width of the intervals, within the domain",
+}
+
+
+def model_card(shape: Shape, trust: Trust, about: Json, molecules: int) -> str:
+    """Markdown with the front matter that model hubs read.
+
+    Args:
+        shape: of the model.
+        trust: of the model.
+        about: what training has written down.
+        molecules: number of training molecules.
+    """
+    return _CARD.format(
+        task=about["task"],
+        kind="numbers" if isinstance(shape.objective, Squared) else "probabilities",
+        targets=listed([f"`{name}`" for name in shape.value_names], most=NAMED),
+        encoder=shape.encoder.name,
+        weights=about["encoder_weights"],
+        method=about["method"],
+        taus=", ".join(str(member["tau"]) for member in about["members"]),
+        scores=_scores(about["scores"]),
+        near=trust.near,
+        molecules=molecules,
+        notes="".join(f"\n{note}\n" for note in (*about["promise"], *about["notes"])),
+    )
+
+
+def _scores(scores: Json) -> str:
+    """A table with a line a number and a column a split."""
+    splits = list(scores)
+    names = list(dict.fromkeys(name for found in scores.values() for name in found))
+    rows = [["", *splits], ["---", *["---:"] * len(splits)]]
+    for name in names:
+        rows.append([NAMES[name], *(score_text(scores[split].get(name)) for split in splits)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def score_text(value: float | None) -> str:
+    """A number of `evaluated` as text."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+CONFIG, WEIGHTS, CARD = FILES
+# raised when a folder is written so that other versions cannot read it, or would misread it
+FORMAT = 2
+
+_TRUST, _SMILES = "trust.", "training_smiles"
+
+
+class Parts(TypedDict):
+    """What a model is made of; see `Model`."""
+
+    shape: Shape
+    networks: Sequence[Network]
+    trust: Trust
+    training_smiles: tuple[str, ...]
+    about: Json
+
+
+def write_parts(parts: Parts, folder: Path) -> None:
+    """Write a model into a folder that exists; files of those names are replaced.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    tensors = {
+        f"{MEMBER.format(k)}{name}": tensor.detach().cpu().contiguous()
+        for k, network in enumerate(parts["networks"])
+        for name, tensor in network.state_dict().items()
+    }
+    tensors |= {f"{_TRUST}{k}": t.contiguous() for k, t in parts["trust"].tensors().items()}
+    # JSON: a SMILES with its name behind it may hold a line break
+    text = json.dumps(parts["training_smiles"]).encode()
+    tensors[_SMILES] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    try:
+        save_file(tensors, folder / WEIGHTS, metadata={ABOUT: json.dumps(_origin(parts))})
+    except SafetensorError as error:
+        raise OSError(f"cannot write {folder / WEIGHTS}: {error}") from error
+    config = {
+        "format": FORMAT,
+        "molhpft": __version__,
+        "sha256": _digest(folder / WEIGHTS),
+        "members": len(parts["networks"]),
+        "network": parts["shape"].to_json(),
+        "answers": parts["trust"].about(),
+        "made": parts["about"],
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    card = model_card(parts["shape"], parts["trust"], parts["about"], len(parts["training_smiles"]))
+    (folder / CARD).write_text(card, encoding="utf-8")
+
+
+def read_parts(folder: Path) -> Parts:
+    """What `write_parts` wrote.
+
+    Raises:
+        FileNotFoundError: the folder holds no model.
+        ValueError: a file is damaged, of a newer version, or belongs to another model.
+    """
+    config = _config(folder)
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no whole model: {WEIGHTS} is missing")
+    if _digest(path) != config["sha256"]:
+        raise ValueError(
+            f"{path} is not the file that {folder / CONFIG} was written for (their SHA-256 "
+            "differ): it is damaged or was exchanged; fetch or make the model again"
+        )
+    try:
+        tensors, shape = load_file(path), shape_from(config["network"])
+        networks = [_network(shape, tensors, k) for k in range(config["members"])]
+        return Parts(
+            shape=shape,
+            networks=networks,
+            trust=trust_from(_under(tensors, _TRUST), config["answers"]),
+            training_smiles=tuple(json.loads(tensors[_SMILES].numpy().tobytes())),
+            about=config["made"],
+        )
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{folder} is no model that this version reads ({' '.join(str(error).split()):.200})"
+        ) from error
+
+
+def _origin(parts: Parts) -> Json:
+    """What makes the file one of this package's weight files, to finetune further from."""
+    shape = parts["shape"].to_json()
+    config = {"encoder": shape["encoder"], "head": shape["head"], "cut": shape["cut"]}
+    return {"encoder": shape["encoder"]["name"], "task": parts["about"]["task"], "config": config}
+
+
+def _config(folder: Path) -> Json:
+    path = folder / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no model: {CONFIG} is missing; `molhpft finetune` makes such folders"
+        )
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    config: Json = found if isinstance(found, dict) else {}
+    if not isinstance(config.get("format"), int) or not isinstance(config.get("sha256"), str):
+        raise ValueError(f"{path} is not the config of a molhpft model")
+    if config["format"] > FORMAT:
+        raise ValueError(
+            f"{folder} was written by molhpft {config.get('molhpft')}, this is {__version__}: "
+            "update molhpft to read it"
+        )
+    if config["format"] < FORMAT:
+        raise ValueError(
+            f"{folder} was written by an older version of molhpft, whose prediction sets promise "
+            "more than they hold; make the model again with this one"
+        )
+    return config
+
+
+def _network(shape: Shape, tensors: Mapping[str, Tensor], k: int) -> Network:
+    network = shape.network()
+    network.load_state_dict(_under(tensors, MEMBER.format(k)))
+    return network
+
+
+def _under(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
+    return {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class Model(

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from molhpft.advice.inventory import absent_data, overlap_with, trained_on
+from molhpft.config.schema import RunConfig
+from molhpft.core.data import Task
 from molhpft.core.objectives import Squared
-from molhpft.core.task import Task
 from molhpft.domains.molecules.checkpoints import describe
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.overlap import skeletons
 from molhpft.domains.weights import read_weights
-from molhpft.estimator.holdout import thin_notes
-from molhpft.experiments.config import RunConfig
-from molhpft.experiments.leakage import absent_data, overlap_with, trained_on
+from molhpft.estimator.train import thin_notes
 
 
 class DataWarning(UserWarning):

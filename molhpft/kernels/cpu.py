@@ -2,6 +2,8 @@
 
 Rows of nodes and their gradients are float32 or bfloat16, all of a call alike, and so are rows that
 come out, contiguous. Everything else is float32, in which all sums are kept.
+
+A batch of graphs cut from packed graphs in one pass over their memory, on the CPU.
 """
 
 from collections.abc import Callable
@@ -14,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from molhpft.kernels import graph_loops, norm_loops
-from molhpft.kernels.compiled import Floats, Ints
-from molhpft.kernels.operands import Edges, Finish
+from molhpft.kernels import cpu_loops
+from molhpft.kernels.cpu_loops import Floats, Ints
+from molhpft.kernels.reference import Edges, Finish
 
 # rows that are summed up by one thread; with a fixed number of them, sums do not depend on how many
 # threads there are
@@ -27,7 +29,7 @@ def convolve(x: Tensor, bond: Tensor, root: Tensor, edges: Edges) -> Tensor:
     """See `reference.convolve`."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     arrays = *_arrays(x, bond, root), *edges.arrays, *_arrays(out)
-    _over_rows(graph_loops.convolve, graph_loops.convolve_in_parts, len(x), *arrays)
+    _over_rows(cpu_loops.convolve, cpu_loops.convolve_in_parts, len(x), *arrays)
     return out
 
 
@@ -39,7 +41,7 @@ def convolve_backward(
     gx = torch.empty_like(x, memory_format=torch.contiguous_format)
     gbond, groot = _zeros(parts, *bond.shape), _zeros(parts, *root.shape)
     arrays = *_arrays(g, x, bond, root), *edges.arrays, *_arrays(gx), gbond, groot
-    loops = graph_loops.convolve_backward, graph_loops.convolve_backward_in_parts
+    loops = cpu_loops.convolve_backward, cpu_loops.convolve_backward_in_parts
     _over_parts(*loops, parts, len(x), *arrays)
     return gx, _added(gbond), _added(groot)
 
@@ -49,7 +51,7 @@ def propagate(x: Tensor, edges: Edges) -> Tensor:
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     pointer, source, _, norm, degree = edges.arrays
     arrays = *_arrays(x), pointer, source, norm, degree, *_arrays(out)
-    _over_rows(graph_loops.propagate, graph_loops.propagate_in_parts, len(x), *arrays)
+    _over_rows(cpu_loops.propagate, cpu_loops.propagate_in_parts, len(x), *arrays)
     return out
 
 
@@ -57,7 +59,7 @@ def embed_backward(g: Tensor, rows: Tensor, length: int) -> Tensor:
     """Gradient of the table (length, d) of `reference.embed` for the gradient `g` of its result."""
     parts = _sums(len(g))
     gtable = _zeros(parts, length, g.shape[1])
-    loops = graph_loops.embed_backward, graph_loops.embed_backward_in_parts
+    loops = cpu_loops.embed_backward, cpu_loops.embed_backward_in_parts
     _over_parts(*loops, parts, len(g), *_arrays(rows, g), gtable)
     return _added(gtable)
 
@@ -66,7 +68,7 @@ def moments(a: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of the columns of `a` (n, d), (d,) each."""
     n, parts = len(a), _sums(len(a))
     means, squares = _zeros(parts, a.shape[1]), _zeros(parts, a.shape[1])
-    loops = norm_loops.moments, norm_loops.moments_in_parts
+    loops = cpu_loops.moments, cpu_loops.moments_in_parts
     _over_parts(*loops, parts, n, *_arrays(a), means, squares)
     share = np.diff(np.arange(parts + 1) * n // parts)[:, None].astype(np.float32) / np.float32(n)
     mean = (share * means).sum(0)
@@ -85,7 +87,7 @@ def activate(a: Tensor, factor: Tensor, shift: Tensor, finish: Finish) -> Tensor
     """
     out = torch.empty_like(a, memory_format=torch.contiguous_format)
     arrays = *_arrays(a, factor, shift), _rule(finish), *_arrays(out)
-    _over_rows(norm_loops.activate, norm_loops.activate_in_parts, len(a), *arrays)
+    _over_rows(cpu_loops.activate, cpu_loops.activate_in_parts, len(a), *arrays)
     return out
 
 
@@ -99,7 +101,7 @@ def activate_sums(
     parts = _sums(len(a))
     plain, centred = _zeros(parts, a.shape[1]), _zeros(parts, a.shape[1])
     arrays = *_arrays(g, a, factor, shift), _rule(finish), *_arrays(mean), plain, centred
-    loops = norm_loops.activate_sums, norm_loops.activate_sums_in_parts
+    loops = cpu_loops.activate_sums, cpu_loops.activate_sums_in_parts
     _over_parts(*loops, parts, len(a), *arrays)
     return _added(plain), _added(centred)
 
@@ -116,7 +118,7 @@ def activate_backward(
     """`factor g' + slope a + offset`, (n, d), with `g'` as in `activate_sums`."""
     ga = torch.empty_like(a, memory_format=torch.contiguous_format)
     arrays = *_arrays(g, a, factor, shift), _rule(finish), *_arrays(slope, offset, ga)
-    loops = norm_loops.activate_backward, norm_loops.activate_backward_in_parts
+    loops = cpu_loops.activate_backward, cpu_loops.activate_backward_in_parts
     _over_rows(*loops, len(a), *arrays)
     return ga
 
@@ -176,3 +178,37 @@ def _team() -> int:
     # that started numba's threads, and as both use one OpenMP runtime, PyTorch's number with them
     torch.set_num_threads(threads)
     return most
+
+
+def cut(
+    rows: Tensor,
+    *,
+    nodes: Tensor,
+    edges: Tensor,
+    ends: Tensor,
+    node_offsets: Tensor,
+    edge_offsets: Tensor,
+) -> tuple[Tensor, ...]:
+    """The graphs `rows` (k,) as one graph of n nodes and 2 m directed edges.
+
+    All tensors are on the CPU, without gaps, and what they say is not checked again.
+
+    Args:
+        rows: int64, from 0 and below the number of packed graphs.
+        nodes: uint8 (N, a), features; graph after graph.
+        edges: uint8 (M, b), features; each undirected edge once.
+        ends: int16 (M, 2), node numbers within the graph.
+        node_offsets: int64, first node of each graph, then N.
+        edge_offsets: int64, first edge of each graph, then M.
+
+    Returns:
+        nodes (n, a); source and target (2 m,), sorted by target, stably: edges to second ends, then
+        edges to first ends; their features (2 m, b); first edge of each node, then 2 m; graph of
+        each node (n,); first node of each graph, then n.
+    """
+    # where it is first used: numba takes a good part of a second to import
+    from molhpft.kernels import cpu_loops
+
+    packed = (nodes, edges, ends, node_offsets, edge_offsets)
+    arrays = cpu_loops.cut(rows.numpy(), *(tensor.numpy() for tensor in packed))
+    return tuple(map(torch.from_numpy, arrays))

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from molhpft.kernels import graph_programs, norm_programs
-from molhpft.kernels.graph_programs import COLUMNS, KINDS, PART, ROWS
-from molhpft.kernels.operands import Edges, Finish
+from molhpft.kernels import gpu_programs
+from molhpft.kernels.gpu_programs import COLUMNS, KINDS, PART, ROWS
+from molhpft.kernels.reference import Edges, Finish
 
 
 def convolve(x: Tensor, bond: Tensor, root: Tensor, edges: Edges) -> Tensor:
     """See `reference.convolve`."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     tensors = *_packed(x, bond, root), *_graph(edges), out
-    _launch(graph_programs.convolve, _tiles(x, ROWS), *tensors, *x.shape)
+    _launch(gpu_programs.convolve, _tiles(x, ROWS), *tensors, *x.shape)
     return out
 
 
@@ -30,11 +30,11 @@ def convolve_backward(
     (n, d), (kinds, _), count = x.shape, bond.shape, len(edges.source)
     gx, groot = torch.empty_like(x), _sums(x, _parts(n, ROWS), d)
     tensors = g, x, bond, root, *_graph(edges), gx, groot
-    _launch(graph_programs.convolve_backward, _tiles(x, ROWS), *tensors, n, d)
+    _launch(gpu_programs.convolve_backward, _tiles(x, ROWS), *tensors, n, d)
     gbond = _sums(x, _parts(count, PART), kinds, d)
     tensors = g, x, bond, *_packed(edges.source, edges.target, edges.kind, edges.norm), gbond
     grid = *_grid(count, d, PART), _parts(kinds, KINDS)
-    _launch(graph_programs.bond_sums, grid, *tensors, count, kinds, d)
+    _launch(gpu_programs.bond_sums, grid, *tensors, count, kinds, d)
     return gx, gbond.sum(0).to(bond.dtype), groot.sum(0).to(root.dtype)
 
 
@@ -43,7 +43,7 @@ def propagate(x: Tensor, edges: Edges) -> Tensor:
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     pointer, source, _, norm, degree = _graph(edges)
     tensors = *_packed(x), pointer, source, norm, degree, out
-    _launch(graph_programs.propagate, _tiles(x, ROWS), *tensors, *x.shape)
+    _launch(gpu_programs.propagate, _tiles(x, ROWS), *tensors, *x.shape)
     return out
 
 
@@ -52,7 +52,7 @@ def embed_backward(g: Tensor, rows: Tensor, length: int) -> Tensor:
     (n, d), columns = g.shape, rows.shape[1]
     gtable = _sums(g, _parts(n, PART), length, d)
     grid = *_grid(n, d, PART), _parts(length, KINDS)
-    _launch(graph_programs.table_sums, grid, *_packed(g, rows), gtable, n, columns, length, d)
+    _launch(gpu_programs.table_sums, grid, *_packed(g, rows), gtable, n, columns, length, d)
     return gtable.sum(0).to(g.dtype)
 
 
@@ -60,7 +60,7 @@ def moments(a: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of the columns of `a` (n, d), float32 (d,) each."""
     n, d = a.shape
     means, squares = _sums(a, _parts(n, PART), d), _sums(a, _parts(n, PART), d)
-    _launch(norm_programs.moments, _tiles(a, PART), *_packed(a), means, squares, n, d)
+    _launch(gpu_programs.moments, _tiles(a, PART), *_packed(a), means, squares, n, d)
     first = torch.arange(len(means), device=a.device) * PART.value
     share = ((n - first).clamp(max=PART.value) / n)[:, None]
     mean = (share * means).sum(0)
@@ -71,7 +71,7 @@ def activate(a: Tensor, factor: Tensor, shift: Tensor, finish: Finish) -> Tensor
     """See `cpu.activate`."""
     out = torch.empty_like(a, memory_format=torch.contiguous_format)
     rule = _rule(a, finish)
-    _launch(norm_programs.activate, _tiles(a, ROWS), *_packed(a, factor, shift), out, *rule)
+    _launch(gpu_programs.activate, _tiles(a, ROWS), *_packed(a, factor, shift), out, *rule)
     return out
 
 
@@ -82,7 +82,7 @@ def activate_sums(
     n, d = a.shape
     plain, centred = _sums(a, _parts(n, PART), d), _sums(a, _parts(n, PART), d)
     tensors = *_packed(g, a, factor, shift, mean), plain, centred
-    _launch(norm_programs.activate_sums, _tiles(a, PART), *tensors, *_rule(a, finish))
+    _launch(gpu_programs.activate_sums, _tiles(a, PART), *tensors, *_rule(a, finish))
     return plain.sum(0), centred.sum(0)
 
 
@@ -98,7 +98,7 @@ def activate_backward(
     """See `cpu.activate_backward`."""
     ga = torch.empty_like(a, memory_format=torch.contiguous_format)
     tensors = *_packed(g, a, factor, shift, slope, offset), ga
-    _launch(norm_programs.activate_backward, _tiles(a, ROWS), *tensors, *_rule(a, finish))
+    _launch(gpu_programs.activate_backward, _tiles(a, ROWS), *tensors, *_rule(a, finish))
     return ga
 
 

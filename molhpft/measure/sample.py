@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from molhpft.core.task import Task
+from molhpft.core.data import Task
 
 
 def probe_sample(task: Task, count: int, *, rng: torch.Generator) -> Tensor:

@@ -1,25 +1,157 @@
-"""The one training loop."""
+"""The one training loop.
+
+What a phase keeps of its progress, so that it can go on as if it had never stopped.
+
+Optimizers, learning rates and their schedules, from a phase.
+"""
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import ceil, isfinite, isnan
+from math import ceil, cos, isfinite, isnan, pi
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from molhpft.core.batch import Batch
-from molhpft.core.dropout import seed_dropout
-from molhpft.core.network import Chain, Network
-from molhpft.core.snapshot import EVALUATION_SIZE, predict
-from molhpft.core.task import Task
-from molhpft.tuning import optim
-from molhpft.tuning.checkpoints import NO_CHECKPOINTS, Checkpoints, Progress, Row, Weights
-from molhpft.tuning.machine import ALONE, Machine
+from molhpft.core.data import Task
+from molhpft.core.evaluate import EVALUATION_SIZE, predict
+from molhpft.core.network import Batch, Chain, Network
+from molhpft.core.runtime import seed_dropout
+from molhpft.tuning.distributed import ALONE, Machine
 from molhpft.tuning.phase import Phase
+
+
+def make_optimizer(network: Network, phase: Phase) -> Optimizer:
+    """A fresh optimizer over what the phase trains; `base_lr` of each group is its own rate.
+
+    Raises:
+        ValueError: no parameter of it requires gradients.
+    """
+    groups = _groups(network, phase)
+    if not groups:
+        trained = "the head" if phase.trains == "head" else "the network"
+        raise ValueError(f"nothing to train: no parameter of {trained} requires gradients")
+    # fused: one pass over the weights instead of one a formula, on CPU and GPU alike
+    options: dict[str, Any] = {"weight_decay": phase.weight_decay, "fused": True}
+    if phase.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=phase.lr, momentum=phase.momentum, **options)
+    kind = torch.optim.AdamW if phase.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=phase.lr, **options)
+
+
+def set_learning_rate(optimizer: Optimizer, phase: Phase, *, done: float) -> None:
+    """Set every group's rate for the share `done` in [0, 1] of the phase that lies behind."""
+    factor = (1 + cos(pi * done)) / 2 if phase.schedule == "cosine" else 1.0
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+
+
+def backbone_rate(network: Network, phase: Phase) -> float:
+    """The learning rate of the fastest stage of the backbone; 0 where none of it is trained."""
+    own = {id(parameter) for parameter in network.backbone.parameters()}
+    groups = _groups(network, phase)
+    return max(
+        (g["base_lr"] for g in groups if any(id(p) in own for p in g["params"])), default=0.0
+    )
+
+
+def tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """Copies of moments and step counts, flat: "parameter number.name" to tensor."""
+    state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
+    return {
+        f"{i}.{name}": value.clone()
+        for i, moments in state.items()
+        for name, value in moments.items()
+    }
+
+
+def load_tensors(optimizer: Optimizer, saved: dict[str, Tensor]) -> None:
+    """Put back what `tensors` gave, into an optimizer of the same network and phase.
+
+    `saved` is copied: the optimizer steps on tensors of its own.
+    """
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in saved.items():
+        i, name = key.split(".", 1)
+        state.setdefault(int(i), {})[name] = value.clone()
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _groups(network: Network, phase: Phase) -> list[dict[str, Any]]:
+    """Parameters by learning rate: few groups, as each is a call of its own in every step."""
+    stages: list[tuple[nn.Module, float]] = [(network.head, phase.lr)]
+    if phase.trains == "all":
+        for depth, stage in enumerate(reversed(list(network.backbone)), start=1):
+            rate = (phase.backbone_lr or phase.lr) * phase.layer_decay**depth
+            stages.append((stage, rate))
+    groups: dict[float, list[Tensor]] = {}
+    for module, rate in stages:
+        trainable = [p for p in module.parameters() if p.requires_grad]
+        groups.setdefault(rate, []).extend(trainable)
+    return [{"params": params, "base_lr": rate} for rate, params in groups.items() if params]
+
+
+Row = dict[str, float]
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Everything a phase needs to go on, between two epochs or in the middle of one.
+
+    Its tensors are copies: a progress that is kept in memory does not change while training does.
+
+    Attributes:
+        rows: one per finished epoch.
+        losses: those of the steps done since, (steps,).
+        weights: the network's.
+        best: the network's at its best validation score; empty if the phase keeps the last.
+        anchor: the backbone's when the phase began; empty if nothing pulls it back there.
+        moments: the optimizer's.
+        epoch_rng: state of the generator given to `fit` when the epoch under way began.
+        rng: its state now.
+    """
+
+    rows: tuple[Row, ...]
+    losses: Tensor
+    weights: Weights
+    best: Weights
+    anchor: Weights
+    moments: Weights
+    epoch_rng: Tensor
+    rng: Tensor
+
+
+def _nothing() -> None:
+    return None
+
+
+def _nowhere(progress: Progress) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where a phase keeps its progress, and how often.
+
+    Attributes:
+        load: what `save` was last given, None where there is nothing to go on from.
+        save: called after every epoch and, within one, after every `steps` steps.
+        steps: None saves between epochs only.
+    """
+
+    load: Callable[[], Progress | None] = _nothing
+    save: Callable[[Progress], None] = _nowhere
+    steps: int | None = None
+
+
+NO_CHECKPOINTS = Checkpoints()
+
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +198,7 @@ def fit(
             number of processes.
     """
     with torch.enable_grad(), _global_rng_kept(network), _frozen_where_untrained(network, phase):
-        optimizer = optim.optimizer(network, phase)
+        optimizer = make_optimizer(network, phase)
         training = _Training(network, phase, task, rng, optimizer, checkpoints, machine, tick)
         training.restore()
         last = phase.epochs if until is None else min(until, phase.epochs)
@@ -142,7 +274,7 @@ class _Training:
         if found is None:
             return
         self.network.load_state_dict(found.weights)
-        optim.load_tensors(self.optimizer, found.moments)
+        load_tensors(self.optimizer, found.moments)
         device = next(self.network.parameters()).device
         self.rows, self.losses = [*map(dict, found.rows)], list(found.losses.to(device))
         self.best = found.best
@@ -159,7 +291,7 @@ class _Training:
             weights=_copy(self.network.state_dict()),
             best=self.best,
             anchor=self.anchor,
-            moments=optim.tensors(self.optimizer),
+            moments=tensors(self.optimizer),
             epoch_rng=self.epoch_rng,
             rng=self.rng.get_state(),
         )
@@ -235,7 +367,7 @@ class _Training:
 
     def _step(self, logits: Callable[[Batch], Tensor], batch: Batch, step: int) -> None:
         done = (len(self.rows) + step / self.steps) / self.phase.epochs
-        optim.set_learning_rate(self.optimizer, self.phase, done=done)
+        set_learning_rate(self.optimizer, self.phase, done=done)
         total = self._seen(step + 1) - self._seen(step)
         objective = self.task.objective.smoothed(self.phase.smoothing)
         loss = objective.loss(

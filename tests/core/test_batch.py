@@ -2,7 +2,7 @@
 
 import torch
 
-from molhpft.core.batch import Batch
+from molhpft.core.network import Batch
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.graphs import pack
 

@@ -3,8 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molhpft.core.contrast import ClassContrast
-from molhpft.core.objectives import Multiclass
+from molhpft.core.objectives import ClassContrast, Multiclass
 
 
 @given(seed=st.integers(0, 999), n=st.integers(1, 9))

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from molhpft.core.batch import Batch
 from molhpft.core.heads import cosine_head, linear_head, mlp_head
+from molhpft.core.network import Batch
 
 
 def test_a_linear_head_is_affine(rng):

@@ -7,15 +7,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molhpft.core.contrast import ClassContrast
-from molhpft.core.joint import Joint
-from molhpft.core.measured import comparable, measured
-from molhpft.core.metrics import mean_absolute_error, rank_correlation
-from molhpft.core.objectives import Multiclass, Multilabel, Squared
-from molhpft.core.scored import ScoredByLoss
-from molhpft.core.snapshot import Predictions
-from molhpft.measure.confidence import correct_probability
-from molhpft.measure.energy import energy
+from molhpft.core.evaluate import Predictions
+from molhpft.core.metrics import comparable, mean_absolute_error, measured, rank_correlation
+from molhpft.core.objectives import (
+    ClassContrast,
+    Joint,
+    Multiclass,
+    Multilabel,
+    ScoredByLoss,
+    Squared,
+)
+from molhpft.measure.features import correct_probability, energy
 from tests.toy import NAN
 
 COLUMNS = [

@@ -3,8 +3,7 @@ import torch
 from torch import nn
 from torch_geometric.data import Data
 
-from molhpft.core.batch import Batch
-from molhpft.core.network import Chain, Stage
+from molhpft.core.network import Batch, Chain, Stage
 from tests.toy import NAN, toy_network
 
 NAN_ROW = torch.tensor([[1.0, NAN]])

@@ -1,9 +1,7 @@
 import pytest
 import torch
 
-from molhpft.core.joint import Joint
-from molhpft.core.objectives import Multilabel, Squared
-from molhpft.core.scored import ScoredByLoss
+from molhpft.core.objectives import Joint, Multilabel, ScoredByLoss, Squared
 from tests.toy import NAN
 
 JOINT = Joint(Multilabel(metric="ap"), Squared(), outputs=2, weight=0.5)

@@ -1,7 +1,6 @@
 import torch
 
-from molhpft.core.network import Network
-from molhpft.core.side import side_tuned
+from molhpft.core.network import Network, side_tuned
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
 from tests.toy import toy_network, toy_task

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from molhpft.core.snapshot import inference, predict, take
+from molhpft.core.evaluate import inference, predict, take
 from tests.toy import same_weights, toy_network, toy_task
 
 

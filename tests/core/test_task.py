@@ -3,8 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from molhpft.core.data import Rows, Task
 from molhpft.core.objectives import Squared
-from molhpft.core.task import Rows, Task
 from tests.toy import toy_task
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from molhpft.core.threads import one_thread
+from molhpft.core.runtime import one_thread
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import os
 import pytest
 import torch
 
-from molhpft.domains import cache
-from molhpft.domains.cache import cached_tensors
+from molhpft.domains import files
+from molhpft.domains.files import cached_tensors
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_a_write_stopped_half_way_leaves_nothing(folder, monkeypatch):
             half.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cache, "save_file", stop)
+    monkeypatch.setattr(files, "save_file", stop)
     with pytest.raises(KeyboardInterrupt):
         cached_tensors("x", _build)
     assert os.listdir(folder) == []

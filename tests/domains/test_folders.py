@@ -8,13 +8,13 @@ from time import time
 
 import pytest
 
-from molhpft.domains.folders import replacing
-from molhpft.estimator.streams import table_writer
+from molhpft.domains.files import replacing
+from molhpft.estimator.predict import table_writer
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from molhpft.domains.folders import replacing
+from molhpft.domains.files import replacing
 
 with replacing(Path(sys.argv[1])) as aside:
     aside.write_text("half")

@@ -2,22 +2,22 @@
 
 import pytest
 
-from molhpft.domains import progress
+from molhpft.domains import console
 
 
 @pytest.fixture
 def clock(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(progress, "monotonic", lambda: now[0])
+    monkeypatch.setattr(console, "monotonic", lambda: now[0])
     return now
 
 
 def test_tracked_items_pass_through_in_order():
-    assert list(progress.track((str(n) for n in range(5)), "counting", total=5)) == list("01234")
+    assert list(console.track((str(n) for n in range(5)), "counting", total=5)) == list("01234")
 
 
 def test_a_log_gets_a_line_a_minute_with_speed_and_time_left(clock, capsys):
-    with progress.pace("training", 1000) as tick:
+    with console.pace("training", 1000) as tick:
         tick(0)
         for second in range(1, 121):
             clock[0] = second
@@ -30,7 +30,7 @@ def test_a_log_gets_a_line_a_minute_with_speed_and_time_left(clock, capsys):
 
 
 def test_a_resumed_training_counts_only_what_it_did_itself(clock, capsys):
-    with progress.pace("training", 1000) as tick:
+    with console.pace("training", 1000) as tick:
         tick(600)
         clock[0] = 60
         tick(720)
@@ -38,9 +38,9 @@ def test_a_resumed_training_counts_only_what_it_did_itself(clock, capsys):
 
 
 def test_short_work_and_helpers_leave_no_line(clock, capsys):
-    with progress.pace("training", 10) as tick:
+    with console.pace("training", 10) as tick:
         tick(10)
-    with progress.pace("training", 10, shown=False) as tick:
+    with console.pace("training", 10, shown=False) as tick:
         tick(0)
         clock[0] = 300
         tick(10)

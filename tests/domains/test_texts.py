@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from molhpft.domains.texts import joined, listed, separate
+from molhpft.domains.files import joined, listed, separate
 
 
 @given(st.lists(st.text(st.characters(), max_size=8), max_size=9))

@@ -1,8 +1,8 @@
 import pytest
 
 from molhpft.estimator import HPFTClassifier, HPFTRegressor
-from molhpft.estimator.settings import settings
-from molhpft.estimator.training import Answers, train
+from molhpft.estimator.sklearn import settings
+from molhpft.estimator.train import Answers, train
 from tests.estimator.rings import BRIEF, RING, SEVERAL, SIZE, SMILES, size_task
 
 

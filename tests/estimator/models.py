@@ -2,12 +2,11 @@
 
 import torch
 
+from molhpft.config.schema import checked_choice
 from molhpft.core.objectives import Multilabel
 from molhpft.domains.molecules.fingerprints import morgan_prints
-from molhpft.estimator.model import Model
-from molhpft.estimator.shape import Shape
-from molhpft.estimator.trust import HeldOut, fit_trust
-from molhpft.experiments.config import checked_choice
+from molhpft.estimator.confidence import HeldOut, fit_trust
+from molhpft.estimator.model import Model, Shape
 from tests.estimator.rings import SMILES
 
 ENCODER = {"name": "gcn", "layers": 2, "width": 8}

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molhpft.domains.molecules.tables import read_table
-from molhpft.estimator.arrays import class_labels, class_name, number_labels, smiles_of
+from molhpft.estimator.labels import class_labels, class_name, number_labels, smiles_of
 from tests.toy import NAN
 
 PAIRS = {

@@ -11,10 +11,10 @@ from scipy.stats import binned_statistic, spearmanr
 from sklearn.metrics import mean_absolute_error, roc_auc_score, root_mean_squared_error
 
 from molhpft.core.objectives import Multilabel, Squared
-from molhpft.domains.molecules.featurize import parse
 from molhpft.domains.molecules.fingerprints import packed_prints
-from molhpft.estimator.evaluation import evaluated, promise
-from molhpft.estimator.trust import HeldOut, fit_trust
+from molhpft.domains.molecules.smiles import parse
+from molhpft.estimator.confidence import HeldOut, fit_trust
+from molhpft.estimator.train import evaluated, promise
 from tests.estimator.rings import SMILES
 from tests.toy import NAN
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from molhpft.core.objectives import Squared
+from molhpft.domains.files import UnwritableError
 from molhpft.domains.molecules.graphs import graph_store
 from molhpft.domains.molecules.reading import described
-from molhpft.estimator import explaining
-from molhpft.estimator.explaining import draw, explain
-from molhpft.experiments.folder import UnwritableError
+from molhpft.estimator import explain as explaining
+from molhpft.estimator.explain import draw, explain
 from tests.estimator.models import NETWORKS, random_model
 
 KINDS = NETWORKS | {

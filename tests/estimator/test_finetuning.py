@@ -4,12 +4,14 @@ import os
 
 import pytest
 
-from molhpft.estimator import finetuning, training
-from molhpft.estimator.finetuning import finetune_table
+from molhpft.domains.files import UnwritableError
+from molhpft.estimator import finetune as finetuning
+from molhpft.estimator import train
+from molhpft.estimator.finetune import finetune_table
 from molhpft.estimator.model import Model
-from molhpft.estimator.training import Answers
-from molhpft.experiments import branch
-from molhpft.experiments.folder import RunFolder, UnwritableError
+from molhpft.estimator.train import Answers
+from molhpft.run import run as branch
+from molhpft.run.folder import RunFolder
 from tests.estimator.rings import BRIEF, RING, SEVERAL, SIZE, SMILES, write_table
 from tests.kills import KilledError, killed_at_save
 
@@ -118,7 +120,7 @@ def test_an_interrupted_finetuning_goes_on_to_the_same_bytes(finished, table, tm
 @pytest.mark.parametrize(
     ("where", "name"),
     [
-        (training, "fit_trust"),
+        (train, "fit_trust"),
         (Model, "save_pretrained"),
         (os, "replace"),
         (RunFolder, "drop"),

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from molhpft.core.objectives import Multilabel
 from molhpft.domains.molecules.examples import molecule_task
-from molhpft.domains.molecules.featurize import parse
+from molhpft.domains.molecules.smiles import parse
 from molhpft.domains.molecules.splits import scaffold
-from molhpft.estimator.holdout import held_out, thin_notes
+from molhpft.estimator.train import held_out, thin_notes
 
 UNREADABLE = ("no molecule", "")
 POOL = ["CCO", "CCN", "c1ccccc1", "Cc1ccccc1", "C1CC1C", "O=C1CCCC1", *UNREADABLE]

@@ -7,11 +7,11 @@ import torch
 
 from molhpft.domains.molecules.pretraining import molecules_trained_on
 from molhpft.estimator.notes import notes_on
-from molhpft.estimator.settings import settings
+from molhpft.estimator.sklearn import settings
+from tests.advice.test_leakage import write_encoder
 from tests.domains.molecules.test_checkpoints import pretrain_gnns_file
 from tests.estimator.models import random_model
 from tests.estimator.rings import ring_task, size_task
-from tests.experiments.test_leakage import write_encoder
 from tests.toy import NAN, toy_task
 
 CLEAN = ("CCO", "CCN", "c1ccccc1", "CC1CC1", "CCCCl", "CCCBr")

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from molhpft.core.objectives import Squared
-from molhpft.domains.molecules import reading, sheets
+from molhpft.domains.files import UnwritableError
+from molhpft.domains.molecules import reading, table_files
 from molhpft.domains.molecules.graphs import graph_store
 from molhpft.domains.parallel import VARIABLE
-from molhpft.estimator.predicting import embed_table, predict_table
-from molhpft.experiments.folder import UnwritableError
+from molhpft.estimator.predict import embed_table, predict_table
 from tests.estimator.models import random_model
 from tests.estimator.rings import SMILES
 
@@ -148,7 +148,7 @@ def test_features_are_those_of_the_members_side_by_side(model, folder, smiles):
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
 @pytest.mark.parametrize("work", [predict_table, embed_table])
 def test_stretches_and_processes_change_no_byte(model, tmp_path, monkeypatch, ending, work):
-    monkeypatch.setattr(sheets, "ROWS", 7)
+    monkeypatch.setattr(table_files, "ROWS", 7)
     smiles = [*ODD[:7] * 2, *SMILES, *ODD]
     path = write_table(tmp_path / "in.csv", smiles)
     for workers in ("1", "2"):
@@ -162,7 +162,7 @@ def test_stretches_and_processes_change_no_byte(model, tmp_path, monkeypatch, en
 def test_a_first_stretch_without_a_readable_molecule_does_not_decide_what_columns_hold(
     model, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(sheets, "ROWS", 2)
+    monkeypatch.setattr(table_files, "ROWS", 2)
     path = write_table(tmp_path / "in.csv", ["?", "", "CCO"])
     predict_table(model, path, tmp_path / "out.parquet", smiles_column="smiles")
     assert [bool(cell) for cell in read_table(tmp_path / "out.parquet")["ring"]] == [0, 0, 1]
@@ -173,7 +173,7 @@ def test_a_first_stretch_without_a_readable_molecule_does_not_decide_what_column
 def test_a_wrong_row_in_the_middle_leaves_an_earlier_output_alone(
     model, tmp_path, monkeypatch, ending, workers
 ):
-    monkeypatch.setattr(sheets, "ROWS", 5)
+    monkeypatch.setattr(table_files, "ROWS", 5)
     monkeypatch.setenv(VARIABLE, workers)
     path, out = write_table(tmp_path / "in.csv", SMILES), tmp_path / f"out{ending}"
     path.write_text(path.read_text() + "one cell too many,C,C\n" + path.read_text())

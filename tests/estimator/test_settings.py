@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from molhpft.config.registry import ENCODERS
+from molhpft.config.schema import Choice, resolved
 from molhpft.domains.weights import shipped_encoders
-from molhpft.estimator.settings import IN_MEMORY, settings
-from molhpft.experiments.catalog import ENCODERS
-from molhpft.experiments.config import Choice, resolved
+from molhpft.estimator.sklearn import IN_MEMORY, settings
 from tests.estimator.models import ENCODER, random_model
 
 PUBLIC = "weights/gcn_supervised_contextpred.pth"

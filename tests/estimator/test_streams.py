@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from molhpft.estimator.streams import table_writer
-from molhpft.experiments.folder import UnwritableError
+from molhpft.domains.files import UnwritableError
+from molhpft.estimator.predict import table_writer
 
 ENDINGS = pytest.mark.parametrize("ending", [".csv", ".parquet"])
 cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)

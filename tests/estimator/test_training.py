@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from molhpft.core.snapshot import predict
-from molhpft.estimator.training import Answers, train
-from molhpft.experiments.folder import UnwritableError
+from molhpft.core.evaluate import predict
+from molhpft.domains.files import UnwritableError
+from molhpft.estimator.train import Answers, train
 from tests.estimator.rings import RING, SIZE, ring_task, size_task
 from tests.kills import killed_at_save
 from tests.toy import toy_task

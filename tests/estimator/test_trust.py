@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molhpft.core.objectives import Multilabel, Squared
-from molhpft.domains.molecules.featurize import parse
 from molhpft.domains.molecules.fingerprints import packed_prints
-from molhpft.estimator.trust import CalibrationName, HeldOut, fit_trust, trust_from
+from molhpft.domains.molecules.smiles import parse
+from molhpft.estimator.confidence import CalibrationName, HeldOut, fit_trust, trust_from
 from tests.estimator.rings import SMILES
 from tests.toy import NAN
 

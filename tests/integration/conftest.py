@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from molhpft.cli import main as cli
+from molhpft.cli import app as cli
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from molhpft.cli import main as cli
+from molhpft.cli import app as cli
 from molhpft.domains import weights
 from tests.integration.commands import one_sentence
 

@@ -11,11 +11,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from molhpft.cli import main as cli
+from molhpft.cli import app as cli
 from molhpft.domains.molecules.tables import csv_task
-from molhpft.estimator import finetuning
+from molhpft.estimator import finetune
 from molhpft.estimator.model import Model
-from molhpft.estimator.predicting import predict_table
+from molhpft.estimator.predict import predict_table
 from tests.estimator.models import random_model
 from tests.estimator.rings import SIZE, SMILES
 from tests.integration.commands import one_sentence
@@ -39,7 +39,7 @@ cells = st.sampled_from([*MOLECULES, *LABELS]) | st.text(max_size=5)
 
 @pytest.fixture(autouse=True)
 def _nothing_is_trained(monkeypatch):
-    monkeypatch.setattr(finetuning, "train", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(finetune, "train", lambda *_, **__: pytest.fail("trained"))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from molhpft.cli.app import app
 from molhpft.estimator.model import Model
-from molhpft.experiments import branch
+from molhpft.run import run
 from tests.estimator.models import random_model
 from tests.estimator.rings import CHANGES, SMILES, write_table
 from tests.integration.commands import one_sentence
@@ -118,7 +118,7 @@ def test_explain_draws_contributions_that_add_up(molhpft, model, tmp_path, endin
 
 
 def test_the_same_command_again_trains_nothing_and_says_so(molhpft, model, table, monkeypatch):
-    monkeypatch.setattr(branch, "finetune", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(run, "finetune", lambda *_, **__: pytest.fail("trained"))
     before = files_of(model)
     status, out, _ = molhpft(*finetune_words(table, model))
     assert status == 0

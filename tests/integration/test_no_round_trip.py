@@ -12,15 +12,14 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from molhpft.core.data import Rows, Task
 from molhpft.core.heads import linear_head
 from molhpft.core.network import Network
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
-from molhpft.core.task import Rows, Task
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
-from molhpft.domains.vision.augment import Augmentation
-from molhpft.domains.vision.examples import Images
-from molhpft.tuning import optim
+from molhpft.domains.vision.examples import Augmentation, Images
+from molhpft.tuning import fit as optim
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
 
@@ -123,7 +122,7 @@ def steps(monkeypatch):
         group = {"params": list(network.parameters()), "base_lr": phase.lr}
         return torch.optim.Adam([group], lr=phase.lr)
 
-    monkeypatch.setattr(optim, "optimizer", plain)
+    monkeypatch.setattr(optim, "make_optimizer", plain)
     taken = []
     hook = register_optimizer_step_post_hook(lambda *_: taken.append(1))
     yield taken
@@ -142,10 +141,10 @@ def kernels(request, monkeypatch):
     """Plain operations, or those of the GPU but for the programs, which read no number anyway."""
     if request.param == "fused":
         pytest.importorskip("triton", exc_type=ImportError)
-        from molhpft.kernels import gpu, operations
+        from molhpft.kernels import gpu, ops
 
         monkeypatch.setattr(gpu, "_launch", lambda *_: None)
-        monkeypatch.setattr(operations, "kernels_for", lambda *_, **__: gpu)
+        monkeypatch.setattr(ops, "kernels_for", lambda *_, **__: gpu)
 
 
 @pytest.mark.parametrize("build", [ogb_gcn, partial(ogb_gcn, virtual_node=True), pretrain_gnns_gcn])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from molhpft.estimator import finetuning
+from molhpft.estimator import finetune
 from molhpft.estimator.model import Model
 from tests.estimator.models import random_model
 from tests.estimator.rings import RING, SIZE, write_table
@@ -22,7 +22,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _nothing_is_trained(monkeypatch):
-    monkeypatch.setattr(finetuning, "train", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(finetune, "train", lambda *_, **__: pytest.fail("trained"))
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def of_the_kernel(path):
 def test_a_place_that_takes_no_model_is_one_sentence_before_notes_and_training(
     molhpft, rings, tmp_path, monkeypatch, place
 ):
-    monkeypatch.setattr(finetuning, "notes_on", lambda *_: pytest.fail("looked at the molecules"))
+    monkeypatch.setattr(finetune, "notes_on", lambda *_: pytest.fail("looked at the molecules"))
     out = place(tmp_path / "there")
     before = {p: p.read_text() for p in tmp_path.rglob("*") if p.is_file()}
     line = one_sentence(*molhpft("finetune", rings, "--out", out, "--split", "random"))

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from molhpft.config.build import build_network, build_recipes, build_task
+from molhpft.config.schema import load_config, parse_config
 from molhpft.domains import weights
-from molhpft.domains.molecules.datasets import ogb_task
+from molhpft.domains.molecules.ogb import ogb_task
 from molhpft.domains.weights import read_weights
-from molhpft.experiments.build import build_network, build_recipes, build_task
-from molhpft.experiments.config import load_config, parse_config
-from molhpft.experiments.identity import run_name
-from molhpft.experiments.run import run
+from molhpft.run.folder import run_name
+from molhpft.run.run import run
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CONFIG = """# Small.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from molhpft import __version__
-from molhpft.cli import main as cli
+from molhpft.cli import app as cli
 from molhpft.estimator.model import Model
 from tests.estimator.models import random_model
 from tests.estimator.rings import SMILES, write_table

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from molhpft.experiments.config import without
-from molhpft.experiments.sweep import parse_sweep
+from molhpft.config.schema import without
+from molhpft.sweep.spec import parse_sweep
 from tests.sweeps import finish, raw_sweep, results_of, start, undisturbed, write_table
 
 LONGER = {"epochs": 40, "lr": 0.003, "keep": "best", "batch_size": 8}
@@ -52,7 +52,7 @@ def workers_of(out):
             command = (folder / "cmdline").read_bytes().split(b"\0")
         except OSError:  # it has just ended
             continue
-        if b"molhpft.experiments.sweeping.worker" in command and str(out).encode() in command:
+        if b"molhpft.sweep.worker" in command and str(out).encode() in command:
             found.append(int(folder.name))
     return found
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from molhpft.experiments.config import load_config
-from molhpft.experiments.run import run
+from molhpft.config.schema import load_config
+from molhpft.run.run import run
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "finetune"
 

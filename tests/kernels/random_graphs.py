@@ -3,7 +3,7 @@
 import torch
 from hypothesis import strategies as st
 
-from molhpft.kernels.operands import Edges
+from molhpft.kernels.reference import Edges
 
 KINDS = 4
 

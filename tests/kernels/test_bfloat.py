@@ -6,12 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molhpft.core.batch import Batch
+from molhpft.core.network import Batch
 from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
 from molhpft.domains.molecules.graphs import pack
-from molhpft.kernels import cpu, operations
-from molhpft.kernels.bfloat import narrowed, widened
-from molhpft.kernels.operands import Finish
+from molhpft.kernels import cpu, ops
+from molhpft.kernels.cpu_loops import narrowed, widened
+from molhpft.kernels.reference import Finish
 from tests.kernels.random_graphs import (
     EMPTY,
     KINDS,
@@ -82,13 +82,13 @@ def assert_rounded(half, single):
 @settings(max_examples=30, deadline=None)
 def test_a_convolution_of_bfloat16_is_that_of_float32_rounded(edges, width, seed):
     x, *weights = draw_leaves((len(edges.degree), width), (KINDS, width), (width,), seed=seed)
-    assert_rounded(*both(lambda *a: operations.convolve(*a, edges), x, weights))
+    assert_rounded(*both(lambda *a: ops.convolve(*a, edges), x, weights))
 
 
 @pytest.mark.parametrize("edges", [STAR, EMPTY, LONE, RING], ids=["star", "empty", "lone", "ring"])
 def test_propagation_of_bfloat16_is_that_of_float32_rounded(edges):
     (x,) = draw_leaves((len(edges.degree), 37))
-    assert_rounded(*both(lambda x: operations.propagate(x, edges), x, []))
+    assert_rounded(*both(lambda x: ops.propagate(x, edges), x, []))
 
 
 @given(
@@ -107,7 +107,7 @@ def test_batch_norm_of_bfloat16_is_that_of_float32_rounded(rows, relu, dropout, 
         norms[-1].register_parameter("weight", None)
         norms[-1].weight, norms[-1].bias = weight, bias
         torch.manual_seed(3)
-        return operations.normalise(a, norms[-1], relu=relu, dropout=dropout, training=True)
+        return ops.normalise(a, norms[-1], relu=relu, dropout=dropout, training=True)
 
     weights = [torch.nn.Parameter(weight.detach()), torch.nn.Parameter(bias.detach())]
     assert_rounded(*both(normalised, a, weights))
@@ -122,7 +122,7 @@ def test_a_linear_layer_under_autocast_gives_the_gradients_of_its_rounded_factor
     h, weight, bias = draw_leaves((50, 30), (20, 30), (20,))
     h = h.detach().to(rows).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        out = operations.linear(h, weight, bias)
+        out = ops.linear(h, weight, bias)
     leaves = h, weight, bias
     exact = torch.nn.functional.linear(*(leaf.bfloat16().double() for leaf in leaves))
     torch.testing.assert_close(out.double(), exact, **ROUNDED)
@@ -135,7 +135,7 @@ def test_a_linear_layer_under_autocast_gives_the_gradients_of_its_rounded_factor
 def test_further_derivatives_of_bfloat16_are_those_of_the_reference():
     x, bond, root = draw_leaves((61, 4), (KINDS, 4), (4,))
     half = x.detach().bfloat16().requires_grad_()
-    out = operations.convolve(half, bond, root, STAR)
+    out = ops.convolve(half, bond, root, STAR)
     unit = torch.eye(out.numel())[:5].view(-1, *out.shape).bfloat16()
     for k, ours in enumerate(torch.autograd.grad(out, half, unit, True, is_grads_batched=True)[0]):
         (theirs,) = torch.autograd.grad(out, half, unit[k], retain_graph=True)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from molhpft.kernels import choice, cpu
-from molhpft.kernels.choice import VARIABLE, kernels_for
-from molhpft.kernels.operations import propagate
+from molhpft.kernels import cpu, dispatch
+from molhpft.kernels.dispatch import VARIABLE, kernels_for
+from molhpft.kernels.ops import propagate
 from tests.kernels.random_graphs import STAR, draw_leaves
 
 
@@ -36,9 +36,9 @@ def test_a_device_without_kernels_goes_by_the_reference():
 @pytest.fixture
 def on_gpu():
     """A tensor that is on a GPU as far as it says; nothing can be computed on it."""
-    choice._gpu.cache_clear()
+    dispatch._gpu.cache_clear()
     yield FakeTensor(FakeTensorMode(), torch.ones(2, device="meta"), torch.device("cuda:0"))
-    choice._gpu.cache_clear()
+    dispatch._gpu.cache_clear()
 
 
 def test_float32_on_a_gpu_is_fused_too(on_gpu):
@@ -53,7 +53,7 @@ def test_a_gpu_without_triton_goes_by_the_reference_and_one_warning_says_so(
     on_gpu, monkeypatch, caplog
 ):
     monkeypatch.setitem(sys.modules, "triton", None)
-    for name in ("gpu", "graph_programs", "norm_programs"):
+    for name in ("gpu", "gpu_programs"):
         monkeypatch.delitem(sys.modules, f"molhpft.kernels.{name}", raising=False)
         monkeypatch.delattr(f"molhpft.kernels.{name}", raising=False)
     with caplog.at_level(logging.WARNING):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from molhpft.kernels import operations
+from molhpft.kernels import ops
 from tests.kernels.random_graphs import KINDS, RING, draw_leaves, gradients
 from tests.kernels.test_normalisation import batch_norm
 
@@ -26,9 +26,9 @@ def numbers(dtype=torch.float32):
     """Value and gradients of every fused operation, several parts of rows each."""
     torch.manual_seed(0)
     x, bond, root, table = draw_leaves((600, 33), (KINDS, 33), (33,), (7, 33))
-    h = (operations.embed(ROWS, table) + operations.propagate(x, RING)).to(dtype)
-    h = operations.convolve(h, bond, root, RING)
-    h = operations.normalise(h, batch_norm(33), relu=True, dropout=0.5, training=True)
+    h = (ops.embed(ROWS, table) + ops.propagate(x, RING)).to(dtype)
+    h = ops.convolve(h, bond, root, RING)
+    h = ops.normalise(h, batch_norm(33), relu=True, dropout=0.5, training=True)
     return h.detach(), *gradients(h, [x, bond, root, table])
 
 
@@ -49,13 +49,13 @@ def test_pytorch_keeps_its_number_of_threads(two_threads):
 
 
 def test_an_empty_graph_needs_no_thread(two_threads):
-    assert operations.embed(ROWS[:0], torch.ones(7, 3)).shape == (0, 3)
-    assert operations.propagate(torch.ones(600, 0), RING).shape == (600, 0)
+    assert ops.embed(ROWS[:0], torch.ones(7, 3)).shape == (0, 3)
+    assert ops.propagate(torch.ones(600, 0), RING).shape == (600, 0)
 
 
 RUN = """
 import torch
-from molhpft.kernels.operations import normalise
+from molhpft.kernels.ops import normalise
 normalise(torch.ones(9, 3), torch.nn.BatchNorm1d(3), relu=True, dropout=0.5, training=True)
 """
 
@@ -87,8 +87,8 @@ def test_without_a_folder_to_keep_them_kernels_run_and_a_warning_says_so():
 import logging, torch
 from numba.core.caching import CacheImpl
 CacheImpl._locator_classes = []
-from molhpft.kernels import compiled, cpu
-from molhpft.kernels.operands import Finish
+from molhpft.kernels import cpu, cpu_loops
+from molhpft.kernels.reference import Finish
 x = torch.ones(2, 2)
 print(cpu.activate(x, x[0], x[0], Finish(relu=True)).sum().item())
 """

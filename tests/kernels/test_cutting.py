@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molhpft.kernels.choice import is_compiled_on
-from molhpft.kernels.cutting import cut
+from molhpft.kernels.cpu import cut
+from molhpft.kernels.dispatch import is_compiled_on
 
 NODE_COLUMNS, EDGE_COLUMNS = 3, 2
 

@@ -5,8 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molhpft.kernels.operands import Finish, drawn
-from molhpft.kernels.reference import finished, keep_mask
+from molhpft.kernels.reference import Finish, drawn, finished, keep_mask
 
 seeds = st.integers(0, 2**63 - 1)
 

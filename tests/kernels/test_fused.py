@@ -6,7 +6,7 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.func import jacrev, jvp, vjp, vmap
 
-from molhpft.kernels.operations import convolve, embed, linear, normalise, propagate
+from molhpft.kernels.ops import convolve, embed, linear, normalise, propagate
 from tests.kernels.random_graphs import KINDS, RING, STAR, draw_leaves
 
 ROWS = torch.tensor([[0, 2], [1, 3], [0, 3]])

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("triton", exc_type=ImportError)
 
-from molhpft.kernels import choice, gpu, operations, reference
-from molhpft.kernels.operands import Edges, Finish
+from molhpft.kernels import dispatch, gpu, ops, reference
+from molhpft.kernels.reference import Edges, Finish
 from tests.kernels.random_graphs import (
     EMPTY,
     KINDS,
@@ -45,7 +45,7 @@ def draw(*shapes, seed=0, dtype=torch.float32):
 @pytest.fixture
 def chosen(monkeypatch):
     """Operations take these kernels, as they do on a GPU anyway."""
-    monkeypatch.setattr(choice, "_cpu", lambda: gpu)
+    monkeypatch.setattr(dispatch, "_cpu", lambda: gpu)
 
 
 def assert_convolution_is_the_plain_one(edges, width, seed=0):
@@ -179,9 +179,9 @@ def step(edges, rows):
     """Value and gradients of every operation that has a kernel."""
     torch.manual_seed(0)
     x, bond, root, table = leaves = draw((61, 9), (KINDS, 9), (9,), (7, 9))
-    h = operations.embed(rows, table) + operations.propagate(x, edges)
-    h = operations.convolve(h, bond, root, edges)
-    h = operations.normalise(h, batch_norm(9).to(DEVICE), relu=True, dropout=0.5, training=True)
+    h = ops.embed(rows, table) + ops.propagate(x, edges)
+    h = ops.convolve(h, bond, root, edges)
+    h = ops.normalise(h, batch_norm(9).to(DEVICE), relu=True, dropout=0.5, training=True)
     assert type(h.grad_fn).__name__ == "_FusedBackward"
     return h.detach(), *gradients(h, leaves)
 
@@ -189,7 +189,7 @@ def step(edges, rows):
 def test_operations_give_the_same_numbers_every_time_and_those_of_the_cpu(monkeypatch):
     edges, rows = on_device(STAR), (torch.arange(61, device=DEVICE) % 7)[:, None]
     others = step(edges, rows) if DEVICE == "cpu" else None
-    monkeypatch.setattr(choice, "_cpu", lambda: gpu)
+    monkeypatch.setattr(dispatch, "_cpu", lambda: gpu)
     first, again = step(edges, rows), step(edges, rows)
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
     if others:
@@ -201,7 +201,7 @@ def test_results_do_not_depend_on_the_memory_layout(chosen):
     edges = on_device(STAR)
     x, bond, root = draw((61, 8), (KINDS, 8), (8,))
     turned = x.detach().T.contiguous().T.requires_grad_()
-    ours, theirs = (operations.convolve(h, bond, root, edges) for h in (x, turned))
+    ours, theirs = (ops.convolve(h, bond, root, edges) for h in (x, turned))
     assert torch.equal(ours, theirs)
     same = (torch.autograd.grad(out.sum(), h)[0] for out, h in ((ours, x), (theirs, turned)))
     assert torch.equal(*same)

@@ -29,7 +29,7 @@ class Target:
 driver.set_active(Target())
 
 from molhpft.kernels import gpu
-from molhpft.kernels.operands import Finish
+from molhpft.kernels.reference import Finish
 from tests.kernels.random_graphs import STAR, draw_leaves
 
 machine_code = []

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molhpft.kernels import operations, reference
+from molhpft.kernels import ops, reference
 from tests.kernels.random_graphs import (
     EMPTY,
     KINDS,
@@ -30,7 +30,7 @@ def convolution_leaves(edges, width, seed=0, dtype=torch.float32):
 @settings(max_examples=40, deadline=None)
 def test_a_fused_convolution_and_its_gradients_equal_the_plain_ones(edges, width, seed):
     assert_same(
-        lambda *leaves: operations.convolve(*leaves, edges),
+        lambda *leaves: ops.convolve(*leaves, edges),
         lambda *leaves: reference.convolve(*leaves, edges),
         convolution_leaves(edges, width, seed),
     )
@@ -40,7 +40,7 @@ def test_a_fused_convolution_and_its_gradients_equal_the_plain_ones(edges, width
 @settings(max_examples=30, deadline=None)
 def test_fused_propagation_and_its_gradient_equal_the_plain_ones(edges, width, seed):
     assert_same(
-        lambda x: operations.propagate(x, edges),
+        lambda x: ops.propagate(x, edges),
         lambda x: reference.propagate(x, edges),
         draw_leaves((len(edges.degree), width), seed=seed),
     )
@@ -57,7 +57,7 @@ def dense(edges):
 def test_propagation_is_the_product_with_a_symmetric_matrix(edges, seed):
     (x,) = draw_leaves((len(edges.degree), 5), seed=seed)
     torch.testing.assert_close(dense(edges), dense(edges).T)
-    torch.testing.assert_close(operations.propagate(x, edges), dense(edges) @ x)
+    torch.testing.assert_close(ops.propagate(x, edges), dense(edges) @ x)
 
 
 @pytest.mark.parametrize("edges", [STAR, EMPTY], ids=["high degree", "no atoms"])
@@ -80,7 +80,7 @@ def test_plain_propagation_has_the_gradient_of_finite_differences():
 def test_a_fused_embedding_and_its_gradient_equal_the_plain_ones(rows, width, seed):
     rows = torch.tensor(rows, dtype=torch.long).reshape(-1, 2)
     assert_same(
-        lambda table: operations.embed(rows, table),
+        lambda table: ops.embed(rows, table),
         lambda table: reference.embed(rows, table),
         draw_leaves((7, width), seed=seed),
     )
@@ -89,14 +89,14 @@ def test_a_fused_embedding_and_its_gradient_equal_the_plain_ones(rows, width, se
 def test_results_do_not_depend_on_the_memory_layout_of_the_features():
     x, bond, root = convolution_leaves(RING, 8)
     turned = x.detach().T.contiguous().T.requires_grad_()
-    ours, theirs = (operations.convolve(h, bond, root, RING) for h in (x, turned))
+    ours, theirs = (ops.convolve(h, bond, root, RING) for h in (x, turned))
     assert torch.equal(ours, theirs)
     assert torch.equal(gradients(ours, [x])[0], gradients(theirs, [turned])[0])
 
 
 def test_a_gradient_that_is_one_number_repeated_is_read_as_such():
     x, bond, root = convolution_leaves(RING, 8)
-    ours = torch.autograd.grad(operations.convolve(x, bond, root, RING).sum(), x)
+    ours = torch.autograd.grad(ops.convolve(x, bond, root, RING).sum(), x)
     theirs = torch.autograd.grad(reference.convolve(x, bond, root, RING).sum(), x)
     torch.testing.assert_close(ours, theirs)
 
@@ -106,6 +106,6 @@ def test_what_is_not_finite_reaches_the_neighbours_and_no_other_atom(bad):
     x, bond, root = convolution_leaves(RING, 8)
     with torch.no_grad():
         x[5] = bad
-        out = operations.convolve(x, bond, root, RING)
+        out = ops.convolve(x, bond, root, RING)
     assert (~out.isfinite()).any(1).nonzero().flatten().tolist() == [4, 5, 6]
     assert not out[4:7].isfinite().any()

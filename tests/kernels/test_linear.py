@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from molhpft.kernels import linear as linear_module
-from molhpft.kernels.operations import embed, linear
-from molhpft.kernels.summands import Summands, note_summands, summands_of
+from molhpft.kernels import products as linear_module
+from molhpft.kernels.ops import embed, linear
+from molhpft.kernels.products import Summands, note_summands, summands_of
 from tests.kernels.random_graphs import draw_leaves, gradients
 
 LENGTH = 7

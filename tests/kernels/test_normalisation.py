@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from molhpft.kernels import reference
-from molhpft.kernels.operands import Finish
-from molhpft.kernels.operations import normalise
+from molhpft.kernels.ops import normalise
+from molhpft.kernels.reference import Finish
 from tests.kernels.random_graphs import draw_leaves, gradients
 
 bools = st.booleans()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from molhpft.kernels import products
-from molhpft.kernels.operations import linear
+from molhpft.kernels.ops import linear
 from molhpft.kernels.products import inner_product, product
 from tests.kernels.random_graphs import assert_same, draw_leaves, gradients
 

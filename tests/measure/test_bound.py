@@ -3,11 +3,11 @@ from copy import deepcopy
 import pytest
 import torch
 
-from molhpft.core.batch import Batch
+from molhpft.core.evaluate import take
+from molhpft.core.network import Batch
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
-from molhpft.core.snapshot import take
-from molhpft.measure.bound import head_bound, kernel_bound, proposition_1
-from molhpft.measure.ntk import unit_vectors
+from molhpft.measure.dynamics import head_bound, kernel_bound, proposition_1
+from molhpft.measure.tangent import unit_vectors
 from tests.measure.networks import (
     dense_batch,
     full_kernel,

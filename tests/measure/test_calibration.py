@@ -8,7 +8,7 @@ from scipy.optimize import minimize
 from sklearn.isotonic import IsotonicRegression
 from torch.nn import functional as F
 
-from molhpft.measure.calibration import (
+from molhpft.measure.uncertainty import (
     Isotonic,
     expected_calibration_error,
     fit_isotonic,

@@ -3,11 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molhpft.measure.calibration import (
-    expected_calibration_error,
-    fit_temperature,
-    measured_labels,
-)
+from molhpft.measure.uncertainty import expected_calibration_error, fit_temperature, measured_labels
 from tests.toy import NAN
 
 

@@ -3,10 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from molhpft.core.evaluate import Predictions
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
-from molhpft.core.snapshot import Predictions
-from molhpft.measure.confidence import correct_probability
-from molhpft.measure.energy import entry_energy
+from molhpft.measure.features import correct_probability, entry_energy
 from tests.toy import NAN
 
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molhpft.measure.conformal import (
+from molhpft.measure.uncertainty import (
     SetCoverage,
     fit_sets,
     fit_widths,

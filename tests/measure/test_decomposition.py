@@ -1,13 +1,12 @@
 import pytest
 import torch
 
-from molhpft.core.batch import Batch
 from molhpft.core.heads import linear_head
-from molhpft.core.network import Network
+from molhpft.core.network import Batch, Network
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
 from molhpft.domains.molecules.checkpoints import load_encoder
 from molhpft.domains.molecules.gcn import pretrain_gnns_gcn
-from molhpft.measure.decomposition import decompose, first_order_error, one_step_change
+from molhpft.measure.dynamics import decompose, first_order_error, one_step_change
 from tests.measure.networks import (
     dense_batch,
     fresh_molecule_network,

@@ -6,21 +6,18 @@ import torch
 from torch import nn
 from torch.func import jacrev, vmap
 
-from molhpft.core.batch import Batch
-from molhpft.core.contrast import ClassContrast
+from molhpft.core.evaluate import take
 from molhpft.core.heads import mlp_head
-from molhpft.core.joint import Joint
-from molhpft.core.network import Chain, Network, Plain, Stage
-from molhpft.core.objectives import Multiclass, Multilabel, Squared
-from molhpft.core.snapshot import take
-from molhpft.measure.direction import (
+from molhpft.core.network import Batch, Chain, Network, Plain, Stage
+from molhpft.core.objectives import ClassContrast, Joint, Multiclass, Multilabel, Squared
+from molhpft.measure.dynamics import (
     alignment,
     descent_directions,
     direction_norms,
     head_change,
     head_gradient,
 )
-from molhpft.measure.ntk import unit_vectors
+from molhpft.measure.tangent import unit_vectors
 from tests.measure.networks import (
     dense_batch,
     linear_network,

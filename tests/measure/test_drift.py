@@ -5,11 +5,10 @@ import pytest
 import torch
 from torch import nn
 
+from molhpft.core.evaluate import take
 from molhpft.core.heads import linear_head
 from molhpft.core.network import Chain, Network, Plain
-from molhpft.core.snapshot import take
-from molhpft.measure.drift import batch_norm_drift
-from molhpft.measure.shift import shift
+from molhpft.measure.features import batch_norm_drift, shift
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
 from tests.toy import toy_network, toy_task

@@ -4,11 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from molhpft.core.contrast import ClassContrast
-from molhpft.core.joint import Joint
-from molhpft.core.objectives import Multiclass, Multilabel, Squared
-from molhpft.core.snapshot import Predictions
-from molhpft.measure.energy import balanced_energy, energy, entry_energy, initial_energy
+from molhpft.core.evaluate import Predictions
+from molhpft.core.objectives import ClassContrast, Joint, Multiclass, Multilabel, Squared
+from molhpft.measure.features import balanced_energy, energy, entry_energy, initial_energy
 from tests.toy import NAN
 
 
@@ -79,7 +77,7 @@ def test_energy_does_not_depend_on_how_many_rows_are_taken_at_a_time(
     y = torch.arange(20) % 3
     y = (y[:, None] == torch.arange(3)).float() if "Multilabel" in str(objective) else y
     whole = energy(snapshot(a, y), objective)
-    monkeypatch.setattr("molhpft.measure.energy._ROWS", rows)
+    monkeypatch.setattr("molhpft.measure.features._ROWS", rows)
     pieces = energy(snapshot(a, y), objective)
     assert astuple(pieces) == pytest.approx(astuple(whole), rel=1e-6)
 

@@ -3,10 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molhpft.core.batch import Batch
-from molhpft.core.network import Chain, Network, Plain
-from molhpft.measure import jacobian
-from molhpft.measure.jacobian import (
+from molhpft.core.network import Batch, Chain, Network, Plain
+from molhpft.measure import tangent
+from molhpft.measure.tangent import (
     backbone_weights,
     differentiable,
     features,
@@ -93,7 +92,7 @@ def test_an_operation_without_forward_derivative_gives_the_same_numbers(
     def unsupported(*_):
         raise NotImplementedError("no forward derivative")
 
-    monkeypatch.setattr(jacobian, "_dual", unsupported)
+    monkeypatch.setattr(tangent, "_dual", unsupported)
     torch.testing.assert_close(push_forward(network, batch, change), at_once)
 
 
@@ -104,7 +103,7 @@ def test_maps_in_any_memory_layout_can_be_pushed_forward(rng, monkeypatch):
     batch = Batch(images.contiguous(memory_format=torch.channels_last), torch.zeros(2))
     change = random_change(backbone_weights(network), rng)
     at_once = push_forward(network, batch, change)
-    monkeypatch.setattr(jacobian, "_by_dual_numbers", jacobian._by_two_backward_passes)
+    monkeypatch.setattr(tangent, "_by_dual_numbers", tangent._by_two_backward_passes)
     torch.testing.assert_close(push_forward(network, batch, change), at_once)
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.func import grad, hessian
 
-from molhpft.core.snapshot import take
+from molhpft.core.evaluate import take
 from molhpft.domains.toy.linear import linear_network, linear_task
 from molhpft.measure import linear_theory as theory
 from molhpft.measure.linear_theory import LinearStart

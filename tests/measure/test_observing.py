@@ -6,12 +6,17 @@ import pytest
 import torch
 
 from molhpft.core.objectives import Multiclass
-from molhpft.measure.bound import head_bound, kernel_bound
-from molhpft.measure.decomposition import decompose, one_step_change
-from molhpft.measure.direction import descent_directions, direction_norms
-from molhpft.measure.drift import batch_norm_drift
-from molhpft.measure.ntk import tangent_kernel, unit_vectors
-from molhpft.measure.swap import exchange_scores
+from molhpft.measure.dynamics import (
+    decompose,
+    descent_directions,
+    direction_norms,
+    head_bound,
+    kernel_bound,
+    one_step_change,
+)
+from molhpft.measure.exchange import exchange_scores
+from molhpft.measure.features import batch_norm_drift
+from molhpft.measure.tangent import tangent_kernel, unit_vectors
 from tests.toy import toy_network, toy_task
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")

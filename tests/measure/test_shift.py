@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from molhpft.measure.shift import RunningShift, shift
+from molhpft.measure.features import RunningShift, shift
 
 
 @pytest.fixture

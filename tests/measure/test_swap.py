@@ -1,12 +1,11 @@
 import pytest
 import torch
 
-from molhpft.core.batch import Batch
-from molhpft.core.network import Network
+from molhpft.core.data import Task
+from molhpft.core.network import Batch, Network
 from molhpft.core.objectives import Multilabel
-from molhpft.core.task import Task
 from molhpft.domains.molecules.graphs import pack
-from molhpft.measure.swap import exchange_scores
+from molhpft.measure.exchange import exchange_scores
 from molhpft.tuning.fit import fit, score
 from molhpft.tuning.phase import Phase
 from tests.measure.networks import molecule_network

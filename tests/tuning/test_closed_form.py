@@ -5,9 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molhpft.core.contrast import ClassContrast
-from molhpft.core.objectives import Multiclass, Multilabel, Squared
-from molhpft.tuning.closed_form import has_closed_form, labels
+from molhpft.core.objectives import ClassContrast, Multiclass, Multilabel, Squared
+from molhpft.tuning.stacked import has_closed_form, labels
 from tests.toy import NAN
 
 OBJECTIVES = [Multilabel(), Multiclass(), Multiclass(ignore=1), Squared()]

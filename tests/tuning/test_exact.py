@@ -8,15 +8,19 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
-from molhpft.core.contrast import ClassContrast
+from molhpft.core.data import Rows, Task
 from molhpft.core.heads import linear_head, mlp_head
-from molhpft.core.joint import Joint
 from molhpft.core.network import Chain, Network
-from molhpft.core.objectives import Multiclass, Multilabel, Squared
-from molhpft.core.scored import ScoredByLoss
-from molhpft.core.task import Rows, Task
-from molhpft.tuning.exact import solve_head
+from molhpft.core.objectives import (
+    ClassContrast,
+    Joint,
+    Multiclass,
+    Multilabel,
+    ScoredByLoss,
+    Squared,
+)
 from molhpft.tuning.fit import score
+from molhpft.tuning.solve_head import solve_head
 from tests.toy import NAN, same_weights, toy_task
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from molhpft.core.data import Rows
 from molhpft.core.network import Chain, Network, Stage
 from molhpft.core.objectives import Multiclass, Multilabel
-from molhpft.core.task import Rows
-from molhpft.tuning.features import on_features
 from molhpft.tuning.fit import fit
+from molhpft.tuning.frozen_features import on_features
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.probe import probe
 from tests.toy import same_weights, toy_network, toy_task

@@ -10,14 +10,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from molhpft.core.data import Rows
+from molhpft.core.evaluate import take
 from molhpft.core.network import Network
-from molhpft.core.objectives import Multilabel, Squared
-from molhpft.core.scored import ScoredByLoss
-from molhpft.core.snapshot import take
-from molhpft.core.task import Rows
-from molhpft.measure.energy import initial_energy
-from molhpft.tuning.checkpoints import Checkpoints
-from molhpft.tuning.fit import best_epoch, fit, score
+from molhpft.core.objectives import Multilabel, ScoredByLoss, Squared
+from molhpft.measure.features import initial_energy
+from molhpft.tuning.fit import Checkpoints, best_epoch, fit, score
 from molhpft.tuning.phase import Phase
 from tests.toy import NAN, same_weights, scripted, toy_network, toy_task
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from molhpft.tuning.fit import score
-from molhpft.tuning.interpolate import interpolated, mix
+from molhpft.tuning.solve_head import interpolated, mix
 from tests.toy import NAN, same_weights, scripted, toy_network, toy_task
 
 

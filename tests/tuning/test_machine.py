@@ -9,8 +9,8 @@ from torch import nn
 
 from molhpft.core.network import Chain, Network, Plain
 from molhpft.core.objectives import Multiclass, Multilabel
+from molhpft.tuning.distributed import ALONE, Machine
 from molhpft.tuning.fit import fit
-from molhpft.tuning.machine import ALONE, Machine
 from molhpft.tuning.phase import Phase
 from tests.toy import NAN, toy_task
 

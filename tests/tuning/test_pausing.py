@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from molhpft.tuning.checkpoints import Checkpoints
-from molhpft.tuning.fit import fit, score
+from molhpft.tuning.fit import Checkpoints, fit, score
 from molhpft.tuning.phase import Phase
 from tests.toy import same_weights, toy_network, toy_task
 

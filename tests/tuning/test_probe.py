@@ -10,13 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from molhpft.core.contrast import ClassContrast
+from molhpft.core.data import Rows, Task
 from molhpft.core.heads import cosine_head, linear_head, mlp_head
 from molhpft.core.network import Chain, Network, Plain, Stage
-from molhpft.core.objectives import Multiclass, Multilabel, Squared
-from molhpft.core.task import Rows, Task
-from molhpft.tuning.features import on_features
+from molhpft.core.objectives import ClassContrast, Multiclass, Multilabel, Squared
 from molhpft.tuning.fit import fit
+from molhpft.tuning.frozen_features import on_features
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.probe import probe, probe_many
 from tests.toy import NAN, same_weights, toy_network, toy_task

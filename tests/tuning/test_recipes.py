@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from molhpft.config.registry import METHODS
+from molhpft.core.evaluate import predict
 from molhpft.core.objectives import Multilabel
-from molhpft.core.snapshot import predict
-from molhpft.experiments.catalog import METHODS
 from molhpft.tuning import recipes
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase

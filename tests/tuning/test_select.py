@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from molhpft.tuning.select import (
+from molhpft.tuning.halving import (
     CANDIDATES,
     SHARE,
     Round,

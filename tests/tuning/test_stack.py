@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from molhpft.core.batch import Batch
 from molhpft.core.heads import cosine_head, linear_head, mlp_head
-from molhpft.core.network import Chain, Plain
-from molhpft.tuning.stack import Stack, is_stackable
+from molhpft.core.network import Batch, Chain, Plain
+from molhpft.tuning.stacked import Stack, is_stackable
 
 
 def chain(*modules, width=3):

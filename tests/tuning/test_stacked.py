@@ -7,17 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from molhpft.core.data import Rows
 from molhpft.core.heads import cosine_head, linear_head, mlp_head
 from molhpft.core.network import Chain, Network
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
-from molhpft.core.task import Rows
 from molhpft.tuning import stacked
-from molhpft.tuning.closed_form import labels
-from molhpft.tuning.features import Views
-from molhpft.tuning.optim import optimizer
+from molhpft.tuning.fit import make_optimizer
+from molhpft.tuning.frozen_features import Views
 from molhpft.tuning.phase import Phase
-from molhpft.tuning.stack import Stack
-from molhpft.tuning.stacked import Lesson, feature_rows, orders, stepping, train
+from molhpft.tuning.stacked import Lesson, Stack, feature_rows, labels, orders, stepping, train
 from tests.toy import toy_network, toy_task
 
 
@@ -38,7 +36,7 @@ def test_steps_are_those_of_pytorch(kind, rates, decay, momentum):
     torch.manual_seed(0)
     networks = [Network(Chain({}), linear_head(4, 3).double()) for _ in rates]
     stack = Stack(networks[0].head, [n.head.state_dict() for n in networks], groups=1)
-    step, theirs = stepping(stack, phases), list(map(optimizer, networks, phases))
+    step, theirs = stepping(stack, phases), list(map(make_optimizer, networks, phases))
     for _ in range(5):
         slopes = torch.randn_like(stack.flat)
         stack.gradient.copy_(slopes)

@@ -5,12 +5,12 @@ from copy import deepcopy
 import pytest
 import torch
 
+from molhpft.core.evaluate import take
 from molhpft.core.heads import cosine_head, linear_head, mlp_head
 from molhpft.core.network import Chain, Network
 from molhpft.core.objectives import Multiclass, Multilabel
-from molhpft.core.snapshot import take
-from molhpft.measure.energy import energy
-from molhpft.tuning.features import on_features
+from molhpft.measure.features import energy
+from molhpft.tuning.frozen_features import on_features
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.probe import probe
 from tests.toy import same_weights, toy_network, toy_task

@@ -1,12 +1,34 @@
-"""Pictures of molecules: to stand in a page, or with atoms coloured by what they contribute."""
+"""Pictures of molecules: to stand in a page, or with atoms coloured by what they contribute.
 
+Why a network says what it says of a molecule: one logit as a sum of shares of its atoms.
+
+Integrated gradients (Sundararajan et al., 2017) of a logit `f` in the embeddings `h` of the atoms,
+from those of a baseline `b`: atom i has the share
+`sum_d (h_id - b_d) int_0^1 df/dh_id(b + s (h - b)) ds`, and all shares sum to `f(h) - f(b)`.
+
+With ReLUs the gradient jumps along the way, so no rule beats equal steps by much. The median error
+on molecules of the NCI at 64 steps is about 1% of `|f(h) - f(b)|` for trained five-layer GCNs and
+4% for a pretrained one under an untrained head; at 256 steps a quarter of that. Single molecules
+are ten times worse, and those whose logit is near the baseline's worse still: look at `error`.
+
+Zero embeddings are no molecule, and the logit there may be far from any molecule's: most atoms then
+share one sign. From the mean embedding of many atoms, a share says what an atom does that an
+average one would not.
+"""
+
+from dataclasses import dataclass
 from typing import Any
 
+import torch
+from captum.attr import IntegratedGradients
 from rdkit.Chem import Mol
 from rdkit.Chem.Draw import rdMolDraw2D
 from torch import Tensor
 
-from molhpft.domains.molecules.featurize import parse
+from molhpft.core.evaluate import inference
+from molhpft.core.network import Batch, Network
+from molhpft.domains.molecules.graphs import GraphStore
+from molhpft.domains.molecules.smiles import parse
 
 Colour = tuple[float, float, float]
 
@@ -136,3 +158,134 @@ def _draw(drawer: Any, smiles: str, mol: Mol, **highlights: Any) -> None:
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{smiles!r} cannot be drawn: {error}") from error
     drawer.FinishDrawing()
+
+
+# rows in a pass: under a gigabyte with what five layers of width 300 keep for gradients
+_MOST_ROWS = 16_384
+
+
+@dataclass(frozen=True, eq=False)
+class Contributions:
+    """One logit of one molecule, divided among its atoms.
+
+    Attributes:
+        atoms: share of each atom, float (a,), on the CPU, in the order of the graph store, which is
+            RDKit's; positive where the atom raises the logit above the baseline.
+        rest: share of the virtual node; 0 without one.
+        logit: of the molecule.
+        baseline: logit of the same graph with the baseline for every atom's embedding.
+    """
+
+    atoms: Tensor
+    rest: float
+    logit: float
+    baseline: float
+
+    @property
+    def error(self) -> float:
+        """By how much the shares do not sum to `logit - baseline`; 0 for an exact integral."""
+        return abs(float(self.atoms.sum()) + self.rest - (self.logit - self.baseline))
+
+
+def atom_contributions(
+    network: Network,
+    store: GraphStore,
+    row: int,
+    output: int,
+    *,
+    baseline: Tensor | None = None,
+    steps: int = 64,
+) -> Contributions:
+    """Integrated gradients of one logit, from a baseline's embeddings to those of the first stage.
+
+    Args:
+        network: of molecules, whose first stage gives a row for each atom and, after them, perhaps
+            one for a virtual node. It is read in eval mode, and left as it is.
+        store: of the molecule, on the network's device.
+        row: number of the molecule in the store.
+        output: number of the logit.
+        baseline: embedding that every atom starts from, (width,); None for zeros. A virtual node
+            starts from zeros.
+        steps: points where the gradient is taken, the midpoints of as many equal intervals.
+
+    Raises:
+        IndexError: the store has no such row.
+        ValueError: the molecule has no atoms, there is no such output, there are fewer than 2
+            steps, or the first stage gives no embeddings of atoms.
+    """
+    if steps < 2:
+        raise ValueError(f"steps should be at least 2, got {steps}")
+    upper = _Upper(network, store, row)
+    with inference(network):
+        h = upper.embeddings()
+        start = torch.zeros_like(h)
+        if baseline is not None:
+            start[: upper.atoms] = baseline
+        ends = upper(torch.stack([start, h]))
+        if not 0 <= output < ends.shape[1]:
+            raise ValueError(
+                f"output should be a number from 0 to {ends.shape[1] - 1}, got {output}"
+            )
+        shares = IntegratedGradients(upper).attribute(
+            h[None],
+            baselines=start[None],
+            target=output,
+            n_steps=steps,
+            method="riemann_middle",
+            internal_batch_size=max(1, _MOST_ROWS // len(h)),
+        )
+    rows = shares[0].sum(1).cpu()
+    begun, logit = ends[:, output].tolist()
+    return Contributions(rows[: upper.atoms], float(rows[upper.atoms :].sum()), logit, begun)
+
+
+def mean_embedding(network: Network, store: GraphStore, rows: Tensor) -> Tensor:
+    """Mean embedding of the atoms of some molecules, (width,).
+
+    Args:
+        network: of molecules, whose first stage gives a row for each atom.
+        store: of the molecules, on the network's device.
+        rows: their numbers, (k,); at least one can be read.
+    """
+    first = next(iter(network.backbone))
+    batch = Batch(store.take(rows), torch.empty(len(rows), 0))
+    with inference(network):
+        h: Tensor = first(batch.inputs, batch)
+    return h[: len(batch.inputs.graph)].mean(0)
+
+
+class _Upper:
+    """Logits of one molecule as a function of its embeddings: a network above its first stage."""
+
+    def __init__(self, network: Network, store: GraphStore, row: int) -> None:
+        self._first, *self._stages = [*network.backbone, *network.head]
+        self._store = store
+        self._row = row
+        self.atoms = len(self._copies(1).inputs.graph)
+
+    def embeddings(self) -> Tensor:
+        """What the first stage gives, (rows, width)."""
+        if not self.atoms:
+            raise ValueError(
+                f"row {self._row} should be a molecule with atoms, it could not be read"
+            )
+        batch = self._copies(1)
+        h: Tensor = self._first(batch.inputs, batch)
+        if len(h) < self.atoms:
+            raise ValueError(
+                f"the first stage should give a row for each of {self.atoms} atoms, got {len(h)}: "
+                "the shares of atoms need a network that embeds atoms first"
+            )
+        return h
+
+    def __call__(self, h: Tensor) -> Tensor:
+        """Logits (k, t) of k embeddings of the molecule, (k, rows, width)."""
+        batch = self._copies(len(h))
+        # in a batch, the virtual nodes come after the atoms of all molecules
+        x = torch.cat([part.flatten(0, 1) for part in h.tensor_split([self.atoms], dim=1)])
+        for stage in self._stages:
+            x = stage(x, batch)
+        return x
+
+    def _copies(self, k: int) -> Batch:
+        return Batch(self._store.take(torch.full((k,), self._row)), torch.empty(k, 0))

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from molhpft.core.batch import Batch
+from molhpft.core.data import Task
+from molhpft.core.network import Batch
 from molhpft.core.objectives import Multilabel, Objective, Squared
-from molhpft.core.task import Task
-from molhpft.domains.molecules.featurize import FEATURISER_VERSION
 from molhpft.domains.molecules.graphs import GraphStore, load_or_pack
+from molhpft.domains.molecules.smiles import FEATURISER_VERSION
 
 ZERO_ONE = ("0", "1")
 

@@ -1,18 +1,26 @@
-"""Molecules as bits: which circular neighbourhoods of atoms each of them has (Morgan, ECFP)."""
+"""Molecules as bits: which circular neighbourhoods of atoms each of them has (Morgan, ECFP).
+
+How near a molecule is to those that a model was trained on, by the fingerprint bits they share.
+
+A model is least sure to be right far from all of them (Sheridan et al. 2004, J. Chem. Inf. Comput.
+Sci. 44:1912): what is less similar than `Neighbours.typical` lies outside its applicability domain.
+"""
 
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rdkit import Chem, DataStructs, rdBase
 from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from molhpft.domains.cache import cached_tensors
-from molhpft.domains.molecules.featurize import FEATURISER_VERSION, parse
+from molhpft.domains.files import cached_tensors
+from molhpft.domains.molecules.smiles import FEATURISER_VERSION, parse
 from molhpft.domains.parallel import parallel_map
 
 RADIUS = 2
@@ -63,3 +71,110 @@ def packed_prints(molecules: Sequence[Chem.Mol | None]) -> NDArray[np.uint8]:
         if mol is not None:
             DataStructs.ConvertToNumpyArray(generator.GetFingerprint(mol), bits[row])
     return np.packbits(bits, axis=1)
+
+
+_ROWS = 8_192  # training molecules in a piece
+_QUERIES = 128  # compared with a piece at a time: some ten megabytes
+_SAMPLE = 2_000  # training molecules that `typical` asks
+
+
+@final
+class Neighbours:
+    """Training molecules to compare others with, by Tanimoto similarity: shared bits / all bits."""
+
+    def __init__(self, bits: Tensor) -> None:
+        """Keep the places of the bits, of which a molecule has some dozens.
+
+        Args:
+            bits: fingerprints of the training molecules, bool (m, 2048).
+
+        Raises:
+            ValueError: these are no fingerprints, or there is none.
+        """
+        if not len(_checked(bits)):
+            raise ValueError("similarity needs at least 1 training molecule, got 0")
+        # int16 holds any count of 2,048 bits, and is twice as fast as float32
+        self._pieces = [
+            csr_matrix(piece.numpy(), dtype=np.int16) for piece in torch.split(bits, _ROWS)
+        ]
+
+    def nearest(self, bits: Tensor) -> tuple[Tensor, Tensor]:
+        """The training molecule that each molecule is most similar to.
+
+        Args:
+            bits: fingerprints, bool (n, 2048).
+
+        Returns:
+            the similarity, float32 (n,) in [0, 1], which is 0 for a molecule without bits; and the
+            row of the training molecule, int64 (n,), the first of equals.
+
+        Raises:
+            ValueError: these are no fingerprints.
+        """
+        parts = [self._search(part.numpy()) for part in torch.split(_checked(bits), _QUERIES)]
+        similarity, row = (np.concatenate(kind) for kind in zip(*parts, strict=True))
+        return torch.from_numpy(similarity), torch.from_numpy(row)
+
+    def typical(self, share: float = 0.05) -> float:
+        """The similarity to their nearest other that all but a `share` of training molecules reach.
+
+        Of more than 2,000 training molecules, that many are asked, evenly spaced; others are all.
+
+        Args:
+            share: of training molecules that may lie below it, in [0, 1].
+
+        Raises:
+            ValueError: there is one training molecule only, or the share is none.
+        """
+        m = sum(piece.shape[0] for piece in self._pieces)
+        if not 0 <= share <= 1:
+            raise ValueError(f"the share must lie in [0, 1], got {share:g}")
+        if m < 2:
+            raise ValueError(f"a typical similarity needs at least 2 training molecules, got {m}")
+        asked = np.linspace(0, m - 1, min(m, _SAMPLE)).round().astype(np.int64)
+        parts = np.split(asked, range(_QUERIES, len(asked), _QUERIES))
+        found = [self._search(self._bits(rows), without=rows)[0] for rows in parts]
+        # the lower of two neighbours: between them, more than the share could lie below
+        return float(np.quantile(np.concatenate(found), share, method="lower"))
+
+    def _bits(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Fingerprints of training molecules, whose rows rise."""
+        piece_of = rows // _ROWS
+        found = [
+            self._pieces[k][rows[piece_of == k] % _ROWS].toarray() for k in np.unique(piece_of)
+        ]
+        return np.concatenate(found).astype(bool)
+
+    def _search(
+        self, bits: NDArray[np.bool_], without: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """`nearest` of a few molecules, to each of which one row may be forbidden."""
+        best, row = np.full(len(bits), -1, np.float32), np.zeros(len(bits), np.int64)
+        everyone = np.arange(len(bits))
+        for number, piece in enumerate(self._pieces):
+            similarity, first = _tanimoto(piece, bits), number * _ROWS
+            if without is not None:
+                inside = (without >= first) & (without < first + len(similarity))
+                similarity[without[inside] - first, everyone[inside]] = -1
+            here = similarity.argmax(0)
+            found = similarity[here, everyone]
+            # an equal of a later piece is not the first of equals
+            row = np.where(found > best, here + first, row)
+            best = np.maximum(found, best)
+        return best, row
+
+
+def _tanimoto(piece: csr_matrix, bits: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Similarities of all training molecules of a piece to all molecules, (rows, n)."""
+    shared = piece @ bits.T.astype(np.int16, order="C")
+    either = np.diff(piece.indptr).astype(np.int16)[:, None] + bits.sum(1, dtype=np.int16) - shared
+    # both are whole numbers below 2^24, so this is the exact quotient, rounded once
+    similarity: NDArray[np.float32] = np.divide(shared, either.clip(min=1), dtype=np.float32)
+    return similarity
+
+
+def _checked(bits: Tensor) -> Tensor:
+    if bits.dtype != torch.bool or bits.dim() != 2 or bits.shape[1] != BITS:
+        kind = str(bits.dtype).removeprefix("torch.")
+        raise ValueError(f"fingerprints must be bool (n, {BITS}), got {kind} {tuple(bits.shape)}")
+    return bits

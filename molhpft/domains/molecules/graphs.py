@@ -15,11 +15,10 @@ import torch
 from rdkit import rdBase
 from torch import Tensor
 
-from molhpft.domains.cache import cached_tensors
-from molhpft.domains.molecules.featurize import FEATURISER_VERSION
-from molhpft.domains.molecules.packing import Packed, packed_graphs
-from molhpft.kernels.choice import is_compiled_on
-from molhpft.kernels.cutting import cut
+from molhpft.domains.files import cached_tensors
+from molhpft.domains.molecules.smiles import FEATURISER_VERSION, Packed, packed_graphs
+from molhpft.kernels.cpu import cut
+from molhpft.kernels.dispatch import is_compiled_on
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,14 +13,14 @@ from rdkit import Chem, RDConfig, rdBase
 from rdkit.Chem.FilterCatalog import FilterCatalog, FilterCatalogParams
 from torch import Tensor
 
+from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, Squared
-from molhpft.core.task import Task
-from molhpft.domains.cache import cached_tensors
-from molhpft.domains.molecules.descriptors import descriptor_targets
+from molhpft.domains.console import track
+from molhpft.domains.files import cached_tensors
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.graphs import digest
+from molhpft.domains.molecules.pretraining import descriptor_targets
 from molhpft.domains.molecules.splits import cached_scaffold_split
-from molhpft.domains.progress import track
 
 ALERTS = ("NIH", "PAINS", "CHEMBL_Glaxo", "CHEMBL_SureChEMBL", "ZINC")
 """Catalogs of alerts, one label each. CHEMBL_BMS is the same catalog as NIH under another name."""

@@ -10,9 +10,9 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import rdinchi
 from torch import Tensor
 
-from molhpft.domains.cache import cached_tensors
-from molhpft.domains.molecules.featurize import parse
+from molhpft.domains.files import cached_tensors
 from molhpft.domains.molecules.graphs import digest
+from molhpft.domains.molecules.smiles import parse
 from molhpft.domains.molecules.splits import scaffold
 from molhpft.domains.parallel import parallel_map
 

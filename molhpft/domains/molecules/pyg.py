@@ -9,10 +9,9 @@ from torch import Tensor
 from torch_geometric.data import Batch as Graphs
 from torch_geometric.data import Data
 
-from molhpft.core.batch import Batch
-from molhpft.core.network import Chain, Stage
-from molhpft.domains.molecules.featurize import ATOM_SIZES, BOND_SIZES
+from molhpft.core.network import Batch, Chain, Stage
 from molhpft.domains.molecules.graphs import GraphBatch
+from molhpft.domains.molecules.smiles import ATOM_SIZES, BOND_SIZES
 
 
 def to_pyg(graphs: GraphBatch) -> Graphs:

@@ -4,8 +4,8 @@ from typing import Literal
 
 from molhpft.core.network import Chain
 from molhpft.core.ranges import BelowOne, Count
-from molhpft.domains.molecules.featurize import ATOM_SIZES
 from molhpft.domains.molecules.gcn import AtomEmbedding
+from molhpft.domains.molecules.smiles import ATOM_SIZES
 
 
 def pyg_gnn(
@@ -31,7 +31,7 @@ def pyg_gnn(
     # imported on use: it takes seconds, and every other encoder does without
     from torch_geometric.nn import models
 
-    from molhpft.domains.graphs.gnn import gnn_backbone
+    from molhpft.domains.graphs.backbones import gnn_backbone
     from molhpft.domains.molecules.pyg import on_molecules
 
     kinds = {"gcn": models.GCN, "sage": models.GraphSAGE, "gin": models.GIN, "gat": models.GAT}

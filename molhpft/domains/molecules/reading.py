@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rdkit import rdBase
 
-from molhpft.domains.molecules.featurize import parse_marked
 from molhpft.domains.molecules.fingerprints import packed_prints
-from molhpft.domains.molecules.packing import Packed, chained, pack_molecules
+from molhpft.domains.molecules.smiles import Packed, chained, pack_molecules, parse_marked
 from molhpft.domains.parallel import parallel_stream
 
 T = TypeVar("T")

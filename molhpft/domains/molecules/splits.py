@@ -14,10 +14,10 @@ import torch
 from rdkit import Chem
 from torch import Tensor
 
-from molhpft.domains.cache import cached_tensors
-from molhpft.domains.molecules.featurize import parse
+from molhpft.domains.console import track
+from molhpft.domains.files import cached_tensors
 from molhpft.domains.molecules.graphs import digest
-from molhpft.domains.progress import track
+from molhpft.domains.molecules.smiles import parse
 
 Split = Literal["scaffold", "random", "random_and_scaffold"]
 

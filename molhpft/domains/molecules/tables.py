@@ -10,12 +10,11 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor
 
+from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.core.ranges import BelowOne, Seed
-from molhpft.core.task import Task
 from molhpft.domains.molecules.examples import Molecules, molecule_task
 from molhpft.domains.molecules.graphs import load_or_pack
-from molhpft.domains.molecules.sheets import read_sheet, table_name
 from molhpft.domains.molecules.splits import (
     CALIBRATION,
     Split,
@@ -27,6 +26,7 @@ from molhpft.domains.molecules.splits import (
     column_split,
     with_calibration,
 )
+from molhpft.domains.molecules.table_files import read_sheet, table_name
 from molhpft.domains.molecules.target_columns import AnyKind, Kind, read_targets
 
 TableSplit = Literal[Split, "column"]

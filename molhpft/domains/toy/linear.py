@@ -6,9 +6,9 @@ In float64: what a trained network and a closed form differ by is then the theor
 import torch
 from torch import nn
 
+from molhpft.core.data import Rows, Task
 from molhpft.core.network import Chain, Network, Plain
 from molhpft.core.objectives import Squared
-from molhpft.core.task import Rows, Task
 
 
 def linear_task(*, examples: int = 10, inputs: int = 40, seed: int = 0) -> Task:

@@ -18,8 +18,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from molhpft.domains.cache import cached_tensors
-from molhpft.domains.progress import track
+from molhpft.domains.console import track
+from molhpft.domains.files import cached_tensors
 from molhpft.domains.vision.arrays import check_labels
 from molhpft.domains.vision.examples import Labelled
 

@@ -9,12 +9,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.io import loadmat  # type: ignore[import-untyped]
-from scipy.io.matlab import MatReadError  # type: ignore[import-untyped]
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 from torch import Tensor
 
-from molhpft.domains.vision.arrays import check_labels, grey_to_rgb, read_npz
-from molhpft.domains.vision.binary import read_cifar, read_idx, read_stl_images, read_stl_labels
+from molhpft.domains.vision.arrays import (
+    check_labels,
+    grey_to_rgb,
+    read_cifar,
+    read_idx,
+    read_npz,
+    read_stl_images,
+    read_stl_labels,
+)
 from molhpft.domains.vision.examples import Labelled, Source
 from molhpft.domains.vision.images import Files, open_files, pictures, read_by_class
 

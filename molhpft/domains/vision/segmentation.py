@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from molhpft.core.batch import Batch
-from molhpft.core.network import Chain, Plain, Stage
+from molhpft.core.network import Batch, Chain, Plain, Stage
 from molhpft.core.ranges import BelowOne, Count
 from molhpft.domains.vision.resnet import resnet
 

@@ -4,7 +4,7 @@ import torch
 from torch_geometric.data import Batch as Graphs
 from torch_geometric.data import Data
 
-from molhpft.core.batch import Batch
+from molhpft.core.network import Batch
 
 NODES, EDGES = 6, 3
 """Columns of `x` and of `edge_attr`."""

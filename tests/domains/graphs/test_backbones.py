@@ -8,9 +8,8 @@ from torch_geometric.data import Data
 from torch_geometric.nn import GCNConv, MessagePassing, SAGEConv, Sequential
 from torch_geometric.nn.models import AttentiveFP
 
-from molhpft.core.batch import Batch
 from molhpft.core.heads import linear_head
-from molhpft.core.network import Chain, Network
+from molhpft.core.network import Batch, Chain, Network
 from molhpft.domains.graphs.backbones import GraphModule, Pool, pyg_backbone
 from tests.domains.graphs.rings import EDGES, NODES, batch
 

@@ -8,7 +8,7 @@ from torch_geometric.nn.models import GAT, GCN, GIN, PNA, EdgeCNN, GraphSAGE
 
 from molhpft.core.heads import linear_head
 from molhpft.core.network import Network
-from molhpft.domains.graphs.gnn import gnn_backbone
+from molhpft.domains.graphs.backbones import gnn_backbone
 from tests.domains.graphs.rings import EDGES, NODES, batch
 
 WIDTH, LAYERS = 8, 3

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch_geometric.data import Data
 
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
-from molhpft.domains.graphs.labels import labels
+from molhpft.domains.graphs.tasks import labels
 
 NAN = float("nan")
 numbers = st.floats(-1e6, 1e6, width=32) | st.just(NAN)

@@ -8,14 +8,14 @@ from torch_geometric.data import HeteroData, InMemoryDataset
 from torch_geometric.nn.models import GIN
 from torch_geometric.transforms import Constant
 
+from molhpft.core.evaluate import take
 from molhpft.core.heads import linear_head
 from molhpft.core.network import Network
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
-from molhpft.core.snapshot import take
-from molhpft.domains.graphs.gnn import gnn_backbone
+from molhpft.domains.graphs.backbones import gnn_backbone
 from molhpft.domains.graphs.tasks import joined, pyg_task
-from molhpft.tuning.features import on_features
 from molhpft.tuning.fit import fit
+from molhpft.tuning.frozen_features import on_features
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.probe import probe
 from tests.domains.graphs.rings import NODES, graph, rings_and_paths

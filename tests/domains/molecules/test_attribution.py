@@ -4,12 +4,10 @@ import pytest
 import torch
 from rdkit import Chem
 
-from molhpft.core.batch import Batch
 from molhpft.core.heads import cosine_head, linear_head, mlp_head
-from molhpft.core.network import Network
-from molhpft.core.side import side_tuned
-from molhpft.domains.molecules import attribution
-from molhpft.domains.molecules.attribution import atom_contributions, mean_embedding
+from molhpft.core.network import Batch, Network, side_tuned
+from molhpft.domains.molecules import draw
+from molhpft.domains.molecules.draw import atom_contributions, mean_embedding
 from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
 from molhpft.domains.molecules.graphs import pack
 
@@ -150,7 +148,7 @@ def test_shares_in_a_linear_network_are_gradient_times_embedding(row):
 def test_steps_in_small_groups_give_the_same_shares(build, monkeypatch):
     network = trained(build)
     whole = atom_contributions(network, STORE, 1, 0)
-    monkeypatch.setattr(attribution, "_MOST_ROWS", 30)
+    monkeypatch.setattr(draw, "_MOST_ROWS", 30)
     groups = atom_contributions(network, STORE, 1, 0)
     torch.testing.assert_close(groups.atoms, whole.atoms, atol=1e-5, rtol=1e-4)
     assert groups.rest == pytest.approx(whole.rest, abs=1e-5)

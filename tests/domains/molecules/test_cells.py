@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from molhpft.domains.molecules.cells import (
+from molhpft.domains.molecules.target_columns import (
     MISSING,
     is_censored,
     is_missing,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from molhpft.core.batch import Batch
+from molhpft.core.network import Batch
 from molhpft.domains.molecules.checkpoints import describe, fitting_encoder, load_encoder
 from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
 from molhpft.domains.molecules.graphs import pack

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from molhpft.core.objectives import Multilabel, Squared
-from molhpft.domains.molecules import datasets
-from molhpft.domains.molecules.datasets import ogb_folder, ogb_names, ogb_task
+from molhpft.domains.molecules import ogb as datasets
+from molhpft.domains.molecules.ogb import ogb_folder, ogb_names, ogb_task
 
 SMILES = ("CCO", "c1ccccc1", "C", "C1CC1")
 

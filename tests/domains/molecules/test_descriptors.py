@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from rdkit import Chem
 from rdkit.Chem import Descriptors
 
-from molhpft.domains.molecules import descriptors
-from molhpft.domains.molecules.descriptors import descriptor_targets
+from molhpft.domains.molecules import pretraining
+from molhpft.domains.molecules.pretraining import descriptor_targets
 
 CHAINS = [f"{'C' * n}{end}" for n in range(1, 16) for end in ("", "O", "N", "c1ccccc1")]
 TRAIN = torch.arange(40)
@@ -58,9 +58,9 @@ def broken(error):
 @pytest.mark.parametrize("error", [ZeroDivisionError(), KeyError(3), ValueError(), RuntimeError()])
 def test_a_descriptor_that_fails_is_missing(error):
     mol = Chem.MolFromSmiles("C")
-    assert np.isnan(descriptors._value(broken(error), mol))
+    assert np.isnan(pretraining._value(broken(error), mol))
     with pytest.raises(MemoryError):
-        descriptors._value(broken(MemoryError()), mol)
+        pretraining._value(broken(MemoryError()), mol)
 
 
 @settings(max_examples=25, deadline=None)
@@ -71,7 +71,7 @@ def test_standardising_equals_a_plain_loop_over_measured_training_values(seed, n
     values[:, 1] = 3
     values[rng.random((n, 3)) < missing] = rng.choice([np.nan, np.inf, -np.inf])
     train = np.sort(rng.permutation(n)[: n // 2 + 1])
-    targets, kept = descriptors._standardised(torch.from_numpy(values), torch.from_numpy(train))
+    targets, kept = pretraining._standardised(torch.from_numpy(values), torch.from_numpy(train))
     columns = []
     for column in values.T:
         known = column[train][np.isfinite(column[train])]
@@ -97,14 +97,14 @@ def test_processes_change_nothing(monkeypatch):
     tables = []
     for workers in ("1", "2"):
         monkeypatch.setenv("MOLHPFT_WORKERS", workers)
-        tables.append(descriptors._table(smiles))
+        tables.append(pretraining._table(smiles))
     torch.testing.assert_close(*tables, rtol=0, atol=0, equal_nan=True)
     assert len(tables[0]) == len(smiles)
 
 
 def test_another_split_of_the_same_molecules_computes_nothing(monkeypatch):
     first, _ = descriptor_targets(CHAINS, TRAIN)
-    monkeypatch.delattr(descriptors, "_table")
+    monkeypatch.delattr(pretraining, "_table")
     second, _ = descriptor_targets(CHAINS, TRAIN + 10)
     assert not torch.equal(first, second)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from molhpft.domains.molecules.draw import contribution_png, contribution_svg, molecule_svg
-from molhpft.domains.molecules.featurize import parse
+from molhpft.domains.molecules.smiles import parse
 
 SMILES = ["CCO", "c1ccccc1", "[Na+].[Cl-]", "C[C@H](N)C(=O)O", "N[Ni](N)(N)(N)(N)N", "[H][H]"]
 ODD = ["C", "[Na+]", "F[Al-3](F)(F)(F)(F)F", "CO" * 100]

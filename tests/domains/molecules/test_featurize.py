@@ -7,9 +7,9 @@ from ogb.utils.features import get_atom_feature_dims, get_bond_feature_dims
 from ogb.utils.mol import smiles2graph
 from rdkit import Chem
 
-from molhpft.domains.molecules import featurize as module
-from molhpft.domains.molecules.featurize import ATOM_SIZES, BOND_SIZES, featurize, parse
+from molhpft.domains.molecules import smiles as module
 from molhpft.domains.molecules.graphs import load_or_pack
+from molhpft.domains.molecules.smiles import ATOM_SIZES, BOND_SIZES, featurize, parse
 
 FRAGMENTS = [
     "C",

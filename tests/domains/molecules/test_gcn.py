@@ -8,16 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molhpft.core.batch import Batch
 from molhpft.core.heads import linear_head
-from molhpft.core.network import Network
-from molhpft.domains.molecules.convolutions import (
+from molhpft.core.network import Batch, Network
+from molhpft.domains.molecules.gcn import (
     ColumnEmbedding,
     OGBConvolution,
     PretrainGNNsConvolution,
+    ogb_gcn,
     once_a_batch,
+    pretrain_gnns_gcn,
 )
-from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
 from molhpft.domains.molecules.graphs import pack
 
 SMILES = [

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molhpft.domains.molecules import graphs as module
-from molhpft.domains.molecules.featurize import featurize, parse
 from molhpft.domains.molecules.graphs import digest, load_or_pack, pack
+from molhpft.domains.molecules.smiles import featurize, parse
 
 UNREADABLE = "not a molecule"
 POOL = [

@@ -3,7 +3,7 @@ import torch
 
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.molecules.examples import molecule_task
-from molhpft.domains.molecules.joint import joint_task
+from molhpft.domains.molecules.pretraining import joint_task
 from tests.toy import toy_task
 
 

@@ -4,8 +4,8 @@ from rdkit import Chem, RDConfig
 from rdkit.Chem import Descriptors
 
 from molhpft.core.objectives import Multilabel, Squared
-from molhpft.domains.molecules import descriptors as descriptors_module
 from molhpft.domains.molecules import nci
+from molhpft.domains.molecules import pretraining as descriptors_module
 from molhpft.domains.molecules.nci import nci_alerts_task, nci_descriptors_task
 from molhpft.domains.molecules.splits import scaffold_split
 

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from rdkit import Chem
 
 from molhpft.domains.molecules import overlap
-from molhpft.domains.molecules.featurize import parse
 from molhpft.domains.molecules.overlap import scaffold_keys, shared
+from molhpft.domains.molecules.smiles import parse
 from molhpft.domains.molecules.splits import scaffold
 
 SOME = ["CCO", "c1ccccc1", "CC(=O)O", "CC(N)C(=O)O", "CCOCC", "CCN(CC)CC", "C1CCCCC1", "CC(C)=O"]

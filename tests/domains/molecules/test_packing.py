@@ -10,9 +10,16 @@ from hypothesis import strategies as st
 from rdkit import Chem
 
 from molhpft.domains import parallel
-from molhpft.domains.molecules import featurize as featurising
-from molhpft.domains.molecules.featurize import ATOM_SIZES, BOND_SIZES, columns, featurize, parse
-from molhpft.domains.molecules.packing import pack_stretch, packed_graphs
+from molhpft.domains.molecules import smiles as featurising
+from molhpft.domains.molecules.smiles import (
+    ATOM_SIZES,
+    BOND_SIZES,
+    columns,
+    featurize,
+    pack_stretch,
+    packed_graphs,
+    parse,
+)
 
 UNMARKED = [  # could have stereochemistry, of which their strings say nothing
     "FC=CF",

@@ -3,13 +3,10 @@ import logging
 import pytest
 import torch
 
-from molhpft.core.joint import Joint
-from molhpft.core.objectives import Multilabel, Squared
-from molhpft.core.scored import ScoredByLoss
-from molhpft.domains.molecules.datasets import ogb_task
-from molhpft.domains.molecules.descriptors import descriptor_targets
+from molhpft.core.objectives import Joint, Multilabel, ScoredByLoss, Squared
+from molhpft.domains.molecules.ogb import ogb_task
 from molhpft.domains.molecules.overlap import shared
-from molhpft.domains.molecules.pretraining import pretraining_task
+from molhpft.domains.molecules.pretraining import descriptor_targets, pretraining_task
 
 CHAINS = [f"{'C' * n}{end}" for n in range(3, 23) for end in ("", "O", "c1ccccc1")]
 

@@ -9,8 +9,7 @@ from torch_geometric.data import Batch as Graphs
 from torch_geometric.data import Data
 from torch_geometric.nn import GCNConv, global_mean_pool
 
-from molhpft.core.batch import Batch
-from molhpft.core.network import Chain
+from molhpft.core.network import Batch, Chain
 from molhpft.domains.graphs.backbones import GraphModule, Pool
 from molhpft.domains.molecules.graphs import load_or_pack, pack
 from molhpft.domains.molecules.pyg import from_pyg, on_molecules, to_pyg

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molhpft.domains.molecules import featurize, reading
+from molhpft.domains.molecules import reading
+from molhpft.domains.molecules import smiles as featurize
 from molhpft.domains.molecules.fingerprints import morgan_prints
-from molhpft.domains.molecules.packing import pack_stretch
 from molhpft.domains.molecules.reading import STRETCH, described, described_stream
+from molhpft.domains.molecules.smiles import pack_stretch
 from molhpft.domains.parallel import VARIABLE
 
 POOL = ["CCO", "c1ccccc1", "[Na+].[Cl-]", "F/C=C/F", "no molecule", "", "C\nN", "\ud800", "*"]

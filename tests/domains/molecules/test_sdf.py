@@ -5,7 +5,7 @@ import gzip
 import pytest
 from rdkit import Chem
 
-from molhpft.domains.molecules.sheets import read_sheet, stream_parts
+from molhpft.domains.molecules.table_files import read_sheet, stream_parts
 
 
 def block(smiles):

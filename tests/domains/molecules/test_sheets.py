@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from molhpft.domains.molecules import sheets
-from molhpft.domains.molecules.sheets import (
+from molhpft.domains.molecules import table_files
+from molhpft.domains.molecules.table_files import (
     ROWS,
     Part,
     is_table,
@@ -190,7 +190,7 @@ def test_a_column_of_long_notes_that_nobody_asked_for_is_no_reason_to_refuse_a_t
 
 
 def test_a_quote_that_is_not_closed_does_not_take_a_long_file_into_memory(path, monkeypatch):
-    monkeypatch.setattr(sheets, "_LONGEST_CELL", 1_000)
+    monkeypatch.setattr(table_files, "_LONGEST_CELL", 1_000)
     path.write_text('smiles,y\nC,"1\n' + "C,1\n" * 10_000)
     limit = csv.field_size_limit()
     with pytest.raises(ValueError, match=r"begins in line 2 is not: field larger .* not closed"):

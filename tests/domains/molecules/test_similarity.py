@@ -6,9 +6,8 @@ from hypothesis import strategies as st
 from rdkit import Chem, DataStructs
 from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 
-from molhpft.domains.molecules import nci, similarity
-from molhpft.domains.molecules.fingerprints import BITS, morgan_fingerprints
-from molhpft.domains.molecules.similarity import Neighbours
+from molhpft.domains.molecules import fingerprints, nci
+from molhpft.domains.molecules.fingerprints import BITS, Neighbours, morgan_fingerprints
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +51,8 @@ def test_pieces_change_nothing_and_the_first_of_equals_is_named(seed, m, n):
     table = naive(bits, train)
     for rows, queries in ((8_192, 128), (5, 3), (1, 1)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(similarity, "_ROWS", rows)
-            patch.setattr(similarity, "_QUERIES", queries)
+            patch.setattr(fingerprints, "_ROWS", rows)
+            patch.setattr(fingerprints, "_QUERIES", queries)
             found, row = Neighbours(train).nearest(bits)
         assert (found.dtype, row.dtype) == (torch.float32, torch.int64)
         assert torch.equal(found, table.amax(1))
@@ -102,15 +101,15 @@ def test_typical_leaves_out_only_the_molecule_itself_whatever_the_pieces(seed, m
     expected = np.quantile(table.amax(1).numpy(), share, method="lower")
     for rows, queries in ((8_192, 128), (5, 3), (1, 1)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(similarity, "_ROWS", rows)
-            patch.setattr(similarity, "_QUERIES", queries)
+            patch.setattr(fingerprints, "_ROWS", rows)
+            patch.setattr(fingerprints, "_QUERIES", queries)
             assert Neighbours(train).typical(share) == expected
 
 
 def test_of_many_training_molecules_evenly_spaced_ones_are_asked(molecules, monkeypatch):
     bits = molecules[1][:301]
-    monkeypatch.setattr(similarity, "_SAMPLE", 31)
-    monkeypatch.setattr(similarity, "_ROWS", 64)
+    monkeypatch.setattr(fingerprints, "_SAMPLE", 31)
+    monkeypatch.setattr(fingerprints, "_ROWS", 64)
     nearest = naive(bits[::10], bits)
     nearest[torch.arange(31), torch.arange(0, 301, 10)] = -1
     expected = np.quantile(nearest.amax(1).numpy(), 0.2, method="lower")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rdkit import Chem
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
-from molhpft.domains.molecules.featurize import parse
+from molhpft.domains.molecules.smiles import parse
 from molhpft.domains.molecules.splits import (
     calibration_notes,
     calibration_share,

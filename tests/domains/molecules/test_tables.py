@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molhpft.core.objectives import Multilabel, Squared
-from molhpft.domains.molecules.datasets import ogb_task
+from molhpft.domains.molecules.ogb import ogb_task
 from molhpft.domains.molecules.splits import scaffold_split
 from molhpft.domains.molecules.tables import csv_task, read_table
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molhpft.domains.molecules.sheets import read_sheet
 from molhpft.domains.molecules.splits import SPELLINGS
+from molhpft.domains.molecules.table_files import read_sheet
 from molhpft.domains.molecules.target_columns import read_targets
 
 REAL = ("0.5", "-1.25", "3.5", "0.5", "2.25", "7")

@@ -2,9 +2,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from molhpft.core.batch import Batch
 from molhpft.core.heads import linear_head
-from molhpft.core.network import Network
+from molhpft.core.network import Batch, Network
 from molhpft.domains.toy.digits import load_toy_mlp, toy_mlp, toy_pretrain_task, toy_task
 from tests.domains.toy.test_pictures import write_mnist
 from tests.toy import same_weights

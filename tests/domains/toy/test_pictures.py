@@ -8,7 +8,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
-from molhpft.domains.toy.pictures import SIDE, load_pictures, turned_and_cut
+from molhpft.domains.toy.digits import SIDE, load_pictures, turned_and_cut
 
 
 def write_mnist(path, *, train=12, test=4, **changes):

@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from molhpft.core.batch import Batch
 from molhpft.core.heads import linear_head
-from molhpft.core.network import Network
-from molhpft.domains.vision.adapter import resnet_chain
+from molhpft.core.network import Batch, Network
+from molhpft.domains.vision.resnet import resnet_chain
 from tests.domains.vision.foreign import (
     CifarResNet,
     TimmResNet,

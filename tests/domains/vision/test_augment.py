@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molhpft.domains.vision.augment import PRESETS, UNCHANGED, Augmentation, warp, warp_labels
+from molhpft.domains.vision.examples import PRESETS, UNCHANGED, Augmentation, warp, warp_labels
 
 EVERYTHING = Augmentation(flip=True, shift=0.2, zoom=0.3, turn=30)
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from molhpft.domains.vision.binary import read_cifar, read_idx, read_stl_images, read_stl_labels
+from molhpft.domains.vision.arrays import read_cifar, read_idx, read_stl_images, read_stl_labels
 
 few = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -5,12 +5,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from molhpft.core.batch import Batch
 from molhpft.core.heads import linear_head
-from molhpft.core.network import Network
-from molhpft.domains.vision.adapter import resnet_chain
+from molhpft.core.network import Batch, Network
 from molhpft.domains.vision.checkpoints import describe, load_resnet, supervised_head
-from molhpft.domains.vision.resnet import cifar_resnet, resnet
+from molhpft.domains.vision.resnet import cifar_resnet, resnet, resnet_chain
 from molhpft.domains.weights import read_weights
 from tests.domains.vision.foreign import TorchvisionResNet, with_random_statistics
 from tests.toy import same_weights

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from molhpft.domains.vision.corruptions import CORRUPTIONS, corrupted
+from molhpft.domains.vision.tasks import CORRUPTIONS, corrupted
 
 
 @pytest.fixture(scope="module")

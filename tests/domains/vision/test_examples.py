@@ -6,8 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molhpft.core.objectives import Multiclass
-from molhpft.domains.vision.augment import PRESETS, UNCHANGED, Augmentation
-from molhpft.domains.vision.examples import IMAGENET, Images, Labelled, labelled_task
+from molhpft.domains.vision.examples import (
+    IMAGENET,
+    PRESETS,
+    UNCHANGED,
+    Augmentation,
+    Images,
+    Labelled,
+    labelled_task,
+)
 
 
 def labelled(n, *, channels=3, seed=0, classes=("a", "b", "c"), masks=False):

@@ -10,8 +10,8 @@ from molhpft.core.network import Network
 from molhpft.domains.vision.checkpoints import load_resnet
 from molhpft.domains.vision.resnet import cifar_resnet
 from molhpft.domains.vision.tasks import image_task
-from molhpft.tuning.features import on_features
 from molhpft.tuning.fit import fit, score
+from molhpft.tuning.frozen_features import on_features
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.probe import probe
 

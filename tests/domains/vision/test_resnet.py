@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from molhpft.core.batch import Batch
+from molhpft.core.network import Batch
 from molhpft.domains.vision.resnet import PadShortcut, cifar_resnet, resnet
 from tests.domains.vision.foreign import CifarResNet, TorchvisionResNet, with_random_statistics
 

@@ -3,15 +3,14 @@
 import pytest
 import torch
 
-from molhpft.core.batch import Batch
-from molhpft.core.network import Network
-from molhpft.core.snapshot import Predictions
+from molhpft.core.evaluate import Predictions
+from molhpft.core.network import Batch, Network
 from molhpft.domains.vision.examples import IGNORE
 from molhpft.domains.vision.segmentation import aspp_head, segmentation_resnet
-from molhpft.domains.vision.shapes import shapes_task
-from molhpft.measure.energy import initial_energy
-from molhpft.tuning.features import on_features
+from molhpft.domains.vision.segmentation_tasks import shapes_task
+from molhpft.measure.features import initial_energy
 from molhpft.tuning.fit import fit, score
+from molhpft.tuning.frozen_features import on_features
 from molhpft.tuning.phase import Phase
 
 

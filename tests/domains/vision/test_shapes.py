@@ -1,7 +1,7 @@
 import torch
 
 from molhpft.core.objectives import Multiclass
-from molhpft.domains.vision.shapes import CLASSES, draw_shapes, shapes_task
+from molhpft.domains.vision.segmentation_tasks import SHAPES, draw_shapes, shapes_task
 
 
 def drawn(n=200, size=48, seed=0):
@@ -21,9 +21,9 @@ def test_all_classes_occur_and_outlines_are_unlabelled():
     masks = drawn().targets
     shares = torch.bincount(masks.flatten(), minlength=256) / masks.numel()
     assert shares[0] > 0.5
-    assert (shares[1 : len(CLASSES)] > 0.02).all()
+    assert (shares[1 : len(SHAPES)] > 0.02).all()
     assert 0.02 < shares[255] < 0.15
-    assert shares[len(CLASSES) : 255].sum() == 0
+    assert shares[len(SHAPES) : 255].sum() == 0
 
 
 def test_every_border_between_classes_is_unlabelled():
@@ -56,4 +56,4 @@ def test_the_task_has_three_splits_without_a_common_image():
     images = {image.numpy().tobytes() for image in task.examples.pixels}
     assert len(images) == 40
     assert task.objective == Multiclass(metric="miou", ignore=255)
-    assert task.describes == CLASSES
+    assert task.describes == SHAPES

@@ -6,8 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molhpft.domains.vision.examples import Labelled
-from molhpft.domains.vision.splits import choose, stratified_order
+from molhpft.domains.vision.examples import Labelled, choose, stratified_order
 
 NONE = {"train": None, "valid": None, "test": None}
 

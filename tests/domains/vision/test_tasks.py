@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from molhpft.core.evaluate import take
 from molhpft.core.network import Network
 from molhpft.core.objectives import Multiclass
-from molhpft.core.snapshot import take
 from molhpft.domains.vision.checkpoints import load_resnet, supervised_head
-from molhpft.domains.vision.corruptions import corrupted
 from molhpft.domains.vision.layouts import CIFAR10_CLASSES
 from molhpft.domains.vision.resnet import cifar_resnet
-from molhpft.domains.vision.tasks import image_task
+from molhpft.domains.vision.tasks import corrupted, image_task
 from tests.domains.vision import published
 from tests.domains.vision.test_images import png, write
 

@@ -6,8 +6,7 @@ import torch
 from PIL import Image
 
 from molhpft.core.objectives import Multiclass
-from molhpft.domains.vision.shapes import draw_shapes
-from molhpft.domains.vision.voc import CLASSES, voc_task
+from molhpft.domains.vision.segmentation_tasks import CLASSES, draw_shapes, voc_task
 
 
 def palette_png(path, ids):

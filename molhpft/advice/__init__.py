@@ -1,0 +1,1 @@
+"""What to finetune with, and the strongest simple baselines to compare it with."""

@@ -1,0 +1,246 @@
+"""What every method has to beat: Morgan fingerprints with a random forest or logistic regression.
+
+Same task, splits and score as any run, and a run folder of the same shape, so that tables and the
+report show them beside networks. They have no tau, no energy and no features that could move.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from joblib import parallel_config
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.linear_model import LogisticRegression, Ridge
+from torch import Tensor
+
+from molhpft import __version__
+from molhpft.advice.inventory import chosen_task
+from molhpft.config.measures import target_scores
+from molhpft.config.registry import TASKS
+from molhpft.config.schema import Choice, Reader, load_config, plain
+from molhpft.core.data import Task
+from molhpft.core.metrics import comparable
+from molhpft.core.objectives import Multilabel
+from molhpft.core.runtime import stream
+from molhpft.domains.console import track
+from molhpft.domains.files import Json
+from molhpft.domains.molecules.examples import Molecules
+from molhpft.domains.molecules.fingerprints import BITS, RADIUS, morgan_fingerprints
+from molhpft.domains.parallel import worker_count
+from molhpft.run.folder import FORMAT, RunFolder, check_output
+from molhpft.run.lock import locked
+
+READS = Reader("molhpft baselines", ("task", "seed"))
+TREES = 300
+STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
+CLIP = 1e-6  # a forest may be certain; a logit may not be infinite
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A model of fingerprints.
+
+    Attributes:
+        options: what is fixed, for the config that is written.
+        searched: name of the setting that validation chooses, and its values.
+        model: whether targets are classes, the setting's value, and a seed, to an estimator.
+    """
+
+    options: Json
+    searched: tuple[str, tuple[Any, ...]]
+    model: Callable[[bool, Any, int], Any]
+
+
+def run_baselines(
+    name: str, changes: Sequence[str], out: Path, *, seed: int | None = None
+) -> list[RunFolder]:
+    """Every baseline of a task, that of a config among them.
+
+    Args:
+        name: a config (.yaml), whose task and seed count; a task in the catalog; or a table.
+        changes: "key=value"; keys of the config, or options of the task where there is none.
+        out: folder of run folders.
+        seed: instead of the config's, or of 0.
+
+    Raises:
+        FileNotFoundError: config or data are absent.
+        ValueError: they do not fit, or the task has no molecules.
+        OSError: `out` cannot be written to.
+    """
+    check_output(out, Path(name))
+    if name.endswith((".yaml", ".yml")):
+        own = [] if seed is None else [f"seed={seed}"]
+        config = load_config(Path(name), [*changes, *own], reader=READS)
+        choice, used = config.task, config.seed
+    else:
+        choice, used = Choice(*chosen_task(name, changes)), seed or 0
+    return [run_baseline(baseline, choice, out, seed=used) for baseline in BASELINES]
+
+
+def run_baseline(name: str, choice: Choice, out: Path, *, seed: int = 0) -> RunFolder:
+    """Fit a baseline to a task, or find it done.
+
+    Args:
+        name: of `BASELINES`.
+        choice: a task on molecules, as a config has it.
+        out: folder of run folders.
+        seed: of the forest; logistic regression has no use for one and gives the same for all.
+
+    Raises:
+        FileNotFoundError: the task's data are absent.
+        ValueError: the task has no molecules.
+        OSError: `out` cannot be written to.
+    """
+    baseline, task = BASELINES[name], TASKS[choice.name](**choice.options)
+    molecules = _molecules(task)
+    config = {
+        "task": {"name": choice.name, **plain(choice.options)},
+        "encoder": {"name": "morgan", "radius": RADIUS, "bits": BITS},
+        "method": {"name": name, **baseline.options},
+        "seed": seed,
+    }
+    folder = RunFolder(out / _folder_name(config, choice, task))
+    if folder.is_complete:
+        return folder
+    with locked(folder.path):
+        if not folder.is_complete:
+            folder.open()
+            folder.write_yaml("config.yaml", config)
+            branch = _best(baseline, task, molecules, seed=seed)
+            # nothing here is trained in epochs
+            folder.write_lines("history.jsonl", [])
+            folder.write_json("summary.json", _summary(name, task, seed) | {"branches": [branch]})
+            folder.close()
+    return folder
+
+
+def validation_score(name: str, task: Task, *, value: Any, seed: int = 0) -> float:
+    """Validation score of a baseline with one setting, fitted anew and kept nowhere.
+
+    Args:
+        name: of `BASELINES`.
+        task: on molecules; only splits that it has are read.
+        value: of the setting that a whole baseline would choose.
+        seed: as for `run_baseline`.
+
+    Raises:
+        ValueError: the task has no molecules.
+    """
+    molecules = _molecules(task)
+    prints = morgan_fingerprints(molecules.smiles)
+    logits = _logits(BASELINES[name], task, molecules, prints, value=value, seed=seed)
+    return task.objective.score(logits["valid"], molecules.targets[task.rows("valid")])
+
+
+def _molecules(task: Task) -> Molecules:
+    if not isinstance(task.examples, Molecules):
+        raise ValueError(
+            f"baselines read molecules, and task {task.name} has "
+            f"{type(task.examples).__name__.lower()}"
+        )
+    return task.examples
+
+
+def _best(baseline: Baseline, task: Task, molecules: Molecules, *, seed: int) -> Json:
+    """Scores of the setting that validates best, the first of equals."""
+    prints = morgan_fingerprints(molecules.smiles)
+    key, values = baseline.searched
+    found = []
+    for value in values:
+        logits = _logits(baseline, task, molecules, prints, value=value, seed=seed)
+        labels = {split: molecules.targets[rows] for split, rows in task.splits.items()}
+        final = {s: task.objective.score(logits[s], labels[s]) for s in logits}
+        targets = {s: target_scores(task, logits[s], labels[s]) for s in logits}
+        numbers: Json = {"final": final, "measures": {"targets": targets}, key: value}
+        found.append({"tau": None, "energy": {}, "probe": {}, "shift": {}, **numbers})
+    return max(found, key=lambda row: comparable(row["final"]["valid"]))
+
+
+def _logits(
+    baseline: Baseline, task: Task, molecules: Molecules, prints: Tensor, *, value: Any, seed: int
+) -> Mapping[str, Tensor]:
+    """Predictions for every split, (n, t), each target fitted on the molecules that have it."""
+    classes = isinstance(task.objective, Multilabel)
+    train = task.rows("train")
+    inputs = {s: csr_matrix(prints[rows].numpy(), dtype=float) for s, rows in task.splits.items()}
+    columns = []
+    for k in track(range(task.outputs), "fitting targets"):
+        y = molecules.targets[train, k].double().numpy()
+        known = ~np.isnan(y)
+        model = baseline.model(classes, value, stream(seed, f"target {k}") % 2**32)
+        columns.append(_fitted(model, inputs["train"][known], y[known], inputs, classes=classes))
+    return {
+        split: torch.from_numpy(np.stack([column[split] for column in columns], axis=1))
+        for split in inputs
+    }
+
+
+def _fitted(model: Any, x: Any, y: Array, inputs: Mapping[str, Any], *, classes: bool) -> Json:
+    """Split to predictions of one target (n,)."""
+    if len(y) == 0 or (classes and len(np.unique(y)) < 2):
+        # nothing to learn from: every molecule gets the same prediction
+        constant = float(y.mean()) if len(y) else 0.0
+        return {split: np.full(rows.shape[0], constant) for split, rows in inputs.items()}
+    # not for predicting: threads add up the votes of trees in any order, and roundings differ
+    with parallel_config(backend="threading", n_jobs=worker_count()):
+        model.fit(x, y)
+    if not classes:
+        return {split: model.predict(rows) for split, rows in inputs.items()}
+    shares = {split: model.predict_proba(rows)[:, 1] for split, rows in inputs.items()}
+    return {split: _logit(np.clip(p, CLIP, 1 - CLIP)) for split, p in shares.items()}
+
+
+def _logit(p: Array) -> Array:
+    odds: Array = np.log(p) - np.log1p(-p)
+    return odds
+
+
+def _forest(classes: bool, trees: int, seed: int) -> Any:
+    kind = RandomForestClassifier if classes else RandomForestRegressor
+    # for numbers scikit-learn would try all bits at every node, 45 times the work
+    return kind(trees, max_features="sqrt", random_state=seed)
+
+
+def _linear(classes: bool, strength: float, seed: int) -> Any:
+    return LogisticRegression(C=strength, max_iter=5000) if classes else Ridge(alpha=1 / strength)
+
+
+def _summary(name: str, task: Task, seed: int) -> Json:
+    return {
+        "task": task.name,
+        "fingerprint": task.fingerprint,
+        "encoder": "morgan",
+        "weights": "none",
+        "weights_digest": None,
+        "method": name,
+        "metric": task.objective.metric,
+        "seed": seed,
+        "sizes": {split: len(rows) for split, rows in task.splits.items()},
+        "outputs": task.outputs,
+        "chosen_by": "validation score",
+        "chosen_tau": None,
+    }
+
+
+def _folder_name(config: Json, choice: Choice, task: Task) -> str:
+    """By content: the task's fingerprint stands for its files, wherever they lie."""
+    options = {k: v for k, v in choice.options.items() if not isinstance(v, Path)}
+    parts = [config["encoder"], config["method"], config["seed"], choice.name, plain(options)]
+    content = json.dumps([*parts, task.fingerprint, __version__, FORMAT], sort_keys=True)
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    return f"{task.name}-{config['method']['name']}-{digest[:10]}"
+
+
+BASELINES: dict[str, Baseline] = {
+    "morgan_rf": Baseline({"trees": TREES}, ("trees", (TREES,)), _forest),
+    "morgan_lr": Baseline({"strengths": list(STRENGTHS)}, ("strength", STRENGTHS), _linear),
+}

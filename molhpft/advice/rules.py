@@ -1,0 +1,314 @@
+"""Each line of advice that the user guide gives, and its reason, from what was seen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from molhpft.advice.paper_tables import (
+    CUT_CASES,
+    MLP_CASES,
+    SMOOTHING_CASES,
+    TAU_CASES,
+    Case,
+    score_of,
+)
+from molhpft.core.metrics import comparable, score_name, show
+from molhpft.run.auto_tau import (
+    BANDS,
+    HIGH,
+    SMOOTHING,
+    Expectation,
+    Trail,
+    has_too_little_energy,
+    plateaus,
+    wanted_taus,
+)
+
+# Morgan fingerprints better than learned features by more than this say that only low-level
+# features transfer; shares of a score, our reading
+GAP = 0.02
+# "less than 50 % training accuracy", where section 5.1 of the paper has an MLP head
+POOR = 50
+# below this, statistics of a batch are too noisy to normalise with (Wu and He, 2018, Figure 1)
+SMALL_BATCH = 16
+# features that move by more than this share of their length without any training: our reading
+DRIFTS = 0.1
+# an answer this much rarer than 1 / K, its share among K equally common ones, is outweighed in loss
+# and energy (of HIV's two answers the rarer has 3.5 %, 0.07 times 1 / 2): our reading
+RARE = 0.2
+_UNSETTLED = "energy still falls where the probe ends, so the head is not at its best yet"
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One line of advice.
+
+    Attributes:
+        topic: what it is about.
+        advice: what to do, or that nothing is to be done.
+        reason: what was seen.
+        changes: "key=value" for `--set`, where the config should change.
+    """
+
+    topic: str
+    advice: str
+    reason: str
+    changes: tuple[str, ...] = ()
+
+
+def tau_advice(
+    trail: Trail,
+    candidates: Sequence[int],
+    base_rate: float | None,
+    *,
+    names_tau: bool,
+    expects: Expectation | None = None,
+) -> Advice:
+    """Which taus to compare: even steps of energy, of those that the expected adaptation wants.
+
+    They stop where the head fits its training split.
+
+    Args:
+        trail: what was seen.
+        candidates: even steps of energy along it, rising.
+        base_rate: energy of a head that knows nothing but how common the labels are.
+        names_tau: whether the config's method has a tau to set.
+        expects: how much the features are expected to change; None for no idea.
+    """
+    last = trail.longest if trail.saturation is None else trail.saturation
+    even = [tau for tau in candidates if tau <= last]
+    reason = (
+        f"energy falls from {trail.energies[0]:.3f} at tau 0 to {trail.energies[last]:.3f} at tau "
+        f"{last}; "
+    )
+    if len(even) < 2:
+        return Advice("tau", "raise probe.epochs or probe.lr: no tau differs from 0", reason[:-2])
+    taus = wanted_taus(trail, even, expects)
+    if expects is None:
+        reason += (
+            "these taus part it evenly, since a tau between both ends validated better than either "
+            f"in {score_of(TAU_CASES)} settings of the paper's Table 1"
+        )
+    else:
+        shares = " and ".join(
+            f"{trail.share(tau):.0%}" for tau in dict.fromkeys((taus[0], taus[-1]))
+        )
+        reason += f"for {expects} adaptation these keep {shares} of it"
+    if trail.saturation is not None and last < trail.longest:
+        reason += f"; from tau {last} on the training split is fitted and little energy is left"
+    reason += _against_base_rate(trail, taus, base_rate)
+    listed = ", ".join(map(str, taus))
+    if len(taus) == 1:
+        advice = f"take tau {listed}"
+    elif expects is None:
+        advice = f"compare tau {listed}, or let validation choose among them (tau: auto)"
+    else:
+        advice = f"compare tau {listed}"
+    change = f"method.tau=[{listed}]" if names_tau else f"method={{name: hp_ft, tau: [{listed}]}}"
+    return Advice("tau", advice, reason, (change,))
+
+
+def _against_base_rate(trail: Trail, taus: Sequence[int], base_rate: float | None) -> str:
+    if base_rate is None:
+        return ""
+    learned = [tau for tau in taus if trail.energies[tau] < base_rate]
+    if learned:
+        return f"; from tau {learned[0]} on the head knows more than how common the labels are"
+    return (
+        f"; a head that only knows how common the labels are has {base_rate:.3f}, so none of "
+        "these has learned much more"
+    )
+
+
+def smoothing_advice(trail: Trail, *, smoothed: bool, expects: Expectation | None = None) -> Advice:
+    """Whether to smooth labels while probing (lsHP)."""
+    topic = "label smoothing"
+    if trail.metric not in HIGH:
+        return Advice(topic, "does not apply", "targets are numbers or the score is a loss")
+    why = has_too_little_energy(trail)
+    if smoothed:
+        return Advice(topic, "already in use", f"probing leaves {trail.left:.0%} of the energy")
+    if why is None:
+        reason = (
+            f"tau {trail.longest} still leaves {trail.left:.0%} of the random head's energy; all "
+            f"the same smoothing helped in {score_of(_fitting(below=True))} such settings of the "
+            "paper"
+        )
+        return Advice(topic, "not called for, but may be compared", reason)
+    if expects == "tiny":
+        return Advice(topic, "not needed", f"{why}, which is what tiny adaptation wants")
+    reason = (
+        f"{why}: too little energy is left, unless a smaller tau is taken; in the paper smoothing "
+        f"helped in {score_of(_fitting(below=False))} settings whose head fitted 90 % and more"
+    )
+    change = (f"method={{name: ls_hp_ft, tau: [{trail.longest}], smoothing: {SMOOTHING}}}",)
+    return Advice(topic, "try lsHP-FT, which reserves energy, or a smaller tau", reason, change)
+
+
+def head_advice(trail: Trail, *, linear: bool, expects: Expectation | None = None) -> Advice:
+    """Whether to compare an MLP head: where less energy is wanted than a linear one can give.
+
+    The paper contradicts itself on when that helps. Section 5.1 asks for less than 50 % training
+    accuracy, section 5.3 for a linear head that plateaus (its cases stop at 93 and 78 %), and in
+    Tables 5 to 8 no training accuracy parts the settings where it helped from those where it hurt.
+    So a plateau makes an MLP head worth a comparison, and the reason says how the tables stand.
+    """
+    topic = "MLP head"
+    if trail.metric not in HIGH:
+        return Advice(
+            topic, "not judged", f"the paper's tables are of accuracy, not {trail.metric}"
+        )
+    if expects == "strong":
+        return Advice(
+            topic, "not needed", "strong adaptation lives on energy; an MLP head has less"
+        )
+    too_little, why = has_too_little_energy(trail), plateaus(trail)
+    if too_little and (why is None or expects != "tiny"):
+        return Advice(topic, "not needed", f"{too_little}: little energy is left already")
+    if why is None:
+        return Advice(topic, "not judged; raise probe.epochs or probe.lr", _UNSETTLED)
+    if not linear:
+        return Advice(topic, "already no linear head; see partial backbone", why)
+    wanted = f"{expects} adaptation" if expects else "little energy"
+    reason = (
+        f"{why}. {_mlp_record()}. With a small tau it only prolongs the first phase of finetuning"
+    )
+    advice = f"compare an MLP head, probed long, if {wanted} is wanted"
+    return Advice(topic, advice, reason, ("head=mlp",))
+
+
+def backbone_advice(
+    trail: Trail,
+    morgan: float | None,
+    upper: str | None,
+    *,
+    is_cut: bool,
+    linear: bool = True,
+    expects: Expectation | None = None,
+) -> Advice:
+    """Whether to re-initialise the last stage (a partial backbone), the guide's last resort.
+
+    Where only low-level features carry, which a baseline on fingerprints shows; and where energy is
+    too big even with an MLP head: only the lower layers are copied then.
+
+    Args:
+        trail: what was seen.
+        morgan: validation score of logistic regression on Morgan fingerprints; None where there
+            are no molecules.
+        upper: name of the last stage that could be cut at.
+        is_cut: whether the backbone is partial already.
+        linear: whether the head is.
+        expects: how much the features are expected to change; None for no idea.
+    """
+    topic = "partial backbone"
+    judged = morgan is not None and trail.metric in HIGH
+    compared = _compared(trail, morgan) if morgan is not None else ""
+    behind = judged and _behind(trail, morgan)
+    too_big = plateaus(trail) if not linear and trail.left > _most(expects) else None
+    if not judged and too_big is None:
+        reason = "only scores of molecules have a baseline to judge features by"
+        return Advice(topic, "not judged", reason)
+    if not behind and too_big is None:
+        return Advice(topic, "not needed", f"{compared}: the features carry the task")
+    if trail.still_falls:
+        return Advice(topic, "not judged; raise probe.epochs or probe.lr", _UNSETTLED)
+    if behind:
+        reason = f"{compared}: only low-level features may carry"
+    else:
+        reason = f"{too_big}, too much for {expects or 'mild'} adaptation even with an MLP head"
+    if is_cut or upper is None:
+        return Advice(topic, "already in use, or nothing to cut", reason)
+    reason += f". In the paper's Tables 5 to 8 this helped in {score_of(CUT_CASES)} settings"
+    advice = f"try last: copy the lower layers only, re-initialise from stage {upper} on"
+    return Advice(topic, advice, reason, (f"cut={upper}",))
+
+
+def batch_norm_advice(drift: float | None, *, batch_size: int, frozen: bool) -> Advice:
+    """Whether batch norm should go on learning while finetuning.
+
+    Args:
+        drift: how far one pass in training mode moves features, as a share of their length; None
+            where the backbone has no batch norm.
+        batch_size: of finetuning.
+        frozen: whether the config freezes it.
+    """
+    topic = "batch norm"
+    if drift is None:
+        return Advice(topic, "does not apply", "the backbone has none")
+    seen = f"one pass over the training split moves features by {drift:.0%} without any training"
+    if batch_size < SMALL_BATCH:
+        reason = f"batches of {batch_size} have noisy statistics"
+        return _batch_norm("frozen", reason, is_so=frozen)
+    if drift > DRIFTS:
+        return _batch_norm(
+            "train", f"{seen}: pretraining's statistics do not fit", is_so=not frozen
+        )
+    reason = f"{seen}: live and frozen are nearly the same"
+    return Advice(topic, "leave as it is", reason)
+
+
+def _batch_norm(wanted: str, reason: str, *, is_so: bool) -> Advice:
+    name = {"frozen": "frozen", "train": "live"}[wanted]
+    changes = () if is_so else (f"finetune.batch_norm={wanted}",)
+    return Advice("batch norm", f"keep it {name}" if is_so else f"set it {name}", reason, changes)
+
+
+def balance_advice(rarest: float | None, *, classes: int = 2) -> Advice:
+    """What the balance of classes means for reading energies.
+
+    Args:
+        rarest: share of the rarer answer among labels, the mean over targets, or of the rarest of
+            all classes; None for numbers.
+        classes: number K of answers to one question.
+    """
+    topic = "class balance"
+    if rarest is None:
+        return Advice(topic, "does not apply", "targets are numbers")
+    which = "the rarer answer" if classes == 2 else f"the rarest of {classes} classes"
+    reason = (
+        f"{which} has {rarest:.1%} of the labels, where equally common ones have {1 / classes:.1%}"
+    )
+    if rarest * classes < RARE:
+        reason += ", so energy mostly says how well the common ones are fitted"
+        return Advice(topic, "read balanced energy beside energy in the run's summary", reason)
+    return Advice(topic, "nothing to do", reason)
+
+
+def _most(expects: Expectation | None) -> float:
+    """The most energy that an expected adaptation wants, as a share of the random head's."""
+    return BANDS[expects or "mild"][1]
+
+
+def _behind(trail: Trail, morgan: float | None) -> bool:
+    """Whether fingerprints are better than every probed head."""
+    return morgan is not None and morgan - _best(trail) > GAP
+
+
+def _compared(trail: Trail, morgan: float) -> str:
+    return (
+        f"on validation Morgan fingerprints with logistic regression have "
+        f"{score_name(trail.metric)} {show(morgan, trail.metric)}, the best probed head "
+        f"{show(_best(trail), trail.metric)}"
+    )
+
+
+def _best(trail: Trail) -> float:
+    """The highest validation score along the probe."""
+    return max(comparable(seen["valid"]) for seen in trail.looks.values())
+
+
+def _fitting(*, below: bool) -> list[Case]:
+    """The paper's cases of smoothing whose head fits less than 90 %, or that and more."""
+    return [case for case in SMOOTHING_CASES if (case.fit < 100 * HIGH["accuracy"]) == below]
+
+
+def _mlp_record() -> str:
+    """How the paper's Tables 5 to 8 stand on MLP heads."""
+    *stops, last = [f"{case.fit:.0f}" for case in MLP_CASES if case.helped]
+    poor = [case for case in MLP_CASES if case.fit < POOR]
+    hurt = sum(not case.helped for case in poor)
+    return (
+        f"In the paper's Tables 5 to 8 an MLP head helped in {score_of(MLP_CASES)} settings, all "
+        f"of one pretraining, whose linear heads stopped at {', '.join(stops)} and {last} %; it "
+        f"hurt in the others, {hurt} of {len(poor)} below {POOR} % among them, where section 5.1 "
+        "advises it"
+    )

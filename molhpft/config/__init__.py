@@ -1,0 +1,1 @@
+"""A config: its schema, what it may name, and what it builds."""

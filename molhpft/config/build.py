@@ -1,0 +1,215 @@
+"""From a checked config to the objects it names."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from molhpft.config.options import checked, keywords, unknown
+from molhpft.config.registry import ENCODERS, HEADS, METHODS, TASKS
+from molhpft.config.schema import Choice, RunConfig
+from molhpft.core.data import Rows, Task
+from molhpft.core.network import Chain, Network, side_tuned
+from molhpft.core.objectives import ClassContrast, Multiclass
+from molhpft.core.runtime import stream
+from molhpft.domains.files import path_digest
+from molhpft.domains.molecules.examples import Molecules
+from molhpft.domains.molecules.pretraining import joint_task
+from molhpft.domains.vision.examples import UNCHANGED, Images
+from molhpft.domains.weights import read_weights, weight_file
+from molhpft.tuning.recipes import Kept, Recipe
+
+_OF_ANY_FILE = ("csv", "image_folder", "image_npz")
+"""Tasks that are named by the file or folder they are read from."""
+
+
+def build_recipes(config: RunConfig) -> tuple[Recipe, ...]:
+    """The method's recipes, one a tau; they differ in nothing else."""
+    return METHODS[config.method.name](config.probe, config.finetune, **config.method.options)
+
+
+def build_task(config: RunConfig, recipe: Recipe) -> Task:
+    """The task as the recipe trains on it.
+
+    Raises:
+        FileNotFoundError: its data are absent; the message says what to put where.
+        ValueError: its data cannot be used, a split is empty or cannot be scored, or the recipe
+            wants another kind of task.
+    """
+    task = TASKS[config.task.name](**config.task.options)
+    check_splits(task)
+    if recipe.contrast:
+        task = _contrasted(task)
+    if recipe.kept:
+        task = joint_task(task, _pretraining(recipe.kept), weight=recipe.kept.weight)
+    return task
+
+
+def build_network(config: RunConfig, task: Task, recipe: Recipe) -> Network:
+    """Encoder and head with the seed's random weights, then what the encoder's file has of them.
+
+    Args:
+        config: names encoder, weights, head and cut.
+        task: says how many outputs the head has.
+        recipe: says which weights are used, and how.
+
+    Raises:
+        ValueError: task, encoder and head do not go together, the weights do not fit the encoder,
+            or it has no such stage to cut at.
+    """
+    encoder, options = ENCODERS[config.encoder.name], dict(config.encoder.options)
+    weights: Path | None = options.pop("weights")
+    _check_fit(config, task)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream(config.seed, "backbone"))
+        backbone = encoder.build(**options)
+        # a head of its own for every task: one that begins as the head of the pretraining began
+        # would find features that were shaped for it
+        torch.manual_seed(stream(config.seed, f"head of {_told_apart(config, task)}"))
+        head = HEADS[config.head.name].build(backbone.width, task.outputs, **config.head.options)
+    random = deepcopy(backbone)
+    if recipe.pretrained and weights is not None:
+        encoder.load(backbone, weights)
+        if recipe.kept:
+            _keep_head(head, weights)
+    network = Network(backbone, head)
+    if config.cut is not None:
+        network = _partial(network, random, config.cut)
+    if recipe.side:
+        network = Network(side_tuned(network.backbone), network.head)
+    return network
+
+
+def _told_apart(config: RunConfig, task: Task) -> str:
+    """What tells a task from the one its encoder was pretrained on; never the name of a file."""
+    if config.task.name not in _OF_ANY_FILE:
+        return task.name
+    return f"{config.task.name} after {weights_digest(config)}"
+
+
+def shaped_network(encoder: Choice, head: Choice, cut: str | None, *, outputs: int) -> Network:
+    """A network of the shape that a run trained, to put its weights into.
+
+    Args:
+        encoder: the run's; its `weights` do not count.
+        head: the run's.
+        cut: the run's.
+        outputs: number of logits.
+
+    Raises:
+        ValueError: the encoder has no such stage to cut at.
+    """
+    options = {k: v for k, v in encoder.options.items() if k != "weights"}
+    backbone = ENCODERS[encoder.name].build(**options)
+    network = Network(backbone, HEADS[head.name].build(backbone.width, outputs, **head.options))
+    return network if cut is None else network.cut(cut)
+
+
+def _check_fit(config: RunConfig, task: Task) -> None:
+    encoder, head = ENCODERS[config.encoder.name], HEADS[config.head.name]
+    if not isinstance(task.examples, encoder.takes):
+        raise ValueError(
+            f"encoder {config.encoder.name} reads {encoder.takes.__name__.lower()}, and task "
+            f"{task.name} has {type(task.examples).__name__.lower()}; `molhpft encoders` lists all"
+        )
+    if head.reads != encoder.gives:
+        fitting = [name for name, other in HEADS.items() if other.reads == encoder.gives]
+        raise ValueError(
+            f"head {config.head.name} reads feature {head.reads}, and encoder "
+            f"{config.encoder.name} gives {encoder.gives}; heads for it: {', '.join(fitting)}"
+        )
+    _check_size(config, task)
+    augments = isinstance(task.examples, Images) and task.examples.augment != UNCHANGED
+    if config.views not in (0, "live") and head.reads == "vectors" and not augments:
+        raise ValueError(
+            f"views would do nothing: task {task.name} does not augment its examples, so that "
+            f"{config.views} views of one are {config.views} times the same; leave it out"
+        )
+
+
+def _check_size(config: RunConfig, task: Task) -> None:
+    """Refuse an encoder that was made for examples of another size."""
+    if isinstance(task.examples, Images):
+        key, found = "channels", task.examples.pixels.shape[1]
+    elif isinstance(task.examples, Rows):
+        key, found = "inputs", task.examples.inputs.shape[1]
+    else:
+        return
+    made_for = config.encoder.options.get(key, found)
+    if made_for != found:
+        raise ValueError(
+            f"encoder.{key} is {made_for}, and examples of task {task.name} have {found} {key}; "
+            f"set encoder.{key}={found}"
+        )
+
+
+def _partial(network: Network, random: Chain, at: str) -> Network:
+    """The stages from `at` on as part of the head, with random weights (partial backbone)."""
+    lower, upper = network.backbone.split(at)
+    if not lower.names:
+        raise ValueError(f"cut: {at} leaves no backbone to transfer; use method: scratch")
+    upper.load_state_dict(random.split(at)[1].state_dict())
+    return network.cut(at)
+
+
+def check_splits(task: Task, *, needed: Sequence[str] = ("train", "valid", "test")) -> None:
+    """Find out before training, not after it, that a split is missing or cannot be scored.
+
+    Args:
+        task: that is about to be trained on.
+        needed: splits that it has to have; any other is looked at as well.
+
+    Raises:
+        ValueError: a split is missing, empty or cannot be scored.
+    """
+    for split in dict.fromkeys((*needed, *task.splits)):
+        rows = task.rows(split)
+        if not isinstance(task.examples, Molecules):
+            continue
+        try:
+            targets = task.examples.targets[rows].float()
+            task.objective.score(torch.zeros(len(rows), task.outputs), targets)
+        except ValueError as error:
+            raise ValueError(
+                f"split {split!r} of {task.name} ({len(rows):,} molecules) cannot be scored: "
+                f"{error}; give more molecules or another split"
+            ) from error
+
+
+def _contrasted(task: Task) -> Task:
+    if not isinstance(task.objective, Multiclass):
+        raise ValueError(
+            f"class contrast is for tasks with classes; {task.name} is "
+            f"{type(task.objective).__name__.lower()}: use flyp, which keeps pretraining targets"
+        )
+    return replace(task, objective=ClassContrast(ignore=task.objective.ignore))
+
+
+def _pretraining(kept: Kept) -> Task:
+    if kept.task not in TASKS:
+        raise ValueError(unknown(kept.task, list(TASKS), "method.pretraining"))
+    return TASKS[kept.task](**checked("method.pretraining", keywords(TASKS[kept.task]), {}))
+
+
+def _keep_head(head: Chain, weights: Path) -> None:
+    """Give the last outputs of a linear head the weights of the pretrained one."""
+    own, prefix = head.state_dict(), "head."
+    saved = {k: v for k, v in read_weights(weights).tensors.items() if k.startswith(prefix)}
+    for name, value in own.items():
+        theirs = saved.get(prefix + name)
+        if theirs is None or len(theirs) >= len(value) or theirs.shape[1:] != value.shape[1:]:
+            raise ValueError(
+                f"flyp keeps the pretrained head, and {weights} has none that fits {name} of "
+                f"{tuple(value.shape)}; give the model.safetensors of a run on the pretraining "
+                "task with the same head"
+            )
+        value[-len(theirs) :] = theirs
+    head.load_state_dict(own)
+
+
+def weights_digest(config: RunConfig) -> str | None:
+    """SHA-256 of the file that the encoder starts from; None where it starts from random."""
+    weights = config.encoder.options["weights"]
+    return None if weights is None else path_digest(weight_file(weights))

@@ -1,0 +1,453 @@
+"""Further measures of a run, by the names that a config may ask for.
+
+Energy, scores and shift are always taken. These cost more: some look along finetuning, an epoch at
+a time, some at a branch when it has ended, one at all branches together. They run on every domain;
+where a measure has no meaning `check_measures` says so before anything is trained.
+
+What a branch pays for each, whatever the width of its features and the size of its logits (k is
+`PROBE_EXAMPLES` or the training split, r at most `PROBE_VECTORS`, passes are of one example):
+
+    confidence      nothing further
+    direction       3 k r passes through the head, and k r after every epoch
+    ntk             2 k r backward passes, and k r before finetuning and after every epoch
+    bound           2 k r backward passes, and as many through the head
+    decomposition   some ten passes of `STEP_EXAMPLES` examples in float64
+    drift           a forward pass over the training split for each epoch of finetuning
+    targets         a forward pass over every split
+    exchange        forward passes of every backbone over two splits, a head for each of the others
+
+The score of every target by itself: a mean over targets hides those that were lost.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from math import ceil
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from molhpft.core.data import Task
+from molhpft.core.evaluate import EVALUATION_SIZE, Snapshot, inference, take
+from molhpft.core.metrics import accuracy, measured
+from molhpft.core.network import Batch, Network
+from molhpft.core.objectives import (
+    ClassContrast,
+    Joint,
+    Multiclass,
+    Multilabel,
+    Objective,
+    ScoredByLoss,
+    Squared,
+)
+from molhpft.core.runtime import stream
+from molhpft.domains.files import Json
+from molhpft.measure.dynamics import (
+    alignment,
+    decompose,
+    descent_directions,
+    direction_norms,
+    first_order_error,
+    head_bound,
+    head_change,
+    head_gradient,
+    kernel_bound,
+    one_step_change,
+    proposition_1,
+)
+from molhpft.measure.exchange import exchange_scores
+from molhpft.measure.features import batch_norm_drift, correct_probability, initial_energy
+from molhpft.measure.sample import probe_sample
+from molhpft.measure.tangent import ntk_change, ntk_distance, tangent_kernel, unit_vectors
+from molhpft.tuning.fit import Row, backbone_rate, best_epoch, set_modes
+from molhpft.tuning.phase import Phase
+from molhpft.tuning.recipes import Recipe
+
+Scores = dict[str, float | None]
+
+
+def target_scores(task: Task, logits: Tensor, targets: Tensor) -> Scores:
+    """Name of each target to its score on one split, higher is better.
+
+    A class is scored by the share of its own units that are predicted right (its recall), any other
+    target by its metric on its column alone, one that is served beside the task's by its own.
+
+    Args:
+        task: gives the objective, and the names where it has them.
+        logits: of the split.
+        targets: of the split, as in `Batch`.
+
+    Returns:
+        a score a target; None where it cannot be scored: no example of the class, labels of one
+        class only.
+    """
+    objective = task.objective
+    if isinstance(objective, Multiclass | ClassContrast):
+        names = task.describes or tuple(f"class {k}" for k in range(task.outputs))
+        masked = [torch.where(targets == k, k, objective.ignore) for k in range(task.outputs)]
+        scores = [_recall(own, logits, ignore=objective.ignore) for own in masked]
+    else:
+        names = task.describes or tuple(f"output {k}" for k in range(task.outputs))
+        columns = (torch.stack([logits, targets])[..., [k]] for k in range(task.outputs))
+        scores = [_score(_of_column(objective, k), *column) for k, column in enumerate(columns)]
+    return dict(zip(names, scores, strict=True))
+
+
+def _recall(own: Tensor, logits: Tensor, *, ignore: int) -> float | None:
+    return accuracy(own, logits, ignore=ignore) if (own != ignore).any() else None
+
+
+def _score(objective: Objective, logits: Tensor, targets: Tensor) -> float | None:
+    labels = targets[measured(targets)]
+    if not len(labels):
+        return None
+    one_class = isinstance(objective, Multilabel) and bool((labels == labels[0]).all())
+    return None if one_class else objective.score(logits, targets)
+
+
+def _of_column(objective: Objective, k: int) -> Objective:
+    """What is asked of output k alone."""
+    if isinstance(objective, Joint):
+        t = objective.outputs
+        own, k = (objective.main, k) if k < t else (objective.kept, k - t)
+        return _of_column(own, k)
+    if isinstance(objective, ScoredByLoss):
+        return replace(objective, objective=_of_column(objective.objective, k))
+    return objective.column(k) if isinstance(objective, Squared) else objective
+
+
+PROBE_EXAMPLES = 50  # 2,500 pairs, as in Figure 6 of Ren et al. (2023)
+PROBE_VECTORS = 16
+FEWEST_VECTORS = 4
+GRADIENTS = 2 * 10**9  # numbers of gradients that a kernel may take, by fewer vectors
+STEP_EXAMPLES = 4
+STEP_LR = 1e-4
+BINS = 20
+
+Observer = Callable[[Network], Row]
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A finetuned branch and what it came from.
+
+    Attributes:
+        start: the probed network that finetuning began with.
+        end: the network that it ended with.
+        before: of the training split at the start.
+        after: of the same examples at the end.
+        task: what was trained on.
+        recipe: how.
+        epochs: of each phase after the probe, those behind the weights that it ended with.
+        seed: of the run.
+    """
+
+    start: Network
+    end: Network
+    before: Snapshot
+    after: Snapshot
+    task: Task
+    recipe: Recipe
+    epochs: tuple[int, ...]
+    seed: int
+
+
+def check_measures(names: Sequence[str], task: Task) -> None:
+    """Find out before training that a measure has no meaning for a task.
+
+    Raises:
+        ValueError: p(correct) of a regression.
+    """
+    if "confidence" in names and not task.objective.has_classes:
+        raise ValueError(
+            f"measure confidence is the probability of the right class, and {task.name} is a "
+            "regression; leave confidence out of measures"
+        )
+
+
+def epochs_behind(phase: Phase, rows: Sequence[Row]) -> int:
+    """Epochs of a phase behind the weights that it ended with.
+
+    Args:
+        phase: which may keep the best epoch, or have stopped early.
+        rows: one for each of its epochs.
+    """
+    kept = best_epoch(list(rows)) if phase.keep == "best" else 0
+    return kept or len(rows)  # without a score to choose by, the last weights are kept
+
+
+class Memory(Protocol):
+    """What an observer keeps of an epoch, so that it goes on after an interruption."""
+
+    def load(self) -> Mapping[str, Tensor] | None:
+        """What was kept last; None for nothing."""
+
+    def save(self, tensors: Mapping[str, Tensor]) -> None:
+        """Keep these, and nothing that was kept before."""
+
+
+def observers(
+    names: Sequence[str], start: Network, task: Task, *, seed: int, memory: Memory | None = None
+) -> Observer | None:
+    """What to note after each epoch of finetuning, or None for nothing.
+
+    Args:
+        names: of `ALONG`; others are left to the end.
+        start: the probed network that finetuning will begin with.
+        task: gives the probe examples.
+        seed: of the run.
+        memory: for a finetuning that may be interrupted.
+    """
+    chosen = [ALONG[name](start, task, seed, memory) for name in names if name in ALONG]
+    if not chosen:
+        return None
+    return lambda network: {k: v for observe in chosen for k, v in observe(network).items()}
+
+
+def measure_branch(names: Sequence[str], branch: Branch) -> Json:
+    """Name to what was measured when a branch has ended."""
+    return {name: AT_END[name](branch) for name in names if name in AT_END}
+
+
+def unmeasured(names: Sequence[str], summary: Json) -> list[str]:
+    """Measures that a run was asked for and has not, as it has finetuned nothing."""
+    rows = [*summary["branches"], summary]
+    known = {name for row in rows for name in row.get("measures") or ()}
+    return [name for name in names if name not in known]
+
+
+def measure_run(names: Sequence[str], networks: Sequence[Network], task: Task) -> Json:
+    """Name to what was measured over the final networks of all branches."""
+    return {name: TOGETHER[name](networks, task) for name in names if name in TOGETHER}
+
+
+def _examples(task: Task, seed: int) -> list[Batch]:
+    """Training examples to look at, one a batch: gradients by example are cheapest so.
+
+    The same ones for every measure, method and tau of a seed.
+    """
+    rng = torch.Generator().manual_seed(stream(seed, "measures"))
+    return [task.examples.take(row[None]) for row in probe_sample(task, PROBE_EXAMPLES, rng=rng)]
+
+
+def _drawn(seed: int, purpose: str, count: int, width: int) -> Tensor:
+    rng = torch.Generator().manual_seed(stream(seed, purpose))
+    return unit_vectors(count, width, rng=rng)
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What the head's Jacobian is looked at by."""
+
+    probe: list[Batch]
+    vectors: Tensor | None
+
+    @classmethod
+    def of(cls, network: Network, task: Task, seed: int) -> "_Head":
+        probe = _examples(task, seed)
+        with inference(network):
+            outputs = network(probe[0])[0].numel()
+        few = outputs <= PROBE_VECTORS
+        return cls(probe, None if few else _drawn(seed, "direction", PROBE_VECTORS, outputs))
+
+    def norm(self, network: Network) -> float:
+        return direction_norms(network, self.probe, vectors=self.vectors).mean().item()
+
+
+@dataclass(frozen=True)
+class _Backbone:
+    """What the backbone's Jacobian is looked at by."""
+
+    probe: list[Batch]
+    vectors: Tensor
+
+    @classmethod
+    def of(cls, network: Network, task: Task, seed: int) -> "_Backbone":
+        """Examples of some `PROBE_EXAMPLES` rows of features, vectors as many as time allows."""
+        probe: list[Batch] = []
+        rows, width = 0, 0
+        with inference(network):
+            for batch in _examples(task, seed):
+                z = network.features(batch)
+                rows, width = rows + len(z), z.flatten(1).shape[1]
+                if probe and rows > PROBE_EXAMPLES:  # of a cut backbone a row is an atom
+                    break
+                probe.append(batch)
+        weights = sum(weight.numel() for weight in network.backbone.parameters())
+        affordable = GRADIENTS // (PROBE_EXAMPLES * weights)
+        count = min(PROBE_VECTORS, max(FEWEST_VECTORS, affordable))
+        return cls(probe, _drawn(seed, "ntk", count, width))
+
+    def kernel(self, network: Network) -> Tensor:
+        return tangent_kernel(network, self.probe, self.vectors)
+
+
+def _confidence(branch: Branch) -> Json:
+    ends = {"before": branch.before, "after": branch.after}
+    right = {when: correct_probability(s, branch.task.objective) for when, s in ends.items()}
+    counts = {w: torch.histc(p[p.isfinite()], BINS, 0, 1).int().tolist() for w, p in right.items()}
+    return {"histogram": counts, "mean": {when: p.mean().item() for when, p in right.items()}}
+
+
+def _direction(branch: Branch) -> Json:
+    head = _Head.of(branch.start, branch.task, branch.seed)
+    z = [take(network, head.probe).features for network in (branch.start, branch.end)]
+    asked = descent_directions(branch.start, head.probe, branch.task.objective)
+    return {
+        "norm_before": head.norm(branch.start),
+        "norm_after": head.norm(branch.end),
+        "alignment": alignment(asked, z[0], z[1]),
+        "head_gradient": head_gradient(branch.start, head.probe, branch.task.objective),
+        "head_change": head_change(branch.start.head, branch.end.head),
+    }
+
+
+def _ntk(branch: Branch) -> Json:
+    backbone = _Backbone.of(branch.start, branch.task, branch.seed)
+    kernels = [backbone.kernel(network) for network in (branch.start, branch.end)]
+    return {"change": ntk_change(*kernels), "distance": ntk_distance(*kernels)}
+
+
+def _decomposition(branch: Branch) -> Json:
+    # float64: at a step small enough to be first order, float32 sees rounding
+    network = deepcopy(branch.start).double()
+    rng = torch.Generator().manual_seed(stream(branch.seed, "measures"))
+    rows = probe_sample(branch.task, STEP_EXAMPLES, rng=rng)
+    batch = branch.task.examples.take(rows).double()
+    objective = branch.task.objective
+    parts = decompose(network, batch, objective, lr=STEP_LR)
+    taken = one_step_change(network, batch, objective, lr=STEP_LR)
+    return {
+        "lr": STEP_LR,
+        "kernel": parts.kernel,
+        "direction": parts.direction,
+        "energy": parts.energy,
+        "first_order_error": first_order_error(parts.change, taken),
+    }
+
+
+def _drift(branch: Branch) -> Json:
+    phase = branch.recipe.after[0]
+    epochs = branch.epochs[0] if phase.batch_norm == "train" else 0
+    rng = torch.Generator().manual_seed(stream(branch.seed, "finetune"))
+    drift = batch_norm_drift(
+        branch.start, branch.task, epochs=epochs, rng=rng, size=phase.batch_size
+    )
+    return asdict(drift)
+
+
+def _bound(branch: Branch) -> Json:
+    phase, ends = branch.recipe.after[0], (branch.start, branch.end)
+    steps = branch.epochs[0] * ceil(len(branch.task.rows("train")) / phase.batch_size)
+    backbone = _Backbone.of(branch.start, branch.task, branch.seed)
+    head = _Head.of(branch.start, branch.task, branch.seed)
+    bound = proposition_1(
+        branch.before,
+        branch.after,
+        branch.task.objective,
+        lr=backbone_rate(branch.start, phase),
+        steps=steps,
+        beta=kernel_bound(ends, backbone.probe, vectors=backbone.vectors),
+        gamma=head_bound(ends, head.probe, vectors=head.vectors),
+    )
+    # where it is not derived for a run, the numbers are a comparison
+    beyond = _beyond_proposition_1(branch)
+    return {**asdict(bound), "holds": bound.holds, "applies": not beyond, "beyond": beyond}
+
+
+def _beyond_proposition_1(branch: Branch) -> list[str]:
+    """What of a branch Proposition 1 is not derived for, in words; see `measure/bound.py`."""
+    task, recipe, phase = branch.task, branch.recipe, branch.recipe.after[0]
+    objective = task.objective
+    own = objective.objective if isinstance(objective, ScoredByLoss) else objective
+    energies = [initial_energy(taken, objective) for taken in (branch.before, branch.after)]
+    found = {
+        f"steps of {phase.optimizer}": phase.optimizer != "sgd",
+        f"momentum {phase.momentum:g}": phase.optimizer == "sgd" and phase.momentum > 0,
+        "weight decay": phase.weight_decay > 0,
+        "an anchor": phase.anchor > 0,
+        "label smoothing": phase.smoothing > 0,
+        "a loss of more than the labels": isinstance(own, Joint | ClassContrast),
+        "weights that are mixed afterwards": bool(recipe.shares),
+        "several phases": len(recipe.after) > 1,
+        "features of parts of an example": len(branch.before.features) != len(task.rows("train")),
+        "dropout, batch statistics or augmentation": not _trained_as_measured(branch),
+        "an energy that did not fall": not energies[1] <= energies[0],
+    }
+    return [words for words, holds in found.items() if holds]
+
+
+def _trained_as_measured(branch: Branch) -> bool:
+    """Whether training sees the examples and the network that a snapshot sees."""
+    task, network = branch.task, deepcopy(branch.start)
+    phase = branch.recipe.after[0]
+    rng = torch.Generator().manual_seed(stream(branch.seed, "measures"))
+    rows = probe_sample(task, min(PROBE_EXAMPLES, phase.batch_size), rng=rng)
+    with inference(network):
+        expected = network(task.examples.take(rows))
+    set_modes(network, phase)
+    devices = [expected.device] if expected.is_cuda else []
+    with torch.random.fork_rng(devices=devices), torch.no_grad():
+        seen = network(task.examples.take(rows, rng=rng))
+    return torch.allclose(seen, expected, rtol=1e-4, atol=1e-6)
+
+
+def _targets(branch: Branch) -> Json:
+    """Final score of every target, by split and name."""
+    task, taken = branch.task, {}
+    for split in task.splits:
+        end = take(branch.end, task.batches(split, size=EVALUATION_SIZE))
+        taken[split] = target_scores(task, end.logits, end.targets)
+    return taken
+
+
+def _exchange(networks: Sequence[Network], task: Task) -> Json:
+    return {s: exchange_scores(networks, task, s).tolist() for s in ("train", "valid")}
+
+
+def _direction_along(start: Network, task: Task, seed: int, memory: Memory | None) -> Observer:
+    head = _Head.of(start, task, seed)
+    first = deepcopy(start.head)
+    return lambda network: {
+        "direction": head.norm(network),
+        "head_change": head_change(first, network.head),
+    }
+
+
+def _ntk_along(start: Network, task: Task, seed: int, memory: Memory | None) -> Observer:
+    """Change of the kernel since the start, and since the epoch before (Figure 6 of the paper)."""
+    backbone = _Backbone.of(start, task, seed)
+    first = backbone.kernel(start)
+    kept = memory.load() if memory else None
+    last, again = kept or {"now": first, "before": first}, kept is not None
+
+    def observe(network: Network) -> Row:
+        nonlocal last, again
+        now = backbone.kernel(network)
+        # an epoch that was interrupted before its end was saved is seen for the second time
+        before = last["before"] if again and torch.equal(now, last["now"]) else last["now"]
+        last, again = {"now": now, "before": before}, False
+        if memory:
+            memory.save(last)
+        return {"ntk_change": ntk_change(first, now), "ntk_step": ntk_change(before, now)}
+
+    return observe
+
+
+ALONG: dict[str, Callable[[Network, Task, int, Memory | None], Observer]] = {
+    "direction": _direction_along,
+    "ntk": _ntk_along,
+}
+AT_END: dict[str, Callable[[Branch], Json]] = {
+    "confidence": _confidence,
+    "direction": _direction,
+    "ntk": _ntk,
+    "decomposition": _decomposition,
+    "drift": _drift,
+    "bound": _bound,
+    "targets": _targets,
+}
+WITHOUT_FINETUNING = ("confidence", "targets")
+TOGETHER: dict[str, Callable[[Sequence[Network], Task], Json]] = {"exchange": _exchange}
+NAMES = tuple(dict.fromkeys([*AT_END, *ALONG, *TOGETHER]))

@@ -1,0 +1,484 @@
+"""A run's config: YAML in, checked values out.
+
+What a key may be is read off the signatures of the catalog and of `Phase`, so that no option has a
+second definition here. A key acts, or is an error (`acting.py`).
+
+Changes to a config that is not checked yet: "finetune.lr=0.0003".
+"""
+
+import inspect
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from molhpft.config.measures import NAMES
+from molhpft.config.options import Options, Parameters, checked, keywords, unknown
+from molhpft.config.registry import SECTIONS
+from molhpft.config.used_keys import (
+    PROBE_KEYS,
+    Acting,
+    acting,
+    has_batch_norm,
+    idle_keys,
+    idle_message,
+)
+from molhpft.core.ranges import Count, Seed, Whole
+from molhpft.tuning.phase import MOMENTUM, Phase
+
+SWEEP = "sweep"
+
+
+def parse_change(change: str) -> tuple[str, Any]:
+    """Key and value of a change written as "key=value", the value read as YAML.
+
+    Raises:
+        ValueError: it is not written so, or the value is not YAML.
+    """
+    key, equals, value = change.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ValueError(f"a change is key=value, such as finetune.lr=0.0003, got {change!r}")
+    try:
+        return key, read_yaml(value, f"the value of {key}")
+    except yaml.YAMLError as error:
+        raise ValueError(f"the value of {change} is not YAML: {error}") from error
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """What YAML says, by plain types.
+
+    Raises:
+        yaml.YAMLError: it is not YAML.
+        ValueError: a key is given twice, of which YAML would keep the last in silence.
+    """
+    _refuse_twice(yaml.compose(text, yaml.SafeLoader), where)
+    return yaml.safe_load(text)
+
+
+def _refuse_twice(node: yaml.Node | None, where: str) -> None:
+    if isinstance(node, yaml.MappingNode):
+        names = [str(key.value) for key, _ in node.value]
+        for i, (key, value) in enumerate(node.value):
+            if names[i] in names[:i]:
+                line = key.start_mark.line + 1
+                raise ValueError(f"{where} gives {names[i]} twice, again in line {line}; keep one")
+            _refuse_twice(value, where)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_twice(value, where)
+
+
+def parse_changes(changes: Sequence[str]) -> Options:
+    """Dotted key to value of changes, groups of keys before the keys in them.
+
+    Raises:
+        ValueError: a change is none, or one key is changed twice.
+    """
+    found: Options = {}
+    for key, value in map(parse_change, changes):
+        if key in found:
+            raise ValueError(f"{key} is set twice, to {found[key]} and to {value}; give one value")
+        found[key] = value
+    return {key: found[key] for key in sorted(found, key=lambda key: key.count("."))}
+
+
+def apply(raw: Options, key: str, value: Any) -> None:
+    """Set a key of an unchecked config in place.
+
+    Args:
+        raw: nested dictionaries.
+        key: with dots between nested keys; a name on the way becomes a group of keys. What follows
+            "sweep." is one key of its grid, or of each where it has several.
+        value: put there as it is.
+
+    Raises:
+        ValueError: the key leads through a value.
+    """
+    first, _, rest = key.partition(".")
+    if first == SWEEP and rest:
+        grids = raw.setdefault(SWEEP, {})
+        for grid in grids if isinstance(grids, list) else [grids]:
+            if not isinstance(grid, dict):
+                raise ValueError(f"cannot set {key}: {SWEEP} is {grids!r}, not keys with values")
+            grid[rest] = value
+        return
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = raw.setdefault(parent, {})
+        raw[parent] = inner = {"name": inner} if isinstance(inner, str) else inner
+        if not isinstance(inner, dict):
+            raise ValueError(f"cannot set {key}: {parent} is {inner!r}, not a group of keys")
+        raw = inner
+    raw[last] = value
+
+
+_log = logging.getLogger(__name__)
+
+RECORDED = ("measures", "features", "members")
+"""Keys that say what a run keeps of what it finds; they change no score."""
+
+MACHINE = ("device", "devices", "nodes", "checkpoint")
+"""Keys that say where a run is made and what an interruption costs."""
+
+DEFAULTS: Options = {
+    "encoder": {"name": "gcn", "weights": "gcn_muv"},
+    "head": {"name": "linear"},
+    "method": {"name": "hp_ft", "tau": [0, 1, 4, 16, 50, 200]},
+    "probe": {"epochs": 200, "lr": 1e-3},
+    "finetune": {"epochs": 20, "lr": 1e-3, "keep": "best"},
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An entry of the catalog with every option filled in."""
+
+    name: str
+    options: Options
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the result of a run.
+
+    Attributes:
+        task: what to learn.
+        encoder: the backbone; its option `weights` is the file to start from, or the name of a
+            shipped encoder; None for random. A config without an encoder starts from a shipped
+            one; an encoder that is named without weights is random.
+        head: what stands on the backbone.
+        method: how both are trained.
+        probe: how a head alone is trained, where the method does not say.
+        finetune: how everything is trained, where the method does not say.
+        seed: of every random number.
+        device: "auto" takes a GPU where there is one.
+        devices: processes that share every batch on a machine, one a GPU or CPU; `torchrun` and
+            `srun` say it themselves.
+        nodes: machines, each with that many.
+        precision: of products: 32, "bf16-mixed" with sums in float32, or "auto", which takes
+            bfloat16 for graph encoders on processors that have units for it.
+        checkpoint: steps between two savings of a phase under way, beside those after an epoch;
+            None for those only. It decides nothing but what an interruption costs.
+        cut: name of the stage from which on the backbone is re-initialised and counted as head (a
+            partial backbone); None keeps all of it.
+        views: what the head sees of augmented examples while it is probed: 0 for features of them
+            as they are, a number of cached views of each, or "live" for a forward pass an epoch.
+            Heads that read more than features are probed live anyway.
+        measures: what to measure beside energy, scores and shift; see `measures.NAMES`.
+        features: whether to keep the features before and after finetuning.
+        members: whether to keep the network of every tau that was finetuned from, those that
+            `tau: auto` did not finish among them: an ensemble.
+    """
+
+    task: Choice
+    encoder: Choice
+    head: Choice
+    method: Choice
+    probe: Phase
+    finetune: Phase
+    seed: Seed = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: Count = 1
+    nodes: Count = 1
+    precision: Literal["auto", 32, "bf16-mixed"] = "auto"
+    checkpoint: Count | None = None
+    cut: str | None = None
+    views: Whole | Literal["live"] = 0
+    measures: tuple[str, ...] = ()
+    features: bool = False
+    members: bool = False
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A command that reads a part of a run's config.
+
+    Attributes:
+        name: of the command.
+        keys: that it reads: whole sections ("task"), or single keys of them ("finetune.lr").
+        probes: whether it probes a head even where the method does not.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    probes: bool = False
+
+    def check(self, changed: Collection[str]) -> None:
+        """Refuse changes of what is not read.
+
+        Raises:
+            ValueError: there is one among them.
+        """
+        for key in changed:
+            if not is_among(key, self.keys):
+                raise ValueError(
+                    f"{self.name} does not read {key}; it reads {', '.join(self.keys)}"
+                )
+
+
+def load_config(
+    path: Path, changes: Sequence[str] = (), *, reader: Reader | None = None
+) -> RunConfig:
+    """Read a config file, apply changes, check it.
+
+    No key is ignored: it acts or is an error. What a change takes the effect from, as "method=lp"
+    does from the file's `finetune`, is left out with a warning.
+
+    Args:
+        path: a YAML file.
+        changes: "key=value" with dots between nested keys; the value is read as YAML.
+        reader: reads only a part of the config. The file may hold the rest, a change may not.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not YAML, a key or value that no entry of the catalog knows, or a key that
+            would do nothing.
+    """
+    raw, changed = read_config(path, changes), parse_changes(changes)
+    if reader:
+        reader.check(changed)
+    nothing, before = idle(raw, reader=reader), _idle_before(path, reader)
+    unread = {key for key in nothing if reader and not is_among(key, reader.keys)}
+    fallen = {
+        key: why
+        for key, why in nothing.items()
+        if key not in unread and key not in before and not is_among(key, changed)
+    }
+    if fallen:
+        _log.warning("%s; left out of this run", idle_message(fallen))
+    return parse_config(without(raw, {*unread, *fallen}), reader=reader)
+
+
+def read_config(path: Path, changes: Sequence[str] = ()) -> Options:
+    """What a config file holds, changes applied, not yet checked; `load_config` has the rest."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no config at {path}; give a YAML file such as configs/finetune/*")
+    try:
+        raw = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path} must hold keys such as task and method, got {raw!r:.60}")
+    for key, value in parse_changes(changes).items():
+        apply(raw, key, value)
+    return raw
+
+
+def parse_config(
+    raw: Mapping[str, Any],
+    *,
+    task: Choice | None = None,
+    defaults: Options = DEFAULTS,
+    idle_are: Literal["refused", "dropped"] = "refused",
+    reader: Reader | None = None,
+) -> RunConfig:
+    """Check a config given as nested dictionaries and fill in every default.
+
+    Args:
+        raw: what a file would hold.
+        task: stands for a task that is given to the run as it is, and is in no catalog.
+        defaults: of keys that are not given.
+        idle_are: what becomes of keys that would do nothing; "dropped" is for those who hold one
+            template for several runs.
+        reader: reads only a part of the config; keys that are nothing to a run may act for it.
+
+    Raises:
+        ValueError: the first key or value that does not fit, with what would, or a key that would
+            do nothing, with the reason.
+    """
+    nothing = idle(raw, task=task, defaults=defaults, reader=reader)
+    if nothing and idle_are == "refused":
+        it = "it" if len(nothing) == 1 else "them"
+        raise ValueError(f"{idle_message(nothing)}; leave {it} out")
+    config = _parsed(without(raw, nothing), task, defaults)
+    if _acting(config).loads:
+        return config
+    options = {**config.encoder.options, "weights": None}
+    return replace(config, encoder=Choice(config.encoder.name, options))
+
+
+def idle(
+    raw: Mapping[str, Any],
+    *,
+    task: Choice | None = None,
+    defaults: Options = DEFAULTS,
+    reader: Reader | None = None,
+) -> dict[str, str]:
+    """Keys of a config that would do nothing in its run, dotted, each with the reason.
+
+    Args:
+        raw: as for `parse_config`, like the rest.
+        task: as there.
+        defaults: as there.
+        reader: as there.
+
+    Raises:
+        ValueError: a key or value does not fit.
+    """
+    config = _parsed(raw, task, defaults)
+    method, probes = config.method, reader is not None and reader.probes
+    nothing = idle_keys(
+        method.name, method.options, probe=config.probe, finetune=config.finetune, probes=probes
+    )
+    if config.finetune.batch_norm == "frozen" and "finetune.batch_norm" not in nothing:
+        options = {k: v for k, v in config.encoder.options.items() if k != "weights"}
+        if not has_batch_norm(config.encoder.name, tuple(options.items()), config.cut):
+            why = f"encoder {config.encoder.name} has no batch norm below its head"
+            nothing["finetune.batch_norm"] = why
+    acts = reader.keys if reader else ()
+    return {k: nothing[k] for k in written(raw) if k in nothing and k not in acts}
+
+
+def written(raw: Mapping[str, Any]) -> list[str]:
+    """Dotted keys that a config gives, of those that may do nothing in some run."""
+    keys = []
+    for section in ("probe", "finetune"):
+        given = raw.get(section)
+        keys += [f"{section}.{key}" for key in given] if isinstance(given, Mapping) else []
+    encoder = raw.get("encoder")
+    if isinstance(encoder, Mapping) and encoder.get("weights") is not None:
+        keys.append("encoder.weights")
+    return [*keys, *(key for key in ("views", "checkpoint") if raw.get(key))]
+
+
+def without(raw: Mapping[str, Any], keys: Collection[str]) -> Options:
+    """A copy of an unchecked config without some dotted keys."""
+    kept: Options = {}
+    for key, value in raw.items():
+        inner = {k.partition(".")[2] for k in keys if k.startswith(f"{key}.")}
+        if key not in keys:
+            kept[key] = {k: v for k, v in value.items() if k not in inner} if inner else value
+    return kept
+
+
+def resolved(config: RunConfig) -> Options:
+    """The config as plain nested dictionaries: `parse_config` gives the same config back.
+
+    Of the templates it has what acts: it says what was run.
+    """
+    acts = _acting(config)
+    choices = {key: getattr(config, key) for key in SECTIONS}
+    phases = {"probe": acts.probe, "finetune": acts.finetune}
+    return {
+        **{key: {"name": c.name, **plain(c.options)} for key, c in choices.items()},
+        **{
+            section: {k: v for k, v in asdict(getattr(config, section)).items() if k in keys}
+            for section, keys in phases.items()
+            if keys
+        },
+        **plain({key: getattr(config, key) for key in _scalars()}),
+    }
+
+
+def checked_choice(section: str, value: Any) -> Choice:
+    """An entry of a section of the catalog, every option checked and filled in.
+
+    Args:
+        section: "task", "encoder", "head" or "method".
+        value: the entry's name, or a dictionary of its `name` and options.
+
+    Raises:
+        ValueError: the section has no such entry, or the entry no such option.
+    """
+    value = {"name": value} if isinstance(value, str) else value
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        raise ValueError(f"{section} must be a name, or keys with a name among them, got {value!r}")
+    entries = SECTIONS[section]
+    name, options = value["name"], {k: v for k, v in value.items() if k != "name"}
+    if name not in entries:
+        raise ValueError(unknown(name, list(entries), section))
+    parameters = keywords(entries[name])
+    if section == "encoder":
+        parameters["weights"] = inspect.Parameter(
+            "weights", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Path | None
+        )
+    return Choice(name, checked(section, parameters, options))
+
+
+def _parsed(raw: Mapping[str, Any], task: Choice | None, defaults: Options) -> RunConfig:
+    """Every key checked by itself, whether it acts or not."""
+    fields = inspect.signature(RunConfig).parameters
+    for key in raw:
+        if key == SWEEP:
+            raise ValueError("sweep lists runs; `molhpft sweep` takes such a config")
+        if key not in fields:
+            raise ValueError(unknown(str(key), list(fields)))
+    if "task" in raw and task is not None:
+        raise ValueError(f"the task is given already ({task.name}); leave task out of the config")
+    if "task" not in raw and task is None:
+        raise ValueError(
+            f"missing key task; for example task: {{name: {next(iter(SECTIONS['task']))}}}"
+        )
+    merged = {**defaults, **raw}
+    scalars = checked("", _scalars(), {k: v for k, v in raw.items() if k in _scalars()})
+    for name in scalars["measures"]:
+        if name not in NAMES:
+            raise ValueError(unknown(name, list(NAMES), "measure"))
+    given: Options = {"task": task} if task else {}
+    named = (key for key in SECTIONS if key not in given)
+    choices: Options = given | {key: checked_choice(key, merged[key]) for key in named}
+    return RunConfig(
+        **choices,
+        probe=_phase("probe", "head", merged["probe"], defaults),
+        finetune=_phase("finetune", "all", merged["finetune"], defaults),
+        **scalars,
+    )
+
+
+def _phase(section: str, trains: Literal["head", "all"], value: Any, defaults: Options) -> Phase:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{section} must be keys such as epochs and lr, got {value!r}")
+    parameters = keywords(Phase)
+    del parameters["trains"]
+    options = checked(section, parameters, {**defaults[section], **value})
+    # what does not fit such a phase does nothing, which `idle` tells of
+    if trains == "head":
+        options = {key: options[key] for key in PROBE_KEYS}
+    if options["optimizer"] != "sgd":
+        options["momentum"] = MOMENTUM
+    try:
+        return Phase(trains=trains, **options)
+    except ValueError as error:
+        raise ValueError(f"{section}: {error}") from error
+
+
+def _acting(config: RunConfig) -> Acting:
+    method = config.method
+    return acting(method.name, method.options, probe=config.probe, finetune=config.finetune)
+
+
+def _idle_before(path: Path, reader: Reader | None) -> dict[str, str]:
+    """Keys of a file that would do nothing if nothing of it were changed."""
+    try:
+        raw = read_config(path)
+        task = None if "task" in raw else Choice("any", {})
+        return idle(raw, task=task, reader=reader)
+    except ValueError:
+        return {}  # it is no whole config before the changes
+
+
+def is_among(key: str, keys: Collection[str]) -> bool:
+    """Whether a dotted key is one of `keys`, or in a group that is."""
+    return any(key == one or key.startswith(f"{one}.") for one in keys)
+
+
+@lru_cache
+def _scalars() -> Parameters:
+    parameters = inspect.signature(RunConfig, eval_str=True).parameters
+    return {k: p for k, p in parameters.items() if p.default is not inspect.Parameter.empty}
+
+
+def plain(options: Options) -> Options:
+    """Options as YAML writes them: paths as text, tuples as lists."""
+    return {
+        key: str(value)
+        if isinstance(value, Path)
+        else list(value)
+        if isinstance(value, tuple)
+        else value
+        for key, value in options.items()
+    }

@@ -1,0 +1,210 @@
+"""Which keys of a config decide anything in a run.
+
+No key is ignored: one that would do nothing is an error. What a method does with its templates is
+not declared a second time for that but tried: it is given two templates that differ in every
+setting, and a setting acts where the phases that come out of it differ too.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from molhpft.config.options import Options
+from molhpft.config.registry import ENCODERS, METHODS
+from molhpft.domains.files import listed
+from molhpft.tuning.phase import Phase
+from molhpft.tuning.recipes import Recipes
+
+_HEADS = (
+    Phase(
+        trains="head",
+        epochs=1,
+        lr=0.1,
+        batch_size=1,
+        optimizer="sgd",
+        weight_decay=0.1,
+        smoothing=0.1,
+        momentum=0.1,
+    ),
+    Phase(
+        trains="head",
+        epochs=2,
+        lr=0.2,
+        batch_size=2,
+        weight_decay=0.2,
+        smoothing=0.2,
+    ),
+)
+_WHOLES = (
+    Phase(
+        trains="all",
+        epochs=1,
+        lr=0.1,
+        backbone_lr=0.1,
+        batch_size=1,
+        optimizer="sgd",
+        schedule="cosine",
+        weight_decay=0.1,
+        smoothing=0.1,
+        layer_decay=0.1,
+        momentum=0.1,
+        anchor=0.1,
+        batch_norm="frozen",
+        keep="best",
+        patience=1,
+    ),
+    Phase(
+        trains="all",
+        epochs=2,
+        lr=0.2,
+        backbone_lr=0.2,
+        batch_size=2,
+        weight_decay=0.2,
+        smoothing=0.2,
+        layer_decay=0.2,
+        anchor=0.2,
+        patience=2,
+    ),
+)
+# keys of a probe: the rest of a phase is of the backbone, or would make the head of a tau depend
+# on the largest one
+PROBE_KEYS = tuple(
+    field.name
+    for field in fields(Phase)
+    if getattr(_HEADS[0], field.name) != getattr(_HEADS[1], field.name)
+)
+
+
+@dataclass(frozen=True)
+class Acting:
+    """What a method makes of what a config says beside it.
+
+    Attributes:
+        probe: keys of the probe template that decide something.
+        finetune: keys of the finetuning template that do.
+        loads: whether the encoder's weights are used.
+        heads: whether a head is prepared on features, trained or solved.
+    """
+
+    probe: frozenset[str]
+    finetune: frozenset[str]
+    loads: bool
+    heads: bool
+
+
+def acting(
+    method: str, options: Options, *, probe: Phase, finetune: Phase, probes: bool = False
+) -> Acting:
+    """What acts in a run of a method.
+
+    Args:
+        method: name of it.
+        options: of it, checked.
+        probe: the config's; with 0 epochs nothing but these matters. So with `finetune`.
+        finetune: the config's.
+        probes: whether a head is probed even where the method itself does not.
+
+    Raises:
+        ValueError: the method cannot have these options.
+    """
+    one, other = (_recipes(method, options, *pair) for pair in zip(_HEADS, _WHOLES, strict=True))
+    pairs = list(zip(one, other, strict=True))
+    probed = [(a.probe, b.probe) for a, b in pairs if probes or a.probe.epochs]
+    tuned = [both for a, b in pairs for both in zip(a.after, b.after, strict=True)]
+    trains = _deciding(probed, probe) & {*PROBE_KEYS}
+    solves = any(recipe.strengths for recipe in one)
+    lasts = "epochs" not in trains or probe.epochs > 0
+    return Acting(
+        probe=trains,
+        finetune=_deciding(tuned, finetune),
+        loads=one[0].pretrained,
+        heads=solves or (bool(probed) and lasts),
+    )
+
+
+def idle_keys(
+    method: str, options: Options, *, probe: Phase, finetune: Phase, probes: bool = False
+) -> dict[str, str]:
+    """Dotted keys that would do nothing in a run of a method, each with the reason.
+
+    Arguments as for `acting`. Keys of `probe` and `finetune`, and those beside them that need a
+    phase the method does not have.
+    """
+    acts = acting(method, options, probe=probe, finetune=finetune, probes=probes)
+    told = method if "tau" not in options else f"{method} with tau {_tau(options['tau'])}"
+    nothing: dict[str, str] = {}
+    for section, keys, phase, lacks in (
+        ("probe", acts.probe, probe, f"method {told} probes no head"),
+        ("finetune", acts.finetune, finetune, f"method {told} does not finetune"),
+    ):
+        for key in (field.name for field in fields(Phase) if field.name != "trains"):
+            if key not in keys:
+                why = _why(section, key, options, phase) if keys else lacks
+                nothing[f"{section}.{key}"] = why
+    if not acts.loads:
+        nothing["encoder.weights"] = f"method {told} starts from random weights"
+    if not acts.heads:
+        nothing["views"] = f"method {told} probes no head"
+    if not acts.finetune or finetune.epochs == 0:
+        nothing["checkpoint"] = "nothing is finetuned"
+    return nothing
+
+
+def idle_message(nothing: Mapping[str, str]) -> str:
+    """Which keys would do nothing, and why: "finetune.lr would do nothing: method lp ..."."""
+    by_reason: dict[str, list[str]] = {}
+    for key, why in nothing.items():
+        by_reason.setdefault(why, []).append(key)
+    told = [f"{listed(keys)} would do nothing: {why}" for why, keys in by_reason.items()]
+    return "; ".join(told)
+
+
+@lru_cache
+def has_batch_norm(encoder: str, options: tuple[tuple[str, object], ...], cut: str | None) -> bool:
+    """Whether a backbone normalises by batches, found out without making room for its weights.
+
+    Raises:
+        ValueError: the encoder has no such stage to cut at.
+    """
+    with torch.device("meta"):
+        backbone = ENCODERS[encoder].build(**dict(options))
+    lower = backbone if cut is None else backbone.split(cut)[0]
+    return any(isinstance(module, _BatchNorm) for module in lower.modules())
+
+
+def _recipes(method: str, options: Options, probe: Phase, finetune: Phase) -> Recipes:
+    return METHODS[method](probe, finetune, **options)
+
+
+def _deciding(pairs: Iterable[tuple[Phase, Phase]], own: Phase) -> frozenset[str]:
+    """Settings in which phases differ that were made of templates that differ in every setting."""
+    found = {
+        field.name
+        for one, other in pairs
+        for field in fields(Phase)
+        if getattr(one, field.name) != getattr(other, field.name)
+    }
+    if own.optimizer != "sgd":
+        found.discard("momentum")
+    if "epochs" in found and not own.epochs:
+        found = {"epochs"}
+    return frozenset(found)
+
+
+def _why(section: str, key: str, options: Options, phase: Phase) -> str:
+    if section == "probe" and key not in PROBE_KEYS:
+        return "a probe trains the head alone and keeps it as it is after tau epochs"
+    if key in options:
+        return f"method.{key} decides it"
+    if (section, key) == ("probe", "epochs"):
+        return "method.tau says how long the head is probed"
+    if key == "momentum" and phase.optimizer != "sgd":
+        return f"optimizer {phase.optimizer} has no such momentum (sgd has)"
+    return f"{section}.epochs is 0"
+
+
+def _tau(tau: object) -> str:
+    return ", ".join(map(str, tau)) if isinstance(tau, tuple) else str(tau)

@@ -1,0 +1,133 @@
+"""A task: examples with labels, named splits, and the objective they are for."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from molhpft.core.network import Batch
+from molhpft.core.objectives import Objective
+
+
+class Examples(Protocol):
+    """A data set that batches can be cut from by row numbers."""
+
+    @property
+    def targets(self) -> Tensor:
+        """Labels of every row, (n, ...), as in `Batch` but of any width of number."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    def take(self, index: Tensor, *, rng: torch.Generator | None = None) -> Batch:
+        """The rows `index` (k,), in that order, as one batch on the examples' own device.
+
+        Args:
+            index: row numbers.
+            rng: draws augmentations, where the examples have any; without it there are none.
+        """
+
+    def to(self, device: torch.device | str) -> "Examples":
+        """The same examples on `device`."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Examples whose inputs are the rows of one tensor: features, images, toy data.
+
+    Attributes:
+        inputs: (n, ...).
+        targets: (n, ...), as in `Batch`.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def take(self, index: Tensor, *, rng: torch.Generator | None = None) -> Batch:
+        """The rows `index` (k,) as one batch; nothing is drawn."""
+        index = index.to(self.inputs.device, non_blocking=True)
+        return Batch(self.inputs[index], self.targets[index])
+
+    def to(self, device: torch.device | str) -> "Rows":
+        """The same rows on `device`."""
+        return Rows(self.inputs.to(device), self.targets.to(device))
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network is trained for.
+
+    Attributes:
+        name: for people and file names.
+        examples: all rows, those of every split.
+        splits: split name to row numbers (k,); "train", "valid", "test" and any further ones.
+        objective: loss and score.
+        outputs: number of logits a head must give.
+        fingerprint: digest of everything above but the name: what results are compared on.
+        describes: one entry a logit, for tables; empty when outputs have no names.
+        auxiliary: digest of a further task whose targets are trained on too; empty for none.
+    """
+
+    name: str
+    examples: Examples
+    splits: Mapping[str, Tensor]
+    objective: Objective
+    outputs: int
+    fingerprint: str = ""
+    describes: tuple[str, ...] = ()
+    auxiliary: str = ""
+
+    def batches(
+        self,
+        split: str,
+        *,
+        size: int,
+        rng: torch.Generator | None = None,
+        skip: int = 0,
+        share: tuple[int, int] = (0, 1),
+    ) -> Iterator[Batch]:
+        """Every row of a split once, in batches of at most `size`.
+
+        Batches differ by at most one row in length: a lone last row would have no batch statistics.
+
+        Args:
+            split: name of the split.
+            size: most rows in a batch.
+            rng: draws a new order at once, and augmentations batch by batch; without it rows come
+                in the order of the split, as they are.
+            skip: batches at the beginning to leave out, uncut.
+            share: `(k, m)` gives only part k, counted from 0, of each batch cut into m parts.
+
+        Raises:
+            ValueError: no split has that name, or it is empty.
+        """
+        rows = self.rows(split)
+        if rng is not None:
+            rows = rows[torch.randperm(len(rows), generator=rng)]
+        part, parts = share
+        batches = rows.tensor_split(ceil(len(rows) / size))[skip:]
+        return (self.examples.take(b.tensor_split(parts)[part], rng=rng) for b in batches)
+
+    def rows(self, split: str) -> Tensor:
+        """Row numbers of a split, (k,).
+
+        Raises:
+            ValueError: no split has that name, or it is empty.
+        """
+        if split not in self.splits:
+            raise ValueError(
+                f"task {self.name} has no split {split!r}; it has: {', '.join(self.splits)}"
+            )
+        if not len(self.splits[split]):
+            raise ValueError(f"split {split!r} of task {self.name} is empty")
+        return self.splits[split]
+
+    def to(self, device: torch.device | str) -> "Task":
+        """The same task with its examples on `device`; row numbers stay where they are."""
+        return replace(self, examples=self.examples.to(device))

@@ -1,0 +1,52 @@
+"""How many threads PyTorch computes on.
+
+What dropout draws.
+
+Seeds for every purpose of a run, from its one seed.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """PyTorch on so many threads, afterwards on as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """`threads(1)`, for small studies.
+
+    On matrices this small, threads wait for one another longer than they compute, and on a machine
+    that is busy otherwise fifty times as long. The numbers are then the same on any number of
+    cores.
+    """
+    with threads(1):
+        yield
+
+
+def seed_dropout(seed: int, device: torch.device) -> None:
+    """Seed the global generators that dropout on a device draws from.
+
+    Seeded at every step from a generator of ours, they leave no state of their own to be kept.
+    """
+    # not torch.manual_seed, which asks about every kind of device and takes 80 times as long
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+def stream(seed: int, purpose: str) -> int:
+    """A seed of its own for each purpose, so that none uses up another's random numbers."""
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 2

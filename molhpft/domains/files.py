@@ -1,0 +1,322 @@
+"""Tensors that are slow to derive and safe to delete, kept on disk between runs.
+
+Where data lies, where derived files may be kept, and how a file is written whole or not.
+
+Many texts as a person lists them, and as two tensors, which a cache can keep.
+
+Fetches a zip archive from an address and puts its contents in place, whole or not at all.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache, partial
+from glob import escape
+from http.client import HTTPException, HTTPResponse
+from itertools import accumulate, pairwise
+from math import ceil
+from pathlib import Path, PureWindowsPath
+from shutil import rmtree
+from tempfile import TemporaryDirectory
+from time import time
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+from uuid import uuid4
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from molhpft.domains.console import track
+
+ASIDE = ".aside"
+"""Ending of what is being written, `.<name>.<32 hex digits>.aside`; a kill leaves it."""
+
+_ABANDONED = 86_400  # seconds since anything was written to it
+
+
+def data_folder() -> Path:
+    """Folder that holds data sets: `MOLHPFT_DATA`, or `~/.cache/molhpft`."""
+    return Path(os.environ.get("MOLHPFT_DATA") or _HOME_CACHE).expanduser()
+
+
+def cache_folder() -> Path:
+    """Folder for derived files, safe to delete: `MOLHPFT_CACHE`, or `~/.cache/molhpft`."""
+    return Path(os.environ.get("MOLHPFT_CACHE") or _HOME_CACHE).expanduser()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A block that writes a file or folder, which then takes its place, whole.
+
+    After a failure nothing of it is left and what was there before stays. Files that killed
+    processes left beside the place, a day ago or earlier, are removed.
+
+    Args:
+        path: the place, in a folder that exists; a folder there must be empty when the block ends.
+
+    Yields:
+        where to write: a path beside the place that nobody else uses.
+    """
+    _sweep(path)
+    aside = path.with_name(f".{path.name}.{uuid4().hex}{ASIDE}")
+    try:
+        yield aside
+        os.replace(aside, path)
+    except BaseException:
+        with suppress(OSError):  # the failure that is on its way says more
+            if aside.is_dir():
+                rmtree(aside)
+            else:
+                aside.unlink(missing_ok=True)
+        raise
+
+
+def _sweep(path: Path) -> None:
+    with suppress(OSError):  # another process may have been faster
+        for left in path.parent.glob(f".{escape(path.name)}.*{ASIDE}"):
+            if left.is_file() and left.stat().st_mtime < time() - _ABANDONED:
+                left.unlink()
+
+
+_HOME_CACHE = "~/.cache/molhpft"
+
+
+Json = dict[str, Any]
+
+
+_ANOTHER_FOLDER = (
+    "make room or choose another folder (--out), and run again: it goes on where it was"
+)
+
+
+class UnwritableError(OSError):
+    """A folder takes no more: its disk is full, or it may not be written to.
+
+    A class of its own, because nothing is wrong with the run: whoever runs many has to stop.
+    """
+
+
+@contextmanager
+def writing(path: Path, *, remedy: str = _ANOTHER_FOLDER) -> Iterator[None]:
+    """A block that writes and nothing else, whose failures are one sentence.
+
+    Args:
+        path: what is written.
+        remedy: what to do when it cannot be.
+
+    Raises:
+        UnwritableError: it cannot be.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise UnwritableError(f"cannot write {path}: {error}; {remedy}") from error
+
+
+def short_digest(content: Any) -> str:
+    """Ten hex digits that stand for plain values: a name, not a proof."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def path_digest(path: Path) -> str:
+    """SHA-256 of a file; of a folder, a digest of its files' names, sizes and times of change.
+
+    What does not exist is "absent".
+    """
+    if path.is_dir():  # its files may be many and large; the run itself knows what they hold
+        return short_digest([[str(file), *_state(file)] for file in sorted(path.rglob("*"))])
+    return _digest_of(path.resolve(), *_state(path)) if path.is_file() else "absent"
+
+
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=256)
+def _digest_of(path: Path, changed: int, size: int) -> str:
+    """Digest of a file, read again where it has changed: many runs of a sweep ask for the same."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+_log = logging.getLogger(__name__)
+
+
+def cached_tensors(key: str, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """What `build()` gives, read from `cache_folder()/<key>.safetensors` where that exists.
+
+    The file is written under a temporary name and then renamed, so a killed run leaves no half of
+    one. A damaged file is built anew, with a logged warning; where the folder cannot be written,
+    another warning says that the tensors live in memory only.
+
+    Args:
+        key: folder and digest of everything the tensors depend on, such as "nci/3f2a...".
+        build: gives the tensors by name; called only when the file is absent or damaged.
+    """
+    path = cache_folder() / f"{key}.safetensors"
+    if path.is_file():
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            _log.warning("cache file %s is damaged (%s); it is built anew", path, error)
+    tensors = {name: tensor.contiguous() for name, tensor in build().items()}
+    try:
+        _write(tensors, path)
+    except (OSError, SafetensorError) as error:
+        _log.warning("%s is not kept, the cache folder cannot be used: %s", path.name, error)
+    return tensors
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as aside:
+        save_file(tensors, aside)
+
+
+def listed(items: Iterable[str], *, most: int | None = None) -> str:
+    """Items as a person lists them: a, b and c; empty for none.
+
+    Args:
+        items: in order.
+        most: how many are named; of more the first ones are, and the others are counted.
+    """
+    shown = list(items)
+    if most is not None and len(shown) > most:
+        shown = [*shown[:most], f"{len(shown) - most:,} more"]
+    *first, last = shown or [""]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def joined(texts: Sequence[str]) -> dict[str, Tensor]:
+    """All texts in UTF-8, one after another, and the length of each in characters."""
+    content = "".join(texts).encode("utf-8", "surrogatepass")
+    return {
+        "texts": torch.from_numpy(np.frombuffer(content, dtype=np.uint8).copy()),
+        "lengths": torch.tensor([len(text) for text in texts], dtype=torch.int32),
+    }
+
+
+def separate(tensors: Mapping[str, Tensor]) -> list[str]:
+    """What `joined` was given."""
+    content = tensors["texts"].numpy().tobytes().decode("utf-8", "surrogatepass")
+    ends = accumulate(tensors["lengths"].tolist(), initial=0)
+    return [content[begin:end] for begin, end in pairwise(ends)]
+
+
+NAMED = 5
+"""Targets that a sentence names; of more the others are counted."""
+
+
+_CHUNK = 1 << 20
+_PATIENCE = 30.0  # seconds without a byte
+
+
+def fetch_archive(url: str, folder: Path, *, expected_top: str | None = None) -> None:
+    """Download a zip archive and unpack it as `folder`.
+
+    All work happens in a temporary folder beside `folder` that is removed in any case, and the
+    last step is a rename: `folder` never exists half written.
+
+    Args:
+        url: of the archive; http, https or file.
+        folder: what the contents become; must not exist yet. Missing parents are made.
+        expected_top: folder inside the archive that becomes `folder`; None for all of the archive.
+
+    Raises:
+        FileExistsError: `folder` exists already.
+        ConnectionError: the address cannot be reached, or gives another number of bytes than it
+            announced.
+        ValueError: what came is no sound zip archive, has no folder `expected_top`, or has a member
+            that would land outside the folder.
+        OSError: the folder cannot be written.
+    """
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already; delete it to fetch {url} again")
+    with _opened(url) as response:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+            archive, unpacked = Path(temporary) / "archive.zip", Path(temporary) / "unpacked"
+            _save(response, archive, url)
+            _unpack(archive, unpacked, url)
+            _put(unpacked / (expected_top or ""), folder, url)
+
+
+def _opened(url: str) -> HTTPResponse:
+    try:
+        response: HTTPResponse = urlopen(url, timeout=_PATIENCE)
+    except (URLError, TimeoutError, HTTPException) as error:
+        raise ConnectionError(f"{url} cannot be reached: {_reason(error)}") from error
+    return response
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "reason", error)) or type(error).__name__
+
+
+def _save(response: HTTPResponse, archive: Path, url: str) -> None:
+    announced = response.headers.get("Content-Length")
+    chunks = None if announced is None else ceil(int(announced) / _CHUNK)
+    with archive.open("wb") as file:
+        for chunk in track(_chunks(response, url), f"fetching {url}", total=chunks):
+            file.write(chunk)
+    received = archive.stat().st_size
+    if announced is not None and received != int(announced):
+        raise ConnectionError(
+            f"{url} should give {announced} bytes, gave {received}: try again, the connection broke"
+        )
+
+
+def _chunks(response: HTTPResponse, url: str) -> Iterator[bytes]:
+    try:
+        yield from iter(partial(response.read, _CHUNK), b"")
+    except (HTTPException, ConnectionError, TimeoutError) as error:
+        raise ConnectionError(
+            f"the connection to {url} broke while fetching: {_reason(error)}"
+        ) from error
+
+
+def _unpack(archive: Path, folder: Path, url: str) -> None:
+    folder.mkdir()
+    try:
+        with zipfile.ZipFile(archive) as members:
+            for member in members.infolist():
+                _refuse_outside(member, url)
+            members.extractall(folder)
+    # RuntimeError is how zipfile refuses an encrypted member
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise ValueError(f"{url} should be a sound zip archive, but: {error}") from error
+
+
+def _refuse_outside(member: zipfile.ZipInfo, url: str) -> None:
+    # Windows rules on every system: they know both separators and drives
+    path = PureWindowsPath(member.filename)
+    leaves = bool(path.anchor) or ".." in path.parts
+    if leaves or stat.S_ISLNK(member.external_attr >> 16):
+        raise ValueError(
+            f"members of an archive should be files inside its folder, but {url} holds "
+            f"{member.filename!r}; nothing was unpacked"
+        )
+
+
+def _put(source: Path, folder: Path, url: str) -> None:
+    if not source.is_dir():
+        names = sorted(path.name for path in source.parent.iterdir())
+        raise ValueError(
+            f"{url} should hold a folder {source.name!r}; it holds: {', '.join(names) or 'nothing'}"
+        )
+    try:
+        os.replace(source, folder)
+    except OSError:
+        # another process may have fetched the same archive meanwhile: its copy serves as well
+        if not folder.is_dir():
+            raise

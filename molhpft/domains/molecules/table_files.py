@@ -1,0 +1,596 @@
+"""Any file with a table of molecules as rows of cells, each with the line where it stands.
+
+CSV (separated by commas, semicolons or tabs, or as Excel's `sep=` line says), Parquet, SDF and
+lists of SMILES, each also packed by gzip, bzip2, xz or zip. What a file is, its first bytes say;
+its ending, in any case, counts for lists alone, which have no mark. A pipe (`/dev/stdin`) is read
+like a file.
+
+The standard `csv` reader instead of pandas: pandas renames repeated columns, pads short rows and
+forgets line numbers, and a wrong row should be named by the line a person sees in an editor.
+
+SDF files as rows: the SMILES of every record, its title and its data items.
+"""
+
+import bz2
+import codecs
+import csv
+import gzip
+import io
+import lzma
+import re
+import shutil
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any, TextIO, TypeAlias
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
+from rdkit import Chem, rdBase
+
+from molhpft.domains.molecules.smiles import kept_valences, parse
+
+_END = "$$$$"
+_ITEM = re.compile(r">.*<(.+)>")
+_COUNTS = re.compile(r"(?:[^\n]*\n){3}[^\n]*V[23]000")
+
+
+def looks_like_sdf(text: str) -> bool:
+    """Whether a text begins as a record does: its fourth line says V2000 or V3000."""
+    return _COUNTS.match(text) is not None
+
+
+def item_names(file: TextIO) -> list[str]:
+    """Names of the data items of all records, in the order in which they come up."""
+    items = (_ITEM.match(line) for line in file if line.startswith(">"))
+    return list(dict.fromkeys(item[1] for item in items if item is not None))
+
+
+def records(file: TextIO) -> Iterator[tuple[int, str, str, dict[str, str]]]:
+    """Every record: its first line's number, SMILES, title and data items.
+
+    The SMILES is empty where RDKit cannot read the structure; what it refuses for its valences
+    alone is kept, as in `featurize.parse`.
+    """
+    lines: list[str] = []
+    first = 1
+    for number, line in enumerate(file, start=1):
+        lines.append(line.rstrip("\r\n"))
+        if lines[-1].startswith(_END):
+            yield first, *_record(lines)
+            lines, first = [], number + 1
+    if any(map(str.strip, lines)):  # the last record may end with the file
+        yield first, *_record(lines)
+
+
+def _record(lines: list[str]) -> tuple[str, str, dict[str, str]]:
+    items: dict[str, str] = {}
+    starts = [k for k, line in enumerate(lines) if line.startswith(">")]
+    for start in starts:
+        if (item := _ITEM.match(lines[start])) is not None:
+            rest = lines[start + 1 :]
+            # an item ends at an empty line
+            ends = [k for k, line in enumerate(rest) if not line.strip() or line.startswith(_END)]
+            items[item[1]] = "\n".join(rest[: ends[0] if ends else None]).strip()
+    block = "\n".join(lines[: starts[0] if starts else None])
+    return _smiles(block), lines[0].strip(), items
+
+
+def _smiles(block: str) -> str:
+    with rdBase.BlockLogs():
+        try:
+            mol = Chem.MolFromMolBlock(block)
+            if mol is None:
+                mol = kept_valences(Chem.MolFromMolBlock(block, sanitize=False))
+            return "" if mol is None else str(Chem.MolToSmiles(mol))
+        except (ValueError, RuntimeError):
+            return ""
+
+
+ROWS = 512  # of a part
+
+_HEAD = 1 << 16  # bytes by which a file is recognised
+_LONGEST_CELL = 100_000_000  # characters
+_SEPARATORS = (",", "\t", ";")
+_LISTS = (".smi", ".smiles", ".ism", ".can")
+_PACKED = (".gz", ".bz2", ".xz", ".zip")
+_ENDINGS = (".csv", ".tsv", ".tab", ".parquet", ".pq", ".sdf", ".sd", ".txt", *_LISTS)
+_LINE = re.compile(r"(\S+(?:[ \t]+\|[^|]*\|)?)\s*(.*)")
+
+_READABLE = "a table (CSV, Parquet, SDF) or a list of SMILES (.smi)"
+_PACKINGS: dict[re.Pattern[bytes], Callable[[IO[bytes]], Any]] = {
+    re.compile(rb"\x1f\x8b"): gzip.open,
+    re.compile(rb"BZh[1-9]1AY&SY"): bz2.open,
+    re.compile(rb"\xfd7zXZ\x00"): lzma.open,
+}
+# four letters may be the beginning of a text: what follows them there is none
+_PARQUET = re.compile(rb"PAR1($|[^ -~\t\r\n])")
+_FOREIGN = {
+    re.compile(rb"\xd0\xcf\x11\xe0"): "an old Excel workbook",
+    re.compile(rb"ARROW1\0"): "an Arrow (Feather) file",
+    re.compile(rb"PARE[^ -~\t\r\n]"): "an encrypted Parquet file",
+    re.compile(rb"\x89HDF"): "an HDF5 file",
+    re.compile(rb"SQLite format 3\0"): "an SQLite database",
+    re.compile(rb"\x93NUMPY"): "a NumPy array",
+    re.compile(rb"\x28\xb5\x2f\xfd"): "packed by zstandard",
+    re.compile(rb"7z\xbc\xaf"): "a 7-Zip archive",
+    re.compile(rb"%PDF-"): "a PDF",
+    re.compile(rb"\x80"): "a Python pickle or another binary file",
+}
+_WORKBOOKS = {"xl/workbook.xml": "an Excel workbook", "content.xml": "an OpenDocument spreadsheet"}
+
+Cells: TypeAlias = Sequence[str] | pa.Array
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some consecutive rows of a table.
+
+    Attributes:
+        path: of the file.
+        lines: (n,), where each row begins: its line in the file (a header is line 1), or its number
+            in a Parquet file, counted from 1.
+        cells: column name to n cells as they stand in the file: text, or what Parquet holds.
+    """
+
+    path: Path
+    lines: tuple[int, ...]
+    cells: Mapping[str, Cells]
+
+    def arrays(self) -> dict[str, pa.Array]:
+        """All columns, in the types of the file."""
+        return {
+            name: cells if isinstance(cells, pa.Array) else pa.array(cells, pa.string())
+            for name, cells in self.cells.items()
+        }
+
+    def texts(self, name: str) -> list[str]:
+        """Cells of a column as text without spaces around; bytes are UTF-8, null and NaN empty.
+
+        Raises:
+            ValueError: no column has that name, or its cells are lists or structs.
+        """
+        if name not in self.cells:
+            raise _unknown(self.path, name, self.cells)
+        cells = self.cells[name]
+        texts = _texts(cells)
+        if texts is None:
+            kind = getattr(cells, "type", None)
+            raise _mistyped(self.path, name, kind, "have a text or a number in every cell")
+        return texts
+
+    def molecules(self, name: str) -> list[str]:
+        """`texts` of a column of SMILES.
+
+        Raises:
+            ValueError: no column has that name, or it holds no text but numbers, lists, ...
+        """
+        cells = self.cells.get(name)
+        if isinstance(cells, pa.Array) and not _is_text(cells.type):
+            raise _mistyped(self.path, name, cells.type, "hold SMILES as text")
+        return self.texts(name)
+
+
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """A whole table as text: columns of n cells each, without surrounding spaces.
+
+    Attributes:
+        path: of the file.
+        columns: column name to cells (n,), but for columns of lists, structs and the like.
+        lines: (n,), as in `Part`.
+        types: of the columns that hold no text but numbers, lists, ...; of Parquet files only.
+        nameless: columns that the header leaves without a name; they are called by their place.
+        unit: what `lines` are, "line" or "row".
+    """
+
+    path: Path
+    columns: dict[str, tuple[str, ...]]
+    lines: tuple[int, ...]
+    types: dict[str, str]
+    nameless: frozenset[str]
+    unit: str
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all columns."""
+        return list(dict.fromkeys((*self.columns, *self.types)))
+
+    def column(self, name: str) -> tuple[str, ...]:
+        """Cells of a column.
+
+        Raises:
+            ValueError: no column has that name, or it holds lists or structs; the message says so.
+        """
+        if name in self.columns:
+            return self.columns[name]
+        if name in self.types:
+            kind = self.types[name]
+            raise _mistyped(self.path, name, kind, "have a text or a number in every cell")
+        raise _unknown(self.path, name, self.names)
+
+    def molecules(self, name: str) -> tuple[str, ...]:
+        """Cells of a column of SMILES.
+
+        Raises:
+            ValueError: no column has that name, or it holds no text but numbers, lists, ...
+        """
+        if name in self.types:
+            raise _mistyped(self.path, name, self.types[name], "hold SMILES as text")
+        return self.column(name)
+
+
+def read_sheet(path: Path) -> Sheet:
+    """A whole table.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no table that can be read, or a wrong one; the message says where and why.
+    """
+    with _opened(path) as source:
+        columns: dict[str, list[str]] = {}
+        types: dict[str, str] = {}
+        lines: list[int] = []
+        for part in source.parts:
+            lines += part.lines
+            for name, cells in part.cells.items():
+                if isinstance(cells, pa.Array) and not _is_text(cells.type):
+                    types[name] = str(cells.type)
+                if (texts := _texts(cells)) is not None:
+                    columns.setdefault(name, []).extend(texts)
+    if not lines:
+        raise ValueError(f"{path} should have rows of molecules; it has none")
+    return Sheet(
+        path=path,
+        columns={name: tuple(texts) for name, texts in columns.items()},
+        lines=tuple(lines),
+        types=types,
+        nameless=source.nameless,
+        unit=source.unit,
+    )
+
+
+def stream_parts(path: Path) -> Iterator[Part]:
+    """A table in parts of `ROWS` rows (the last one may have fewer), however long it is.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: as for `read_sheet`, where the row is reached.
+    """
+    with _opened(path) as source:
+        part = None
+        for part in source.parts:
+            yield part
+    if part is None:
+        raise ValueError(f"{path} should have rows of molecules; it has none")
+
+
+def is_table(name: str) -> bool:
+    """Whether a name is that of a table: by its ending, in any case, or since a file is there."""
+    if Path(_unpacked_name(name.lower())).suffix in _ENDINGS:
+        return True
+    return Path(name).exists() and not Path(name).is_dir()
+
+
+def table_name(path: Path) -> str:
+    """Name of a file without the endings that say what it is."""
+    name = _unpacked_name(path.name)
+    return Path(name).stem if Path(name).suffix.lower() in _ENDINGS else name
+
+
+def text_of(value: object) -> str | None:
+    """A SMILES as anybody hands it over, as text; None for a type that is no text.
+
+    Bytes are UTF-8; None, NaN and pandas' NA are the empty string, an unreadable molecule.
+    """
+    if isinstance(value, str):
+        return str(value)  # of a subclass, such as NumPy's
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if value is None or value is pd.NA or value is pd.NaT:
+        return ""
+    return "" if isinstance(value, float | np.floating) and np.isnan(value) else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """An open file and what is in it."""
+
+    parts: Iterator[Part]
+    nameless: frozenset[str] = frozenset()
+    unit: str = "line"
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Source]:
+    """A block that reads a table, whose failures are one sentence."""
+    if path.is_dir():
+        raise ValueError(f"{path} should be {_READABLE}; it is a folder")
+    if not path.exists():
+        raise FileNotFoundError(f"{path} should be {_READABLE}; no file is there")
+    with _told(path), ExitStack() as opened:
+        file: IO[bytes] = opened.enter_context(path.open("rb"))
+        if not file.seekable():  # a pipe, which cannot be read twice
+            file = opened.enter_context(_spooled(file))
+        yield _recognised(path, _plain(path, file, opened), opened)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} should be text in UTF-8: {error}; save it as UTF-8") from error
+    except (EOFError, zlib.error, lzma.LZMAError, BadZipFile) as error:
+        raise ValueError(f"{path} should be a packed file, whole: {error}") from error
+    except OSError as error:
+        if error.errno is None:  # of gzip and bz2, whose files are damaged, not absent
+            raise ValueError(f"{path} should be a packed file, whole: {error}") from error
+        raise
+    except pa.ArrowException as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"{path} should be a Parquet file, whole: {said}") from error
+
+
+@contextmanager
+def _spooled(file: IO[bytes]) -> Iterator[IO[bytes]]:
+    """The same bytes in a file on disk."""
+    with TemporaryFile() as aside:
+        shutil.copyfileobj(file, aside)
+        aside.seek(0)
+        yield aside
+
+
+def _plain(path: Path, file: IO[bytes], opened: ExitStack) -> IO[bytes]:
+    """What a packed file holds; a plain one as it is."""
+    head = _head(file)
+    for mark, unpacked in _PACKINGS.items():
+        if mark.match(head):
+            return _plain(path, opened.enter_context(unpacked(file)), opened)
+    if head.startswith(b"PK\x03\x04"):
+        archive = opened.enter_context(ZipFile(file))
+        return _plain(path, opened.enter_context(_member(path, archive)), opened)
+    return file
+
+
+def _member(path: Path, archive: ZipFile) -> IO[bytes]:
+    names = [name for name in archive.namelist() if not name.endswith("/")]
+    for name, what in _WORKBOOKS.items():
+        if name in names:
+            raise ValueError(f"{path} is {what}; save its sheet as CSV")
+    names = [name for name in names if not name.startswith("__MACOSX/")]
+    if len(names) != 1:
+        raise ValueError(
+            f"{path} should be a zip archive of one file; it holds "
+            f"{', '.join(names[:5]) or 'none'}{', ...' if len(names) > 5 else ''}"
+        )
+    try:
+        return archive.open(names[0])
+    except (RuntimeError, NotImplementedError) as error:  # a password, an odd compression
+        raise ValueError(f"{path} cannot be unpacked: {error}") from error
+
+
+def _head(file: IO[bytes]) -> bytes:
+    """First bytes of a file, which stay to be read."""
+    head = file.read(_HEAD)
+    file.seek(0)
+    return head
+
+
+def _recognised(path: Path, file: IO[bytes], opened: ExitStack) -> _Source:
+    head = _head(file)
+    if _PARQUET.match(head):
+        # it is read from its end, to which gzip cannot go
+        whole = opened.enter_context(_spooled(file)) if isinstance(file, gzip.GzipFile) else file
+        return _Source(_parquet_parts(path, whole), unit="row")
+    for mark, what in _FOREIGN.items():
+        if mark.match(head):
+            raise ValueError(f"{path} is {what}, which is not read; save it as CSV")
+    encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    if encoding != "utf-16" and b"\0" in head and not _is_text_so_far(head):
+        raise ValueError(f"{path} is a binary file of no known kind, not {_READABLE}")
+    # utf-8-sig: spreadsheets put a byte-order mark in front of the first column's name
+    text = opened.enter_context(io.TextIOWrapper(file, encoding=encoding, newline=""))
+    start = head.decode(encoding, "ignore")
+    ending = Path(_unpacked_name(path.name.lower())).suffix
+    if looks_like_sdf(start) or ending in (".sdf", ".sd"):
+        return _Source(_sdf_parts(path, text))
+    if ending in _LISTS or (ending == ".txt" and _begins_with_a_molecule(start)):
+        return _Source(_list_parts(path, text))
+    return _csv_source(path, text, start)
+
+
+def _is_text_so_far(head: bytes) -> bool:
+    try:  # the last character may be cut
+        return bool(codecs.getincrementaldecoder("utf-8")().decode(head))
+    except UnicodeDecodeError:
+        return False
+
+
+def _begins_with_a_molecule(text: str) -> bool:
+    words = text.split(None, 1)
+    return bool(words) and parse(words[0]) is not None
+
+
+def _parquet_parts(path: Path, file: IO[bytes]) -> Iterator[Part]:
+    with parquet.ParquetFile(file) as table:
+        names = table.schema_arrow.names
+        _check_names(path, names)
+        first = 1
+        for batch in table.iter_batches(batch_size=ROWS):
+            lines = tuple(range(first, first + len(batch)))
+            first += len(batch)
+            yield Part(path, lines, dict(zip(names, batch.columns, strict=True)))
+
+
+def _sdf_parts(path: Path, file: TextIO) -> Iterator[Part]:
+    names = item_names(file)
+    file.seek(0)
+    items = [name if name not in ("smiles", "name") else f"{name} (item)" for name in names]
+    rows = (
+        (line, [smiles, title, *(found.get(name, "") for name in names)])
+        for line, smiles, title, found in records(file)
+    )
+    return _parts(path, ["smiles", "name", *items], rows)
+
+
+def _list_parts(path: Path, file: TextIO) -> Iterator[Part]:
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        for line, text in enumerate(file, start=1):
+            found = _LINE.match(text.strip())
+            yield line, [found[1], found[2].strip()] if found else ["", ""]
+
+    return _parts(path, ["smiles", "name"], rows())
+
+
+def _csv_source(path: Path, text: TextIO, start: str) -> _Source:
+    separator, skipped = _separator(start)
+    rows = _csv_rows(path, text, separator, skipped)
+    header = next((cells for _, cells in rows if _any(cells)), [])
+    header = [cell.strip() for cell in header]
+    while header and not header[-1]:
+        header = header[:-1]  # of trailing separators, which spreadsheets leave
+    if not header:
+        raise ValueError(f"{path} should have a line of column names and rows below; it is empty")
+    names = [name or f"column {k}" for k, name in enumerate(header, start=1)]
+    _check_names(path, names)
+    nameless = frozenset(name for name, own in zip(names, header, strict=True) if not own)
+    return _Source(_parts(path, names, _checked(path, len(names), rows)), nameless)
+
+
+def _separator(start: str) -> tuple[str, int]:
+    """What separates the cells of a text, and how many lines say so and are no rows.
+
+    The first of `_SEPARATORS` that cuts the header and the row below into equally many cells, more
+    than one; else the one that cuts the header into most.
+    """
+    told = re.match(r'"?sep=(.)"?\r?\n', start, re.IGNORECASE)
+    if told:
+        return told[1], 1
+    counts = {}
+    for separator in _SEPARATORS:
+        rows = csv.reader(io.StringIO(start, newline=""), delimiter=separator)
+        try:
+            counts[separator] = [len(cells) for cells in islice(filter(any, rows), 2)]
+        except csv.Error:
+            counts[separator] = []
+    for separator, lengths in counts.items():
+        if len(lengths) == 2 and lengths[0] == lengths[1] > 1:
+            return separator, 0
+    return max(_SEPARATORS, key=lambda separator: counts[separator][:1]), 0
+
+
+def _csv_rows(
+    path: Path, file: TextIO, separator: str, skipped: int
+) -> Iterator[tuple[int, list[str]]]:
+    """Line where it begins and cells of every row, blank lines too."""
+    for _ in range(skipped):
+        file.readline()
+    # for the whole process: its own 131,072 characters refuse a table for a column of notes, and
+    # without any limit a quote that is not closed takes all of a long file into memory
+    csv.field_size_limit(_LONGEST_CELL)
+    reader, line = csv.reader(file, delimiter=separator, strict=True), skipped + 1
+    try:
+        for cells in reader:
+            yield line, cells
+            line = reader.line_num + skipped + 1
+    except csv.Error as error:
+        raise ValueError(
+            f"{path} should be a table with cells separated by {separator!r}; the row that begins "
+            f"in line {line} is not: {error}; look for a quote that is not closed"
+        ) from error
+
+
+def _checked(
+    path: Path, width: int, rows: Iterator[tuple[int, list[str]]]
+) -> Iterator[tuple[int, list[str]]]:
+    """Rows of that many cells; a blank line is a row where there is one column, else none."""
+    for line, cells in rows:
+        if len(cells) == width:
+            yield line, cells
+        elif not _any(cells):
+            if width == 1:
+                yield line, [""]
+        elif len(cells) > width and not _any(cells[width:]):
+            yield line, cells[:width]
+        else:
+            raise ValueError(
+                f"every row of {path} should have {width} cells as its header has; line {line} has "
+                f"{len(cells)}"
+            )
+
+
+def _any(cells: Sequence[str]) -> bool:
+    """Whether a cell has more than spaces."""
+    return any(map(str.strip, cells))
+
+
+def _parts(path: Path, names: list[str], rows: Iterator[tuple[int, list[str]]]) -> Iterator[Part]:
+    while some := list(islice(rows, ROWS)):
+        lines, cells = zip(*some, strict=True)
+        yield Part(path, lines, dict(zip(names, zip(*cells, strict=True), strict=True)))
+
+
+def _unknown(path: Path, name: str, names: Iterable[str]) -> ValueError:
+    return ValueError(f"{path} has no column {name!r}; it has: {', '.join(names)}")
+
+
+def _mistyped(path: Path, name: str, kind: object, should: str) -> ValueError:
+    return ValueError(f"column {name!r} of {path} should {should}; it is of type {kind}")
+
+
+def _check_names(path: Path, header: Sequence[str]) -> None:
+    repeated = [name for name, count in Counter(header).items() if count > 1]
+    if repeated:
+        raise ValueError(f"column names of {path} should differ; repeated: {', '.join(repeated)}")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _is_text(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return kind.id in _TEXT or pa.types.is_null(kind)
+
+
+_TEXT = frozenset(
+    kind.id
+    for kind in (
+        *(pa.string(), pa.large_string(), pa.string_view()),
+        *(pa.binary(), pa.large_binary(), pa.binary_view(), pa.binary(1)),
+    )
+)
+
+
+def _texts(cells: Cells) -> list[str] | None:
+    """Cells as `Part.texts` has them; None where they are of a type that no text says."""
+    if not isinstance(cells, pa.Array):
+        return list(map(str.strip, cells))
+    if isinstance(cells.type, pa.BaseExtensionType):
+        return _texts(cells.storage)
+    if pa.types.is_dictionary(cells.type):
+        return _texts(cells.dictionary_decode())
+    if pa.types.is_nested(cells.type):
+        return None
+    if _is_text(cells.type):
+        return [(text_of(cell) or "").strip() for cell in cells.to_pylist()]
+    try:
+        texts = cells.cast("string").to_pylist()
+    except pa.ArrowNotImplementedError:
+        return None
+    return ["" if text in (None, "nan") else text for text in texts]  # nan is NaN of a number
+
+
+def _unpacked_name(name: str) -> str:
+    for ending in _PACKED:
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return name

@@ -1,1 +1,0 @@
-"""Configs to run folders: the only layer that reads configs and writes results."""

@@ -1,1 +1,0 @@
-"""A tree of run folders as one page to open, and as Markdown and CSV tables."""

@@ -1,1 +1,0 @@
-"""The trials of a sweep carried out: by processes of this machine or by a Ray cluster."""

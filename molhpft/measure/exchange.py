@@ -1,0 +1,66 @@
+"""Heads and backbones exchanged: what a head is worth on features that it was not tuned with."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor
+
+from molhpft.core.data import Task
+from molhpft.core.evaluate import EVALUATION_SIZE, inference
+from molhpft.core.network import Network
+
+
+def exchange_scores(
+    networks: Sequence[Network], task: Task, split: str, *, size: int = EVALUATION_SIZE
+) -> Tensor:
+    """Score of every backbone under every head, without retuning.
+
+    Ren et al. (2023), Figure 3: with the networks finetuned from 7 tau, 49 combinations.
+
+    Args:
+        networks: m networks cut at the same stage, for example one for each tau.
+        task: gives examples and score.
+        split: name of the split to score.
+        size: most examples in a forward pass.
+
+    Returns:
+        (m, m) in float64: row i has the backbone of network i, column j the head of network j, so
+        that the diagonal has the networks as they are.
+
+    Raises:
+        ValueError: there are no networks, or they are cut at different stages.
+    """
+    _check(networks)
+    rows = []
+    with ExitStack() as stack:
+        for network in networks:
+            stack.enter_context(inference(network))
+        for network in networks:
+            rows.append(_scores_under_all_heads(network, networks, task, split, size))
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def _scores_under_all_heads(
+    network: Network, networks: Sequence[Network], task: Task, split: str, size: int
+) -> list[float]:
+    logits: list[list[Tensor]] = [[] for _ in networks]
+    targets = []
+    for batch in task.batches(split, size=size):
+        z = network.features(batch)
+        targets.append(batch.targets.cpu())
+        for column, other in zip(logits, networks, strict=True):
+            column.append(other.head(z, batch).cpu())
+    y = torch.cat(targets)
+    return [task.objective.score(torch.cat(column), y) for column in logits]
+
+
+def _check(networks: Sequence[Network]) -> None:
+    if not networks:
+        raise ValueError("an exchange needs at least one network, got none")
+    cuts = [" ".join(network.backbone.names) for network in networks]
+    if len(set(cuts)) > 1:
+        raise ValueError(
+            "networks that exchange heads must have backbones of the same stages, "
+            f"got {' and '.join(repr(cut) for cut in sorted(set(cuts)))}"
+        )

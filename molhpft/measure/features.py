@@ -1,0 +1,242 @@
+"""Initial energy: how far the predictions are from the labels when finetuning starts.
+
+The energy of an example depends on that example alone, whatever else its split or batch holds: of
+an objective that compares examples, or serves a second task, it is that of the part that predicts
+the new task's labels. An energy is NaN where a prediction for a measured label is not finite.
+
+How far finetuning moved the features: the four distances of Ren et al. (2023), Figures 11-15.
+
+p(correct): the probability that a network gives to the right answer, example by example.
+
+Drift: how far features move in finetuning without a single weight being changed.
+
+Batch norm keeps running statistics in training mode. On data unlike those of pretraining they move,
+and with them the features in eval mode: a part of every measured shift that no energy caused.
+"""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from molhpft.core.data import Task
+from molhpft.core.evaluate import Predictions, take
+from molhpft.core.metrics import measured
+from molhpft.core.network import Network
+from molhpft.core.objectives import Objective
+from molhpft.core.runtime import seed_dropout
+
+_ROWS = 4_096  # taken at a time
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Energies of one split, in units of probability (of the target for regression).
+
+    Attributes:
+        aie: average initial energy, see `initial_energy`.
+        per_entry: see `entry_energy`.
+        balanced: see `balanced_energy`; NaN for a regression.
+    """
+
+    aie: float
+    per_entry: float
+    balanced: float
+
+
+def energy(predictions: Predictions, objective: Objective) -> Energy:
+    """Every energy of the training split, predicted just before finetuning."""
+    return Energy(
+        initial_energy(predictions, objective),
+        entry_energy(predictions, objective),
+        balanced_energy(predictions, objective),
+    )
+
+
+def initial_energy(predictions: Predictions, objective: Objective) -> float:
+    """Mean Euclidean length of the residual `p - y` over labelled units (molecules, or pixels).
+
+    The average initial energy of Ren et al. (2023), Proposition 1, which bounds how far finetuning
+    moves features. Unmeasured labels of a molecule count as 0; a molecule without labels is left
+    out.
+
+    Args:
+        predictions: of the training split, made just before finetuning.
+        objective: the finetuning objective, without label smoothing.
+
+    Returns:
+        the energy: 0 for a perfect head, sqrt(2) for a confidently wrong softmax head.
+    """
+    parts = _residuals(predictions, objective)
+    lengths = [torch.linalg.vector_norm(residual, dim=1) for residual, _ in parts]
+    return torch.cat(lengths).mean().item()
+
+
+def entry_energy(predictions: Predictions, objective: Objective) -> float:
+    """Mean |p - y| over measured labels: comparable between different numbers of tasks."""
+    total, count = 0.0, 0
+    for residual, y in _residuals(predictions, objective):
+        entries = residual[measured(y)]
+        total += entries.abs().sum(dtype=torch.float64).item()
+        count += len(entries)
+    return total / count if count else float("nan")
+
+
+def balanced_energy(predictions: Predictions, objective: Objective) -> float:
+    """Mean |p - y| in which both classes of a task weigh the same, averaged over tasks.
+
+    With few positives the plain energy says how well the negatives are fitted. Tasks that lack a
+    class are left out; NaN where no task has two classes, as in a regression.
+    """
+    if not objective.has_classes:
+        return float("nan")
+    sums, counts = [], []
+    for residual, y in _residuals(predictions, objective):
+        of_class = torch.stack([y == label for label in (0, 1)])
+        sums.append(torch.where(of_class, residual.abs(), 0.0).sum(1))
+        counts.append(of_class.sum(1))
+    total, count = torch.stack(sums).sum(0), torch.stack(counts).sum(0)
+    both = (count > 0).all(0)
+    return (total / count)[:, both].mean().item()
+
+
+def _residuals(predictions: Predictions, objective: Objective) -> Iterator[tuple[Tensor, Tensor]]:
+    """Residuals and labels, some rows at a time: copies of a whole large split fill the memory."""
+    pieces = (torch.split(t, _ROWS) for t in (predictions.logits, predictions.targets))
+    for logits, targets in zip(*pieces, strict=True):
+        residual = objective.residual(logits, targets)
+        yield residual, objective.labels(targets, outputs=residual.shape[1])
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Means over examples, from features `z_0` before finetuning to `z_T` after it.
+
+    Attributes:
+        distance: ||z_T - z_0||, falls as energy falls.
+        cosine: angle's cosine between z_T and z_0, rises as energy falls.
+        dot: z_T . z_0, first rises, then falls as energy falls.
+        norm: ||z_T||, first rises, then falls as energy falls.
+        start_norm: ||z_0||, the scale to read the others by.
+    """
+
+    distance: float
+    cosine: float
+    dot: float
+    norm: float
+    start_norm: float
+
+
+def shift(before: Tensor, after: Tensor) -> Shift:
+    """Distances between features of the same examples.
+
+    Args:
+        before: `z_0`, (n, ...); both are measured in eval mode.
+        after: `z_T`, the same shape.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    moved = RunningShift()
+    moved.add(before, after)
+    return moved.mean()
+
+
+class RunningShift:
+    """`shift` of features that come some examples at a time, so that none need to be kept."""
+
+    def __init__(self) -> None:
+        self._rows: list[Tensor] = []
+
+    def add(self, before: Tensor, after: Tensor) -> None:
+        """Take `z_0` and `z_T` of k more examples, (k, ...) each.
+
+        Raises:
+            ValueError: the shapes differ.
+        """
+        self._rows.append(_distances(before, after))
+
+    def mean(self) -> Shift:
+        """Means over all that were added, of which there is one at least."""
+        return Shift(*torch.cat(self._rows).mean(0).tolist())
+
+
+def _distances(before: Tensor, after: Tensor) -> Tensor:
+    """Every distance of every example, (k, 5), in the order of `Shift`."""
+    if before.shape != after.shape:
+        raise ValueError(
+            f"features before and after must have one shape, "
+            f"got {tuple(before.shape)} and {tuple(after.shape)}"
+        )
+    start, end = before.flatten(1).double(), after.flatten(1).double()
+    columns = (
+        (end - start).norm(dim=1),
+        F.cosine_similarity(start, end, dim=1),
+        (start * end).sum(1),
+        end.norm(dim=1),
+        start.norm(dim=1),
+    )
+    return torch.stack(columns, dim=1).cpu()
+
+
+def correct_probability(predictions: Predictions, objective: Objective) -> Tensor:
+    """Probability of the right answer, `1 - |p - y|` at every label that has one.
+
+    Ren et al. (2023), Figure 2, shows it for the training split after each tau. Rows stand for the
+    same units in every snapshot of a split, so that units can be followed from tau to tau.
+
+    Args:
+        predictions: of any split.
+        objective: the task's; its label smoothing is not applied.
+
+    Returns:
+        values in [0, 1] of every measured label, (m,), in the order of the targets: for class ids
+        p_y, for independent labels p or 1 - p. NaN where a prediction is not finite.
+
+    Raises:
+        ValueError: it is a regression.
+    """
+    if not objective.has_classes:
+        raise ValueError("p(correct) is a probability of classes; a regression has none")
+    objective = objective.smoothed(0.0)
+    residual = objective.residual(predictions.logits, predictions.targets)
+    y = objective.labels(predictions.targets, outputs=residual.shape[1]).to(residual)
+    if predictions.targets.is_floating_point():
+        return 1 - residual.abs()[measured(y)]
+    # softmax: the entries of the other classes say how they share what is left, not how right it is
+    return 1 - residual.gather(1, y.argmax(1, keepdim=True)).squeeze(1).abs()
+
+
+def batch_norm_drift(
+    network: Network, task: Task, *, epochs: int, rng: torch.Generator, size: int = 128
+) -> Shift:
+    """Shift of the training split's features by batch-norm statistics alone.
+
+    It is what finetuning with learning rate 0 does: forward passes in training mode, dropout
+    included, on a copy. Without batch norm, or with it frozen while finetuning, there is no drift.
+
+    Args:
+        network: as finetuning would find it.
+        task: its "train" split is passed through.
+        epochs: passes over the split.
+        rng: draws the order of examples, augmentations and dropout, as finetuning does.
+        size: most examples in a batch.
+
+    Raises:
+        ValueError: `epochs` is negative.
+    """
+    if epochs < 0:
+        raise ValueError(f"epochs is at least 0, got {epochs}")
+    drifted = deepcopy(network).train()
+    devices = {p.device for p in network.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
+        for _ in range(epochs):
+            seed = int(torch.randint(2**62, (), generator=rng))
+            for step, batch in enumerate(task.batches("train", size=size, rng=rng)):
+                seed_dropout(seed + step, batch.targets.device)
+                drifted(batch)
+    before, after = (take(n, task.batches("train", size=size)) for n in (network, drifted))
+    return shift(before.features, after.features)

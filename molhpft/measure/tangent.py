@@ -1,0 +1,249 @@
+"""Empirical tangent kernel (eNTK) of a backbone: how far a step on one example moves another.
+
+`K(x, x') = J(x) J(x')^T` with `J` the Jacobian of the features in the backbone's weights is a
+(d, d) block for each pair of examples. Contracting it with vectors of feature space leaves a number
+a pair: `K(x, x') ~ 1/r sum_a u_a^T K(x, x') u_a`, for random unit vectors an unbiased estimate of
+`trace K(x, x') / d`, for the unit basis `torch.eye(d)` that number itself (the trace kernel).
+
+Jacobians of a network, met only through their products with vectors.
+
+A Jacobian of the features of 50 molecules in half a million weights fills 32 GB, its products do
+not. Weights are stood in for by leaves that share their memory, so that a network comes out with
+its weights, gradients, modes and `requires_grad` as they were.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import nan
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from molhpft.core.evaluate import inference
+from molhpft.core.network import Batch, Network
+
+
+@contextmanager
+def differentiable(network: Network) -> Iterator[None]:
+    """Eval mode with gradients; afterwards every module gets its own mode back."""
+    with inference(network), torch.enable_grad():
+        yield
+
+
+def backbone_weights(network: Network) -> dict[str, Tensor]:
+    """The backbone's weights as leaves that share their memory, frozen weights included.
+
+    Raises:
+        ValueError: the backbone has none.
+    """
+    weights = {n: p.detach().requires_grad_() for n, p in network.backbone.named_parameters()}
+    if not weights:
+        raise ValueError(
+            "a tangent kernel needs a backbone with weights, this one has none; "
+            "give the whole network, not its head on cached features"
+        )
+    return weights
+
+
+def features(network: Network, weights: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    """Features `z` of the network with other backbone weights; its own are not read."""
+    z: Tensor = functional_call(network.backbone, dict(weights), (batch.inputs, batch))
+    return z
+
+
+def pull_back(z: Tensor, weights: Mapping[str, Tensor], v: Tensor) -> dict[str, Tensor]:
+    """`J^T v`, a tensor for every weight; 0 for one that `z` does not depend on.
+
+    Args:
+        z: computed from `weights`; its graph is kept, so that more vectors can follow.
+        weights: leaves.
+        v: the shape of `z`.
+    """
+    leaves = list(weights.values())
+    # one by one: on a CPU `is_grads_batched` takes twice as long, and fused kernels cannot do it
+    rows = torch.autograd.grad(z, leaves, v, retain_graph=True, materialize_grads=True)
+    return dict(zip(weights, rows, strict=True))
+
+
+def row_gradient(z: Tensor, weights: Mapping[str, Tensor], row: int, u: Tensor) -> Tensor:
+    """Gradient of `u . z[row]` in all weights, end to end, (weights,).
+
+    Args:
+        z: computed from `weights`, (n, ...).
+        weights: leaves.
+        row: number of the example.
+        u: the shape of `z[row]`.
+    """
+    v = torch.zeros_like(z)
+    v[row] = u
+    return torch.cat([gradient.flatten() for gradient in pull_back(z, weights, v).values()])
+
+
+def push_forward(network: Network, batch: Batch, change: Mapping[str, Tensor]) -> Tensor:
+    """`J t`: change of the features, to first order, when the backbone's weights change by `t`.
+
+    In eval mode. One forward pass; where an operation of the backbone has no forward derivative,
+    two backward passes, with the same numbers.
+
+    Args:
+        network: any network.
+        batch: of n examples.
+        change: `t`, a tensor for every weight.
+
+    Returns:
+        the change, the shape of `z`.
+    """
+    try:
+        return _by_dual_numbers(network, batch, change)
+    except NotImplementedError:  # what PyTorch raises for an operation without forward derivative
+        return _by_two_backward_passes(network, batch, change)
+
+
+def _by_dual_numbers(network: Network, batch: Batch, change: Mapping[str, Tensor]) -> Tensor:
+    with inference(network), forward_ad.dual_level():
+        own = network.backbone.named_parameters()
+        duals = {name: _dual(p.detach(), change[name]) for name, p in own}
+        z, tangent = forward_ad.unpack_dual(features(network, duals, batch))  # type: ignore[no-untyped-call]
+        return torch.zeros_like(z) if tangent is None else tangent.detach()
+
+
+def _dual(value: Tensor, tangent: Tensor) -> Tensor:
+    dual: Tensor = forward_ad.make_dual(value, tangent)  # type: ignore[no-untyped-call]
+    return dual
+
+
+def _by_two_backward_passes(network: Network, batch: Batch, change: Mapping[str, Tensor]) -> Tensor:
+    """`J^T v` is linear in `v`, wherever `v` stands: the gradient of `t . J^T v` in it is `J t`."""
+    weights = backbone_weights(network)
+    with differentiable(network):
+        z = features(network, weights, batch)
+        v = torch.zeros_like(z, requires_grad=True)
+        leaves = list(weights.values())
+        rows = torch.autograd.grad(z, leaves, v, create_graph=True, materialize_grads=True)
+        inner = [(row * change[name]).sum() for name, row in zip(weights, rows, strict=True)]
+        (moved,) = torch.autograd.grad(torch.stack(inner).sum(), v)
+    return moved
+
+
+_HELD = 2**29  # numbers of gradients in memory together
+
+
+def unit_vectors(count: int, width: int, *, rng: torch.Generator) -> Tensor:
+    """Independent random directions, rows of length 1, (count, width).
+
+    Draw them once and use them for every kernel that is to be compared.
+    """
+    return F.normalize(torch.randn(count, width, generator=rng), dim=1)
+
+
+def tangent_kernel(network: Network, batches: Iterable[Batch], vectors: Tensor) -> Tensor:
+    """Contracted eNTK of the backbone between all pairs of examples, in eval mode.
+
+    Takes k r backward passes, each over the whole batch of its example: batches of one example are
+    the fastest. All gradients of one contraction, k times the backbone's weights, are in memory
+    together, up to 2 GB; of more weights some are taken after others, with further passes. 50
+    examples and 16 to 32 vectors are usual (Ren et al., 2023, Figure 6).
+
+    Args:
+        network: any network; its head is not used.
+        batches: k examples altogether; a row of `z` is an example (an atom, where the cut leaves
+            atoms).
+        vectors: of feature space, (r, d); `unit_vectors`, or `torch.eye(d)` for the trace kernel.
+            Feature maps are flattened.
+
+    Returns:
+        symmetric (k, k) in float64 on the CPU.
+
+    Raises:
+        ValueError: `batches` or `vectors` is empty, the backbone has no weights, or the vectors
+            are not as long as features.
+    """
+    weights = backbone_weights(network)
+    with differentiable(network):
+        zs = [features(network, weights, batch).flatten(1) for batch in batches]
+        _check(zs, vectors)
+        return _gram(zs, weights, vectors.to(zs[0])) / len(vectors)
+
+
+def ntk_change(before: Tensor, after: Tensor) -> float:
+    """Relative change `||K_t - K_0||_F / ||K_0||_F`; 0 for the same kernel.
+
+    Args:
+        before: `K_0`, (k, k).
+        after: `K_t` of the same examples, contracted with the same vectors.
+
+    Returns:
+        the change; NaN where `K_0` is 0.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    before, after = _comparable(before, after)
+    change: float = ((after - before).norm() / before.norm()).item()
+    return change if before.any() else nan
+
+
+def ntk_distance(before: Tensor, after: Tensor) -> float:
+    """Kernel distance `1 - <K_0, K_t> / (||K_0||_F ||K_t||_F)`, blind to the kernel's scale.
+
+    Args:
+        before: `K_0`, (k, k).
+        after: `K_t` of the same examples, contracted with the same vectors.
+
+    Returns:
+        the distance, in [0, 1] for kernels, which have no negative eigenvalue; NaN where one is 0.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    before, after = _comparable(before, after)
+    if not before.any() or not after.any():
+        return nan
+    return 1 - F.cosine_similarity(before.flatten(), after.flatten(), dim=0).item()
+
+
+def _gram(zs: Sequence[Tensor], weights: Mapping[str, Tensor], us: Tensor) -> Tensor:
+    """Inner products of the gradients of every row, summed over the vectors, (k, k)."""
+    places = [(z, row) for z in zs for row in range(len(z))]
+    total = torch.zeros(len(places), len(places), dtype=torch.float64)
+    for part in _parts(weights, rows=len(places)):
+        # one for all vectors: to get a gigabyte from the system takes as long as to fill it
+        gradients = us.new_empty(len(places), sum(weight.numel() for weight in part.values()))
+        for u in us:
+            for i, (z, row) in enumerate(places):
+                gradients[i] = row_gradient(z, part, row, u)
+            total += (gradients @ gradients.T).double().cpu()
+    return total
+
+
+def _parts(weights: Mapping[str, Tensor], *, rows: int) -> list[dict[str, Tensor]]:
+    """The weights in as few parts as leave `rows` gradients of each in memory."""
+    parts: list[dict[str, Tensor]] = [{}]
+    for name, weight in weights.items():
+        held = sum(other.numel() for other in parts[-1].values())
+        if parts[-1] and (held + weight.numel()) * rows > _HELD:
+            parts.append({})
+        parts[-1][name] = weight
+    return parts
+
+
+def _check(zs: Sequence[Tensor], vectors: Tensor) -> None:
+    if not zs:
+        raise ValueError("a tangent kernel needs at least one batch, got none")
+    if vectors.ndim != 2 or not len(vectors) or vectors.shape[1] != zs[0].shape[1]:
+        raise ValueError(
+            f"vectors should be one or more rows of feature length {zs[0].shape[1]}, "
+            f"got shape {tuple(vectors.shape)}"
+        )
+
+
+def _comparable(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    if before.shape != after.shape:
+        raise ValueError(
+            f"kernels must be of the same examples, got {tuple(before.shape)} "
+            f"and {tuple(after.shape)}"
+        )
+    return before.double(), after.double()

@@ -1,0 +1,1 @@
+"""A page, tables and figures from run folders alone."""

@@ -1,0 +1,1 @@
+"""Run folders read back: runs, groups of runs, statistics and tables."""

@@ -1,0 +1,1 @@
+"""HP-FT from a config to a run folder."""

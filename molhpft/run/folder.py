@@ -1,0 +1,388 @@
+"""A run folder: written aside, renamed when complete, so that what can be read is whole.
+
+While a run is on its way its folder is called `<name>.partial` and also holds what the run needs to
+go on after an interruption.
+
+What an interrupted run needs to go on: finished branches, and phases that were under way.
+
+What makes a run this run and no other, and what it shares with others.
+
+Which files a finished run consists of: a list that is written last, so that a copy can be told.
+
+A run folder here and its copy at a URL are complete by the same rule: the list is there, and every
+file on it is there in its size.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import numpy as np
+import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from molhpft import __version__
+from molhpft.config.build import weights_digest
+from molhpft.config.options import Options
+from molhpft.config.schema import RECORDED, RunConfig, resolved
+from molhpft.core.data import Task
+from molhpft.domains.files import ASIDE, Json, path_digest, replacing, short_digest, writing
+from molhpft.domains.weights import ABOUT
+from molhpft.tuning.fit import Progress, Weights
+from molhpft.tuning.recipes import Recipe
+
+MANIFEST = "manifest.json"
+
+
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Every file below a folder, by its path from there ("members/tau4.safetensors"), in bytes."""
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def manifest_of(sizes: Mapping[str, int]) -> str:
+    """The list of a run's files, as the text that the run folder holds."""
+    files = {name: size for name, size in sizes.items() if name != MANIFEST}
+    return json.dumps({"files": files}, indent=2) + "\n"
+
+
+def lacking(text: str | bytes | None, sizes: Mapping[str, int]) -> list[str]:
+    """Names of the files that a run folder lacks, or has in another size; empty for a whole one.
+
+    Args:
+        text: what `manifest.json` holds; None where there is none.
+        sizes: of the files that are there.
+    """
+    try:
+        files = json.loads(text or "")["files"]
+        return [name for name, size in files.items() if sizes.get(name) != size]
+    except (ValueError, TypeError, KeyError, AttributeError):  # cut short, or of something else
+        return [MANIFEST]
+
+
+ANOTHER_FILE = "make room or choose another file"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Files of one run.
+
+    Attributes:
+        path: the folder once the run is complete.
+        writes: whether this process writes; where several share a run, the first one alone does.
+    """
+
+    path: Path
+    writes: bool = True
+
+    @property
+    def partial(self) -> Path:
+        """The folder while the run is on its way."""
+        return self.path.with_name(f"{self.path.name}.partial")
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run has ended well and all of it is there; a complete run is never redone."""
+        return not self.lacking
+
+    @property
+    def lacking(self) -> list[str]:
+        """Files of the run that are not there, or not whole; see `manifest`."""
+        manifest = self.path / MANIFEST
+        text = manifest.read_bytes() if manifest.is_file() else None
+        return lacking(text, file_sizes(self.path))
+
+    def open(self) -> None:
+        """Make the partial folder, or find the one that an interrupted run left.
+
+        Raises:
+            ValueError: a folder of the run's name holds something else.
+            OSError: the place cannot be written to.
+        """
+        if self.path.exists() and (absent := self.lacking):
+            raise ValueError(
+                f"{self.path} is no complete run (missing, or not in its size: "
+                f"{', '.join(absent)}); move it away or delete it, and run again"
+            )
+        if self.writes:
+            with writing(self.partial):
+                self.partial.mkdir(parents=True, exist_ok=True)
+                for left in self.partial.rglob(f".*{ASIDE}"):  # where a kill broke off a file
+                    left.unlink()
+
+    def close(self) -> None:
+        """Drop what only an unfinished run needs and give the folder its name."""
+        if self.writes:
+            rmtree(self.partial / "resume", ignore_errors=True)
+            self._write(MANIFEST, manifest_of(file_sizes(self.partial)))
+            with writing(self.path):
+                os.replace(self.partial, self.path)
+
+    def drop(self, name: str) -> None:
+        """Take a folder of files out of the complete run, which is complete without it."""
+        kept = {k: v for k, v in file_sizes(self.path).items() if not k.startswith(f"{name}/")}
+        with writing(self.path), replacing(self.path / MANIFEST) as aside:
+            aside.write_text(manifest_of(kept))
+        rmtree(self.path / name, ignore_errors=True)
+
+    def write_yaml(self, name: str, content: Json) -> None:
+        """Write a YAML file."""
+        self._write(name, yaml.safe_dump(content, sort_keys=False))
+
+    def write_json(self, name: str, content: Json) -> None:
+        """Write a JSON file; numbers that JSON does not know become null."""
+        self._write(name, json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
+
+    def write_lines(self, name: str, rows: Iterable[Json]) -> None:
+        """Write one JSON object a line."""
+        self._write(name, "".join(json.dumps(finite(row), allow_nan=False) + "\n" for row in rows))
+
+    def write_tensors(self, name: str, tensors: Mapping[str, Tensor], about: Json) -> None:
+        """Write a safetensors file with `about` as JSON text beside the tensors."""
+        contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        # one entry: safetensors writes several in an order of its own, and bytes should repeat
+        entry = {ABOUT: json.dumps(about)}
+        self._put(name, lambda path: save_file(contiguous, path, metadata=entry))
+
+    def write_arrays(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write a compressed `.npz` file of arrays."""
+        arrays: Json = {key: tensor.numpy() for key, tensor in tensors.items()}
+
+        def write(path: Path) -> None:
+            with path.open("wb") as file:  # numpy adds .npz to a name, and not to a file
+                np.savez_compressed(file, **arrays)
+
+        self._put(name, write)
+
+    def read_json(self, name: str) -> Json:
+        """Content of a JSON file of the complete run.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        path = self.path / name
+        try:
+            content: Json = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:  # no UTF-8, or no JSON
+            raise ValueError(
+                f"{path} is damaged ({error}); delete {self.path} and run again"
+            ) from error
+        return content
+
+    def read_lines(self, name: str) -> list[Json]:
+        """Rows that `write_lines` wrote into the complete run."""
+        text = (self.path / name).read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()]
+
+    def read_tensors(self, name: str) -> tuple[dict[str, Tensor], Json] | None:
+        """What `write_tensors` wrote while the run was on its way; None if it did not.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        path = self.partial / name
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = json.loads(file.metadata()[ABOUT])
+                return {key: file.get_tensor(key).clone() for key in file.keys()}, about  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(
+                f"{path} is damaged ({error}); delete it, and the run goes on from what is left"
+            ) from error
+
+    def read_unfinished(self, name: str) -> Json | None:
+        """What `write_json` wrote while the run was on its way; None if it did not."""
+        path = self.partial / name
+        if not path.is_file():
+            return None
+        content: Json = json.loads(path.read_text(encoding="utf-8"))
+        return content
+
+    def remove(self, pattern: str) -> None:
+        """Remove files of the unfinished run, those that are there."""
+        for path in self.partial.glob(pattern) if self.writes else ():
+            path.unlink(missing_ok=True)
+
+    def _write(self, name: str, text: str) -> None:
+        self._put(name, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def _put(self, name: str, write: Callable[[Path], object]) -> None:
+        """Write a file beside its place and move it there, whole."""
+        if not self.writes:
+            return
+        path = self.partial / name
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+            with replacing(path) as aside:
+                write(aside)
+
+
+def check_output(out: Path, *inputs: Path) -> None:
+    """Refuse to write over what is read, before anything is read or written.
+
+    Args:
+        out: file or folder that is to be written.
+        inputs: files and folders that are read; one that is not there is no matter.
+
+    Raises:
+        ValueError: one of them is `out`, by whatever path or link.
+    """
+    for path in inputs:
+        # of a terminal or a pipe nothing is lost
+        if (path.is_file() or path.is_dir()) and out.exists() and out.samefile(path):
+            raise ValueError(
+                f"{out} would be written over {path}, which is read; choose another place (--out)"
+            )
+
+
+def finite(content: Any) -> Any:
+    """The same with null for numbers that JSON does not know: infinite ones and NaN."""
+    if isinstance(content, Mapping):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+_GROUPS = ("weights", "best", "anchor", "moments")
+
+
+def save_branch(folder: RunFolder, tau: int, weights: Weights, about: Json) -> None:
+    """Keep a finished branch: its final weights and everything said about it."""
+    folder.write_tensors(f"resume/tau{tau}.safetensors", weights, about)
+    folder.remove(f"resume/phase-tau{tau}-*")
+
+
+def load_branch(folder: RunFolder, tau: int) -> tuple[Weights, Json] | None:
+    """What `save_branch` kept, or None if that branch has not finished."""
+    return folder.read_tensors(f"resume/tau{tau}.safetensors")
+
+
+def save_phase(folder: RunFolder, key: str, progress: Progress) -> None:
+    """Keep the state of the phase `key`; it replaces that of an earlier epoch."""
+    tensors = {f"{group}/{k}": v for group in _GROUPS for k, v in getattr(progress, group).items()}
+    alone = {name: getattr(progress, name) for name in ("losses", "epoch_rng", "rng")}
+    folder.write_tensors(_phase_file(key), tensors | alone, {"rows": list(progress.rows)})
+
+
+def load_phase(folder: RunFolder, key: str) -> Progress | None:
+    """State of the phase `key` when it was last kept, or None if it has none."""
+    saved = folder.read_tensors(_phase_file(key))
+    if saved is None:
+        return None
+    tensors, about = saved
+    return Progress(
+        rows=tuple(about["rows"]),
+        losses=tensors["losses"],
+        **{group: _group(tensors, group) for group in _GROUPS},
+        epoch_rng=tensors["epoch_rng"],
+        rng=tensors["rng"],
+    )
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What observers of a branch have kept, see `measures.Memory`.
+
+    Attributes:
+        folder: of the run.
+        key: of the branch.
+    """
+
+    folder: RunFolder
+    key: str
+
+    def load(self) -> Mapping[str, Tensor] | None:
+        """What was kept last; None for nothing."""
+        saved = self.folder.read_tensors(self._file)
+        return None if saved is None else saved[0]
+
+    def save(self, tensors: Mapping[str, Tensor]) -> None:
+        """Keep these, and nothing that was kept before."""
+        self.folder.write_tensors(self._file, tensors, {})
+
+    @property
+    def _file(self) -> str:
+        return f"resume/observed-{self.key}.safetensors"
+
+
+def _phase_file(key: str) -> str:
+    return f"resume/phase-{key}.safetensors"
+
+
+def _group(tensors: dict[str, Any], name: str) -> dict[str, Tensor]:
+    start = f"{name}/"
+    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+
+
+FORMAT = 2
+"""Of run folders; raised when what an older version left is to be made again."""
+
+# the recipe has the probe as it is trained
+_NOT_PROBED = ("method", "probe", "finetune", *RECORDED)
+
+
+def run_name(config: RunConfig, task: Task) -> str:
+    """Name of a run by everything that decides its result: config, data, weights, version.
+
+    Files count by what they hold, not by where they lie.
+
+    Args:
+        config: settled, so that what "auto" means on this machine is in the name.
+        task: its own.
+
+    Raises:
+        ValueError: the task has no fingerprint.
+    """
+    digest = short_digest(_content(config, task))
+    return f"{task.name}-{config.encoder.name}-{config.method.name}-{digest}"
+
+
+def trial_name(config: RunConfig) -> str:
+    """Name of a run before its data are read and a machine is chosen for it.
+
+    A data file counts by what it holds, a folder of them by names, sizes and times of change.
+    """
+    return f"{config.task.name}-{config.method.name}-{short_digest(_content(config, None))}"
+
+
+def probe_name(config: RunConfig, recipe: Recipe, task: Task | None = None) -> str:
+    """Name of a head's probe: runs that differ only in what follows it have the same.
+
+    Args:
+        config: of the run.
+        recipe: one of its recipes; their tau does not count.
+        task: the run's own; None leaves the data out, where they are known to be the same.
+    """
+    content = {k: v for k, v in _content(config, task).items() if k not in _NOT_PROBED}
+    prepared = replace(recipe, probe=replace(recipe.probe, epochs=0), after=(), shares=())
+    return short_digest(content | {"recipe": asdict(prepared)})
+
+
+def _content(config: RunConfig, task: Task | None) -> Options:
+    """A config with its files by what they hold; the data by the task's fingerprint, once read."""
+    content = resolved(config) | {"version": __version__, "format": FORMAT}
+    del content["checkpoint"]
+    content["encoder"]["weights"] = weights_digest(config)
+    files = {k: v for k, v in config.task.options.items() if isinstance(v, Path)}
+    if task is None:
+        return content | {"task": content["task"] | {k: path_digest(v) for k, v in files.items()}}
+    if not task.fingerprint:
+        raise ValueError(
+            f"task {task.name} has no fingerprint, by which its results are told from those on "
+            "other data; give Task a digest of its rows, labels and splits as fingerprint"
+        )
+    content["task"] = {k: v for k, v in content["task"].items() if k not in files}
+    return content | {"data": [task.fingerprint, task.auxiliary]}

@@ -1,0 +1,1 @@
+"""Studies of the paper with figures of their own, and the quickstart."""

@@ -1,0 +1,105 @@
+"""The whole idea in two minutes, offline: ways to prepare the head of the shipped encoder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from molhpft.config.schema import parse_config
+from molhpft.core.metrics import comparable, score_name, show
+from molhpft.core.runtime import one_thread
+from molhpft.domains.files import Json
+from molhpft.results.terminal import branch_table
+from molhpft.run.run import run
+from molhpft.studies.drawing import tau_figure
+
+ENCODER = {"name": "gcn", "dropout": 0.1, "weights": "gcn_muv"}
+TAUS = [0, 1, 4, 16, 64, 256]
+COMPARE: Json = {
+    "task": "nci_alerts",
+    "probe": {"epochs": max(TAUS), "lr": 1e-3},
+    "finetune": {"epochs": 3, "lr": 1e-3, "keep": "best"},
+    "precision": 32,  # the same numbers on processors with and without bfloat16
+}
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """What the quickstart found.
+
+    Attributes:
+        rows: method name and row of every branch.
+        metric: name of the score.
+        chosen: number of the row that validates best.
+        figure: picture of energy, score and shift against tau.
+    """
+
+    rows: list[tuple[str, Json]]
+    metric: str
+    chosen: int
+    figure: Path
+
+    @property
+    def table(self) -> Table:
+        """All rows, the chosen one marked."""
+        title = f"NCI molecules, structural alerts, score: {score_name(self.metric)}"
+        return branch_table(self.rows, title=title, metric=self.metric, chosen=self.chosen)
+
+    @property
+    def reading(self) -> str:
+        """The table in words."""
+        method, best = self.rows[self.chosen]
+        tests = {
+            name: show(row["final"]["test"], self.metric)
+            for name, row in self.rows
+            if name in ("scratch", "FT", "LP-FT", "LP")
+        }
+        others = ", ".join(f"{name} {score}" for name, score in tests.items() if name != method)
+        tau = f" with tau {best['tau']}" if method == "HP-FT" else ""
+        branches = [row for name, row in self.rows if name in ("FT", "HP-FT", "LP-FT")]
+        first, last = branches[0], branches[-1]
+        return (
+            f"Validation chooses {method}{tau}: test {score_name(self.metric)} "
+            f"{show(best['final']['test'], self.metric)}, against {others}. The longer the head is "
+            f"probed, the less energy is left ({first['energy']['aie']:.2f} to "
+            f"{last['energy']['aie']:.2f}) and the less finetuning moves the features (distance "
+            f"{first['shift']['distance']:.2f} to {last['shift']['distance']:.2f})."
+        )
+
+    @property
+    def summary(self) -> Json:
+        """Everything as plain values."""
+        return {
+            "metric": self.metric,
+            "chosen": self.chosen,
+            "rows": [{"method": name, **row} for name, row in self.rows],
+            "figure": str(self.figure),
+            "reading": self.reading,
+        }
+
+
+@one_thread()
+def quickstart(out: Path) -> Quickstart:
+    """Compare methods on structural alerts, from the shipped encoder and from scratch.
+
+    The molecules are those that RDKit ships, so nothing is downloaded. A second call finds the
+    finished runs.
+
+    Args:
+        out: folder for the run folders and the figure.
+    """
+    methods: list[Any] = ["scratch", {"name": "hp_ft", "tau": TAUS}, "lp"]
+    runs = [_compare(method, out) for method in methods]
+    names = ["scratch", "FT", *["HP-FT"] * (len(TAUS) - 2), "LP-FT", "LP"]
+    branches = [row for summary in runs for row in summary["branches"]]
+    rows = list(zip(names, branches, strict=True))
+    chosen = max(range(len(rows)), key=lambda i: comparable(rows[i][1]["final"]["valid"]))
+    figure = out / "quickstart.png"
+    tau_figure(rows, figure, score=score_name(runs[0]["metric"]))
+    return Quickstart(rows, runs[0]["metric"], chosen, figure)
+
+
+def _compare(method: Any, out: Path) -> Json:
+    settings = {**COMPARE, "encoder": ENCODER, "method": method}
+    return run(parse_config(settings, idle_are="dropped"), out).read_json("summary.json")

@@ -1,0 +1,175 @@
+"""The linear head that head probing would converge to, solved instead of trained.
+
+Logistic regression (ridge for real targets) on cached features, its penalty chosen on validation.
+
+Between the probed and the finetuned model: weight-space ensembles (WiSE-FT, Wortsman 2022).
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression, Ridge
+from torch import Tensor, nn
+
+from molhpft.core.data import Task
+from molhpft.core.evaluate import EVALUATION_SIZE, take
+from molhpft.core.network import Network, Plain
+from molhpft.core.objectives import Multiclass, Multilabel, Objective, ScoredByLoss, Squared
+from molhpft.tuning.fit import Weights, score
+from molhpft.tuning.halving import highest
+
+Array = NDArray[np.float64]
+Solution = tuple[Array, Array]  # weights (outputs, d) and biases (outputs,)
+Solver = Callable[[Array, Tensor, float], Solution]
+OneOutput = Callable[[Array, Array, float], tuple[Array, float]]
+
+
+def solve_head(network: Network, task: Task, *, strengths: Sequence[float]) -> float:
+    """Set a linear head to the regularised solution that validates best.
+
+    Each output of a multi-label task is a problem of its own on the examples that have its label;
+    features are standardised for the penalty and the head is given back in their own units.
+
+    Args:
+        network: with a head of one linear layer, changed in place.
+        task: trained on "train", chosen on "valid".
+        strengths: inverse penalties C, as scikit-learn has them.
+
+    Returns:
+        the chosen strength, the smallest of equals.
+
+    Raises:
+        ValueError: the head is not one linear layer, the objective joins several or contrasts
+            classes, an output lacks a class in training, or no
+            validation score is finite.
+    """
+    linear, solve = _linear(network), _solver(task.objective)
+    train = take(network, task.batches("train", size=EVALUATION_SIZE))
+    z = train.features.double()
+    spread, centre = torch.std_mean(z, 0)
+    spread = torch.where(spread > 0, spread, 1.0)
+    x = ((z - centre) / spread).numpy()
+    rising = sorted(strengths)
+    heads: list[tuple[Tensor, Tensor]] = []
+    scores: list[float] = []
+    for strength in rising:
+        weight, bias = map(torch.as_tensor, solve(x, train.targets, strength))
+        if weight.shape != linear.weight.shape:
+            raise ValueError(
+                f"a head can be solved when every class occurs in the training split, got "
+                f"{len(weight)} of {linear.out_features}; use method lp"
+            )
+        heads.append((weight / spread, bias - weight @ (centre / spread)))
+        _load(linear, heads[-1])
+        scores.append(score(network, task, "valid"))
+    best = highest(scores)
+    _load(linear, heads[best])
+    return rising[best]
+
+
+def _linear(network: Network) -> nn.Linear:
+    stages = list(network.head)
+    if len(stages) == 1 and isinstance(stages[0], Plain):
+        module = stages[0].module
+        if isinstance(module, nn.Linear):
+            return module
+    raise ValueError(
+        f"a head can be solved when it is one linear layer, got stages "
+        f"{', '.join(network.head.names)}; set head: linear"
+    )
+
+
+def _load(linear: nn.Linear, head: tuple[Tensor, Tensor]) -> None:
+    with torch.no_grad():
+        linear.weight.copy_(head[0])
+        linear.bias.copy_(head[1])
+
+
+def _solver(objective: Objective) -> Solver:
+    """Features, targets and strength to the solution, whatever the objective is scored by."""
+    if isinstance(objective, ScoredByLoss):
+        return _solver(objective.objective)
+    if isinstance(objective, Multiclass):
+        return partial(_classes, ignore=objective.ignore)
+    if isinstance(objective, Multilabel):
+        return partial(_each, _yes_or_no)
+    if isinstance(objective, Squared):
+        return partial(_each, _number)
+    raise ValueError(
+        "a head can be solved for labels, classes or numbers, each by itself; the objective of "
+        f"this task is {type(objective).__name__}: use method lp"
+    )
+
+
+def _each(one: OneOutput, x: Array, targets: Tensor, strength: float) -> Solution:
+    columns = targets.double().numpy().T
+    solved = [one(x[~np.isnan(y)], y[~np.isnan(y)], strength) for y in columns]
+    return np.stack([weight for weight, _ in solved]), np.array([bias for _, bias in solved])
+
+
+def _classes(x: Array, targets: Tensor, strength: float, *, ignore: int) -> Solution:
+    y = targets.numpy()
+    model = LogisticRegression(C=strength, max_iter=5000).fit(x[y != ignore], y[y != ignore])
+    if len(model.classes_) > 2:
+        return model.coef_, model.intercept_
+    # two classes have one row of logits; as two they are opposite halves of it
+    return np.concatenate([-model.coef_, model.coef_]) / 2, np.repeat(
+        model.intercept_, 2
+    ) * np.array([-0.5, 0.5])
+
+
+def _yes_or_no(x: Array, y: Array, strength: float) -> tuple[Array, float]:
+    if len(np.unique(y)) < 2:
+        raise ValueError(
+            "a head can be solved when every output has both classes in the training split, "
+            f"got {len(y)} labels of one class; use method lp"
+        )
+    model = LogisticRegression(C=strength, max_iter=5000).fit(x, y)
+    return model.coef_[0], float(model.intercept_[0])
+
+
+def _number(x: Array, y: Array, strength: float) -> tuple[Array, float]:
+    model = Ridge(alpha=1 / strength).fit(x, y)
+    return model.coef_, float(model.intercept_)
+
+
+def interpolated(start: Weights, end: Weights, share: float) -> Weights:
+    """`(1 - share) start + share end`, batch-norm statistics included.
+
+    Args:
+        start: of the model as finetuning began.
+        end: of the same architecture as finetuning ended.
+        share: 0 gives `start`, 1 gives `end`. Counts (integers) are those of `end`.
+    """
+    return {
+        name: torch.lerp(value, end[name], share) if value.is_floating_point() else end[name]
+        for name, value in start.items()
+    }
+
+
+def mix(network: Network, start: Weights, task: Task, *, shares: Sequence[float]) -> float:
+    """Replace a finetuned network by its best mixture with where it started.
+
+    Args:
+        network: finetuned; ends with the weights of the mixture.
+        start: its weights before finetuning.
+        task: whose validation score decides.
+        shares: of the finetuned weights, to choose from.
+
+    Returns:
+        the chosen share, the smallest of equals.
+
+    Raises:
+        ValueError: no mixture has a finite validation score.
+    """
+    end = {name: value.clone() for name, value in network.state_dict().items()}
+    rising, scores = sorted(shares), []
+    for share in rising:
+        network.load_state_dict(interpolated(start, end, share))
+        scores.append(score(network, task, "valid"))
+    best = rising[highest(scores)]
+    network.load_state_dict(interpolated(start, end, best))
+    return best

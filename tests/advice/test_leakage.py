@@ -1,0 +1,135 @@
+"""Overlap of data sets and encoders, on molecules few enough to count by hand."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from molhpft.advice.inventory import overlap, overlap_with, trained_on
+from molhpft.domains.molecules.gcn import ogb_gcn
+from molhpft.domains.molecules.pretraining import molecules_trained_on
+from molhpft.domains.molecules.tables import csv_task
+from molhpft.domains.weights import read_weights
+from tests.toy import toy_task
+
+# split, SMILES, and whether the molecule, and whether its ring, is among THEIRS
+OURS = (
+    ("train", "OCC", True, False),
+    ("train", "C1=CC=CC=C1", True, True),
+    ("train", "CCCCN", False, False),
+    ("train", "Cc1ccccc1", False, True),
+    ("valid", "CC(=O)[O-].[Na+]", True, False),
+    ("valid", "C1CC1", False, False),
+    ("test", "CC1CCCCC1", True, True),
+    ("test", "OC1CCCCC1", False, True),
+    ("test", "no molecule", False, False),
+    ("test", "CCCCCCO", False, False),
+)
+THEIRS = ("CCO", "c1ccccc1", "CC(=O)O", "CC1CCCCC1", "no molecule", "CCCF")
+
+
+def write_ours(path):
+    rows = [f"{smiles},{k % 2},{split}" for k, (split, smiles, *_) in enumerate(OURS)]
+    path.write_text("\n".join(["smiles,y,fold", *rows]) + "\n")
+    return path
+
+
+def write_theirs(path, smiles=THEIRS):
+    """Acyclic molecules of their own fill the other splits, so that all of these train."""
+    more = [f"{'N' * k}CC" for k in range(1, 31)]
+    rows = [f"{text},{k % 2}" for k, text in enumerate([*smiles, *more])]
+    path.write_text("\n".join(["smiles,y", *rows]) + "\n")
+    return path
+
+
+def write_encoder(path, **task):
+    weights = {f"backbone.{k}": v for k, v in ogb_gcn(layers=1, width=2).state_dict().items()}
+    about = {"encoder": "gcn", "config": {"task": task}} if task else {"encoder": "gcn"}
+    save_file(weights, path, metadata={"molhpft": json.dumps(about)})
+    return path
+
+
+@pytest.fixture
+def ours(tmp_path):
+    path = write_ours(tmp_path / "ours.csv")
+    return csv_task(path=path, target_columns=("y",), split="column", split_column="fold")
+
+
+def by_hand():
+    return [
+        {
+            "split": split,
+            "molecules": sum(row[0] == split and row[1] != "no molecule" for row in OURS),
+            "shared": sum(row[0] == split and row[2] for row in OURS),
+            "scaffolds": sum(row[0] == split and row[3] for row in OURS),
+        }
+        for split in ("train", "valid", "test")
+    ]
+
+
+def test_molecules_and_rings_are_counted_split_by_split(ours):
+    assert overlap_with(ours, THEIRS) == by_hand()
+
+
+def test_nothing_is_shared_with_nothing_and_all_with_itself(ours):
+    for found in overlap_with(ours, []):
+        assert (found["shared"], found["scaffolds"]) == (0, 0)
+    for found in overlap_with(ours, ours.examples.smiles):
+        assert found["shared"] == found["molecules"]
+
+
+def test_a_table_counts_whole(ours, tmp_path):
+    other = write_theirs(tmp_path / "theirs.csv")
+    task = csv_task(path=other)
+    assert len(task.rows("train")) < len(task.examples.smiles)
+    assert overlap(ours, str(other)) == overlap_with(ours, task.examples.smiles)
+
+
+@pytest.mark.parametrize("use", ["train", "all"])
+def test_of_an_encoder_its_pretraining_molecules_count(ours, tmp_path, use):
+    names = tmp_path / "theirs.smi"
+    names.write_text("\n".join([*THEIRS, *(f"{'N' * k}CC" for k in range(1, 31))]) + "\n")
+    task = {"name": "pretraining", "of": str(names), "use": use, "targets": ["descriptors"]}
+    path = write_encoder(tmp_path / "e.safetensors", **task)
+    trained = molecules_trained_on(of=names, use=use)
+    assert overlap(ours, str(path)) == overlap_with(ours, trained)
+    assert (set(trained) >= set(THEIRS[:4])) == (use == "all")
+
+
+def test_a_file_that_does_not_say_its_molecules_says_that(ours, tmp_path):
+    for path in (
+        write_encoder(tmp_path / "silent.safetensors"),
+        write_encoder(tmp_path / "tox.safetensors", name="ogbg-moltox21"),
+    ):
+        with pytest.raises(ValueError, match="does not say on which molecules it was pretrained"):
+            overlap(ours, str(path))
+    torch.save({"a": torch.zeros(2)}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="does not say on which molecules"):
+        overlap(ours, str(tmp_path / "w.pth"))
+
+
+def test_molecules_that_are_gone_are_said_to_be(ours, tmp_path):
+    task = {"name": "pretraining", "of": str(tmp_path / "gone.smi"), "use": "train"}
+    with pytest.raises(FileNotFoundError, match=r"gone\.smi"):
+        overlap(ours, str(write_encoder(tmp_path / "e.safetensors", **task)))
+
+
+def test_an_option_of_pretraining_that_nobody_knows_is_refused(tmp_path):
+    task = {"name": "pretraining", "of": "a.smi", "use": "half"}
+    with pytest.raises(ValueError, match=r"task\.use"):
+        trained_on(read_weights(write_encoder(tmp_path / "e.safetensors", **task)))
+
+
+@pytest.mark.parametrize("other", ["ours.xyz", "gcn", "ogbg-moltox", ""])
+def test_what_is_neither_data_nor_encoder_is_one_sentence(ours, other):
+    with pytest.raises(ValueError, match="should be a data set, the file of a table, or") as no:
+        overlap(ours, other)
+    assert "\n" not in str(no.value)
+
+
+def test_what_has_no_molecules_cannot_be_compared(ours):
+    with pytest.raises(ValueError, match="toy has no molecules to compare"):
+        overlap_with(toy_task(), THEIRS)
+    with pytest.raises(ValueError, match="has no molecules to compare"):
+        overlap(ours, "shapes")

@@ -1,0 +1,61 @@
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from molhpft.config.options import checked, keywords, unknown
+
+
+def entry(given, *, path: Path, size: int = 3, rate: float = 0.1, taus: tuple[int, ...] = (1,)):
+    return given, path, size, rate, taus
+
+
+def test_only_keyword_only_parameters_are_options():
+    assert list(keywords(entry)) == ["path", "size", "rate", "taus"]
+
+
+def test_defaults_are_filled_in_and_types_converted():
+    options = checked("task", keywords(entry), {"path": "a.csv", "rate": "1e-3"})
+    assert options == {"path": Path("a.csv"), "size": 3, "rate": 0.001, "taus": (1,)}
+
+
+def test_a_lone_value_stands_for_a_tuple_of_one():
+    assert checked("task", keywords(entry), {"path": "a", "taus": 4})["taus"] == (4,)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"path": "a", "siz": 1}, "unknown key task.siz; did you mean task.size"),
+        ({}, "missing key task.path"),
+        ({"path": "a", "size": "many"}, "task.size is 'many', which does not fit: input should be"),
+        ({"path": "a", "size": 2.5}, r"task\.size is 2\.5, which does not fit"),
+        ({"path": "a", "taus": ["x"]}, "task.taus is 'x', which does not fit"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_named(given, message):
+    with pytest.raises(ValueError, match=message):
+        checked("task", keywords(entry), given)
+
+
+def test_a_choice_outside_its_list_is_refused():
+    def pick(*, how: Literal["a", "b"] = "a"):
+        return how
+
+    with pytest.raises(ValueError, match="how is 'c', which does not fit: input should be 'a' or"):
+        checked("", keywords(pick), {"how": "c"})
+
+
+def test_an_unknown_name_comes_with_the_valid_ones():
+    message = unknown("gnc", ["gcn", "mlp"], "encoder")
+    assert message == "unknown encoder gnc; did you mean gcn? valid: gcn, mlp"
+
+
+def test_a_word_with_a_meaning_of_its_own_is_no_tuple():
+    def pick(*, taus: tuple[int, ...] | Literal["auto"]):
+        return taus
+
+    assert checked("", keywords(pick), {"taus": "auto"})["taus"] == "auto"
+    assert checked("", keywords(pick), {"taus": 3})["taus"] == (3,)
+    with pytest.raises(ValueError, match="taus is 'atuo', which does not fit"):
+        checked("", keywords(pick), {"taus": "atuo"})

@@ -1,0 +1,43 @@
+"""Every config that comes with the repository is one that can be run."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from molhpft.config.build import build_recipes
+from molhpft.config.schema import load_config
+from molhpft.sweep.spec import load_sweep
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=str)
+def test_a_config_is_valid_and_opens_with_the_command_that_runs_it(path):
+    text = (ROOT / path).read_text()
+    command = next(line for line in text.splitlines() if line.startswith("# $ molhpft "))
+    assert str(path) in command
+    if "sweep" in yaml.safe_load(text):
+        assert " sweep " in command
+        trials = load_sweep(ROOT / path)
+        assert len({trial.name for trial in trials}) == len(trials)
+    else:
+        assert " run " in command
+        assert build_recipes(load_config(ROOT / path))
+
+
+@pytest.mark.parametrize("path", [p for p in CONFIGS if p.parent.name == "ogb"], ids=str)
+def test_a_config_of_ogb_has_its_protocol(path):
+    trials = load_sweep(ROOT / path)
+    assert [trial.config.seed for trial in trials] == list(range(10))
+    for trial in trials:
+        (recipe,) = build_recipes(trial.config)
+        (phase,) = recipe.after
+        assert not recipe.tau
+        assert (phase.epochs, phase.batch_size, phase.lr) == (100, 32, 1e-3)
+        assert (phase.optimizer, phase.schedule, phase.keep) == ("adam", "constant", "best")
+        options = trial.config.encoder.options
+        assert (options["layers"], options["width"], options["dropout"]) == (5, 300, 0.5)
+        assert options["virtual_node"] == ("virtual_node" in path.stem)
+        assert options["weights"] is None

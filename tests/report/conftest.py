@@ -1,0 +1,49 @@
+"""A small tree of real runs: methods, seeds, measures, features, baselines, and what is broken."""
+
+import pytest
+
+from molhpft.advice.baselines import run_baseline
+from molhpft.advice.inventory import chosen_task
+from molhpft.config.schema import Choice, parse_config
+from molhpft.results.table import read_results
+from molhpft.run.run import run
+
+MEASURES = ["confidence", "exchange", "targets", "decomposition", "drift", "bound"]
+BRIEF = {
+    "encoder": {"name": "gcn", "layers": 2, "width": 8},
+    "probe": {"lr": 0.01, "epochs": 4},
+    "finetune": {"epochs": 2, "lr": 0.003, "keep": "best", "batch_size": 16},
+}
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory):
+    """Folder with HP-FT (3 tau), FT at two rates, LP and logistic regression, two seeds each."""
+    root = tmp_path_factory.mktemp("report") / "sweep"
+    path = root.parent / "rings.csv"
+    rows = [row for n in range(3, 33) for row in (f"{'C' * n}O,0,1", f"C1{'C' * n}1N,1,{n % 2}")]
+    path.write_text("\n".join(["smiles,ring,<b>odd|</b>", *rows]) + "\n")
+    changes = ["split=random", "split_seed=1", "target_columns=all"]
+    options = {"split": "random", "split_seed": 1, "target_columns": "all"}
+    task = {"name": "csv", "path": str(path), **options}
+    for seed in (0, 1):
+        common = {**BRIEF, "task": task, "seed": seed}
+        grid = {"name": "hp_ft", "tau": [0, 1, 4]}
+        measured = {"method": grid, "measures": MEASURES, "features": True}
+        run(parse_config({**common, **measured}, idle_are="dropped"), root)
+        for lr in (0.003, 0.03):
+            # kernels take seconds an epoch: one run has them
+            measures = ["ntk", "direction"] if seed == 0 and lr == 0.003 else []
+            changed = {"finetune": {**BRIEF["finetune"], "lr": lr}, "measures": measures}
+            run(parse_config({**common, "method": "ft", **changed}, idle_are="dropped"), root)
+        run(parse_config({**common, "method": "lp"}, idle_are="dropped"), root)
+        run_baseline("morgan_lr", Choice(*chosen_task(str(path), changes)), root, seed=seed)
+    (root / "killed.partial").mkdir()
+    (root / "damaged").mkdir()
+    (root / "damaged" / "summary.json").write_text("{")
+    return root
+
+
+@pytest.fixture(scope="session")
+def results(tree):
+    return read_results(tree)

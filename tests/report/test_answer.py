@@ -1,0 +1,103 @@
+"""The answer in words: it says what the numbers say, and no more than they allow."""
+
+import re
+
+import pandas as pd
+import pytest
+
+from molhpft.report.text import answer, comparisons
+from molhpft.results.statistics import reported
+from molhpft.results.table import read_results
+from tests.runs import write_run
+
+LUCK = (0.01, -0.012, 0.004, -0.002, 0.0)
+
+
+def tree(root, methods, seeds=5):
+    """Runs with the same luck for all methods and a little of their own."""
+    for k, (method, scores) in enumerate(methods.items()):
+        for seed in range(seeds):
+            own = 0.0005 * ((seed * (k + 2)) % 5 - 2)
+            shifted = {t: (v + LUCK[seed], s + LUCK[seed] + own) for t, (v, s) in scores.items()}
+            write_run(root, shifted, method=method, seed=seed)
+    table = read_results(root).table
+    return table, reported(table)
+
+
+def test_verdicts_follow_the_corrected_tests(tmp_path):
+    scores = {
+        "hp_ft": {0: (0.70, 0.60), 4: (0.80, 0.70)},
+        "ft": {0: (0.75, 0.65)},
+        "lp": {4: (0.74, 0.7001)},
+        "l2_sp": {4: (0.73, 0.76)},
+    }
+    table, best = tree(tmp_path, scores)
+    text = " ".join(answer(table, best))
+    assert text.startswith("hp-ft validates best: test ROC-AUC (%) 70.00 (95 % interval")
+    assert "over 5 seeds, with tau 4 chosen." in text
+    assert re.search(r"Better on test than ft \+(4\.9|5\.)", text)
+    assert re.search(r"Worse on test than l2-sp -(5\.9|6\.)", text)
+    assert re.search(r"Not told apart on test by these seeds: lp [+-]0\.0", text)
+    assert "n = 5 unless said" in text
+    assert "corrected for 3 comparisons (Holm)" in text
+    assert re.search(r"changes the test score of hp-ft by \+10\.00 \[.*\] against tau 0\.", text)
+    assert "against tau 4" not in text
+    found = {row["other"]: row["p_holm"] for row in comparisons(best).to_dict("records")}
+    assert found["ft"] < 0.05
+    assert found["l2_sp".replace("_", "-")] < 0.05
+    assert found["lp"] > 0.05
+
+
+def test_of_many_others_the_nearest_are_named_and_the_rest_counted(tmp_path):
+    methods = {"hp_ft": {0: (0.9, 0.9)}}
+    worse = ("ft", "lp", "l2_sp", "wise_ft", "layerwise", "lp_ft")
+    methods |= {name: {0: (0.8, 0.8 - 0.02 * k)} for k, name in enumerate(worse)}
+    table, best = tree(tmp_path, methods)
+    (verdict,) = [line for line in answer(table, best) if line.startswith("Better")]
+    places = [verdict.index(name) for name in ("ft +10", "lp +12", "l2-sp +14", "wise-ft +16")]
+    assert places == sorted(places)
+    assert verdict.endswith("and 2 more.")
+    assert "layerwise" not in verdict
+
+
+def test_a_baseline_is_compared_with_and_never_the_answer(tmp_path):
+    table, _ = tree(tmp_path, {"ft": {0: (0.7, 0.6)}})
+    baseline = table.assign(method="morgan_rf", label="morgan-rf", head=None, tau=None)
+    baseline = baseline.assign(final_valid=0.99, variant="morgan-rf")
+    both = pd.concat([table, baseline.assign(final_test=0.9)], ignore_index=True)
+    text = " ".join(answer(both, reported(both)))
+    assert text.startswith("ft validates best among networks")
+    assert "morgan-rf -30.00" in text
+
+
+@pytest.mark.parametrize(("seeds", "words"), [(1, "With 1 seed"), (2, "With 2 seeds")])
+def test_few_seeds_are_called_a_first_look(tmp_path, seeds, words):
+    table, best = tree(tmp_path, {"ft": {0: (0.7, 0.6)}, "lp": {4: (0.6, 0.5)}}, seeds=seeds)
+    sentences = answer(table, best)
+    assert sentences[-1].startswith(f"{words} this is a first look")
+    assert not any(sentence.startswith("Better") for sentence in sentences) or seeds > 1
+
+
+def test_methods_without_a_shared_seed_are_not_compared(tmp_path):
+    write_run(tmp_path, {0: (0.7, 0.6)}, method="ft", seed=1)
+    write_run(tmp_path, {4: (0.6, 0.5)}, method="lp", seed=2)
+    table = read_results(tmp_path).table
+    sentences = answer(table, reported(table))
+    assert "Not compared, for no seed is shared: lp." in sentences
+    assert not any("paired" in sentence for sentence in sentences)
+
+
+def test_fewer_shared_seeds_are_said_beside_the_difference(tmp_path):
+    for seed in range(4):
+        write_run(tmp_path, {0: (0.7, 0.6 + seed / 100)}, method="ft", seed=seed)
+    for seed in range(2, 5):
+        write_run(tmp_path, {4: (0.6, 0.5)}, method="lp", seed=seed)
+    table = read_results(tmp_path).table
+    text = " ".join(answer(table, reported(table)))
+    assert re.search(r"lp \+12\.50 \[.*\] \(n = 2\)", text)
+
+
+def test_numbers_without_percent_have_their_own_digits(tmp_path):
+    write_run(tmp_path, {0: (-1.5, -1.25)}, method="ft")
+    table = read_results(tmp_path).table.assign(metric="neg_rmse")
+    assert "test -RMSE -1.2500 over 1 seed." in answer(table, reported(table))[0]

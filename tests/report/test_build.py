@@ -1,0 +1,208 @@
+"""The files of a report: whole, self-contained, the same each time, nothing read touched."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+
+from molhpft.report.page import write_report
+from molhpft.results.statistics import reported
+from tests.runs import write_run
+
+TABLES = ("rows", "methods", "equal_budget", "settings", "comparisons", "tau", "problems")
+
+
+@pytest.fixture(scope="module")
+def report(tree, tmp_path_factory):
+    return write_report(tree, tmp_path_factory.mktemp("out") / "report")
+
+
+@pytest.fixture(scope="module")
+def html(report):
+    return report.page.read_text()
+
+
+def body_of(html):
+    """The page without plotly's script."""
+    return html[: html.index('<script type="application/json"')]
+
+
+class Outline(HTMLParser):
+    """Start tags with their attributes, and text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.words = [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_every_file_is_there(report):
+    names = {path.name for path in [report.page, *report.files]}
+    assert names == {"report.html", "report.md", *(f"{name}.csv" for name in TABLES)}
+    assert {path.name for path in report.page.parent.iterdir()} == names
+
+
+def test_the_page_needs_nothing_but_itself(html):
+    for tag, attributes in Outline(body_of(html)).tags:
+        assert "src" not in attributes, tag
+        assert attributes.get("href", "#").startswith(("#", "data:"))
+        assert not any(name.startswith("on") for name in attributes)
+    assert "@import" not in html[: html.index("</style>")]
+    assert "default-src 'none'" in html
+
+
+def test_names_of_people_are_text_and_no_markup(html, report):
+    assert "<b>odd" not in body_of(html)
+    figures = html[html.index('id="figures">') : html.index("</script>")]
+    assert "<" not in figures.removeprefix('id="figures">')
+    assert "<b>odd|" in json.dumps(json.loads(figures.removeprefix('id="figures">')))
+    assert "rings" in html
+
+
+def test_every_figure_has_a_place_and_every_place_a_figure(html):
+    data = re.search(r'id="figures">(.*?)</script>', html, re.S).group(1)
+    places = [a["id"] for t, a in Outline(body_of(html)).tags if a.get("class") == "figure"]
+    assert places == [f"figure-{k}" for k in range(len(json.loads(data)))]
+
+
+def test_the_answer_comes_first_and_says_how_sure_it_is(html, report):
+    (sentences,) = report.answers.values()
+    words = body_of(html)
+    assert words.index(sentences[0]) < words.index("<table>")
+    assert "validates best among networks: test ROC-AUC (%)" in sentences[0]
+    assert "over 2 seeds" in sentences[0]
+    assert any("run more for intervals that hold" in sentence for sentence in sentences)
+
+
+def test_what_could_not_be_read_is_listed(html, report):
+    assert len(report.problems) == 2
+    text = " ".join(Outline(body_of(html)).words)
+    assert "killed.partial" in text
+    assert "summary.json is damaged" in text
+
+
+def test_every_figure_that_was_asked_for_is_there(html):
+    text = body_of(html)
+    titles = re.findall(r'<section class="(?:panel|gallery)">\s*<h3>(.*?)</h3>', text)
+    assert titles == [
+        "Methods at their best",
+        "Score against tau",
+        "Energy against tau",
+        "How far features move",
+        "Training curves",
+        "p(correct)",
+        "Heads and backbones exchanged",
+        "Direction term",
+        "eNTK change",
+        "Kernel, direction and energy of the first step",
+        "Drift by batch norm",
+        "Proposition 1",
+        "Score of every target",
+        "Features that moved most",
+        "Energy that stayed highest",
+    ]
+    assert text.count("<figure>") == 12
+    assert text.count("<svg") == 12
+
+
+def test_a_figure_that_was_not_measured_says_so(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path / "runs", {0: (0.6, 0.5)}, method="ft", seed=seed)
+    text = body_of(write_report(tmp_path / "runs", tmp_path / "out").page.read_text())
+    further = ("direction", "ntk", "decomposition", "drift", "bound")
+    for name in ("confidence", "exchange", "targets", *further):
+        assert f"add {name} to measures in the config" in text
+    assert text.count("give method.tau a list") == 3
+    assert text.count("it kept no molecules to draw; set features: true") == 2
+
+
+def test_csv_tables_hold_what_the_results_hold(report, results):
+    rows = pd.read_csv(report.page.with_name("rows.csv"))
+    assert len(rows) == len(results.table)
+    assert rows["final_test"].tolist() == pytest.approx(results.table["final_test"].tolist())
+    assert not rows["folder"].str.startswith("/").any()
+    methods = pd.read_csv(report.page.with_name("methods.csv")).set_index("label")
+    best = reported(results.table).groupby("label")["final_test"].mean()
+    for label, mean in best.items():
+        assert methods.loc[label, "final_test"] == pytest.approx(mean)
+
+
+def test_markdown_tables_are_whole(report):
+    lines = report.page.with_name("report.md").read_text().splitlines()
+    rows = [re.sub(r"\\.", "", line).count("|") for line in lines if line.startswith("|")]
+    heads = [line for line in lines if line.startswith("|---")]
+    assert len(heads) == sum(line.startswith("### ") for line in lines)
+    assert len(rows) > 2 * len(heads)
+    width = None
+    for line in lines:
+        if not line.startswith("|"):
+            width = None
+            continue
+        count = re.sub(r"\\.", "", line).count("|")
+        assert width in (None, count)
+        width = count
+
+
+def test_the_same_runs_give_the_same_report_and_are_left_as_they_are(tree, report, tmp_path):
+    before = {p: p.stat().st_mtime_ns for p in tree.rglob("*")}
+    again = write_report(tree, tmp_path / "again")
+    for path in [report.page, *report.files]:
+        assert again.page.with_name(path.name).read_bytes() == path.read_bytes(), path.name
+    assert {p: p.stat().st_mtime_ns for p in tree.rglob("*")} == before
+
+
+def test_a_report_reads_run_folders_alone(tree, report, tmp_path):
+    """The same bytes where data are gone, and nothing that could be fetched is asked for."""
+    table = tree.parent / "rings.csv"
+    table.rename(tmp_path / "away.csv")
+    try:
+        again = write_report(tree, tmp_path / "again")
+    finally:
+        (tmp_path / "away.csv").rename(table)
+    for path in [report.page, *report.files]:
+        assert again.page.with_name(path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_a_contradiction_is_said_on_the_page_and_in_the_text(tmp_path):
+    for k, score in (("a", 0.5), ("b", 0.52)):
+        write_run(tmp_path / "runs" / k, {0: (0.6, score)}, method="ft")
+    report = write_report(tmp_path / "runs", tmp_path / "out")
+    (note,) = report.notes
+    assert "contradict each other (test: 0.52 and 0.5)" in note
+    assert note in body_of(report.page.read_text())
+
+
+def test_a_run_that_is_damaged_later_only_loses_itself(tree, tmp_path):
+    copy = tmp_path / "runs"
+    shutil.copytree(tree, copy)
+    run = next(p for p in sorted(copy.iterdir()) if "-lp-" in p.name)
+    (run / "config.yaml").write_text("task: [")
+    assert len(write_report(copy, tmp_path / "out").problems) == 3
+
+
+def test_a_place_that_cannot_be_written_is_an_error(tree, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        write_report(tree, tmp_path / "file" / "report")
+
+
+def test_nothing_to_report_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="holds no finished run"):
+        write_report(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_validation_scores_nothing_is_chosen(tmp_path):
+    nan = float("nan")
+    write_run(tmp_path / "runs", {0: (nan, 0.5)}, method="ft")
+    report = write_report(tmp_path / "runs", tmp_path / "out")
+    assert "nothing can be chosen" in report.answers["rings"][0]

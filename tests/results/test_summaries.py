@@ -1,0 +1,161 @@
+"""What is reported of a sweep: chosen on validation only, paired by seed, costs beside it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from molhpft.results.statistics import compare, equal_budget, leading, over_tau, reported, summarise
+from molhpft.results.table import read_results
+from tests.runs import write_run
+
+SCORE = st.integers(0, 1000).map(lambda k: k / 1000)
+SEEDS = range(4)
+
+
+def noisy(seed, base):
+    """Scores of a seed: (valid, test) a tau, with the same luck for every method."""
+    luck = [0.01, -0.02, 0.015, 0.0][seed]
+    return {tau: (v + luck, t + luck) for tau, (v, t) in base.items()}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """HP-FT over three tau, FT over three rates, LP; four seeds each."""
+    root = tmp_path_factory.mktemp("sweep")
+    grid = {0: (0.70, 0.60), 4: (0.76, 0.63), 16: (0.74, 0.66)}
+    rates = {0.1: (0.71, 0.61), 0.2: (0.73, 0.62), 0.4: (0.72, 0.69)}
+    for seed in SEEDS:
+        write_run(root, noisy(seed, grid), seed=seed)
+        for lr, scores in rates.items():
+            write_run(root, noisy(seed, {0: scores}), method="ft", seed=seed, finetune={"lr": lr})
+        write_run(root, noisy(seed, {16: (0.65, 0.64)}), method="lp", seed=seed, epochs=0)
+    return read_results(root)
+
+
+def row_of(summary, name, by="label"):
+    (row,) = summary[summary[by] == name].to_dict("records")
+    return row
+
+
+def test_the_reported_figure_is_test_at_best_validation(sweep):
+    best = reported(sweep.table)
+    assert len(best) == 3 * len(SEEDS)
+    chosen = best[best["label"] == "hp-ft"]
+    assert set(chosen["tau"]) == {4}  # tau 16 tests higher and validates lower
+    assert row_of(summarise(best), "hp-ft")["final_test"] == pytest.approx(0.63 + 0.00125)
+
+
+def test_what_was_searched_and_what_it_cost_stands_beside(sweep):
+    summary = summarise(reported(sweep.table))
+    found = {
+        row["label"]: (row["candidates"], row["search_epochs"], row["tau"])
+        for row in summary.to_dict("records")
+    }
+    assert found == {"hp-ft": (3, 9, "4"), "ft": (3, 9, "0"), "lp": (1, 0, "16")}
+    assert summary["label"].tolist() == ["hp-ft", "ft", "lp"]
+
+
+def test_equal_budget_gives_plain_finetuning_its_best_rate(sweep):
+    summary = equal_budget(sweep.table)
+    assert row_of(summary, "ft", "family")["final_valid"] == pytest.approx(0.73 + 0.00125)
+    alone = summarise(reported(sweep.table, by="variant"), by="variant")
+    best = alone[alone["variant"].str.startswith("ft")]["final_valid"].max()
+    assert row_of(summary, "ft", "family")["final_valid"] >= best
+
+
+def test_intervals_are_over_seeds(sweep):
+    row = row_of(summarise(reported(sweep.table)), "hp-ft")
+    values = [noisy(seed, {4: (0.76, 0.63)})[4][1] for seed in SEEDS]
+    theirs = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert row["seeds"] == 4
+    assert (row["final_test_low"], row["final_test_high"]) == pytest.approx(tuple(theirs))
+
+
+def test_methods_are_compared_on_the_same_seeds(sweep):
+    table = compare(reported(sweep.table))
+    assert set(table["method"]) == {"hp-ft"}
+    against_ft = row_of(table, "ft", "other")
+    # the luck of a seed is shared, so the difference has no spread
+    assert against_ft["difference"] == pytest.approx(0.01)
+    assert against_ft["difference_low"] == pytest.approx(0.01)
+    assert against_ft["n"] == 4
+    assert against_ft["budgets_equal"]
+    assert not row_of(table, "lp", "other")["budgets_equal"]
+    assert (table["p_holm"] >= table["p"]).all()
+
+
+def test_seeds_that_only_one_method_has_are_left_out_of_the_comparison(tmp_path):
+    for seed in (0, 1, 2):
+        write_run(tmp_path, {4: (0.8, 0.7)}, seed=seed)
+    for seed in (1, 2, 3):
+        write_run(tmp_path, {0: (0.7, 0.6)}, method="ft", seed=seed)
+    write_run(tmp_path, {0: (0.5, 0.5)}, method="scratch", seed=9)
+    table = compare(reported(read_results(tmp_path).table))
+    assert row_of(table, "ft", "other")["n"] == 2
+    alone = row_of(table, "scratch", "other")
+    assert alone["n"] == 0
+    assert np.isnan([alone["difference"], alone["p"], alone["p_holm"]]).all()
+
+
+def test_one_lucky_seed_does_not_lead(tmp_path):
+    for seed in range(4):
+        write_run(tmp_path, {4: (0.8, 0.7)}, seed=seed)
+    write_run(tmp_path, {0: (0.99, 0.6)}, method="ft", seed=0)
+    assert leading(reported(read_results(tmp_path).table)) == "hp-ft"
+
+
+def test_scores_over_tau_have_every_tau_and_no_baseline(sweep, tmp_path):
+    table = over_tau(sweep.table)
+    assert table[table["label"] == "hp-ft"]["tau"].tolist() == [0, 4, 16]
+    assert (table["seeds"] == len(SEEDS)).all()
+    assert {"energy_low", "distance_high", "final_test_low"} <= set(table.columns)
+    write_run(tmp_path, {None: (0.7, 0.6)}, method="morgan_rf")
+    assert over_tau(read_results(tmp_path).table).empty
+
+
+def test_a_tau_that_was_run_twice_counts_once(tmp_path):
+    for taus in ((0, 4), (0, 4, 16)):
+        write_run(tmp_path, {tau: (0.7 + tau / 100, 0.6) for tau in taus})
+    found = read_results(tmp_path).table
+    assert over_tau(found)["seeds"].tolist() == [1, 1, 1]
+    assert reported(found)["candidates"].tolist() == [3]
+
+
+def test_a_score_that_is_missing_is_never_chosen(tmp_path):
+    write_run(tmp_path, {0: (float("nan"), 0.9), 4: (0.7, 0.6)})
+    (row,) = reported(read_results(tmp_path).table).to_dict("records")
+    assert (row["tau"], row["candidates"]) == (4, 1)
+
+
+def test_an_unknown_cost_says_nothing_about_budgets(tmp_path):
+    path = write_run(tmp_path, {4: (0.8, 0.7)})
+    write_run(tmp_path, {0: (0.7, 0.6)}, method="ft")
+    (path / "history.jsonl").unlink()
+    (row,) = compare(reported(read_results(tmp_path).table)).to_dict("records")
+    assert row["budgets_equal"] is None
+
+
+TABLES = st.lists(
+    st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 3), st.integers(0, 4), SCORE, SCORE),
+    min_size=1,
+    max_size=25,
+    unique_by=lambda row: row[:3],
+)
+
+
+@settings(deadline=None)
+@given(TABLES)
+def test_choosing_never_looks_at_test_scores(rows):
+    columns = ["label", "seed", "tau", "final_valid", "final_test"]
+    table = pd.DataFrame(rows, columns=columns).assign(task="t", metric="rocauc", epochs=1)
+    turned = table.assign(final_test=1 - table["final_test"])
+    keys = ["label", "seed", "tau", "candidates"]
+    best = reported(table)
+    assert best[keys].equals(reported(turned)[keys])
+    for row in best.to_dict("records"):
+        own = table[(table["label"] == row["label"]) & (table["seed"] == row["seed"])]
+        assert row["final_valid"] == own["final_valid"].max()
+        assert row["candidates"] == len(own) == row["search_epochs"]

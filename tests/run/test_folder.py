@@ -1,0 +1,124 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from molhpft.run.folder import RunFolder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = RunFolder(tmp_path / "runs" / "a")
+    folder.open()
+    return folder
+
+
+def test_a_run_is_complete_only_under_its_own_name(folder):
+    folder.write_json("summary.json", {"x": 1})
+    assert not folder.is_complete
+    folder.close()
+    assert folder.is_complete
+    assert folder.read_json("summary.json") == {"x": 1}
+    assert not folder.partial.exists()
+
+
+def test_closing_drops_what_only_an_unfinished_run_needs(folder):
+    folder.write_tensors("resume/tau1.safetensors", {"w": torch.ones(2)}, {})
+    folder.write_json("summary.json", {})
+    folder.close()
+    assert sorted(p.name for p in folder.path.iterdir()) == ["manifest.json", "summary.json"]
+
+
+@pytest.mark.parametrize("name", ["summary.json", "members/tau4.safetensors", "manifest.json"])
+def test_a_run_that_lacks_any_of_its_files_is_not_complete(folder, name):
+    folder.write_json("summary.json", {})
+    folder.write_tensors("members/tau4.safetensors", {"w": torch.ones(2)}, {})
+    folder.close()
+    assert folder.is_complete
+    whole = (folder.path / name).read_bytes()
+    (folder.path / name).write_bytes(whole[:-3])
+    assert folder.lacking == [name]
+    (folder.path / name).unlink()
+    assert folder.lacking == [name]
+    words = rf"is no complete run \(missing, or not in its size: {name}\); move it away or delete"
+    with pytest.raises(ValueError, match=words):
+        folder.open()
+
+
+def test_a_run_is_complete_without_what_was_dropped_of_it(folder):
+    for name in ("members/tau4.safetensors", "model.safetensors"):
+        folder.write_tensors(name, {"w": torch.ones(2)}, {})
+    folder.close()
+    folder.drop("members")
+    assert folder.is_complete
+    assert sorted(p.name for p in folder.path.iterdir()) == ["manifest.json", "model.safetensors"]
+
+
+def test_what_a_kill_broke_off_does_not_become_part_of_the_run(folder):
+    (folder.partial / ".model.safetensors.0a.aside").write_bytes(b"half of")
+    folder.open()
+    folder.write_json("summary.json", {})
+    folder.close()
+    assert sorted(p.name for p in folder.path.iterdir()) == ["manifest.json", "summary.json"]
+
+
+def test_tensors_come_back_with_what_was_said_of_them(folder):
+    tensors = {"w": torch.arange(6).reshape(2, 3).T, "empty": torch.empty(0)}
+    folder.write_tensors("resume/x.safetensors", tensors, {"row": {"tau": 3, "score": 0.1}})
+    found, about = folder.read_tensors("resume/x.safetensors")
+    assert about == {"row": {"tau": 3, "score": 0.1}}
+    assert all(torch.equal(found[k], tensors[k]) for k in tensors)
+
+
+def test_what_was_not_written_is_none(folder):
+    assert folder.read_tensors("resume/x.safetensors") is None
+
+
+def test_a_replaced_file_does_not_change_under_its_reader(folder):
+    folder.write_tensors("w.safetensors", {"w": torch.zeros(3)}, {})
+    first, _ = folder.read_tensors("w.safetensors")
+    folder.write_tensors("w.safetensors", {"w": torch.ones(3)}, {})
+    assert first["w"].tolist() == [0, 0, 0]
+
+
+def test_numbers_that_json_lacks_become_null(folder):
+    folder.write_json("a.json", {"x": math.nan, "rows": [math.inf, 1.5], "n": (1, 2)})
+    folder.write_lines("b.jsonl", [{"x": math.nan}, {"x": 2}])
+    content = json.loads((folder.partial / "a.json").read_text())
+    assert content == {"x": None, "rows": [None, 1.5], "n": [1, 2]}
+    lines = (folder.partial / "b.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"x": None}, {"x": 2}]
+
+
+def test_arrays_come_back(folder):
+    folder.write_arrays("features.npz", {"a": torch.arange(4.0)})
+    with np.load(folder.partial / "features.npz") as arrays:
+        assert arrays["a"].tolist() == [0, 1, 2, 3]
+
+
+def test_no_temporary_file_is_left(folder):
+    folder.write_yaml("config.yaml", {"a": 1})
+    folder.write_tensors("w.safetensors", {"w": torch.zeros(1)}, {})
+    folder.remove("w.safetensors")
+    assert [p.name for p in folder.partial.iterdir()] == ["config.yaml"]
+
+
+def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        RunFolder(tmp_path / "file" / "a").open()
+
+
+def test_json_of_an_unfinished_run_is_read_back(folder):
+    assert folder.read_unfinished("a.json") is None
+    folder.write_json("a.json", {"x": 0.1 + 0.2, "rows": []})
+    assert folder.read_unfinished("a.json") == {"x": 0.1 + 0.2, "rows": []}
+
+
+def test_a_pattern_removes_what_it_names_and_nothing_else(folder):
+    for name in ("tau1-0", "tau1-1", "tau10-0"):
+        folder.write_json(f"phase-{name}.json", {})
+    folder.remove("phase-tau1-*")
+    assert [p.name for p in folder.partial.iterdir()] == ["phase-tau10-0.json"]

@@ -1,0 +1,85 @@
+"""The machine of a run: what "auto" means, and how many processes there are."""
+
+import pytest
+import torch
+
+from molhpft.config.schema import parse_config
+from molhpft.run.device import hardware, launch, multiplies_bfloat16, settled
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8"}
+SRUN = {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "6", "SLURM_NNODES": "2"}
+
+
+def config(**changes):
+    return parse_config({"task": "nci_alerts", **changes})
+
+
+def test_nothing_stays_open():
+    found = settled(config(), {})
+    assert found.device in ("cpu", "cuda")
+    assert found.precision in (32, "bf16-mixed")
+    assert settled(found, {}) == found
+
+
+@pytest.mark.parametrize("precision", [32, "bf16-mixed"])
+def test_a_precision_that_is_asked_for_is_kept(precision):
+    assert settled(config(precision=precision), {}).precision == precision
+
+
+def test_bfloat16_is_for_encoders_that_round_only_products():
+    graphs = settled(config(device="cpu"), {})
+    assert (graphs.precision == "bf16-mixed") == multiplies_bfloat16("cpu")
+    images = settled(config(device="cpu", encoder="resnet"), {})
+    assert images.precision == 32
+
+
+@pytest.mark.parametrize(
+    ("environment", "found"), [(TORCHRUN, (4, 2)), (SRUN, (3, 2)), ({}, (1, 1))]
+)
+def test_processes_are_those_a_launcher_started(environment, found):
+    there = settled(config(device="cpu"), environment)
+    assert (there.devices, there.nodes) == found
+
+
+def test_an_allocation_without_srun_is_one_process():
+    alone = {key: value for key, value in SRUN.items() if key != "SLURM_STEP_ID"}
+    assert settled(config(device="cpu"), alone).devices == 1
+
+
+def test_a_number_of_devices_that_contradicts_the_launcher_is_refused():
+    with pytest.raises(ValueError, match="devices is 2, but 4 processes a node were started"):
+        settled(config(device="cpu", devices=2), TORCHRUN)
+
+
+def test_a_gpu_that_is_not_there_is_an_error():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ValueError, match="device is cuda, but PyTorch sees no GPU here"):
+        settled(config(device="cuda"), {})
+
+
+@pytest.mark.parametrize("name", ["devices", "nodes", "checkpoint"])
+def test_numbers_below_one_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} should be at least 1, got 0"):
+        config(**{name: 0})
+
+
+def test_a_machine_of_one_process_multiplies_in_the_precision_that_was_asked_for():
+    a = torch.randn(3, 4)
+    for precision, dtype in ((32, torch.float32), ("bf16-mixed", torch.bfloat16)):
+        machine = launch(settled(config(device="cpu", precision=precision), {}))
+        assert (machine.processes, machine.rank) == (1, 0)
+        with machine.autocast():
+            assert (a @ a.T).dtype == dtype
+
+
+@pytest.mark.parametrize(("threads", "told"), [(1, "1 thread"), (2, "2 threads")])
+def test_hardware_is_told_with_the_threads_that_are_used(threads, told):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        processor, _, counted = hardware(config(device="cpu")).rpartition(", ")
+    finally:
+        torch.set_num_threads(before)
+    assert counted == told
+    assert processor.strip()

@@ -1,0 +1,100 @@
+"""Sharing a probe: the same bytes as without, one training for all, nothing kept for one."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from molhpft.run import run as running
+from molhpft.run.run import run
+from molhpft.run.trajectory import shared_trajectory
+from molhpft.sweep.spec import parse_sweep
+from molhpft.tuning.probe import Trajectory
+from tests.sweeps import raw_sweep, results_of, undisturbed, write_table
+
+
+def trajectory(taus, seed=0):
+    """Heads that say which epoch they are of."""
+    rng = torch.Generator().manual_seed(seed)
+    noise = torch.randn(max(taus) + 1, 3, generator=rng)
+    heads = {tau: {"linear.weight": noise[tau], "linear.n": torch.tensor(tau)} for tau in taus}
+    rows = [{"epoch": i + 1, "loss": float(noise[i, 0])} for i in range(max(taus))]
+    return Trajectory(heads, rows)
+
+
+def same(one, other):
+    assert one.rows == other.rows
+    assert [list(row) for row in one.rows] == [list(row) for row in other.rows]
+    assert one.heads.keys() == other.heads.keys()
+    for tau, head in one.heads.items():
+        assert head.keys() == other.heads[tau].keys()
+        assert all(torch.equal(value, other.heads[tau][key]) for key, value in head.items())
+
+
+def kept_files():
+    return set((Path(os.environ["MOLHPFT_CACHE"]) / "probes").glob("*"))
+
+
+epochs = st.lists(st.integers(0, 30), min_size=1, max_size=5, unique=True)
+
+
+@settings(max_examples=50, deadline=None)
+@given(taus=epochs, others=epochs, seed=st.integers(0, 10**6))
+def test_a_shared_trajectory_is_the_runs_own(taus, others, seed):
+    calls = []
+    full = trajectory(range(31), seed)
+
+    def build(every):
+        calls.append(every)
+        return Trajectory({tau: full.heads[tau] for tau in every}, full.rows[: max(every)])
+
+    name = f"hypothesis {seed} {taus} {others}"
+    for _ in range(2):
+        found = shared_trajectory(name, taus, build, shared=others)
+        same(found, Trajectory({tau: full.heads[tau] for tau in taus}, full.rows[: max(taus)]))
+    # hypothesis may repeat an example, which then is kept already
+    assert len(calls) <= 1 if max(taus) else calls == [taus, taus]
+
+
+@settings(max_examples=25, deadline=None)
+@given(values=arrays("float64", 3, elements=st.floats(allow_nan=False, width=64)))
+def test_losses_come_back_to_the_last_bit(values):
+    rows = [{"epoch": i, "loss": loss} for i, loss in enumerate(values.tolist(), start=1)]
+    built = Trajectory({3: {"w": torch.zeros(1)}}, rows)
+    name = f"losses {values.tobytes().hex()}"
+    for _ in range(2):
+        assert shared_trajectory(name, [3], lambda _: built, shared=[3]).rows == rows
+
+
+def test_a_run_that_shares_nothing_keeps_nothing():
+    before = kept_files()
+    same(shared_trajectory("alone", [2, 5], trajectory), trajectory([2, 5]))
+    assert kept_files() == before
+
+
+def test_a_probe_that_diverges_where_only_others_go_is_the_runs_own():
+    def build(taus):
+        if max(taus) > 5:
+            raise ValueError("training diverged")
+        return trajectory(taus)
+
+    same(shared_trajectory("diverges", [2, 5], build, shared=[9]), trajectory([2, 5]))
+    with pytest.raises(ValueError, match="diverged"):
+        shared_trajectory("diverges", [2, 7], build, shared=[9])
+
+
+@pytest.mark.parametrize("changes", [{}, {"cut": "conv1"}], ids=["features", "live"])
+def test_runs_that_share_give_the_bytes_of_runs_that_do_not(tmp_path, monkeypatch, changes):
+    raw = raw_sweep(write_table(tmp_path), **changes)
+    monkeypatch.setenv("MOLHPFT_CACHE", str(tmp_path / "cache"))
+    alone = undisturbed(raw, tmp_path / "alone")
+    probes, real = [], running.probe
+    monkeypatch.setattr(running, "probe", lambda *a, **k: probes.append(k["taus"]) or real(*a, **k))
+    for trial in parse_sweep(raw):
+        run(trial.config, tmp_path / "shared", shared=trial.shared)
+    assert results_of(tmp_path / "shared") == alone
+    assert [taus for taus in probes if max(taus)] == [[2, 4, 6]]

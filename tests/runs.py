@@ -1,0 +1,117 @@
+"""Run folders with numbers of one's choice, written by the writer that runs use."""
+
+import json
+from zlib import crc32
+
+from molhpft.run.folder import RunFolder
+
+SMALL = {
+    "task": {"name": "csv", "target_columns": ["ring"]},
+    "encoder": {"name": "gcn", "layers": 2, "width": 8, "dropout": 0.2},
+    "method": {"name": "hp_ft", "tau": [0, 2, 5]},
+    "probe": {"lr": 0.01},
+    "finetune": {"epochs": 3, "lr": 0.003, "keep": "best", "batch_size": 16},
+}
+SHIFT = {"distance": 1.0, "cosine": 0.5, "dot": 2.0, "norm": 2.0, "start_norm": 1.5}
+
+
+def branch(tau, valid, test, **more):
+    energy = {"aie": 1 / (1 + (tau or 0)), "per_entry": 0.4, "balanced": None}
+    probe = {"train": 0.5, "valid": valid - 0.1, "test": None if test is None else test - 0.1}
+    final = {"train": 0.9, "valid": valid, "test": test}
+    return {"tau": tau, "energy": energy, "probe": probe, "final": final, "shift": SHIFT, **more}
+
+
+def measure(path, measures, along=None):
+    """Further measures in a run that is written.
+
+    Args:
+        path: of the run.
+        measures: tau to what a branch has under `measures`.
+        along: tau to what each epoch of its finetuning has, epoch by epoch.
+    """
+    summary = json.loads((path / "summary.json").read_text())
+    for row in summary["branches"]:
+        row["measures"] = measures.get(row["tau"], {})
+    (path / "summary.json").write_text(json.dumps(summary))
+    lines = [json.loads(line) for line in (path / "history.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["phase"] == "finetune" and along:
+            line |= along[line["tau"]][line["epoch"] - 1]
+    (path / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def history(taus, epochs):
+    probe = [
+        {"phase": "probe", "epoch": k + 1, "loss": 0.7}
+        for k in range(max(tau or 0 for tau in taus))
+    ]
+    tuned = [
+        {"phase": "finetune", "tau": tau, "epoch": k + 1, "loss": 0.5, "valid": 0.6}
+        for tau in taus
+        for k in range(epochs)
+    ]
+    return [*probe, *tuned]
+
+
+def write_run(
+    root,
+    scores,
+    *,
+    method="hp_ft",
+    seed=0,
+    task="rings",
+    data=None,
+    digest=None,
+    epochs=3,
+    spent=None,
+    **config,
+):
+    """A run of `method` whose branches score as `scores` says: tau to (valid, test).
+
+    With `spent` its tau was chosen by `tau: auto`, which took so many epochs. `data` is the
+    fingerprint of the task, by default one of its name and options, and `digest` that of the
+    weights, by default one of their path.
+    """
+    sections = {key: config.pop(key, {}) for key in ("task_options", "encoder", "head", "finetune")}
+    encoder = {"name": "gcn", "weights": "w.pth", **sections["encoder"]}
+    taus = list(scores) if spent is None else "auto"
+    written = {
+        "task": {"name": task, **sections["task_options"]},
+        "encoder": encoder,
+        "head": {"name": "linear", **sections["head"]},
+        "method": {"name": method, **({"tau": taus} if method == "hp_ft" else {})},
+        "finetune": {"epochs": epochs, "lr": 0.001, **sections["finetune"]},
+        "seed": seed,
+        "cut": None,
+        **config,
+    }
+    branches = [branch(tau, *found) for tau, found in scores.items()]
+    name = f"{task}-{method}-{seed}-{crc32(repr(written).encode())}"
+    folder = RunFolder(root / name)
+    made_up = f"{crc32(repr([task, sections['task_options']]).encode()):08x}"
+    folder.open()
+    folder.write_yaml("config.yaml", written)
+    folder.write_lines("history.jsonl", history(list(scores), epochs))
+    summary = {
+        "task": task,
+        "fingerprint": data or made_up,
+        "encoder": encoder["name"],
+        "weights": encoder["weights"] or "none (random)",
+        "weights_digest": digest or (encoder["weights"] and f"digest of {encoder['weights']}"),
+        "method": method,
+        "metric": "rocauc",
+        "seed": seed,
+        "chosen_tau": max(scores, key=lambda tau: scores[tau][0]),
+        "branches": branches,
+    }
+    folder.write_json("summary.json", summary)
+    if spent is not None:
+        folder.write_json("choice.json", {"spent": spent})
+    folder.close()
+    return folder.path
+
+
+def rows_of(folder):
+    return folder.read_json("summary.json")["branches"]
