@@ -22,6 +22,7 @@ def _last_line(script, *options, **variables):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "figures"), [("featurize_speed.py", "x ogb"), ("batch_speed.py", "x PyG")]
 )
@@ -31,6 +32,7 @@ def test_a_script_ends_in_its_lowest_ratio(tmp_path, script, figures):
     assert line["ratio"] > 0
 
 
+@pytest.mark.slow
 def test_training_is_compared_with_pyg_from_the_same_weights(ogb_root):
     options = ("--data", "ogbg-moltox21", "--molecules", "200", "--repeats", "2")
     line = _last_line("train_speed.py", *options)
@@ -42,6 +44,7 @@ def test_training_is_compared_with_pyg_from_the_same_weights(ogb_root):
     assert len(losses) == 3
 
 
+@pytest.mark.slow
 def test_prediction_is_timed_for_one_network_and_for_the_whole_ensemble(tmp_path):
     random_model(members=2).save_pretrained(tmp_path / "model")
     table = tmp_path / "table.csv"
@@ -52,6 +55,7 @@ def test_prediction_is_timed_for_one_network_and_for_the_whole_ensemble(tmp_path
     assert min(rates.values()) > 0
 
 
+@pytest.mark.slow
 def test_data_of_a_true_size_are_packed_loaded_and_trained_on(ogb_root):
     counts = ogb_root.parent / "ogb_partial" / "ogbg_molpcba"
     if not counts.is_dir():

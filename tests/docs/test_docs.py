@@ -64,6 +64,7 @@ def runnable():
         yield from (pytest.param(p, id=f"{name(page)}-{k}") for k, p in enumerate(programs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", list(runnable()))
 def test_blocks_that_are_marked_run(program, tmp_path):
     rows = [row for n in range(3, 23) for row in (f"C1{'C' * n}1O,0", f"C1{'C' * n}1N,1")]
@@ -142,6 +143,7 @@ def site(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_site_builds_strictly_and_asks_nobody(site):
     written = sorted(site.rglob("*.html"))
     assert len(written) > len(OURS)
@@ -152,6 +154,7 @@ def test_the_site_builds_strictly_and_asks_nobody(site):
         assert "{% " not in html, path
 
 
+@pytest.mark.slow
 def test_links_within_the_site_lead_somewhere(site):
     html = {path: path.read_text("utf-8") for path in site.rglob("*.html")}
     ids = {path: set(re.findall(r'\bid="([^"]+)"', text)) for path, text in html.items()}

@@ -39,6 +39,7 @@ def test_an_example_opens_with_what_it_shows_and_its_command(script):
     assert len(text.splitlines()) < 250
 
 
+@pytest.mark.slow
 def test_a_table_becomes_a_model_with_answers_and_an_explanation(example, tmp_path):
     status, out, error = example("csv_to_model.py", "--quick", "--out", "made")
     assert status == 0, error
@@ -50,6 +51,7 @@ def test_a_table_becomes_a_model_with_answers_and_an_explanation(example, tmp_pa
     assert (tmp_path / "made" / "model" / "config.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_table_of_ones_own_may_have_several_targets_and_holes(example, tmp_path):
     rows = [row for n in range(3, 43) for row in (f"{'C' * n}O,0,", f"C1{'C' * n}1N,1,{n % 2}")]
     (tmp_path / "mine.csv").write_text("\n".join(["drug,ring,odd", *rows]) + "\n")
@@ -60,6 +62,7 @@ def test_a_table_of_ones_own_may_have_several_targets_and_holes(example, tmp_pat
     assert (tmp_path / "runs" / "csv_to_model" / "answers.csv").is_file()
 
 
+@pytest.mark.slow
 def test_tox21_as_a_table_becomes_a_model(example, ogb_root, tmp_path):
     table = ogb_root.parent / "csv" / "tox21.csv.gz"
     if not table.is_file():
@@ -95,6 +98,7 @@ def test_the_example_of_a_backbone_is_short():
     assert len((EXAMPLES / "own_backbone.py").read_text("utf-8").splitlines()) < 80
 
 
+@pytest.mark.slow
 def test_a_resnet_is_pretrained_and_moved(example, tmp_path):
     status, out, error = example("resnet.py", "--quick", "--out", "runs")
     assert status == 0, error
@@ -111,6 +115,7 @@ def test_tox21_says_what_is_missing(example, tmp_path):
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.slow
 def test_tox21_is_drawn_against_tau(example, ogb_root, tmp_path):
     weights = ogb_root.parent / "weights" / WEIGHTS
     if not (ogb_root / "ogbg_moltox21").is_dir() or not weights.is_file():

@@ -15,6 +15,8 @@ from molhpft.config.schema import without
 from molhpft.sweep.spec import parse_sweep
 from tests.sweeps import finish, raw_sweep, results_of, start, undisturbed, write_table
 
+pytestmark = pytest.mark.slow
+
 LONGER = {"epochs": 40, "lr": 0.003, "keep": "best", "batch_size": 8}
 DEADLINE = 300
 

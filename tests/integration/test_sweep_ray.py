@@ -7,6 +7,8 @@ import pytest
 from tests.integration.test_sweep import under_way, until
 from tests.sweeps import finish, raw_sweep, results_of, start, undisturbed, write_table
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("ray", reason="Ray is absent: pip install 'molhpft[cluster]'")
 
 LONG = {"epochs": 200, "lr": 0.003, "keep": "best", "batch_size": 8}

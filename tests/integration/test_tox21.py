@@ -8,6 +8,8 @@ import pytest
 from molhpft.config.schema import load_config
 from molhpft.run.run import run
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = Path(__file__).parents[2] / "configs" / "finetune"
 
 

@@ -1,6 +1,7 @@
 """Every method of the catalog through whole runs, with every head, and with a cut."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from molhpft.core.evaluate import predict, take
 from molhpft.domains.weights import read_weights
 from molhpft.run.run import predictions, run, scores
 from tests.runs import SMALL, rows_of
+from tests.toy import same_weights
 
 OPTIONS = {
     "hp_ft": {"tau": [0, 3]},
@@ -123,13 +125,14 @@ def test_a_cut_below_everything_is_refused(small):
         network_of(small(cut="embed"))
 
 
-def test_heads_of_two_tasks_share_no_random_number():
-    heads = []
-    for task in ("nci_alerts", "nci_descriptors"):
-        config = parse_config({**NCI, "task": task})
-        heads.append(network_of(config).head.state_dict()["stages.linear.module.weight"])
-    few = len(heads[0])
-    assert not torch.equal(heads[0], heads[1][:few])
+def test_heads_of_two_tasks_share_no_random_number(small):
+    recipe = build_recipes(small())[0]
+    task = build_task(small(), recipe)
+    first, second = (
+        build_network(parse_config({**NCI, "task": name}), replace(task, name=name), recipe).head
+        for name in ("nci_alerts", "nci_descriptors")
+    )
+    assert not same_weights(first, second)
 
 
 def test_side_tuning_starts_from_the_features_of_the_encoder(small, pretrained):
