@@ -10,6 +10,7 @@ import typer
 
 from molhpft import __version__
 from molhpft.cli import inspect, models, runs
+from molhpft.domains.extras import MissingExtraError
 
 app = typer.Typer(
     add_completion=False,
@@ -64,7 +65,7 @@ def main() -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
         app()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MissingExtraError) as error:
         if os.environ.get("MOLHPFT_DEBUG"):
             raise
         told = " ".join(str(error).splitlines())  # the names of columns may hold line breaks

@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from captum.attr import IntegratedGradients
 from rdkit.Chem import Mol
 from rdkit.Chem.Draw import rdMolDraw2D
 from torch import Tensor
 
 from molhpft.core.evaluate import inference
 from molhpft.core.network import Batch, Network
+from molhpft.domains.extras import require
 from molhpft.domains.molecules.graphs import GraphStore
 from molhpft.domains.molecules.smiles import parse
 
@@ -215,6 +215,7 @@ def atom_contributions(
     """
     if steps < 2:
         raise ValueError(f"steps should be at least 2, got {steps}")
+    captum = require("captum.attr", extra="explain")
     upper = _Upper(network, store, row)
     with inference(network):
         h = upper.embeddings()
@@ -226,7 +227,7 @@ def atom_contributions(
             raise ValueError(
                 f"output should be a number from 0 to {ends.shape[1] - 1}, got {output}"
             )
-        shares = IntegratedGradients(upper).attribute(
+        shares = captum.IntegratedGradients(upper).attribute(
             h[None],
             baselines=start[None],
             target=output,
