@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from joblib import parallel_config
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
@@ -190,9 +189,10 @@ def _fitted(model: Any, x: Any, y: Array, inputs: Mapping[str, Any], *, classes:
         # nothing to learn from: every molecule gets the same prediction
         constant = float(y.mean()) if len(y) else 0.0
         return {split: np.full(rows.shape[0], constant) for split, rows in inputs.items()}
-    # not for predicting: threads add up the votes of trees in any order, and roundings differ
-    with parallel_config(backend="threading", n_jobs=worker_count()):
-        model.fit(x, y)
+    model.fit(x, y)
+    if isinstance(model, RandomForestClassifier | RandomForestRegressor):
+        # threads add up the votes of trees in any order, and roundings differ
+        model.set_params(n_jobs=1)
     if not classes:
         return {split: model.predict(rows) for split, rows in inputs.items()}
     shares = {split: model.predict_proba(rows)[:, 1] for split, rows in inputs.items()}
@@ -207,7 +207,7 @@ def _logit(p: Array) -> Array:
 def _forest(classes: bool, trees: int, seed: int) -> Any:
     kind = RandomForestClassifier if classes else RandomForestRegressor
     # for numbers scikit-learn would try all bits at every node, 45 times the work
-    return kind(trees, max_features="sqrt", random_state=seed)
+    return kind(trees, max_features="sqrt", random_state=seed, n_jobs=worker_count())
 
 
 def _linear(classes: bool, strength: float, seed: int) -> Any:

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from ogb.utils.features import allowable_features
 from rdkit import Chem, rdBase
 
 from molhpft.domains.parallel import parallel_map
@@ -199,9 +198,9 @@ class _Column:
 
 
 def _ogb_column(
-    value: Callable[[Any], Any], name: str, enum: Any = None, *, signs: str = ""
+    value: Callable[[Any], Any], entries: Sequence[Any], enum: Any = None, *, signs: str = ""
 ) -> _Column:
-    entries = allowable_features[f"possible_{name}_list"]
+    """A column as OGB numbers it: by the place among the entries, the last for anything else."""
     return _Column(value, _Numbers(entries, enum, other=len(entries) - 1).__getitem__, signs)
 
 
@@ -221,22 +220,29 @@ def _table(parts: Sequence[Sequence[bytes]], dtype: type[Any]) -> NDArray[Any]:
 
 # SMILES writes stereochemistry with @ at atoms and / \\ at bonds; its extensions open with |
 _AT_ATOMS, _AT_BONDS = "@|", "/\\|"
+_MISC = "misc"
+_NO_YES = (False, True)
+# ogb.utils.features.allowable_features
+_CHIRALITY = ("CHI_UNSPECIFIED", "CHI_TETRAHEDRAL_CW", "CHI_TETRAHEDRAL_CCW", "CHI_OTHER", _MISC)
+_HYBRIDIZATION = ("SP", "SP2", "SP3", "SP3D", "SP3D2", _MISC)
+_BOND_TYPE = ("SINGLE", "DOUBLE", "TRIPLE", "AROMATIC", _MISC)
+_BOND_STEREO = tuple(f"STEREO{kind}" for kind in ("NONE", "Z", "E", "CIS", "TRANS", "ANY"))
 _ATOM_COLUMNS: tuple[_Column, ...] = (
-    _ogb_column(Chem.Atom.GetAtomicNum, "atomic_num"),
-    _ogb_column(Chem.Atom.GetChiralTag, "chirality", Chem.ChiralType, signs=_AT_ATOMS),
-    _ogb_column(Chem.Atom.GetTotalDegree, "degree"),
-    _ogb_column(Chem.Atom.GetFormalCharge, "formal_charge"),
-    _ogb_column(Chem.Atom.GetTotalNumHs, "numH"),
-    _ogb_column(Chem.Atom.GetNumRadicalElectrons, "number_radical_e"),
-    _ogb_column(Chem.Atom.GetHybridization, "hybridization", Chem.HybridizationType),
-    _ogb_column(Chem.Atom.GetIsAromatic, "is_aromatic"),
-    _ogb_column(Chem.Atom.IsInRing, "is_in_ring"),
+    _ogb_column(Chem.Atom.GetAtomicNum, (*range(1, 119), _MISC)),
+    _ogb_column(Chem.Atom.GetChiralTag, _CHIRALITY, Chem.ChiralType, signs=_AT_ATOMS),
+    _ogb_column(Chem.Atom.GetTotalDegree, (*range(11), _MISC)),
+    _ogb_column(Chem.Atom.GetFormalCharge, (*range(-5, 6), _MISC)),
+    _ogb_column(Chem.Atom.GetTotalNumHs, (*range(9), _MISC)),
+    _ogb_column(Chem.Atom.GetNumRadicalElectrons, (*range(5), _MISC)),
+    _ogb_column(Chem.Atom.GetHybridization, _HYBRIDIZATION, Chem.HybridizationType),
+    _ogb_column(Chem.Atom.GetIsAromatic, _NO_YES),
+    _ogb_column(Chem.Atom.IsInRing, _NO_YES),
 )
 _DIRECTION = _Numbers(("NONE", "ENDUPRIGHT", "ENDDOWNRIGHT"), Chem.BondDir, other=0)
 _BOND_COLUMNS: tuple[_Column, ...] = (
-    _ogb_column(Chem.Bond.GetBondType, "bond_type", Chem.BondType),
-    _ogb_column(Chem.Bond.GetStereo, "bond_stereo", Chem.BondStereo, signs=_AT_BONDS),
-    _ogb_column(Chem.Bond.GetIsConjugated, "is_conjugated"),
+    _ogb_column(Chem.Bond.GetBondType, _BOND_TYPE, Chem.BondType),
+    _ogb_column(Chem.Bond.GetStereo, _BOND_STEREO, Chem.BondStereo, signs=_AT_BONDS),
+    _ogb_column(Chem.Bond.GetIsConjugated, _NO_YES),
     _Column(Chem.Bond.GetBondDir, _DIRECTION.__getitem__, _AT_BONDS),
 )
 _ENDS = (Chem.Bond.GetBeginAtomIdx, Chem.Bond.GetEndAtomIdx)
