@@ -26,7 +26,7 @@ from molhpft.core.runtime import stream
 from molhpft.domains.files import Json
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.measure.features import batch_norm_drift
-from molhpft.run.auto_tau import Expectation, Trail, check_expectation
+from molhpft.run.auto_tau import Expectation, ProbeCurve, check_expectation
 from molhpft.run.device import settled
 from molhpft.run.trajectory import energies, looks, only, probing_ground, without_test
 from molhpft.tuning.halving import CANDIDATES, spaced, watched
@@ -84,27 +84,27 @@ def advise(config: RunConfig, *, expects: Expectation | None = None) -> Json:
     task = without_test(build_task(config, recipe))
     device = settled(config).device
     network = build_network(config, task, recipe).to(device)
-    trail, candidates, labels = _trail(config, recipe, network, task.to(device))
+    curve, candidates, labels = _trail(config, recipe, network, task.to(device))
     fitted, morgan = _morgan(config, task)
     linear = config.head.name == "linear"
     smoothed = recipe.probe.smoothing > 0
     lines = [
         rules.tau_advice(
-            trail,
+            curve,
             candidates,
             labels.base_rate,
             names_tau="tau" in config.method.options,
             expects=expects,
         ),
-        rules.smoothing_advice(trail, smoothed=smoothed, expects=expects),
-        rules.head_advice(trail, linear=linear, expects=expects),
+        rules.smoothing_advice(curve, smoothed=smoothed, expects=expects),
+        rules.head_advice(curve, linear=linear, expects=expects),
         rules.batch_norm_advice(
             _drift(config, network, task.to(device)),
             batch_size=config.finetune.batch_size,
             frozen=config.finetune.batch_norm == "frozen",
         ),
         rules.backbone_advice(
-            trail,
+            curve,
             morgan,
             _last_stage(network),
             is_cut=config.cut is not None,
@@ -117,9 +117,9 @@ def advise(config: RunConfig, *, expects: Expectation | None = None) -> Json:
         "task": task.name,
         "encoder": config.encoder.name,
         "weights": str(config.encoder.options["weights"] or "none (random)"),
-        "metric": trail.metric,
+        "metric": curve.metric,
         "expects": expects,
-        "probe": [{"tau": tau, **seen} for tau, seen in trail.looks.items()],
+        "probe": [{"tau": tau, **seen} for tau, seen in curve.rows.items()],
         "morgan": morgan,
         "molecules": fitted,
         "advice": [asdict(line) for line in lines],
@@ -128,7 +128,7 @@ def advise(config: RunConfig, *, expects: Expectation | None = None) -> Json:
 
 def _probing_recipe(config: RunConfig) -> Recipe:
     recipe = build_recipes(config)[0]
-    if recipe.strengths or not recipe.pretrained or not config.probe.epochs:
+    if recipe.inverse_penalties or not recipe.pretrained or not config.probe.epochs:
         raise ValueError(
             f"advice is read off a probe of pretrained features, and method {config.method.name} "
             f"with probe.epochs {config.probe.epochs} has none; give another, such as --set "
@@ -139,7 +139,7 @@ def _probing_recipe(config: RunConfig) -> Recipe:
 
 def _trail(
     config: RunConfig, recipe: Recipe, network: Network, task: Task
-) -> tuple[Trail, tuple[int, ...], Labels]:
+) -> tuple[ProbeCurve, tuple[int, ...], Labels]:
     """What the probe shows, taus evenly in energy, and the labels."""
     probed, features = probing_ground(network, task, views=config.views, seed=config.seed)
     longest = recipe.probe.epochs
@@ -150,9 +150,9 @@ def _trail(
     # powers of two beside the candidates: when the training score saturates, within a factor of two
     powers = {2**k for k in range(longest.bit_length())} & set(found.heads)
     seen = looks(only(found, {*candidates, *powers, longest}), probed, features)
-    trail = Trail(task.objective.metric, energy, seen)
+    curve = ProbeCurve(task.objective.metric, energy, seen)
     targets = torch.cat([b.targets.cpu() for b in features.batches("train", size=EVALUATION_SIZE)])
-    return trail, candidates, _labels(task, targets)
+    return curve, candidates, _labels(task, targets)
 
 
 def _labels(task: Task, targets: Tensor) -> Labels:
@@ -204,7 +204,7 @@ LEGEND = (
 _RANDOM = "none (random)"
 
 
-def trail_table(found: Json) -> Table:
+def curve_table(found: Json) -> Table:
     """Energy and scores along the probe.
 
     Args:

@@ -17,7 +17,7 @@ from molhpft.run.auto_tau import (
     HIGH,
     SMOOTHING,
     Expectation,
-    Trail,
+    ProbeCurve,
     has_too_little_energy,
     plateaus,
     wanted_taus,
@@ -56,7 +56,7 @@ class Advice:
 
 
 def tau_advice(
-    trail: Trail,
+    curve: ProbeCurve,
     candidates: Sequence[int],
     base_rate: float | None,
     *,
@@ -68,21 +68,21 @@ def tau_advice(
     They stop where the head fits its training split.
 
     Args:
-        trail: what was seen.
+        curve: what was seen.
         candidates: even steps of energy along it, rising.
         base_rate: energy of a head that knows nothing but how common the labels are.
         names_tau: whether the config's method has a tau to set.
         expects: how much the features are expected to change; None for no idea.
     """
-    last = trail.longest if trail.saturation is None else trail.saturation
+    last = curve.longest if curve.saturation is None else curve.saturation
     even = [tau for tau in candidates if tau <= last]
     reason = (
-        f"energy falls from {trail.energies[0]:.3f} at tau 0 to {trail.energies[last]:.3f} at tau "
+        f"energy falls from {curve.energies[0]:.3f} at tau 0 to {curve.energies[last]:.3f} at tau "
         f"{last}; "
     )
     if len(even) < 2:
         return Advice("tau", "raise probe.epochs or probe.lr: no tau differs from 0", reason[:-2])
-    taus = wanted_taus(trail, even, expects)
+    taus = wanted_taus(curve, even, expects)
     if expects is None:
         reason += (
             "these taus part it evenly, since a tau between both ends validated better than either "
@@ -90,12 +90,12 @@ def tau_advice(
         )
     else:
         shares = " and ".join(
-            f"{trail.share(tau):.0%}" for tau in dict.fromkeys((taus[0], taus[-1]))
+            f"{curve.share(tau):.0%}" for tau in dict.fromkeys((taus[0], taus[-1]))
         )
         reason += f"for {expects} adaptation these keep {shares} of it"
-    if trail.saturation is not None and last < trail.longest:
+    if curve.saturation is not None and last < curve.longest:
         reason += f"; from tau {last} on the training split is fitted and little energy is left"
-    reason += _against_base_rate(trail, taus, base_rate)
+    reason += _against_base_rate(curve, taus, base_rate)
     listed = ", ".join(map(str, taus))
     if len(taus) == 1:
         advice = f"take tau {listed}"
@@ -107,10 +107,10 @@ def tau_advice(
     return Advice("tau", advice, reason, (change,))
 
 
-def _against_base_rate(trail: Trail, taus: Sequence[int], base_rate: float | None) -> str:
+def _against_base_rate(curve: ProbeCurve, taus: Sequence[int], base_rate: float | None) -> str:
     if base_rate is None:
         return ""
-    learned = [tau for tau in taus if trail.energies[tau] < base_rate]
+    learned = [tau for tau in taus if curve.energies[tau] < base_rate]
     if learned:
         return f"; from tau {learned[0]} on the head knows more than how common the labels are"
     return (
@@ -119,17 +119,19 @@ def _against_base_rate(trail: Trail, taus: Sequence[int], base_rate: float | Non
     )
 
 
-def smoothing_advice(trail: Trail, *, smoothed: bool, expects: Expectation | None = None) -> Advice:
+def smoothing_advice(
+    curve: ProbeCurve, *, smoothed: bool, expects: Expectation | None = None
+) -> Advice:
     """Whether to smooth labels while probing (lsHP)."""
     topic = "label smoothing"
-    if trail.metric not in HIGH:
+    if curve.metric not in HIGH:
         return Advice(topic, "does not apply", "targets are numbers or the score is a loss")
-    why = has_too_little_energy(trail)
+    why = has_too_little_energy(curve)
     if smoothed:
-        return Advice(topic, "already in use", f"probing leaves {trail.left:.0%} of the energy")
+        return Advice(topic, "already in use", f"probing leaves {curve.left:.0%} of the energy")
     if why is None:
         reason = (
-            f"tau {trail.longest} still leaves {trail.left:.0%} of the random head's energy; all "
+            f"tau {curve.longest} still leaves {curve.left:.0%} of the random head's energy; all "
             f"the same smoothing helped in {score_of(_fitting(below=True))} such settings of the "
             "paper"
         )
@@ -140,11 +142,11 @@ def smoothing_advice(trail: Trail, *, smoothed: bool, expects: Expectation | Non
         f"{why}: too little energy is left, unless a smaller tau is taken; in the paper smoothing "
         f"helped in {score_of(_fitting(below=False))} settings whose head fitted 90 % and more"
     )
-    change = (f"method={{name: ls_hp_ft, tau: [{trail.longest}], smoothing: {SMOOTHING}}}",)
+    change = (f"method={{name: ls_hp_ft, tau: [{curve.longest}], smoothing: {SMOOTHING}}}",)
     return Advice(topic, "try lsHP-FT, which reserves energy, or a smaller tau", reason, change)
 
 
-def head_advice(trail: Trail, *, linear: bool, expects: Expectation | None = None) -> Advice:
+def head_advice(curve: ProbeCurve, *, linear: bool, expects: Expectation | None = None) -> Advice:
     """Whether to compare an MLP head: where less energy is wanted than a linear one can give.
 
     The paper contradicts itself on when that helps. Section 5.1 asks for less than 50 % training
@@ -153,15 +155,15 @@ def head_advice(trail: Trail, *, linear: bool, expects: Expectation | None = Non
     So a plateau makes an MLP head worth a comparison, and the reason says how the tables stand.
     """
     topic = "MLP head"
-    if trail.metric not in HIGH:
+    if curve.metric not in HIGH:
         return Advice(
-            topic, "not judged", f"the paper's tables are of accuracy, not {trail.metric}"
+            topic, "not judged", f"the paper's tables are of accuracy, not {curve.metric}"
         )
     if expects == "strong":
         return Advice(
             topic, "not needed", "strong adaptation lives on energy; an MLP head has less"
         )
-    too_little, why = has_too_little_energy(trail), plateaus(trail)
+    too_little, why = has_too_little_energy(curve), plateaus(curve)
     if too_little and (why is None or expects != "tiny"):
         return Advice(topic, "not needed", f"{too_little}: little energy is left already")
     if why is None:
@@ -177,7 +179,7 @@ def head_advice(trail: Trail, *, linear: bool, expects: Expectation | None = Non
 
 
 def backbone_advice(
-    trail: Trail,
+    curve: ProbeCurve,
     morgan: float | None,
     upper: str | None,
     *,
@@ -191,7 +193,7 @@ def backbone_advice(
     too big even with an MLP head: only the lower layers are copied then.
 
     Args:
-        trail: what was seen.
+        curve: what was seen.
         morgan: validation score of logistic regression on Morgan fingerprints; None where there
             are no molecules.
         upper: name of the last stage that could be cut at.
@@ -200,16 +202,16 @@ def backbone_advice(
         expects: how much the features are expected to change; None for no idea.
     """
     topic = "partial backbone"
-    judged = morgan is not None and trail.metric in HIGH
-    compared = _compared(trail, morgan) if morgan is not None else ""
-    behind = judged and _behind(trail, morgan)
-    too_big = plateaus(trail) if not linear and trail.left > _most(expects) else None
+    judged = morgan is not None and curve.metric in HIGH
+    compared = _compared(curve, morgan) if morgan is not None else ""
+    behind = judged and _behind(curve, morgan)
+    too_big = plateaus(curve) if not linear and curve.left > _most(expects) else None
     if not judged and too_big is None:
         reason = "only scores of molecules have a baseline to judge features by"
         return Advice(topic, "not judged", reason)
     if not behind and too_big is None:
         return Advice(topic, "not needed", f"{compared}: the features carry the task")
-    if trail.still_falls:
+    if curve.still_falls:
         return Advice(topic, "not judged; raise probe.epochs or probe.lr", _UNSETTLED)
     if behind:
         reason = f"{compared}: only low-level features may carry"
@@ -278,22 +280,22 @@ def _most(expects: Expectation | None) -> float:
     return BANDS[expects or "mild"][1]
 
 
-def _behind(trail: Trail, morgan: float | None) -> bool:
+def _behind(curve: ProbeCurve, morgan: float | None) -> bool:
     """Whether fingerprints are better than every probed head."""
-    return morgan is not None and morgan - _best(trail) > GAP
+    return morgan is not None and morgan - _best(curve) > GAP
 
 
-def _compared(trail: Trail, morgan: float) -> str:
+def _compared(curve: ProbeCurve, morgan: float) -> str:
     return (
         f"on validation Morgan fingerprints with logistic regression have "
-        f"{score_name(trail.metric)} {show(morgan, trail.metric)}, the best probed head "
-        f"{show(_best(trail), trail.metric)}"
+        f"{score_name(curve.metric)} {show(morgan, curve.metric)}, the best probed head "
+        f"{show(_best(curve), curve.metric)}"
     )
 
 
-def _best(trail: Trail) -> float:
+def _best(curve: ProbeCurve) -> float:
     """The highest validation score along the probe."""
-    return max(comparable(seen["valid"]) for seen in trail.looks.values())
+    return max(comparable(seen["valid"]) for seen in curve.rows.values())
 
 
 def _fitting(*, below: bool) -> list[Case]:

@@ -33,7 +33,7 @@ def advise(
         typer.echo(json.dumps(finite(found), indent=2))
         return
     screen = console()
-    screen.print(advice_table.trail_table(found))
+    screen.print(advice_table.curve_table(found))
     screen.print(advice_table.advice_table(found))
     screen.print(advice_table.advice_reading(found))
 

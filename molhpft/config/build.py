@@ -19,7 +19,7 @@ from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.pretraining import joint_task
 from molhpft.domains.vision.examples import UNCHANGED, Images
 from molhpft.domains.weights import read_weights, weight_file
-from molhpft.tuning.recipes import Kept, Recipe
+from molhpft.tuning.recipes import AuxiliaryTask, Recipe
 
 _OF_ANY_FILE = ("csv", "image_folder", "image_npz")
 """Tasks that are named by the file or folder they are read from."""
@@ -42,8 +42,8 @@ def build_task(config: RunConfig, recipe: Recipe) -> Task:
     check_splits(task)
     if recipe.contrast:
         task = _contrasted(task)
-    if recipe.kept:
-        task = joint_task(task, _pretraining(recipe.kept), weight=recipe.kept.weight)
+    if recipe.auxiliary:
+        task = joint_task(task, _pretraining(recipe.auxiliary), weight=recipe.auxiliary.weight)
     return task
 
 
@@ -72,7 +72,7 @@ def build_network(config: RunConfig, task: Task, recipe: Recipe) -> Network:
     random = deepcopy(backbone)
     if recipe.pretrained and weights is not None:
         encoder.load(backbone, weights)
-        if recipe.kept:
+        if recipe.auxiliary:
             _keep_head(head, weights)
     network = Network(backbone, head)
     if config.cut is not None:
@@ -187,7 +187,7 @@ def _contrasted(task: Task) -> Task:
     return replace(task, objective=ClassContrast(ignore=task.objective.ignore))
 
 
-def _pretraining(kept: Kept) -> Task:
+def _pretraining(kept: AuxiliaryTask) -> Task:
     if kept.task not in TASKS:
         raise ValueError(unknown(kept.task, list(TASKS), "method.pretraining"))
     return TASKS[kept.task](**checked("method.pretraining", keywords(TASKS[kept.task]), {}))

@@ -369,7 +369,7 @@ def _beyond_proposition_1(branch: Branch) -> list[str]:
         "an anchor": phase.anchor > 0,
         "label smoothing": phase.smoothing > 0,
         "a loss of more than the labels": isinstance(own, Joint | ClassContrast),
-        "weights that are mixed afterwards": bool(recipe.shares),
+        "weights that are mixed afterwards": bool(recipe.alphas),
         "several phases": len(recipe.after) > 1,
         "features of parts of an example": len(branch.before.features) != len(task.rows("train")),
         "dropout, batch statistics or augmentation": not _trained_as_measured(branch),

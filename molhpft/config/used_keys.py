@@ -115,7 +115,7 @@ def acting(
     probed = [(a.probe, b.probe) for a, b in pairs if probes or a.probe.epochs]
     tuned = [both for a, b in pairs for both in zip(a.after, b.after, strict=True)]
     trains = _deciding(probed, probe) & {*PROBE_KEYS}
-    solves = any(recipe.strengths for recipe in one)
+    solves = any(recipe.inverse_penalties for recipe in one)
     lasts = "epochs" not in trains or probe.epochs > 0
     return Acting(
         probe=trains,

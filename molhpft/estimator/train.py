@@ -409,7 +409,7 @@ def seen_by_the_run(task: Task) -> Task:
 
 def _check_method(config: RunConfig) -> None:
     recipe = build_recipes(config)[0]
-    if recipe.side or recipe.kept or recipe.contrast:
+    if recipe.side or recipe.auxiliary or recipe.contrast:
         raise ValueError(
             f"method {config.method.name} trains more than a network on the labels of the table, "
             "and a model holds just that; take hp_ft, ls_hp_ft, l2_sp or another"

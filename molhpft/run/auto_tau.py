@@ -48,18 +48,18 @@ SMOOTHING = 0.1  # of lsHP, our choice: the paper does not give its own
 
 
 @dataclass(frozen=True)
-class Trail:
+class ProbeCurve:
     """What was seen along a probe.
 
     Attributes:
         metric: name of the score.
         energies: tau to energy (AIE), from tau 0 on, rising in tau.
-        looks: some of these taus, the largest among them, to `aie`, `train` and `valid` score.
+        rows: some of these taus, the largest among them, to `aie`, `train` and `valid` score.
     """
 
     metric: str
     energies: Mapping[int, float]
-    looks: Mapping[int, Json]
+    rows: Mapping[int, Json]
 
     @property
     def longest(self) -> int:
@@ -90,7 +90,7 @@ class Trail:
         """The first tau looked at with this training score; None without one, or for a loss."""
         if self.metric not in HIGH:
             return None
-        return next((t for t, seen in self.looks.items() if seen["train"] >= score), None)
+        return next((t for t, seen in self.rows.items() if seen["train"] >= score), None)
 
 
 def check_expectation(expects: str | None) -> None:
@@ -105,7 +105,7 @@ def check_expectation(expects: str | None) -> None:
 
 
 def wanted_taus(
-    trail: Trail, candidates: Sequence[int], expects: Expectation | None
+    curve: ProbeCurve, candidates: Sequence[int], expects: Expectation | None
 ) -> tuple[int, ...]:
     """Those of the candidates whose energy is what the expected adaptation wants.
 
@@ -114,7 +114,7 @@ def wanted_taus(
     in it. Without an expectation all of them are wanted.
 
     Args:
-        trail: what was seen.
+        curve: what was seen.
         candidates: taus, rising from 0.
         expects: what the user expects; None for no idea.
     """
@@ -122,52 +122,52 @@ def wanted_taus(
         return tuple(candidates)
     low, high = BANDS[expects]
     ends = {"strong": candidates[0], "tiny": candidates[-1]}
-    inside = {tau for tau in candidates if low <= trail.share(tau) <= high}
+    inside = {tau for tau in candidates if low <= curve.share(tau) <= high}
     inside |= {ends[expects]} if expects in ends else set()
     if not inside:
-        inside = {min(candidates, key=lambda tau: _outside(trail.share(tau), low, high))}
+        inside = {min(candidates, key=lambda tau: _outside(curve.share(tau), low, high))}
     return tuple(sorted(inside))
 
 
-def has_too_little_energy(trail: Trail) -> str | None:
+def has_too_little_energy(curve: ProbeCurve) -> str | None:
     """Why probing to the end leaves too little to adapt features with; None if it does not.
 
     The guide answers with a smaller tau, or label smoothing while probing (lsHP).
     """
-    if trail.metric not in HIGH:
+    if curve.metric not in HIGH:
         return None
-    high = HIGH[trail.metric]
-    early, fitted = trail.reached(high), trail.saturation
-    if early is not None and early <= max(1, FAST * trail.longest):
-        return _reaches(trail, high, early)
+    high = HIGH[curve.metric]
+    early, fitted = curve.reached(high), curve.saturation
+    if early is not None and early <= max(1, FAST * curve.longest):
+        return _reaches(curve, high, early)
     if fitted is not None:
-        return _reaches(trail, SATURATED, fitted)
-    if trail.left <= GONE:
-        return f"tau {trail.longest} leaves {trail.left:.0%} of the random head's energy"
+        return _reaches(curve, SATURATED, fitted)
+    if curve.left <= GONE:
+        return f"tau {curve.longest} leaves {curve.left:.0%} of the random head's energy"
     return None
 
 
-def plateaus(trail: Trail) -> str | None:
+def plateaus(curve: ProbeCurve) -> str | None:
     """Why this head cannot give less energy than it has; None if it can, or might in more epochs.
 
     The guide answers with an MLP head where less is wanted (sections 5.1 and 5.3).
     """
-    if trail.metric not in HIGH or trail.saturation is not None:
+    if curve.metric not in HIGH or curve.saturation is not None:
         return None
-    if trail.left <= GONE or trail.still_falls:
+    if curve.left <= GONE or curve.still_falls:
         return None
-    train = trail.looks[trail.longest]["train"]
+    train = curve.rows[curve.longest]["train"]
     return (
-        f"after tau {trail.longest} energy hardly falls any more: the head has stopped at "
-        f"{score_name(trail.metric)} {show(train, trail.metric)} on its training split, with "
-        f"{trail.left:.0%} of the random head's energy"
+        f"after tau {curve.longest} energy hardly falls any more: the head has stopped at "
+        f"{score_name(curve.metric)} {show(train, curve.metric)} on its training split, with "
+        f"{curve.left:.0%} of the random head's energy"
     )
 
 
-def _reaches(trail: Trail, score: float, tau: int) -> str:
+def _reaches(curve: ProbeCurve, score: float, tau: int) -> str:
     return (
-        f"the probed head reaches {score_name(trail.metric)} {show(score, trail.metric)} on its "
-        f"training split by tau {tau} of {trail.longest}"
+        f"the probed head reaches {score_name(curve.metric)} {show(score, curve.metric)} on its "
+        f"training split by tau {tau} of {curve.longest}"
     )
 
 
@@ -265,13 +265,13 @@ def _begun(recipe: Recipe, probed: Network, features: Task, seed: int) -> tuple[
     plain = _probed(probed, recipe.probe, features, watched(longest), seed)
     energy, count = energies(plain, probed, features), affordable(epochs)
     seen = looks(only(plain, {*spaced(energy, count), longest}), probed, features)
-    trail = Trail(features.objective.metric, energy, seen)
-    why = has_too_little_energy(trail) if _may_smooth(recipe) and count > 2 else None
+    curve = ProbeCurve(features.objective.metric, energy, seen)
+    why = has_too_little_energy(curve) if _may_smooth(recipe) and count > 2 else None
     taus = spaced(energy, count - bool(why))
     own = recipe.probe.smoothing
     candidates: list[Json] = [{"tau": t, "smoothing": own, "energy": energy[t]} for t in taus]
     heads = {candidate_recipe(recipe, c).key: plain.heads[c["tau"]] for c in candidates}
-    notes = _notes(why, plateaus(trail))
+    notes = _notes(why, plateaus(curve))
     if why:
         smoothed = _probed(
             probed, replace(recipe.probe, smoothing=SMOOTHING), features, [longest], seed

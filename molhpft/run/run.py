@@ -379,7 +379,7 @@ def _finish_branches(parts: _Parts, recipes: tuple[Recipe, ...]) -> list[Json]:
 
 def _probing(parts: _Parts, recipes: tuple[Recipe, ...]) -> tuple[Network, Task]:
     """What the head is probed on; features are not worth taking for a head that is not trained."""
-    trains = any(recipe.tau or recipe.strengths for recipe in recipes)
+    trains = any(recipe.tau or recipe.inverse_penalties for recipe in recipes)
     views = parts.config.views if trains else "live"
     return probing_ground(parts.network, parts.task, views=views, seed=parts.config.seed)
 
@@ -388,13 +388,15 @@ def _finish_branch(parts: _Parts, recipe: Recipe, probed: Network, features: Tas
     """Finetune from a prepared head, measure before and after, and keep what was found."""
     config, task, start = parts.config, parts.task, parts.network
     extra: Json = {}
-    if recipe.strengths:
-        extra["strength"] = solve_head(probed, features, strengths=recipe.strengths)
+    if recipe.inverse_penalties:
+        extra["inverse_penalty"] = solve_head(
+            probed, features, inverse_penalties=recipe.inverse_penalties
+        )
     row = describe_start(recipe.tau, predictions(probed, features), task)
     tuned = deepcopy(start)
     history = _finetune(parts, tuned, recipe)
-    if recipe.shares:
-        extra["share"] = mix(tuned, start.state_dict(), task, shares=recipe.shares)
+    if recipe.alphas:
+        extra["alpha"] = mix(tuned, start.state_dict(), task, alphas=recipe.alphas)
     # without an epoch of finetuning nothing has moved, and the features may be known
     row |= describe_end(probed, features, *((tuned, task) if history else (probed, features)))
     names = [n for n in config.measures if history or n in WITHOUT_FINETUNING]

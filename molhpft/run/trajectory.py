@@ -175,7 +175,7 @@ def _taus(config: RunConfig, recipes: Sequence[Recipe], grid: Grid) -> list[int]
     taus = sorted(set(grid.taus or [recipe.tau for recipe in recipes]))
     if taus[0] < 0:
         raise ValueError(f"tau is a number of epochs, at least 0, got {taus[0]}")
-    if recipes[0].strengths or not taus[-1]:
+    if recipes[0].inverse_penalties or not taus[-1]:
         raise ValueError(
             f"method {config.method.name} does not train a head by itself; give epochs (--tau 4 "
             "--tau 50) with a method that does, such as --set method=hp_ft"

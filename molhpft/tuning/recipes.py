@@ -10,13 +10,13 @@ from typing import Literal
 from molhpft.core.ranges import BelowOne, Decay, Fraction, NonNegative, Positive, Whole
 from molhpft.tuning.phase import Phase
 
-STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+INVERSE_PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 Tau = tuple[Whole, ...] | Literal["auto"]
-SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 @dataclass(frozen=True)
-class Kept:
+class AuxiliaryTask:
     """A pretraining task that goes on being served while finetuning.
 
     Attributes:
@@ -36,22 +36,22 @@ class Recipe:
         probe: the head phase that comes first; its epochs are tau.
         after: the phases that follow, each with a fresh optimizer.
         pretrained: whether the backbone starts from the encoder's weights or from random ones.
-        strengths: inverse penalties to choose from when the head is solved, not trained.
-        shares: of the finetuned weights to choose from in the mixture that the method ends with.
+        inverse_penalties: inverse penalties to choose from when the head is solved, not trained.
+        alphas: of the finetuned weights to choose from in the mixture that the method ends with.
         side: whether the backbone is frozen beside a trainable copy.
         contrast: whether classes are learned by contrast instead of cross-entropy.
-        kept: the pretraining task that training goes on serving.
+        auxiliary: the pretraining task that training goes on serving.
         chooses: whether tau is still to be chosen, among 0 and the epochs of `probe`.
     """
 
     probe: Phase
     after: tuple[Phase, ...]
     pretrained: bool = True
-    strengths: tuple[float, ...] = ()
-    shares: tuple[float, ...] = ()
+    inverse_penalties: tuple[float, ...] = ()
+    alphas: tuple[float, ...] = ()
     side: bool = False
     contrast: bool = False
-    kept: Kept | None = None
+    auxiliary: AuxiliaryTask | None = None
     chooses: bool = False
 
     @property
@@ -85,10 +85,16 @@ def lp(probe: Phase, finetune: Phase) -> Recipes:
 
 
 def lp_logistic(
-    probe: Phase, finetune: Phase, *, strengths: tuple[Positive, ...] = STRENGTHS
+    probe: Phase, finetune: Phase, *, inverse_penalties: tuple[Positive, ...] = INVERSE_PENALTIES
 ) -> Recipes:
     """Linear probing solved: logistic regression, its penalty chosen on validation."""
-    return (Recipe(replace(probe, epochs=0), (), strengths=_some("strengths", strengths)),)
+    return (
+        Recipe(
+            replace(probe, epochs=0),
+            (),
+            inverse_penalties=_some("inverse_penalties", inverse_penalties),
+        ),
+    )
 
 
 def lp_ft(probe: Phase, finetune: Phase) -> Recipes:
@@ -97,10 +103,10 @@ def lp_ft(probe: Phase, finetune: Phase) -> Recipes:
 
 
 def lp_ft_converged(
-    probe: Phase, finetune: Phase, *, strengths: tuple[Positive, ...] = STRENGTHS
+    probe: Phase, finetune: Phase, *, inverse_penalties: tuple[Positive, ...] = INVERSE_PENALTIES
 ) -> Recipes:
     """LP-FT from the head that probing would converge to: logistic regression, then finetuning."""
-    (solved,) = lp_logistic(probe, finetune, strengths=strengths)
+    (solved,) = lp_logistic(probe, finetune, inverse_penalties=inverse_penalties)
     return (replace(solved, after=(finetune,)),)
 
 
@@ -170,11 +176,11 @@ def wise_ft(
     finetune: Phase,
     *,
     tau: Tau,
-    shares: tuple[Fraction, ...] = SHARES,
+    alphas: tuple[Fraction, ...] = ALPHAS,
 ) -> Recipes:
     """HP-FT, then the best mixture of probed and finetuned weights (Wortsman et al., 2022)."""
-    shares = _some("shares", shares)
-    return tuple(replace(recipe, shares=shares) for recipe in hp_ft(probe, finetune, tau=tau))
+    alphas = _some("alphas", alphas)
+    return tuple(replace(recipe, alphas=alphas) for recipe in hp_ft(probe, finetune, tau=tau))
 
 
 def flyp(
@@ -195,8 +201,8 @@ def flyp(
         weight: of the pretraining loss beside the new task's.
         tau: epochs of head probing.
     """
-    kept = Kept(pretraining, weight)
-    return tuple(replace(recipe, kept=kept) for recipe in hp_ft(probe, finetune, tau=tau))
+    auxiliary = AuxiliaryTask(pretraining, weight)
+    return tuple(replace(recipe, auxiliary=auxiliary) for recipe in hp_ft(probe, finetune, tau=tau))
 
 
 def flyp_contrast(probe: Phase, finetune: Phase, *, tau: Tau = (0,)) -> Recipes:

@@ -27,7 +27,7 @@ Solver = Callable[[Array, Tensor, float], Solution]
 OneOutput = Callable[[Array, Array, float], tuple[Array, float]]
 
 
-def solve_head(network: Network, task: Task, *, strengths: Sequence[float]) -> float:
+def solve_head(network: Network, task: Task, *, inverse_penalties: Sequence[float]) -> float:
     """Set a linear head to the regularised solution that validates best.
 
     Each output of a multi-label task is a problem of its own on the examples that have its label;
@@ -36,10 +36,10 @@ def solve_head(network: Network, task: Task, *, strengths: Sequence[float]) -> f
     Args:
         network: with a head of one linear layer, changed in place.
         task: trained on "train", chosen on "valid".
-        strengths: inverse penalties C, as scikit-learn has them.
+        inverse_penalties: inverse penalties C, as scikit-learn has them.
 
     Returns:
-        the chosen strength, the smallest of equals.
+        the chosen inverse_penalty, the smallest of equals.
 
     Raises:
         ValueError: the head is not one linear layer, the objective joins several or contrasts
@@ -52,11 +52,11 @@ def solve_head(network: Network, task: Task, *, strengths: Sequence[float]) -> f
     spread, centre = torch.std_mean(z, 0)
     spread = torch.where(spread > 0, spread, 1.0)
     x = ((z - centre) / spread).numpy()
-    rising = sorted(strengths)
+    rising = sorted(inverse_penalties)
     heads: list[tuple[Tensor, Tensor]] = []
     scores: list[float] = []
-    for strength in rising:
-        weight, bias = map(torch.as_tensor, solve(x, train.targets, strength))
+    for inverse_penalty in rising:
+        weight, bias = map(torch.as_tensor, solve(x, train.targets, inverse_penalty))
         if weight.shape != linear.weight.shape:
             raise ValueError(
                 f"a head can be solved when every class occurs in the training split, got "
@@ -89,7 +89,7 @@ def _load(linear: nn.Linear, head: tuple[Tensor, Tensor]) -> None:
 
 
 def _solver(objective: Objective) -> Solver:
-    """Features, targets and strength to the solution, whatever the objective is scored by."""
+    """Solver of an objective, whatever it is scored by: (features, targets, C) to the solution."""
     if isinstance(objective, ScoredByLoss):
         return _solver(objective.objective)
     if isinstance(objective, Multiclass):
@@ -104,15 +104,15 @@ def _solver(objective: Objective) -> Solver:
     )
 
 
-def _each(one: OneOutput, x: Array, targets: Tensor, strength: float) -> Solution:
+def _each(one: OneOutput, x: Array, targets: Tensor, inverse_penalty: float) -> Solution:
     columns = targets.double().numpy().T
-    solved = [one(x[~np.isnan(y)], y[~np.isnan(y)], strength) for y in columns]
+    solved = [one(x[~np.isnan(y)], y[~np.isnan(y)], inverse_penalty) for y in columns]
     return np.stack([weight for weight, _ in solved]), np.array([bias for _, bias in solved])
 
 
-def _classes(x: Array, targets: Tensor, strength: float, *, ignore: int) -> Solution:
+def _classes(x: Array, targets: Tensor, inverse_penalty: float, *, ignore: int) -> Solution:
     y = targets.numpy()
-    model = LogisticRegression(C=strength, max_iter=5000).fit(x[y != ignore], y[y != ignore])
+    model = LogisticRegression(C=inverse_penalty, max_iter=5000).fit(x[y != ignore], y[y != ignore])
     if len(model.classes_) > 2:
         return model.coef_, model.intercept_
     # two classes have one row of logits; as two they are opposite halves of it
@@ -121,54 +121,54 @@ def _classes(x: Array, targets: Tensor, strength: float, *, ignore: int) -> Solu
     ) * np.array([-0.5, 0.5])
 
 
-def _yes_or_no(x: Array, y: Array, strength: float) -> tuple[Array, float]:
+def _yes_or_no(x: Array, y: Array, inverse_penalty: float) -> tuple[Array, float]:
     if len(np.unique(y)) < 2:
         raise ValueError(
             "a head can be solved when every output has both classes in the training split, "
             f"got {len(y)} labels of one class; use method lp"
         )
-    model = LogisticRegression(C=strength, max_iter=5000).fit(x, y)
+    model = LogisticRegression(C=inverse_penalty, max_iter=5000).fit(x, y)
     return model.coef_[0], float(model.intercept_[0])
 
 
-def _number(x: Array, y: Array, strength: float) -> tuple[Array, float]:
-    model = Ridge(alpha=1 / strength).fit(x, y)
+def _number(x: Array, y: Array, inverse_penalty: float) -> tuple[Array, float]:
+    model = Ridge(alpha=1 / inverse_penalty).fit(x, y)
     return model.coef_, float(model.intercept_)
 
 
-def interpolated(start: Weights, end: Weights, share: float) -> Weights:
-    """`(1 - share) start + share end`, batch-norm statistics included.
+def interpolated(start: Weights, end: Weights, alpha: float) -> Weights:
+    """`(1 - alpha) start + share end`, batch-norm statistics included.
 
     Args:
         start: of the model as finetuning began.
         end: of the same architecture as finetuning ended.
-        share: 0 gives `start`, 1 gives `end`. Counts (integers) are those of `end`.
+        alpha: 0 gives `start`, 1 gives `end`. Counts (integers) are those of `end`.
     """
     return {
-        name: torch.lerp(value, end[name], share) if value.is_floating_point() else end[name]
+        name: torch.lerp(value, end[name], alpha) if value.is_floating_point() else end[name]
         for name, value in start.items()
     }
 
 
-def mix(network: Network, start: Weights, task: Task, *, shares: Sequence[float]) -> float:
+def mix(network: Network, start: Weights, task: Task, *, alphas: Sequence[float]) -> float:
     """Replace a finetuned network by its best mixture with where it started.
 
     Args:
         network: finetuned; ends with the weights of the mixture.
         start: its weights before finetuning.
         task: whose validation score decides.
-        shares: of the finetuned weights, to choose from.
+        alphas: of the finetuned weights, to choose from.
 
     Returns:
-        the chosen share, the smallest of equals.
+        the chosen alpha, the smallest of equals.
 
     Raises:
         ValueError: no mixture has a finite validation score.
     """
     end = {name: value.clone() for name, value in network.state_dict().items()}
-    rising, scores = sorted(shares), []
-    for share in rising:
-        network.load_state_dict(interpolated(start, end, share))
+    rising, scores = sorted(alphas), []
+    for alpha in rising:
+        network.load_state_dict(interpolated(start, end, alpha))
         scores.append(score(network, task, "valid"))
     best = rising[highest(scores)]
     network.load_state_dict(interpolated(start, end, best))

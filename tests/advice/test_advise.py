@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from molhpft.advice import advise as advising
-from molhpft.advice.advise import READS, STRENGTH, advice_reading, advice_table, advise, trail_table
+from molhpft.advice.advise import READS, STRENGTH, advice_reading, advice_table, advise, curve_table
 from molhpft.config.build import build_recipes, build_task
 from molhpft.config.schema import load_config, resolved
 from molhpft.core.data import Task
@@ -141,8 +141,8 @@ def shown(renderable):
 
 
 def test_tables_and_reading_show_what_was_found(found):
-    assert "HP valid" in shown(trail_table(found))
-    assert "test split was not read" in shown(trail_table(found))
+    assert "HP valid" in shown(curve_table(found))
+    assert "test split was not read" in shown(curve_table(found))
     text = shown(advice_table(found))
     assert all(topic in text for topic in TOPICS)
     reading = advice_reading(found)

@@ -50,7 +50,13 @@ def method(name, **options):
 def trained(config):
     """Phases that a run goes through, and all else that its recipes say."""
     return [
-        (r.probe if r.tau or r.chooses else None, *r.after, r.pretrained, r.strengths, r.shares)
+        (
+            r.probe if r.tau or r.chooses else None,
+            *r.after,
+            r.pretrained,
+            r.inverse_penalties,
+            r.alphas,
+        )
         for r in build_recipes(config)
     ]
 
@@ -323,8 +329,8 @@ def test_a_number_of_any_entry_is_in_its_range_or_refused_with_key_and_range(whi
         ({"encoder": {"name": "gcn", "dropout": 1}}, "encoder.dropout should be in [0, 1), got 1"),
         ({"method": {"name": "hp_ft", "tau": [3, -1]}}, "method.tau should be at least 0, got -1"),
         (
-            {"method": {"name": "lp_logistic", "strengths": 0.0}},
-            "method.strengths should be above 0",
+            {"method": {"name": "lp_logistic", "inverse_penalties": 0.0}},
+            "method.inverse_penalties should be above 0",
         ),
         (
             {"finetune": {"epochs": True}},
@@ -341,8 +347,8 @@ def test_nonsense_is_one_sentence_with_the_key_and_its_range(given, words):
 
 
 def test_a_lone_number_stands_for_a_list_of_one():
-    config = parse_config({**BASE, "method": {"name": "lp_logistic", "strengths": 0.1}})
-    assert config.method.options["strengths"] == (0.1,)
+    config = parse_config({**BASE, "method": {"name": "lp_logistic", "inverse_penalties": 0.1}})
+    assert config.method.options["inverse_penalties"] == (0.1,)
 
 
 OPTIONS = {

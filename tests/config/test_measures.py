@@ -207,7 +207,7 @@ def test_the_bound_is_not_derived_for_dropout():
 
 
 def test_the_bound_is_not_derived_for_mixed_weights_or_another_loss():
-    assert bound_of(finetuned(DESCENT, shares=(0.5,)))["applies"] is False
+    assert bound_of(finetuned(DESCENT, alphas=(0.5,)))["applies"] is False
     contrasted = replace(toy_task(), objective=ClassContrast())
     assert bound_of(finetuned(DESCENT, task=contrasted))["applies"] is False
 

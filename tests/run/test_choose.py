@@ -173,7 +173,7 @@ def test_the_head_that_validates_best_is_chosen_where_finetuning_changes_nothing
         {"name": "ls_hp_ft", "tau": "auto", "smoothing": 0.2},
         {"name": "l2_sp", "tau": "auto"},
         {"name": "side_tuning", "tau": "auto"},
-        {"name": "wise_ft", "tau": "auto", "shares": [0.5, 1.0]},
+        {"name": "wise_ft", "tau": "auto", "alphas": [0.5, 1.0]},
     ],
     ids=lambda method: method["name"],
 )

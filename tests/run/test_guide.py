@@ -23,7 +23,7 @@ from molhpft.run.auto_tau import (
     GONE,
     HIGH,
     SATURATED,
-    Trail,
+    ProbeCurve,
     check_expectation,
     has_too_little_energy,
     plateaus,
@@ -33,20 +33,20 @@ from molhpft.run.auto_tau import (
 EXPECTATIONS = ("strong", "mild", "tiny")
 
 
-def trail(*, metric="accuracy", left=0.3, train=0.8, valid=0.7, halfway=1.0):
+def curve(*, metric="accuracy", left=0.3, train=0.8, valid=0.7, halfway=1.0):
     """Energy that falls from 1 to `left` and stays there, scores that rise to `train`."""
     energies = {0: 1.0, 1: (1 + left) / 2, 5: halfway * left, 10: left}
     looks = {
         tau: {"aie": energies[tau], "train": share * train, "valid": valid}
         for tau, share in ((0, 0.5), (1, 0.7), (10, 1.0))
     }
-    return Trail(metric, energies, looks)
+    return ProbeCurve(metric, energies, looks)
 
 
 def quick(**look):
-    """As `trail`, with the last training score from tau 1 on."""
-    seen = trail(**look)
-    seen.looks[1]["train"] = seen.looks[10]["train"]
+    """As `curve`, with the last training score from tau 1 on."""
+    seen = curve(**look)
+    seen.rows[1]["train"] = seen.rows[10]["train"]
     return seen
 
 
@@ -56,8 +56,8 @@ def test_every_share_but_no_loss_has_a_threshold():
 
 @pytest.mark.parametrize("metric", HIGH)
 def test_a_fitted_training_split_means_too_little_energy(metric):
-    assert "by tau 10" in has_too_little_energy(trail(metric=metric, train=SATURATED))
-    assert has_too_little_energy(trail(metric=metric, train=SATURATED - 0.01)) is None
+    assert "by tau 10" in has_too_little_energy(curve(metric=metric, train=SATURATED))
+    assert has_too_little_energy(curve(metric=metric, train=SATURATED - 0.01)) is None
 
 
 @pytest.mark.parametrize(("metric", "high"), HIGH.items())
@@ -65,19 +65,19 @@ def test_a_high_score_means_too_little_energy_only_if_it_is_reached_fast(metric,
     fast = quick(metric=metric, train=high)
     assert "by tau 1 of 10" in has_too_little_energy(fast)
     assert has_too_little_energy(quick(metric=metric, train=high - 0.01)) is None
-    assert has_too_little_energy(trail(metric=metric, train=high)) is None
+    assert has_too_little_energy(curve(metric=metric, train=high)) is None
 
 
 def test_energy_nearly_gone_is_too_little():
-    assert "leaves 10%" in has_too_little_energy(trail(left=GONE))
-    assert has_too_little_energy(trail(left=GONE + 0.01)) is None
+    assert "leaves 10%" in has_too_little_energy(curve(left=GONE))
+    assert has_too_little_energy(curve(left=GONE + 0.01)) is None
 
 
 def test_a_plateau_is_energy_that_stays_beside_a_head_that_does_not_fit():
-    assert "energy hardly falls any more" in plateaus(trail())
-    assert plateaus(trail(train=SATURATED)) is None
-    assert plateaus(trail(left=GONE)) is None
-    assert plateaus(trail(halfway=1 + 2 * FALLS)) is None
+    assert "energy hardly falls any more" in plateaus(curve())
+    assert plateaus(curve(train=SATURATED)) is None
+    assert plateaus(curve(left=GONE)) is None
+    assert plateaus(curve(halfway=1 + 2 * FALLS)) is None
 
 
 # Tables 1 and 2: what smoothing did at the same, long tau
@@ -91,7 +91,7 @@ def test_smoothing_is_advised_where_the_papers_heads_fit_90_percent_and_there_it
 # Tables 5 to 8: no training score parts the settings where an MLP head helped from the others
 @pytest.mark.parametrize("case", MLP_CASES, ids=lambda case: case.name)
 def test_an_mlp_head_is_to_be_compared_wherever_the_papers_linear_heads_plateau(case):
-    line = head_advice(trail(train=case.fit / 100), linear=True)
+    line = head_advice(curve(train=case.fit / 100), linear=True)
     assert line.changes == ("head=mlp",)
     # where section 5.3 says so it helped; where it hurt the reason says how often it did
     assert "helped in 3 of 12 settings" in line.reason
@@ -115,7 +115,7 @@ def test_where_the_papers_text_has_an_mlp_head_the_tables_are_on_both_sides():
 def test_an_mlp_head_is_to_be_compared_on_tox21_where_it_leads_the_benchmark():
     # the probe in the header of configs/finetune/tox21_hpft.yaml
     energies = {0: 1.5843, 1: 1.2971, 4: 0.8863, 16: 0.5969, 50: 0.5233, 200: 0.4939}
-    seen = Trail("rocauc", energies, {200: {"aie": 0.4939, "train": 0.87, "valid": 0.7782}})
+    seen = ProbeCurve("rocauc", energies, {200: {"aie": 0.4939, "train": 0.87, "valid": 0.7782}})
     assert head_advice(seen, linear=True).changes == ("head=mlp",)
 
 
@@ -123,14 +123,14 @@ def test_an_mlp_head_is_to_be_compared_on_tox21_where_it_leads_the_benchmark():
     ("expects", "changes"), [("strong", ()), ("mild", ("head=mlp",)), ("tiny", ("head=mlp",))]
 )
 def test_an_mlp_head_is_for_those_who_want_little_energy(expects, changes):
-    line = head_advice(trail(), linear=True, expects=expects)
+    line = head_advice(curve(), linear=True, expects=expects)
     assert line.changes == changes
     assert f"{expects} adaptation" in f"{line.advice} {line.reason}"
 
 
 @pytest.mark.parametrize(
     "seen",
-    [trail(train=SATURATED), trail(left=GONE), quick(train=HIGH["accuracy"])],
+    [curve(train=SATURATED), curve(left=GONE), quick(train=HIGH["accuracy"])],
     ids=["fits", "gone", "fast"],
 )
 def test_a_linear_head_that_leaves_no_energy_needs_no_mlp(seen):
@@ -143,13 +143,13 @@ def test_a_head_that_fits_fast_may_still_leave_more_than_tiny_energy():
 
 
 def test_an_mlp_head_is_not_advised_to_one():
-    line = head_advice(trail(), linear=False)
+    line = head_advice(curve(), linear=False)
     assert not line.changes
     assert "already no linear head" in line.advice
 
 
 def test_numbers_are_not_judged_by_shares():
-    seen = trail(metric="neg_rmse", train=-3.0, left=0.0, valid=-5.0)
+    seen = curve(metric="neg_rmse", train=-3.0, left=0.0, valid=-5.0)
     assert has_too_little_energy(seen) is None
     assert plateaus(seen) is None
     lines = [smoothing_advice(seen, smoothed=False), head_advice(seen, linear=True)]
@@ -165,7 +165,7 @@ def test_taus_stop_where_the_training_split_is_fitted():
 
 def test_a_tau_between_both_ends_validated_best_throughout_table_1():
     assert score_of(TAU_CASES) == "10 of 10"
-    assert "10 of 10" in tau_advice(trail(), (0, 1, 10), None, names_tau=True).reason
+    assert "10 of 10" in tau_advice(curve(), (0, 1, 10), None, names_tau=True).reason
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_tau_between_both_ends_validated_best_throughout_table_1():
     [(None, (0, 1, 5, 10)), ("strong", (0, 1)), ("mild", (5,)), ("tiny", (10,))],
 )
 def test_taus_are_those_of_the_adaptation_expected(expects, taus):
-    seen = Trail("accuracy", {0: 1.0, 1: 0.6, 5: 0.3, 10: 0.05}, trail().looks)
+    seen = ProbeCurve("accuracy", {0: 1.0, 1: 0.6, 5: 0.3, 10: 0.05}, curve().rows)
     assert wanted_taus(seen, (0, 1, 5, 10), expects) == taus
     line = tau_advice(seen, (0, 1, 5, 10), None, names_tau=True, expects=expects)
     assert line.changes == (f"method.tau=[{', '.join(map(str, taus))}]",)
@@ -183,9 +183,9 @@ def test_taus_are_those_of_the_adaptation_expected(expects, taus):
     ("expects", "taus"), [("strong", (0,)), ("mild", (1,)), ("tiny", (1, 10))], ids=EXPECTATIONS
 )
 def test_an_expectation_that_no_energy_suits_has_the_tau_nearest_to_it(expects, taus):
-    seen = Trail("accuracy", {0: 1.0, 1: 0.05, 10: 0.02}, trail().looks)
+    seen = ProbeCurve("accuracy", {0: 1.0, 1: 0.05, 10: 0.02}, curve().rows)
     assert wanted_taus(seen, (0, 1, 10), expects) == taus
-    much = Trail("accuracy", {0: 1.0, 1: 0.9, 10: 0.8}, trail().looks)
+    much = ProbeCurve("accuracy", {0: 1.0, 1: 0.9, 10: 0.8}, curve().rows)
     assert wanted_taus(much, (0, 1, 10), "mild") == (10,)
     assert wanted_taus(much, (0, 1, 10), "tiny") == (10,)
 
@@ -205,44 +205,44 @@ def test_another_word_is_no_expectation():
     [(0.5, "from tau 10 on the head knows more"), (0.1, "none of these has learned much more")],
 )
 def test_taus_are_read_against_a_head_that_knows_the_balance_only(base_rate, words):
-    assert words in tau_advice(trail(), (0, 1, 10), base_rate, names_tau=True).reason
+    assert words in tau_advice(curve(), (0, 1, 10), base_rate, names_tau=True).reason
 
 
 def test_a_method_without_tau_gets_one_that_has_it():
-    line = tau_advice(trail(), (0, 10), None, names_tau=False)
+    line = tau_advice(curve(), (0, 10), None, names_tau=False)
     assert line.changes == ("method={name: hp_ft, tau: [0, 10]}",)
 
 
 def test_a_probe_that_does_nothing_is_said():
-    line = tau_advice(Trail("ap", {0: 1.0, 5: 1.2}, trail().looks), (0,), None, names_tau=True)
+    line = tau_advice(ProbeCurve("ap", {0: 1.0, 5: 1.2}, curve().rows), (0,), None, names_tau=True)
     assert "raise probe.epochs" in line.advice
     assert not line.changes
 
 
 def test_smoothing_is_advised_once():
-    assert smoothing_advice(trail(left=0.01), smoothed=False).changes
-    assert not smoothing_advice(trail(left=0.01), smoothed=True).changes
-    assert not smoothing_advice(trail(), smoothed=False).changes
+    assert smoothing_advice(curve(left=0.01), smoothed=False).changes
+    assert not smoothing_advice(curve(left=0.01), smoothed=True).changes
+    assert not smoothing_advice(curve(), smoothed=False).changes
 
 
 def test_smoothing_is_not_for_those_who_want_tiny_energy():
-    seen = trail(left=0.01)
+    seen = curve(left=0.01)
     assert not smoothing_advice(seen, smoothed=False, expects="tiny").changes
     assert smoothing_advice(seen, smoothed=False, expects="mild").changes
 
 
 def test_where_an_mlp_head_leaves_too_much_energy_only_lower_layers_are_copied():
-    seen = trail(left=0.3)
+    seen = curve(left=0.3)
     for expects, changes in (("tiny", ("cut=conv1",)), ("mild", ()), (None, ())):
         line = backbone_advice(seen, None, "conv1", is_cut=False, linear=False, expects=expects)
         assert line.changes == changes
-    much = backbone_advice(trail(left=0.6), None, "conv1", is_cut=False, linear=False)
+    much = backbone_advice(curve(left=0.6), None, "conv1", is_cut=False, linear=False)
     assert "copy the lower layers only" in much.advice
-    assert not backbone_advice(trail(left=0.6), None, "conv1", is_cut=False, linear=True).changes
+    assert not backbone_advice(curve(left=0.6), None, "conv1", is_cut=False, linear=True).changes
 
 
 def test_a_cut_is_the_last_resort_and_says_how_often_it_helped():
-    line = backbone_advice(trail(), 0.9, "conv1", is_cut=False)
+    line = backbone_advice(curve(), 0.9, "conv1", is_cut=False)
     assert line.advice.startswith("try last")
     assert f"helped in {score_of(CUT_CASES)} settings" in line.reason
 
@@ -258,7 +258,7 @@ def test_a_cut_is_the_last_resort_and_says_how_often_it_helped():
     ],
 )
 def test_a_backbone_is_cut_where_fingerprints_are_better(morgan, upper, is_cut, changes):
-    assert backbone_advice(trail(), morgan, upper, is_cut=is_cut).changes == changes
+    assert backbone_advice(curve(), morgan, upper, is_cut=is_cut).changes == changes
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_batch_norm_is_frozen_for_small_batches_and_live_for_other_data(
 
 
 def test_a_probe_that_still_falls_is_no_ground_for_another_network():
-    early = trail(halfway=1 + FALLS * 2)
+    early = curve(halfway=1 + FALLS * 2)
     for line in (
         head_advice(early, linear=True),
         backbone_advice(early, 0.9, "conv1", is_cut=False),
@@ -305,10 +305,10 @@ def test_numbers_have_no_balance():
 
 def test_every_change_is_one_that_a_config_takes():
     lines = [
-        tau_advice(trail(), (0, 10), None, names_tau=False),
-        smoothing_advice(trail(left=0.01), smoothed=False),
-        head_advice(trail(), linear=True),
-        backbone_advice(trail(), 0.9, "conv1", is_cut=False),
+        tau_advice(curve(), (0, 10), None, names_tau=False),
+        smoothing_advice(curve(left=0.01), smoothed=False),
+        head_advice(curve(), linear=True),
+        backbone_advice(curve(), 0.9, "conv1", is_cut=False),
         batch_norm_advice(0.0, batch_size=2, frozen=False),
     ]
     raw = {"task": "nci_alerts"}

@@ -21,9 +21,9 @@ OPTIONS = {
     "ls_hp_ft": {"tau": [3]},
     "ls_everywhere": {"tau": [3]},
     "opposite_energy": {"tau": [3]},
-    "wise_ft": {"tau": [3], "shares": [0.0, 0.5, 1.0]},
-    "lp_logistic": {"strengths": [0.01, 1.0]},
-    "lp_ft_converged": {"strengths": [0.01, 1.0]},
+    "wise_ft": {"tau": [3], "alphas": [0.0, 0.5, 1.0]},
+    "lp_logistic": {"inverse_penalties": [0.01, 1.0]},
+    "lp_ft_converged": {"inverse_penalties": [0.01, 1.0]},
 }
 NOT_FOR_THIS_TASK = {"flyp": "see below", "flyp_contrast": "the table has no class ids"}
 RUNNABLE = [name for name in METHODS if name not in NOT_FOR_THIS_TASK]
@@ -57,14 +57,14 @@ def test_every_method_reports_scores_and_shift_of_the_model_it_leaves(small, tmp
     moved = (z - z0).norm(dim=1).mean().item()
     assert row["shift"]["distance"] == pytest.approx(moved, rel=1e-4, abs=1e-6)
     # probing alone leaves features where they are, as does a mixture of none of the finetuned
-    assert (moved == 0) == (name in PROBES or row.get("share") == 0)
+    assert (moved == 0) == (name in PROBES or row.get("alpha") == 0)
     if name in PROBES:
         assert row["final"] == row["probe"]
 
 
 def test_lp_ft_from_a_solved_head_begins_where_the_solution_ended(small, tmp_path):
     solved, tuned = (rows_of(run(small(method=method(n), **BRIEF), tmp_path))[0] for n in SOLVED)
-    assert tuned["strength"] == solved["strength"]
+    assert tuned["inverse_penalty"] == solved["inverse_penalty"]
     assert tuned["probe"] == pytest.approx(solved["final"])
     assert tuned["energy"] == pytest.approx(solved["energy"])
     assert tuned["shift"]["distance"] > 0
@@ -145,29 +145,29 @@ def test_side_tuning_starts_from_the_features_of_the_encoder(small, pretrained):
 
 
 def test_a_mixture_of_only_the_probed_weights_is_the_probe(small, tmp_path):
-    wise = {"name": "wise_ft", "tau": [3], "shares": [0.0]}
+    wise = {"name": "wise_ft", "tau": [3], "alphas": [0.0]}
     (row,) = rows_of(run(small(method=wise, **BRIEF), tmp_path))
-    assert row["share"] == 0.0
+    assert row["alpha"] == 0.0
     assert row["final"] == pytest.approx(row["probe"])
     assert row["shift"]["distance"] == pytest.approx(0, abs=1e-5)
 
 
 def test_a_mixture_of_only_the_finetuned_weights_is_finetuning(small, tmp_path):
-    wise = {"name": "wise_ft", "tau": [3], "shares": [1.0]}
+    wise = {"name": "wise_ft", "tau": [3], "alphas": [1.0]}
     (mixed,) = rows_of(run(small(method=wise, **BRIEF), tmp_path))
     (tuned,) = rows_of(run(small(method={"name": "hp_ft", "tau": [3]}, **BRIEF), tmp_path))
     assert mixed["final"] == tuned["final"]
 
 
 def test_a_solved_head_is_that_of_the_strength_which_validates_best(small, tmp_path):
-    def solved(*strengths):
-        options = {"name": "lp_logistic", "strengths": list(strengths)}
+    def solved(*inverse_penalties):
+        options = {"name": "lp_logistic", "inverse_penalties": list(inverse_penalties)}
         return rows_of(run(small(method=options), tmp_path))[0]
 
-    strengths = OPTIONS["lp_logistic"]["strengths"]
-    alone = {strength: solved(strength)["final"] for strength in strengths}
-    both = solved(*strengths)
-    assert both["final"] == alone[both["strength"]]
+    inverse_penalties = OPTIONS["lp_logistic"]["inverse_penalties"]
+    alone = {strength: solved(strength)["final"] for strength in inverse_penalties}
+    both = solved(*inverse_penalties)
+    assert both["final"] == alone[both["inverse_penalty"]]
     assert both["final"]["valid"] == max(final["valid"] for final in alone.values())
 
 

@@ -33,9 +33,9 @@ def features_task(objective, *, missing=0.0):
     return Task("z", Rows(5 * task.examples.inputs + 3, targets), task.splits, objective, 3)
 
 
-def solved(task, strengths=(0.1,)):
+def solved(task, inverse_penalties=(0.1,)):
     network = Network(Chain({}), linear_head(6, 3))
-    chosen = solve_head(network, task, strengths=strengths)
+    chosen = solve_head(network, task, inverse_penalties=inverse_penalties)
     return network, chosen
 
 
@@ -60,7 +60,7 @@ def test_each_label_is_scikit_learns_regression_on_the_examples_that_have_it():
 
 def test_real_targets_are_solved_by_ridge():
     task = features_task(Squared())
-    network, _ = solved(task, strengths=(1e6,))
+    network, _ = solved(task, inverse_penalties=(1e6,))
     x, y = arrays(task, "train")
     theirs = Ridge(alpha=1e-6).fit(x, y).predict(arrays(task, "test")[0])
     ours = network(task.examples.take(task.rows("test"))).detach().numpy()
@@ -69,9 +69,9 @@ def test_real_targets_are_solved_by_ridge():
 
 def test_the_strength_that_validates_best_is_chosen():
     task = features_task(Multilabel())
-    strengths = (1e-5, 1e-2, 10.0)
-    scores = {s: score(solved(task, (s,))[0], task, "valid") for s in strengths}
-    network, chosen = solved(task, strengths)
+    inverse_penalties = (1e-5, 1e-2, 10.0)
+    scores = {s: score(solved(task, (s,))[0], task, "valid") for s in inverse_penalties}
+    network, chosen = solved(task, inverse_penalties)
     assert scores[chosen] == max(scores.values())
     assert score(network, task, "valid") == scores[chosen]
 
@@ -81,7 +81,7 @@ def test_two_classes_have_opposite_logits():
     rows = Rows(task.examples.inputs, task.examples.targets.clamp(max=1))
     network = Network(Chain({}), linear_head(6, 2))
     two = Task("two", rows, task.splits, Multiclass(), 2)
-    solve_head(network, two, strengths=(1.0,))
+    solve_head(network, two, inverse_penalties=(1.0,))
     logits = network(rows.take(task.rows("test"))).detach()
     torch.testing.assert_close(logits[:, 0], -logits[:, 1])
     assert score(network, two, "train") > 0.8
@@ -90,7 +90,7 @@ def test_two_classes_have_opposite_logits():
 def test_a_head_that_is_not_one_linear_layer_is_refused():
     network = Network(Chain({}), mlp_head(6, 3))
     with pytest.raises(ValueError, match="one linear layer, got stages hidden, linear; set head:"):
-        solve_head(network, features_task(Multilabel()), strengths=(1.0,))
+        solve_head(network, features_task(Multilabel()), inverse_penalties=(1.0,))
 
 
 def test_an_output_of_one_class_cannot_be_solved():
@@ -103,7 +103,7 @@ def test_an_output_of_one_class_cannot_be_solved():
 def test_a_class_that_is_not_in_training_cannot_be_solved():
     task = features_task(Multiclass())
     with pytest.raises(ValueError, match="got 3 of 4; use method lp"):
-        solve_head(Network(Chain({}), linear_head(6, 4)), task, strengths=(1.0,))
+        solve_head(Network(Chain({}), linear_head(6, 4)), task, inverse_penalties=(1.0,))
 
 
 def test_the_smallest_of_strengths_that_validate_alike_is_chosen():
@@ -113,18 +113,18 @@ def test_the_smallest_of_strengths_that_validate_alike_is_chosen():
     task = Task("apart", rows, splits, Multiclass(), 2)
     network = Network(Chain({}), linear_head(1, 2))
     # every head separates the classes
-    assert solve_head(network, task, strengths=(10.0, 0.1, 1.0)) == 0.1
+    assert solve_head(network, task, inverse_penalties=(10.0, 0.1, 1.0)) == 0.1
 
 
-@pytest.mark.parametrize("strength", [0.01, 1.0])
-def test_ridge_has_the_penalty_that_its_strength_says(strength):
+@pytest.mark.parametrize("inverse_penalty", [0.01, 1.0])
+def test_ridge_has_the_penalty_that_its_strength_says(inverse_penalty):
     task = features_task(Squared())
-    network, _ = solved(task, strengths=(strength,))
+    network, _ = solved(task, inverse_penalties=(inverse_penalty,))
     x, y = arrays(task, "train")
     scale = x.std(0, ddof=1)
     z = (x - x.mean(0)) / scale
     # the normal equations of sum (q - y)^2 + |w|^2 / C, the bias unpenalised
-    gram = z.T @ z + np.eye(6) / strength
+    gram = z.T @ z + np.eye(6) / inverse_penalty
     w = np.linalg.solve(gram, z.T @ (y - y.mean(0))) / scale[:, None]
     ours = next(iter(network.head)).module
     np.testing.assert_allclose(ours.weight.detach().numpy(), w.T, rtol=1e-3, atol=1e-5)
@@ -133,17 +133,19 @@ def test_ridge_has_the_penalty_that_its_strength_says(strength):
 
 
 @pytest.mark.parametrize("objective", [Multiclass(), Multilabel()], ids=str)
-@pytest.mark.parametrize("strength", [0.01, 1.0])
-def test_labels_have_the_penalty_that_their_strength_says(objective, strength):
+@pytest.mark.parametrize("inverse_penalty", [0.01, 1.0])
+def test_labels_have_the_penalty_that_their_strength_says(objective, inverse_penalty):
     task = features_task(objective)
-    network, _ = solved(task, strengths=(strength,))
+    network, _ = solved(task, inverse_penalties=(inverse_penalty,))
     x, _ = arrays(task, "train")
     batch = task.examples.take(task.rows("train"))
     residual = objective.residual(network(batch).detach(), batch.targets).double()
     standardised = torch.tensor((x - x.mean(0)) / x.std(0, ddof=1))
     weight = next(iter(network.head)).module.weight.detach() * torch.tensor(x.std(0, ddof=1))
     # where the sum of cross-entropies + |w|^2 / 2C is flat
-    torch.testing.assert_close(residual.T @ standardised, -weight / strength, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(
+        residual.T @ standardised, -weight / inverse_penalty, rtol=0.02, atol=0.02
+    )
 
 
 def test_examples_without_a_class_are_left_out_of_the_solution():

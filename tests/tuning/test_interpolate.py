@@ -10,9 +10,9 @@ def weights(seed):
     return {k: v.clone() for k, v in toy_network(seed=seed).state_dict().items()}
 
 
-@pytest.mark.parametrize(("share", "seed"), [(0.0, 1), (1.0, 2)])
-def test_the_ends_are_the_two_models(share, seed):
-    between = interpolated(weights(1), weights(2), share)
+@pytest.mark.parametrize(("alpha", "seed"), [(0.0, 1), (1.0, 2)])
+def test_the_ends_are_the_two_models(alpha, seed):
+    between = interpolated(weights(1), weights(2), alpha)
     assert all(torch.equal(between[k], v) for k, v in weights(seed).items())
 
 
@@ -30,28 +30,28 @@ def test_batch_norm_statistics_are_interpolated_and_counts_are_not():
 
 def test_the_mixture_that_validates_best_is_taken():
     task, network, start = toy_task(), toy_network(seed=2), weights(1)
-    shares = (0.0, 0.5, 1.0)
+    alphas = (0.0, 0.5, 1.0)
     expected = {}
-    for share in shares:
+    for alpha in alphas:
         candidate = toy_network()
-        candidate.load_state_dict(interpolated(start, weights(2), share))
-        expected[share] = score(candidate, task, "valid")
-    chosen = mix(network, start, task, shares=shares)
+        candidate.load_state_dict(interpolated(start, weights(2), alpha))
+        expected[alpha] = score(candidate, task, "valid")
+    chosen = mix(network, start, task, alphas=alphas)
     assert expected[chosen] == max(expected.values())
     candidate.load_state_dict(interpolated(start, weights(2), chosen))
     assert same_weights(network, candidate)
 
 
-def test_the_smallest_of_shares_that_validate_alike_is_taken():
+def test_the_smallest_of_alphas_that_validate_alike_is_taken():
     task, network = toy_task(), toy_network(seed=2)
     end = {k: v.clone() for k, v in network.state_dict().items()}
     # the ends are one network, and so is all that lies between
-    assert mix(network, end, task, shares=(1.0, 0.25, 0.5)) == 0.25
+    assert mix(network, end, task, alphas=(1.0, 0.25, 0.5)) == 0.25
 
 
 def test_a_mixture_whose_score_is_nan_is_never_taken():
     network, start = toy_network(seed=2), weights(1)
-    assert mix(network, start, scripted(NAN, 0.5, NAN, 0.1), shares=(0.0, 0.3, 0.6, 1.0)) == 0.3
+    assert mix(network, start, scripted(NAN, 0.5, NAN, 0.1), alphas=(0.0, 0.3, 0.6, 1.0)) == 0.3
     candidate = toy_network()
     candidate.load_state_dict(interpolated(start, weights(2), 0.3))
     assert same_weights(network, candidate)
@@ -61,4 +61,4 @@ def test_mixtures_that_all_score_nan_are_refused():
     with pytest.raises(
         ValueError, match=r"^nothing to choose among: 2 scores, none of them finite"
     ):
-        mix(toy_network(seed=2), weights(1), scripted(NAN, NAN), shares=(0.0, 0.5))
+        mix(toy_network(seed=2), weights(1), scripted(NAN, NAN), alphas=(0.0, 0.5))

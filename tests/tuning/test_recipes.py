@@ -9,7 +9,7 @@ from molhpft.core.objectives import Multilabel
 from molhpft.tuning import recipes
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
-from molhpft.tuning.recipes import Kept, Recipe
+from molhpft.tuning.recipes import AuxiliaryTask, Recipe
 from tests.toy import same_weights, toy_network, toy_task
 
 PROBE = Phase(trains="head", epochs=50, lr=0.1)
@@ -118,9 +118,15 @@ DEFINITIONS = {
     "scratch": ({}, Recipe(HEAD_0, (FINETUNE,), pretrained=False)),
     "ft": ({}, Recipe(HEAD_0, (FINETUNE,))),
     "lp": ({}, Recipe(PROBE, ())),
-    "lp_logistic": ({"strengths": (0.5, 2.0)}, Recipe(HEAD_0, (), strengths=(0.5, 2.0))),
+    "lp_logistic": (
+        {"inverse_penalties": (0.5, 2.0)},
+        Recipe(HEAD_0, (), inverse_penalties=(0.5, 2.0)),
+    ),
     "lp_ft": ({}, Recipe(PROBE, (FINETUNE,))),
-    "lp_ft_converged": ({"strengths": (0.5,)}, Recipe(HEAD_0, (FINETUNE,), strengths=(0.5,))),
+    "lp_ft_converged": (
+        {"inverse_penalties": (0.5,)},
+        Recipe(HEAD_0, (FINETUNE,), inverse_penalties=(0.5,)),
+    ),
     "hp_ft": ({"tau": (3,)}, Recipe(HEAD_3, (FINETUNE,))),
     "ls_hp_ft": (
         {"tau": (3,), "smoothing": 0.2},
@@ -141,12 +147,12 @@ DEFINITIONS = {
     ),
     "side_tuning": ({"tau": (3,)}, Recipe(HEAD_3, (FINETUNE,), side=True)),
     "wise_ft": (
-        {"tau": (3,), "shares": (0.0, 0.5)},
-        Recipe(HEAD_3, (FINETUNE,), shares=(0.0, 0.5)),
+        {"tau": (3,), "alphas": (0.0, 0.5)},
+        Recipe(HEAD_3, (FINETUNE,), alphas=(0.0, 0.5)),
     ),
     "flyp": (
         {"tau": (3,), "pretraining": "assays", "weight": 0.5},
-        Recipe(HEAD_3, (FINETUNE,), kept=Kept("assays", 0.5)),
+        Recipe(HEAD_3, (FINETUNE,), auxiliary=AuxiliaryTask("assays", 0.5)),
     ),
     "flyp_contrast": ({"tau": (3,)}, Recipe(HEAD_3, (FINETUNE,), contrast=True)),
 }
@@ -175,7 +181,7 @@ def test_what_a_method_does_not_say_is_as_its_documentation_says():
     assert of("l2_sp").after[0].anchor == 0.01
     assert of("layerwise").after[0].layer_decay == 0.7
     flyp = of("flyp", pretraining="assays")
-    assert (flyp.tau, flyp.kept.weight) == (0, 1.0)
+    assert (flyp.tau, flyp.auxiliary.weight) == (0, 1.0)
 
 
 def test_every_method_of_the_catalog_is_defined_here():
@@ -184,7 +190,7 @@ def test_every_method_of_the_catalog_is_defined_here():
 
 @pytest.mark.parametrize("name", ["lp_logistic", "lp_ft_converged", "wise_ft"])
 def test_a_choice_among_nothing_is_refused(name):
-    options = {"tau": (3,), "shares": ()} if name == "wise_ft" else {"strengths": ()}
+    options = {"tau": (3,), "alphas": ()} if name == "wise_ft" else {"inverse_penalties": ()}
     with pytest.raises(ValueError, match="lists at least one number, got none"):
         getattr(recipes, name)(PROBE, FINETUNE, **options)
 
