@@ -4,7 +4,6 @@ Same task, splits and score as any run, and a run folder of the same shape, so t
 report show them beside networks. They have no tau, no energy and no features that could move.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from molhpft.core.metrics import comparable
 from molhpft.core.objectives import Multilabel
 from molhpft.core.runtime import stream
 from molhpft.domains.console import track
-from molhpft.domains.files import Json
+from molhpft.domains.files import Json, digest
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.fingerprints import BITS, RADIUS, morgan_fingerprints
 from molhpft.domains.parallel import worker_count
@@ -236,8 +235,7 @@ def _folder_name(config: Json, choice: Choice, task: Task) -> str:
     options = {k: v for k, v in choice.options.items() if not isinstance(v, Path)}
     parts = [config["encoder"], config["method"], config["seed"], choice.name, plain(options)]
     content = json.dumps([*parts, task.fingerprint, __version__, FORMAT], sort_keys=True)
-    digest = hashlib.sha256(content.encode()).hexdigest()
-    return f"{task.name}-{config['method']['name']}-{digest[:10]}"
+    return f"{task.name}-{config['method']['name']}-{digest(content)[:10]}"
 
 
 BASELINES: dict[str, Baseline] = {

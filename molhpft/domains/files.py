@@ -1,11 +1,4 @@
-"""Tensors that are slow to derive and safe to delete, kept on disk between runs.
-
-Where data lies, where derived files may be kept, and how a file is written whole or not.
-
-Many texts as a person lists them, and as two tensors, which a cache can keep.
-
-Fetches a zip archive from an address and puts its contents in place, whole or not at all.
-"""
+"""Files: where they lie, how they are written whole, named by content, cached and downloaded."""
 
 import hashlib
 import json
@@ -38,10 +31,23 @@ from torch import Tensor
 
 from molhpft.domains.console import track
 
-ASIDE = ".aside"
-"""Ending of what is being written, `.<name>.<32 hex digits>.aside`; a kill leaves it."""
+Json = dict[str, Any]
 
+ASIDE = ".aside"
+"""Ending of what is being written, `.<name>.<32 hex digits>.aside`; a killed process leaves it."""
+
+NAMED = 5
+"""Targets that a sentence names; of more the others are counted."""
+
+_HOME_CACHE = "~/.cache/molhpft"
 _ABANDONED = 86_400  # seconds since anything was written to it
+_CHUNK = 1 << 20  # bytes
+_TIMEOUT = 30.0  # seconds without a byte
+_ANOTHER_FOLDER = (
+    "make room or choose another folder (--out), and run again: it goes on where it was"
+)
+
+_log = logging.getLogger(__name__)
 
 
 def data_folder() -> Path:
@@ -88,17 +94,6 @@ def _sweep(path: Path) -> None:
                 left.unlink()
 
 
-_HOME_CACHE = "~/.cache/molhpft"
-
-
-Json = dict[str, Any]
-
-
-_ANOTHER_FOLDER = (
-    "make room or choose another folder (--out), and run again: it goes on where it was"
-)
-
-
 class UnwritableError(OSError):
     """A folder takes no more: its disk is full, or it may not be written to.
 
@@ -108,7 +103,7 @@ class UnwritableError(OSError):
 
 @contextmanager
 def writing(path: Path, *, remedy: str = _ANOTHER_FOLDER) -> Iterator[None]:
-    """A block that writes and nothing else, whose failures are one sentence.
+    """A block that only writes, and whose failure is one sentence.
 
     Args:
         path: what is written.
@@ -123,40 +118,53 @@ def writing(path: Path, *, remedy: str = _ANOTHER_FOLDER) -> Iterator[None]:
         raise UnwritableError(f"cannot write {path}: {error}; {remedy}") from error
 
 
+def digest(*parts: bytes | str | Tensor | Path) -> str:
+    """SHA-256, in 64 hex digits, of bytes, texts in UTF-8, tensors and files, one after another.
+
+    >>> digest("ab", b"c") == digest("abc")
+    True
+    """
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            total.update(part.read_bytes())
+        elif isinstance(part, Tensor):
+            total.update(part.contiguous().numpy().data)
+        else:
+            total.update(part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part)
+    return total.hexdigest()
+
+
 def short_digest(content: Any) -> str:
     """Ten hex digits that stand for plain values: a name, not a proof."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+    return digest(json.dumps(content, sort_keys=True))[:10]
 
 
 def path_digest(path: Path) -> str:
-    """SHA-256 of a file; of a folder, a digest of its files' names, sizes and times of change.
+    """`digest` of a file; of a folder, one of its files' names, sizes and times of change.
 
     What does not exist is "absent".
     """
     if path.is_dir():  # its files may be many and large; the run itself knows what they hold
         return short_digest([[str(file), *_state(file)] for file in sorted(path.rglob("*"))])
-    return _digest_of(path.resolve(), *_state(path)) if path.is_file() else "absent"
+    return _file_digest(path.resolve(), *_state(path)) if path.is_file() else "absent"
 
 
 def _state(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_mtime_ns, found.st_size
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
 
 
 @lru_cache(maxsize=256)
-def _digest_of(path: Path, changed: int, size: int) -> str:
+def _file_digest(path: Path, changed: int, size: int) -> str:
     """Digest of a file, read again where it has changed: many runs of a sweep ask for the same."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-_log = logging.getLogger(__name__)
+    return digest(path)
 
 
 def cached_tensors(key: str, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     """What `build()` gives, read from `cache_folder()/<key>.safetensors` where that exists.
 
-    The file is written under a temporary name and then renamed, so a killed run leaves no half of
-    one. A damaged file is built anew, with a logged warning; where the folder cannot be written,
+    A damaged file is built anew, with a logged warning; where the folder cannot be written,
     another warning says that the tensors live in memory only.
 
     Args:
@@ -171,20 +179,35 @@ def cached_tensors(key: str, build: Callable[[], dict[str, Tensor]]) -> dict[str
             _log.warning("cache file %s is damaged (%s); it is built anew", path, error)
     tensors = {name: tensor.contiguous() for name, tensor in build().items()}
     try:
-        _write(tensors, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as aside:
+            save_file(tensors, aside)
     except (OSError, SafetensorError) as error:
-        _log.warning("%s is not kept, the cache folder cannot be used: %s", path.name, error)
+        _log.warning("%s is not cached, the cache folder cannot be used: %s", path.name, error)
     return tensors
 
 
-def _write(tensors: dict[str, Tensor], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as aside:
-        save_file(tensors, aside)
+def texts_to_tensors(texts: Sequence[str]) -> dict[str, Tensor]:
+    """Texts as a cache can hold them: all in UTF-8, and the length of each in characters."""
+    content = "".join(texts).encode("utf-8", "surrogatepass")
+    return {
+        "texts": torch.from_numpy(np.frombuffer(content, dtype=np.uint8).copy()),
+        "lengths": torch.tensor([len(text) for text in texts], dtype=torch.int32),
+    }
+
+
+def texts_from_tensors(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The texts that `texts_to_tensors` was given."""
+    content = tensors["texts"].numpy().tobytes().decode("utf-8", "surrogatepass")
+    ends = accumulate(tensors["lengths"].tolist(), initial=0)
+    return [content[begin:end] for begin, end in pairwise(ends)]
 
 
 def listed(items: Iterable[str], *, most: int | None = None) -> str:
-    """Items as a person lists them: a, b and c; empty for none.
+    """Items as a person lists them; empty for none.
+
+    >>> listed(["a", "b", "c", "d"], most=2)
+    'a, b and 2 more'
 
     Args:
         items: in order.
@@ -197,35 +220,8 @@ def listed(items: Iterable[str], *, most: int | None = None) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def joined(texts: Sequence[str]) -> dict[str, Tensor]:
-    """All texts in UTF-8, one after another, and the length of each in characters."""
-    content = "".join(texts).encode("utf-8", "surrogatepass")
-    return {
-        "texts": torch.from_numpy(np.frombuffer(content, dtype=np.uint8).copy()),
-        "lengths": torch.tensor([len(text) for text in texts], dtype=torch.int32),
-    }
-
-
-def separate(tensors: Mapping[str, Tensor]) -> list[str]:
-    """What `joined` was given."""
-    content = tensors["texts"].numpy().tobytes().decode("utf-8", "surrogatepass")
-    ends = accumulate(tensors["lengths"].tolist(), initial=0)
-    return [content[begin:end] for begin, end in pairwise(ends)]
-
-
-NAMED = 5
-"""Targets that a sentence names; of more the others are counted."""
-
-
-_CHUNK = 1 << 20
-_PATIENCE = 30.0  # seconds without a byte
-
-
 def fetch_archive(url: str, folder: Path, *, expected_top: str | None = None) -> None:
-    """Download a zip archive and unpack it as `folder`.
-
-    All work happens in a temporary folder beside `folder` that is removed in any case, and the
-    last step is a rename: `folder` never exists half written.
+    """Download a zip archive and unpack it as `folder`, which never exists half written.
 
     Args:
         url: of the archive; http, https or file.
@@ -242,18 +238,27 @@ def fetch_archive(url: str, folder: Path, *, expected_top: str | None = None) ->
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; delete it to fetch {url} again")
-    with _opened(url) as response:
+    with _open_url(url) as response:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
             archive, unpacked = Path(temporary) / "archive.zip", Path(temporary) / "unpacked"
             _save(response, archive, url)
             _unpack(archive, unpacked, url)
-            _put(unpacked / (expected_top or ""), folder, url)
+            source = unpacked / (expected_top or "")
+            if not source.is_dir():
+                names = ", ".join(sorted(path.name for path in unpacked.iterdir())) or "nothing"
+                raise ValueError(f"{url} should hold a folder {source.name!r}; it holds: {names}")
+            try:
+                os.replace(source, folder)
+            except OSError:
+                # another process may have fetched the archive meanwhile: its copy serves as well
+                if not folder.is_dir():
+                    raise
 
 
-def _opened(url: str) -> HTTPResponse:
+def _open_url(url: str) -> HTTPResponse:
     try:
-        response: HTTPResponse = urlopen(url, timeout=_PATIENCE)
+        response: HTTPResponse = urlopen(url, timeout=_TIMEOUT)
     except (URLError, TimeoutError, HTTPException) as error:
         raise ConnectionError(f"{url} cannot be reached: {_reason(error)}") from error
     return response
@@ -265,24 +270,21 @@ def _reason(error: Exception) -> str:
 
 def _save(response: HTTPResponse, archive: Path, url: str) -> None:
     announced = response.headers.get("Content-Length")
-    chunks = None if announced is None else ceil(int(announced) / _CHUNK)
-    with archive.open("wb") as file:
-        for chunk in track(_chunks(response, url), f"fetching {url}", total=chunks):
-            file.write(chunk)
+    total = None if announced is None else ceil(int(announced) / _CHUNK)
+    chunks = iter(partial(response.read, _CHUNK), b"")
+    try:
+        with archive.open("wb") as file:
+            for chunk in track(chunks, f"fetching {url}", total=total):
+                file.write(chunk)
+    except (HTTPException, ConnectionError, TimeoutError) as error:
+        raise ConnectionError(
+            f"the connection to {url} broke while fetching: {_reason(error)}"
+        ) from error
     received = archive.stat().st_size
     if announced is not None and received != int(announced):
         raise ConnectionError(
             f"{url} should give {announced} bytes, gave {received}: try again, the connection broke"
         )
-
-
-def _chunks(response: HTTPResponse, url: str) -> Iterator[bytes]:
-    try:
-        yield from iter(partial(response.read, _CHUNK), b"")
-    except (HTTPException, ConnectionError, TimeoutError) as error:
-        raise ConnectionError(
-            f"the connection to {url} broke while fetching: {_reason(error)}"
-        ) from error
 
 
 def _unpack(archive: Path, folder: Path, url: str) -> None:
@@ -306,17 +308,3 @@ def _refuse_outside(member: zipfile.ZipInfo, url: str) -> None:
             f"members of an archive should be files inside its folder, but {url} holds "
             f"{member.filename!r}; nothing was unpacked"
         )
-
-
-def _put(source: Path, folder: Path, url: str) -> None:
-    if not source.is_dir():
-        names = sorted(path.name for path in source.parent.iterdir())
-        raise ValueError(
-            f"{url} should hold a folder {source.name!r}; it holds: {', '.join(names) or 'nothing'}"
-        )
-    try:
-        os.replace(source, folder)
-    except OSError:
-        # another process may have fetched the same archive meanwhile: its copy serves as well
-        if not folder.is_dir():
-            raise

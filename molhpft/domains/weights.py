@@ -1,11 +1,8 @@
-"""Tensors out of weight files, without ever running code from a file.
+"""Weight files, ours and those of others, read without ever running code from them.
 
-Models on the Hugging Face hub, and those of it that lie in its cache on this machine.
-
-Its client is imported where it is used: it takes as long as half of a command.
+The client of the Hugging Face hub is imported where it is used: it takes half as long as a command.
 """
 
-import hashlib
 import json
 import pickle
 import re
@@ -13,19 +10,72 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-FILES = ("config.json", "model.safetensors", "README.md")
+from molhpft.domains.files import digest
+
+T = TypeVar("T")
+
+MODEL = "model.safetensors"
+"""The weight file in the folder of a run or a model."""
+
+FILES = ("config.json", MODEL, "README.md")
 """What a model of this package is, in a folder and on the hub."""
 
+ABOUT = "molhpft"
+"""Key of the JSON text that this package stores beside the tensors of its own files."""
+
+MEMBER = "member{}."
+"""What the names of a network's tensors begin with in a model of several networks."""
+
+SHIPPED = Path(__file__).parents[1] / "encoders"
+"""Folder of the encoders that come with this package: `<name>.safetensors` and its card, `.md`."""
+
+HUB = "hub:"
+"""What the name of a model on the hub begins with where a path could stand."""
+
 _LIBRARY = "molhpft"
+_WRAPPERS = ("state_dict", "model_state_dict", "online_network_state_dict", "model")
+_COMPILED = "_orig_mod."
+_COPIES = {"k", "target", "momentum", "teacher", "ema"}
 
 
-def fetched(name: str, **options: Any) -> Path:
+@dataclass(frozen=True)
+class WeightFile:
+    """What a weight file holds.
+
+    Attributes:
+        path: where it was read.
+        tensors: name to tensor, on the CPU.
+        about: what this package wrote about its own file; empty for those of others.
+        digest: SHA-256 of the file, in hexadecimal; empty for weights that are in none.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    about: dict[str, Any]
+    digest: str = ""
+
+
+def strip_prefix(named: Mapping[str, T], prefix: str) -> dict[str, T]:
+    """The entries whose names begin with a prefix, under their names without it.
+
+    >>> strip_prefix({"head.w": 1, "head.b": 2, "norm.w": 3}, "head.")
+    {'w': 1, 'b': 2}
+    """
+    return {n.removeprefix(prefix): value for n, value in named.items() if n.startswith(prefix)}
+
+
+def shipped_encoders() -> list[str]:
+    """Names of the encoders that come with this package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+
+
+def hub_folder(name: str, **options: Any) -> Path:
     """Folder with the files of the model that the hub has under a name.
 
     Args:
@@ -44,9 +94,8 @@ def fetched(name: str, **options: Any) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(FILES), **options))
     except (OSError, HFValidationError) as error:
-        said = " ".join(str(error).split())
         raise FileNotFoundError(
-            f"no folder at {name!r}, and none from the model hub: {said:.200}"
+            f"no folder at {name!r}, and none from the model hub: {_one_line(error)}"
         ) from error
 
 
@@ -62,8 +111,7 @@ def hub_names() -> list[str]:
         return sorted(model.id for model in HfApi().list_models(filter=_LIBRARY))
     except Exception as error:
         # the errors are those of an HTTP library, which the hub's client has exchanged before
-        said = " ".join(str(error).split())
-        raise FileNotFoundError(f"the model hub cannot be reached: {said:.200}") from error
+        raise FileNotFoundError(f"the model hub cannot be reached: {_one_line(error)}") from error
 
 
 def cached_names() -> list[str]:
@@ -83,46 +131,8 @@ def cached_names() -> list[str]:
     )
 
 
-ABOUT = "molhpft"
-"""Key of the JSON text that this package stores beside the tensors of its own files."""
-
-SHIPPED = Path(__file__).parents[1] / "encoders"
-"""Folder of the encoders that come with this package: `<name>.safetensors` and its card, `.md`."""
-
-HUB = "hub:"
-"""What the name of a model on the hub begins with where a path could stand."""
-
-MODEL = "model.safetensors"
-"""The weight file in the folder of a run or a model."""
-
-MEMBER = "member{}."
-"""What the names of a network's tensors begin with in a model of several networks."""
-
-_WRAPPERS = ("state_dict", "model_state_dict", "online_network_state_dict", "model")
-_COMPILED = "_orig_mod."
-_COPIES = {"k", "target", "momentum", "teacher", "ema"}
-
-
-@dataclass(frozen=True)
-class WeightFile:
-    """What a weight file holds.
-
-    Attributes:
-        path: where it was read.
-        tensors: name to tensor, on the CPU.
-        about: what this package has said of its own file; empty for those of others.
-        digest: SHA-256 of the file, in hexadecimal; empty for weights that are in none.
-    """
-
-    path: Path
-    tensors: dict[str, Tensor]
-    about: dict[str, Any]
-    digest: str = ""
-
-
-def shipped_encoders() -> list[str]:
-    """Names of the encoders that come with this package."""
-    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+def _one_line(error: Exception) -> str:
+    return f"{' '.join(str(error).split()):.200}"
 
 
 def weight_file(given: Path) -> Path:
@@ -135,7 +145,7 @@ def weight_file(given: Path) -> Path:
         FileNotFoundError: the hub has no such model, or cannot be reached.
     """
     if str(given).startswith(HUB):
-        given = fetched(str(given).removeprefix(HUB))
+        given = hub_folder(str(given).removeprefix(HUB))
     if given.is_dir():
         return given / MODEL
     if not given.exists() and str(given) in shipped_encoders():
@@ -146,10 +156,11 @@ def weight_file(given: Path) -> Path:
 def read_weights(path: Path) -> WeightFile:
     """Read a safetensors file, or a `.pth` whose only content is tensors.
 
-    A path where nothing lies can be the name of a shipped encoder.
-
     A state dict wrapped in a dictionary under a customary name, such as "state_dict", is unwrapped,
     and `_orig_mod.`, which `torch.compile` puts into names, is left out of them.
+
+    Args:
+        path: as in `weight_file`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -164,11 +175,12 @@ def read_weights(path: Path) -> WeightFile:
         )
     with path.open("rb") as file:
         magic = file.read(9)
-    _check_digest(path)
+    sha256 = digest(path)
+    _check_digest(path, sha256)
     if magic[8:9] == b"{":
         tensors, about = _read_safetensors(path)
     elif magic[:2] in (b"PK", b"\x80\x02"):
-        tensors, about = _tensors(path, _load_tensors_only(path)), {}
+        tensors, about = _state_dict(path, _load_tensors_only(path)), {}
     else:
         raise ValueError(
             f"{path} is not a weight file ({path.stat().st_size} bytes, neither safetensors nor a "
@@ -181,18 +193,18 @@ def read_weights(path: Path) -> WeightFile:
             f"{path} holds weights that are not finite, in {odd}: the training that wrote it has "
             "diverged; give weights of an earlier epoch"
         )
-    return WeightFile(path, tensors, about, hashlib.sha256(path.read_bytes()).hexdigest())
+    return WeightFile(path, tensors, about, sha256)
 
 
-def wrapper(file: WeightFile, landmarks: Sequence[str]) -> str | None:
-    """What a file puts before the names of its encoder, such as `module.` or `model.gnn.`.
+def encoder_prefix(file: WeightFile, landmarks: Sequence[str]) -> str | None:
+    """The prefix of the names of a file's encoder, such as `module.` or `model.gnn.`.
 
     Slowly moving copies of the encoder (momentum encoders, teachers, running averages) do not
     count, and of equal encoders the first does.
 
     Args:
         file: that may hold an encoder.
-        landmarks: names of tensors by which such an encoder is known, any one of them.
+        landmarks: names of tensors by which such an encoder is recognised, any one of them.
 
     Returns:
         "" for bare names, None for a file without such an encoder.
@@ -218,7 +230,7 @@ def wrapper(file: WeightFile, landmarks: Sequence[str]) -> str | None:
     return first
 
 
-def _check_digest(path: Path) -> None:
+def _check_digest(path: Path, sha256: str) -> None:
     """Refuse a file that is not the one its card, or the config beside it, was written for."""
     card, config = path.with_suffix(".md"), path.with_name("config.json")
     expected = None
@@ -226,7 +238,7 @@ def _check_digest(path: Path) -> None:
         expected = re.search(r"sha256: `(\w+)`", card.read_text(encoding="utf-8"))
     elif path.name == MODEL and config.is_file():
         expected = re.search(r'"sha256": "(\w+)"', config.read_text(encoding="utf-8"))
-    if expected and hashlib.sha256(path.read_bytes()).hexdigest() != expected[1]:
+    if expected and sha256 != expected[1]:
         raise ValueError(
             f"{path} has another SHA-256 than is written beside it: it is damaged or was "
             "exchanged; fetch or make it again"
@@ -237,12 +249,11 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             # of an ensemble, the network that validates best is the first
-            first = MEMBER.format(0)
-            start = first if any(name.startswith(first) for name in file.keys()) else ""  # noqa: SIM118
-            names = [name for name in file.keys() if name.startswith(start)]  # noqa: SIM118
-            tensors = {name.removeprefix(start): file.get_tensor(name) for name in names}
-            about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
-            return tensors, about
+            first, names = MEMBER.format(0), list(file.keys())
+            start = first if any(name.startswith(first) for name in names) else ""
+            wanted = strip_prefix({name: name for name in names}, start)
+            tensors = {name: file.get_tensor(full) for name, full in wanted.items()}
+            return tensors, json.loads((file.metadata() or {}).get(ABOUT, "{}"))
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or truncated ({error}); fetch it again") from error
 
@@ -264,7 +275,7 @@ def _load_tensors_only(path: Path) -> Any:
         raise ValueError(f"{path} is damaged or truncated; fetch it again") from error
 
 
-def _tensors(path: Path, loaded: Any) -> dict[str, Tensor]:
+def _state_dict(path: Path, loaded: Any) -> dict[str, Tensor]:
     while isinstance(loaded, Mapping):
         inside = [loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)]
         if not inside:

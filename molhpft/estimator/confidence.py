@@ -16,6 +16,7 @@ from torch import Tensor
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.files import Json
 from molhpft.domains.molecules.fingerprints import Neighbours, unpacked
+from molhpft.domains.weights import strip_prefix
 from molhpft.measure.uncertainty import (
     Calibration,
     fit_isotonic,
@@ -136,9 +137,7 @@ class Trust:
 
 def trust_from(tensors: Mapping[str, Tensor], about: Json) -> Trust:
     """What gave these `tensors` and that `about`."""
-    own = {
-        k.removeprefix(_CALIBRATION): t for k, t in tensors.items() if k.startswith(_CALIBRATION)
-    }
+    own = strip_prefix(tensors, _CALIBRATION)
     calibration = from_tensors(about["calibration"], own) if about["calibration"] else None
     return Trust(
         calibration=calibration,

@@ -7,7 +7,6 @@ A model as a folder: config.json, model.safetensors and a card. Nothing in it is
 The card of a model: what it is, what it scored, how to use it, what to know before sharing.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -27,12 +26,12 @@ from molhpft.config.schema import Choice, checked_choice, plain
 from molhpft.core.evaluate import EVALUATION_SIZE, inference
 from molhpft.core.network import Batch, Network
 from molhpft.core.objectives import Multilabel, Squared
-from molhpft.domains.files import NAMED, Json, listed
+from molhpft.domains.files import NAMED, Json, digest, listed
 from molhpft.domains.molecules.examples import ZERO_ONE
 from molhpft.domains.molecules.fingerprints import unpacked
 from molhpft.domains.molecules.graphs import GraphStore, graph_store
 from molhpft.domains.molecules.reading import Described, described
-from molhpft.domains.weights import ABOUT, FILES, MEMBER, fetched
+from molhpft.domains.weights import ABOUT, FILES, MEMBER, hub_folder, strip_prefix
 from molhpft.estimator.confidence import Prediction, Trust, trust_from
 
 
@@ -226,7 +225,7 @@ def write_parts(parts: Parts, folder: Path) -> None:
     config = {
         "format": FORMAT,
         "molhpft": __version__,
-        "sha256": _digest(folder / WEIGHTS),
+        "sha256": digest(folder / WEIGHTS),
         "members": len(parts["networks"]),
         "network": parts["shape"].to_json(),
         "answers": parts["trust"].about(),
@@ -248,7 +247,7 @@ def read_parts(folder: Path) -> Parts:
     path = folder / WEIGHTS
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no whole model: {WEIGHTS} is missing")
-    if _digest(path) != config["sha256"]:
+    if digest(path) != config["sha256"]:
         raise ValueError(
             f"{path} is not the file that {folder / CONFIG} was written for (their SHA-256 "
             "differ): it is damaged or was exchanged; fetch or make the model again"
@@ -259,7 +258,7 @@ def read_parts(folder: Path) -> Parts:
         return Parts(
             shape=shape,
             networks=networks,
-            trust=trust_from(_under(tensors, _TRUST), config["answers"]),
+            trust=trust_from(strip_prefix(tensors, _TRUST), config["answers"]),
             training_smiles=tuple(json.loads(tensors[_SMILES].numpy().tobytes())),
             about=config["made"],
         )
@@ -304,16 +303,8 @@ def _config(folder: Path) -> Json:
 
 def _network(shape: Shape, tensors: Mapping[str, Tensor], k: int) -> Network:
     network = shape.network()
-    network.load_state_dict(_under(tensors, MEMBER.format(k)))
+    network.load_state_dict(strip_prefix(tensors, MEMBER.format(k)))
     return network
-
-
-def _under(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
-    return {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class Model(
@@ -460,7 +451,7 @@ class Model(
         # not the mixin's, which would read a folder's config.json by itself and trip over a bad one
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
-            folder = fetched(
+            folder = hub_folder(
                 str(pretrained_model_name_or_path),
                 force_download=force_download,
                 token=token,

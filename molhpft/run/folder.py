@@ -34,7 +34,7 @@ from molhpft.config.options import Options
 from molhpft.config.schema import RECORDED, RunConfig, resolved
 from molhpft.core.data import Task
 from molhpft.domains.files import ASIDE, Json, path_digest, replacing, short_digest, writing
-from molhpft.domains.weights import ABOUT
+from molhpft.domains.weights import ABOUT, strip_prefix
 from molhpft.tuning.fit import Progress, Weights
 from molhpft.tuning.recipes import Recipe
 
@@ -286,7 +286,7 @@ def load_phase(folder: RunFolder, key: str) -> Progress | None:
     return Progress(
         rows=tuple(about["rows"]),
         losses=tensors["losses"],
-        **{group: _group(tensors, group) for group in _GROUPS},
+        **{group: strip_prefix(tensors, f"{group}/") for group in _GROUPS},
         epoch_rng=tensors["epoch_rng"],
         rng=tensors["rng"],
     )
@@ -320,11 +320,6 @@ class Observed:
 
 def _phase_file(key: str) -> str:
     return f"resume/phase-{key}.safetensors"
-
-
-def _group(tensors: dict[str, Any], name: str) -> dict[str, Tensor]:
-    start = f"{name}/"
-    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
 
 
 FORMAT = 2

@@ -8,7 +8,6 @@ What the heads along a probe say of training and validation examples.
 One run of head probing for all runs that differ only in what follows it.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -25,7 +24,8 @@ from molhpft.core.data import Task
 from molhpft.core.evaluate import Snapshot
 from molhpft.core.network import Network
 from molhpft.core.runtime import stream
-from molhpft.domains.files import Json, cached_tensors
+from molhpft.domains.files import Json, cached_tensors, digest
+from molhpft.domains.weights import strip_prefix
 from molhpft.measure.features import initial_energy
 from molhpft.run.device import settled
 from molhpft.tuning.frozen_features import on_features
@@ -261,7 +261,7 @@ def shared_trajectory(
     every = sorted({*taus, *shared})
     if not shared or not max(taus):
         return build(taus)
-    key = hashlib.sha256(f"{name} {every}".encode()).hexdigest()[:32]
+    key = digest(f"{name} {every}")[:32]
     try:
         kept = cached_tensors(f"probes/{key}", lambda: _packed(build(every)))
     except ValueError:
@@ -294,8 +294,4 @@ def _unpacked(kept: dict[str, Tensor], taus: Sequence[int]) -> Trajectory:
         {name.split("/", 2)[2]: value for name, value in zip(names, values, strict=True)}
         for values in zip(*columns, strict=True)
     ]
-    return Trajectory({tau: _head(kept, f"head/{tau}/") for tau in taus}, rows)
-
-
-def _head(kept: dict[str, Tensor], start: str) -> dict[str, Tensor]:
-    return {k.removeprefix(start): v for k, v in kept.items() if k.startswith(start)}
+    return Trajectory({tau: strip_prefix(kept, f"head/{tau}/") for tau in taus}, rows)

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from molhpft.domains.files import joined, listed, separate
+from molhpft.domains.files import listed, texts_from_tensors, texts_to_tensors
 
 
 @given(st.lists(st.text(st.characters(), max_size=8), max_size=9))
 def test_texts_come_back_as_they_were(texts):
-    assert separate(joined(texts)) == texts
+    assert texts_from_tensors(texts_to_tensors(texts)) == texts
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from molhpft.core.network import Chain
-from molhpft.domains.weights import WeightFile, read_weights, wrapper
+from molhpft.domains.weights import WeightFile, encoder_prefix, read_weights, strip_prefix
 
 Renaming = tuple[tuple[str, str], ...]
 
@@ -156,16 +156,16 @@ def encoder_weights(file: WeightFile) -> dict[str, Tensor]:
     Raises:
         ValueError: the file holds no graph encoder this package has a place for.
     """
-    ours = wrapper(file, _OURS)
+    ours = encoder_prefix(file, _OURS)
     if ours is not None:
-        stages = _behind(f"{ours}stages.", file)
+        stages = strip_prefix(file.tensors, f"{ours}stages.")
         return {f"stages.{name}": tensor for name, tensor in stages.items()}
     architecture, prefix = _recognised(file)
     if architecture.fits is None:
         raise ValueError(f"{file.path} is {describe(file)}")
     weights, renaming = {}, architecture.renaming
     roots = {landmark.partition(".")[0] for landmark in architecture.landmarks}
-    for name, tensor in _behind(prefix, file).items():
+    for name, tensor in strip_prefix(file.tensors, prefix).items():
         new = _rename(name, renaming)
         if new is None and name.partition(".")[0] in roots:
             raise ValueError(
@@ -186,7 +186,7 @@ def describe(file: WeightFile) -> str:
     Raises:
         ValueError: it is none of the files this package knows.
     """
-    if wrapper(file, _OURS) is not None:
+    if encoder_prefix(file, _OURS) is not None:
         return f"a molhpft model trained as encoder {file.about.get('encoder', 'unknown')}"
     architecture, _ = _recognised(file)
     fits = architecture.fits
@@ -207,7 +207,7 @@ def fitting_encoder(file: WeightFile) -> dict[str, Any]:
     Raises:
         ValueError: it is none of the files this package has an encoder for.
     """
-    if wrapper(file, _OURS) is not None:
+    if encoder_prefix(file, _OURS) is not None:
         own: dict[str, Any] = file.about.get("config", {}).get("encoder", {})
         if not own:
             raise ValueError(f"{file.path} does not say which encoder it is of; name it in full")
@@ -224,10 +224,10 @@ def _recognised(file: WeightFile) -> tuple[Architecture, str]:
     if file.digest in _PUBLIC:
         return _PUBLIC[file.digest][1], ""
     for architecture in _ARCHITECTURES:
-        prefix = wrapper(file, architecture.landmarks[:1])
+        prefix = encoder_prefix(file, architecture.landmarks[:1])
         if prefix is None or not all(prefix + n in file.tensors for n in architecture.landmarks):
             continue
-        if architecture is _GCN and _saw_rows_of_unit_length(_behind(prefix, file)):
+        if architecture is _GCN and _saw_rows_of_unit_length(strip_prefix(file.tensors, prefix)):
             return _GRAPHSAGE, prefix
         return architecture, prefix
     raise ValueError(
@@ -266,12 +266,6 @@ def _saw_rows_of_unit_length(tensors: dict[str, Tensor]) -> bool:
         for norm in norms
     ]
     return bool(squares) and all(abs(square.item() - 1) < 0.05 for square in squares)
-
-
-def _behind(prefix: str, file: WeightFile) -> dict[str, Tensor]:
-    """The tensors whose names begin with `prefix`, without it."""
-    tensors = file.tensors.items()
-    return {n.removeprefix(prefix): tensor for n, tensor in tensors if n.startswith(prefix)}
 
 
 def _rename(name: str, renaming: Renaming) -> str | None:

@@ -8,7 +8,6 @@ OGB's own files: tables of numbers, and the molecules with their labels, which a
 """
 
 import gzip
-import hashlib
 import zlib
 from dataclasses import dataclass
 from functools import cache
@@ -24,7 +23,14 @@ from torch import Tensor
 from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, Objective, Squared
 from molhpft.core.ranges import Seed
-from molhpft.domains.files import cached_tensors, data_folder, fetch_archive, joined, separate
+from molhpft.domains.files import (
+    cached_tensors,
+    data_folder,
+    digest,
+    fetch_archive,
+    texts_from_tensors,
+    texts_to_tensors,
+)
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.splits import NAMES, Split, check_choice, chosen_split
@@ -73,11 +79,13 @@ def read_molecules(path: Path, *, tasks: int, classes: bool) -> Table:
         options = {"dtype": types, "keep_default_na": False, "na_values": missing}
         table = read_table(path, usecols=[*describes, smiles], **options)
         targets = torch.from_numpy(table[describes].to_numpy(dtype=np.float32, copy=True))
-        return {"targets": targets.half() if classes else targets, **joined(table[smiles].tolist())}
+        return {
+            "targets": targets.half() if classes else targets,
+            **texts_to_tensors(table[smiles].tolist()),
+        }
 
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    found = cached_tensors(f"ogb/{_VERSION}-{classes:d}-{digest}", parse)
-    return Table(separate(found), found["targets"], describes)
+    found = cached_tensors(f"ogb/{_VERSION}-{classes:d}-{digest(path)}", parse)
+    return Table(texts_from_tensors(found), found["targets"], describes)
 
 
 def read_numbers(path: Path) -> Tensor:

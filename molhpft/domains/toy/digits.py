@@ -9,7 +9,6 @@ Both come as 28 x 28 pixels, scikit-learn's 8 x 8 scaled up, so that one network
 turn or a cut means the same.
 """
 
-import hashlib
 import math
 import zlib
 from collections.abc import Iterable
@@ -29,8 +28,8 @@ from molhpft.core.data import Rows, Task
 from molhpft.core.network import Chain, Plain
 from molhpft.core.objectives import Multiclass
 from molhpft.core.ranges import Count, Seed
-from molhpft.domains.files import data_folder
-from molhpft.domains.weights import read_weights
+from molhpft.domains.files import data_folder, digest
+from molhpft.domains.weights import read_weights, strip_prefix
 
 SIDE = 28
 CLASSES = 10
@@ -235,8 +234,7 @@ def load_toy_mlp(backbone: Chain, path: Path) -> None:
         FileNotFoundError: no such file.
         ValueError: the file cannot be read safely, or does not hold such an encoder.
     """
-    prefix, tensors = "backbone.", read_weights(path).tensors
-    weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    weights = strip_prefix(read_weights(path).tensors, "backbone.")
     needed = {name: tuple(value.shape) for name, value in backbone.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
     if found != needed:
@@ -281,8 +279,4 @@ def _task(
 
 
 def _fingerprint(*tensors: Tensor) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(f"{tuple(tensor.shape)}".encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
+    return digest(*(part for tensor in tensors for part in (f"{tuple(tensor.shape)}", tensor)))

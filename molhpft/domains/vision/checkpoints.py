@@ -12,7 +12,7 @@ from torch import Tensor
 
 from molhpft.core.heads import linear_head
 from molhpft.core.network import Chain
-from molhpft.domains.weights import WeightFile, read_weights, wrapper
+from molhpft.domains.weights import WeightFile, encoder_prefix, read_weights, strip_prefix
 
 _OURS = ("stages.stem.module.conv1.weight",)
 _LANDMARKS = ("layer1.0.conv1.weight", "4.0.conv1.weight")
@@ -70,11 +70,7 @@ def encoder_weights(file: WeightFile) -> dict[str, Tensor]:
         ValueError: the file holds no ResNet, or several of which none is plainly the encoder.
     """
     prefix, ours = _prefix(file)
-    parts = {
-        name.removeprefix(prefix): tensor
-        for name, tensor in file.tensors.items()
-        if name.startswith(prefix)
-    }
+    parts = strip_prefix(file.tensors, prefix)
     if ours:
         return parts
     if _LANDMARKS[1] in parts:
@@ -99,8 +95,8 @@ def describe(file: WeightFile) -> str:
 
 def _prefix(file: WeightFile) -> tuple[str, bool]:
     """What stands before the encoder's names, and whether they are those of our chain."""
-    ours = wrapper(file, _OURS)
-    theirs = wrapper(file, _LANDMARKS) if ours is None else None
+    ours = encoder_prefix(file, _OURS)
+    theirs = encoder_prefix(file, _LANDMARKS) if ours is None else None
     if ours is None and theirs is None:
         raise ValueError(
             f"{file.path} is no ResNet this package knows (its first tensors are "

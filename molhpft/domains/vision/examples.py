@@ -8,7 +8,6 @@ from -1 to 1. Images and label masks go through the same map, so that they stay 
 Which images train, validate and test, with equal class shares in each.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,6 +22,7 @@ from torch.nn import functional as F
 from molhpft.core.data import Task
 from molhpft.core.network import Batch
 from molhpft.core.objectives import Multiclass
+from molhpft.domains.files import digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,12 +296,8 @@ def _check(name: str, parts: Mapping[str, Labelled]) -> None:
 def _fingerprint(examples: Images, splits: Mapping[str, Tensor], about: object) -> str:
     shape = tuple(examples.pixels.shape)
     settings = (about, shape, examples.mean, examples.std, examples.augment)
-    digest = hashlib.sha256(repr(settings).encode())
-    for tensor in (examples.pixels, examples.targets):
-        digest.update(tensor.contiguous().numpy().data)
-    for split, rows in splits.items():
-        digest.update(f"{split} {len(rows)}".encode())
-    return digest.hexdigest()
+    sizes = [f"{split} {len(rows)}" for split, rows in splits.items()]
+    return digest(repr(settings), examples.pixels, examples.targets, *sizes)
 
 
 def choose(

@@ -1,6 +1,5 @@
 """Image files to tensors of one size, from folders and zip files, without unpacking them."""
 
-import hashlib
 import logging
 import mimetypes
 import zipfile
@@ -19,7 +18,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from molhpft.domains.console import track
-from molhpft.domains.files import cached_tensors
+from molhpft.domains.files import cached_tensors, digest
 from molhpft.domains.vision.arrays import check_labels
 from molhpft.domains.vision.examples import Labelled
 
@@ -246,7 +245,6 @@ def read_pixels(files: Files, names: Sequence[str], decode: Decode, how: str) ->
     """
     stamps = [f"{name} {files.stamps.get(name)}" for name in names]
     about = "\n".join([str(_VERSION), how, str(files.path.absolute()), *stamps])
-    key = hashlib.sha256(about.encode("utf-8", "surrogatepass")).hexdigest()
 
     def build() -> dict[str, Tensor]:
         pairs = zip(names, files.read(names), strict=True)
@@ -256,7 +254,7 @@ def read_pixels(files: Files, names: Sequence[str], decode: Decode, how: str) ->
         ]
         return {"pixels": torch.stack(decoded)}
 
-    return cached_tensors(f"images/{key}", build)["pixels"]
+    return cached_tensors(f"images/{digest(about)}", build)["pixels"]
 
 
 @contextmanager
