@@ -23,10 +23,8 @@ from molhpft.studies.linear_study import LinearStudy, linear_study
 from molhpft.studies.quickstart import Quickstart
 from molhpft.studies.quickstart import quickstart as run_quickstart
 from molhpft.studies.toy_study import ToyStudy, toy_study
-from molhpft.sweep.cluster import RayCluster
-from molhpft.sweep.execute import Backend
+from molhpft.sweep.execute import Backend, LocalWorkers, RayCluster
 from molhpft.sweep.execute import sweep as run_sweep
-from molhpft.sweep.local import LocalWorkers
 from molhpft.sweep.progress import seeds_table, sweep_reading, sweep_table
 from molhpft.sweep.spec import load_sweep
 
@@ -134,7 +132,7 @@ def sweep(
     gpus: Annotated[
         float | None, typer.Option("--gpus-per-trial", min=0.0, help="With Ray; may be a fraction.")
     ] = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Attempt failed trials again.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Run failed trials again.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run every combination of what a config's `sweep` lists; a finished trial is never redone.

@@ -1,7 +1,4 @@
-"""How far a sweep is: a table where a person is watching, a line a minute elsewhere.
-
-A sweep's trials, and what they say over seeds, as tables for the terminal.
-"""
+"""A sweep in the terminal: its progress while it runs, and its results as tables afterwards."""
 
 import json
 from collections import defaultdict
@@ -19,21 +16,22 @@ from rich.text import Text
 from molhpft.core.metrics import score_name, show
 from molhpft.domains.console import plain_console
 from molhpft.domains.files import Json
-from molhpft.sweep.spec import described, told
+from molhpft.sweep.spec import settings_text, value_text
 
 _A_MINUTE = 60.0
-_SHOWN = 20  # trials under way that a terminal has room for
+_MOST_ROWS = 20  # running trials that a terminal has room for
 
 
 @dataclass
 class Board:
-    """Counts of a sweep's trials, and those under way.
+    """Counts of a sweep's trials, and those running.
 
     Attributes:
         done: with those of earlier calls.
         failed: with those of earlier calls.
-        left: not yet begun.
-        running: name to settings and when they began.
+        left: not yet started.
+        running: name to settings and start time.
+        ended: in this call.
     """
 
     done: int
@@ -41,21 +39,18 @@ class Board:
     left: int
     running: dict[str, tuple[str, float]] = field(default_factory=dict)
     ended: int = 0
+    begin: float = field(default_factory=lambda: monotonic())
 
-    def __post_init__(self) -> None:
-        self.begin = monotonic()
+    def start(self, name: str, settings: str) -> None:
+        """A trial starts."""
+        self.left -= 1
+        self.running[name] = (settings, monotonic())
 
-    def start(self, name: str, described: str) -> None:
-        """A trial is under way; one that is begun again was already."""
-        if name not in self.running:
-            self.left -= 1
-        self.running[name] = (described, monotonic())
-
-    def end(self, name: str, *, well: bool) -> None:
-        """A trial has ended."""
-        self.running.pop(name, None)
-        self.done += well
-        self.failed += not well
+    def end(self, name: str, *, done: bool) -> None:
+        """A trial has ended, done or failed."""
+        del self.running[name]
+        self.done += done
+        self.failed += not done
         self.ended += 1
 
     @property
@@ -76,21 +71,21 @@ class Board:
         return f"{counts}, {self.time_left} to go" if self.time_left else counts
 
     def table(self) -> Table:
-        """The counts, and a line for each trial under way."""
+        """The counts, and a line for each running trial."""
         table = Table(title=self.line, title_justify="left", box=None)
         table.add_column("running", overflow="fold")
         table.add_column("for", justify="right")
-        for run, begin in list(self.running.values())[:_SHOWN]:
+        for settings, begin in list(self.running.values())[:_MOST_ROWS]:
             since = timedelta(seconds=round(monotonic() - begin))
-            table.add_row(Text(run), str(since))
-        if len(self.running) > _SHOWN:
-            table.add_row(f"and {len(self.running) - _SHOWN} more", "")
+            table.add_row(Text(settings), str(since))
+        if len(self.running) > _MOST_ROWS:
+            table.add_row(f"and {len(self.running) - _MOST_ROWS} more", "")
         return table
 
 
 @contextmanager
-def shown(board: Board) -> Iterator[None]:
-    """A block during which the board is on a terminal; nothing elsewhere, see `Lines`."""
+def displayed(board: Board) -> Iterator[None]:
+    """A block during which a terminal shows the board; elsewhere `Lines` reports."""
     console = plain_console(stderr=True)
     if not console.is_terminal:
         yield
@@ -113,34 +108,28 @@ class Lines:
             self.console.print(self.board.line, soft_wrap=True)
 
 
-_SCORED = ("valid", "test")
-
-
 def sweep_table(rows: Sequence[Json]) -> Table:
-    """A line a trial: what it was run with, the tau that validation chose, and its scores.
+    """A line a trial: its settings, the tau that validation chose, and its scores.
 
     Args:
         rows: those of `sweep`.
     """
-    scored = {f"{row['task']}, {score_name(row['metric'])}" for row in rows if "task" in row}
-    title = Text("; ".join(sorted(scored)) or "sweep")
-    table = Table(title=title, title_justify="left")
+    titles = {f"{row['task']}, {score_name(row['metric'])}" for row in rows if "task" in row}
     keys = list(dict.fromkeys(key for row in rows for key in row["settings"]))
-    for key in keys:
-        table.add_column(Text(key), overflow="fold")
-    for column in ("tau", "valid", "test", "seconds"):
-        table.add_column(column, justify="right")
+    table = _table("; ".join(sorted(titles)) or "sweep", keys, ("tau", "valid", "test", "seconds"))
     for row in rows:
-        settings = (Text(told(row["settings"].get(key, ""))) for key in keys)
-        table.add_row(*settings, *_cells(row), style="red" if row["status"] == "failed" else "")
+        settings = (Text(value_text(row["settings"].get(key, ""))) for key in keys)
+        failed = row["status"] == "failed"
+        cells = ["failed", "", ""] if failed else [str(row["tau"]), *_scores([row])]
+        style = "red" if failed else ""
+        table.add_row(*settings, *cells, f"{row['seconds']:.0f}", style=style)
     return table
 
 
 def seeds_table(rows: Sequence[Json]) -> Table:
-    """A line for each setting: mean and unbiased standard deviation over seeds.
+    """A line a setting, as OGB's leaderboards ask for: mean ± unbiased standard deviation.
 
-    It is what OGB's leaderboards ask for: scores, number of seeds, parameters, and in the last
-    columns the mean time of a trial and what it ran on.
+    Scores are over seeds; the last columns have parameters, mean time of a trial and hardware.
 
     Args:
         rows: those of `sweep`.
@@ -148,49 +137,50 @@ def seeds_table(rows: Sequence[Json]) -> Table:
     groups: dict[str, list[Json]] = defaultdict(list)
     for row in rows:
         if row["status"] == "done":
-            apart = {key: told(value) for key, value in row["settings"].items() if key != "seed"}
-            groups[json.dumps(apart)].append(row)
-    table = Table(title="over seeds: mean ± standard deviation", title_justify="left")
+            texts = {k: value_text(v) for k, v in row["settings"].items() if k != "seed"}
+            groups[json.dumps(texts)].append(row)
     keys = list(dict.fromkeys(key for settings in groups for key in json.loads(settings)))
-    for key in keys:
-        table.add_column(Text(key), overflow="fold")
-    for column in ("seeds", "tau", "valid", "test", "parameters", "seconds", "hardware"):
-        table.add_column(column, justify="left" if column == "hardware" else "right")
+    columns = ("seeds", "tau", "valid", "test", "parameters", "seconds", "hardware")
+    table = _table("over seeds: mean ± standard deviation", keys, columns)
     for settings, group in groups.items():
-        named = json.loads(settings)
-        table.add_row(*(Text(named.get(key, "")) for key in keys), *_over_seeds(group))
+        texts = json.loads(settings)
+        table.add_row(
+            *(Text(texts.get(key, "")) for key in keys),
+            str(len(group)),
+            ", ".join(dict.fromkeys(str(row["tau"]) for row in group)),
+            *_scores(group),
+            f"{group[0]['parameters']:,}",
+            f"{mean(row['seconds'] for row in group):.0f}",
+            ", ".join(dict.fromkeys(str(row["hardware"]) for row in group)),
+        )
     return table
 
 
-def _over_seeds(group: Sequence[Json]) -> list[str]:
-    scores = [_spread([row[split] for row in group], group[0]["metric"]) for split in _SCORED]
-    return [
-        str(len(group)),
-        ", ".join(dict.fromkeys(str(row["tau"]) for row in group)),
-        *scores,
-        f"{group[0]['parameters']:,}",
-        f"{mean(row['seconds'] for row in group):.0f}",
-        ", ".join(dict.fromkeys(str(row["hardware"]) for row in group)),
-    ]
-
-
-def _spread(values: Sequence[float], metric: str) -> str:
-    known = [show(mean(values), metric), *([show(stdev(values), metric)] if values[1:] else [])]
-    return " ± ".join(known)
-
-
 def sweep_reading(rows: Sequence[Json]) -> str:
-    """How many trials are done, and what each of the others failed of."""
+    """How many trials are done, and why each of the others failed."""
     failed = [row for row in rows if row["status"] == "failed"]
     counts = f"{len(rows) - len(failed)} of {len(rows)} trials done"
     if not failed:
         return f"{counts}."
-    told = [f"  {described(row['settings'])}: {row['error']}" for row in failed]
-    return "\n".join([f"{counts}; failed (--retry attempts them again):", *told])
+    lines = [f"  {settings_text(row['settings'])}: {row['error']}" for row in failed]
+    return "\n".join([f"{counts}; failed (--retry runs them again):", *lines])
 
 
-def _cells(row: Json) -> list[str]:
-    if row["status"] == "failed":
-        return ["failed", "", "", f"{row['seconds']:.0f}"]
-    scores = [show(row[split], row["metric"]) for split in _SCORED]
-    return [str(row["tau"]), *scores, f"{row['seconds']:.0f}"]
+def _table(title: str, settings: Sequence[str], columns: Sequence[str]) -> Table:
+    # settings are named by people: in plain strings rich would read their brackets as styles
+    table = Table(title=Text(title), title_justify="left")
+    for key in settings:
+        table.add_column(Text(key), overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "hardware" else "right")
+    return table
+
+
+def _scores(rows: Sequence[Json]) -> list[str]:
+    """Validation and test score: of several seeds, mean ± standard deviation."""
+    metric, texts = rows[0]["metric"], []
+    for split in ("valid", "test"):
+        values = [row[split] for row in rows if row[split] is not None]
+        std = f" ± {show(stdev(values), metric)}" if values[1:] else ""
+        texts.append(f"{show(mean(values) if values else None, metric)}{std}")
+    return texts

@@ -1,4 +1,4 @@
-"""The folder of a sweep: its run folders, and a record of each trial, here or at a URL."""
+"""Where a sweep keeps its results: run folders and a record of each trial, here or at a URL."""
 
 import json
 from collections.abc import Iterator
@@ -6,20 +6,43 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import copytree, rmtree
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import fsspec
 
+from molhpft.config.schema import resolved
 from molhpft.domains.files import ASIDE, Json, UnwritableError, replacing
 from molhpft.run.folder import MANIFEST, RunFolder, file_sizes, lacking
 from molhpft.run.lock import locked
-from molhpft.sweep.trial import Job, Outcome
+from molhpft.sweep.spec import Trial
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended.
+
+    Attributes:
+        name: of the trial.
+        status: "done"; "failed" for a fault of the trial; "stopped" for one of the place that
+            results go to, which would stop every other trial too.
+        run: name of the run folder; None without one.
+        error: what went wrong; None for nothing.
+        seconds: of wall-clock time.
+        hardware: that it ran on.
+    """
+
+    name: str
+    status: Literal["done", "failed", "stopped"]
+    run: str | None = None
+    error: str | None = None
+    seconds: float = 0.0
+    hardware: str | None = None
 
 
 @dataclass(frozen=True)
 class Store:
-    """A place for results, on any file system that fsspec knows.
+    """A folder on any file system that fsspec knows.
 
     Attributes:
         fs: the file system.
@@ -31,8 +54,14 @@ class Store:
 
     @property
     def local(self) -> Path | None:
-        """The folder where it is one of this machine's (or mounted here); None elsewhere."""
-        return Path(self.root) if "file" in _protocols(self.fs) else None
+        """The folder, where it is on this machine or mounted here; None elsewhere."""
+        protocols = [self.fs.protocol] if isinstance(self.fs.protocol, str) else self.fs.protocol
+        return Path(self.root) if "file" in protocols else None
+
+    @property
+    def url(self) -> str:
+        """The folder as other machines name it."""
+        return str(self.fs.unstrip_protocol(self.root))
 
     def prepare(self) -> None:
         """Make the folder.
@@ -43,37 +72,38 @@ class Store:
         with self._writing("trials"):
             self.fs.makedirs(f"{self.root}/trials", exist_ok=True)
 
-    def record(self, job: Job) -> Json | None:
+    def record(self, trial: Trial) -> Json | None:
         """What was last recorded of a trial; None if nothing was.
 
         Raises:
             ValueError: the record is damaged.
         """
-        return self._read(_record(job))
+        return self._read(_record_path(trial))
 
-    def keep(self, job: Job, outcome: Outcome) -> None:
-        """Record what became of a trial.
+    def write_record(self, trial: Trial, outcome: Outcome) -> None:
+        """Record how a trial ended.
 
         Raises:
-            UnwritableError: the folder takes no more.
+            UnwritableError: the folder cannot be written to.
         """
-        said = {**asdict(outcome), "settings": job.settings, "config": job.config}
-        text = json.dumps(said, indent=2, default=str) + "\n"
-        with self._writing(_record(job)):
+        record = asdict(outcome) | {"settings": trial.settings, "config": resolved(trial.config)}
+        text = json.dumps(record, indent=2, default=str) + "\n"
+        path = _record_path(trial)
+        with self._writing(path):
             aside = f"{self.root}/trials/.{uuid4().hex}{ASIDE}"
             self.fs.pipe_file(aside, text.encode())
-            self.fs.mv(aside, f"{self.root}/{_record(job)}")
+            self.fs.mv(aside, f"{self.root}/{path}")
 
     def is_complete(self, run: str) -> bool:
-        """Whether there is a run folder of that name, and all of it is there; see `manifest`."""
+        """Whether the run folder is there with every file of its manifest."""
         base = f"{self.root}/{run}"
         self.fs.invalidate_cache()  # another machine may have written since
-        found = {
-            path.removeprefix(f"{base}/"): about["size"]
-            for path, about in self.fs.find(base, detail=True).items()
+        sizes = {
+            path.removeprefix(f"{base}/"): info["size"]
+            for path, info in self.fs.find(base, detail=True).items()
         }
-        text = self.fs.cat_file(f"{base}/{MANIFEST}") if MANIFEST in found else None
-        return not lacking(text, found)
+        manifest = self.fs.cat_file(f"{base}/{MANIFEST}") if MANIFEST in sizes else None
+        return not lacking(manifest, sizes)
 
     def summary(self, run: str) -> Json:
         """Summary of a complete run.
@@ -87,22 +117,20 @@ class Store:
         return summary
 
     def publish(self, folder: Path) -> None:
-        """Copy a complete run folder into the store; it is not read there before it is whole.
+        """Copy a complete run folder into the store, where no reader sees half of it.
 
         Raises:
-            UnwritableError: the store takes no more.
+            UnwritableError: the store cannot be written to.
         """
         with self._writing(folder.name):
             if self.local:
                 _copy(folder, RunFolder(self.local / folder.name))
-                return
-            if self.is_complete(folder.name):
-                return
-            # stores of objects do not rename folders: the file that makes a run complete is last
-            for name in sorted(file_sizes(folder), key=lambda name: name == MANIFEST):
-                place = f"{self.root}/{folder.name}/{name}"
-                self.fs.makedirs(place.rpartition("/")[0], exist_ok=True)
-                self.fs.put_file(str(folder / name), place)
+            elif not self.is_complete(folder.name):
+                # object stores cannot rename a folder: the file that makes a run complete is last
+                for name in sorted(file_sizes(folder), key=lambda name: name == MANIFEST):
+                    place = f"{self.root}/{folder.name}/{name}"
+                    self.fs.makedirs(place.rpartition("/")[0], exist_ok=True)
+                    self.fs.put_file(str(folder / name), place)
 
     def _read(self, name: str) -> Json | None:
         path = f"{self.root}/{name}"
@@ -143,16 +171,12 @@ def store_at(out: str) -> Store:
     return Store(fs, root.rstrip("/"))
 
 
-def _protocols(fs: Any) -> tuple[str, ...]:
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
-
-
-def _record(job: Job) -> str:
-    return f"trials/{job.name}.json"
+def _record_path(trial: Trial) -> str:
+    return f"trials/{trial.name}.json"
 
 
 def _copy(folder: Path, to: RunFolder) -> None:
-    """Copy a run folder whole; what is there of it already is replaced where it lacks something."""
+    """Copy a run folder; an incomplete one in its place is replaced."""
     with locked(to.path):
         if to.is_complete:
             return

@@ -54,7 +54,7 @@ def workers_of(out):
             command = (folder / "cmdline").read_bytes().split(b"\0")
         except OSError:  # it has just ended
             continue
-        if b"molhpft.sweep.worker" in command and str(out).encode() in command:
+        if b"molhpft.sweep.execute" in command and str(out).encode() in command:
             found.append(int(folder.name))
     return found
 
@@ -125,7 +125,7 @@ def test_a_trial_whose_process_is_killed_twice_fails_alone(raw, tmp_path):
         until(lambda worker=worker: worker not in workers_of(out))
     said = finish(process, status=1)
     assert "3 of 4 trials done" in said
-    assert "its process ended 2 times without a word (exit status -9" in said
+    assert "its process ended 2 times without a result (exit status -9" in said
     assert attempts(out) == {first: 2, **dict.fromkeys(rest, 1)}
 
 

@@ -7,12 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from molhpft.config.schema import parse_config
 from molhpft.domains.files import UnwritableError
 from molhpft.run.folder import RunFolder
-from molhpft.sweep.store import store_at
-from molhpft.sweep.trial import Job, Outcome
+from molhpft.sweep.spec import Trial
+from molhpft.sweep.store import Outcome, store_at
 
-JOB = Job("csv-ft-0", {"seed": 0}, {"seed": 0}, ())
+CONFIG = parse_config({"task": "toy", "encoder": "toy_mlp"})
+TRIAL = Trial("toy-ft-0", {"seed": 0}, CONFIG)
 
 
 @pytest.fixture(params=["path", "file", "memory"])
@@ -40,22 +42,22 @@ def finished(tmp_path):
 
 @settings(max_examples=30, deadline=None)
 @given(error=st.none() | st.text(), seconds=st.floats(0, 1e6), value=st.text() | st.floats())
-def test_a_record_is_read_as_it_was_kept(error, seconds, value):
+def test_a_record_is_read_as_it_was_written(error, seconds, value):
     store = store_at("memory://records")
     store.prepare()
-    job = Job("x", {"key": value}, {}, ())
+    trial = Trial("x", {"key": value}, CONFIG)
     outcome = Outcome("x", "failed", error=error, seconds=seconds)
-    store.keep(job, outcome)
-    record = store.record(job)
+    store.write_record(trial, outcome)
+    record = store.record(trial)
     assert (record["error"], record["seconds"]) == (error, seconds)
     assert repr(record["settings"]["key"]) == repr(value)
 
 
 def test_a_record_replaces_the_one_before(store):
-    assert store.record(JOB) is None
-    for outcome in (Outcome(JOB.name, "failed", error="x"), Outcome(JOB.name, "done", run="r")):
-        store.keep(JOB, outcome)
-        assert store.record(JOB)["status"] == outcome.status
+    assert store.record(TRIAL) is None
+    for outcome in (Outcome(TRIAL.name, "failed", error="x"), Outcome(TRIAL.name, "done", run="r")):
+        store.write_record(TRIAL, outcome)
+        assert store.record(TRIAL)["status"] == outcome.status
     assert len(store.fs.ls(f"{store.root}/trials")) == 1
 
 

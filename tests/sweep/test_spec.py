@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from molhpft.config.schema import parse_config, resolved
-from molhpft.sweep.spec import described, load_sweep, parse_sweep
+from molhpft.sweep.spec import load_sweep, parse_sweep, settings_text
 
 BASE = {"task": "toy", "encoder": "toy_mlp"}
 VALUES = {
@@ -47,12 +47,12 @@ def test_a_grid_is_every_run_of_its_combinations_once(grid):
     combinations = [dict(zip(grid, c, strict=True)) for c in product(*grid.values())]
     expected = [resolved(plainly(settings)) for settings in combinations]
     assert len({trial.name for trial in trials}) == len(trials)
-    found = [resolved(trial.config) for trial in trials]
-    assert sorted(map(repr, found)) == sorted({repr(config) for config in expected})
+    configs = [resolved(trial.config) for trial in trials]
+    assert sorted(map(repr, configs)) == sorted({repr(config) for config in expected})
     for trial in trials:
         tuned = {key for key in grid if key.startswith("finetune")}
-        unread = tuned if trial.config.method.name == "lp" else set()
-        assert set(trial.settings) == set(grid) - unread
+        unused = tuned if trial.config.method.name == "lp" else set()
+        assert set(trial.settings) == set(grid) - unused
         assert trial.config == plainly(trial.settings)
 
 
@@ -157,7 +157,7 @@ def test_a_file_is_read_and_changed(tmp_path):
     assert {trial.config.finetune.lr for trial in trials} == {0.5}
 
 
-def test_settings_are_told_in_a_line():
-    told = described({"method": {"name": "hp_ft", "tau": [4, 16]}, "finetune.lr": 0.1})
-    assert told == "method=hp_ft tau=[4, 16], finetune.lr=0.1"
-    assert described({}) == "no settings"
+def test_settings_are_one_line():
+    line = settings_text({"method": {"name": "hp_ft", "tau": [4, 16]}, "finetune.lr": 0.1})
+    assert line == "method=hp_ft tau=[4, 16], finetune.lr=0.1"
+    assert settings_text({}) == "no settings"
