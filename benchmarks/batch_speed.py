@@ -35,7 +35,7 @@ class Ours:
             name,
             smiles=smiles,
             targets=targets,
-            describes=["atoms"],
+            target_names=["atoms"],
             splits={"train": torch.arange(len(smiles))},
             objective=Squared(),
         )

@@ -27,7 +27,7 @@ from molhpft.domains.molecules.splits import random_split, scaffold_groups
 from molhpft.estimator.confidence import HeldOut, Trust, fit_trust
 from molhpft.estimator.sklearn import settings
 from molhpft.estimator.train import Answers, held_out, train
-from molhpft.measure.uncertainty import fit_sets, fit_widths, sets
+from molhpft.measure.uncertainty import interval_widths, prediction_sets, set_thresholds
 
 NAMES = ("ogbg-molfreesolv", "ogbg-molesol", "ogbg-molbace")
 KINDS = ("random", "scaffold")
@@ -97,7 +97,7 @@ def fitted(source: Task, kind: str, seed: int) -> Fit:
         source.name,
         smiles=molecules.smiles,
         targets=labels.float(),
-        describes=source.describes,
+        target_names=source.target_names,
         splits={**{split: fit[rows] for split, rows in inner.items()}, "test": test},
         objective=Squared() if numbers else Multilabel(),
         standardise=numbers,
@@ -176,8 +176,8 @@ def limits_of(fit: Fit, how: str, held: Mapping[str, HeldOut], trust: Trust) -> 
         steps = len(trust.limits) - 1
         return trust.limits[(held["test"].similarity.double() * steps).round().long()]
     own = held[how]
-    fitting = fit_widths if isinstance(fit.objective, Squared) else fit_sets
-    limits = fitting(own.logits, own.targets, level=trust.level)
+    fitting = interval_widths if isinstance(fit.objective, Squared) else set_thresholds
+    limits = fitting(own.logits, own.targets, target_coverage=trust.level)
     return limits.expand(len(held["test"].logits), *limits.shape)
 
 
@@ -201,7 +201,7 @@ def measured(fit: Fit) -> dict[str, tuple[float, ...]]:
             holds = (test.logits - test.targets).abs() <= limits
             sizes = 2 * limits * torch.tensor(fit.objective.std)
         else:
-            own = sets(test.logits, limits)
+            own = prediction_sets(test.logits, limits)
             holds, sizes = (
                 own.gather(2, test.targets.long()[..., None])[..., 0],
                 own.sum(2).double(),

@@ -23,8 +23,7 @@ from timing import conclude, in_turn, report
 
 from molhpft.config.build import build_network, build_recipes, build_task
 from molhpft.config.schema import load_config
-from molhpft.core.heads import linear_head
-from molhpft.core.network import Network
+from molhpft.core.network import Network, linear_head
 from molhpft.tuning.frozen_features import on_features
 from molhpft.tuning.probe import probe, probe_many
 

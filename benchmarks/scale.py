@@ -27,8 +27,7 @@ from timing import conclude, in_turn, report
 
 from molhpft.config.schema import parse_config
 from molhpft.core.data import Task
-from molhpft.core.heads import linear_head
-from molhpft.core.network import Network
+from molhpft.core.network import Network, linear_head
 from molhpft.domains.files import data_folder
 from molhpft.domains.molecules.gcn import ogb_gcn
 from molhpft.domains.molecules.ogb import ogb_task

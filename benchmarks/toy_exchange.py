@@ -12,8 +12,8 @@ from dataclasses import replace
 from torch import Tensor
 
 from molhpft.core.data import Task
+from molhpft.core.determinism import one_thread
 from molhpft.core.network import Chain
-from molhpft.core.runtime import one_thread
 from molhpft.domains.toy.digits import toy_pretrain_task, toy_task
 from molhpft.measure.exchange import exchange_scores
 from molhpft.studies import toy_study as toy

@@ -25,8 +25,7 @@ from rich.table import Table
 from timing import conclude, in_turn
 
 from molhpft.core.evaluate import predict
-from molhpft.core.heads import linear_head
-from molhpft.core.network import Network
+from molhpft.core.network import Network, linear_head
 from molhpft.domains.molecules.checkpoints import encoder_weights
 from molhpft.domains.molecules.gcn import ogb_gcn
 from molhpft.domains.molecules.ogb import ogb_folder, ogb_task

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import matplotlib
 
 from molhpft.config.schema import parse_config
-from molhpft.core.runtime import one_thread
+from molhpft.core.determinism import one_thread
 from molhpft.domains.files import Json
 from molhpft.run.run import run
 from molhpft.run.trajectory import READS, Grid, probing

@@ -30,7 +30,7 @@ def example_table(path: Path, molecules: int) -> Path:
     """Write a CSV of molecules that RDKit ships, with one label each."""
     task = nci_alerts_task()
     shipped = cast(Molecules, task.examples)
-    labels = shipped.targets[:, task.describes.index(ALERT)].int()
+    labels = shipped.targets[:, task.target_names.index(ALERT)].int()
     table = pd.DataFrame({"smiles": shipped.smiles, "alert": labels})
     table.head(molecules).to_csv(path, index=False)
     return path

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import MLP, GINEConv
 
 from molhpft.core.evaluate import take
-from molhpft.core.heads import linear_head
-from molhpft.core.network import Chain, Network
+from molhpft.core.network import Chain, Network, linear_head
 from molhpft.domains.graphs.backbones import pyg_backbone
 from molhpft.domains.molecules.gcn import AtomEmbedding
 from molhpft.domains.molecules.nci import nci_alerts_task, nci_descriptors_task

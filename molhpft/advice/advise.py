@@ -18,11 +18,11 @@ from molhpft.advice.baselines import validation_score
 from molhpft.config.build import build_network, build_recipes, build_task
 from molhpft.config.schema import Reader, RunConfig
 from molhpft.core.data import Task
+from molhpft.core.determinism import seed_for
 from molhpft.core.evaluate import EVALUATION_SIZE
 from molhpft.core.metrics import score_name, show
 from molhpft.core.network import Network
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
-from molhpft.core.runtime import stream
 from molhpft.domains.files import Json
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.measure.features import batch_norm_drift
@@ -143,7 +143,7 @@ def _trail(
     """What the probe shows, taus evenly in energy, and the labels."""
     probed, features = probing_ground(network, task, views=config.views, seed=config.seed)
     longest = recipe.probe.epochs
-    rng = torch.Generator().manual_seed(stream(config.seed, "probe"))
+    rng = torch.Generator().manual_seed(seed_for(config.seed, "probe"))
     ((found,),) = probe_many([probed], [recipe.probe], features, taus=watched(longest), rngs=[rng])
     energy = energies(found.whole(), probed, features)
     candidates = spaced(energy, CANDIDATES)
@@ -174,7 +174,7 @@ def _morgan(config: RunConfig, task: Task) -> tuple[int, float | None]:
         return 0, None
     rows = task.rows("train")
     if len(rows) > MOST_MOLECULES:
-        rng = torch.Generator().manual_seed(stream(config.seed, "baseline"))
+        rng = torch.Generator().manual_seed(seed_for(config.seed, "baseline"))
         rows = rows[torch.randperm(len(rows), generator=rng)[:MOST_MOLECULES].sort().values]
     some = replace(task, splits={**task.splits, "train": rows})
     return len(rows), validation_score("morgan_lr", some, value=STRENGTH, seed=config.seed)
@@ -184,7 +184,7 @@ def _drift(config: RunConfig, network: Network, task: Task) -> float | None:
     """How far a pass in training mode moves features, as a share of their length."""
     if not any(isinstance(module, _BatchNorm) for module in network.backbone.modules()):
         return None
-    rng = torch.Generator().manual_seed(stream(config.seed, "finetune"))
+    rng = torch.Generator().manual_seed(seed_for(config.seed, "finetune"))
     size = config.finetune.batch_size
     moved = batch_norm_drift(network, task, epochs=1, rng=rng, size=size)
     return moved.distance / moved.start_norm if moved.start_norm else 0.0

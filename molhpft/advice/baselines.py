@@ -24,9 +24,9 @@ from molhpft.config.measures import target_scores
 from molhpft.config.registry import TASKS
 from molhpft.config.schema import Choice, Reader, load_config, plain
 from molhpft.core.data import Task
+from molhpft.core.determinism import seed_for
 from molhpft.core.metrics import comparable
 from molhpft.core.objectives import Multilabel
-from molhpft.core.runtime import stream
 from molhpft.domains.console import track
 from molhpft.domains.files import Json, digest
 from molhpft.domains.molecules.examples import Molecules
@@ -174,7 +174,7 @@ def _logits(
     for k in track(range(task.outputs), "fitting targets"):
         y = molecules.targets[train, k].double().numpy()
         known = ~np.isnan(y)
-        model = baseline.model(classes, value, stream(seed, f"target {k}") % 2**32)
+        model = baseline.model(classes, value, seed_for(seed, f"target {k}") % 2**32)
         columns.append(_fitted(model, inputs["train"][known], y[known], inputs, classes=classes))
     return {
         split: torch.from_numpy(np.stack([column[split] for column in columns], axis=1))

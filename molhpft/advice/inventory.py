@@ -249,12 +249,12 @@ def _targets(task: Task) -> list[Json]:
     if not isinstance(examples, Molecules | Images | Rows):
         return []
     if examples.targets.is_floating_point():
-        names = task.describes or tuple(f"output {k}" for k in range(task.outputs))
+        names = task.target_names or tuple(f"output {k}" for k in range(task.outputs))
         own = task.objective.values if isinstance(task.objective, Squared) else Tensor.double
         columns = zip(names, own(examples.targets).T, strict=True)
         return [{"name": name, **_balance(column)} for name, column in columns]
     counts = torch.bincount(examples.targets.flatten().long(), minlength=task.outputs)
-    names = task.describes or tuple(f"class {k}" for k in range(task.outputs))
+    names = task.target_names or tuple(f"class {k}" for k in range(task.outputs))
     known = counts[: task.outputs]
     total = int(known.sum())
     return [

@@ -11,9 +11,9 @@ from molhpft.config.options import checked, keywords, unknown
 from molhpft.config.registry import ENCODERS, HEADS, METHODS, TASKS
 from molhpft.config.schema import Choice, RunConfig
 from molhpft.core.data import Rows, Task
+from molhpft.core.determinism import seed_for
 from molhpft.core.network import Chain, Network, side_tuned
 from molhpft.core.objectives import ClassContrast, Multiclass
-from molhpft.core.runtime import stream
 from molhpft.domains.files import path_digest
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.pretraining import joint_task
@@ -63,11 +63,11 @@ def build_network(config: RunConfig, task: Task, recipe: Recipe) -> Network:
     weights: Path | None = options.pop("weights")
     _check_fit(config, task)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(config.seed, "backbone"))
+        torch.manual_seed(seed_for(config.seed, "backbone"))
         backbone = encoder.build(**options)
         # a head of its own for every task: one that begins as the head of the pretraining began
         # would find features that were shaped for it
-        torch.manual_seed(stream(config.seed, f"head of {_told_apart(config, task)}"))
+        torch.manual_seed(seed_for(config.seed, f"head of {_told_apart(config, task)}"))
         head = HEADS[config.head.name].build(backbone.width, task.outputs, **config.head.options)
     random = deepcopy(backbone)
     if recipe.pretrained and weights is not None:

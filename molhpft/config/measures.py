@@ -28,7 +28,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from molhpft.core.data import Task
+from molhpft.core.data import Task, probe_sample
+from molhpft.core.determinism import seed_for
 from molhpft.core.evaluate import EVALUATION_SIZE, Snapshot, inference, take
 from molhpft.core.metrics import accuracy, measured
 from molhpft.core.network import Batch, Network
@@ -41,7 +42,6 @@ from molhpft.core.objectives import (
     ScoredByLoss,
     Squared,
 )
-from molhpft.core.runtime import stream
 from molhpft.domains.files import Json
 from molhpft.measure.dynamics import (
     alignment,
@@ -58,7 +58,6 @@ from molhpft.measure.dynamics import (
 )
 from molhpft.measure.exchange import exchange_scores
 from molhpft.measure.features import batch_norm_drift, correct_probability, initial_energy
-from molhpft.measure.sample import probe_sample
 from molhpft.measure.tangent import ntk_change, ntk_distance, tangent_kernel, unit_vectors
 from molhpft.tuning.fit import Row, backbone_rate, best_epoch, set_modes
 from molhpft.tuning.phase import Phase
@@ -84,11 +83,11 @@ def target_scores(task: Task, logits: Tensor, targets: Tensor) -> Scores:
     """
     objective = task.objective
     if isinstance(objective, Multiclass | ClassContrast):
-        names = task.describes or tuple(f"class {k}" for k in range(task.outputs))
+        names = task.target_names or tuple(f"class {k}" for k in range(task.outputs))
         masked = [torch.where(targets == k, k, objective.ignore) for k in range(task.outputs)]
         scores = [_recall(own, logits, ignore=objective.ignore) for own in masked]
     else:
-        names = task.describes or tuple(f"output {k}" for k in range(task.outputs))
+        names = task.target_names or tuple(f"output {k}" for k in range(task.outputs))
         columns = (torch.stack([logits, targets])[..., [k]] for k in range(task.outputs))
         scores = [_score(_of_column(objective, k), *column) for k, column in enumerate(columns)]
     return dict(zip(names, scores, strict=True))
@@ -110,7 +109,7 @@ def _of_column(objective: Objective, k: int) -> Objective:
     """What is asked of output k alone."""
     if isinstance(objective, Joint):
         t = objective.outputs
-        own, k = (objective.main, k) if k < t else (objective.kept, k - t)
+        own, k = (objective.main, k) if k < t else (objective.auxiliary, k - t)
         return _of_column(own, k)
     if isinstance(objective, ScoredByLoss):
         return replace(objective, objective=_of_column(objective.objective, k))
@@ -227,12 +226,12 @@ def _examples(task: Task, seed: int) -> list[Batch]:
 
     The same ones for every measure, method and tau of a seed.
     """
-    rng = torch.Generator().manual_seed(stream(seed, "measures"))
+    rng = torch.Generator().manual_seed(seed_for(seed, "measures"))
     return [task.examples.take(row[None]) for row in probe_sample(task, PROBE_EXAMPLES, rng=rng)]
 
 
 def _drawn(seed: int, purpose: str, count: int, width: int) -> Tensor:
-    rng = torch.Generator().manual_seed(stream(seed, purpose))
+    rng = torch.Generator().manual_seed(seed_for(seed, purpose))
     return unit_vectors(count, width, rng=rng)
 
 
@@ -312,7 +311,7 @@ def _ntk(branch: Branch) -> Json:
 def _decomposition(branch: Branch) -> Json:
     # float64: at a step small enough to be first order, float32 sees rounding
     network = deepcopy(branch.start).double()
-    rng = torch.Generator().manual_seed(stream(branch.seed, "measures"))
+    rng = torch.Generator().manual_seed(seed_for(branch.seed, "measures"))
     rows = probe_sample(branch.task, STEP_EXAMPLES, rng=rng)
     batch = branch.task.examples.take(rows).double()
     objective = branch.task.objective
@@ -330,7 +329,7 @@ def _decomposition(branch: Branch) -> Json:
 def _drift(branch: Branch) -> Json:
     phase = branch.recipe.after[0]
     epochs = branch.epochs[0] if phase.batch_norm == "train" else 0
-    rng = torch.Generator().manual_seed(stream(branch.seed, "finetune"))
+    rng = torch.Generator().manual_seed(seed_for(branch.seed, "finetune"))
     drift = batch_norm_drift(
         branch.start, branch.task, epochs=epochs, rng=rng, size=phase.batch_size
     )
@@ -382,7 +381,7 @@ def _trained_as_measured(branch: Branch) -> bool:
     """Whether training sees the examples and the network that a snapshot sees."""
     task, network = branch.task, deepcopy(branch.start)
     phase = branch.recipe.after[0]
-    rng = torch.Generator().manual_seed(stream(branch.seed, "measures"))
+    rng = torch.Generator().manual_seed(seed_for(branch.seed, "measures"))
     rows = probe_sample(task, min(PROBE_EXAMPLES, phase.batch_size), rng=rng)
     with inference(network):
         expected = network(task.examples.take(rows))

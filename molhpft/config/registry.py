@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from molhpft.core.data import Rows, Task
-from molhpft.core.heads import cosine_head, linear_head, mlp_head
-from molhpft.core.network import Chain
+from molhpft.core.network import Chain, cosine_head, linear_head, mlp_head
 from molhpft.domains.molecules.checkpoints import load_encoder
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn

@@ -321,13 +321,13 @@ class Joint:
 
     Attributes:
         main: of the new task.
-        kept: of the pretraining; finetuning goes on serving it (FLYP, Goyal et al., 2023).
+        auxiliary: of the pretraining; finetuning goes on serving it (FLYP, Goyal et al., 2023).
         outputs: number of logits, and of target columns, that are the main objective's.
         weight: of the kept loss beside the main one.
     """
 
     main: Objective
-    kept: Objective
+    auxiliary: Objective
     outputs: int
     weight: float
 
@@ -344,7 +344,7 @@ class Joint:
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Main loss plus `weight` times the kept one; targets (n, t + k), NaN where unmeasured."""
         t = self.outputs
-        kept = self.kept.loss(logits[:, t:], targets[:, t:])
+        kept = self.auxiliary.loss(logits[:, t:], targets[:, t:])
         return self.main.loss(logits[:, :t], targets[:, :t]) + self.weight * kept
 
     def labels(self, targets: Tensor, *, outputs: int) -> Tensor:

@@ -21,11 +21,11 @@ from molhpft.measure.uncertainty import (
     Calibration,
     fit_isotonic,
     fit_platt,
-    fit_sets,
     fit_temperature,
-    fit_widths,
     from_tensors,
-    sets,
+    interval_widths,
+    prediction_sets,
+    set_thresholds,
     uncalibrated,
 )
 
@@ -112,7 +112,7 @@ class Trust:
         if isinstance(objective, Squared):
             ends = (objective.values(logits + sign * limits) for sign in (-1, 1))
             return torch.stack(list(ends), 2)
-        return sets(logits, limits)
+        return prediction_sets(logits, limits)
 
     @property
     def unbounded(self) -> Tensor:
@@ -181,10 +181,10 @@ def fit_trust(
     fitted: Calibration | None = None
     if isinstance(objective, Squared):
         y = own.targets.double()
-        limits = fit_widths(own.logits.double(), y, level=level, weights=weights)
+        limits = interval_widths(own.logits.double(), y, target_coverage=level, weights=weights)
         counts = measured.sum(0)
     else:
-        limits = fit_sets(own.logits, own.targets, level=level, weights=weights)
+        limits = set_thresholds(own.logits, own.targets, target_coverage=level, weights=weights)
         counts = torch.stack([(own.targets == label).sum(0) for label in (0, 1)], dim=-1)
         held = [
             torch.cat([getattr(one, of) for one in (valid, own)]) for of in ("logits", "targets")

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 from torch import Tensor
 
+from molhpft.core.determinism import threads
 from molhpft.core.objectives import Squared
-from molhpft.core.runtime import threads
 from molhpft.domains.console import bar
 from molhpft.domains.files import replacing, writing
 from molhpft.domains.molecules.examples import ZERO_ONE

@@ -326,7 +326,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             "table",
             smiles=smiles,
             targets=targets,
-            describes=labels.names,
+            target_names=labels.names,
             splits=splits,
             objective=self._objective,
             standardise=isinstance(self._objective, Squared),

@@ -109,7 +109,7 @@ def _sets(held: HeldOut, objective: Multilabel, trust: Trust) -> dict[str, float
     if held.targets.isnan().all():
         return {"coverage": nan, "set_size": nan}
     found = set_coverage(trust.sets(held.logits, objective, held.similarity), held.targets)
-    return {"coverage": found.share, "set_size": found.size}
+    return {"coverage": found.coverage, "set_size": found.mean_size}
 
 
 def promise(
@@ -263,7 +263,7 @@ def unscored_targets(task: Task) -> dict[str, list[str]]:
     """Names of the targets that each split lacks labels of, or labels of both classes."""
     found = {}
     for split in (s for s in task.splits if s != CALIBRATION):
-        named = zip(task.describes, scored_targets(task, split).tolist(), strict=True)
+        named = zip(task.target_names, scored_targets(task, split).tolist(), strict=True)
         found[split] = [name for name, is_scored in named if not is_scored]
     return found
 
@@ -279,7 +279,7 @@ def thin_notes(task: Task) -> list[str]:
     for split, missing in unscored_targets(task).items():
         n = len(task.splits[split])
         where = f"the {split} split ({n:,} molecule{'s' * (n != 1)})"
-        if split == "valid" and len(missing) == len(task.describes):
+        if split == "valid" and len(missing) == len(task.target_names):
             found.append(
                 f"Never validated: {where} has no target with {lack}; epochs, tau and members were "
                 "chosen by the loss on it."
@@ -352,7 +352,7 @@ def train(
     seen = seen_by_the_run(task)
     folder = run(replace(config, members=answers.ensemble), out, task=seen)
     shape = Shape(
-        config.encoder, config.head, config.cut, task.describes, objective, molecules.classes
+        config.encoder, config.head, config.cut, task.target_names, objective, molecules.classes
     )
     members = _ensemble(_members(folder, shape, seen), seen)
     smiles = tuple(molecules.smiles[row] for row in task.rows("train").tolist())
@@ -371,7 +371,7 @@ def train(
     scores.get(CALIBRATION, {})["coverage"] = None
     about = _about(folder, members, scores, notes)
     about["unscored"] = unscored_targets(task)
-    about["promise"] = promise(trust, task.describes, scores, held, classes=molecules.classes)
+    about["promise"] = promise(trust, task.target_names, scores, held, classes=molecules.classes)
     about["sizes"] = {split: len(rows) for split, rows in task.splits.items()}
     return Model(shape, [m.network for m in members], trust, smiles, about), folder
 

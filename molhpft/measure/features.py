@@ -23,11 +23,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from molhpft.core.data import Task
+from molhpft.core.determinism import seed_dropout
 from molhpft.core.evaluate import Predictions, take
 from molhpft.core.metrics import measured
 from molhpft.core.network import Network
 from molhpft.core.objectives import Objective
-from molhpft.core.runtime import seed_dropout
 
 _ROWS = 4_096  # taken at a time
 

@@ -272,17 +272,17 @@ class SetCoverage:
     """How sets fared against measured labels.
 
     Attributes:
-        share: of labels that are in their set, in [0, 1].
-        size: mean number of classes in a set, in [0, 2]; 1 is decided, 2 says nothing, and 0 means
+        coverage: share of labels that are in their set, in [0, 1].
+        mean_size: mean number of classes in a set, in [0, 2]; 1 is decided, 2 says nothing, 0 means
             that neither class looks like its own.
     """
 
-    share: float
-    size: float
+    coverage: float
+    mean_size: float
 
 
-def fit_sets(
-    logits: Tensor, targets: Tensor, *, level: float, weights: Tensor | None = None
+def set_thresholds(
+    logits: Tensor, targets: Tensor, *, target_coverage: float, weights: Tensor | None = None
 ) -> Tensor:
     """How nonconforming a class may be and still be in the set, for each task and class.
 
@@ -294,7 +294,7 @@ def fit_sets(
     Args:
         logits: on the calibration split, (n, t), finite where measured.
         targets: (n, t) of 0, 1 or NaN.
-        level: the share of molecules of each class to be covered, in (0, 1).
+        target_coverage: the share of molecules of each class to be covered, in (0, 1).
         weights: of the n molecules, one row for each of g kinds of new molecule, (g, n), not
             negative, 1 for a molecule of just that kind; None weights all alike.
 
@@ -308,15 +308,15 @@ def fit_sets(
     measured = measured_labels(logits, targets)
     _check_finite(logits[measured], "logits")
     of_class = torch.stack([targets == label for label in (0, 1)], dim=-1)
-    return _quantiles(_nonconformity(logits), of_class, level, weights)
+    return _quantiles(_nonconformity(logits), of_class, target_coverage, weights)
 
 
-def sets(logits: Tensor, thresholds: Tensor) -> Tensor:
+def prediction_sets(logits: Tensor, thresholds: Tensor) -> Tensor:
     """Which classes cannot be ruled out, bool (n, t, 2).
 
     Args:
         logits: (n, t).
-        thresholds: of `fit_sets`, (t, 2), or each molecule's own, (n, t, 2).
+        thresholds: of `set_thresholds`, (t, 2), or each molecule's own, (n, t, 2).
 
     Raises:
         ValueError: a logit is NaN, or the tasks are others.
@@ -332,7 +332,7 @@ def set_coverage(sets: Tensor, targets: Tensor) -> SetCoverage:
     """How many measured labels are in their set, and how large the sets are.
 
     Args:
-        sets: of `sets`, (n, t, 2).
+        sets: of `prediction_sets`, (n, t, 2).
         targets: (n, t) of 0, 1 or NaN.
 
     Raises:
@@ -343,8 +343,8 @@ def set_coverage(sets: Tensor, targets: Tensor) -> SetCoverage:
     return SetCoverage(held.double().mean().item(), sets[measured].sum(1).double().mean().item())
 
 
-def fit_widths(
-    values: Tensor, targets: Tensor, *, level: float, weights: Tensor | None = None
+def interval_widths(
+    values: Tensor, targets: Tensor, *, target_coverage: float, weights: Tensor | None = None
 ) -> Tensor:
     """Half the length of the intervals `value +- width`, for each task.
 
@@ -353,8 +353,8 @@ def fit_widths(
     Args:
         values: predictions for the calibration split, (n, t), finite where measured.
         targets: (n, t), NaN where unmeasured.
-        level: the share of molecules to be covered, in (0, 1).
-        weights: (g, n), as in `fit_sets`.
+        target_coverage: the share of molecules to be covered, in (0, 1).
+        weights: (g, n), as in `set_thresholds`.
 
     Returns:
         float64 (t,) or (g, t), in the units of the targets; infinite where there are too few.
@@ -364,7 +364,7 @@ def fit_widths(
     """
     errors = _errors(values, targets)
     _check_finite(errors[~targets.isnan()], "errors")
-    return _quantiles(errors, ~targets.isnan(), level, weights)
+    return _quantiles(errors, ~targets.isnan(), target_coverage, weights)
 
 
 def interval_coverage(values: Tensor, targets: Tensor, widths: Tensor) -> float:
@@ -373,7 +373,7 @@ def interval_coverage(values: Tensor, targets: Tensor, widths: Tensor) -> float:
     Args:
         values: predictions, (n, t).
         targets: (n, t), NaN where unmeasured.
-        widths: of `fit_widths`, (t,), or each molecule's own, (n, t).
+        widths: of `interval_widths`, (t,), or each molecule's own, (n, t).
 
     Raises:
         ValueError: shapes differ, or no target is measured.
@@ -382,14 +382,16 @@ def interval_coverage(values: Tensor, targets: Tensor, widths: Tensor) -> float:
     return held[_some(~targets.isnan())].double().mean().item()
 
 
-def _quantiles(scores: Tensor, counted: Tensor, level: float, weights: Tensor | None) -> Tensor:
+def _quantiles(
+    scores: Tensor, counted: Tensor, target_coverage: float, weights: Tensor | None
+) -> Tensor:
     """The smallest score up to which weights reach `level`, of each column and row of weights.
 
     The new molecule counts too, with weight 1 and a score beyond all others: infinite where the
     counted ones do not reach the level. With equal weights, the ceil((m + 1) level)-th smallest.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"the level of coverage must lie between 0 and 1, got {level:g}")
+    if not 0 < target_coverage < 1:
+        raise ValueError(f"the target coverage must lie between 0 and 1, got {target_coverage:g}")
     scores = scores.where(counted, torch.inf)
     ordered, order = torch.cat([scores, scores.new_full((1, *scores.shape[1:]), torch.inf)]).sort(0)
     counts = torch.cat([counted, counted.new_ones(1, *counted.shape[1:])]).double()
@@ -398,7 +400,9 @@ def _quantiles(scores: Tensor, counted: Tensor, level: float, weights: Tensor | 
     for row in torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1):
         masses = row.reshape(-1, *[1] * (counts.dim() - 1)) * counts
         # rounded: 0.55 * 100 is a little more than 55, and would be taken for 56
-        reached = masses.gather(0, order).cumsum(0) >= (masses.sum(0) * level).mul(1 - 1e-12)
+        reached = masses.gather(0, order).cumsum(0) >= (masses.sum(0) * target_coverage).mul(
+            1 - 1e-12
+        )
         found.append(ordered.gather(0, reached.int().argmax(0, keepdim=True))[0])
     return found[0] if weights is None else torch.stack(found)
 

@@ -29,10 +29,10 @@ from molhpft.config.measures import (
 )
 from molhpft.config.schema import RunConfig, resolved
 from molhpft.core.data import Task
+from molhpft.core.determinism import seed_for
 from molhpft.core.evaluate import EVALUATION_SIZE, Predictions, Snapshot, inference, predict, take
 from molhpft.core.metrics import comparable
 from molhpft.core.network import Network
-from molhpft.core.runtime import stream
 from molhpft.domains.console import pace
 from molhpft.domains.files import Json
 from molhpft.measure.features import RunningShift, energy
@@ -355,7 +355,7 @@ def _choice(parts: _Parts, recipe: Recipe) -> Json:
         blind.machine.wait()  # the first process has kept what all go on from
         return len(rows), blind.machine.agreed(score(tuned, blind.task, "valid"))
 
-    seed = stream(parts.config.seed, "probe")
+    seed = seed_for(parts.config.seed, "probe")
     return choose(recipe, probed, features, parts.folder, tried, seed=seed, kept=kept)
 
 
@@ -364,7 +364,7 @@ def _finish_branches(parts: _Parts, recipes: tuple[Recipe, ...]) -> list[Json]:
     probed, features = _probing(parts, recipes)
 
     def build(taus: Sequence[int]) -> Trajectory:
-        rng = torch.Generator().manual_seed(stream(parts.config.seed, "probe"))
+        rng = torch.Generator().manual_seed(seed_for(parts.config.seed, "probe"))
         return probe(probed, recipes[0].probe, features, taus=taus, rng=rng)
 
     name = probe_name(parts.config, recipes[0], parts.task)
@@ -435,7 +435,7 @@ def _finetune(
         parts.task,
         parts.folder,
         parts.machine,
-        seed=stream(config.seed, "finetune"),
+        seed=seed_for(config.seed, "finetune"),
         every=config.checkpoint,
         observe=observers(
             config.measures,

@@ -65,7 +65,7 @@ def standouts(before: Snapshot, after: Snapshot, task: Task) -> Json | None:
             "smiles": smiles[row],
             "moved": float(moved[row]),
             "energy": float(energy[row]),
-            "target": task.describes[worst] if task.describes else f"output {worst}",
+            "target": task.target_names[worst] if task.target_names else f"output {worst}",
             "label": float(labels[row, worst]),
             "predicted": float(predicted[row, worst]),
         }

@@ -21,9 +21,9 @@ from torch import Tensor
 from molhpft.config.build import build_network, build_recipes, build_task
 from molhpft.config.schema import Reader, RunConfig
 from molhpft.core.data import Task
+from molhpft.core.determinism import seed_for
 from molhpft.core.evaluate import Snapshot
 from molhpft.core.network import Network
-from molhpft.core.runtime import stream
 from molhpft.domains.files import Json, cached_tensors, digest
 from molhpft.domains.weights import strip_prefix
 from molhpft.measure.features import initial_energy
@@ -55,7 +55,7 @@ def probing_ground(
     """
     if views == "live":
         return network, task
-    rng = torch.Generator().manual_seed(stream(seed, "views"))
+    rng = torch.Generator().manual_seed(seed_for(seed, "views"))
     return on_features(network, task, views=views, rng=rng)
 
 
@@ -223,7 +223,7 @@ def _probed(
     """[phase][seed] of tau to what its head says; the networks have one backbone."""
     shared, task = probing_ground(networks[0], task, views=config.views, seed=seeds[0])
     heads = [Network(shared.backbone, network.head) for network in networks]
-    rngs = [torch.Generator().manual_seed(stream(seed, "probe")) for seed in seeds]
+    rngs = [torch.Generator().manual_seed(seed_for(seed, "probe")) for seed in seeds]
     trajectories = probe_many(heads, phases, task, taus=taus, rngs=rngs)
     return [[looks(trajectory, heads[0], task) for trajectory in row] for row in trajectories]
 

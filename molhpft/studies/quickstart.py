@@ -7,8 +7,8 @@ from typing import Any
 from rich.table import Table
 
 from molhpft.config.schema import parse_config
+from molhpft.core.determinism import one_thread
 from molhpft.core.metrics import comparable, score_name, show
-from molhpft.core.runtime import one_thread
 from molhpft.domains.files import Json
 from molhpft.results.terminal import branch_table
 from molhpft.run.run import run

@@ -24,19 +24,17 @@ from matplotlib.figure import Figure
 from rich.table import Table
 from torch import Tensor
 
-from molhpft.core.data import Task
+from molhpft.core.data import Task, probe_sample
+from molhpft.core.determinism import one_thread, seed_for
 from molhpft.core.evaluate import Snapshot
-from molhpft.core.heads import linear_head, mlp_head
 from molhpft.core.metrics import comparable, show
-from molhpft.core.network import Chain, Network
-from molhpft.core.runtime import one_thread, stream
+from molhpft.core.network import Chain, Network, linear_head, mlp_head
 from molhpft.domains.console import track
 from molhpft.domains.files import Json
 from molhpft.domains.toy.digits import toy_mlp, toy_pretrain_task, toy_task
 from molhpft.measure.dynamics import head_change, head_gradient
 from molhpft.measure.exchange import exchange_scores
 from molhpft.measure.features import correct_probability, shift
-from molhpft.measure.sample import probe_sample
 from molhpft.measure.tangent import ntk_change, tangent_kernel, unit_vectors
 from molhpft.results.terminal import branch_table
 from molhpft.run.run import describe_start, scores, snapshots
@@ -117,7 +115,7 @@ def pretrained_mlp(task: Task, *, seed: int, phase: Phase = PRETRAIN) -> Chain:
         network = Network(encoder, linear_head(encoder.width, task.outputs))
     steps = ceil(len(task.rows("train")) / phase.batch_size)
     phase = replace(phase, epochs=max(phase.epochs, ceil(_PRETRAIN_STEPS / steps)))
-    fit(network, phase, task, rng=torch.Generator().manual_seed(stream(seed, "pretrain")))
+    fit(network, phase, task, rng=torch.Generator().manual_seed(seed_for(seed, "pretrain")))
     return encoder
 
 
@@ -163,7 +161,7 @@ def probed_heads(
         phase: how to probe.
         seed: of the order of examples.
     """
-    rng = torch.Generator().manual_seed(stream(seed, "probe"))
+    rng = torch.Generator().manual_seed(seed_for(seed, "probe"))
     probed, features = on_features(network, task)
     heads = probe(probed, phase, features, taus=taus, rng=rng).heads
     if infinity is not None:
@@ -191,7 +189,7 @@ def finetuned(
     tuned = deepcopy(network)
     tuned.head.load_state_dict(head)
     start, before, gradient = deepcopy(tuned.head), snapshots(tuned, task), slope(tuned, task)
-    rng = torch.Generator().manual_seed(stream(seed, "finetune"))
+    rng = torch.Generator().manual_seed(seed_for(seed, "finetune"))
     rows = fit(
         tuned, phase, task, rng=rng, observe=lambda now: {"turned": head_change(start, now.head)}
     )
@@ -233,7 +231,7 @@ def kernel_path(
     """
     tuned = deepcopy(network)
     tuned.head.load_state_dict(head)
-    rng = torch.Generator().manual_seed(stream(seed, "ntk"))
+    rng = torch.Generator().manual_seed(seed_for(seed, "ntk"))
     rows = probe_sample(task, _WATCHED, rng=rng)
     watched = [task.examples.take(row[None]) for row in rows]
     vectors = unit_vectors(_VECTORS, network.backbone.width, rng=rng)
@@ -254,7 +252,7 @@ def kernel_path(
         tuned,
         phase,
         task,
-        rng=torch.Generator().manual_seed(stream(seed, "finetune")),
+        rng=torch.Generator().manual_seed(seed_for(seed, "finetune")),
         observe=look,
     )
     return KernelPath(
@@ -274,7 +272,7 @@ def slope(network: Network, task: Task) -> float:
 @contextmanager
 def _drawn_from(seed: int, purpose: str) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(seed, purpose))
+        torch.manual_seed(seed_for(seed, purpose))
         yield
 
 

@@ -18,9 +18,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from molhpft.core.data import Task
+from molhpft.core.determinism import seed_dropout
 from molhpft.core.evaluate import EVALUATION_SIZE, predict
 from molhpft.core.network import Batch, Chain, Network
-from molhpft.core.runtime import seed_dropout
 from molhpft.tuning.distributed import ALONE, Machine
 from molhpft.tuning.phase import Phase
 

@@ -17,9 +17,9 @@ from math import isfinite, nan
 import torch
 
 from molhpft.core.data import Rows, Task
+from molhpft.core.determinism import one_thread
 from molhpft.core.evaluate import EVALUATION_SIZE, Snapshot, take
 from molhpft.core.network import Network
-from molhpft.core.runtime import one_thread
 from molhpft.tuning.fit import Checkpoints, DivergedError, Progress, Row, Weights, fit
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.stacked import Lesson, Stack, feature_rows, labels, orders, stepping, train

@@ -420,7 +420,7 @@ def files(tmp_path_factory):
 
 def built(task):
     splits = {name: rows.tolist() for name, rows in task.splits.items()}
-    return task.fingerprint, task.objective, task.describes, splits
+    return task.fingerprint, task.objective, task.target_names, splits
 
 
 @pytest.mark.parametrize(

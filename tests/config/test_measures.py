@@ -18,11 +18,10 @@ from molhpft.config.measures import (
     unmeasured,
 )
 from molhpft.core.data import Rows
+from molhpft.core.determinism import seed_for
 from molhpft.core.evaluate import take
-from molhpft.core.heads import linear_head
-from molhpft.core.network import Chain, Network, Plain
+from molhpft.core.network import Chain, Network, Plain, linear_head
 from molhpft.core.objectives import ClassContrast
-from molhpft.core.runtime import stream
 from molhpft.domains.console import plain_console
 from molhpft.measure.features import shift
 from molhpft.results.terminal import measures_table
@@ -127,7 +126,7 @@ NORMED, PLAIN = (
 def finetuned(phase, *, start=PLAIN, task=None, **recipe):
     """A branch that was really finetuned, by the generator that runs use."""
     task, end = task or toy_task(), deepcopy(start)
-    rng = torch.Generator().manual_seed(stream(0, "finetune"))
+    rng = torch.Generator().manual_seed(seed_for(0, "finetune"))
     rows = fit(end, phase, task, rng=rng)
     before, after = (take(n, task.batches("train", size=8)) for n in (start, end))
     method = Recipe(Phase(trains="head", epochs=0, lr=1.0), (phase,), **recipe)

@@ -24,8 +24,7 @@ from molhpft.config.measures import (
 )
 from molhpft.core.data import Rows, Task
 from molhpft.core.evaluate import take
-from molhpft.core.heads import cosine_head, linear_head, mlp_head
-from molhpft.core.network import Network, side_tuned
+from molhpft.core.network import Network, cosine_head, linear_head, mlp_head, side_tuned
 from molhpft.core.objectives import ClassContrast, Joint, Multiclass, Multilabel, Squared
 from molhpft.domains.graphs.backbones import gnn_backbone
 from molhpft.domains.graphs.tasks import pyg_task

@@ -14,7 +14,7 @@ from tests.toy import NAN, toy_task
 
 
 def named(objective, names=("a", "b", "c")) -> Task:
-    return replace(toy_task(objective), describes=names)
+    return replace(toy_task(objective), target_names=names)
 
 
 @pytest.mark.parametrize("objective", [Multilabel(), Multilabel(metric="ap"), Squared()])

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from molhpft.core.heads import cosine_head, linear_head, mlp_head
-from molhpft.core.network import Batch
+from molhpft.core.network import Batch, cosine_head, linear_head, mlp_head
 
 
 def test_a_linear_head_is_affine(rng):

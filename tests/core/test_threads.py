@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from molhpft.core.runtime import one_thread
+from molhpft.core.determinism import one_thread
 
 
 @pytest.fixture

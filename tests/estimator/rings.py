@@ -36,7 +36,7 @@ def ring_task(**changes):
     given = {
         "smiles": SMILES,
         "targets": torch.tensor(RING, dtype=torch.float32)[:, None],
-        "describes": ("ring",),
+        "target_names": ("ring",),
         "splits": dict(zip(("train", "valid", "test"), deal.split([30, 16, 14]), strict=True)),
         "objective": Multilabel(),
     }
@@ -46,7 +46,7 @@ def ring_task(**changes):
 def size_task():
     """The number of atoms of the same molecules."""
     targets = torch.tensor(SIZE)[:, None]
-    return ring_task(targets=targets, describes=("size",), objective=Squared(), standardise=True)
+    return ring_task(targets=targets, target_names=("size",), objective=Squared(), standardise=True)
 
 
 def write_table(path, *, target="ring", values=RING, smiles=SMILES):

@@ -101,7 +101,7 @@ def labelled(columns, names):
         "thin",
         smiles=smiles,
         targets=torch.tensor(columns, dtype=torch.float32).T,
-        describes=names,
+        target_names=names,
         splits={"train": rows[:40], "valid": rows[40:50], "test": rows[50:]},
         objective=Multilabel(),
     )

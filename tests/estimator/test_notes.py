@@ -24,9 +24,9 @@ def task_of(smiles, labels=None, **splits):
     rows = [row for row in range(len(smiles)) if row not in taken]
     labels = labels or [k % 2 for k in range(len(smiles))]
     targets = torch.tensor(labels, dtype=torch.float32).reshape(len(smiles), -1)
-    describes = tuple(f"t{k}" for k in range(targets.shape[1]))
+    target_names = tuple(f"t{k}" for k in range(targets.shape[1]))
     parts = {"train": torch.tensor(rows), **given}
-    return ring_task(smiles=smiles, targets=targets, describes=describes, splits=parts)
+    return ring_task(smiles=smiles, targets=targets, target_names=target_names, splits=parts)
 
 
 def config_of(encoder={"name": "gcn"}):  # noqa: B006 - read only

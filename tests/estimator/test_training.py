@@ -149,7 +149,7 @@ def test_validation_of_one_class_chooses_by_the_loss(brief, tmp_path):
 
 def test_every_target_that_was_never_validated_is_listed_with_the_model(brief, tmp_path):
     targets = torch.tensor([RING, [0.0, 1.0] + [float("nan")] * (len(RING) - 2)]).T
-    task = ring_task(targets=targets, describes=("ring", "rare"))
+    task = ring_task(targets=targets, target_names=("ring", "rare"))
     rows = torch.tensor([0, 1])
     others = {s: r[~torch.isin(r, rows)] for s, r in task.splits.items()}
     task = replace(task, splits={**others, "train": torch.cat([rows, others["train"]])})

@@ -13,8 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from molhpft.core.data import Rows, Task
-from molhpft.core.heads import linear_head
-from molhpft.core.network import Network
+from molhpft.core.network import Network, linear_head
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
@@ -75,7 +74,7 @@ def task(objective):
         "small",
         smiles=SMILES,
         targets=targets,
-        describes=["a", "b"],
+        target_names=["a", "b"],
         splits={"train": rows, "valid": rows, "test": rows},
         objective=objective,
     ).to("meta")

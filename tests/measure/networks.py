@@ -4,8 +4,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, jacrev
 
-from molhpft.core.heads import linear_head
-from molhpft.core.network import Batch, Chain, Network, Plain
+from molhpft.core.network import Batch, Chain, Network, Plain, linear_head
 from molhpft.domains.molecules.gcn import ogb_gcn
 from molhpft.domains.molecules.graphs import pack
 from tests.toy import NAN

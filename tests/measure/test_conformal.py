@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from molhpft.measure.uncertainty import (
     SetCoverage,
-    fit_sets,
-    fit_widths,
     interval_coverage,
+    interval_widths,
+    prediction_sets,
     set_coverage,
-    sets,
+    set_thresholds,
 )
 from tests.toy import NAN
 
@@ -44,7 +44,7 @@ def rank(m, level):
 @given(SEEDS, LEVELS, st.integers(0, 40))
 def test_thresholds_are_ranks_of_each_class_counted_by_hand(seed, level, n):
     a, y = classified(seed, n=n, t=3, missing=0.3)
-    found = fit_sets(a, y, level=float(level))
+    found = set_thresholds(a, y, target_coverage=float(level))
     assert found.shape == (3, 2)
     for task in range(3):
         for label in (0, 1):
@@ -59,7 +59,10 @@ def test_thresholds_are_ranks_of_each_class_counted_by_hand(seed, level, n):
 def test_sets_are_the_same_before_and_after_any_rising_map_of_the_logits(seed, level):
     a, y = classified(seed, n=40, t=2, missing=0.2)
     new = classified(seed + 1, n=40, t=2)[0]
-    found = [sets(m(new), fit_sets(m(a), y, level=float(level))) for m in (lambda x: x, rising)]
+    found = [
+        prediction_sets(m(new), set_thresholds(m(a), y, target_coverage=float(level)))
+        for m in (lambda x: x, rising)
+    ]
     assert torch.equal(*found)
 
 
@@ -70,13 +73,13 @@ def rising(x):
 @settings(max_examples=25, deadline=None)
 @given(SEEDS, LEVELS, st.integers(0, 30))
 def test_equal_weights_are_none_and_a_weight_of_0_leaves_a_molecule_out(seed, level, n):
-    for draw, fit in ((classified, fit_sets), (measured, fit_widths)):
+    for draw, fit in ((classified, set_thresholds), (measured, interval_widths)):
         guess, y = draw(seed, n=n, t=2, missing=0.2)
         some = torch.rand(n, generator=torch.Generator().manual_seed(seed)) < 0.7
         weights = torch.stack([torch.ones(n), some.float()])
-        found = fit(guess, y, level=float(level), weights=weights)
-        assert torch.equal(found[0], fit(guess, y, level=float(level)))
-        assert torch.equal(found[1], fit(guess[some], y[some], level=float(level)))
+        found = fit(guess, y, target_coverage=float(level), weights=weights)
+        assert torch.equal(found[0], fit(guess, y, target_coverage=float(level)))
+        assert torch.equal(found[1], fit(guess[some], y[some], target_coverage=float(level)))
 
 
 @settings(max_examples=25, deadline=None)
@@ -84,9 +87,11 @@ def test_equal_weights_are_none_and_a_weight_of_0_leaves_a_molecule_out(seed, le
 def test_a_whole_weight_counts_a_molecule_so_often(seed, level, n):
     guess, y = measured(seed, n=n, t=2, missing=0.2)
     times = torch.randint(0, 4, (n,), generator=torch.Generator().manual_seed(seed))
-    found = fit_widths(guess, y, level=float(level), weights=times[None])
-    repeated = fit_widths(
-        guess.repeat_interleave(times, 0), y.repeat_interleave(times, 0), level=float(level)
+    found = interval_widths(guess, y, target_coverage=float(level), weights=times[None])
+    repeated = interval_widths(
+        guess.repeat_interleave(times, 0),
+        y.repeat_interleave(times, 0),
+        target_coverage=float(level),
     )
     assert torch.equal(found[0], repeated)
 
@@ -102,8 +107,8 @@ def shifted(seed, *, n, t, far):
 def test_weights_by_distance_keep_the_promise_further_away_than_calibration_molecules_are():
     zeros, y, distance = shifted(0, n=400, t=200, far=1.0)
     weights = ((distance - 0.9).abs() < 0.1).double()[None]
-    plain = fit_widths(zeros, y, level=0.9)
-    (weighted,) = fit_widths(zeros, y, level=0.9, weights=weights)
+    plain = interval_widths(zeros, y, target_coverage=0.9)
+    (weighted,) = interval_widths(zeros, y, target_coverage=0.9, weights=weights)
     zeros, y, distance = shifted(1, n=2_000, t=200, far=1.0)
     far = (distance - 0.9).abs() < 0.1
     assert interval_coverage(zeros[far], y[far], plain) < 0.82
@@ -114,7 +119,7 @@ def test_weights_by_distance_keep_the_promise_further_away_than_calibration_mole
 @given(SEEDS, LEVELS, st.integers(0, 40))
 def test_widths_are_ranks_counted_by_hand(seed, level, n):
     values, y = measured(seed, n=n, t=3, missing=0.3)
-    found = fit_widths(values, y, level=float(level))
+    found = interval_widths(values, y, target_coverage=float(level))
     for task in range(3):
         errors = (y - values)[:, task].abs()
         errors = errors[~errors.isnan()].sort().values.tolist()
@@ -126,40 +131,42 @@ def test_widths_are_ranks_counted_by_hand(seed, level, n):
 @given(SEEDS, LEVELS)
 def test_the_molecule_at_the_threshold_is_covered(seed, level):
     a, y = classified(seed, n=60, t=1)
-    found = sets(a, fit_sets(a, y, level=float(level)))
+    found = prediction_sets(a, set_thresholds(a, y, target_coverage=float(level)))
     for label in (0, 1):
         own = y.masked_fill(y != label, NAN)
         m = int((y == label).sum())
-        assert set_coverage(found, own).share == pytest.approx(min(rank(m, level), m) / m)
+        assert set_coverage(found, own).coverage == pytest.approx(min(rank(m, level), m) / m)
 
 
 def test_the_lowest_level_takes_the_least_error():
     values, y = measured(0, n=20, t=2)
-    assert torch.equal(fit_widths(values, y, level=1e-12), (y - values).abs().amin(0))
+    assert torch.equal(
+        interval_widths(values, y, target_coverage=1e-12), (y - values).abs().amin(0)
+    )
 
 
 def test_a_product_that_rounds_up_takes_no_rank_too_many():
     values, y = torch.zeros(99, 1), torch.arange(1.0, 100.0)[:, None]
     assert 100 * 0.55 > 55
-    assert fit_widths(values, y, level=0.55).item() == 55
+    assert interval_widths(values, y, target_coverage=0.55).item() == 55
 
 
 # 4,000 tasks are as many draws of a calibration split
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.9])
 @pytest.mark.parametrize("m", [10, 37])
 def test_intervals_hold_what_they_promise_and_hardly_more(level, m):
-    widths = fit_widths(*measured(0, n=m, t=4_000), level=level)
+    widths = interval_widths(*measured(0, n=m, t=4_000), target_coverage=level)
     share = interval_coverage(*measured(1, n=50, t=4_000), widths)
     assert level - 0.01 < share < level + 1 / (m + 1) + 0.01
 
 
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.9])
 def test_sets_hold_what_they_promise_for_each_class(level):
-    thresholds = fit_sets(*classified(0, n=60, t=4_000), level=level)
+    thresholds = set_thresholds(*classified(0, n=60, t=4_000), target_coverage=level)
     a, y = classified(1, n=50, t=4_000)
     for label in (0, 1):
-        found = set_coverage(sets(a, thresholds), y.masked_fill(y != label, NAN))
-        assert found.share > level - 0.01
+        found = set_coverage(prediction_sets(a, thresholds), y.masked_fill(y != label, NAN))
+        assert found.coverage > level - 0.01
 
 
 @settings(max_examples=25, deadline=None)
@@ -167,26 +174,31 @@ def test_sets_hold_what_they_promise_for_each_class(level):
 def test_a_higher_level_makes_no_set_and_no_interval_smaller(seed, one, other):
     low, high = sorted([float(one), float(other)])
     a, y = classified(seed, n=30, t=4)
-    small, large = (sets(a, fit_sets(a, y, level=level)) for level in (low, high))
+    small, large = (
+        prediction_sets(a, set_thresholds(a, y, target_coverage=level)) for level in (low, high)
+    )
     assert (small <= large).all()
     values, y = measured(seed, n=30, t=4)
-    assert (fit_widths(values, y, level=low) <= fit_widths(values, y, level=high)).all()
+    assert (
+        interval_widths(values, y, target_coverage=low)
+        <= interval_widths(values, y, target_coverage=high)
+    ).all()
 
 
 @settings(max_examples=25, deadline=None)
 @given(SEEDS)
 def test_unmeasured_labels_change_nothing(seed):
-    for draw, fit in ((classified, fit_sets), (measured, fit_widths)):
+    for draw, fit in ((classified, set_thresholds), (measured, interval_widths)):
         guess, y = draw(seed, n=20, t=2)
         silent = draw(seed + 1, n=15, t=2)[0]
         more = torch.cat([guess, silent]), torch.cat([y, torch.full_like(silent, NAN)])
-        assert torch.equal(fit(*more, level=0.7), fit(guess, y, level=0.7))
+        assert torch.equal(fit(*more, target_coverage=0.7), fit(guess, y, target_coverage=0.7))
 
 
 def test_unmeasured_labels_do_not_count_in_coverage():
     held = torch.tensor([[[True, False], [True, True]], [[False, False], [False, True]]])
     y = torch.tensor([[0.0, NAN], [1.0, NAN]])
-    assert set_coverage(held, y) == SetCoverage(share=0.5, size=0.5)
+    assert set_coverage(held, y) == SetCoverage(coverage=0.5, mean_size=0.5)
     widths = torch.tensor([1.0, 0.0])
     assert interval_coverage(torch.zeros(2, 2), torch.tensor([[1.0, NAN], [2, NAN]]), widths) == 0.5
 
@@ -194,54 +206,63 @@ def test_unmeasured_labels_do_not_count_in_coverage():
 def test_coverage_is_the_share_of_labels_in_their_set_and_size_the_mean():
     held = torch.tensor([[[True, False], [True, True]], [[False, False], [False, True]]])
     found = set_coverage(held, torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
-    assert found == SetCoverage(share=0.5, size=1.0)
+    assert found == SetCoverage(coverage=0.5, mean_size=1.0)
 
 
 def test_too_few_molecules_rule_nothing_out():
     a, y = classified(0, n=8, t=2)
-    everything = sets(a, fit_sets(a, y, level=0.9))
+    everything = prediction_sets(a, set_thresholds(a, y, target_coverage=0.9))
     assert everything.all()
-    assert set_coverage(everything, y) == SetCoverage(share=1.0, size=2.0)
+    assert set_coverage(everything, y) == SetCoverage(coverage=1.0, mean_size=2.0)
     values, y = measured(0, n=8, t=2)
-    assert fit_widths(values, y, level=0.9).isinf().all()
-    assert interval_coverage(values, 1e9 * y, fit_widths(values, y, level=0.9)) == 1.0
+    assert interval_widths(values, y, target_coverage=0.9).isinf().all()
+    assert (
+        interval_coverage(values, 1e9 * y, interval_widths(values, y, target_coverage=0.9)) == 1.0
+    )
 
 
 def test_an_odd_molecule_may_look_like_neither_class():
     thresholds = torch.tensor([[-3.0, -3.0]])
     a = torch.tensor([[-4.0], [0.0], [4.0]])
-    assert sets(a, thresholds)[:, 0].tolist() == [[True, False], [False, False], [False, True]]
+    assert prediction_sets(a, thresholds)[:, 0].tolist() == [
+        [True, False],
+        [False, False],
+        [False, True],
+    ]
 
 
 def test_every_molecule_may_have_thresholds_of_its_own():
     thresholds = torch.tensor([[[-3.0, -3.0]], [[math.inf, math.inf]]])
-    assert sets(torch.zeros(2, 1), thresholds)[:, 0].tolist() == [[False, False], [True, True]]
+    assert prediction_sets(torch.zeros(2, 1), thresholds)[:, 0].tolist() == [
+        [False, False],
+        [True, True],
+    ]
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, -0.5, NAN])
 def test_levels_lie_between_none_and_all(level):
     with pytest.raises(ValueError, match="must lie between 0 and 1"):
-        fit_sets(*classified(0, n=8, t=2), level=level)
+        set_thresholds(*classified(0, n=8, t=2), target_coverage=level)
     with pytest.raises(ValueError, match="must lie between 0 and 1"):
-        fit_widths(*measured(0, n=8, t=2), level=level)
+        interval_widths(*measured(0, n=8, t=2), target_coverage=level)
 
 
 def test_a_regression_gets_no_sets():
     with pytest.raises(ValueError, match=r"^labels must be 0, 1 or NaN"):
-        fit_sets(torch.full((1, 1), 0.5), torch.full((1, 1), 2.5), level=0.9)
+        set_thresholds(torch.full((1, 1), 0.5), torch.full((1, 1), 2.5), target_coverage=0.9)
 
 
 def test_sets_are_made_of_numbers_only():
     with pytest.raises(ValueError, match="must be numbers, got nan"):
-        sets(torch.tensor([[NAN]]), torch.ones(1, 2))
+        prediction_sets(torch.tensor([[NAN]]), torch.ones(1, 2))
 
 
 def test_other_shapes_are_refused():
     with pytest.raises(ValueError, match=r"^logits must be \(n, 2\), got \(5, 1\)"):
-        sets(torch.zeros(5, 1), torch.ones(2, 2))
+        prediction_sets(torch.zeros(5, 1), torch.ones(2, 2))
     for use in (
-        lambda *pair: fit_widths(*pair, level=0.9),
-        lambda *pair: fit_sets(*pair, level=0.9),
+        lambda *pair: interval_widths(*pair, target_coverage=0.9),
+        lambda *pair: set_thresholds(*pair, target_coverage=0.9),
     ):
         with pytest.raises(ValueError, match=r"must both be \(n, t\)"):
             use(torch.zeros(5, 1), torch.zeros(5, 2))
@@ -257,6 +278,6 @@ def test_nothing_measured_has_no_coverage():
 
 @pytest.mark.parametrize("wrong", [NAN, math.inf])
 def test_measured_errors_must_be_finite(wrong):
-    for fit in (fit_widths, fit_sets):
+    for fit in (interval_widths, set_thresholds):
         with pytest.raises(ValueError, match="must be finite, got"):
-            fit(torch.tensor([[wrong], [0.0]]), torch.zeros(2, 1), level=0.5)
+            fit(torch.tensor([[wrong], [0.0]]), torch.zeros(2, 1), target_coverage=0.5)

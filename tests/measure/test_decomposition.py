@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from molhpft.core.heads import linear_head
-from molhpft.core.network import Batch, Network
+from molhpft.core.network import Batch, Network, linear_head
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
 from molhpft.domains.molecules.checkpoints import load_encoder
 from molhpft.domains.molecules.gcn import pretrain_gnns_gcn

@@ -7,8 +7,7 @@ from torch import nn
 from torch.func import jacrev, vmap
 
 from molhpft.core.evaluate import take
-from molhpft.core.heads import mlp_head
-from molhpft.core.network import Batch, Chain, Network, Plain, Stage
+from molhpft.core.network import Batch, Chain, Network, Plain, Stage, mlp_head
 from molhpft.core.objectives import ClassContrast, Joint, Multiclass, Multilabel, Squared
 from molhpft.measure.dynamics import (
     alignment,

@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from molhpft.core.evaluate import take
-from molhpft.core.heads import linear_head
-from molhpft.core.network import Chain, Network, Plain
+from molhpft.core.network import Chain, Network, Plain, linear_head
 from molhpft.measure.features import batch_norm_drift, shift
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase

@@ -6,9 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molhpft.core.data import Rows, Task
+from molhpft.core.data import Rows, Task, probe_sample
 from molhpft.core.objectives import Joint, Multiclass, Multilabel, Squared
-from molhpft.measure.sample import probe_sample
 from tests.toy import NAN
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from molhpft.config.build import build_network, build_recipes, build_task
 from molhpft.config.schema import Choice, parse_config, resolved
-from molhpft.core.runtime import stream
+from molhpft.core.determinism import seed_for
 from molhpft.domains.molecules.pretraining import joint_task
 from molhpft.domains.molecules.tables import csv_task
 from molhpft.domains.weights import read_weights
@@ -193,7 +193,7 @@ def test_tau_zero_is_plain_finetuning_of_the_network_as_it_is_built(finished, sm
     untouched = branch.scores(branch.predictions(network, task), task)
     assert zero["probe"] == pytest.approx(untouched)
     # no probe, no run: the finetuning phase alone
-    rng = torch.Generator().manual_seed(stream(config.seed, "finetune"))
+    rng = torch.Generator().manual_seed(seed_for(config.seed, "finetune"))
     phase, machine = build_recipes(config)[0].after[0], launch(settled(config))
     fit(network, phase, task, rng=rng, machine=machine)
     tuned = branch.scores(branch.predictions(network, task), task)
@@ -262,7 +262,7 @@ def test_the_name_of_a_run_depends_on_content_and_not_on_place(small, table, tmp
 
 
 def test_each_purpose_has_a_stream_of_its_own():
-    streams = {stream(seed, purpose) for seed in range(20) for purpose in ("a", "b", "c")}
+    streams = {seed_for(seed, purpose) for seed in range(20) for purpose in ("a", "b", "c")}
     assert len(streams) == 60
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from molhpft.core.evaluate import take
-from molhpft.core.heads import linear_head, mlp_head
+from molhpft.core.network import linear_head, mlp_head
 from molhpft.domains.toy.digits import toy_pretrain_task, toy_task
 from molhpft.measure.dynamics import head_change
 from molhpft.measure.features import initial_energy

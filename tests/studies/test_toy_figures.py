@@ -4,8 +4,7 @@ import pytest
 import torch
 from matplotlib import rc_context
 
-from molhpft.core.heads import linear_head
-from molhpft.core.network import Network
+from molhpft.core.network import Network, linear_head
 from molhpft.domains.toy.digits import toy_mlp
 from molhpft.studies import toy_study
 from molhpft.studies.toy_study import Branch, KernelPath

@@ -9,8 +9,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
 from molhpft.core.data import Rows, Task
-from molhpft.core.heads import linear_head, mlp_head
-from molhpft.core.network import Chain, Network
+from molhpft.core.network import Chain, Network, linear_head, mlp_head
 from molhpft.core.objectives import (
     ClassContrast,
     Joint,

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from molhpft.core.data import Rows, Task
-from molhpft.core.heads import cosine_head, linear_head, mlp_head
-from molhpft.core.network import Chain, Network, Plain, Stage
+from molhpft.core.network import Chain, Network, Plain, Stage, cosine_head, linear_head, mlp_head
 from molhpft.core.objectives import ClassContrast, Multiclass, Multilabel, Squared
 from molhpft.tuning.fit import fit
 from molhpft.tuning.frozen_features import on_features

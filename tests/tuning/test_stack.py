@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from molhpft.core.heads import cosine_head, linear_head, mlp_head
-from molhpft.core.network import Batch, Chain, Plain
+from molhpft.core.network import Batch, Chain, Plain, cosine_head, linear_head, mlp_head
 from molhpft.tuning.stacked import Stack, is_stackable
 
 

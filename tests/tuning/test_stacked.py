@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molhpft.core.data import Rows
-from molhpft.core.heads import cosine_head, linear_head, mlp_head
-from molhpft.core.network import Chain, Network
+from molhpft.core.network import Chain, Network, cosine_head, linear_head, mlp_head
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
 from molhpft.tuning import stacked
 from molhpft.tuning.fit import make_optimizer

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from molhpft.core.evaluate import take
-from molhpft.core.heads import cosine_head, linear_head, mlp_head
-from molhpft.core.network import Chain, Network
+from molhpft.core.network import Chain, Network, cosine_head, linear_head, mlp_head
 from molhpft.core.objectives import Multiclass, Multilabel
 from molhpft.measure.features import energy
 from molhpft.tuning.frozen_features import on_features

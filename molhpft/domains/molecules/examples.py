@@ -67,7 +67,7 @@ def molecule_task(
     *,
     smiles: Sequence[str],
     targets: Tensor,
-    describes: Sequence[str],
+    target_names: Sequence[str],
     splits: Mapping[str, Tensor],
     objective: Objective,
     standardise: bool = False,
@@ -85,7 +85,7 @@ def molecule_task(
         name: for people and file names.
         smiles: (n,).
         targets: (n, t), NaN where unmeasured; 0 and 1 for a classification.
-        describes: (t,), what each target is called.
+        target_names: (t,), what each target is called.
         splits: split name to row numbers.
         objective: `Multilabel` for a classification.
         standardise: whether to bring each target to mean 0 and standard deviation 1 over the
@@ -103,7 +103,7 @@ def molecule_task(
     readable = store.readable.cpu()
     if not readable.any():
         raise ValueError(f"{name} should hold SMILES; none of its {len(smiles):,} can be read")
-    _check_labels(name, targets[readable], describes, classes=isinstance(objective, Multilabel))
+    _check_labels(name, targets[readable], target_names, classes=isinstance(objective, Multilabel))
     splits = {split: rows[readable[rows]] for split, rows in splits.items()}
     if not len(splits["train"]):
         raise ValueError(
@@ -111,13 +111,13 @@ def molecule_task(
             "give more molecules that can be read, or another split"
         )
     if standardise:
-        objective = _scale(name, targets[splits["train"]], describes)
+        objective = _scale(name, targets[splits["train"]], target_names)
         targets = _standardised(targets, objective)
     targets = targets.to(torch.float16 if isinstance(objective, Multilabel) else torch.float32)
     if isinstance(objective, Multilabel):
         classes = tuple(classes) or (ZERO_ONE,) * targets.shape[1]
     written = [tuple(classes)] if any(pair != ZERO_ONE for pair in classes) else []
-    about = (objective, tuple(describes), *written)
+    about = (objective, tuple(target_names), *written)
     return Task(
         name=name,
         examples=Molecules(
@@ -127,7 +127,7 @@ def molecule_task(
         objective=objective,
         outputs=targets.shape[1],
         fingerprint=_fingerprint(smiles, targets, splits, about),
-        describes=tuple(describes),
+        target_names=tuple(target_names),
     )
 
 
@@ -155,11 +155,13 @@ def unreadable_note(
     )
 
 
-def _check_labels(name: str, targets: Tensor, describes: Sequence[str], *, classes: bool) -> None:
+def _check_labels(
+    name: str, targets: Tensor, target_names: Sequence[str], *, classes: bool
+) -> None:
     absent = targets.isnan().all(0)
     for column in absent.nonzero().flatten().tolist():
         raise ValueError(
-            f"target {describes[column]!r} of {name} should have labels; "
+            f"target {target_names[column]!r} of {name} should have labels; "
             f"all {len(targets):,} are missing: leave the column out"
         )
     zeros, ones = targets == 0, targets == 1
@@ -168,15 +170,15 @@ def _check_labels(name: str, targets: Tensor, describes: Sequence[str], *, class
         labels = targets[:, column]
         found = torch.unique(labels[~labels.isnan()].float()).tolist()
         raise ValueError(
-            f"target {describes[column]!r} of {name} should have labels of both classes, 0 and 1; "
-            f"it has: {', '.join(f'{value:g}' for value in found[:10])}"
+            f"target {target_names[column]!r} of {name} should have labels of both classes, "
+            f"0 and 1; it has: {', '.join(f'{value:g}' for value in found[:10])}"
         )
 
 
-def _scale(name: str, targets: Tensor, describes: Sequence[str]) -> Squared:
+def _scale(name: str, targets: Tensor, target_names: Sequence[str]) -> Squared:
     """The objective of targets that are to be in standard deviations over these rows."""
     found = []
-    for column, described in zip(targets.double().T, describes, strict=True):
+    for column, described in zip(targets.double().T, target_names, strict=True):
         known = column[~column.isnan()]
         if not len(known) or (known == known[0]).all():
             values = f"all {len(known)} are {known[0]:g}" if len(known) else "all are missing"

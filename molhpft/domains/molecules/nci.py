@@ -40,7 +40,7 @@ def nci_descriptors_task() -> Task:
         "nci_descriptors",
         smiles=smiles,
         targets=targets,
-        describes=names,
+        target_names=names,
         splits=splits,
         objective=Squared(),
     )
@@ -53,7 +53,7 @@ def nci_alerts_task() -> Task:
         "nci_alerts",
         smiles=smiles,
         targets=_cached("alerts", smiles, lambda: {"targets": _alert_table(smiles)})["targets"],
-        describes=ALERTS,
+        target_names=ALERTS,
         splits=cached_scaffold_split(smiles),
         objective=Multilabel(),
     )

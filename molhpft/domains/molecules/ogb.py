@@ -45,12 +45,12 @@ class Table:
     Attributes:
         smiles: (n,).
         targets: (n, t), NaN where unmeasured; float16 for classes, float32 for numbers.
-        describes: (t,), what each target is called.
+        target_names: (t,), what each target is called.
     """
 
     smiles: list[str]
     targets: Tensor
-    describes: list[str]
+    target_names: list[str]
 
 
 def read_molecules(path: Path, *, tasks: int, classes: bool) -> Table:
@@ -65,27 +65,27 @@ def read_molecules(path: Path, *, tasks: int, classes: bool) -> Table:
         FileNotFoundError: no such file.
         ValueError: it is no such table.
     """
-    *describes, smiles, _ = map(str, read_table(path, nrows=0).columns)
-    if len(describes) != tasks:
+    *target_names, smiles, _ = map(str, read_table(path, nrows=0).columns)
+    if len(target_names) != tasks:
         raise ValueError(
-            f"this data set should have {tasks} tasks; {path} has {len(describes)} columns before "
-            "its last two, SMILES and molecule id"
+            f"this data set should have {tasks} tasks; {path} has {len(target_names)} columns "
+            "before its last two, SMILES and molecule id"
         )
 
     def parse() -> dict[str, Tensor]:
-        types = {**dict.fromkeys(describes, np.float32), smiles: str}
+        types = {**dict.fromkeys(target_names, np.float32), smiles: str}
         # pandas would read the text "NA" as missing, in the SMILES column too
-        missing = {column: ["", "nan"] for column in describes}
+        missing = {column: ["", "nan"] for column in target_names}
         options = {"dtype": types, "keep_default_na": False, "na_values": missing}
-        table = read_table(path, usecols=[*describes, smiles], **options)
-        targets = torch.from_numpy(table[describes].to_numpy(dtype=np.float32, copy=True))
+        table = read_table(path, usecols=[*target_names, smiles], **options)
+        targets = torch.from_numpy(table[target_names].to_numpy(dtype=np.float32, copy=True))
         return {
             "targets": targets.half() if classes else targets,
             **texts_to_tensors(table[smiles].tolist()),
         }
 
     found = cached_tensors(f"ogb/{_VERSION}-{classes:d}-{digest(path)}", parse)
-    return Table(texts_from_tensors(found), found["targets"], describes)
+    return Table(texts_from_tensors(found), found["targets"], target_names)
 
 
 def read_numbers(path: Path) -> Tensor:
@@ -172,7 +172,7 @@ def ogb_task(name: str, *, split: Split = "scaffold", split_seed: Seed | None = 
         name,
         smiles=smiles,
         targets=table.targets,
-        describes=table.describes,
+        target_names=table.target_names,
         splits=chosen_split(
             split,
             split_seed,

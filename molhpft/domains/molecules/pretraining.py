@@ -178,7 +178,7 @@ def joint_task(task: Task, pretraining: Task, *, weight: float) -> Task:
         examples=replace(new, targets=torch.cat([new.targets, kept], dim=1)),
         objective=Joint(task.objective, pretraining.objective, task.outputs, weight),
         outputs=task.outputs + pretraining.outputs,
-        describes=(*task.describes, *pretraining.describes),
+        target_names=(*task.target_names, *pretraining.target_names),
         auxiliary=sha256(identity.encode()).hexdigest(),
     )
 
@@ -366,7 +366,7 @@ def _with_targets(source: _Source, splits: Splits, task: Task) -> Task:
         task.name,
         smiles=source.smiles,
         targets=examples.targets,
-        describes=task.describes,
+        target_names=task.target_names,
         splits=splits,
         objective=task.objective,
         classes=examples.classes,
@@ -382,7 +382,7 @@ def _descriptors(source: _Source, splits: Splits) -> Task:
         f"descriptors of {source.name}",
         smiles=source.smiles,
         targets=targets,
-        describes=names,
+        target_names=names,
         splits=splits,
         objective=Squared(),
     )

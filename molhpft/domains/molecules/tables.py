@@ -42,7 +42,7 @@ class Table:
         path: of the file.
         smiles: (n,), those that cannot be read too.
         targets: float32 (n, t), NaN where missing.
-        describes: (t,), names of the target columns.
+        target_names: (t,), names of the target columns.
         classes: (t,), of a classification what the table writes for 0 and for 1.
         kind: what the targets are.
         notes: sentences about which columns were taken and how their cells were read.
@@ -55,7 +55,7 @@ class Table:
     path: Path
     smiles: tuple[str, ...]
     targets: Tensor
-    describes: tuple[str, ...]
+    target_names: tuple[str, ...]
     classes: tuple[tuple[str, str], ...]
     kind: Kind
     notes: tuple[str, ...]
@@ -114,7 +114,7 @@ def read_table(
         path=path,
         smiles=smiles,
         targets=targets.values,
-        describes=targets.names,
+        target_names=targets.names,
         classes=targets.classes,
         kind=targets.kind,
         notes=targets.notes,
@@ -175,7 +175,7 @@ def table_task(
         table.name,
         smiles=table.smiles,
         targets=table.targets,
-        describes=table.describes,
+        target_names=table.target_names,
         splits=splits,
         objective=Multilabel() if table.kind == "classification" else Squared(),
         standardise=table.kind == "regression",

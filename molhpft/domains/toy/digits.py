@@ -266,15 +266,15 @@ def _draw(pictures: Pictures, split: str, digit: int, count: int, rng: torch.Gen
 def _task(
     name: str, pixels: Tensor, labels: Tensor, splits: dict[str, Tensor], digits: Iterable[int]
 ) -> Task:
-    describes = tuple(str(digit) for digit in digits)
+    target_names = tuple(str(digit) for digit in digits)
     return Task(
         name=name,
         examples=Rows(pixels.flatten(1).float() / 255, labels),
         splits=splits,
         objective=Multiclass(),
-        outputs=len(describes),
+        outputs=len(target_names),
         fingerprint=_fingerprint(pixels, labels, *splits.values()),
-        describes=describes,
+        target_names=target_names,
     )
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from molhpft.core.heads import linear_head
-from molhpft.core.network import Chain
+from molhpft.core.network import Chain, linear_head
 from molhpft.domains.weights import WeightFile, encoder_prefix, read_weights, strip_prefix
 
 _OURS = ("stages.stem.module.conv1.weight",)

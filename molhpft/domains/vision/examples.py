@@ -270,7 +270,7 @@ def labelled_task(
         objective=objective,
         outputs=len(first.classes),
         fingerprint=_fingerprint(examples, splits, (objective, first.classes)),
-        describes=first.classes,
+        target_names=first.classes,
     )
 
 

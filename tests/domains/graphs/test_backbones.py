@@ -8,8 +8,7 @@ from torch_geometric.data import Data
 from torch_geometric.nn import GCNConv, MessagePassing, SAGEConv, Sequential
 from torch_geometric.nn.models import AttentiveFP
 
-from molhpft.core.heads import linear_head
-from molhpft.core.network import Batch, Chain, Network
+from molhpft.core.network import Batch, Chain, Network, linear_head
 from molhpft.domains.graphs.backbones import GraphModule, Pool, pyg_backbone
 from tests.domains.graphs.rings import EDGES, NODES, batch
 

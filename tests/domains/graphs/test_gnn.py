@@ -6,8 +6,7 @@ import torch
 from torch_geometric.nn import global_mean_pool
 from torch_geometric.nn.models import GAT, GCN, GIN, PNA, EdgeCNN, GraphSAGE
 
-from molhpft.core.heads import linear_head
-from molhpft.core.network import Network
+from molhpft.core.network import Network, linear_head
 from molhpft.domains.graphs.backbones import gnn_backbone
 from tests.domains.graphs.rings import EDGES, NODES, batch
 

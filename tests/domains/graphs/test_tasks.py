@@ -9,8 +9,7 @@ from torch_geometric.nn.models import GIN
 from torch_geometric.transforms import Constant
 
 from molhpft.core.evaluate import take
-from molhpft.core.heads import linear_head
-from molhpft.core.network import Network
+from molhpft.core.network import Network, linear_head
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
 from molhpft.domains.graphs.backbones import gnn_backbone
 from molhpft.domains.graphs.tasks import joined, pyg_task

@@ -4,8 +4,7 @@ import pytest
 import torch
 from rdkit import Chem
 
-from molhpft.core.heads import cosine_head, linear_head, mlp_head
-from molhpft.core.network import Batch, Network, side_tuned
+from molhpft.core.network import Batch, Network, cosine_head, linear_head, mlp_head, side_tuned
 from molhpft.domains.molecules import draw
 from molhpft.domains.molecules.draw import atom_contributions, mean_embedding
 from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn

@@ -78,7 +78,7 @@ def test_a_real_data_set_has_ogbs_sizes_labels_and_objective(real, name, sizes, 
     found = task.objective.values if numbers else Tensor.float
     ours = found(task.examples.targets).float()
     torch.testing.assert_close(ours, theirs, equal_nan=True, rtol=1e-5, atol=1e-5)
-    assert task.outputs == theirs.shape[1] == len(task.describes)
+    assert task.outputs == theirs.shape[1] == len(task.target_names)
     assert type(task.objective) is type(objective) if numbers else task.objective == objective
 
 
@@ -125,7 +125,7 @@ def test_molecules_that_rdkit_refuses_are_kept_as_ogb_keeps_them(real):
 
 
 def test_columns_are_named_after_the_assays(real):
-    assert ogb_task("ogbg-moltox21").describes[:2] == ("NR-AR", "NR-AR-LBD")
+    assert ogb_task("ogbg-moltox21").target_names[:2] == ("NR-AR", "NR-AR-LBD")
 
 
 def test_the_names_are_those_of_ogbs_list():

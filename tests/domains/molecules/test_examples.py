@@ -16,7 +16,7 @@ def _task(**changes):
     given = {
         "smiles": SMILES,
         "targets": TARGETS,
-        "describes": ("active", "toxic"),
+        "target_names": ("active", "toxic"),
         "splits": {"train": torch.arange(4), "valid": torch.tensor([4]), "test": torch.tensor([5])},
         "objective": Multilabel(),
     }
@@ -42,7 +42,7 @@ def test_an_unreadable_molecule_keeps_its_row_and_leaves_its_split():
 
 def test_a_task_knows_its_outputs_and_their_names():
     task = _task()
-    assert (task.outputs, task.describes) == (2, ("active", "toxic"))
+    assert (task.outputs, task.target_names) == (2, ("active", "toxic"))
     assert task.examples.take(torch.arange(2)).targets.dtype == torch.float32
 
 
@@ -102,7 +102,7 @@ def test_what_cannot_be_trained_on_is_one_sentence(change, message):
 def test_labels_of_unreadable_molecules_do_not_count():
     targets = torch.tensor([[0.0], [0.0], [1.0], [0.0], [0.0], [0.0]])
     with pytest.raises(ValueError, match="both classes"):
-        _task(targets=targets, describes=("active",))
+        _task(targets=targets, target_names=("active",))
 
 
 def test_standardised_targets_have_mean_0_and_deviation_1_over_the_training_split():

@@ -8,8 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molhpft.core.heads import linear_head
-from molhpft.core.network import Batch, Network
+from molhpft.core.network import Batch, Network, linear_head
 from molhpft.domains.molecules.gcn import (
     ColumnEmbedding,
     OGBConvolution,

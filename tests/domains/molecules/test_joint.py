@@ -15,7 +15,7 @@ def task(name, smiles, targets, objective):
         name,
         smiles=smiles,
         targets=torch.tensor(targets),
-        describes=names,
+        target_names=names,
         splits=splits,
         objective=objective,
     )
@@ -37,7 +37,7 @@ def test_pretraining_targets_stand_behind_those_of_the_same_molecule():
 def test_a_joint_task_knows_what_its_outputs_are():
     joined = joint_task(NEW, OLD, weight=0.5)
     assert joined.outputs == 3
-    assert joined.describes == ("new0", "old0", "old1")
+    assert joined.target_names == ("new0", "old0", "old1")
     assert joined.objective.outputs == 1
     assert joined.splits == NEW.splits
 

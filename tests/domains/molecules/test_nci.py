@@ -42,7 +42,7 @@ def test_pretraining_trains_on_no_molecule_that_is_tested_on_downstream(alerts, 
 
 def test_every_alert_has_a_fair_share_of_both_classes_in_every_split(alerts):
     assert alerts.objective == Multilabel(metric="rocauc")
-    assert alerts.outputs == len(nci.ALERTS) == len(alerts.describes)
+    assert alerts.outputs == len(nci.ALERTS) == len(alerts.target_names)
     targets = alerts.examples.targets
     assert ((targets == 0) | (targets == 1)).all()
     for rows in alerts.splits.values():
@@ -73,9 +73,9 @@ def test_descriptors_are_standard_over_the_training_split(descriptors):
 
 
 def test_a_descriptor_rises_with_what_rdkit_computes_under_its_name(descriptors):
-    assert descriptors.outputs == len(descriptors.describes) > 80
-    assert not [name for name in descriptors.describes if name.startswith("fr_")]
-    weight = descriptors.examples.targets[:200, descriptors.describes.index("MolWt")]
+    assert descriptors.outputs == len(descriptors.target_names) > 80
+    assert not [name for name in descriptors.target_names if name.startswith("fr_")]
+    weight = descriptors.examples.targets[:200, descriptors.target_names.index("MolWt")]
     theirs = [
         Descriptors.MolWt(Chem.MolFromSmiles(smiles))
         for smiles in descriptors.examples.smiles[:200]

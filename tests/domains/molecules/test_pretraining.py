@@ -35,7 +35,7 @@ def test_a_plain_list_is_a_regression_on_descriptors(listed):
     expected, names = descriptor_targets(CHAINS, task.splits["train"])
     assert task.name == "pretraining-on-train-of-chains"
     assert task.objective == ScoredByLoss(Squared())
-    assert task.describes == tuple(names)
+    assert task.target_names == tuple(names)
     torch.testing.assert_close(task.examples.targets, expected, equal_nan=True)
     assert sorted(torch.cat(list(task.splits.values())).tolist()) == list(range(len(CHAINS)))
 
@@ -43,7 +43,7 @@ def test_a_plain_list_is_a_regression_on_descriptors(listed):
 def test_assays_and_descriptors_are_both_served(table):
     task = pretraining_task(of=table, targets=("assays", "descriptors"), weight=0.5, split="random")
     assert task.objective == ScoredByLoss(Joint(Multilabel(), Squared(), 2, 0.5))
-    assert task.describes[:2] == ("alcohol", "odd")
+    assert task.target_names[:2] == ("alcohol", "odd")
     labels = task.examples.targets[:, :2]
     assert labels[:, 0].tolist() == [float(s.endswith("O")) for s in CHAINS]
     assert labels[:, 1].isnan().tolist() == [bool(k % 3) for k in range(len(CHAINS))]

@@ -4,8 +4,7 @@ import sys
 import pytest
 import torch
 
-from molhpft.core.heads import linear_head
-from molhpft.core.network import Batch, Network
+from molhpft.core.network import Batch, Network, linear_head
 from molhpft.domains.molecules.graphs import pack
 from molhpft.domains.molecules.pyg_encoder import pyg_gnn
 

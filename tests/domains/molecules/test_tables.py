@@ -51,7 +51,7 @@ def test_a_users_tox21_is_the_task_that_ogb_makes_of_it(ogb_root, monkeypatch):
     monkeypatch.setenv("MOLHPFT_DATA", str(ogb_root))
     ours, theirs = csv_task(path=file, target_columns=("all",)), ogb_task("ogbg-moltox21")
     assert (ours.name, len(ours.examples), ours.outputs) == ("tox21", 7831, 12)
-    assert ours.describes == theirs.describes
+    assert ours.target_names == theirs.target_names
     torch.testing.assert_close(ours.examples.targets, theirs.examples.targets, equal_nan=True)
     assert all(torch.equal(ours.splits[name], theirs.splits[name]) for name in theirs.splits)
     assert ours.fingerprint == theirs.fingerprint
@@ -169,7 +169,7 @@ def test_a_huge_molecule_is_one_unreadable_row_with_its_line(path, caplog):
 
 def test_targets_come_in_the_order_that_was_asked_for(ten):
     table = read_table(ten, target_columns=["active", "logp"], kind="regression")
-    assert table.describes == ("active", "logp")
+    assert table.target_names == ("active", "logp")
     assert table.targets[3].tolist() == [1, 0.75]
 
 

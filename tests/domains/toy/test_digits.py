@@ -2,8 +2,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from molhpft.core.heads import linear_head
-from molhpft.core.network import Batch, Network
+from molhpft.core.network import Batch, Network, linear_head
 from molhpft.domains.toy.digits import load_toy_mlp, toy_mlp, toy_pretrain_task, toy_task
 from tests.domains.toy.test_pictures import write_mnist
 from tests.toy import same_weights
@@ -45,7 +44,7 @@ def test_every_split_has_as_many_pictures_of_each_class():
     for split in ("train", "valid", "test"):
         assert task.examples.targets[task.rows(split)].bincount().tolist() == [17] * 4
     assert task.outputs == 4
-    assert task.describes == ("3", "8", "9", "0")
+    assert task.target_names == ("3", "8", "9", "0")
 
 
 def test_a_label_is_the_place_of_the_digit_among_the_classes():

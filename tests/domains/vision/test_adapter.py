@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from molhpft.core.heads import linear_head
-from molhpft.core.network import Batch, Network
+from molhpft.core.network import Batch, Network, linear_head
 from molhpft.domains.vision.resnet import resnet_chain
 from tests.domains.vision.foreign import (
     CifarResNet,

@@ -5,8 +5,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from molhpft.core.heads import linear_head
-from molhpft.core.network import Batch, Network
+from molhpft.core.network import Batch, Network, linear_head
 from molhpft.domains.vision.checkpoints import describe, load_resnet, supervised_head
 from molhpft.domains.vision.resnet import cifar_resnet, resnet, resnet_chain
 from molhpft.domains.weights import read_weights

@@ -98,7 +98,7 @@ def test_splits_keep_their_images_and_their_order():
 
 
 def test_a_task_knows_its_classes():
-    assert (task_of().outputs, task_of().describes) == (3, ("a", "b", "c"))
+    assert (task_of().outputs, task_of().target_names) == (3, ("a", "b", "c"))
 
 
 def test_moving_a_task_moves_images_and_statistics():

@@ -5,8 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from molhpft.core.heads import linear_head
-from molhpft.core.network import Network
+from molhpft.core.network import Network, linear_head
 from molhpft.domains.vision.checkpoints import load_resnet
 from molhpft.domains.vision.resnet import cifar_resnet
 from molhpft.domains.vision.tasks import image_task

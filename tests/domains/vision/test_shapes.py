@@ -56,4 +56,4 @@ def test_the_task_has_three_splits_without_a_common_image():
     images = {image.numpy().tobytes() for image in task.examples.pixels}
     assert len(images) == 40
     assert task.objective == Multiclass(metric="miou", ignore=255)
-    assert task.describes == SHAPES
+    assert task.target_names == SHAPES

@@ -208,7 +208,7 @@ def score(network, task, split):
 
 def test_the_public_resnet20_classifies_cifar10(cifar10_zip, public_resnet20):
     task = image_task("folder", path=cifar10_zip, train=100, valid=100)
-    assert task.describes == CIFAR10_CLASSES
+    assert task.target_names == CIFAR10_CLASSES
     assert len(task.rows("test")) == 5000
     assert score(public_resnet20, task, "test") >= 0.805
 

@@ -41,7 +41,7 @@ def test_val_is_kept_for_testing_and_validation_comes_out_of_train(folder):
         "valid": 1,
         "test": 2,
     }
-    assert (task.name, task.outputs, task.describes) == ("voc", 21, CLASSES)
+    assert (task.name, task.outputs, task.target_names) == ("voc", 21, CLASSES)
     assert task.objective == Multiclass(metric="miou", ignore=255)
 
 

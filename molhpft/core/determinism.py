@@ -46,7 +46,7 @@ def seed_dropout(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
 
 
-def stream(seed: int, purpose: str) -> int:
+def seed_for(seed: int, purpose: str) -> int:
     """A seed of its own for each purpose, so that none uses up another's random numbers."""
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 2
