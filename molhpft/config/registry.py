@@ -24,8 +24,12 @@ from molhpft.domains.vision.checkpoints import load_resnet
 from molhpft.domains.vision.examples import Images
 from molhpft.domains.vision.layouts import LAYOUTS
 from molhpft.domains.vision.resnet import cifar_resnet, resnet
-from molhpft.domains.vision.segmentation import aspp_head, segmentation_resnet
-from molhpft.domains.vision.segmentation_tasks import shapes_task, voc_task
+from molhpft.domains.vision.segmentation import (
+    aspp_head,
+    segmentation_resnet,
+    shapes_task,
+    voc_task,
+)
 from molhpft.domains.vision.tasks import image_task
 from molhpft.tuning import recipes
 from molhpft.tuning.recipes import Recipes

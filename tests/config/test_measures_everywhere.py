@@ -36,8 +36,7 @@ from molhpft.domains.toy.digits import toy_mlp
 from molhpft.domains.toy.linear import linear_network, linear_task
 from molhpft.domains.vision.examples import Images
 from molhpft.domains.vision.resnet import cifar_resnet
-from molhpft.domains.vision.segmentation import aspp_head, segmentation_resnet
-from molhpft.domains.vision.segmentation_tasks import shapes_task
+from molhpft.domains.vision.segmentation import aspp_head, segmentation_resnet, shapes_task
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.recipes import Recipe

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from molhpft.domains.console import track
 from molhpft.domains.files import cached_tensors, digest
-from molhpft.domains.vision.arrays import check_labels
 from molhpft.domains.vision.examples import Labelled
 
 _log = logging.getLogger(__name__)
@@ -60,6 +59,43 @@ class Files:
             yield from (archive.read(name) for name in names)
 
 
+def open_files(path: Path) -> Files:
+    """The files of a folder or zip file, hidden ones left out.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: a file that is no zip file.
+    """
+    if path.is_dir():
+        stats = ((file, file.stat()) for file in sorted(path.rglob("*")) if file.is_file())
+        stamps = {
+            file.relative_to(path).as_posix(): f"{s.st_size} {s.st_mtime_ns}" for file, s in stats
+        }
+    elif zipfile.is_zipfile(path):
+        with _archive(path) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+        stamps = {entry.filename: f"{entry.file_size} {entry.CRC}" for entry in entries}
+    elif path.exists():
+        raise ValueError(f"{path} should be a folder or a zip file of images; it is neither")
+    else:
+        raise FileNotFoundError(f"no images at {path}; give a folder or a zip file")
+    return Files(path, {name: stamps[name] for name in sorted(stamps) if _is_visible(name)})
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    # a RuntimeError is an entry behind a password, or of a compression that Python lacks
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise ValueError(f"{path} is a damaged or protected zip file: {error}") from error
+
+
+def _is_visible(name: str) -> bool:
+    return not any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
+
+
 @dataclass(frozen=True, eq=False)
 class Pictures:
     """Image files with labels, read when rows are taken.
@@ -85,35 +121,50 @@ class Pictures:
             ValueError: an image is absent or cannot be read.
         """
         names = [self.names[row] for row in index.tolist()]
-        pixels = read_pixels(self.files, names, partial(_rgb, size=self.size), f"rgb {self.size}")
+        pixels = read_pixels(
+            self.files, names, partial(_square, size=self.size), f"rgb {self.size}"
+        )
         return Labelled(pixels, self.targets[index], self.classes)
 
 
-def open_files(path: Path) -> Files:
-    """The files of a folder or zip file, hidden ones left out.
+def pictures(
+    files: Files, entries: Sequence[tuple[str, int]], *, classes: Sequence[str], size: int
+) -> Pictures:
+    """The images named by `entries`, in their order.
+
+    Args:
+        files: where they lie.
+        entries: path and class id of each image.
+        classes: name of each class id.
+        size: side of the images in pixels.
 
     Raises:
-        FileNotFoundError: neither is there.
-        ValueError: a file that is no zip file.
+        ValueError: there is no entry, or a class id has no name.
     """
-    if path.is_dir():
-        stats = ((file, file.stat()) for file in sorted(path.rglob("*")) if file.is_file())
-        stamps = {
-            file.relative_to(path).as_posix(): f"{s.st_size} {s.st_mtime_ns}" for file, s in stats
-        }
-    elif zipfile.is_zipfile(path):
-        with _archive(path) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-        stamps = {entry.filename: f"{entry.file_size} {entry.CRC}" for entry in entries}
-    elif path.exists():
-        raise ValueError(f"{path} should be a folder or a zip file of images; it is neither")
-    else:
-        raise FileNotFoundError(f"no images at {path}; give a folder or a zip file")
-    return Files(path, {name: stamps[name] for name in sorted(stamps) if _is_visible(name)})
+    if not entries:
+        raise ValueError(f"{files.path} should have a list of images; it is empty")
+    names, labels = zip(*entries, strict=True)
+    targets = torch.tensor(labels)
+    check_labels(targets, len(classes), files.path)
+    return Pictures(files, names, targets, tuple(classes), size)
+
+
+def check_labels(labels: Tensor, classes: int, path: Path) -> None:
+    """Refuse class ids that name no class.
+
+    Raises:
+        ValueError: an id below 0 or from `classes` on.
+    """
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        raise ValueError(
+            f"labels of {path} should lie from 0 to {classes - 1}; {len(wrong)} do not, "
+            f"such as {int(wrong[0])}"
+        )
 
 
 def read_by_class(path: Path, *, size: int) -> dict[str, Pictures]:
-    """Images that lie in a folder a class, perhaps below a folder a split.
+    """Images in a folder for each class, perhaps below a folder for each split.
 
     A class is the folder right below the split, or right below `path` where there are no splits;
     folders inside it make no difference. A folder that a zip file has around everything does not
@@ -136,36 +187,28 @@ def read_by_class(path: Path, *, size: int) -> dict[str, Pictures]:
     files = open_files(path)
     images = [name for name in files.stamps if PurePosixPath(name).suffix.lower() in SUFFIXES]
     around = _folders_around(images) if path.is_file() else 0
-    placed = {name: place for name in images if (place := _split_and_class(name, around))}
-    if not placed:
-        raise ValueError(
-            f"{path} should hold images as <class>/<file> or <split>/<class>/<file> with the "
-            f"suffix {', '.join(sorted(SUFFIXES))}; it has none among {len(files.stamps)} files"
-        )
-    splits = dict.fromkeys(split for split, _ in placed.values())
-    if "all" in splits and len(splits) > 1:
-        odd = next(name for name, (split, _) in placed.items() if split == "all")
-        raise ValueError(f"every image of {path} should lie in a split's folder; {odd} does not")
-    _check_left_out(files, placed, around)
-    classes = sorted({label for _, label in placed.values()})
-    depth = around + (2 if "all" in splits else 3)
-    if len(classes) == 1 and any(len(PurePosixPath(name).parts) > depth for name in placed):
-        raise ValueError(
-            f"all images of {path} lie in the folder {classes[0]}, which would be the only class; "
-            "give the folder whose own folders are the splits or the classes"
-        )
+    places = {name: place for name in images if (place := _split_and_class(name, around))}
+    _check_splits(files, places)
+    _check_left_out(files, places, around)
+    _check_depth(files, places, around)
+    classes = sorted({label for _, label in places.values()})
+    in_order = sorted(places, key=lambda name: places[name][1])
     return {
         split: pictures(
             files,
-            sorted(
-                ((name, classes.index(label)) for name, (s, label) in placed.items() if s == split),
-                key=lambda entry: entry[1],
-            ),
+            [(n, classes.index(places[n][1])) for n in in_order if places[n][0] == split],
             classes=classes,
             size=size,
         )
-        for split in splits
+        for split in dict.fromkeys(split for split, _ in places.values())
     }
+
+
+def _folders_around(names: Sequence[str]) -> int:
+    """Number of folders, 0 or 1, that an archive has around everything: not splits or classes."""
+    tops = {PurePosixPath(name).parts[0].lower() for name in names}
+    inside = all(len(PurePosixPath(name).parts) > 2 for name in names)
+    return int(len(tops) == 1 and inside and not tops & set(_SPLITS))
 
 
 def _split_and_class(name: str, around: int) -> tuple[str, str] | None:
@@ -176,59 +219,53 @@ def _split_and_class(name: str, around: int) -> tuple[str, str] | None:
     return ("all", folders[0]) if folders else None
 
 
-def _folders_around(names: Sequence[str]) -> int:
-    """Number of folders, 0 or 1, that an archive has around everything: not splits or classes."""
-    tops = {PurePosixPath(name).parts[0].lower() for name in names}
-    inside = all(len(PurePosixPath(name).parts) > 2 for name in names)
-    return int(len(tops) == 1 and inside and not tops & set(_SPLITS))
+def _check_splits(files: Files, places: Mapping[str, tuple[str, str]]) -> None:
+    if not places:
+        raise ValueError(
+            f"{files.path} should hold images as <class>/<file> or <split>/<class>/<file> with the "
+            f"suffix {', '.join(sorted(SUFFIXES))}; it has none among {len(files.stamps)} files"
+        )
+    outside = [name for name, (split, _) in places.items() if split == "all"]
+    if 0 < len(outside) < len(places):
+        raise ValueError(
+            f"every image of {files.path} should lie in a split's folder; {outside[0]} does not"
+        )
 
 
-def _check_left_out(files: Files, placed: Mapping[str, tuple[str, str]], around: int) -> None:
-    """Say which files are no images by their ending; a class must not vanish with them."""
-    others = {n: _split_and_class(n, around) for n in files.stamps if n not in placed}
+def _check_depth(files: Files, places: Mapping[str, tuple[str, str]], around: int) -> None:
+    splits, classes = ({place[k] for place in places.values()} for k in range(2))
+    depth = around + (2 if "all" in splits else 3)
+    if len(classes) == 1 and any(len(PurePosixPath(name).parts) > depth for name in places):
+        raise ValueError(
+            f"all images of {files.path} lie in the folder {classes.pop()}, which would be the "
+            "only class; give the folder whose own folders are the splits or the classes"
+        )
+
+
+def _check_left_out(files: Files, places: Mapping[str, tuple[str, str]], around: int) -> None:
+    """Warn of files that are no images by their ending; a class must not vanish with them."""
+    others = {n: _split_and_class(n, around) for n in files.stamps if n not in places}
     lost = {n: p for n, p in others.items() if p or PurePosixPath(n).suffix.lower() in SUFFIXES}
     if not lost:
         return
-    endings = Counter(PurePosixPath(name).suffix.lower() or "no ending" for name in lost)
-    counts = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(5))
     for name, place in lost.items():
         # a folder of notes or tables is no class; one of pictures that cannot be read is
-        if place and place not in placed.values() and _is_picture(name):
+        is_picture = (mimetypes.guess_type(name)[0] or "image/").startswith("image/")
+        if place and place not in places.values() and is_picture:
             split, label = place
             raise ValueError(
                 f"{files.path} should hold images in every class's folder; {label}"
                 f"{'' if split == 'all' else f' of {split}'} has none, only files such as {name}; "
                 f"an image ends in {', '.join(sorted(SUFFIXES))}"
             )
+    endings = Counter(PurePosixPath(name).suffix.lower() or "no ending" for name in lost)
     _log.warning(
         "%s has files that are left out, as they are no images by their ending or lie in no "
         "class's folder: %s, such as %s",
         files.path,
-        counts,
+        ", ".join(f"{count} {ending}" for ending, count in endings.most_common(5)),
         next(iter(lost)),
     )
-
-
-def pictures(
-    files: Files, entries: Sequence[tuple[str, int]], *, classes: Sequence[str], size: int
-) -> Pictures:
-    """The images named by `entries`, in their order, to be read when they are taken.
-
-    Args:
-        files: where they lie.
-        entries: path and class id of each image.
-        classes: name of each class id.
-        size: side of the images in pixels.
-
-    Raises:
-        ValueError: there is no entry, or a class id has no name.
-    """
-    if not entries:
-        raise ValueError(f"{files.path} should have a list of images; it is empty")
-    names, labels = zip(*entries, strict=True)
-    targets = torch.tensor(labels)
-    check_labels(targets, len(classes), files.path)
-    return Pictures(files, names, targets, tuple(classes), size)
 
 
 def read_pixels(files: Files, names: Sequence[str], decode: Decode, how: str) -> Tensor:
@@ -238,7 +275,7 @@ def read_pixels(files: Files, names: Sequence[str], decode: Decode, how: str) ->
         files: where they lie.
         names: of the files.
         decode: an opened image to a tensor.
-        how: text that changes with what `decode` gives.
+        how: text that changes with the result of `decode`.
 
     Raises:
         ValueError: an image is absent or cannot be read.
@@ -257,16 +294,6 @@ def read_pixels(files: Files, names: Sequence[str], decode: Decode, how: str) ->
     return cached_tensors(f"images/{digest(about)}", build)["pixels"]
 
 
-@contextmanager
-def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    # a RuntimeError is an entry behind a password, or of a compression that Python lacks
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise ValueError(f"{path} is a damaged or protected zip file: {error}") from error
-
-
 def _decode(data: bytes, decode: Decode, what: str) -> Tensor:
     try:
         with Image.open(BytesIO(data)) as image:
@@ -275,13 +302,19 @@ def _decode(data: bytes, decode: Decode, what: str) -> Tensor:
         raise ValueError(f"{what} should be an image that Pillow reads, but: {error}") from error
 
 
-def rgb(image: Image.Image) -> Image.Image:
+def _square(image: Image.Image, *, size: int) -> Tensor:
+    return to_tensor(ImageOps.fit(_rgb(image), (size, size), Image.Resampling.BILINEAR))
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """An RGB image as uint8 (3, height, width)."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def _rgb(image: Image.Image) -> Image.Image:
     """An image as the camera was held, in three channels of 8 bits.
 
-    Greys of 16 bits are scaled, 65,535 to 255.
-
-    Raises:
-        ValueError: its values have 32 bits, which have no common scale.
+    Greys of 16 bits are scaled, 65,535 to 255; 32 bits have no common scale and are refused.
     """
     upright = ImageOps.exif_transpose(image)
     # a PNG has 16 bits at most, also where Pillow widens them
@@ -291,17 +324,3 @@ def rgb(image: Image.Image) -> Image.Image:
     elif image.mode in ("I", "F"):
         raise ValueError(f"it has 32 bits a value (mode {image.mode}); save it with 8 or 16")
     return upright.convert("RGB")
-
-
-def _rgb(image: Image.Image, *, size: int) -> Tensor:
-    square = ImageOps.fit(rgb(image), (size, size), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
-
-
-def _is_picture(name: str) -> bool:
-    """Whether a file is called like a picture, one that Pillow reads or not."""
-    return (mimetypes.guess_type(name)[0] or "image/").startswith("image/")
-
-
-def _is_visible(name: str) -> bool:
-    return not any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)

@@ -1,9 +1,18 @@
-"""Image data sets in the layouts they are published in."""
+"""Image data sets in the layouts they are published in, from their byte formats up.
 
+MNIST (idx and npz files), CIFAR (fixed-length records), STL10 (bare arrays), Flowers and Cars
+(MATLAB annotations), DomainNet (lists), CIFAR-10's shifted test sets (npy files), and plain folders
+with one folder for each class.
+"""
+
+import gzip
+import struct
+import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +21,17 @@ import torch
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 from torch import Tensor
+from torch.nn import functional as F
 
-from molhpft.domains.vision.arrays import (
-    check_labels,
-    grey_to_rgb,
-    read_cifar,
-    read_idx,
-    read_npz,
-    read_stl_images,
-    read_stl_labels,
-)
 from molhpft.domains.vision.examples import Labelled, Source
-from molhpft.domains.vision.images import Files, open_files, pictures, read_by_class
+from molhpft.domains.vision.images import Files, check_labels, open_files, pictures, read_by_class
 
+SEVERITIES = 5
 CIFAR10_CLASSES = tuple(
     "airplane automobile bird cat deer dog frog horse ship truck".split()  # noqa: SIM905
 )
 _FLOWERS = 102
+_NPZ_SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -46,26 +49,189 @@ class Layout:
     expects: str
 
 
-def _folder(path: Path, size: int) -> Mapping[str, Source]:
-    return read_by_class(path, size=size)
+def resized(images: Labelled, size: int) -> Labelled:
+    """The same images scaled to `size` x `size` pixels; those that have this size stay as is."""
+    if images.pixels.shape[-2:] == (size, size):
+        return images
+    parts = [
+        F.interpolate(part.float(), size=(size, size), mode="bilinear", antialias=True)
+        .round()
+        .to(torch.uint8)
+        for part in torch.split(images.pixels, 4096)  # floats of all images at once would not fit
+    ]
+    return replace(images, pixels=torch.cat(parts))
+
+
+def grey_to_rgb(images: Labelled) -> Labelled:
+    """The same images with three channels, so that encoders of colour images take them."""
+    n, channels, height, width = images.pixels.shape
+    if channels == 3:
+        return images
+    return replace(images, pixels=images.pixels.expand(n, 3, height, width).contiguous())
+
+
+def _bytes_of(path: Path) -> bytes:
+    if not path.is_file():
+        raise FileNotFoundError(f"no file at {path}")
+    data = path.read_bytes()
+    if path.suffix != ".gz":
+        return data
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is a damaged gzip file ({error}); fetch it again") from error
+
+
+def _uint8(data: bytes) -> Tensor:
+    return torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())
+
+
+def _records(path: Path, length: int, what: str) -> Tensor:
+    """The bytes of a file of fixed-length records, uint8 (n, length)."""
+    data = _bytes_of(path)
+    if not data or len(data) % length:
+        raise ValueError(
+            f"{path} should hold {what}; its {len(data)} bytes are no whole number of them: "
+            "fetch it again"
+        )
+    return _uint8(data).reshape(-1, length)
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no file at {path}")
+    return tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
+
+
+# numpy's files
 
 
 def _npz(path: Path, size: int) -> Mapping[str, Source]:
-    return {split: grey_to_rgb(images) for split, images in read_npz(path).items()}
+    """Splits of a file with the arrays `x_train`, `y_train`, `x_test`, ... such as `mnist.npz`."""
+    arrays = _load_numpy(path)
+    if not isinstance(arrays, np.lib.npyio.NpzFile):
+        raise ValueError(f"{path} should be an .npz file of several arrays; it is a single array")
+    with arrays:
+        present = [split for split in _NPZ_SPLITS if f"x_{split}" in arrays]
+        if "train" not in present:
+            raise ValueError(
+                f"{path} should hold x_train, y_train, x_test, y_test; it has: {', '.join(arrays)}"
+            )
+        pairs = {
+            split: (_member(arrays, f"x_{split}", path), _member(arrays, f"y_{split}", path))
+            for split in present
+        }
+    for x, y in pairs.values():
+        _check_integers(y, len(x), path)
+    count = max(int(y.max()) for _, y in pairs.values() if y.size) + 1
+    classes = tuple(map(str, range(count)))
+    return {split: grey_to_rgb(_from_numpy(x, y, path, classes)) for split, (x, y) in pairs.items()}
+
+
+def read_npy_set(path: Path, *, classes: tuple[str, ...], severity: int) -> Labelled:
+    """A shifted test set as an array of images with an array of labels beside it.
+
+    `cifar10.1_v6_data.npy` goes with `cifar10.1_v6_labels.npy` (Recht et al., 2018). Of CIFAR-10-C
+    (Hendrycks & Dietterich, 2019), `fog.npy` goes with `labels.npy`, and a fifth of the rows is
+    taken, that of `severity`.
+
+    Args:
+        path: the array of images.
+        classes: name of each class id.
+        severity: 1 to 5.
+
+    Raises:
+        FileNotFoundError: one of the two files is absent.
+        ValueError: arrays of another shape or type, or pickled ones; or no such severity.
+    """
+    paired = path.name.endswith("_data.npy")
+    beside = path.name.replace("_data.npy", "_labels.npy") if paired else "labels.npy"
+    images = _from_numpy(_load_numpy(path), _load_numpy(path.with_name(beside)), path, classes)
+    if paired:
+        return images
+    if not 1 <= severity <= SEVERITIES:
+        raise ValueError(f"severity lies from 1 to {SEVERITIES}, got {severity}")
+    if len(images) % SEVERITIES:
+        raise ValueError(f"{path} should hold {SEVERITIES} severities, it has {len(images)} images")
+    return images.take(torch.arange(len(images)).chunk(SEVERITIES)[severity - 1])
+
+
+def _load_numpy(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"no array file at {path}")
+    try:
+        # from memory: numpy leaves a file open that turns out not to be a zip file
+        return np.load(BytesIO(path.read_bytes()), allow_pickle=False)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} should be numpy's .npy or .npz of plain arrays: {error}"
+        ) from error
+
+
+def _member(arrays: Any, name: str, path: Path) -> np.ndarray:
+    try:
+        array: np.ndarray = arrays[name]
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} should hold {name} as a plain array: {error}") from error
+    return array
+
+
+def _from_numpy(x: np.ndarray, y: np.ndarray, path: Path, classes: tuple[str, ...]) -> Labelled:
+    pixels = x[..., None] if x.ndim == 3 else x
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] not in (1, 3):
+        raise ValueError(
+            f"images of {path} should be uint8 (n, height, width) or (n, height, width, 1 or 3); "
+            f"they are {x.dtype} {x.shape}"
+        )
+    _check_integers(y, len(x), path)
+    labels = torch.from_numpy(y.astype(np.int64))
+    check_labels(labels, len(classes), path)
+    return Labelled(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), labels, classes)
+
+
+def _check_integers(y: np.ndarray, n: int, path: Path) -> None:
+    if y.shape != (n,) or not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(
+            f"labels of {path} should be integers ({n},); they are {y.dtype} {y.shape}"
+        )
+
+
+# MNIST
+
+
+def _read_idx(path: Path) -> Tensor:
+    """The array of an idx file of unsigned bytes, gzipped or not, uint8 of any shape.
+
+    Four bytes (0, 0, 8, number of axes), each axis as a big-endian 32-bit integer, then the values,
+    last axis fastest.
+    """
+    data = _bytes_of(path)
+    if len(data) < 4 or data[:3] != b"\0\0\x08":
+        raise ValueError(
+            f"{path} should be an idx file of unsigned bytes, starting with 00 00 08; it starts "
+            f"with {data[:4].hex(' ') or 'nothing'}"
+        )
+    axes, start = data[3], 4 + 4 * data[3]
+    if len(data) < start:
+        raise ValueError(f"{path} should have a header of {start} bytes; it has {len(data)} bytes")
+    shape = struct.unpack(f">{axes}I", data[4:start])
+    if len(data) - start != prod(shape):
+        raise ValueError(
+            f"{path} should hold {prod(shape)} values after its header, for shape {shape}; "
+            f"it holds {len(data) - start}: fetch it again"
+        )
+    return _uint8(data[start:]).reshape(shape)
 
 
 def _mnist(path: Path, size: int) -> Mapping[str, Source]:
     if path.suffix == ".npz":
         return _npz(path, size)
-    return {split: _mnist_split(path, name) for split, name in _MNIST_FILES.items()}
-
-
-_MNIST_FILES = {"train": "train", "test": "t10k"}
+    return {"train": _mnist_split(path, "train"), "test": _mnist_split(path, "t10k")}
 
 
 def _mnist_split(path: Path, name: str) -> Labelled:
     x, y = (
-        read_idx(_gzipped_or_not(path / f"{name}-{kind}-ubyte"))
+        _read_idx(_gzipped_or_not(path / f"{name}-{kind}-ubyte"))
         for kind in ("images-idx3", "labels-idx1")
     )
     if x.ndim != 3 or y.shape != x.shape[:1]:
@@ -82,12 +248,15 @@ def _gzipped_or_not(path: Path) -> Path:
     return gzipped if gzipped.is_file() else path
 
 
+# CIFAR and STL10
+
+
 def _cifar10(path: Path, size: int) -> Mapping[str, Source]:
     _refuse_pickles(path, "data_batch_1", "cifar-10-binary.tar.gz")
-    batches = {"train": [f"data_batch_{k}.bin" for k in range(1, 6)], "test": ["test_batch.bin"]}
+    train = [path / f"data_batch_{k}.bin" for k in range(1, 6)]
     return {
-        split: _cifar_split([path / name for name in names], CIFAR10_CLASSES, labels=1)
-        for split, names in batches.items()
+        "train": _cifar_split(train, CIFAR10_CLASSES, labels=1),
+        "test": _cifar_split([path / "test_batch.bin"], CIFAR10_CLASSES, labels=1),
     }
 
 
@@ -101,10 +270,12 @@ def _cifar100(path: Path, size: int) -> Mapping[str, Source]:
 
 
 def _cifar_split(paths: Sequence[Path], classes: tuple[str, ...], *, labels: int) -> Labelled:
-    pixels, ids = zip(*(read_cifar(path, labels=labels) for path in paths), strict=True)
-    targets = torch.cat(ids)[:, -1]
+    """Records of `labels` bytes, the last of which is the class, and 3 x 32 x 32 bytes."""
+    length = labels + 3 * 32 * 32
+    rows = torch.cat([_records(path, length, f"records of {length} bytes") for path in paths])
+    targets = rows[:, labels - 1].long()
     check_labels(targets, len(classes), paths[0])
-    return Labelled(torch.cat(pixels), targets, classes)
+    return Labelled(rows[:, labels:].reshape(-1, 3, 32, 32).contiguous(), targets, classes)
 
 
 def _refuse_pickles(path: Path, pickled: str, binary: str) -> None:
@@ -121,8 +292,10 @@ def _stl10(path: Path, size: int) -> Mapping[str, Source]:
 
 
 def _stl_split(path: Path, split: str, classes: tuple[str, ...]) -> Labelled:
-    pixels = read_stl_images(path / f"{split}_X.bin")
-    targets = read_stl_labels(path / f"{split}_y.bin")
+    length = 3 * 96 * 96
+    rows = _records(path / f"{split}_X.bin", length, f"images of {length} bytes")
+    pixels = rows.reshape(-1, 3, 96, 96).transpose(2, 3).contiguous()  # columns first in the file
+    targets = _uint8(_bytes_of(path / f"{split}_y.bin")).long() - 1
     if len(pixels) != len(targets):
         raise ValueError(
             f"{split}_X.bin and {split}_y.bin of {path} should hold as many images as labels; "
@@ -132,18 +305,20 @@ def _stl_split(path: Path, split: str, classes: tuple[str, ...]) -> Labelled:
     return Labelled(pixels, targets, classes)
 
 
+# image files with annotations beside them
+
+
 def _flowers102(path: Path, size: int) -> Mapping[str, Source]:
     files = open_files(path)
-    labels = _numbers(files, "imagelabels.mat", "labels") - 1
-    names = tuple(str(k) for k in range(1, _FLOWERS + 1))
+    labels = _matlab_numbers(files, "imagelabels.mat", "labels") - 1
     splits = {"train": "trnid", "valid": "valid", "test": "tstid"}
-    numbers = {split: _numbers(files, "setid.mat", key) for split, key in splits.items()}
+    numbers = {split: _matlab_numbers(files, "setid.mat", key) for split, key in splits.items()}
     check_labels(torch.cat(list(numbers.values())) - 1, len(labels), path / "setid.mat")
     return {
         split: pictures(
             files,
             [(f"jpg/image_{k:05}.jpg", int(labels[k - 1])) for k in rows.tolist()],
-            classes=names,
+            classes=[str(k) for k in range(1, _FLOWERS + 1)],
             size=size,
         )
         for split, rows in numbers.items()
@@ -152,7 +327,7 @@ def _flowers102(path: Path, size: int) -> Mapping[str, Source]:
 
 def _stanford_cars(path: Path, size: int) -> Mapping[str, Source]:
     files = open_files(path)
-    names = _mat(files, "devkit/cars_meta.mat", "class_names")
+    names = _matlab(files, "devkit/cars_meta.mat", "class_names")
     annotations = {
         "train": "devkit/cars_train_annos.mat",
         "test": "cars_test_annos_withlabels.mat",
@@ -162,7 +337,7 @@ def _stanford_cars(path: Path, size: int) -> Mapping[str, Source]:
             files,
             [
                 (f"cars_{split}/{row['fname']}", int(row["class"]) - 1)
-                for row in _mat(files, name, "annotations")
+                for row in _matlab(files, name, "annotations")
             ],
             classes=[str(name) for name in names],
             size=size,
@@ -199,17 +374,11 @@ def _listed(path: Path) -> list[tuple[str, int]]:
     return [(name, int(label)) for name, label in rows]
 
 
-def _lines(path: Path) -> tuple[str, ...]:
-    if not path.is_file():
-        raise FileNotFoundError(f"no file at {path}")
-    return tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
+# what scipy's reader raises for foreign, newer and truncated files
+_UNREADABLE = (KeyError, ValueError, TypeError, OSError, EOFError, zlib.error, MatReadError)
 
 
-def _numbers(files: Files, name: str, key: str) -> Tensor:
-    return torch.from_numpy(_mat(files, name, key).astype(np.int64))
-
-
-def _mat(files: Files, name: str, key: str) -> Any:
+def _matlab(files: Files, name: str, key: str) -> Any:
     (data,) = files.read([name])
     try:
         return np.atleast_1d(loadmat(BytesIO(data), squeeze_me=True)[key])
@@ -219,8 +388,13 @@ def _mat(files: Files, name: str, key: str) -> Any:
         ) from error
 
 
-# what scipy's reader raises for foreign, newer and truncated files
-_UNREADABLE = (*(KeyError, ValueError, TypeError, OSError, EOFError), zlib.error, MatReadError)
+def _matlab_numbers(files: Files, name: str, key: str) -> Tensor:
+    return torch.from_numpy(_matlab(files, name, key).astype(np.int64))
+
+
+def _folder(path: Path, size: int) -> Mapping[str, Source]:
+    return read_by_class(path, size=size)
+
 
 LAYOUTS = {
     "folder": Layout(_folder, 32, "folder or zip file with <split>/<class>/<file>"),

@@ -1,10 +1,8 @@
-"""ResNets (He et al., 2016) with torchvision's names, so that its state dicts fit.
+"""ResNets (He et al., 2016) with torchvision's names, as chains `stem, layer1.0, ..., pool`.
 
-Two families: the small ones for CIFAR, whose shortcuts have no weights, and the ones for ImageNet.
-
-Any ResNet as a chain with the stages `stem, layer1.0, layer1.1, ..., pool`.
-
-Parts are found by the attribute names that torchvision, timm and the CIFAR ResNets share.
+Our own come in two families: the small ones for CIFAR, whose shortcuts have no weights, and those
+for ImageNet. Any other ResNet becomes a chain by the attribute names that torchvision, timm and the
+CIFAR ResNets share.
 """
 
 from collections import OrderedDict
@@ -85,8 +83,8 @@ def _pool(module: nn.Module) -> nn.Module:
 
 
 def _first(module: nn.Module, names: tuple[str, ...], otherwise: nn.Module) -> nn.Module:
-    found = (getattr(module, name, None) for name in names)
-    return next((part for part in found if isinstance(part, nn.Module)), otherwise)
+    parts = (getattr(module, name, None) for name in names)
+    return next((part for part in parts if isinstance(part, nn.Module)), otherwise)
 
 
 def _required(module: nn.Module, name: str) -> nn.Module:
@@ -107,23 +105,29 @@ def _test_image(stem: nn.Module) -> Tensor:
 
 
 Dilations = tuple[int, int]  # of a block's first and second 3 x 3 convolution
-Shortcut = nn.Module | None
-MakeBlock = Callable[[int, int, int, Dilations], nn.Module]  # inputs, width, stride
 
 _CIFAR_WIDTHS = (16, 32, 64)
 _WIDTHS = (64, 128, 256, 512)
 _COUNTS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+_STRIDES_AND_DILATIONS = {  # of the four layers, by output stride
+    32: ((1, 2, 2, 2), (1, 1, 1, 1)),
+    16: ((1, 2, 2, 1), (1, 1, 1, 2)),
+    8: ((1, 2, 1, 1), (1, 1, 2, 4)),
+}
 
 
 def cifar_resnet(*, depth: Literal[20, 32, 44, 56] = 20, channels: Count = 3) -> Chain:
     """ResNet for images of about 32 x 32 pixels, features of width 64, He et al. section 4.2.
+
+    >>> cifar_resnet(depth=20).names[:3]
+    ('stem', 'layer1.0', 'layer1.1')
 
     Args:
         depth: layers with weights, a classifier included.
         channels: of the images.
     """
     counts = [(depth - 2) // 6] * 3
-    layers = _layers(_basic("pad"), 16, _CIFAR_WIDTHS, counts, strides=(1, 2, 2))
+    layers = _layers(_cifar_block, 16, _CIFAR_WIDTHS, counts, strides=(1, 2, 2))
     conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
     return resnet_chain(ResNet(conv1, nn.Identity(), layers))
 
@@ -135,29 +139,16 @@ def resnet(
 
     Args:
         depth: layers with weights, a classifier included.
-        output_stride: image pixels a step on the last feature map; below 32 the last stages widen
-            their kernels (dilation) instead of striding.
+        output_stride: image pixels for each step on the last feature map; below 32 the last stages
+            widen their kernels (dilation) instead of striding.
         channels: of the images.
     """
-    make, expansion = (_bottleneck, 4) if depth == 50 else (_basic("conv"), 1)
-    strides, dilations = _STRIDES[output_stride]
-    layers = _layers(
-        make,
-        64,
-        [width * expansion for width in _WIDTHS],
-        _COUNTS[depth],
-        strides=strides,
-        dilations=dilations,
-    )
+    make, expansion = (_bottleneck, 4) if depth == 50 else (_basic_block, 1)
+    widths = [width * expansion for width in _WIDTHS]
+    strides, dilations = _STRIDES_AND_DILATIONS[output_stride]
+    layers = _layers(make, 64, widths, _COUNTS[depth], strides=strides, dilations=dilations)
     conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
     return resnet_chain(ResNet(conv1, nn.MaxPool2d(3, stride=2, padding=1), layers))
-
-
-_STRIDES = {
-    32: ((1, 2, 2, 2), (1, 1, 1, 1)),
-    16: ((1, 2, 2, 1), (1, 1, 1, 2)),
-    8: ((1, 2, 1, 1), (1, 1, 2, 4)),
-}
 
 
 class ResNet(nn.Module):
@@ -192,7 +183,12 @@ class BasicBlock(nn.Module):
     """Two 3 x 3 convolutions beside a shortcut."""
 
     def __init__(
-        self, inputs: int, width: int, stride: int, dilations: Dilations, downsample: Shortcut
+        self,
+        inputs: int,
+        width: int,
+        stride: int,
+        dilations: Dilations,
+        downsample: nn.Module | None,
     ) -> None:
         super().__init__()
         self.conv1 = _conv3(inputs, width, stride, dilations[0])
@@ -213,7 +209,12 @@ class Bottleneck(nn.Module):
     """1 x 1, 3 x 3 and 1 x 1 convolutions beside a shortcut; the stride is the 3 x 3's."""
 
     def __init__(
-        self, inputs: int, width: int, stride: int, dilations: Dilations, downsample: Shortcut
+        self,
+        inputs: int,
+        width: int,
+        stride: int,
+        dilations: Dilations,
+        downsample: nn.Module | None,
     ) -> None:
         super().__init__()
         narrow = width // 4
@@ -247,7 +248,7 @@ class PadShortcut(nn.Module):
 
 
 def _layers(
-    make: MakeBlock,
+    make: Callable[[int, int, int, Dilations], nn.Module],
     inputs: int,
     widths: Sequence[int],
     counts: Sequence[int],
@@ -257,7 +258,7 @@ def _layers(
 ) -> list[nn.Sequential]:
     layers, before = [], 1
     for width, count, stride, dilation in zip(widths, counts, strides, dilations, strict=True):
-        # what would have strode still sees its inputs at the old spacing
+        # where a stride became a dilation, the first block still sees inputs at the old spacing
         first = make(inputs, width, stride, (before, dilation))
         rest = [make(width, width, 1, (dilation, dilation)) for _ in range(count - 1)]
         layers.append(nn.Sequential(first, *rest))
@@ -265,26 +266,22 @@ def _layers(
     return layers
 
 
-def _basic(shortcut: Literal["pad", "conv"]) -> MakeBlock:
-    def make(inputs: int, width: int, stride: int, dilations: Dilations) -> nn.Module:
-        change = None
-        if stride > 1 or inputs != width:
-            change = (
-                PadShortcut(width - inputs)
-                if shortcut == "pad"
-                else _conv_shortcut(inputs, width, stride)
-            )
-        return BasicBlock(inputs, width, stride, dilations, change)
+def _cifar_block(inputs: int, width: int, stride: int, dilations: Dilations) -> nn.Module:
+    shortcut = PadShortcut(width - inputs) if stride > 1 or inputs != width else None
+    return BasicBlock(inputs, width, stride, dilations, shortcut)
 
-    return make
+
+def _basic_block(inputs: int, width: int, stride: int, dilations: Dilations) -> nn.Module:
+    return BasicBlock(inputs, width, stride, dilations, _conv_shortcut(inputs, width, stride))
 
 
 def _bottleneck(inputs: int, width: int, stride: int, dilations: Dilations) -> nn.Module:
-    change = _conv_shortcut(inputs, width, stride) if stride > 1 or inputs != width else None
-    return Bottleneck(inputs, width, stride, dilations, change)
+    return Bottleneck(inputs, width, stride, dilations, _conv_shortcut(inputs, width, stride))
 
 
-def _conv_shortcut(inputs: int, width: int, stride: int) -> nn.Module:
+def _conv_shortcut(inputs: int, width: int, stride: int) -> nn.Module | None:
+    if stride == 1 and inputs == width:
+        return None
     conv = nn.Conv2d(inputs, width, 1, stride=stride, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(width))
 

@@ -1,13 +1,31 @@
-"""DeepLabV3 (Chen et al., 2017): a dilated ResNet, and the whole ASPP classifier as task head."""
+"""Segmentation: DeepLabV3 (Chen et al., 2017), PASCAL VOC, and drawn shapes that need no files.
 
-from typing import Literal
+The backbone is a dilated ResNet, the task head is the whole ASPP classifier.
+"""
 
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
 import torch
+from annotated_types import Interval
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from molhpft.core.data import Task
 from molhpft.core.network import Batch, Chain, Plain, Stage
-from molhpft.core.ranges import BelowOne, Count
+from molhpft.core.objectives import Multiclass
+from molhpft.core.ranges import BelowOne, Count, Seed
+from molhpft.domains.vision.examples import (
+    IGNORE,
+    IMAGENET,
+    UNCHANGED,
+    Augmentation,
+    Labelled,
+    labelled_task,
+)
+from molhpft.domains.vision.images import Files, open_files, read_pixels, to_tensor
 from molhpft.domains.vision.resnet import resnet
 
 
@@ -48,7 +66,7 @@ def aspp_head(
     return Chain(
         {
             "aspp": Plain(pyramid, width=hidden),
-            "conv": Plain(_conv(hidden, hidden, dilation=1), width=hidden),
+            "conv": Plain(_conv(hidden, hidden, kernel=3), width=hidden),
             "classifier": Plain(nn.Conv2d(hidden, outputs, 1), width=outputs),
             "upsample": UpsampleToImage(outputs),
         }
@@ -60,10 +78,10 @@ class PyramidPooling(nn.Module):
 
     def __init__(self, width: int, hidden: int, rates: tuple[int, ...], *, dropout: float) -> None:
         super().__init__()
-        dilated = [_conv(width, hidden, dilation=rate) for rate in rates]
-        self.branches = nn.ModuleList([_conv1(width, hidden), *dilated])
-        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), _conv1(width, hidden))
-        self.project = nn.Sequential(_conv1(hidden * (len(rates) + 2), hidden), nn.Dropout(dropout))
+        dilated = [_conv(width, hidden, kernel=3, dilation=rate) for rate in rates]
+        self.branches = nn.ModuleList([_conv(width, hidden), *dilated])
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), _conv(width, hidden))
+        self.project = nn.Sequential(_conv(hidden * (len(rates) + 2), hidden), nn.Dropout(dropout))
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, hidden, height, width) of features (n, width, height, width).
@@ -95,11 +113,157 @@ class UpsampleToImage(Stage):
         return F.interpolate(h, size=size, mode="bilinear", align_corners=False)
 
 
-def _conv1(inputs: int, width: int) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, width, 1, bias=False)
+def _conv(inputs: int, width: int, *, kernel: int = 1, dilation: int = 1) -> nn.Sequential:
+    padding = dilation * (kernel // 2)
+    conv = nn.Conv2d(inputs, width, kernel, padding=padding, dilation=dilation, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU())
 
 
-def _conv(inputs: int, width: int, *, dilation: int) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, width, 3, padding=dilation, dilation=dilation, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU())
+VOC_CLASSES = tuple(
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow "  # noqa: SIM905
+    "diningtable dog horse motorbike person pottedplant sheep sofa train tvmonitor".split()
+)
+_MIOU = Multiclass(metric="miou", ignore=IGNORE)
+
+
+def voc_task(
+    *,
+    path: Path,
+    size: Count = 256,
+    valid: Count | None = None,
+    augment: bool = True,
+    seed: Seed = 0,
+) -> Task:
+    """Which of 20 kinds of things each pixel shows, or background, by mean IoU.
+
+    The published train.txt is divided into training and validation images and val.txt is kept for
+    testing, because the masks of VOC's own test images are not public. Images are shrunk or grown
+    until their longer side is `size` and padded to a square; padding is unlabelled.
+
+    Args:
+        path: such as `VOCdevkit/VOC2012`, with JPEGImages, SegmentationClass and ImageSets.
+        size: side in pixels.
+        valid: validation images; None for a tenth of train.txt.
+        augment: whether training sees mirrored crops (at least half of the image's area).
+        seed: of the choice of validation images.
+
+    Raises:
+        FileNotFoundError: no folder there.
+        ValueError: a list, an image or a mask is absent or cannot be read, or `valid` is too large.
+    """
+    files = open_files(path)
+    train, test = (_listed(files, name) for name in ("train", "val"))
+    valid = max(1, len(train) // 10) if valid is None else valid
+    if not 0 < valid < len(train):
+        raise ValueError(
+            f"valid is a number of images from 1 to {len(train) - 1}, to be taken from the "
+            f"{len(train)} of train.txt, got {valid}"
+        )
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).tolist()
+    names = {
+        "train": [train[k] for k in sorted(order[valid:])],
+        "valid": [train[k] for k in sorted(order[:valid])],
+        "test": test,
+    }
+    parts = {split: _read_voc(files, chosen, size) for split, chosen in names.items()}
+    views = Augmentation(flip=augment, zoom=0.5 if augment else 1.0)
+    return labelled_task("voc", parts, augment=views, objective=_MIOU)
+
+
+def _listed(files: Files, name: str) -> list[str]:
+    (data,) = files.read([f"ImageSets/Segmentation/{name}.txt"])
+    return data.decode("utf-8").split()
+
+
+def _read_voc(files: Files, names: list[str], size: int) -> Labelled:
+    images = [f"JPEGImages/{name}.jpg" for name in names]
+    masks = [f"SegmentationClass/{name}.png" for name in names]
+    how = f"padded to {size}"
+    return Labelled(
+        read_pixels(files, images, lambda image: _padded_image(image, size), how),
+        read_pixels(files, masks, lambda mask: _padded_mask(mask, size), how),
+        VOC_CLASSES,
+    )
+
+
+def _padded_image(image: Image.Image, size: int) -> Tensor:
+    # padding of the mean colour is near 0 once normalised
+    mean = tuple(round(255 * channel) for channel in IMAGENET[0])
+    rgb, smooth = image.convert("RGB"), Image.Resampling.BILINEAR
+    return to_tensor(ImageOps.pad(rgb, (size, size), method=smooth, color=mean))
+
+
+def _padded_mask(mask: Image.Image, size: int) -> Tensor:
+    if mask.mode not in ("P", "L"):
+        raise ValueError(f"a mask has one class id a pixel (mode P or L), not mode {mask.mode}")
+    image = Image.fromarray(np.array(mask))  # the palette only colours the ids
+    nearest = Image.Resampling.NEAREST
+    ids = torch.from_numpy(
+        np.array(ImageOps.pad(image, (size, size), method=nearest, color=(IGNORE,)))
+    )
+    wrong = ids[(ids >= len(VOC_CLASSES)) & (ids != IGNORE)]
+    if len(wrong):
+        raise ValueError(
+            f"class ids lie from 0 to {len(VOC_CLASSES) - 1}, or are {IGNORE}; "
+            f"found {int(wrong[0])}"
+        )
+    return ids
+
+
+SHAPES = ("background", "disc", "square", "triangle")
+_PROPORTIONS = {"train": 0.5, "valid": 0.25, "test": 0.25}
+
+
+def shapes_task(
+    *, images: Annotated[int, Interval(ge=3)] = 400, size: Count = 64, seed: Seed = 0
+) -> Task:
+    """Which pixels belong to a disc, a square or a triangle, by mean IoU.
+
+    Each image has two shapes of random colour, place and size, the second over the first. As in
+    PASCAL VOC, a shape's outline is unlabelled (255). Colour says nothing about the class.
+
+    Args:
+        images: half to train, a quarter each to validate and test.
+        size: side in pixels.
+        seed: of everything drawn.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    parts = {
+        split: draw_shapes(round(images * proportion), size=size, rng=rng)
+        for split, proportion in _PROPORTIONS.items()
+    }
+    return labelled_task("shapes", parts, augment=UNCHANGED, objective=_MIOU)
+
+
+def draw_shapes(n: int, *, size: int, rng: torch.Generator) -> Labelled:
+    """Images with masks of class ids and 255.
+
+    Args:
+        n: number of images.
+        size: side in pixels.
+        rng: draws everything.
+    """
+    pixels = torch.randint(0, 100, (n, 3, size, size), generator=rng, dtype=torch.uint8)
+    masks = torch.zeros(n, size, size, dtype=torch.uint8)
+    for _ in range(2):
+        kinds = torch.randint(1, len(SHAPES), (n, 1, 1), generator=rng)
+        chosen = kinds[:, None].expand(-1, -1, size, size) - 1
+        depth = _depths(n, size, rng=rng).gather(1, chosen)[:, 0]
+        colour = torch.randint(100, 256, (n, 3, 1, 1), generator=rng, dtype=torch.uint8)
+        pixels = torch.where(depth[:, None] > 0, colour, pixels)
+        masks = torch.where(depth > 0, kinds.to(torch.uint8), masks)
+        masks = torch.where(depth.abs() < 1, torch.tensor(IGNORE, dtype=torch.uint8), masks)
+    return Labelled(pixels, masks, SHAPES)
+
+
+def _depths(n: int, size: int, *, rng: torch.Generator) -> Tensor:
+    """Pixels inside the outline of a disc, square and triangle, (n, 3, size, size); < 0 outside."""
+    radius = size * (0.12 + 0.13 * torch.rand(n, 1, 1, generator=rng))
+    centre = size * (0.25 + 0.5 * torch.rand(n, 2, 1, 1, generator=rng))
+    steps = torch.arange(size) + 0.5
+    y, x = steps[:, None] - centre[:, 0], steps - centre[:, 1]
+    disc = radius - (x.square() + y.square()).sqrt()
+    square = radius - torch.maximum(x.abs(), y.abs())
+    # upright, with its corners on a circle of 1.3 radii
+    triangle = 0.65 * radius - torch.maximum(y.expand_as(disc), 0.866 * x.abs() - 0.5 * y)
+    return torch.stack([disc, square, triangle], 1)

@@ -1,11 +1,10 @@
-"""Classification tasks on images, with shifted test sets as further splits.
+"""Image classification tasks: which images train, validate and test, and shifted test sets.
 
-Corrupted copies of test images, with the strengths of CIFAR-10-C (Hendrycks & Dietterich, 2019).
-
-A classifier that keeps its accuracy on them has learned more than the look of its training set.
+Corrupted copies of test images have the strengths of CIFAR-10-C (Hendrycks & Dietterich, 2019): a
+classifier that keeps its accuracy on them has learned more than the look of its training set.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from io import BytesIO
 from math import ceil
@@ -22,20 +21,210 @@ from torch.nn import functional as F
 from molhpft.core.data import Task
 from molhpft.core.objectives import Multiclass
 from molhpft.core.ranges import Count, Seed
-from molhpft.domains.vision.arrays import SEVERITIES, grey_to_rgb, read_npy_set, resized
 from molhpft.domains.vision.examples import (
+    AUGMENTATIONS,
     IMAGENET,
-    PRESETS,
-    Augmentation,
     Labelled,
-    choose,
+    Source,
     labelled_task,
 )
-from molhpft.domains.vision.layouts import LAYOUTS
+from molhpft.domains.vision.layouts import (
+    LAYOUTS,
+    SEVERITIES,
+    grey_to_rgb,
+    read_npy_set,
+    resized,
+)
+
+Severity = Annotated[int, Interval(ge=1, le=SEVERITIES)]
+SEVERITY = 3
+
+_NOT_NORMALISED = ((0.0,) * 3, (1.0,) * 3)
+_UNNAMED = {"folder", "npz", "domainnet"}  # the path says which data set it is
+
+
+def image_task(
+    layout: str,
+    *,
+    path: Path,
+    size: Count | None = None,
+    train: Count | None = None,
+    valid: Count | None = None,
+    test: Count | None = None,
+    augment: str = "none",
+    corruptions: tuple[str, ...] = (),
+    severity: Severity | None = None,
+    shifted: tuple[str, ...] = (),
+    normalise: Literal["imagenet", "none"] = "imagenet",
+    seed: Seed | None = None,
+) -> Task:
+    """Images of one class each, by accuracy; RGB, with grey ones repeated.
+
+    Args:
+        layout: one of `LAYOUTS`, how the images lie at `path`.
+        path: file or folder, as the layout expects it.
+        size: side in pixels that images are brought to; None for the layout's own.
+        train: number of images to use; None for all that are left.
+        valid: number of images to use, see `choose_images`.
+        test: number of images to use, see `choose_images`.
+        augment: views that training sees, one of `AUGMENTATIONS`.
+        corruptions: of `CORRUPTIONS`; each adds the split `test_<name>`.
+        severity: of corruptions, and of the rows taken from CIFAR-10-C, 1 to 5, 3 by default; for
+            those only.
+        shifted: paths of further test sets, see `shifted_set`; each adds the split `<name>`.
+        normalise: by the statistics of ImageNet, as most published ResNets, or not at all.
+        seed: of every choice of images and of noise, 0 by default; for those only.
+
+    Raises:
+        FileNotFoundError: files are absent.
+        ValueError: an option has no such value, or files contradict the layout.
+    """
+    _check_names(layout, augment, size)
+    size = size or LAYOUTS[layout].size
+    sizes = {"train": train, "valid": valid, "test": test}
+    sources = LAYOUTS[layout].read(path, size)
+    is_drawn = bool(corruptions) or any(sizes.values()) or not {*sizes} <= {*sources}
+    if seed is not None and not is_drawn:
+        raise ValueError(
+            f"seed would do nothing: {path} has its own splits, used whole; leave it out"
+        )
+    has_severities = corruptions or any(Path(further).suffix == ".npy" for further in shifted)
+    if severity is not None and not has_severities:
+        raise ValueError("severity would do nothing without corruptions; leave it out")
+    severity, rng = severity or SEVERITY, torch.Generator().manual_seed(seed or 0)
+    chosen = choose_images(sources, sizes, place=path, rng=rng)
+    parts = {split: resized(images, size) for split, images in chosen.items()}
+    clean, classes = parts["test"], parts["train"].classes
+    for name in corruptions:
+        pixels = corrupted(clean.pixels, name, severity=severity, rng=rng)
+        parts[f"test_{name}"] = replace(clean, pixels=pixels)
+    for further in map(Path, shifted):
+        if further.stem in parts:
+            raise ValueError(f"{further} would be a second split {further.stem!r}; rename it")
+        parts[further.stem] = shifted_set(layout, further, classes, size=size, severity=severity)
+    return labelled_task(
+        f"{layout}_{path.stem}" if layout in _UNNAMED else layout,
+        parts,
+        augment=AUGMENTATIONS[augment],
+        objective=Multiclass(),
+        statistics=IMAGENET if normalise == "imagenet" else _NOT_NORMALISED,
+    )
+
+
+def _check_names(layout: str, augment: str, size: int | None) -> None:
+    if augment not in AUGMENTATIONS:
+        names = ", ".join(AUGMENTATIONS)
+        raise ValueError(f"no augmentation named {augment!r}; there are: {names}")
+    if layout not in LAYOUTS:
+        raise ValueError(f"no layout of images named {layout!r}; there are: {', '.join(LAYOUTS)}")
+    if size is not None and size < 1:
+        raise ValueError(f"size is a side of at least 1 pixel, got {size}")
+
+
+def shifted_set(
+    layout: str, path: Path, classes: tuple[str, ...], *, size: int, severity: int
+) -> Labelled:
+    """A further test set of the same classes.
+
+    Args:
+        layout: that of the task.
+        path: an array (`.npy`) as `read_npy_set` takes it, a zip file with a folder for each class,
+            or what the layout reads, such as another domain; of a source with splits "test" counts.
+        classes: name of each class id.
+        size: side in pixels.
+        severity: of CIFAR-10-C.
+
+    Raises:
+        FileNotFoundError: files are absent.
+        ValueError: files contradict their layout, or hold no test images.
+    """
+    if path.suffix == ".npy":
+        images = read_npy_set(path, classes=classes, severity=severity)
+        return resized(grey_to_rgb(images), size)
+    sources = LAYOUTS["folder" if path.suffix == ".zip" else layout].read(path, size)
+    source = sources.get("test", sources.get("all"))
+    if source is None:
+        raise ValueError(f"{path} should have test images; it has: {', '.join(sources)}")
+    return resized(source.take(torch.arange(len(source.targets))), size)
+
+
+def choose_images(
+    sources: Mapping[str, Source],
+    sizes: Mapping[str, int | None],
+    *,
+    place: Path,
+    rng: torch.Generator,
+) -> dict[str, Labelled]:
+    """Read the images of the splits train, valid and test, as many as are asked for.
+
+    Where the source has no validation images they are taken from its training images; where it has
+    train and valid only, its "valid" is kept for testing; where nothing is split, test images are
+    taken as well. Every part has the class proportions of the images it is taken from.
+
+    Args:
+        sources: split name to images, "all" where nothing is split.
+        sizes: images of each split; None for those published, a tenth of those it is taken from,
+            or (train) all that are left.
+        place: where the images lie, for messages.
+        rng: draws the images.
+
+    Raises:
+        ValueError: there are no training images, fewer images than asked for, or one that cannot
+            be read.
+    """
+    base = sources.get("train", sources.get("all"))
+    if base is None:
+        raise ValueError(f"{place} should have training images; it has: {', '.join(sources)}")
+    published = {
+        "valid": sources.get("valid") if "test" in sources else None,
+        "test": sources.get("test", sources.get("valid")),
+    }
+    left, chosen = stratified_order(base.targets, rng=rng), {}
+    tenth = max(1, len(left) // 10)
+    for split, source in published.items():
+        if source is None:
+            count = tenth if sizes[split] is None else sizes[split]
+            pool, rows = base, _first(left, count, split, place)
+            left = left[len(rows) :]
+        else:
+            order = stratified_order(source.targets, rng=rng)
+            pool, rows = source, _first(order, sizes[split], split, place)
+        chosen[split] = pool.take(rows.sort().values)
+    rows = _first(left, sizes["train"], "train", place)
+    return {"train": base.take(rows.sort().values), **chosen}
+
+
+def _first(order: Tensor, count: int | None, split: str, place: Path) -> Tensor:
+    if count is not None and not 0 < count <= len(order):
+        raise ValueError(
+            f"{split} is a number of images from 1 to the {len(order):,} that {place} has left for "
+            f"it, got {count}"
+        )
+    return order[:count]
+
+
+def stratified_order(targets: Tensor, *, rng: torch.Generator) -> Tensor:
+    """Row numbers in a random order, (n,), every beginning of which has the proportions of classes.
+
+    >>> targets = torch.arange(40) % 4
+    >>> order = stratified_order(targets, rng=torch.Generator().manual_seed(0))
+    >>> targets[order[:20]].bincount()
+    tensor([5, 5, 5, 5])
+
+    Args:
+        targets: class ids (n,).
+        rng: draws the order.
+    """
+    shuffled = torch.randperm(len(targets), generator=rng)
+    by_class = shuffled[targets[shuffled].argsort(stable=True)]
+    counts = torch.bincount(targets)
+    rank = torch.arange(len(targets)) - (counts.cumsum(0) - counts)[targets[by_class]]
+    # row k of a class of c falls at a random place of its k-th c-th of the order
+    place = (rank + torch.rand(len(targets), generator=rng)) / counts[targets[by_class]]
+    return by_class[place.argsort()]
+
 
 Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
-
-_CHUNK = 1024
 
 
 def corrupted(pixels: Tensor, name: str, *, severity: int, rng: torch.Generator) -> Tensor:
@@ -54,12 +243,12 @@ def corrupted(pixels: Tensor, name: str, *, severity: int, rng: torch.Generator)
         raise ValueError(f"no corruption named {name!r}; there are: {', '.join(CORRUPTIONS)}")
     if not 1 <= severity <= SEVERITIES:
         raise ValueError(f"severity lies from 1 to {SEVERITIES}, got {severity}")
-    return torch.cat([CORRUPTIONS[name](x, severity - 1, rng) for x in torch.split(pixels, _CHUNK)])
+    return torch.cat([CORRUPTIONS[name](x, severity - 1, rng) for x in torch.split(pixels, 1024)])
 
 
 def _noise(pixels: Tensor, level: int, rng: torch.Generator) -> Tensor:
-    spread = (0.04, 0.06, 0.08, 0.09, 0.10)[level]
-    return _bytes(pixels / 255 + spread * torch.randn(pixels.shape, generator=rng))
+    std = (0.04, 0.06, 0.08, 0.09, 0.10)[level]
+    return _bytes(pixels / 255 + std * torch.randn(pixels.shape, generator=rng))
 
 
 def _blur(pixels: Tensor, level: int, rng: torch.Generator) -> Tensor:
@@ -74,10 +263,10 @@ def _blur(pixels: Tensor, level: int, rng: torch.Generator) -> Tensor:
 
 
 def _contrast(pixels: Tensor, level: int, rng: torch.Generator) -> Tensor:
-    share = (0.75, 0.5, 0.4, 0.3, 0.15)[level]
+    factor = (0.75, 0.5, 0.4, 0.3, 0.15)[level]
     x = pixels / 255
     mean = x.mean((2, 3), keepdim=True)
-    return _bytes((x - mean) * share + mean)
+    return _bytes((x - mean) * factor + mean)
 
 
 def _brightness(pixels: Tensor, level: int, rng: torch.Generator) -> Tensor:
@@ -114,124 +303,3 @@ CORRUPTIONS: dict[str, Corruption] = {
     "jpeg": _jpeg,
 }
 """Corruptions by name: images, severity from 0 and generator to images."""
-
-
-Severity = Annotated[int, Interval(ge=1, le=5)]
-SEVERITY = 3
-
-_NONE = ((0.0,) * 3, (1.0,) * 3)
-_UNNAMED = {"folder", "npz", "domainnet"}  # the path says which data set it is
-
-
-def image_task(
-    layout: str,
-    *,
-    path: Path,
-    size: Count | None = None,
-    train: Count | None = None,
-    valid: Count | None = None,
-    test: Count | None = None,
-    augment: str = "none",
-    corruptions: tuple[str, ...] = (),
-    severity: Severity | None = None,
-    shifted: tuple[str, ...] = (),
-    normalise: Literal["imagenet", "none"] = "imagenet",
-    seed: Seed | None = None,
-) -> Task:
-    """Images of one class each, by accuracy; RGB, grey ones repeated.
-
-    Args:
-        layout: one of `LAYOUTS`, how the images lie at `path`.
-        path: file or folder, as the layout expects it.
-        size: side in pixels that images are brought to; None for the layout's own.
-        train: images to use; None for all that are left.
-        valid: images to use, see `choose`.
-        test: images to use, see `choose`.
-        augment: views that training sees, one of `augment.PRESETS`.
-        corruptions: of `corruptions.CORRUPTIONS`; each adds the split `test_<name>`.
-        severity: of corruptions, and of the rows taken from CIFAR-10-C, 1 to 5, 3 by default; for
-            those only.
-        shifted: paths of further test sets, see `shifted_set`; each adds the split `<name>`.
-        normalise: by the statistics of ImageNet, as most published ResNets, or not at all.
-        seed: of every choice of images and of noise, 0 by default; for those only.
-
-    Raises:
-        FileNotFoundError: files are absent.
-        ValueError: an option has no such value, or files contradict the layout.
-    """
-    views, size = _preset(augment), _side(layout, size)
-    rng = torch.Generator().manual_seed(seed or 0)
-    sizes = {"train": train, "valid": valid, "test": test}
-    sources = LAYOUTS[layout].read(path, size)
-    drawn = bool(corruptions) or any(sizes.values()) or not {*sizes} <= {*sources}
-    if seed is not None and not drawn:
-        raise ValueError(
-            f"seed would do nothing: {path} has its own splits, used whole; leave it out"
-        )
-    arrays = any(Path(further).suffix == ".npy" for further in shifted)
-    if severity is not None and not corruptions and not arrays:
-        raise ValueError("severity would do nothing without corruptions; leave it out")
-    severity = severity or SEVERITY
-    chosen = choose(sources, sizes, place=path, rng=rng)
-    parts = {split: resized(images, size) for split, images in chosen.items()}
-    parts |= _corrupted(parts["test"], corruptions, severity=severity, rng=rng)
-    for further in map(Path, shifted):
-        if further.stem in parts:
-            raise ValueError(f"{further} would be a second split {further.stem!r}; rename it")
-        classes = parts["train"].classes
-        parts[further.stem] = shifted_set(layout, further, classes, size=size, severity=severity)
-    name = f"{layout}_{path.stem}" if layout in _UNNAMED else layout
-    statistics = IMAGENET if normalise == "imagenet" else _NONE
-    return labelled_task(name, parts, augment=views, objective=Multiclass(), statistics=statistics)
-
-
-def shifted_set(
-    layout: str, path: Path, classes: tuple[str, ...], *, size: int, severity: int
-) -> Labelled:
-    """A further test set of the same classes.
-
-    Args:
-        layout: that of the task.
-        path: an array (`.npy`) as `read_npy_set` takes it, a zip file with a folder a class, or
-            what the layout reads, such as another domain; of a source with splits "test" counts.
-        classes: name of each class id.
-        size: side in pixels.
-        severity: of CIFAR-10-C.
-
-    Raises:
-        FileNotFoundError: files are absent.
-        ValueError: files contradict their layout, or hold no test images.
-    """
-    if path.suffix == ".npy":
-        found = grey_to_rgb(read_npy_set(path, classes=classes, severity=severity))
-        return resized(found, size)
-    sources = LAYOUTS["folder" if path.suffix == ".zip" else layout].read(path, size)
-    source = sources.get("test", sources.get("all"))
-    if source is None:
-        raise ValueError(f"{path} should have test images; it has: {', '.join(sources)}")
-    return resized(source.take(torch.arange(len(source.targets))), size)
-
-
-def _corrupted(
-    clean: Labelled, names: Sequence[str], *, severity: int, rng: torch.Generator
-) -> dict[str, Labelled]:
-    return {
-        f"test_{name}": replace(
-            clean, pixels=corrupted(clean.pixels, name, severity=severity, rng=rng)
-        )
-        for name in names
-    }
-
-
-def _preset(name: str) -> Augmentation:
-    if name not in PRESETS:
-        raise ValueError(f"no augmentation named {name!r}; there are: {', '.join(PRESETS)}")
-    return PRESETS[name]
-
-
-def _side(layout: str, size: int | None) -> int:
-    if layout not in LAYOUTS:
-        raise ValueError(f"no layout of images named {layout!r}; there are: {', '.join(LAYOUTS)}")
-    if size is not None and size < 1:
-        raise ValueError(f"size is a side of at least 1 pixel, got {size}")
-    return LAYOUTS[layout].size if size is None else size

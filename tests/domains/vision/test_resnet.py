@@ -1,11 +1,17 @@
-"""Our own ResNets, against parameter counts and layouts that are published for them."""
+"""ResNets against published sizes, and foreign ones as chains against their own forward pass."""
 
 import pytest
 import torch
+from torch import nn
 
 from molhpft.core.network import Batch
-from molhpft.domains.vision.resnet import PadShortcut, cifar_resnet, resnet
-from tests.domains.vision.foreign import CifarResNet, TorchvisionResNet, with_random_statistics
+from molhpft.domains.vision.resnet import PadShortcut, cifar_resnet, resnet, resnet_chain
+from tests.domains.vision.foreign import (
+    CifarResNet,
+    TimmResNet,
+    TorchvisionResNet,
+    with_random_statistics,
+)
 
 
 def batch_of(*shape):
@@ -33,16 +39,6 @@ def test_imagenet_resnets_have_the_size_that_torchvision_gives(depth, with_class
     assert parameters(chain) + 1000 * width + 1000 == with_classifier
 
 
-def test_names_and_shapes_are_torchvisions():
-    ours = resnet(depth=18).state_dict()
-    for name, value in TorchvisionResNet().state_dict().items():
-        if name.startswith("layer"):
-            layer, block, rest = name.split(".", 2)
-            assert ours[f"stages.{layer}_{block}.module.{rest}"].shape == value.shape
-        elif not name.startswith("fc."):
-            assert ours[f"stages.stem.module.{name}"].shape == value.shape
-
-
 @pytest.mark.parametrize(
     ("make", "reference"),
     [(cifar_resnet, CifarResNet), (lambda: resnet(depth=18), TorchvisionResNet)],
@@ -56,8 +52,8 @@ def test_the_same_weights_compute_the_same_features(make, reference):
     )
     theirs = {n: v for n, v in module.state_dict().items() if not n.startswith(("fc.", "linear."))}
     chain.load_state_dict(dict(zip(chain.state_dict(), theirs.values(), strict=True)))
-    classifier = module.linear if hasattr(module, "linear") else module.fc
-    torch.testing.assert_close(classifier(chain(batch.inputs, batch)), module(batch.inputs))
+    features = chain(batch.inputs, batch)
+    torch.testing.assert_close(classifier(module)(features), module(batch.inputs))
 
 
 @pytest.mark.parametrize("depth", [18, 50])
@@ -96,3 +92,98 @@ def test_a_fresh_network_neither_explodes_nor_vanishes():
     for chain in (cifar_resnet(depth=56), resnet(depth=50)):
         h = chain.train()(batch.inputs, batch)
         assert 1e-2 < h.norm(dim=1).mean() / chain.width**0.5 < 1e2
+
+
+FOREIGN = [TorchvisionResNet, TimmResNet, CifarResNet]
+
+
+foreign = pytest.mark.parametrize("make", FOREIGN, ids=lambda make: make.__name__)
+
+
+@pytest.fixture
+def batch():
+    return batch_of(3, 3, 48, 48)
+
+
+def classifier(module):
+    return module.fc if hasattr(module, "fc") else module.linear
+
+
+@foreign
+def test_the_chain_computes_what_the_module_computes_before_its_classifier(make, batch):
+    module = with_random_statistics(make())
+    features = resnet_chain(module)(batch.inputs, batch)
+    torch.testing.assert_close(classifier(module)(features), module(batch.inputs))
+
+
+def test_stages_are_called_by_layer_and_block():
+    assert resnet_chain(CifarResNet()).names == [
+        "stem",
+        *(f"layer{layer}.{block}" for layer in (1, 2, 3) for block in (0, 1, 2)),
+        "pool",
+    ]
+    assert resnet_chain(TorchvisionResNet(width=4)).names[-2:] == ["layer4.1", "pool"]
+
+
+@foreign
+def test_every_parameter_but_the_classifiers_keeps_its_name_below_its_stage(make):
+    module = make()
+    theirs = {n for n in module.state_dict() if not n.startswith(("fc.", "linear."))}
+    ours = set(resnet_chain(module).state_dict())
+    assert len(ours) == len(theirs)
+    for name in theirs:
+        top, rest = name.split(".", 1)
+        if top.startswith("layer"):
+            block, parameter = rest.split(".", 1)
+            assert f"stages.{top}_{block}.module.{parameter}" in ours
+        else:
+            assert f"stages.stem.module.{name}" in ours
+
+
+def test_weights_are_shared_with_the_module():
+    module = TorchvisionResNet(width=4)
+    chain = resnet_chain(module)
+    with torch.no_grad():
+        module.layer1[0].conv1.weight.fill_(7.0)
+    assert (chain.state_dict()["stages.layer1_0.module.conv1.weight"] == 7).all()
+
+
+@foreign
+def test_adapting_leaves_modes_and_statistics_alone(make):
+    module = make().train()
+    module.layer1.eval()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    modes = [part.training for part in module.modules()]
+    resnet_chain(module)
+    assert [part.training for part in module.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+class PreActivation(CifarResNet):
+    """Normalises after the layers instead of before: the same attributes in another order."""
+
+    def forward(self, x):
+        out = self.layer1(self.conv1(x))
+        out = torch.relu(self.bn1(out))
+        out = self.layer3(self.layer2(out))
+        return self.linear(out.mean((2, 3)))
+
+
+def test_a_module_that_uses_its_parts_in_another_order_is_refused():
+    with pytest.raises(ValueError, match=r"PreActivation should compute conv1, bn1, .* something"):
+        resnet_chain(with_random_statistics(PreActivation()))
+
+
+@pytest.mark.parametrize("missing", ["conv1", "bn1", "layer1"])
+def test_a_missing_part_is_named(missing):
+    module = CifarResNet()
+    delattr(module, missing)
+    with pytest.raises(ValueError, match=f"CifarResNet .* of a ResNet; it has no module {missing}"):
+        resnet_chain(module)
+
+
+def test_a_resnet_without_classifier_is_adapted_whole(batch):
+    module = with_random_statistics(TorchvisionResNet(width=4))
+    module.fc = nn.Identity()
+    chain = resnet_chain(module)
+    torch.testing.assert_close(chain(batch.inputs, batch), module(batch.inputs))

@@ -1,18 +1,195 @@
-import shutil
+"""Which images train, validate and test; corrupted and shifted test sets; real data."""
+
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
 
-from molhpft.core.evaluate import take
-from molhpft.core.network import Network
+from molhpft.core.network import Network, linear_head
 from molhpft.core.objectives import Multiclass
 from molhpft.domains.vision.checkpoints import load_resnet, supervised_head
+from molhpft.domains.vision.examples import Labelled
 from molhpft.domains.vision.layouts import CIFAR10_CLASSES
 from molhpft.domains.vision.resnet import cifar_resnet
-from molhpft.domains.vision.tasks import corrupted, image_task
+from molhpft.domains.vision.tasks import (
+    CORRUPTIONS,
+    choose_images,
+    corrupted,
+    image_task,
+    stratified_order,
+)
+from molhpft.tuning.fit import fit, score
+from molhpft.tuning.frozen_features import on_features
+from molhpft.tuning.phase import Phase
+from molhpft.tuning.probe import probe
 from tests.domains.vision import published
 from tests.domains.vision.test_images import png, write
+
+NONE = {"train": None, "valid": None, "test": None}
+
+
+@settings(max_examples=30, deadline=None)
+@given(counts=st.lists(st.integers(0, 12), min_size=1, max_size=4), seed=st.integers(0, 99))
+def test_every_beginning_has_the_class_proportions_of_the_whole(counts, seed):
+    targets = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    order = stratified_order(targets, rng=torch.Generator().manual_seed(seed))
+    assert order.sort().values.tolist() == list(range(len(targets)))
+    for n in range(len(targets) + 1):
+        seen = torch.bincount(targets[order[:n]], minlength=len(counts))
+        expected = torch.tensor(counts) * n / max(1, len(targets))
+        assert ((seen - expected).abs() <= len(counts)).all()
+
+
+def test_equal_classes_are_divided_equally():
+    targets = torch.arange(1000) % 10
+    order = stratified_order(targets, rng=torch.Generator().manual_seed(0))
+    assert torch.bincount(targets[order[:100]]).tolist() == pytest.approx([10] * 10, abs=1)
+
+
+def numbered(first, n):
+    """Images that show their own number."""
+    pixels = torch.arange(first, first + n, dtype=torch.uint8)[:, None, None, None]
+    return Labelled(pixels, torch.arange(n) % 2, ("even", "odd"))
+
+
+def chosen(sources, **sizes):
+    rng = torch.Generator().manual_seed(0)
+    parts = choose_images(sources, NONE | sizes, place=Path("place"), rng=rng)
+    return {split: part.pixels.flatten().tolist() for split, part in parts.items()}
+
+
+def test_nothing_is_chosen_twice_and_nothing_is_lost():
+    found = chosen({"all": numbered(0, 50)})
+    assert {split: len(rows) for split, rows in found.items()} == {
+        "train": 40,
+        "valid": 5,
+        "test": 5,
+    }
+    assert sorted(chain.from_iterable(found.values())) == list(range(50))
+
+
+def test_each_split_comes_from_the_published_one_where_there_is_one():
+    sources = {"train": numbered(0, 20), "valid": numbered(100, 4), "test": numbered(200, 6)}
+    found = chosen(sources, train=10, test=3)
+    assert len(found["train"]) == 10
+    assert max(found["train"]) < 20
+    assert found["valid"] == [100, 101, 102, 103]
+    assert len(found["test"]) == 3
+    assert min(found["test"]) >= 200
+
+
+def test_test_images_are_never_used_to_validate():
+    found = chosen({"train": numbered(0, 20), "test": numbered(200, 6)}, valid=7)
+    assert found["test"] == list(range(200, 206))
+    assert len(found["valid"]) == 7
+    assert max(found["valid"]) < 20
+    assert not set(found["valid"]) & set(found["train"])
+
+
+def test_rows_keep_the_order_of_their_source():
+    found = chosen({"all": numbered(0, 60)})
+    assert all(rows == sorted(rows) for rows in found.values())
+
+
+def test_a_single_image_cannot_serve_three_splits():
+    with pytest.raises(ValueError, match="test is a number of images from 1 to the 0 that place"):
+        chosen({"all": numbered(0, 1)})
+
+
+@pytest.fixture(scope="module")
+def smooth():
+    """Images with large and small structure, far from black and white."""
+    noise = torch.randn(6, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    coarse = torch.nn.functional.interpolate(noise[:, :, ::8, ::8], size=48, mode="bilinear")
+    return (128 + 35 * coarse + 8 * noise).clamp(10, 245).byte()
+
+
+def corrupt(pixels, name, severity=3, seed=0):
+    return corrupted(pixels, name, severity=severity, rng=torch.Generator().manual_seed(seed))
+
+
+def error(a, b):
+    return (a.float() - b.float()).square().mean().sqrt().item()
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_each_severity_takes_images_further_away(name, smooth):
+    errors = [error(corrupt(smooth, name, severity), smooth) for severity in range(1, 6)]
+    assert errors == sorted(errors)
+    assert 0.5 < errors[0] < errors[-1] < 100
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_shape_and_type_stay(name, channels, smooth):
+    result = corrupt(smooth[:, :channels], name)
+    assert result.shape == (6, channels, 48, 48)
+    assert result.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_the_images_themselves_are_left_alone(name, smooth):
+    before = smooth.clone()
+    corrupt(smooth, name, 5)
+    assert torch.equal(smooth, before)
+
+
+def test_noise_has_the_published_std():
+    grey = torch.full((20, 3, 32, 32), 128, dtype=torch.uint8)
+    result = corrupt(grey, "noise", severity=5)
+    assert (result.float() - 128).std() == pytest.approx(0.10 * 255, rel=0.02)
+    assert result.float().mean() == pytest.approx(128, abs=0.5)
+    assert not torch.equal(result, corrupt(grey, "noise", severity=5, seed=1))
+
+
+def test_blur_keeps_the_mean_and_spreads_a_point_alike_in_both_directions():
+    point = torch.zeros(1, 1, 21, 21, dtype=torch.uint8)
+    point[0, 0, 10, 10] = 255
+    result = corrupt(point, "blur", severity=5)[0, 0].float()
+    assert torch.equal(result, result.T)
+    assert torch.equal(result, result.flip(0))
+    # the middle of a Gaussian with sigma 1 in two dimensions
+    assert result[10, 10] == pytest.approx(255 / (2 * torch.pi), abs=2)
+    assert result.sum() == pytest.approx(255, rel=0.05)
+
+
+def test_contrast_pulls_each_channel_to_its_mean(smooth):
+    result = corrupt(smooth, "contrast", severity=2).float()
+    mean = smooth.float().mean((2, 3), keepdim=True)
+    torch.testing.assert_close(result - mean, (smooth.float() - mean) / 2, rtol=0, atol=0.51)
+
+
+def test_brightness_keeps_hues_and_lifts_black():
+    colours = torch.tensor([[100, 50, 0], [0, 0, 0], [250, 125, 25]], dtype=torch.uint8)
+    result = corrupt(colours[:, :, None, None], "brightness", severity=2)[:, :, 0, 0]
+    assert result.tolist() == [
+        [126, 63, 0],  # the largest grows by a tenth of 255, the others in proportion
+        [26, 26, 26],
+        [255, 128, 26],
+    ]
+
+
+def test_a_flat_image_survives_recompression():
+    flat = torch.full((1, 3, 16, 16), 90, dtype=torch.uint8)
+    assert error(corrupt(flat, "jpeg", 5), flat) <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "severity", "message"),
+    [
+        ("fog", 1, "no corruption named 'fog'; there are: noise, blur, contrast, brightness, jpeg"),
+        ("blur", 0, "severity lies from 1 to 5, got 0"),
+        ("blur", 6, "severity lies from 1 to 5, got 6"),
+    ],
+)
+def test_unknown_corruptions_and_severities_are_refused(name, severity, message, smooth):
+    with pytest.raises(ValueError, match=message):
+        corrupt(smooth, name, severity)
 
 
 @pytest.fixture
@@ -69,15 +246,6 @@ def test_images_can_be_left_unnormalised(npz):
     torch.testing.assert_close(batch.inputs, rows_of(task, "test") / 255)
 
 
-def test_only_training_is_augmented(npz, rng):
-    task = image_task("npz", path=npz, augment="flip_crop")
-    plain = image_task("npz", path=npz)
-    batches = [next(t.batches("train", size=9, rng=rng)).inputs for t in (task, plain)]
-    assert not torch.equal(*batches)
-    batches = [next(t.batches("valid", size=9)).inputs for t in (task, plain)]
-    assert torch.equal(*batches)
-
-
 def test_corruptions_are_splits_of_their_own(npz):
     task = image_task("npz", path=npz, size=8, corruptions=("blur", "jpeg"), severity=5)
     assert list(task.splits) == ["train", "valid", "test", "test_blur", "test_jpeg"]
@@ -116,11 +284,6 @@ def test_a_further_test_set_may_be_a_zip_file_with_the_same_classes(tmp_path):
     other = write(tmp_path / "other", {"cat/1.png": png(), "cow/1.png": png()}, zipped=True)
     with pytest.raises(ValueError, match="split 'other' differs in: cow, dog"):
         image_task("folder", path=path, size=8, shifted=(str(other),))
-
-
-def test_published_validation_images_stay_apart(tmp_path):
-    task = image_task("flowers102", path=published.write_flowers102(tmp_path), size=8)
-    assert sizes(task) == {"train": 3, "valid": 1, "test": 2}
 
 
 def test_without_test_images_the_published_validation_images_are_kept_for_testing(tmp_path):
@@ -168,25 +331,6 @@ def test_a_further_set_of_training_images_only_is_refused(tmp_path):
         image_task("folder", path=path, shifted=(str(only),))
 
 
-def test_mnist_is_the_same_from_idx_and_npz(tmp_path):
-    folder = published.write_mnist(tmp_path / "idx", train=20, test=10)
-    with_test = image_task("mnist", path=folder, train=10, valid=5)
-    x, y = with_test.examples.pixels, with_test.examples.targets
-    arrays = {
-        f"{kind}_{split}": data
-        for split, n in {"train": 20, "test": 10}.items()
-        for kind, data in {
-            "x": published.pixels(n, 28, 28, seed=n),
-            "y": np.arange(n) % 10,
-        }.items()
-    }
-    np.savez(tmp_path / "mnist.npz", **arrays)
-    other = image_task("mnist", path=tmp_path / "mnist.npz", train=10, valid=5)
-    assert torch.equal(other.examples.pixels, x)
-    assert torch.equal(other.examples.targets, y)
-    shutil.rmtree(folder)
-
-
 def test_real_mnist_is_a_task(mnist_npz):
     task = image_task("mnist", path=mnist_npz, train=1000, valid=500, test=500)
     assert sizes(task) == {"train": 1000, "valid": 500, "test": 500}
@@ -199,11 +343,6 @@ def public_resnet20(resnet20_cifar10):
     backbone = cifar_resnet(depth=20)
     load_resnet(backbone, resnet20_cifar10)
     return Network(backbone, supervised_head(resnet20_cifar10))
-
-
-def score(network, task, split):
-    snapshot = take(network, task.batches(split, size=500))
-    return task.objective.score(snapshot.logits, snapshot.targets)
 
 
 def test_the_public_resnet20_classifies_cifar10(cifar10_zip, public_resnet20):
@@ -220,3 +359,72 @@ def test_corruptions_cost_the_public_resnet20_accuracy(cifar10_zip, public_resne
     clean = score(public_resnet20, task, "test")
     for name in names:
         assert score(public_resnet20, task, f"test_{name}") < clean - 0.04
+
+
+RECIPE = Phase(
+    **{"trains": "all", "epochs": 6, "lr": 0.1, "batch_size": 32},
+    **{"optimizer": "sgd", "schedule": "cosine", "weight_decay": 5e-4},
+)
+
+
+def stripes(n, periods, seed):
+    """Images of stripes, the period is the class; direction of light, phase and noise are not."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % len(periods)
+    phase, sign = rng.random((n, 1, 1)), rng.choice([-1, 1], (n, 1, 1))
+    angle = np.arange(16)[None, None] / np.array(periods)[y][:, None, None] + phase
+    x = 128 + 60 * sign * np.sin(2 * np.pi * angle) + rng.normal(0, 25, (n, 16, 16))
+    return x.clip(0, 255).astype(np.uint8), y
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    """Stripes of three periods to pretrain on, and of three others for the new task."""
+    folder = tmp_path_factory.mktemp("stripes")
+    made = {}
+    for name, periods, n, augment in (
+        ("old", (2, 4, 8), 360, "flip_crop"),
+        ("new", (3, 5, 12), 90, "none"),
+    ):
+        x, y = stripes(n, periods, seed=len(periods) * n)
+        test_x, test_y = stripes(90, periods, seed=1)
+        np.savez(folder / f"{name}.npz", x_train=x, y_train=y, x_test=test_x, y_test=test_y)
+        made[name] = image_task("npz", path=folder / f"{name}.npz", size=16, augment=augment)
+    return made
+
+
+@pytest.fixture(scope="module")
+def pretrained(tasks, tmp_path_factory):
+    """The file of a ResNet-20 pretrained with the recipe, and its score."""
+    torch.manual_seed(0)
+    network = Network(cifar_resnet(), linear_head(64, 3))
+    fit(network, RECIPE, tasks["old"], rng=torch.Generator().manual_seed(0))
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    save_file(network.state_dict(), path)
+    return path, score(network, tasks["old"], "test")
+
+
+def probed(backbone, task, **options):
+    network = Network(backbone, linear_head(64, 3))
+    head, cached = on_features(network, task, **options)
+    phase = Phase(trains="head", epochs=20, lr=0.01, batch_size=32)
+    probe(head, phase, cached, taus=[20], rng=torch.Generator().manual_seed(0))
+    return score(network, task, "test")
+
+
+def test_the_usual_recipe_pretrains_a_resnet(pretrained):
+    assert pretrained[1] > 0.9
+
+
+def test_a_pretrained_backbone_is_probed_better_than_a_random_one(tasks, pretrained):
+    torch.manual_seed(1)
+    random, loaded = cifar_resnet(), cifar_resnet()
+    load_resnet(loaded, pretrained[0])
+    assert probed(loaded, tasks["new"]) > probed(random, tasks["new"]) + 0.1
+
+
+def test_a_head_is_probed_on_cached_views_of_images(tasks, pretrained):
+    backbone = cifar_resnet()
+    load_resnet(backbone, pretrained[0])
+    rng = torch.Generator().manual_seed(0)
+    assert probed(backbone, tasks["old"], views=2, rng=rng) > 0.9
