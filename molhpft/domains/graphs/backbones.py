@@ -1,12 +1,12 @@
-"""Networks on torch_geometric graphs as backbones: any module as one stage, and pooling.
+"""Networks on torch_geometric graphs as backbones: any module as one stage, PyG's own in layers.
 
     backbone = pyg_backbone(MyMessagePassing(), width=64, pool="mean")
     network = Network(backbone, linear_head(backbone.width, task.outputs))
 
-Every stage reads the graph from `batch.inputs`, a `torch_geometric.data.Batch`, so a chain can be
-cut anywhere. `gnn.py` beside this file gives PyG's own networks a stage a layer.
-
-torch_geometric's own networks (GCN, GraphSAGE, GIN, GAT, PNA, EdgeCNN) with a stage a layer.
+`pyg_backbone` takes any module whole; `gnn_backbone` gives the networks of
+`torch_geometric.nn.models` (GCN, GraphSAGE, GIN, GAT, PNA, EdgeCNN) a stage for each layer. Every
+stage reads the graph from `batch.inputs`, a `torch_geometric.data.Batch`, so a chain can be cut
+anywhere.
 """
 
 import copy
@@ -41,9 +41,9 @@ def pyg_backbone(
         module: its forward takes what a PyG batch holds, such as `x, edge_index, edge_attr, batch`,
             or the whole batch as `data`.
         width: length of the features it returns.
-        pool: how the nodes of a graph become its features; None where the module returns a row a
-            graph itself.
-        reads: names of what forward takes, in its order; None to read them off its signature.
+        pool: how the nodes of a graph become its features; None where the module itself returns
+            one row for each graph.
+        reads: names of the arguments of forward, in its order; None to read them off its signature.
 
     Raises:
         ValueError: the module's signature names nothing, or it has weights without a size yet.
@@ -54,17 +54,17 @@ def pyg_backbone(
 
 
 class GraphModule(Stage):
-    """A module that reads a graph: called with what its forward asks for by name.
+    """A module that reads a graph, called with the arguments that its forward names.
 
-    A parameter is filled from the attribute of the batch that has its name, `batch_size` with the
-    number of graphs and `data` with the batch itself. Where the running tensor is no longer the
-    batch, it stands for `x`. What has a default and is not in the batch keeps its default.
+    An argument is the attribute of the batch that has its name, `batch_size` the number of graphs
+    and `data` the batch itself. Where the running tensor is no longer the batch, it is `x`. An
+    argument with a default that is not in the batch keeps its default.
 
     Args:
         module: any.
         width: length of the features it returns.
-        rows: what it returns a row for.
-        reads: names of what forward takes, in its order; None to read them off its signature.
+        rows: whether it returns a row for each node or for each graph.
+        reads: names of the arguments of forward, in its order; None to read them off its signature.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class GraphModule(Stage):
         reads: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        check_sizes(module)
+        _check_sizes(module)
         self.module = module
         self.width = width
         self.rows = rows
@@ -87,12 +87,12 @@ class GraphModule(Stage):
         """Features (nodes, width) or (n, width), as `rows` says.
 
         Raises:
-            ValueError: the graphs lack what the module needs, or its result has another shape.
+            ValueError: the graphs lack an argument of the module, or its result has another shape.
         """
-        graphs = with_nodes(batch.inputs, h)
+        graphs = _with_nodes(batch.inputs, h)
         # `in`, not hasattr: a parameter called size or norm is none of the methods of a batch
         given = {
-            name: attribute(graphs, name, self.module)
+            name: _attribute(graphs, name, self.module)
             for name, is_needed in self.reads.items()
             if is_needed or name in (*graphs.keys(), "batch_size")
         }
@@ -125,12 +125,12 @@ class Pool(Stage):
     def forward(self, h: Tensor, batch: Batch) -> Tensor:
         """Graph features (n, width) from node features (nodes, width)."""
         graphs = batch.inputs
-        # the number of graphs is said: the last ones may have no nodes
+        # the number of graphs is given: the last ones may have no nodes
         pooled: Tensor = _POOLS[self.pool](h, graphs.batch, graphs.num_graphs)
         return pooled
 
 
-def with_nodes(graphs: Graphs, h: Any) -> Graphs:
+def _with_nodes(graphs: Graphs, h: Any) -> Graphs:
     """The graphs with `h` as node features, (nodes, d); themselves in the first stage."""
     if h is graphs:
         return graphs
@@ -139,12 +139,8 @@ def with_nodes(graphs: Graphs, h: Any) -> Graphs:
     return changed
 
 
-def check_sizes(module: nn.Module) -> None:
-    """Refuse a module with lazy weights: no optimizer, file or count could hold them.
-
-    Raises:
-        ValueError: it has some.
-    """
+def _check_sizes(module: nn.Module) -> None:
+    """Refuse lazy weights, which no optimizer, file or count could hold."""
     lazy = [name for name, weight in module.named_parameters() if is_lazy(weight)]
     if lazy:
         raise ValueError(
@@ -153,12 +149,7 @@ def check_sizes(module: nn.Module) -> None:
         )
 
 
-def attribute(graphs: Graphs, name: str, reader: nn.Module) -> Any:
-    """What the batch holds under a name; `data` is the batch, `batch_size` its number of graphs.
-
-    Raises:
-        ValueError: it holds nothing of that name; the message says who needs it.
-    """
+def _attribute(graphs: Graphs, name: str, reader: nn.Module) -> Any:
     if name in ("data", "batch_size"):
         return graphs if name == "data" else graphs.num_graphs
     if name not in graphs:
@@ -170,15 +161,15 @@ def attribute(graphs: Graphs, name: str, reader: nn.Module) -> Any:
 
 
 def _signature(module: nn.Module) -> dict[str, bool]:
-    """What forward takes by name, and whether it needs it."""
+    """Names of the arguments of forward, and whether each is needed."""
     if isinstance(module, Sequential):  # its forward takes *args, and it keeps their names
         return dict.fromkeys(module.signature.param_dict, True)
-    found = inspect.signature(module.forward).parameters.values()
-    named = [p for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    parameters = inspect.signature(module.forward).parameters.values()
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if not named:
         raise ValueError(
-            f"forward of {type(module).__name__} should name what it takes, such as x and "
-            "edge_index, it names nothing; say it with reads"
+            f"forward of {type(module).__name__} should name its arguments, such as x and "
+            "edge_index, it names none; list them as reads"
         )
     return {p.name: p.default is p.empty for p in named}
 
@@ -197,7 +188,7 @@ def gnn_backbone(gnn: BasicGNN, *, pool: Pooling = "mean") -> Chain:
         ValueError: the network cannot be taken apart: its layers share trainable weights, or have
             weights without a size yet.
     """
-    check_sizes(gnn)
+    _check_sizes(gnn)
     if isinstance(gnn.act, nn.Module) and list(gnn.act.parameters()):
         raise ValueError(
             f"layers of {type(gnn).__name__} should share no weights, they share those of "
@@ -206,7 +197,7 @@ def gnn_backbone(gnn: BasicGNN, *, pool: Pooling = "mean") -> Chain:
     layers: list[Stage] = [GNNLayer(gnn, k) for k in range(gnn.num_layers)]
     jump: dict[str, Stage] = {}
     if hasattr(gnn, "jk"):
-        layers = [layers[0], *(Remembering(layer, k) for k, layer in enumerate(layers[1:], 1))]
+        layers = [layers[0], *(Concatenating(layer, k) for k, layer in enumerate(layers[1:], 1))]
         jump = {"jump": Jump(gnn)}
     elif gnn.jk_mode == "last":
         jump = {"jump": Plain(gnn.lin, width=gnn.out_channels)}
@@ -240,8 +231,8 @@ class GNNLayer(Stage):
         Raises:
             ValueError: the graphs have no node features or no edges' ends.
         """
-        graphs = with_nodes(batch.inputs, h)
-        x, ends = (attribute(graphs, name, self.conv) for name in ("x", "edge_index"))
+        graphs = _with_nodes(batch.inputs, h)
+        x, ends = (_attribute(graphs, name, self.conv) for name in ("x", "edge_index"))
         edges = {name: graphs[name] for name in self.reads if name in graphs}
         result: Tensor = self.conv(x, ends, **edges)
         return result if self.is_bare else self._finished(result, graphs)
@@ -255,8 +246,8 @@ class GNNLayer(Stage):
         return dropped
 
 
-class Remembering(Stage):
-    """A layer that adds its result at the right of what all layers before it have given.
+class Concatenating(Stage):
+    """A layer that appends its result to the results of all layers before it.
 
     Args:
         layer: reads the last `layer.width` columns, the result of the layer before it.
@@ -290,7 +281,7 @@ class Jump(Stage):
 
 
 def _edge_names(gnn: BasicGNN, layer: int) -> tuple[str, ...]:
-    """Attributes of the edges that a convolution is to be given."""
+    """Attributes of the edges that a convolution reads."""
     # a convolution made without edge_dim reads no edge features, and some then refuse to get any
     reads_features = getattr(gnn.convs[layer], "edge_dim", 0) is not None
     return (

@@ -1,11 +1,7 @@
-"""Data sets of torch_geometric, and lists of its graphs, as tasks.
+"""Graphs of torch_geometric, from one of its data sets or a list, as a task."""
 
-Labels out of torch_geometric graphs, each held to what the objective takes.
-"""
-
-import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -18,70 +14,7 @@ from torch_geometric.data import Data
 from molhpft.core.data import Task
 from molhpft.core.network import Batch
 from molhpft.core.objectives import Multiclass, Multilabel, Objective
-
-
-def labels(
-    graphs: Sequence[Data], objective: Objective, *, name: str, classes: int | None
-) -> Tensor:
-    """Targets of all graphs: float (n, t), NaN where unmeasured, or class ids (n,) below `classes`.
-
-    Args:
-        graphs: their `y` holds t numbers each, or a class id.
-        objective: `Multiclass` for class ids.
-        name: of the task, for messages.
-        classes: number of classes, for `Multiclass` only.
-
-    Raises:
-        ValueError: `classes` is missing or has no meaning, or a label is not what the objective
-            takes; the message says which graph has it.
-    """
-    if not isinstance(objective, Multiclass):
-        if classes is not None:
-            raise ValueError(f"classes is for Multiclass only; got {classes} with {objective}")
-        targets = _numbers(graphs, name)
-        _check(targets, objective, name)
-        return targets
-    if classes is None:
-        raise ValueError(f"Multiclass task {name} needs classes, the number of them; it is None")
-    ids = _class_ids(graphs, name)
-    wrong = ((ids < 0) | (ids >= classes)) & (ids != objective.ignore)
-    _refuse(wrong, ids, f"class ids of {name}", f"0 to {classes - 1}, or {objective.ignore}")
-    return ids
-
-
-def _numbers(graphs: Sequence[Data], name: str) -> Tensor:
-    rows = [torch.as_tensor(graph.y).float().flatten() for graph in graphs]
-    for row, values in enumerate(rows):
-        if len(values) != len(rows[0]):
-            raise ValueError(
-                f"y of every graph of {name} should have as many numbers as that of graph 0, "
-                f"{len(rows[0])}; that of graph {row} has {len(values)}"
-            )
-    return torch.stack(rows)
-
-
-def _class_ids(graphs: Sequence[Data], name: str) -> Tensor:
-    found = [torch.as_tensor(graph.y).flatten() for graph in graphs]
-    for row, y in enumerate(found):
-        if len(y) != 1 or y.is_floating_point():
-            raise ValueError(
-                f"y of every graph of {name} should be one class id, an integer; "
-                f"that of graph {row} has {len(y)} of {y.dtype}"
-            )
-    return torch.cat(found).long()
-
-
-def _check(targets: Tensor, objective: Objective, name: str) -> None:
-    if isinstance(objective, Multilabel):
-        wrong = ~(targets.isnan() | (targets == 0) | (targets == 1))
-        _refuse(wrong, targets, f"labels of {name}", "0, 1 or NaN")
-    _refuse(targets.isinf(), targets, f"targets of {name}", "finite numbers, or NaN for none")
-
-
-def _refuse(wrong: Tensor, targets: Tensor, what: str, right: str) -> None:
-    for place in wrong.nonzero().tolist()[:1]:
-        found = targets[tuple(place)].item()
-        raise ValueError(f"{what} should be {right}; graph {place[0]} has {found:g}")
+from molhpft.domains.files import digest
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +23,8 @@ class GraphData:
 
     Attributes:
         graphs: (n,), all with the same attributes.
-        targets: (n, t) or class ids (n,), as in `core.batch.Batch`.
-        device: where batches go once they are put together.
+        targets: (n, t) or class ids (n,), as in `core.network.Batch`.
+        device: where batches go once they are collated.
     """
 
     graphs: tuple[Data, ...]
@@ -125,21 +58,27 @@ def pyg_task(
 
     Every graph is kept in memory, as the transform of the data set has made it this once.
 
+    >>> graphs = [Data(x=torch.ones(2, 3), edge_index=torch.tensor([[0], [1]]), y=k % 2)
+    ...           for k in range(6)]
+    >>> splits = {"train": [0, 1, 2, 3], "valid": [4, 5]}
+    >>> task = pyg_task(graphs, splits=splits, objective=Multiclass(), name="pairs", classes=2)
+    >>> next(task.batches("train", size=4)).targets
+    tensor([0, 1, 0, 1])
+
     Args:
         data: graphs with their labels as `y`: a class id, or t numbers, NaN where unmeasured.
         splits: split name to row numbers; any beside train, valid and test is another distribution.
         objective: `Multiclass` for class ids.
         name: for people and file names.
-        classes: number of classes, for `Multiclass` and needed there: not all may have a label.
+        classes: number of classes, for `Multiclass` and needed there: some may have no example.
 
     Raises:
-        ValueError: there are no graphs, they differ in what they hold or hold what cannot be
-            compared, a label is not what the objective takes, or a split has rows that are not
-            there.
+        ValueError: there are no graphs, they differ in what they hold or hold something without a
+            fingerprint, a label is none for the objective, or a split has rows that do not exist.
     """
     graphs = tuple(data)
     _check_graphs(graphs, name)
-    targets = labels(graphs, objective, name=name, classes=classes)
+    targets = _targets(graphs, objective, name=name, classes=classes)
     rows = {split: _rows(given, split, len(graphs)) for split, given in splits.items()}
     return Task(
         name=name,
@@ -147,16 +86,16 @@ def pyg_task(
         splits=rows,
         objective=objective,
         outputs=targets.shape[1] if classes is None else classes,
-        fingerprint=_fingerprint(graphs, targets, rows, objective),
+        fingerprint=digest(repr(objective), *_content(graphs, targets, rows)),
     )
 
 
-def joined(parts: Mapping[str, Iterable[Data]]) -> tuple[list[Data], dict[str, Tensor]]:
+def concatenated(parts: Mapping[str, Iterable[Data]]) -> tuple[list[Data], dict[str, Tensor]]:
     """Data sets that come split, such as PyG's ZINC, as one list and the splits of `pyg_task`."""
     lists = {split: list(graphs) for split, graphs in parts.items()}
     sizes = [len(graphs) for graphs in lists.values()]
-    numbers = torch.split(torch.arange(sum(sizes)), sizes)
-    return list(chain(*lists.values())), dict(zip(lists, numbers, strict=True))
+    rows = torch.split(torch.arange(sum(sizes)), sizes)
+    return list(chain(*lists.values())), dict(zip(lists, rows, strict=True))
 
 
 def _check_graphs(graphs: Sequence[Data], name: str) -> None:
@@ -177,6 +116,55 @@ def _check_graphs(graphs: Sequence[Data], name: str) -> None:
             )
 
 
+def _targets(
+    graphs: Sequence[Data], objective: Objective, *, name: str, classes: int | None
+) -> Tensor:
+    """Float (n, t) with NaN where unmeasured, or for `Multiclass` ids (n,) below `classes`."""
+    if not isinstance(objective, Multiclass):
+        if classes is not None:
+            raise ValueError(f"classes is for Multiclass only; got {classes} with {objective}")
+        numbers = _numbers(graphs, name)
+        if isinstance(objective, Multilabel):
+            wrong = ~(numbers.isnan() | (numbers == 0) | (numbers == 1))
+            _refuse(wrong, numbers, f"labels of {name}", "0, 1 or NaN")
+        _refuse(numbers.isinf(), numbers, f"targets of {name}", "finite numbers, or NaN for none")
+        return numbers
+    if classes is None:
+        raise ValueError(f"Multiclass task {name} needs classes, the number of them; it is None")
+    ids = _class_ids(graphs, name)
+    wrong = ((ids < 0) | (ids >= classes)) & (ids != objective.ignore)
+    _refuse(wrong, ids, f"class ids of {name}", f"0 to {classes - 1}, or {objective.ignore}")
+    return ids
+
+
+def _numbers(graphs: Sequence[Data], name: str) -> Tensor:
+    rows = [torch.as_tensor(graph.y).float().flatten() for graph in graphs]
+    for row, values in enumerate(rows):
+        if len(values) != len(rows[0]):
+            raise ValueError(
+                f"y of every graph of {name} should have as many numbers as that of graph 0, "
+                f"{len(rows[0])}; that of graph {row} has {len(values)}"
+            )
+    return torch.stack(rows)
+
+
+def _class_ids(graphs: Sequence[Data], name: str) -> Tensor:
+    labels = [torch.as_tensor(graph.y).flatten() for graph in graphs]
+    for row, y in enumerate(labels):
+        if len(y) != 1 or y.is_floating_point():
+            raise ValueError(
+                f"y of every graph of {name} should be one class id, an integer; "
+                f"that of graph {row} has {len(y)} of {y.dtype}"
+            )
+    return torch.cat(labels).long()
+
+
+def _refuse(wrong: Tensor, targets: Tensor, what: str, right: str) -> None:
+    for place in wrong.nonzero().tolist()[:1]:
+        value = targets[tuple(place)].item()
+        raise ValueError(f"{what} should be {right}; graph {place[0]} has {value:g}")
+
+
 def _rows(given: Tensor | Sequence[int], split: str, n: int) -> Tensor:
     rows = torch.as_tensor(given)
     if rows.numel() and (rows.dtype == torch.bool or rows.is_floating_point()):
@@ -189,22 +177,19 @@ def _rows(given: Tensor | Sequence[int], split: str, n: int) -> Tensor:
     return rows.flatten().long()
 
 
-def _fingerprint(
-    graphs: Sequence[Data], targets: Tensor, splits: Mapping[str, Tensor], objective: Objective
-) -> str:
-    digest = hashlib.sha256(repr(objective).encode())
+def _content(
+    graphs: Sequence[Data], targets: Tensor, splits: Mapping[str, Tensor]
+) -> Iterator[bytes]:
+    """Everything that results depend on, in one order."""
     # every NaN is made the same one: its bytes carry a payload
-    digest.update(_bytes("y", torch.where(targets != targets, torch.nan, targets)))
-    for split in sorted(splits):
-        digest.update(_bytes(split, splits[split]))
+    yield _bytes("y", torch.where(targets != targets, torch.nan, targets))
+    yield from (_bytes(split, splits[split]) for split in sorted(splits))
     for graph in graphs:
-        for key in sorted({*graph.keys()} - {"y"}):
-            digest.update(_bytes(key, graph[key]))
-    return digest.hexdigest()
+        yield from (_bytes(key, graph[key]) for key in sorted({*graph.keys()} - {"y"}))
 
 
 def _bytes(key: str, value: Any) -> bytes:
-    """All that a value is; tensors by their numbers, text and lists as JSON."""
+    """A value as bytes: tensors by their numbers, text and lists as JSON."""
     if isinstance(value, Tensor) and value.layout == torch.strided:
         numbers = value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy()
         return f"{key} {value.dtype} {tuple(value.shape)} ".encode() + numbers.tobytes()

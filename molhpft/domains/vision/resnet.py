@@ -120,7 +120,7 @@ def cifar_resnet(*, depth: Literal[20, 32, 44, 56] = 20, channels: Count = 3) ->
     """ResNet for images of about 32 x 32 pixels, features of width 64, He et al. section 4.2.
 
     >>> cifar_resnet(depth=20).names[:3]
-    ('stem', 'layer1.0', 'layer1.1')
+    ['stem', 'layer1.0', 'layer1.1']
 
     Args:
         depth: layers with weights, a classifier included.

@@ -1,10 +1,12 @@
+"""PyG data sets and lists of graphs as tasks: batches, labels, splits and fingerprints."""
+
 from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch_geometric.data import HeteroData, InMemoryDataset
+from torch_geometric.data import Data, HeteroData, InMemoryDataset
 from torch_geometric.nn.models import GIN
 from torch_geometric.transforms import Constant
 
@@ -12,11 +14,9 @@ from molhpft.core.evaluate import take
 from molhpft.core.network import Network, linear_head
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
 from molhpft.domains.graphs.backbones import gnn_backbone
-from molhpft.domains.graphs.tasks import joined, pyg_task
+from molhpft.domains.graphs.tasks import concatenated, pyg_task
 from molhpft.tuning.fit import fit
-from molhpft.tuning.frozen_features import on_features
 from molhpft.tuning.phase import Phase
-from molhpft.tuning.probe import probe
 from tests.domains.graphs.rings import NODES, graph, rings_and_paths
 
 SPLITS = {"train": range(40), "valid": range(40, 50), "test": torch.arange(50, 60)}
@@ -66,21 +66,15 @@ def test_the_transform_of_a_data_set_is_applied():
     assert task.examples.take(torch.tensor([0])).inputs.x.shape[1] == NODES + 1
 
 
-def test_outputs_are_the_classes_or_the_columns_of_the_labels():
-    graphs = [graph(3, y=torch.tensor([[0.0, 1.0, float("nan")]])) for _ in range(60)]
-    assert ring_task().outputs == 2
-    assert ring_task(graphs, objective=Multilabel(), classes=None).outputs == 3
-
-
 def test_further_splits_are_kept_in_their_order():
     task = ring_task(splits={**SPLITS, "ood": [3, 1], "later": ()})
     assert list(task.splits) == ["train", "valid", "test", "ood", "later"]
     assert task.splits["ood"].tolist() == [3, 1]
 
 
-def test_data_sets_that_come_split_are_joined_row_by_row():
+def test_data_sets_that_come_split_are_concatenated_row_by_row():
     parts = {"train": rings_and_paths(4), "valid": [], "test": rings_and_paths(2), "ood": Rings()}
-    graphs, splits = joined(parts)
+    graphs, splits = concatenated(parts)
     assert {split: len(rows) for split, rows in splits.items()} == {
         "train": 4,
         "valid": 0,
@@ -184,28 +178,6 @@ def test_rings_are_told_from_paths_after_training(rng):
     assert losses[-1] < losses[0] / 2
 
 
-@pytest.mark.parametrize("at", [None, "conv1"])
-def test_probing_leaves_the_lower_stages_as_they_are(rng, at):
-    task, network = ring_task(), ring_network()
-    network = network if at is None else network.cut(at)
-    before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
-    fit(network, Phase(trains="head", epochs=2, lr=0.1), task, rng=rng)
-    after = network.backbone.state_dict()
-    assert all(torch.equal(value, after[name]) for name, value in before.items())
-
-
-def test_probing_cached_features_equals_live_probing():
-    phase, heads = Phase(trains="head", epochs=1, lr=0.1, batch_size=10), []
-    for cached in (False, True):
-        network, task = ring_network(), ring_task()
-        parts = on_features(network, task) if cached else (network, task)
-        rng = torch.Generator().manual_seed(3)
-        heads.append(probe(parts[0], phase, parts[1], taus=(0, 2, 5), rng=rng).heads)
-    for tau, weights in heads[0].items():
-        for name, value in weights.items():
-            torch.testing.assert_close(heads[1][tau][name], value)
-
-
 def test_a_snapshot_has_a_row_a_graph_in_the_order_of_the_split():
     task, network = ring_task(splits={**SPLITS, "test": [5, 2, 9]}), ring_network()
     snapshot = take(network, task.batches("test", size=2))
@@ -213,3 +185,81 @@ def test_a_snapshot_has_a_row_a_graph_in_the_order_of_the_split():
     (row,) = take(network, alone.batches("test", size=1)).features
     torch.testing.assert_close(snapshot.features[1], row)
     assert snapshot.targets.tolist() == [int(rings_and_paths()[k].y) for k in (5, 2, 9)]
+
+
+NAN = float("nan")
+
+
+numbers = st.floats(-1e6, 1e6, width=32) | st.just(NAN)
+
+
+tables = st.integers(1, 4).flatmap(
+    lambda t: st.lists(st.lists(numbers, min_size=t, max_size=t), min_size=1, max_size=6)
+)
+
+
+def targets_of(ys, objective=None, **options):
+    task = pyg_task(
+        [Data(y=y) for y in ys],
+        splits={"train": range(len(ys))},
+        objective=objective or Squared(),
+        name="mine",
+        **options,
+    )
+    targets = task.examples.targets
+    assert task.outputs == options.get("classes", targets.shape[-1])
+    return targets
+
+
+@settings(max_examples=30, deadline=None)
+@given(tables)
+def test_numbers_become_a_row_a_graph_and_nan_stays(rows):
+    ys = [torch.tensor([row]) for row in rows]
+    torch.testing.assert_close(targets_of(ys), torch.tensor(rows), equal_nan=True, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("y", [torch.tensor([[1.0]]), torch.tensor([1]), torch.tensor(1.0), 1.0, 1])
+def test_a_lone_number_is_one_target_however_it_is_written(y):
+    assert targets_of([y, y], Multilabel()).tolist() == [[1], [1]]
+
+
+@pytest.mark.parametrize("y", [torch.tensor([2]), torch.tensor(2), torch.tensor([[2]]), 2])
+def test_a_class_id_is_an_integer_however_it_is_written(y):
+    ids = targets_of([y, y, -100], Multiclass(), classes=3)
+    assert ids.tolist() == [2, 2, -100]
+    assert ids.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("ys", "options", "message"),
+    [
+        (
+            [torch.ones(1, 2), torch.ones(1, 3)],
+            {},
+            "as many numbers as that of graph 0, 2; that of graph 1 has 3",
+        ),
+        (
+            [torch.ones(1), torch.tensor([2.0])],
+            {"objective": Multilabel()},
+            "0, 1 or NaN; graph 1 has 2",
+        ),
+        ([1.0, float("inf")], {}, "targets of mine should be finite numbers.*graph 1 has inf"),
+        ([1.0], {"classes": 3}, "classes is for Multiclass only; got 3"),
+        ([1], {"objective": Multiclass()}, "needs classes, the number of them; it is None"),
+        (
+            [torch.tensor([1.0])],
+            {"objective": Multiclass(), "classes": 3},
+            "one class id, an integer; that of graph 0 has 1 of torch.float32",
+        ),
+        (
+            [torch.arange(5)],
+            {"objective": Multiclass(), "classes": 9},
+            "graph 0 has 5 of torch.int64",
+        ),
+        ([0, 1, 3], {"objective": Multiclass(), "classes": 3}, "0 to 2, or -100; graph 2 has 3"),
+        ([0, -1], {"objective": Multiclass(), "classes": 3}, "graph 1 has -1"),
+    ],
+)
+def test_a_label_that_the_objective_does_not_take_is_named_by_its_graph(ys, options, message):
+    with pytest.raises(ValueError, match=message):
+        targets_of(ys, **options)
