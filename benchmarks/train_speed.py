@@ -30,7 +30,7 @@ from molhpft.domains.molecules.checkpoints import encoder_weights
 from molhpft.domains.molecules.gcn import ogb_gcn
 from molhpft.domains.molecules.ogb import ogb_folder, ogb_task
 from molhpft.domains.weights import WeightFile
-from molhpft.kernels.products import inner_product, product
+from molhpft.kernels.ops import inner_product, product
 from molhpft.run.device import multiplies_bfloat16
 from molhpft.tuning.distributed import Machine
 from molhpft.tuning.fit import Checkpoints, fit

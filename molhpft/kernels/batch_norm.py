@@ -1,6 +1,6 @@
-"""Batch norm, ReLU and dropout in one pass over the rows, and in two passes backward.
+"""Batch norm with the ReLU and dropout behind it: one pass over the rows, and two passes backward.
 
-Sums over the rows of a batch that several processes share.
+Several processes may share the rows of a batch; their statistics are then those of all rows.
 """
 
 from collections.abc import Iterator
@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from molhpft.kernels import reference
-from molhpft.kernels.autograd import Gradients, Wanted
-from molhpft.kernels.dispatch import Kernels
-from molhpft.kernels.reference import Finish
+from molhpft.kernels.dispatch import Gradients, Kernels, Operation
+from molhpft.kernels.reference import Epilogue
 
 _is_shared = False
 
@@ -25,7 +24,7 @@ _is_shared = False
 def shared_rows() -> Iterator[None]:
     """In this block batch norms take their statistics from the rows of all processes.
 
-    Every process has to go through the same ones in the same order.
+    Every process must run the same batch norms in the same order.
     """
     global _is_shared
     before, _is_shared = _is_shared, True
@@ -40,33 +39,33 @@ def is_shared() -> bool:
     return _is_shared
 
 
-def total(*sums: Tensor) -> list[Tensor]:
-    """Some tensors of one dtype, each added up over all processes; differentiable."""
-    flat = torch.cat([part.reshape(-1) for part in sums])
-    added: Tensor = _Total.apply(flat)  # type: ignore[no-untyped-call]
-    parts = torch.split(added, [part.numel() for part in sums])
-    return [part.view_as(own) for part, own in zip(parts, sums, strict=True)]
+def sum_over_processes(*tensors: Tensor) -> list[Tensor]:
+    """Each of some tensors of one dtype added up over all processes; differentiable."""
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    total: Tensor = _AllReduce.apply(flat)  # type: ignore[no-untyped-call]
+    parts = torch.split(total, [tensor.numel() for tensor in tensors])
+    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
 
-def merged(mean: Tensor, variance: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and biased variance of the rows of all processes, and their number, from our own's."""
-    weighted, count = total(mean * rows, mean.new_full((), rows))
-    whole = weighted / count
-    (spread,) = total((variance + (mean - whole).square()) * rows)
-    return whole, spread / count, count
-
-
-class _Total(Function):
+class _AllReduce(Function):
     @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
-        added = own.clone()
-        torch.distributed.all_reduce(added)
-        return added
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        torch.distributed.all_reduce(total)
+        return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        # what one process adds, the results of all hold
-        return _Total.apply(*gradients)  # type: ignore[no-untyped-call]
+        # the results of all processes hold what one process adds
+        return _AllReduce.apply(*gradients)  # type: ignore[no-untyped-call]
+
+
+def shared_moments(mean: Tensor, variance: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and biased variance of the rows of all processes, and their number, from this one's."""
+    weighted, count = sum_over_processes(mean * rows, mean.new_full((), rows))
+    overall = weighted / count
+    (squares,) = sum_over_processes((variance + (mean - overall).square()) * rows)
+    return overall, squares / count, count
 
 
 @dataclass(frozen=True)
@@ -94,43 +93,52 @@ class Statistics:
         """Inverse standard deviation, (d,)."""
         return (self.variance + self.eps).rsqrt()
 
-    def line(self, weight: Tensor, bias: Tensor, finish: Finish) -> tuple[Tensor, Tensor]:
-        """`factor` and `shift` of `kernels.activate`, (d,) each; the finish's scale is in them."""
-        factor = weight * self.inverse * finish.scale
-        return factor, torch.addcmul(bias * finish.scale, self.mean, factor, value=-1)
+    def line(self, weight: Tensor, bias: Tensor, epilogue: Epilogue) -> tuple[Tensor, Tensor]:
+        """`factor` and `shift` of `Kernels.activate`, (d,) each, the epilogue's scale included."""
+        factor = weight * self.inverse * epilogue.scale
+        return factor, torch.addcmul(bias * epilogue.scale, self.mean, factor, value=-1)
 
 
 def has_statistics(norm: nn.Module, *, rows: int) -> TypeGuard[nn.BatchNorm1d]:
-    """Whether `statistics` knows what a batch norm does with that many rows.
+    """Whether `statistics` serves a batch norm of so many rows.
 
-    It does for PyTorch's plain `BatchNorm1d` with weights and running statistics, and two rows.
+    It serves PyTorch's plain `BatchNorm1d` with weights and running statistics, from two rows on.
     """
     return type(norm) is nn.BatchNorm1d and norm.affine and norm.track_running_stats and rows > 1
 
 
 def statistics(a: Tensor, norm: nn.BatchNorm1d, kernels: Kernels) -> Statistics:
-    """Statistics a batch norm takes for rows `a` (n, d); moves its running ones if it trains."""
-    running = torch.as_tensor(norm.running_mean), torch.as_tensor(norm.running_var)
+    """Statistics of a batch norm for rows `a` (n, d); moves its running ones in training mode."""
     if not norm.training:
-        return Statistics(*running, norm.eps, of_batch=False)
+        return Statistics(*_running(norm), norm.eps, of_batch=False)
     shared = is_shared()
     with torch.no_grad():
         mean, variance = kernels.moments(a)
         rows: Tensor | int = len(a)
         if shared:
-            mean, variance, rows = merged(mean, variance, len(a))
-        _move(norm, running, (mean, variance * (rows / (rows - 1))))
+            mean, variance, rows = shared_moments(mean, variance, len(a))
+        _move_running(norm, mean, variance * (rows / (rows - 1)))
     return Statistics(mean, variance, norm.eps, of_batch=True, rows=rows, shared=shared)
 
 
-def batch_norm(a: Tensor, norm: nn.BatchNorm1d) -> Tensor:
+def shared_batch_norm(a: Tensor, norm: nn.BatchNorm1d) -> Tensor:
     """`norm(a)` in training mode in plain PyTorch, with the statistics of all processes' rows."""
-    running = torch.as_tensor(norm.running_mean), torch.as_tensor(norm.running_var)
     a = a.to(norm.weight.dtype)
-    mean, variance, rows = merged(*_moments(a), len(a))
+    mean, variance, rows = shared_moments(*_moments(a), len(a))
     with torch.no_grad():
-        _move(norm, running, (mean, variance * (rows / (rows - 1))))
-    return _line(a, mean, variance + norm.eps, norm.weight, norm.bias)
+        _move_running(norm, mean, variance * (rows / (rows - 1)))
+    return _normalised(a, mean, variance + norm.eps, norm.weight, norm.bias)
+
+
+def _running(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    return torch.as_tensor(norm.running_mean), torch.as_tensor(norm.running_var)
+
+
+def _move_running(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor) -> None:
+    count = torch.as_tensor(norm.num_batches_tracked).add_(1)
+    momentum = 1 / count.item() if norm.momentum is None else norm.momentum
+    for running, new in zip(_running(norm), (mean, variance), strict=True):
+        running.lerp_(new, momentum)
 
 
 def _moments(a: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,67 +146,43 @@ def _moments(a: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (a - mean).square().mean(0)
 
 
-def _line(a: Tensor, mean: Tensor, spread: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return (a - mean) * spread.rsqrt() * weight + bias
+def _normalised(a: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return (a - mean) * variance.rsqrt() * weight + bias
 
 
-def _move(
-    norm: nn.BatchNorm1d, running: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor]
-) -> None:
-    count = torch.as_tensor(norm.num_batches_tracked).add_(1)
-    momentum = 1 / count.item() if norm.momentum is None else norm.momentum
-    for old, new in zip(running, found, strict=True):
-        old.lerp_(new, momentum)
+def normalise_operation(
+    norm: nn.BatchNorm1d, stats: Statistics, epilogue: Epilogue, kernels: Kernels
+) -> Operation:
+    """Batch norm with given statistics, then its epilogue, of rows, weight and bias.
 
-
-@dataclass(frozen=True)
-class Normalise:
-    """Batch norm with given statistics and its finish, differentiable in rows, weight and bias.
-
-    Attributes:
-        kernels: for the passes over the rows.
-        finish: ReLU and dropout.
-        statistics: what is subtracted and divided by.
-        line: that of the statistics for the weight and bias, without a gradient.
+    With `x = (a - mean) / std` and `g'` the gradient behind ReLU and dropout, `gbias = sum g'`,
+    `gweight = sum g' x` and `ga = weight / std (g' - gbias / n - x gweight / n)`, without the last
+    two terms where the statistics are constants.
     """
+    factor, shift = stats.line(norm.weight.detach(), norm.bias.detach(), epilogue)
 
-    kernels: Kernels
-    finish: Finish
-    statistics: Statistics
-    line: tuple[Tensor, Tensor]
-
-    def reference(self, *tensors: Tensor) -> Tensor:
-        """See `fused.Operation`."""
-        a, weight, bias = tensors
-        found = self.statistics
-        a, mean, variance = a.to(weight.dtype), found.mean, found.variance
-        if found.of_batch:
+    def plain(a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        a, mean, variance = a.to(weight.dtype), stats.mean, stats.variance
+        if stats.of_batch:
             mean, variance = _moments(a)
-        if found.shared:
-            mean, variance, _ = merged(mean, variance, len(a))
-        return reference.finished(_line(a, mean, variance + found.eps, weight, bias), self.finish)
+        if stats.shared:
+            mean, variance, _ = shared_moments(mean, variance, len(a))
+        h = _normalised(a, mean, variance + stats.eps, weight, bias)
+        return reference.apply_epilogue(h, epilogue)
 
-    def forward(self, *tensors: Tensor) -> Tensor:
-        """See `fused.Operation`."""
-        return self.kernels.activate(tensors[0], *self.line, self.finish)
+    def forward(a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return kernels.activate(a, factor, shift, epilogue)
 
-    def backward(self, g: Tensor, wanted: Wanted, *tensors: Tensor) -> Gradients:
-        """See `fused.Operation`.
+    def backward(g: Tensor, wanted: tuple[bool, ...], a: Tensor, *_: Tensor) -> Gradients:
+        mean, inverse = stats.mean, stats.inverse
+        plain, centred = kernels.activate_sums(g, a, factor, shift, epilogue, mean)
+        slope, offset = torch.zeros_like(mean), torch.zeros_like(mean)
+        if stats.of_batch:
+            sums = sum_over_processes(plain, centred) if stats.shared else (plain, centred)
+            per_row = factor / -stats.rows
+            slope = per_row * sums[1] * inverse.square()
+            offset = torch.addcmul(per_row * sums[0], slope, mean, value=-1)
+        ga = kernels.activate_backward(g, a, factor, shift, epilogue, slope, offset)
+        return ga, centred * inverse * epilogue.scale, plain * epilogue.scale
 
-        With `x = (a - mean) / std` and `g'` the gradient behind ReLU and dropout, `gbias = sum g'`,
-        `gweight = sum g' x` and `ga = weight / std (g' - gbias / n - x gweight / n)`, without the
-        last two terms where the statistics are constants.
-        """
-        a, (factor, shift) = tensors[0], self.line
-        mean, inverse = self.statistics.mean, self.statistics.inverse
-        plain, centred = self.kernels.activate_sums(g, a, factor, shift, self.finish, mean)
-        if self.statistics.of_batch:
-            sums = total(plain, centred) if self.statistics.shared else (plain, centred)
-            share = factor / -self.statistics.rows
-            slope = share * sums[1] * inverse.square()
-            offset = torch.addcmul(share * sums[0], slope, mean, value=-1)
-        else:
-            slope, offset = torch.zeros_like(mean), torch.zeros_like(mean)
-        ga = self.kernels.activate_backward(g, a, factor, shift, self.finish, slope, offset)
-        scale = self.finish.scale
-        return ga, centred * inverse * scale, plain * scale
+    return Operation(plain, forward, backward)

@@ -1,20 +1,13 @@
-"""How the CPU loops are compiled: by numba on first use, kept compiled between runs.
+"""The CPU kernels as loops that numba compiles on first use and stores for later runs.
 
-A loop serves the rows `begin` to `end`, which are one part of all rows. Where it sums over rows,
+A loop serves the rows `begin` to `end`, one of several parts of all rows. Where it sums over rows,
 each part adds to a row of its own and the caller adds those up, so that no result depends on the
 timing of threads. Arrays are C-contiguous.
 
-bfloat16 in compiled loops, for NumPy and numba have no such type.
-
-It is the upper half of a float32, so its bits come as uint16: `widened` where they are read and
-`narrowed` where they are written, both of which leave float32 as it is. A loop is thus written
-once for both, computes and sums in float32, and moves half the bytes where rows are bfloat16.
-
-Loops over the edges of a graph and over rows of a table; see `compiled.py`.
-
-Loops behind batch norm, ReLU and dropout in one; see `compiled.py`.
-
-The loop that cuts a batch of graphs from packed ones; see `compiled.py`.
+NumPy and numba have no bfloat16. It is the upper half of a float32, so its bits come as uint16,
+`widened` where they are read and `narrowed` where they are written; both leave float32 as it is. A
+loop is thus written once for both, computes and sums in float32, and moves half the bytes where
+rows are bfloat16.
 """
 
 import logging
@@ -36,14 +29,10 @@ ZERO, ONE = np.float32(0), np.float32(1)
 _log = logging.getLogger(__name__)
 
 
-def _nothing() -> None:
-    pass
-
-
-def _is_kept() -> bool:
-    """Whether there is a folder to keep compiled functions in: this one or the user's cache."""
+def _can_cache() -> bool:
+    """Whether there is a folder to store compiled functions in: this one or the user's cache."""
     try:
-        njit(cache=True)(_nothing)
+        njit(cache=True)(_can_cache)
     except RuntimeError as error:
         _log.warning(
             "CPU kernels are compiled anew in every process (%s); set NUMBA_CACHE_DIR to a folder "
@@ -54,16 +43,16 @@ def _is_kept() -> bool:
     return True
 
 
-_KEPT = _is_kept()
+_CACHE = _can_cache()
 
 # multiplications may be fused into sums, but sums are not reordered, so that both compiled forms of
 # a loop give the same numbers; and numbers are not promised to be finite, as a NaN has to reach the
 # loss, where training notices it
-loop = njit(cache=_KEPT, nogil=True, fastmath={"contract", "nsz"})
+loop = njit(cache=_CACHE, nogil=True, fastmath={"contract", "nsz"})
 
 # the same loop over all rows, its parts at the same time; each loop has such a twin written out
-# because numba cannot keep a compiled function that a function made
-in_parts = njit(cache=_KEPT, nogil=True, parallel=True)
+# because numba cannot store a compiled function that a function made
+in_parts = njit(cache=_CACHE, nogil=True, parallel=True)
 
 
 _HALF, _LAST = np.uint32(16), np.uint32(1)
@@ -250,7 +239,7 @@ _FIRST, _SECOND, _STEP = np.uint32(0x85EBCA6B), np.uint32(0xC2B2AE35), np.uint32
 
 
 @loop
-def _mixed(h: np.uint32) -> np.uint32:
+def _hashed(h: np.uint32) -> np.uint32:
     # numba widens every product and sum to 64 bits
     h = np.uint32((h ^ (h >> _U16)) * _FIRST)
     h = np.uint32((h ^ (h >> _U13)) * _SECOND)
@@ -259,12 +248,12 @@ def _mixed(h: np.uint32) -> np.uint32:
 
 @loop
 def _row_key(i: int, rule: Ints) -> np.uint32:
-    return np.uint32(_mixed(np.uint32(i ^ rule[1])) ^ rule[2])
+    return np.uint32(_hashed(np.uint32(i ^ rule[1])) ^ rule[2])
 
 
 @loop
-def _kept(key: np.uint32, c: int, threshold: np.uint32) -> bool | np.bool_:
-    return threshold == 0 or _mixed(np.uint32(key + c * _STEP)) >> _U8 >= threshold
+def _stays(key: np.uint32, c: int, threshold: np.uint32) -> bool | np.bool_:
+    return threshold == 0 or _hashed(np.uint32(key + c * _STEP)) >> _U8 >= threshold
 
 
 @loop
@@ -302,7 +291,7 @@ def activate(
         for c in range(a.shape[1]):
             value = widened(a[i, c]) * factor[c] + shift[c]
             value = ZERO if relu and value < ZERO else value
-            value = value if _kept(key, c, threshold) else ZERO
+            value = value if _stays(key, c, threshold) else ZERO
             out[i, c] = narrowed(value, out)
 
 
@@ -330,7 +319,7 @@ def activate_sums(
         for c in range(a.shape[1]):
             entry = widened(a[i, c])
             dead = relu and entry * factor[c] + shift[c] <= ZERO
-            value = ZERO if dead or not _kept(key, c, threshold) else widened(g[i, c])
+            value = ZERO if dead or not _stays(key, c, threshold) else widened(g[i, c])
             plain[part, c] += value
             centred[part, c] += value * (entry - mean[c])
 
@@ -356,7 +345,7 @@ def activate_backward(
         for c in range(a.shape[1]):
             entry = widened(a[i, c])
             dead = relu and entry * factor[c] + shift[c] <= ZERO
-            value = ZERO if dead or not _kept(key, c, threshold) else widened(g[i, c])
+            value = ZERO if dead or not _stays(key, c, threshold) else widened(g[i, c])
             # in this order there is one way to fuse
             ga[i, c] = narrowed(entry * slope[c] + offset[c] + value * factor[c], ga)
 
@@ -394,7 +383,7 @@ Ends = NDArray[np.int16]
 
 
 @loop
-def lengths(rows: Ints, node_offsets: Ints, edge_offsets: Ints) -> tuple[int, int]:
+def _lengths(rows: Ints, node_offsets: Ints, edge_offsets: Ints) -> tuple[int, int]:
     """Nodes and undirected edges of the graphs `rows`."""
     nodes, edges = 0, 0
     for row in rows:
@@ -404,8 +393,8 @@ def lengths(rows: Ints, node_offsets: Ints, edge_offsets: Ints) -> tuple[int, in
 
 
 @loop
-def point(ends: Ends, begin: int, end: int, pointer: Ints, first: int, last: int) -> None:
-    """Fill `pointer` for the nodes `first` to `last` of a graph, whose edges are given."""
+def _fill_pointer(ends: Ends, begin: int, end: int, pointer: Ints, first: int, last: int) -> None:
+    """First edges into the nodes `first` to `last` of a graph, its edges being given."""
     for e in range(begin, end):
         pointer[first + ends[e, 0] + 1] += 1
         pointer[first + ends[e, 1] + 1] += 1
@@ -414,7 +403,7 @@ def point(ends: Ends, begin: int, end: int, pointer: Ints, first: int, last: int
 
 
 @loop
-def cut(
+def collate(
     rows: Ints,
     nodes: Bytes,
     edges: Bytes,
@@ -422,8 +411,8 @@ def cut(
     node_offsets: Ints,
     edge_offsets: Ints,
 ) -> tuple[Any, ...]:
-    """Nodes, source, target, edges, pointer, graph and offsets of the batch, as `cutting.cut`."""
-    n, m = lengths(rows, node_offsets, edge_offsets)
+    """Nodes, source, target, edges, pointer, graph and offsets: see `reference.collate`."""
+    n, m = _lengths(rows, node_offsets, edge_offsets)
     out_nodes = np.empty((n, nodes.shape[1]), np.uint8)
     out_edges = np.empty((2 * m, edges.shape[1]), np.uint8)
     source, target = np.empty(2 * m, np.int64), np.empty(2 * m, np.int64)
@@ -436,7 +425,7 @@ def cut(
         offsets[k + 1], graph[first:last] = last, k
         out_nodes[first:last] = nodes[begin:end]
         begin, end = edge_offsets[rows[k]], edge_offsets[rows[k] + 1]
-        point(ends, begin, end, pointer, first, last)
+        _fill_pointer(ends, begin, end, pointer, first, last)
         free[first:last] = pointer[first:last]
         # edges to the second end before those to the first, each in the order of the store
         for side in range(1, -1, -1):

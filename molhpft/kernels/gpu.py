@@ -1,7 +1,7 @@
-"""The fused kernels on a GPU, by triton; float32 or bf16, contiguous results.
+"""The fused kernels on a GPU, by triton; float32 or bfloat16, contiguous results.
 
-Nothing here waits for the GPU. Results are in the dtype of the rows they belong to, sums are kept
-in float32; a NaN in a gradient reaches all rows of a table whose rows are summed up.
+Nothing here waits for the GPU. Results have the dtype of the rows they belong to, sums are float32;
+a NaN in a gradient reaches all rows of a table whose rows are summed up.
 """
 
 from typing import Any
@@ -11,38 +11,38 @@ from torch import Tensor
 
 from molhpft.kernels import gpu_programs
 from molhpft.kernels.gpu_programs import COLUMNS, KINDS, PART, ROWS
-from molhpft.kernels.reference import Edges, Finish
+from molhpft.kernels.reference import CSRGraph, Epilogue
 
 
-def convolve(x: Tensor, bond: Tensor, root: Tensor, edges: Edges) -> Tensor:
+def convolve(x: Tensor, bond: Tensor, root: Tensor, graph: CSRGraph) -> Tensor:
     """See `reference.convolve`."""
-    out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    tensors = *_packed(x, bond, root), *_graph(edges), out
+    out = _empty_like(x)
+    tensors = *_contiguous(x, bond, root), *graph.for_kernels, out
     _launch(gpu_programs.convolve, _tiles(x, ROWS), *tensors, *x.shape)
     return out
 
 
 def convolve_backward(
-    g: Tensor, x: Tensor, bond: Tensor, root: Tensor, edges: Edges
+    g: Tensor, x: Tensor, bond: Tensor, root: Tensor, graph: CSRGraph
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `convolve` in `x`, `bond` and `root` for the gradient `g` of its result."""
-    g, x, bond, root = _packed(g, x, bond, root)
-    (n, d), (kinds, _), count = x.shape, bond.shape, len(edges.source)
+    g, x, bond, root = _contiguous(g, x, bond, root)
+    (n, d), (kinds, _), count = x.shape, bond.shape, len(graph.source)
     gx, groot = torch.empty_like(x), _sums(x, _parts(n, ROWS), d)
-    tensors = g, x, bond, root, *_graph(edges), gx, groot
+    tensors = g, x, bond, root, *graph.for_kernels, gx, groot
     _launch(gpu_programs.convolve_backward, _tiles(x, ROWS), *tensors, n, d)
     gbond = _sums(x, _parts(count, PART), kinds, d)
-    tensors = g, x, bond, *_packed(edges.source, edges.target, edges.kind, edges.norm), gbond
+    tensors = g, x, bond, *_contiguous(graph.source, graph.target, graph.kind, graph.norm), gbond
     grid = *_grid(count, d, PART), _parts(kinds, KINDS)
     _launch(gpu_programs.bond_sums, grid, *tensors, count, kinds, d)
     return gx, gbond.sum(0).to(bond.dtype), groot.sum(0).to(root.dtype)
 
 
-def propagate(x: Tensor, edges: Edges) -> Tensor:
+def propagate(x: Tensor, graph: CSRGraph) -> Tensor:
     """See `reference.propagate`."""
-    out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    pointer, source, _, norm, degree = _graph(edges)
-    tensors = *_packed(x), pointer, source, norm, degree, out
+    out = _empty_like(x)
+    pointer, source, _, norm, degree = graph.for_kernels
+    tensors = *_contiguous(x), pointer, source, norm, degree, out
     _launch(gpu_programs.propagate, _tiles(x, ROWS), *tensors, *x.shape)
     return out
 
@@ -52,7 +52,7 @@ def embed_backward(g: Tensor, rows: Tensor, length: int) -> Tensor:
     (n, d), columns = g.shape, rows.shape[1]
     gtable = _sums(g, _parts(n, PART), length, d)
     grid = *_grid(n, d, PART), _parts(length, KINDS)
-    _launch(gpu_programs.table_sums, grid, *_packed(g, rows), gtable, n, columns, length, d)
+    _launch(gpu_programs.table_sums, grid, *_contiguous(g, rows), gtable, n, columns, length, d)
     return gtable.sum(0).to(g.dtype)
 
 
@@ -60,29 +60,29 @@ def moments(a: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of the columns of `a` (n, d), float32 (d,) each."""
     n, d = a.shape
     means, squares = _sums(a, _parts(n, PART), d), _sums(a, _parts(n, PART), d)
-    _launch(gpu_programs.moments, _tiles(a, PART), *_packed(a), means, squares, n, d)
+    _launch(gpu_programs.moments, _tiles(a, PART), *_contiguous(a), means, squares, n, d)
     first = torch.arange(len(means), device=a.device) * PART.value
-    share = ((n - first).clamp(max=PART.value) / n)[:, None]
-    mean = (share * means).sum(0)
-    return mean, squares.sum(0) / n + (share * (means - mean).square()).sum(0)
+    fractions = ((n - first).clamp(max=PART.value) / n)[:, None]
+    mean = (fractions * means).sum(0)
+    return mean, squares.sum(0) / n + (fractions * (means - mean).square()).sum(0)
 
 
-def activate(a: Tensor, factor: Tensor, shift: Tensor, finish: Finish) -> Tensor:
+def activate(a: Tensor, factor: Tensor, shift: Tensor, epilogue: Epilogue) -> Tensor:
     """See `cpu.activate`."""
-    out = torch.empty_like(a, memory_format=torch.contiguous_format)
-    rule = _rule(a, finish)
-    _launch(gpu_programs.activate, _tiles(a, ROWS), *_packed(a, factor, shift), out, *rule)
+    out = _empty_like(a)
+    rule = _rule(a, epilogue)
+    _launch(gpu_programs.activate, _tiles(a, ROWS), *_contiguous(a, factor, shift), out, *rule)
     return out
 
 
 def activate_sums(
-    g: Tensor, a: Tensor, factor: Tensor, shift: Tensor, finish: Finish, mean: Tensor
+    g: Tensor, a: Tensor, factor: Tensor, shift: Tensor, epilogue: Epilogue, mean: Tensor
 ) -> tuple[Tensor, Tensor]:
     """See `cpu.activate_sums`; float32."""
     n, d = a.shape
     plain, centred = _sums(a, _parts(n, PART), d), _sums(a, _parts(n, PART), d)
-    tensors = *_packed(g, a, factor, shift, mean), plain, centred
-    _launch(gpu_programs.activate_sums, _tiles(a, PART), *tensors, *_rule(a, finish))
+    tensors = *_contiguous(g, a, factor, shift, mean), plain, centred
+    _launch(gpu_programs.activate_sums, _tiles(a, PART), *tensors, *_rule(a, epilogue))
     return plain.sum(0), centred.sum(0)
 
 
@@ -91,23 +91,23 @@ def activate_backward(
     a: Tensor,
     factor: Tensor,
     shift: Tensor,
-    finish: Finish,
+    epilogue: Epilogue,
     slope: Tensor,
     offset: Tensor,
 ) -> Tensor:
     """See `cpu.activate_backward`."""
-    ga = torch.empty_like(a, memory_format=torch.contiguous_format)
-    tensors = *_packed(g, a, factor, shift, slope, offset), ga
-    _launch(gpu_programs.activate_backward, _tiles(a, ROWS), *tensors, *_rule(a, finish))
+    ga = _empty_like(a)
+    tensors = *_contiguous(g, a, factor, shift, slope, offset), ga
+    _launch(gpu_programs.activate_backward, _tiles(a, ROWS), *tensors, *_rule(a, epilogue))
     return ga
 
 
-def _packed(*tensors: Tensor) -> tuple[Tensor, ...]:
+def _empty_like(rows: Tensor) -> Tensor:
+    return torch.empty_like(rows, memory_format=torch.contiguous_format)
+
+
+def _contiguous(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.detach().contiguous() for tensor in tensors)
-
-
-def _graph(edges: Edges) -> tuple[Tensor, ...]:
-    return _packed(edges.pointer, edges.source, edges.kind, edges.norm, edges.degree)
 
 
 def _sums(like: Tensor, *shape: int) -> Tensor:
@@ -115,13 +115,13 @@ def _sums(like: Tensor, *shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.float32, device=like.device)
 
 
-def _rule(a: Tensor, finish: Finish) -> tuple[int, ...]:
-    """Arguments from `n` on that the programs of a finish share."""
-    low, high = finish.seed & (2**32 - 1), finish.seed >> 32
+def _rule(a: Tensor, epilogue: Epilogue) -> tuple[int, ...]:
+    """Arguments from `n` on that the programs with an epilogue fractions."""
+    low, high = epilogue.seed_halves
     # as a signed number: one that needs 64 bits would be another type, and another compilation
     low = low - 2**32 if low >= 2**31 else low
-    changing = len(a), low, high, finish.threshold
-    return *changing, a.shape[1], finish.relu, finish.threshold > 0
+    changing = len(a), low, high, epilogue.threshold
+    return *changing, a.shape[1], epilogue.relu, epilogue.threshold > 0
 
 
 def _parts(n: int, size: Any) -> int:
@@ -133,8 +133,8 @@ def _grid(n: int, d: int, rows: Any) -> tuple[int, int]:
     return _parts(n, rows), _parts(d, COLUMNS)
 
 
-def _tiles(table: Tensor, rows: Any) -> tuple[int, int]:
-    return _grid(len(table), table.shape[1], rows)
+def _tiles(result: Tensor, rows: Any) -> tuple[int, int]:
+    return _grid(len(result), result.shape[1], rows)
 
 
 def _launch(program: Any, grid: tuple[int, ...], *arguments: Any) -> None:

@@ -1,12 +1,10 @@
-"""GPU programs over the edges of a graph and over rows of a table.
+"""The GPU kernels as triton programs.
 
 A program serves a tile: `ROWS` rows of the result by `COLUMNS` of its columns. Where it sums over
 rows or edges, each part of them fills a table of its own and the caller adds those up, so that no
 result depends on the timing of programs. Inputs may be of lower precision; sums are float32.
 
-GPU programs behind batch norm, ReLU and dropout in one; tiles as in `graph_programs.py`.
-
-Their dropout is `reference.keep_mask`: `low` and `high` are the halves of the seed, as the signed
+Dropout is `reference.dropout_mask`: `low` and `high` are the halves of the seed, as the signed
 numbers of the same 32 bits, and `threshold` is that of the draws.
 """
 
@@ -18,8 +16,9 @@ COLUMNS = tl.constexpr(64)
 KINDS = tl.constexpr(64)  # rows of a table that one program sums up
 PART = tl.constexpr(256)  # rows or edges that one program sums over, `ROWS` at a time
 
-# differs from batch to batch: a program compiled for one number serves all
+# numbers that differ from batch to batch: a program compiled for one of them serves all
 _CHANGING = ["n"]
+_CHANGING_EPILOGUE = [*_CHANGING, "low", "high", "threshold"]
 
 
 @triton.jit
@@ -142,9 +141,9 @@ def bond_sums(
         value = rows_at(x, j, c, d, inside) + rows_at(bond, b, c, d, inside)
         passed = rows_at(g, i, c, d, inside) * weight[:, None]
         # a product with a matrix of 0 and 1 adds each edge to the row of its kind, without atomics
-        share = (row[:, None] == b[None, :]).to(tl.float32)
+        is_row = (row[:, None] == b[None, :]).to(tl.float32)
         passed = tl.where(value <= 0, 0.0, passed)
-        total = tl.dot(share, passed, total, input_precision="ieee")
+        total = tl.dot(is_row, passed, total, input_precision="ieee")
     cells = gbond + (tl.program_id(0).to(tl.int64) * kinds + row)[:, None] * d + c[None, :]
     tl.store(cells, total, mask=(row < kinds)[:, None] & (c < d)[None, :])
 
@@ -194,37 +193,33 @@ def table_sums(
     first = tl.program_id(0) * PART
     for step in range(first, tl.minimum(first + PART, n), ROWS):
         i = step + tl.arange(0, ROWS)
-        share = tl.zeros((KINDS, ROWS), dtype=tl.float32)
+        is_row = tl.zeros((KINDS, ROWS), dtype=tl.float32)
         for k in range(0, columns):
-            chosen = tl.load(rows + i.to(tl.int64) * columns + k, mask=i < n, other=-1)
-            share += (row[:, None] == chosen[None, :]).to(tl.float32)
+            number = tl.load(rows + i.to(tl.int64) * columns + k, mask=i < n, other=-1)
+            is_row += (row[:, None] == number[None, :]).to(tl.float32)
         passed = rows_at(g, i, c, d, (i < n)[:, None] & (c < d)[None, :])
-        total = tl.dot(share, passed, total, input_precision="ieee")
+        total = tl.dot(is_row, passed, total, input_precision="ieee")
     cells = gtable + (tl.program_id(0).to(tl.int64) * length + row)[:, None] * d + c[None, :]
     tl.store(cells, total, mask=(row < length)[:, None] & (c < d)[None, :])
 
 
-# numbers that differ from batch to batch: a program compiled for one of them serves all
-_CHANGING_ROWS = ["n", "low", "high", "threshold"]
-
-
 @triton.jit
-def _mixed(h: tl.tensor) -> tl.tensor:
+def _hashed(h: tl.tensor) -> tl.tensor:
     h = (h ^ (h >> 16)) * 0x85EBCA6B
     h = (h ^ (h >> 13)) * 0xC2B2AE35
     return h ^ (h >> 16)
 
 
 @triton.jit
-def _kept(
+def _stays(
     i: tl.tensor, c: tl.tensor, low: tl.tensor, high: tl.tensor, threshold: tl.tensor
 ) -> tl.tensor:
-    row = _mixed(i.to(tl.uint32) ^ low.to(tl.uint32)) ^ high.to(tl.uint32)
-    draws = _mixed(row[:, None] + (c.to(tl.uint32) * 0x9E3779B9)[None, :]) >> 8
+    row = _hashed(i.to(tl.uint32) ^ low.to(tl.uint32)) ^ high.to(tl.uint32)
+    draws = _hashed(row[:, None] + (c.to(tl.uint32) * 0x9E3779B9)[None, :]) >> 8
     return draws.to(tl.int32) >= threshold
 
 
-@triton.jit(do_not_specialize=["n"])
+@triton.jit(do_not_specialize=_CHANGING)
 def moments(
     a: tl.tensor,
     mean: tl.tensor,
@@ -252,7 +247,7 @@ def moments(
     tl.store(squares + cells, tl.sum(total, 0), mask=c < d)
 
 
-@triton.jit(do_not_specialize=_CHANGING_ROWS)
+@triton.jit(do_not_specialize=_CHANGING_EPILOGUE)
 def activate(
     a: tl.tensor,
     factor: tl.tensor,
@@ -274,11 +269,11 @@ def activate(
     if relu:
         value = tl.where(value < 0, 0.0, value)
     if drops:
-        value = tl.where(_kept(i, c, low, high, threshold), value, 0.0)
+        value = tl.where(_stays(i, c, low, high, threshold), value, 0.0)
     tl.store(out + i[:, None].to(tl.int64) * d + c[None, :], value, mask=inside)
 
 
-@triton.jit(do_not_specialize=_CHANGING_ROWS)
+@triton.jit(do_not_specialize=_CHANGING_EPILOGUE)
 def activate_sums(
     g: tl.tensor,
     a: tl.tensor,
@@ -311,7 +306,7 @@ def activate_sums(
             value = own * line_at(factor, c, d) + line_at(shift, c, d)
             passed = tl.where(value <= 0, 0.0, passed)
         if drops:
-            passed = tl.where(_kept(i, c, low, high, threshold), passed, 0.0)
+            passed = tl.where(_stays(i, c, low, high, threshold), passed, 0.0)
         total += passed
         weighted += passed * (own - line_at(mean, c, d))
     cells = tl.program_id(0).to(tl.int64) * d + c
@@ -319,7 +314,7 @@ def activate_sums(
     tl.store(centred + cells, tl.sum(weighted, 0), mask=c < d)
 
 
-@triton.jit(do_not_specialize=_CHANGING_ROWS)
+@triton.jit(do_not_specialize=_CHANGING_EPILOGUE)
 def activate_backward(
     g: tl.tensor,
     a: tl.tensor,
@@ -345,6 +340,6 @@ def activate_backward(
     if relu:
         passed = tl.where(own * line + line_at(shift, c, d) <= 0, 0.0, passed)
     if drops:
-        passed = tl.where(_kept(i, c, low, high, threshold), passed, 0.0)
+        passed = tl.where(_stays(i, c, low, high, threshold), passed, 0.0)
     total = own * line_at(slope, c, d) + line_at(offset, c, d) + passed * line
     tl.store(ga + i[:, None].to(tl.int64) * d + c[None, :], total, mask=inside)

@@ -1,30 +1,78 @@
-"""The operations that graph encoders are made of, by the fastest means their tensors allow."""
+"""The operations that graph encoders are made of, each by the fastest means its tensors allow.
 
+Every function asks `dispatch` for fused kernels, falls back to `reference` where there are none,
+and otherwise gives an `Operation`: its result, its fused gradient, and its plain equal, which
+derivatives of derivatives are taken from.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.weak import WeakIdKeyDictionary
 
 from molhpft.kernels import reference
-from molhpft.kernels.autograd import Gradients, Wanted, apply
-from molhpft.kernels.batch_norm import Normalise, batch_norm, has_statistics, is_shared, statistics
-from molhpft.kernels.dispatch import Kernels, kernels_for
-from molhpft.kernels.products import (
-    Linear,
-    LinearOfSums,
-    Summands,
-    autocast_dtype,
-    note_summands,
-    summands_of,
+from molhpft.kernels.batch_norm import (
+    has_statistics,
+    is_shared,
+    normalise_operation,
+    shared_batch_norm,
+    statistics,
 )
-from molhpft.kernels.reference import Edges, drawn
+from molhpft.kernels.dispatch import Gradients, Kernels, Operation, collate_kernel, kernels_for
+from molhpft.kernels.reference import CSRGraph, apply_epilogue, draw_epilogue
 
-# so many times more sums than rows in the table, and products of the table are worth it
-_WORTH = 4
+# with so many more sums than rows in the table, products of the table are the faster ones
+_ROWS_PER_TABLE_ROW = 4
+_STEP = 32  # oneDNN sees only numbers of rows that are multiples of it, or below it
 
 
-def linear(h: Tensor, weight: Tensor, bias: Tensor, *, around: bool = False) -> Tensor:
+def convolve(x: Tensor, bond: Tensor, root: Tensor, graph: CSRGraph) -> Tensor:
+    """One step of OGB's graph convolution; see `reference.convolve`."""
+    kernels = kernels_for(bond, root, graph.norm, rows=x)
+    if kernels is None:
+        return reference.convolve(x, bond, root, graph)
+    return Operation(
+        reference=partial(reference.convolve, graph=graph),
+        forward=partial(kernels.convolve, graph=graph),
+        backward=lambda g, wanted, x, bond, root: kernels.convolve_backward(
+            g, x, bond, root, graph
+        ),
+    )(x, bond, root)
+
+
+def propagate(x: Tensor, graph: CSRGraph) -> Tensor:
+    """A linear graph convolution; see `reference.propagate`."""
+    kernels = kernels_for(graph.norm, rows=x)
+    if kernels is None:
+        return reference.propagate(x, graph)
+    return Operation(
+        reference=partial(reference.propagate, graph=graph),
+        forward=partial(kernels.propagate, graph=graph),
+        # the matrix is symmetric
+        backward=lambda g, wanted, x: (kernels.propagate(g, graph),),
+    )(x)
+
+
+def embed(rows: Tensor, table: Tensor) -> Tensor:
+    """Sums of rows of a table; see `reference.embed`."""
+    kernels = kernels_for(table)
+    if kernels is None:
+        return reference.embed(rows, table)
+    h = Operation(
+        reference=partial(reference.embed, rows),
+        forward=lambda table: F.embedding_bag(rows, table, mode="sum"),
+        backward=lambda g, wanted, table: (kernels.embed_backward(g, rows, len(table)),),
+    )(table)
+    _remember_row_sums(h, rows, table)
+    return h
+
+
+def linear(h: Tensor, weight: Tensor, bias: Tensor, *, skip_embedding: bool = False) -> Tensor:
     """`h weight^T + bias`, (n, m), for rows `h` (n, k), `weight` (m, k) and `bias` (m,).
 
     Under autocast the three products of training are taken in its dtype, from factors rounded to
@@ -34,43 +82,17 @@ def linear(h: Tensor, weight: Tensor, bias: Tensor, *, around: bool = False) -> 
         h: (n, k).
         weight: (m, k).
         bias: (m,).
-        around: whether the gradient may go around an `h` that `embed` gave, straight to the table:
-            fewer and shorter products, but nothing can be differentiated in `h` then.
+        skip_embedding: whether the gradient of an `h` that `embed` gave may go straight to its
+            table: fewer and shorter products, but nothing can be differentiated in `h` then.
     """
     kernels = kernels_for(weight, bias, rows=h)
     if kernels is None:
         return F.linear(h, weight, bias)
-    dtype = autocast_dtype(h.device.type)
-    sums = summands_of(h) if around or not torch.is_grad_enabled() else None
-    if sums and len(h) >= _WORTH * len(sums.table):
-        return apply(LinearOfSums(kernels, dtype, sums.rows), sums.table, weight, bias)
-    return apply(Linear(dtype), h, weight, bias)
-
-
-def convolve(x: Tensor, bond: Tensor, root: Tensor, edges: Edges) -> Tensor:
-    """One step of OGB's graph convolution; see `reference.convolve`."""
-    kernels = kernels_for(bond, root, edges.norm, rows=x)
-    if kernels is None:
-        return reference.convolve(x, bond, root, edges)
-    return apply(_Convolve(kernels, edges), x, bond, root)
-
-
-def propagate(x: Tensor, edges: Edges) -> Tensor:
-    """A linear graph convolution; see `reference.propagate`."""
-    kernels = kernels_for(edges.norm, rows=x)
-    if kernels is None:
-        return reference.propagate(x, edges)
-    return apply(_Propagate(kernels, edges), x)
-
-
-def embed(rows: Tensor, table: Tensor) -> Tensor:
-    """Sums of rows of a table; see `reference.embed`."""
-    kernels = kernels_for(table)
-    if kernels is None:
-        return reference.embed(rows, table)
-    h = apply(_Embed(kernels, rows), table)
-    note_summands(h, Summands(rows, table))
-    return h
+    dtype = _autocast_dtype(h.device.type)
+    sums = row_sums_of(h) if skip_embedding or not torch.is_grad_enabled() else None
+    if sums and len(h) >= _ROWS_PER_TABLE_ROW * len(sums.table):
+        return _linear_of_row_sums(sums.rows, kernels, dtype)(sums.table, weight, bias)
+    return _linear(dtype)(h, weight, bias)
 
 
 def normalise(a: Tensor, norm: nn.Module, *, relu: bool, dropout: float, training: bool) -> Tensor:
@@ -78,8 +100,8 @@ def normalise(a: Tensor, norm: nn.Module, *, relu: bool, dropout: float, trainin
 
     Args:
         a: (n, d).
-        norm: a batch norm; its own mode says which statistics it takes, and in training mode its
-            running statistics move. Forward hooks on it are run only where nothing is fused.
+        norm: a batch norm; its own mode says which statistics it uses, and in training mode its
+            running statistics move. Forward hooks on it run only where nothing is fused.
         relu: whether there is a ReLU.
         dropout: probability of dropping an entry.
         training: whether there is dropout.
@@ -87,63 +109,145 @@ def normalise(a: Tensor, norm: nn.Module, *, relu: bool, dropout: float, trainin
     Raises:
         ValueError: `dropout` is no probability, or a single row has no statistics.
     """
-    finish = drawn(relu=relu, dropout=dropout if training else 0.0)
+    epilogue = draw_epilogue(relu=relu, dropout=dropout if training else 0.0)
     if not has_statistics(norm, rows=2 if is_shared() else len(a)):
-        return reference.normalise(a, norm, finish)
+        return reference.normalise(a, norm, epilogue)
     kernels = kernels_for(norm.weight, norm.bias, rows=a)
     if kernels is None:
         if is_shared() and norm.training:
-            return reference.finished(batch_norm(a, norm), finish)
-        return reference.normalise(a, norm, finish)
-    found = statistics(a, norm, kernels)
-    line = found.line(norm.weight.detach(), norm.bias.detach(), finish)
-    return apply(Normalise(kernels, finish, found, line), a, norm.weight, norm.bias)
+            return apply_epilogue(shared_batch_norm(a, norm), epilogue)
+        return reference.normalise(a, norm, epilogue)
+    operation = normalise_operation(norm, statistics(a, norm, kernels), epilogue, kernels)
+    return operation(a, norm.weight, norm.bias)
 
 
-@dataclass(frozen=True)
-class _Convolve:
-    kernels: Kernels
-    edges: Edges
-
-    def reference(self, *tensors: Tensor) -> Tensor:
-        x, bond, root = tensors
-        return reference.convolve(x, bond, root, self.edges)
-
-    def forward(self, *tensors: Tensor) -> Tensor:
-        x, bond, root = tensors
-        return self.kernels.convolve(x, bond, root, self.edges)
-
-    def backward(self, g: Tensor, wanted: Wanted, *tensors: Tensor) -> Gradients:
-        x, bond, root = tensors
-        return self.kernels.convolve_backward(g, x, bond, root, self.edges)
+def collate(rows: Tensor, **packed: Tensor) -> tuple[Tensor, ...]:
+    """Some of many packed graphs as one batch; see `reference.collate` for what `packed` has."""
+    kernel = collate_kernel(packed["nodes"].device)
+    return (kernel or reference.collate)(rows, **packed)
 
 
-@dataclass(frozen=True)
-class _Propagate:
-    kernels: Kernels
-    edges: Edges
-
-    def reference(self, *tensors: Tensor) -> Tensor:
-        return reference.propagate(tensors[0], self.edges)
-
-    def forward(self, *tensors: Tensor) -> Tensor:
-        return self.kernels.propagate(tensors[0], self.edges)
-
-    def backward(self, g: Tensor, wanted: Wanted, *tensors: Tensor) -> Gradients:
-        # the matrix is symmetric
-        return (self.kernels.propagate(g, self.edges),)
+# The linear layer
 
 
-@dataclass(frozen=True)
-class _Embed:
-    kernels: Kernels
+def _autocast_dtype(device: str) -> torch.dtype | None:
+    """Precision of products on `device` ("cpu", "cuda"); None for that of their factors."""
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
+def _linear(dtype: torch.dtype | None) -> Operation:
+    """`h weight^T + bias` of h, weight and bias, which are rounded to `dtype` unless it is None."""
+
+    def rounded(tensor: Tensor) -> Tensor:
+        return tensor.to(dtype or tensor.dtype)
+
+    def plain(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.linear(rounded(h), rounded(weight), rounded(bias))
+
+    def forward(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return product(rounded(h), rounded(weight), rounded(bias))
+
+    def backward(
+        g: Tensor, wanted: tuple[bool, ...], h: Tensor, weight: Tensor, bias: Tensor
+    ) -> Gradients:
+        return (
+            product(g, rounded(weight).T).to(h.dtype) if wanted[0] else None,
+            inner_product(g, rounded(h)).to(weight.dtype) if wanted[1] else None,
+            g.sum(0, dtype=weight.dtype) if wanted[2] else None,
+        )
+
+    return Operation(plain, forward, backward)
+
+
+def _linear_of_row_sums(rows: Tensor, kernels: Kernels, dtype: torch.dtype | None) -> Operation:
+    """`S table weight^T + bias` of table, weight and bias, where `S` sums `rows` of the table.
+
+    All products are of the table's length: `S (table weight^T)`, and with `S^T g` for a gradient
+    `g` of the result `(S^T g) weight` is that of the table and `(S^T g)^T table` of the weight. So
+    is the first layer of an encoder, which reads embedded atoms. The result has `dtype`; the
+    products are so short that there is no need to round their factors.
+    """
+
+    def plain(table: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        result = F.linear(reference.embed(rows, table), weight, bias)
+        return result.to(dtype or result.dtype)
+
+    def forward(table: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        sums = F.embedding_bag(rows, product(table, weight), mode="sum").add_(bias)
+        return sums.to(dtype or sums.dtype)
+
+    def backward(
+        g: Tensor, wanted: tuple[bool, ...], table: Tensor, weight: Tensor, bias: Tensor
+    ) -> Gradients:
+        sums = kernels.embed_backward(g, rows, len(table))
+        return product(sums, weight.T), inner_product(sums, table), g.sum(0, dtype=weight.dtype)
+
+    return Operation(plain, forward, backward)
+
+
+@dataclass(frozen=True, eq=False)
+class _RowSums:
+    """Which `rows` (n, columns) of which `table` (length, d) a tensor (n, d) is the sums of."""
+
     rows: Tensor
+    table: Tensor
+    versions: tuple[int, int]
 
-    def reference(self, *tensors: Tensor) -> Tensor:
-        return reference.embed(self.rows, tensors[0])
 
-    def forward(self, *tensors: Tensor) -> Tensor:
-        return F.embedding_bag(self.rows, tensors[0], mode="sum")
+# of tensors that are still in use, and of no others: between the embedding and the first layer of
+# an encoder lies the boundary of two stages, which only the tensor crosses
+_row_sums = WeakIdKeyDictionary()
 
-    def backward(self, g: Tensor, wanted: Wanted, *tensors: Tensor) -> Gradients:
-        return (self.kernels.embed_backward(g, self.rows, len(tensors[0])),)
+
+def _remember_row_sums(h: Tensor, rows: Tensor, table: Tensor) -> None:
+    # without a count of changes, nothing would tell whether the entry still holds
+    if not h.is_inference():
+        _row_sums[h] = _RowSums(rows, table, (h._version, table._version))
+
+
+def row_sums_of(h: Tensor) -> _RowSums | None:
+    """What `h` is known to be the sums of; None once it or the table was changed in place."""
+    sums: _RowSums | None = _row_sums.get(h)  # type: ignore[no-untyped-call]
+    if sums is None or sums.versions != (h._version, sums.table._version):
+        return None
+    return sums
+
+
+# Products. PyTorch's own float32 products on x86 go through MKL, which leaves half the speed of
+# processors other than Intel's unused; oneDNN, which PyTorch brings too, does not. But it compiles
+# a program for each shape, which takes a good part of the time of the product itself, and stores a
+# thousand of them at more than half a megabyte each. As every batch of graphs has another number of
+# nodes, it sees only some of all numbers.
+
+
+def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`a b^T + bias`, (n, m), for `a` (n, k), `b` (m, k) and `bias` (m,), in their own dtype."""
+    missing = -len(a) % _STEP
+    if len(a) < _STEP or not missing or a.device.type != "cpu":
+        return _product(a, b, bias)
+    return _product(F.pad(a, (0, 0, 0, missing)), b, bias)[: len(a)]
+
+
+def inner_product(a: Tensor, b: Tensor) -> Tensor:
+    """`a^T b`, (k, m), for `a` (n, k) and `b` (n, m), in their own dtype or float32."""
+    even = len(a) // _STEP * _STEP if a.device.type == "cpu" else len(a)
+    whole = _product(a[:even].T, b[:even].T) if even else a.new_zeros(a.shape[1], b.shape[1])
+    if even == len(a):
+        return whole
+    return torch.addmm(whole.float(), a[even:].float().T, b[even:].float())
+
+
+def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    onednn = _onednn()
+    if onednn and a.dtype == torch.float32 and a.device.type == "cpu" and a.numel() and b.numel():
+        result: Tensor = onednn(a, b, bias, "none", [], "")
+        return result
+    return F.linear(a, b, bias)
+
+
+@cache
+def _onednn() -> Callable[..., Any] | None:
+    # no function of PyTorch's that is documented multiplies float32 by oneDNN
+    if torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    return None

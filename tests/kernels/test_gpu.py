@@ -1,5 +1,8 @@
 """GPU kernels against plain PyTorch: on a GPU where there is one, else interpreted on the CPU."""
 
+import os
+import subprocess
+import sys
 from dataclasses import fields, replace
 
 import pytest
@@ -10,31 +13,31 @@ from hypothesis import strategies as st
 pytest.importorskip("triton", exc_type=ImportError)
 
 from molhpft.kernels import dispatch, gpu, ops, reference
-from molhpft.kernels.reference import Edges, Finish
-from tests.kernels.random_graphs import (
+from molhpft.kernels.reference import CSRGraph, Epilogue
+from tests.kernels.graphs import (
     EMPTY,
     KINDS,
     RING,
     STAR,
+    batch_norm,
     draw_leaves,
-    edges_of,
     gradients,
+    graph_of,
     graphs,
+    seeds,
 )
-from tests.kernels.test_normalisation import batch_norm
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 # 65 atoms in three tiles of rows, 320 edges in two parts
-LATTICE = edges_of(65, [(i, (i + step) % 65) for step in (1, 7) for i in range(65)], [0, 3] * 65)
+LATTICE = graph_of(65, [(i, (i + step) % 65) for step in (1, 7) for i in range(65)], [0, 3] * 65)
 some_graphs = graphs() | st.sampled_from([STAR, EMPTY, LATTICE])
 widths = st.sampled_from([1, 7, 65])
-seeds = st.integers(0, 999)
 few = settings(max_examples=12, deadline=None)
 
 
-def on_device(edges):
-    return Edges(**{f.name: getattr(edges, f.name).to(DEVICE) for f in fields(edges)})
+def on_device(graph):
+    return CSRGraph(**{f.name: getattr(graph, f.name).to(DEVICE) for f in fields(graph)})
 
 
 def draw(*shapes, seed=0, dtype=torch.float32):
@@ -43,52 +46,52 @@ def draw(*shapes, seed=0, dtype=torch.float32):
 
 
 @pytest.fixture
-def chosen(monkeypatch):
-    """Operations take these kernels, as they do on a GPU anyway."""
+def on_gpu(monkeypatch):
+    """Operations use these kernels, as they do on a GPU anyway."""
     monkeypatch.setattr(dispatch, "_cpu", lambda: gpu)
 
 
-def assert_convolution_is_the_plain_one(edges, width, seed=0):
-    edges = on_device(edges)
-    x, bond, root = leaves = draw((len(edges.degree), width), (KINDS, width), (width,), seed=seed)
-    plain, g = reference.convolve(*leaves, edges), torch.randn_like(x)
-    torch.testing.assert_close(gpu.convolve(*leaves, edges), plain)
-    ours = gpu.convolve_backward(g, x, bond, root, edges)
+def assert_convolution_is_the_plain_one(graph, width, seed=0):
+    graph = on_device(graph)
+    x, bond, root = leaves = draw((len(graph.degree), width), (KINDS, width), (width,), seed=seed)
+    plain, g = reference.convolve(*leaves, graph), torch.randn_like(x)
+    torch.testing.assert_close(gpu.convolve(*leaves, graph), plain)
+    ours = gpu.convolve_backward(g, x, bond, root, graph)
     theirs = torch.autograd.grad(plain, leaves, g)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-@given(edges=some_graphs, width=widths, seed=seeds)
+@given(graph=some_graphs, width=widths, seed=seeds)
 @few
-def test_a_convolution_and_its_gradients_equal_the_plain_ones(edges, width, seed):
-    assert_convolution_is_the_plain_one(edges, width, seed)
+def test_a_convolution_and_its_gradients_equal_the_plain_ones(graph, width, seed):
+    assert_convolution_is_the_plain_one(graph, width, seed)
 
 
-@pytest.mark.parametrize(("edges", "width"), [(STAR, 300), (RING, 3), (LATTICE, 128)])
-def test_wide_rows_and_many_atoms_are_served_too(edges, width):
-    assert_convolution_is_the_plain_one(edges, width)
+@pytest.mark.parametrize(("graph", "width"), [(STAR, 300), (RING, 3), (LATTICE, 128)])
+def test_wide_rows_and_many_atoms_are_served_too(graph, width):
+    assert_convolution_is_the_plain_one(graph, width)
 
 
 def test_more_kinds_of_bonds_than_one_program_sums_up_are_summed_up_too():
     kinds = 2 * gpu.KINDS.value + 3
-    edges = replace(LATTICE, kind=torch.arange(len(LATTICE.kind)) % kinds)
+    graph = replace(LATTICE, kind=torch.arange(len(LATTICE.kind)) % kinds)
     x, bond, root = leaves = draw((65, 5), (kinds, 5), (5,))
     g = torch.randn_like(x)
-    ours = gpu.convolve_backward(g, x, bond, root, on_device(edges))[1]
+    ours = gpu.convolve_backward(g, x, bond, root, on_device(graph))[1]
     # kinds differ between the directions of an edge here, so only the sums by edge are the same
-    theirs = torch.autograd.grad(reference.convolve(*leaves, on_device(edges)), bond, g)[0]
+    theirs = torch.autograd.grad(reference.convolve(*leaves, on_device(graph)), bond, g)[0]
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-@given(edges=some_graphs, width=widths, seed=seeds)
+@given(graph=some_graphs, width=widths, seed=seeds)
 @few
-def test_propagation_and_its_gradient_equal_the_plain_ones(edges, width, seed):
-    edges = on_device(edges)
-    (x,) = draw((len(edges.degree), width), seed=seed)
-    plain, g = reference.propagate(x, edges), torch.randn_like(x)
-    torch.testing.assert_close(gpu.propagate(x, edges), plain)
-    torch.testing.assert_close(gpu.propagate(g, edges), torch.autograd.grad(plain, x, g)[0])
+def test_propagation_and_its_gradient_equal_the_plain_ones(graph, width, seed):
+    graph = on_device(graph)
+    (x,) = draw((len(graph.degree), width), seed=seed)
+    plain, g = reference.propagate(x, graph), torch.randn_like(x)
+    torch.testing.assert_close(gpu.propagate(x, graph), plain)
+    torch.testing.assert_close(gpu.propagate(g, graph), torch.autograd.grad(plain, x, g)[0])
 
 
 @given(
@@ -116,31 +119,31 @@ def test_moments_are_those_of_columns_far_from_zero_too(rows, width, far):
     torch.testing.assert_close(variance.double(), expected, rtol=1e-4, atol=1e-6)
 
 
-finishes = st.builds(
-    Finish,
+epilogues = st.builds(
+    Epilogue,
     relu=st.booleans(),
     dropout=st.sampled_from([0.0, 0.3, 0.5, 1.0]),
     seed=st.integers(0, 2**63 - 1) | st.sampled_from([0, 1, 2**31, 2**32 - 1, 2**63 - 1]),
 )
 
 
-@given(finish=finishes, rows=st.sampled_from([0, 1, 33, 300]), width=widths)
+@given(epilogue=epilogues, rows=st.sampled_from([0, 1, 33, 300]), width=widths)
 @settings(max_examples=20, deadline=None)
-def test_values_and_gradients_behind_batch_norm_equal_the_plain_ones(finish, rows, width):
+def test_values_and_gradients_behind_batch_norm_equal_the_plain_ones(epilogue, rows, width):
     g, a = (t.detach() for t in draw((rows, width), (rows, width)))
     factor, shift, mean, slope, offset = (t.detach() for t in draw(*[(width,)] * 5))
     value = factor * a + shift
-    kept = reference.keep_mask(rows, width, finish, device=DEVICE)
-    alive = kept & (value > 0) if finish.relu else kept
+    stays = reference.dropout_mask(rows, width, epilogue, device=DEVICE)
+    alive = stays & (value > 0) if epilogue.relu else stays
     passed = torch.where(alive, g, 0.0)
     torch.testing.assert_close(
-        gpu.activate(a, factor, shift, finish), torch.where(alive, value, 0.0)
+        gpu.activate(a, factor, shift, epilogue), torch.where(alive, value, 0.0)
     )
-    sums = gpu.activate_sums(g, a, factor, shift, finish, mean)
+    sums = gpu.activate_sums(g, a, factor, shift, epilogue, mean)
     expected = passed.sum(0), (passed * (a - mean)).sum(0)
     torch.testing.assert_close(sums, expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(
-        gpu.activate_backward(g, a, factor, shift, finish, slope, offset),
+        gpu.activate_backward(g, a, factor, shift, epilogue, slope, offset),
         factor * passed + slope * a + offset,
         rtol=1e-4,
         atol=1e-5,
@@ -148,22 +151,22 @@ def test_values_and_gradients_behind_batch_norm_equal_the_plain_ones(finish, row
 
 
 def test_rows_of_lower_precision_are_rounded_and_nothing_else_is():
-    edges, finish = on_device(STAR), Finish(relu=True, dropout=0.5, seed=3)
+    graph, epilogue = on_device(STAR), Epilogue(relu=True, dropout=0.5, seed=3)
     x, g = (t.detach() for t in draw((61, 7), (61, 7), dtype=torch.bfloat16))
     bond, root, mean = (t.detach() for t in draw((KINDS, 7), (7,), (7,), seed=1))
     x32, g32 = x.float(), g.float()
     pairs = [
-        (gpu.convolve(x, bond, root, edges), gpu.convolve(x32, bond, root, edges)),
-        (gpu.propagate(x, edges), gpu.propagate(x32, edges)),
-        (gpu.activate(x, root, mean, finish), gpu.activate(x32, root, mean, finish)),
+        (gpu.convolve(x, bond, root, graph), gpu.convolve(x32, bond, root, graph)),
+        (gpu.propagate(x, graph), gpu.propagate(x32, graph)),
+        (gpu.activate(x, root, mean, epilogue), gpu.activate(x32, root, mean, epilogue)),
         *zip(
-            gpu.convolve_backward(g, x, bond, root, edges),
-            gpu.convolve_backward(g32, x32, bond, root, edges),
+            gpu.convolve_backward(g, x, bond, root, graph),
+            gpu.convolve_backward(g32, x32, bond, root, graph),
             strict=True,
         ),
         *zip(
-            gpu.activate_sums(g, x, root, mean, finish, mean),
-            gpu.activate_sums(g32, x32, root, mean, finish, mean),
+            gpu.activate_sums(g, x, root, mean, epilogue, mean),
+            gpu.activate_sums(g32, x32, root, mean, epilogue, mean),
             strict=True,
         ),
     ]
@@ -175,33 +178,33 @@ def test_rows_of_lower_precision_are_rounded_and_nothing_else_is():
     assert {low.dtype for low, _ in pairs[4:]} == {torch.float32}
 
 
-def step(edges, rows):
+def step(graph, rows):
     """Value and gradients of every operation that has a kernel."""
     torch.manual_seed(0)
     x, bond, root, table = leaves = draw((61, 9), (KINDS, 9), (9,), (7, 9))
-    h = ops.embed(rows, table) + ops.propagate(x, edges)
-    h = ops.convolve(h, bond, root, edges)
+    h = ops.embed(rows, table) + ops.propagate(x, graph)
+    h = ops.convolve(h, bond, root, graph)
     h = ops.normalise(h, batch_norm(9).to(DEVICE), relu=True, dropout=0.5, training=True)
     assert type(h.grad_fn).__name__ == "_FusedBackward"
     return h.detach(), *gradients(h, leaves)
 
 
 def test_operations_give_the_same_numbers_every_time_and_those_of_the_cpu(monkeypatch):
-    edges, rows = on_device(STAR), (torch.arange(61, device=DEVICE) % 7)[:, None]
-    others = step(edges, rows) if DEVICE == "cpu" else None
+    graph, rows = on_device(STAR), (torch.arange(61, device=DEVICE) % 7)[:, None]
+    others = step(graph, rows) if DEVICE == "cpu" else None
     monkeypatch.setattr(dispatch, "_cpu", lambda: gpu)
-    first, again = step(edges, rows), step(edges, rows)
+    first, again = step(graph, rows), step(graph, rows)
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
     if others:
         for one, other in zip(first, others, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
-def test_results_do_not_depend_on_the_memory_layout(chosen):
-    edges = on_device(STAR)
+def test_results_do_not_depend_on_the_memory_layout(on_gpu):
+    graph = on_device(STAR)
     x, bond, root = draw((61, 8), (KINDS, 8), (8,))
     turned = x.detach().T.contiguous().T.requires_grad_()
-    ours, theirs = (ops.convolve(h, bond, root, edges) for h in (x, turned))
+    ours, theirs = (ops.convolve(h, bond, root, graph) for h in (x, turned))
     assert torch.equal(ours, theirs)
     same = (torch.autograd.grad(out.sum(), h)[0] for out, h in ((ours, x), (theirs, turned)))
     assert torch.equal(*same)
@@ -213,3 +216,63 @@ def test_what_is_not_finite_reaches_the_neighbours_and_no_other_atom(bad):
     x[20] = bad
     out = gpu.convolve(x, bond, root, on_device(LATTICE))
     assert (~out.isfinite()).any(1).nonzero().flatten().tolist() == [13, 19, 20, 21, 27]
+
+
+# a fresh process: this one may have imported triton as an interpreter
+COMPILE = """
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
+class Target:
+    '''Stands for the driver of a GPU; compiling asks it for the generation and no more.'''
+
+    def get_current_target(self):
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device):
+        return 0
+
+driver.set_active(Target())
+
+from molhpft.kernels import gpu
+from molhpft.kernels.reference import Epilogue
+from tests.kernels.graphs import STAR, draw_leaves
+
+machine_code = []
+
+def compiled(program, grid, *arguments):
+    options = {"enable_fp_fusion": False}
+    machine_code.append(program.warmup(*arguments, grid=grid, **options).asm["cubin"])
+
+gpu._launch = compiled
+bond, root, table = (leaf.detach() for leaf in draw_leaves((60, 300), (300,), (61, 300)))
+for dtype, relu, dropout in ((torch.float32, True, 0.5), (torch.bfloat16, False, 0.0)):
+    x, epilogue = table.to(dtype), Epilogue(relu=relu, dropout=dropout, seed=2**63 - 1)
+    gpu.convolve(x, bond, root, STAR)
+    gpu.convolve_backward(x, x, bond, root, STAR)
+    gpu.propagate(x, STAR)
+    gpu.embed_backward(x, torch.zeros(61, 9, dtype=torch.long), 174)
+    gpu.moments(x)
+    gpu.activate(x, root, root, epilogue)
+    gpu.activate_sums(x, x, root, root, epilogue, root)
+    gpu.activate_backward(x, x, root, root, epilogue, root, root)
+print(len([code for code in machine_code if code.startswith(b"\\x7fELF")]))
+"""
+
+
+@pytest.mark.slow
+def test_every_program_compiles_for_a_gpu(tmp_path):
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", COMPILE],
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["18"]

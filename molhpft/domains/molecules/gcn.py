@@ -21,7 +21,7 @@ from molhpft.core.ranges import BelowOne, Count
 from molhpft.domains.molecules.graphs import GraphBatch
 from molhpft.domains.molecules.smiles import ATOM_SIZES, BOND_SIZES
 from molhpft.kernels.ops import convolve, embed, linear, normalise, propagate
-from molhpft.kernels.reference import Edges
+from molhpft.kernels.reference import CSRGraph
 
 OGB_SIZES = BOND_SIZES[:3]
 SINGLE_BOND, OTHER_BOND = 0, 4  # bond types in OGB's vocabulary
@@ -87,7 +87,7 @@ class OGBConvolution(nn.Module):
     def forward(self, h: Tensor, graphs: GraphBatch) -> Tensor:
         """New atom features (atoms, d) from `h` (atoms, d)."""
         # in training, nobody asks for gradients in features of atoms
-        x = linear(h, self.linear.weight, self.linear.bias, around=self.training)
+        x = linear(h, self.linear.weight, self.linear.bias, skip_embedding=self.training)
         return convolve(x, self.bond.combinations(), self.root, ogb_edges(graphs))
 
 
@@ -106,7 +106,7 @@ class PretrainGNNsConvolution(nn.Module):
 
     def forward(self, h: Tensor, graphs: GraphBatch) -> Tensor:
         """New atom features (atoms, d) from `h` (atoms, d)."""
-        x = linear(h, self.linear.weight, self.linear.bias, around=self.training)
+        x = linear(h, self.linear.weight, self.linear.bias, skip_embedding=self.training)
         x = propagate(x, pretrain_gnns_edges(graphs))
         shares, bonds = pretrain_gnns_shares(graphs), self.bond.combinations()
         # a sum of few terms, which reduced precision would not make faster
@@ -115,14 +115,14 @@ class PretrainGNNsConvolution(nn.Module):
 
 
 @once_a_batch
-def ogb_edges(graphs: GraphBatch) -> Edges:
-    """Edges whose kind is the combination of their first three columns."""
+def ogb_edges(graphs: GraphBatch) -> CSRGraph:
+    """Graph whose edges have a kind for each combination of their first three columns."""
     return _edges(graphs, graphs.bonds[:, :3], OGB_SIZES)
 
 
 @once_a_batch
-def pretrain_gnns_edges(graphs: GraphBatch) -> Edges:
-    """Edges whose kind is the combination of bond type and direction; without self-loops."""
+def pretrain_gnns_edges(graphs: GraphBatch) -> CSRGraph:
+    """Graph whose edges have a kind for each bond type and direction; without self-loops."""
     columns = torch.stack([graphs.bonds[:, 0], graphs.bonds[:, 3]], 1)
     # this vocabulary has no dative and other rare bonds: they are single bonds, as drawn
     columns[:, 0] = torch.where(columns[:, 0] == OTHER_BOND, SINGLE_BOND, columns[:, 0])
@@ -138,11 +138,11 @@ def pretrain_gnns_shares(graphs: GraphBatch) -> Tensor:
     return shares.index_put_((edges.target, edges.kind), edges.norm, accumulate=True)
 
 
-def _edges(graphs: GraphBatch, columns: Tensor, sizes: Sequence[int]) -> Edges:
+def _edges(graphs: GraphBatch, columns: Tensor, sizes: Sequence[int]) -> CSRGraph:
     kind = columns.new_zeros(len(columns), dtype=torch.long)
     for column, size in zip(columns.unbind(1), sizes, strict=True):
         kind = kind * size + column
-    return Edges(graphs.pointer, graphs.source, graphs.target, kind, graphs.norm, graphs.degree)
+    return CSRGraph(graphs.pointer, graphs.source, graphs.target, kind, graphs.norm, graphs.degree)
 
 
 PRETRAIN_GNNS_ATOM_SIZES = (120, 3)  # atomic number with mask, chirality

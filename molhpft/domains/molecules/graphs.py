@@ -17,8 +17,8 @@ from torch import Tensor
 
 from molhpft.domains.files import cached_tensors
 from molhpft.domains.molecules.smiles import FEATURISER_VERSION, Packed, packed_graphs
-from molhpft.kernels.cpu import cut
-from molhpft.kernels.dispatch import is_compiled_on
+from molhpft.kernels.ops import collate
+from molhpft.kernels.reference import run_offsets
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,26 +123,7 @@ class GraphStore:
             IndexError: `index` is not int64, or has a row that the store does not have.
         """
         rows = self._rows(index)
-        if is_compiled_on(self.atoms.device):
-            return self._cut(rows)
-        atoms, graph, offsets = _runs(self.atom_offsets, rows, device=self.atoms.device)
-        bonds, owner, _ = _runs(self.bond_offsets, rows, device=self.atoms.device)
-        begin, end = (self.ends[bonds].long() + offsets[owner, None]).unbind(1)
-        # a stable order: the neighbours of an atom come as they do in its molecule taken alone
-        target, order = torch.cat([end, begin]).sort(stable=True)
-        return GraphBatch(
-            atoms=self.atoms[atoms],
-            source=torch.cat([begin, end])[order],
-            target=target,
-            bonds=self.bonds[bonds.repeat(2)[order]],
-            pointer=torch.searchsorted(target, torch.arange(len(atoms) + 1, device=target.device)),
-            graph=graph,
-            offsets=offsets,
-        )
-
-    def _cut(self, rows: Tensor) -> GraphBatch:
-        """`take` in one pass over the molecules instead of a dozen, and without sorting."""
-        atoms, source, target, bonds, pointer, graph, offsets = cut(
+        batch = collate(
             rows,
             nodes=self.atoms,
             edges=self.bonds,
@@ -150,6 +131,7 @@ class GraphStore:
             node_offsets=self.atom_offsets,
             edge_offsets=self.bond_offsets,
         )
+        atoms, source, target, bonds, pointer, graph, offsets = batch
         return GraphBatch(atoms, source, target, bonds, pointer, graph, offsets)
 
     def _rows(self, index: Tensor) -> Tensor:
@@ -175,8 +157,8 @@ def graph_store(packed: Packed) -> GraphStore:
         atoms=torch.from_numpy(packed.graph.atoms),
         bonds=torch.from_numpy(packed.graph.bonds),
         ends=torch.from_numpy(packed.graph.ends),
-        atom_offsets=_offsets(torch.from_numpy(packed.atoms)),
-        bond_offsets=_offsets(torch.from_numpy(packed.bonds)),
+        atom_offsets=run_offsets(torch.from_numpy(packed.atoms)),
+        bond_offsets=run_offsets(torch.from_numpy(packed.bonds)),
     )
 
 
@@ -189,23 +171,6 @@ def digest(smiles: Sequence[str]) -> str:
     """Name of everything the packed graphs depend on: strings, featuriser, RDKit's version."""
     content = json.dumps([FEATURISER_VERSION, rdBase.rdkitVersion, list(smiles)])
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _offsets(counts: Tensor) -> Tensor:
-    """Where each run starts and the last one ends, (n + 1,)."""
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-
-
-def _runs(offsets: Tensor, rows: Tensor, *, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Chosen runs of a packed table: rows of the table (k,), run of each (k,), new offsets."""
-    starts = offsets[rows]
-    counts = offsets[rows + 1] - starts
-    chosen = _offsets(counts)
-    total = int(chosen[-1])
-    sent = (starts - chosen[:-1], counts, chosen)
-    shift, counts, chosen = (tensor.to(device, non_blocking=True) for tensor in sent)
-    run = torch.repeat_interleave(counts, output_size=total)
-    return torch.arange(total, device=device) + shift[run], run, chosen
 
 
 def _tensors(value: Any) -> dict[str, Tensor]:

@@ -8,29 +8,30 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from molhpft.kernels import cpu, dispatch
-from molhpft.kernels.dispatch import VARIABLE, kernels_for
-from molhpft.kernels.ops import propagate
-from tests.kernels.random_graphs import STAR, draw_leaves
+from molhpft.kernels.dispatch import VARIABLE, collate_kernel, kernels_for
+
+ONES = torch.ones(2)
 
 
 def test_float32_on_the_cpu_is_fused():
-    assert kernels_for(torch.ones(2), torch.ones(3)) is cpu
+    assert kernels_for(ONES, torch.ones(3)) is cpu
+    assert collate_kernel(torch.device("cpu")) is cpu.collate
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_every_other_dtype_goes_by_the_reference(dtype):
-    assert kernels_for(torch.ones(2), torch.ones(2, dtype=dtype)) is None
+def test_the_reference_serves_every_other_dtype(dtype):
+    assert kernels_for(ONES, ONES.to(dtype)) is None
 
 
 def test_rows_of_nodes_may_be_bfloat16():
-    rows = torch.ones(2, dtype=torch.bfloat16)
-    assert kernels_for(torch.ones(3), rows=rows) is cpu
-    assert kernels_for(torch.ones(3), rows=rows.half()) is None
-    assert kernels_for(torch.ones(3), rows=rows.to("meta")) is None
+    assert kernels_for(ONES, rows=ONES.bfloat16()) is cpu
+    assert kernels_for(ONES, rows=ONES.half()) is None
 
 
-def test_a_device_without_kernels_goes_by_the_reference():
-    assert kernels_for(torch.ones(2, device="meta")) is None
+def test_the_reference_serves_a_device_without_kernels():
+    assert kernels_for(ONES.to("meta")) is None
+    assert kernels_for(ONES, rows=ONES.bfloat16().to("meta")) is None
+    assert collate_kernel(torch.device("cuda")) is None
 
 
 @pytest.fixture
@@ -46,10 +47,10 @@ def test_float32_on_a_gpu_is_fused_too(on_gpu):
     from molhpft.kernels import gpu
 
     assert kernels_for(on_gpu, on_gpu) is gpu
-    assert kernels_for(on_gpu, torch.ones(2)) is None
+    assert kernels_for(on_gpu, ONES) is None
 
 
-def test_a_gpu_without_triton_goes_by_the_reference_and_one_warning_says_so(
+def test_the_reference_serves_a_gpu_without_triton_and_one_warning_says_so(
     on_gpu, monkeypatch, caplog
 ):
     monkeypatch.setitem(sys.modules, "triton", None)
@@ -63,16 +64,10 @@ def test_a_gpu_without_triton_goes_by_the_reference_and_one_warning_says_so(
     assert "triton cannot be imported" in record.getMessage()
 
 
-def test_the_variable_forces_the_reference(monkeypatch):
+@pytest.mark.parametrize("ask", [lambda: kernels_for(ONES), lambda: collate_kernel(ONES.device)])
+def test_the_variable_forces_the_reference_and_another_value_is_refused(ask, monkeypatch):
     monkeypatch.setenv(VARIABLE, "reference")
-    assert kernels_for(torch.ones(2)) is None
-    out = propagate(draw_leaves((61, 3))[0], STAR)
-    assert type(out.grad_fn).__name__ != "_FusedBackward"
-
-
-def test_another_value_of_the_variable_is_refused_with_the_choices(monkeypatch):
+    assert ask() is None
     monkeypatch.setenv(VARIABLE, "numba")
-    with pytest.raises(
-        ValueError, match="MOLHPFT_KERNELS should be auto or reference, got 'numba'"
-    ):
-        kernels_for(torch.ones(2))
+    with pytest.raises(ValueError, match="MOLHPFT_KERNELS should be auto or reference, got 'numba"):
+        ask()

@@ -9,42 +9,31 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from molhpft.kernels import reference
 from molhpft.kernels.ops import normalise
-from molhpft.kernels.reference import Finish
-from tests.kernels.random_graphs import draw_leaves, gradients
+from tests.kernels.graphs import batch_norm, draw_leaves, gradients, seeds
 
-bools = st.booleans()
-
-
-def batch_norm(width, *, trained=True, **options):
-    norm = nn.BatchNorm1d(width, **options)
-    with torch.no_grad():
-        for tensor in (norm.weight, norm.bias, norm.running_mean):
-            tensor.normal_(generator=torch.Generator().manual_seed(1))
-        norm.running_var.uniform_(0.5, 2, generator=torch.Generator().manual_seed(2))
-    return norm.train(trained)
+ROWS = torch.ones(9, 3)
 
 
-def both(a, norm, *, relu, dropout, training=True):
+def both(a, norm, *, relu, dropout):
     """Fused and plain result with the same seed, and the two norms after it."""
     norms = norm, deepcopy(norm)
     torch.manual_seed(3)
-    fused = normalise(a, norms[0], relu=relu, dropout=dropout, training=training)
+    fused = normalise(a, norms[0], relu=relu, dropout=dropout, training=True)
     torch.manual_seed(3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOLHPFT_KERNELS", "reference")
-        plain = normalise(a, norms[1], relu=relu, dropout=dropout, training=training)
+        plain = normalise(a, norms[1], relu=relu, dropout=dropout, training=True)
     return (fused, plain), norms
 
 
 @given(
     rows=st.sampled_from([2, 5, 300, 700]),
     width=st.sampled_from([1, 7, 32]),
-    trained=bools,
-    relu=bools,
+    trained=st.booleans(),
+    relu=st.booleans(),
     dropout=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
-    seed=st.integers(0, 999),
+    seed=seeds,
 )
 @settings(max_examples=60, deadline=None)
 def test_fused_values_gradients_and_statistics_equal_the_plain_ones(
@@ -61,15 +50,13 @@ def test_fused_values_gradients_and_statistics_equal_the_plain_ones(
 
 
 def test_without_dropout_it_is_batch_norm_and_relu_of_pytorch():
-    (a,) = draw_leaves((40, 6))
-    norm = batch_norm(6)
+    (a,), norm = draw_leaves((40, 6)), batch_norm(6)
     expected = F.relu(deepcopy(norm)(a))
     torch.testing.assert_close(normalise(a, norm, relu=True, dropout=0.9, training=False), expected)
 
 
 def test_a_frozen_norm_keeps_its_statistics_while_dropout_goes_on():
-    (a,) = draw_leaves((40, 6))
-    norm = batch_norm(6, trained=False)
+    (a,), norm = draw_leaves((40, 6)), batch_norm(6, trained=False)
     before = deepcopy(norm.state_dict())
     h = normalise(a, norm, relu=False, dropout=0.5, training=True)
     torch.testing.assert_close(norm.state_dict(), before, rtol=0, atol=0)
@@ -82,9 +69,8 @@ def test_statistics_are_those_of_rows_far_from_zero():
     norms[1].load_state_dict(norms[0].state_dict())
     normalise(a, norms[0], relu=True, dropout=0.0, training=True)
     norms[1](a.double())
-    torch.testing.assert_close(
-        norms[0].running_var.double(), norms[1].running_var, rtol=1e-4, atol=0
-    )
+    variances = [norm.running_var.double() for norm in norms]
+    torch.testing.assert_close(*variances, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("options", [{"momentum": None}, {"momentum": 0.3}])
@@ -104,30 +90,25 @@ def test_running_statistics_move_as_the_momentum_says(options):
         nn.BatchNorm1d(4, track_running_stats=False),
         nn.LayerNorm(4),
     ],
-    ids=lambda norm: str(norm),
+    ids=str,
 )
 def test_another_norm_is_called_as_it_is(norm):
     (a,) = draw_leaves((9, 4))
-    h = normalise(a, norm, relu=True, dropout=0.0, training=True)
-    assert torch.equal(h, F.relu(norm(a)))
+    assert torch.equal(normalise(a, norm, relu=True, dropout=0.0, training=True), F.relu(norm(a)))
 
 
-def test_a_lone_row_in_training_is_refused_as_pytorch_refuses_it():
-    with pytest.raises(ValueError, match="more than 1 value per channel"):
-        normalise(torch.ones(1, 3), batch_norm(3), relu=True, dropout=0.0, training=True)
-
-
-def test_a_lone_row_and_no_row_evaluate():
+def test_a_single_row_evaluates_and_is_refused_in_training_as_pytorch_refuses_it():
     norm = batch_norm(3, trained=False)
-    for rows in (0, 1):
-        a = torch.ones(rows, 3)
+    for a in (ROWS[:0], ROWS[:1]):
         h = normalise(a, norm, relu=False, dropout=0.5, training=False)
         torch.testing.assert_close(h, norm(a))
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        normalise(ROWS[:1], batch_norm(3), relu=True, dropout=0.0, training=True)
 
 
 @pytest.mark.parametrize("trained", [True, False])
 def test_a_nan_stays_a_nan(trained):
-    a = torch.ones(9, 3)
+    a = ROWS.clone()
     a[4, 1] = float("nan")
     h = normalise(a, batch_norm(3, trained=trained), relu=True, dropout=0.0, training=True)
     assert h[4, 1].isnan()
@@ -137,12 +118,4 @@ def test_a_nan_stays_a_nan(trained):
 @pytest.mark.parametrize("dropout", [-0.1, 1.1, float("nan")])
 def test_a_dropout_that_is_no_probability_is_refused(dropout):
     with pytest.raises(ValueError, match="probability from 0 to 1, got"):
-        normalise(torch.ones(4, 3), batch_norm(3), relu=True, dropout=dropout, training=True)
-
-
-@pytest.mark.parametrize("of_batch", [True, False])
-def test_the_plain_form_has_the_gradients_of_finite_differences(of_batch):
-    norm = batch_norm(3, trained=of_batch).double()
-    finish = Finish(relu=True, dropout=0.3, seed=5)
-    leaves = draw_leaves((6, 3), dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda a: reference.normalise(a, norm, finish), leaves)
+        normalise(ROWS, batch_norm(3), relu=True, dropout=dropout, training=True)

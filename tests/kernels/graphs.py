@@ -1,14 +1,15 @@
-"""Symmetric graphs of every awkward shape: no atoms, lone atoms, no bonds, one atom with many."""
+"""Symmetric graphs of every awkward shape, random leaves, and batch norms that were trained."""
 
 import torch
 from hypothesis import strategies as st
+from torch import nn
 
-from molhpft.kernels.reference import Edges
+from molhpft.kernels.reference import CSRGraph
 
 KINDS = 4
 
 
-def edges_of(nodes, bonds, kinds):
+def graph_of(nodes, bonds, kinds):
     """Edges in both directions of `bonds` (pairs of different nodes), each with its kind."""
     ends = torch.tensor(bonds, dtype=torch.long).reshape(-1, 2)
     source = torch.cat([ends[:, 0], ends[:, 1]])
@@ -17,13 +18,13 @@ def edges_of(nodes, bonds, kinds):
     degree = torch.bincount(target, minlength=nodes).float() + 1
     pointer = torch.searchsorted(target, torch.arange(nodes + 1))
     norm = (degree[source] * degree[target]).rsqrt()
-    return Edges(pointer, source, target, kind, norm, degree)
+    return CSRGraph(pointer, source, target, kind, norm, degree)
 
 
-STAR = edges_of(61, [(0, i) for i in range(1, 61)], [i % KINDS for i in range(60)])
-EMPTY = edges_of(0, [], [])
-LONE = edges_of(1, [], [])
-RING = edges_of(600, [(i, (i + 1) % 600) for i in range(600)], [0] * 600)  # several parts of rows
+STAR = graph_of(61, [(0, i) for i in range(1, 61)], [i % KINDS for i in range(60)])
+EMPTY = graph_of(0, [], [])
+LONE = graph_of(1, [], [])
+RING = graph_of(600, [(i, (i + 1) % 600) for i in range(600)], [0] * 600)  # several parts of rows
 
 
 @st.composite
@@ -33,9 +34,11 @@ def graphs(draw):
     pair = st.tuples(numbers, numbers).filter(lambda ends: ends[0] != ends[1])
     bonds = draw(st.lists(pair, max_size=14)) if nodes > 1 else []
     kinds = draw(st.lists(st.integers(0, KINDS - 1), min_size=len(bonds), max_size=len(bonds)))
-    return edges_of(nodes, bonds, kinds)
+    return graph_of(nodes, bonds, kinds)
 
 
+seeds = st.integers(0, 999)
+widths = st.sampled_from([1, 3, 16, 37])
 some_graphs = graphs() | st.sampled_from([STAR, EMPTY, LONE, RING])
 
 
@@ -60,3 +63,12 @@ def assert_same(fused, plain, leaves):
     torch.testing.assert_close(ours, theirs)
     for a, b in zip(gradients(ours, leaves), gradients(theirs, leaves), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def batch_norm(width, *, trained=True, **options):
+    norm = nn.BatchNorm1d(width, **options)
+    with torch.no_grad():
+        for tensor in (norm.weight, norm.bias, norm.running_mean):
+            tensor.normal_(generator=torch.Generator().manual_seed(1))
+        norm.running_var.uniform_(0.5, 2, generator=torch.Generator().manual_seed(2))
+    return norm.train(trained)
