@@ -185,7 +185,7 @@ def report(
     """Write one HTML page (opens offline), Markdown and CSV tables about finished runs."""
     written = write_report(runs, out)
     screen = console()
-    for task, sentences in written.answers.items():
+    for task, sentences in written.conclusions.items():
         screen.print(f"{task}: {' '.join(sentences)}")
     for note in written.notes:
         screen.print(f"Note: {note}")

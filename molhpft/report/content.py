@@ -1,7 +1,7 @@
-"""What a report is made of, before it becomes HTML or Markdown."""
+"""What a report consists of, before it becomes HTML or Markdown."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from molhpft.domains.files import Json
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a sheet.
+    """One cell of a table.
 
     Attributes:
         text: as shown.
@@ -23,7 +23,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Table:
     """A table of the report.
 
     Attributes:
@@ -42,28 +42,13 @@ class Sheet:
 
 
 @dataclass(frozen=True)
-class Panel:
-    """Figures that show one thing, or why there are none.
-
-    Attributes:
-        title: above them.
-        note: what is shown and how to read it; where there is no figure, why.
-        figures: plotly figures as plain values.
-    """
-
-    title: str
-    note: str
-    figures: tuple[Json, ...] = ()
-
-
-@dataclass(frozen=True)
 class Picture:
-    """A molecule of the gallery.
+    """A molecule with a caption.
 
     Attributes:
         svg: drawing; empty where RDKit cannot draw it.
         smiles: of the molecule.
-        lines: what is said of it.
+        lines: of the caption.
     """
 
     svg: str
@@ -72,17 +57,19 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Gallery:
-    """Molecules that stand out in one way, or why there are none.
+class Panel:
+    """Figures or molecules that show one thing, or why there are none.
 
     Attributes:
-        title: in which way.
-        note: where they are from; where there are none, why.
-        pictures: most outstanding first.
+        title: above them.
+        note: what is shown and how to read it; where nothing is, why.
+        figures: plotly figures as plain values.
+        pictures: of molecules.
     """
 
     title: str
     note: str
+    figures: tuple[Json, ...] = ()
     pictures: tuple[Picture, ...] = ()
 
 
@@ -92,57 +79,65 @@ class Section:
 
     Attributes:
         task: name.
-        answer: sentences, the most important first.
-        sheets: tables.
-        panels: figures.
-        galleries: molecules, where the task has any.
+        conclusions: sentences, the most important first.
+        tables: of numbers.
+        panels: of figures, then of molecules.
     """
 
     task: str
-    answer: tuple[str, ...]
-    sheets: tuple[Sheet, ...]
-    panels: tuple[Panel, ...]
-    galleries: tuple[Gallery, ...]
+    conclusions: tuple[str, ...]
+    tables: tuple[Table, ...] = ()
+    panels: tuple[Panel, ...] = ()
 
 
-def words(value: Any) -> Cell:
-    """A cell of text."""
+def text_cell(value: Any) -> Cell:
+    """A cell of text; a dash for None and NaN."""
     missing = value is None or value != value
     return Cell("-" if missing else str(value), None if missing else str(value))
 
 
-def number(value: Any, digits: int = 0) -> Cell:
-    """A cell of a bare number."""
-    known = real(value)
-    if known is None:
+def number_cell(value: Any) -> Cell:
+    """A cell of a whole number."""
+    return mean_cell(value, None, "{:,.0f}".format)
+
+
+def score_cell(row: Mapping[Any, Any], name: str, metric: str) -> Cell:
+    """A mean score with half its interval; percent where the score is a fraction."""
+    return mean_cell(row.get(name), row.get(f"{name}_low"), lambda x: score_text(x, metric))
+
+
+def mean_cell(
+    mean: Any, low: Any, text: Callable[[float], str], *, half: Callable[[float], str] | None = None
+) -> Cell:
+    """A mean with half its interval; a dash for a mean that is missing or not finite.
+
+    Args:
+        mean: to show and to sort by.
+        low: lower end of its interval; none is shown where this is missing.
+        text: how to write the mean.
+        half: how to write half the interval; None for the same way.
+    """
+    number, end = finite_or_none(mean), finite_or_none(low)
+    if number is None:
         return Cell("-", None)
-    return Cell(f"{known:,.{digits}f}", known)
+    reach = "" if end is None else f" ± {(half or text)(number - end)}"
+    return Cell(f"{text(number)}{reach}", number)
 
 
-def score(row: Mapping[Any, Any], name: str, metric: str) -> Cell:
-    """A mean score with half its interval; percent where the score is a share."""
-    mean = real(row.get(name))
-    if mean is None:
-        return Cell("-", None)
-    low = real(row.get(f"{name}_low"))
-    spread = "" if low is None else f" ± {scaled(mean - low, metric):.{digits(metric)}f}"
-    return Cell(f"{scaled(mean, metric):.{digits(metric)}f}{spread}", mean)
+def score_text(value: float, metric: str, *, sign: str = "") -> str:
+    """A score or a difference of scores; with `sign` "+" it always has one."""
+    return f"{in_points(value, metric):{sign}.{2 if metric in SHARES else 4}f}"
 
 
-def scaled(value: float, metric: str) -> float:
-    """A score or a difference of scores as it is shown: points for shares."""
+def in_points(value: float, metric: str) -> float:
+    """A score or a difference of scores as it is shown: percentage points for fractions."""
     return 100 * value if metric in SHARES else value
 
 
-def digits(metric: str) -> int:
-    """Digits after the point of a score as it is shown."""
-    return 2 if metric in SHARES else 4
-
-
-def real(value: Any) -> float | None:
-    """A float, or None for what is missing or no number."""
+def finite_or_none(value: Any) -> float | None:
+    """A float, or None for what is missing, infinite or no number."""
     try:
-        found = float(value)
+        number = float(value)
     except (TypeError, ValueError):
         return None
-    return found if math.isfinite(found) else None
+    return number if math.isfinite(number) else None

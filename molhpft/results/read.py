@@ -1,9 +1,7 @@
-"""Run folders of a whole tree, read with suspicion: what is not whole is named, never read.
+"""Run folders of a whole tree, read with suspicion: a folder that is not whole is named, not read.
 
-Other people's disks fill up and their jobs are killed, so a folder that cannot be read is a
+Other people's disks fill up and their jobs are killed. A folder that cannot be read becomes a
 sentence beside the results and does not stop the rest.
-
-What a run leaves of its epochs, read with suspicion: each, and how many a choice of tau took.
 """
 
 import json
@@ -19,75 +17,8 @@ from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 from molhpft.domains.files import Json
 from molhpft.run.standouts import STANDOUTS, Standouts
 
-AGAIN = "delete the folder and run its config again"
-
-
-def read_history(path: Path) -> list[Json]:
-    """Rows of `history.jsonl` of a run folder.
-
-    Raises:
-        ValueError: it is missing, or a line of it is no epoch.
-    """
-    rows = []
-    for number, line in enumerate(read_text(path / "history.jsonl").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"history.jsonl is damaged in line {number}") from error
-        if not _is_row(row):
-            raise ValueError(f"history.jsonl has no epoch of a run in line {number}")
-        rows.append(row)
-    return rows
-
-
-def read_spent(path: Path, config: Json) -> int | None:
-    """Epochs of finetuning that `tau: auto` took in all, those of taus it gave up among them.
-
-    Args:
-        path: a run folder.
-        config: of the run; one that names its tau has chosen nothing, hence None.
-
-    Raises:
-        ValueError: `choice.json` is missing or does not say it.
-    """
-    if config["method"].get("tau") != "auto":
-        return None
-    try:
-        choice = json.loads(read_text(path / "choice.json"))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"choice.json is damaged ({error}); {AGAIN}") from error
-    spent = choice.get("spent") if isinstance(choice, dict) else None
-    if type(spent) is not int:
-        raise ValueError(f"choice.json does not say how many epochs it took; {AGAIN}")
-    return spent
-
-
-def read_text(path: Path) -> str:
-    """A file as text.
-
-    Raises:
-        ValueError: it is missing, or no text.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path.name} is missing; {AGAIN}")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path.name} is damaged (no text); {AGAIN}") from error
-
-
-def _is_row(row: Any) -> bool:
-    if not isinstance(row, dict) or not isinstance(row.get("phase"), str):
-        return False
-    counted = ("epoch", "tau") if row["phase"].startswith("finetune") else ("epoch",)
-    return all(type(row.get(key)) is int for key in counted)
-
-
-NOTHING_KEPT = "it kept no molecules to draw; set features: true in its config"
-
-Numbers = dict[str, FiniteFloat | None]
-
-_STANDOUTS = TypeAdapter(Standouts)
+NO_MOLECULES = "it stored no molecules to draw; set features: true in its config"
+_AGAIN = "delete the folder and run its config again"
 
 
 @dataclass(frozen=True)
@@ -99,7 +30,8 @@ class Run:
         config: content of `config.yaml`.
         summary: content of `summary.json`, checked.
         history: rows of `history.jsonl`; None when that or `choice.json` is missing or damaged.
-        spent: epochs of finetuning that `tau: auto` took in all; None where nothing was chosen.
+        spent: epochs of finetuning that `tau: auto` took in all, for taus it gave up too; None for
+            a run whose config names its tau.
     """
 
     path: Path
@@ -134,35 +66,39 @@ def read_runs(root: Path) -> tuple[list[Run], list[Problem]]:
     problems: list[Problem] = []
     for path in _run_folders(root):
         try:
-            run, complaints = _read(path)
+            run, complaint = _read(path)
         except (OSError, ValueError) as error:
             problems.append(Problem(path, str(error)))
             continue
         runs.append(run)
-        problems += [Problem(path, complaint) for complaint in complaints]
+        if complaint:
+            problems.append(Problem(path, complaint))
     if not runs:
-        found = "; ".join(f"{p.path.name}: {p.what}" for p in problems[:3])
+        reasons = "; ".join(f"{p.path.name}: {p.what}" for p in problems[:3])
         raise ValueError(
             f"{root} holds no finished run that can be read"
-            f"{f' ({found})' if found else ''}; `molhpft run CONFIG --out {root}` makes one"
+            f"{f' ({reasons})' if reasons else ''}; `molhpft run CONFIG --out {root}` makes one"
         )
     return runs, problems
 
 
 def read_standouts(run: Run) -> Standouts:
-    """Molecules that stand out in a run, see `standouts`.
+    """Molecules that stand out in a run, see `run.standouts`.
 
     Raises:
-        ValueError: the run kept none, or the file is damaged.
+        ValueError: the run stored none, or the file is damaged.
     """
     path = run.path / STANDOUTS
     if not path.is_file():
-        without = run.config.get("features") is True
-        raise ValueError("its task has no molecules" if without else NOTHING_KEPT)
+        asked = run.config.get("features") is True
+        raise ValueError("its task has no molecules" if asked else NO_MOLECULES)
     try:
-        return _STANDOUTS.validate_json(path.read_bytes())
+        return TypeAdapter(Standouts).validate_json(path.read_bytes())
     except ValidationError as error:
-        raise ValueError(f"{STANDOUTS} is damaged ({_first(error)}); {AGAIN}") from error
+        raise ValueError(f"{STANDOUTS} is damaged ({_first(error)}); {_AGAIN}") from error
+
+
+Numbers = dict[str, FiniteFloat | None]
 
 
 class _Confidence(BaseModel):
@@ -170,7 +106,7 @@ class _Confidence(BaseModel):
 
 
 class _Measures(BaseModel):
-    """What the report reads of measures; a run may have more."""
+    """What a report reads of measures; a run may have more."""
 
     confidence: _Confidence | None = None
     targets: dict[str, Numbers] | None = None
@@ -219,72 +155,111 @@ def _run_folders(root: Path) -> Iterator[Path]:
             yield path
 
 
-def _read(path: Path) -> tuple[Run, list[str]]:
+def _read(path: Path) -> tuple[Run, str | None]:
+    """A run, and a complaint where it has lost its history."""
     if path.suffix == ".partial":
         raise ValueError("the run has not ended; run its config again to go on with it")
     summary, config = _summary(path), _config(path)
-    _check_pair(summary, config)
+    written = (summary["method"], summary["seed"])
+    configured = (config["method"]["name"], config.get("seed"))
+    if written != configured:
+        raise ValueError(
+            f"summary.json is of method {written[0]} with seed {written[1]}, config.yaml of "
+            f"{configured[0]} with seed {configured[1]}: they are of two runs; {_AGAIN}"
+        )
     try:
-        return Run(path, config, summary, read_history(path), read_spent(path, config)), []
+        return Run(path, config, summary, _history(path), _spent(path, config)), None
     except ValueError as error:
         complaint = f"{error}; training curves and costs leave it out"
-        return Run(path, config, summary, None, None), [complaint]
+        return Run(path, config, summary, None, None), complaint
 
 
 def _summary(path: Path) -> Json:
+    summary = _json(path / "summary.json")
     try:
-        summary: Json = json.loads(read_text(path / "summary.json"))
+        checked = _Summary.model_validate(summary, strict=True)
+    except ValidationError as error:
         if isinstance(summary, dict) and "branches" in summary and "fingerprint" not in summary:
             raise ValueError(
                 "summary.json does not say which data the run is of, so that it can be compared "
-                f"with no other (an older version wrote it); {AGAIN}"
-            )
-        checked = _Summary.model_validate(summary, strict=True)
-    except ValidationError as error:
+                f"with no other (an older version wrote it); {_AGAIN}"
+            ) from error
         raise ValueError(f"summary.json is none of a run ({_first(error)})") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"summary.json is damaged ({error}); {AGAIN}") from error
-    if checked.chosen_tau not in [branch.tau for branch in checked.branches]:
+    taus = [branch.tau for branch in checked.branches]
+    if checked.chosen_tau not in taus:
         raise ValueError(
             f"summary.json chooses tau {checked.chosen_tau}, which none of its branches has; "
-            f"{AGAIN}"
+            f"{_AGAIN}"
         )
-    matrices = ((checked.measures or _Measures()).exchange or {}).values()
-    count = len(checked.branches)
-    if any([len(row) for row in matrix] != [count] * count for matrix in matrices):
-        raise ValueError(f"summary.json has an exchange that is no matrix of {count} by {count}")
+    for matrix in ((checked.measures or _Measures()).exchange or {}).values():
+        if [len(row) for row in matrix] != [len(taus)] * len(taus):
+            raise ValueError(
+                f"summary.json has an exchange that is no matrix of {len(taus)} by {len(taus)}"
+            )
     for branch in checked.branches:
         if not {"valid", "test"} <= branch.final.keys():
             raise ValueError(f"summary.json has no final valid and test score of tau {branch.tau}")
-    return summary
+    return dict(summary)
+
+
+def _config(path: Path) -> Json:
+    try:
+        config = yaml.safe_load(_text(path / "config.yaml"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"config.yaml is damaged ({' '.join(str(error).split())})") from error
+    sections = [config.get(key) for key in ("task", "method")] if isinstance(config, dict) else [0]
+    if not all(isinstance(s, dict) and isinstance(s.get("name"), str) for s in sections):
+        raise ValueError("config.yaml is none of a run: it should name a task and a method")
+    return dict(config)
+
+
+def _history(path: Path) -> list[Json]:
+    rows = []
+    for number, line in enumerate(_text(path / "history.jsonl").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(f"history.jsonl is damaged in line {number}") from error
+        if not _is_epoch(row):
+            raise ValueError(f"history.jsonl has no epoch of a run in line {number}")
+        rows.append(row)
+    return rows
+
+
+def _is_epoch(row: Any) -> bool:
+    if not isinstance(row, dict) or not isinstance(row.get("phase"), str):
+        return False
+    counts = ("epoch", "tau") if row["phase"].startswith("finetune") else ("epoch",)
+    return all(type(row.get(key)) is int for key in counts)
+
+
+def _spent(path: Path, config: Json) -> int | None:
+    if config["method"].get("tau") != "auto":
+        return None
+    choice = _json(path / "choice.json")
+    spent = choice.get("spent") if isinstance(choice, dict) else None
+    if type(spent) is not int:
+        raise ValueError(f"choice.json does not say how many epochs it took; {_AGAIN}")
+    return spent
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path.name} is damaged ({error}); {_AGAIN}") from error
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        raise ValueError(f"{path.name} is missing; {_AGAIN}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is damaged (no text); {_AGAIN}") from error
 
 
 def _first(error: ValidationError) -> str:
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"]))
     return f"{f'{place}: ' if place else ''}{first['msg'].lower()}"
-
-
-def _config(path: Path) -> Json:
-    try:
-        config = yaml.safe_load(read_text(path / "config.yaml"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"config.yaml is damaged ({' '.join(str(error).split())})") from error
-    sections = ("task", "method")
-    if not isinstance(config, dict) or not all(_is_choice(config.get(key)) for key in sections):
-        raise ValueError("config.yaml is none of a run: it should name a task and a method")
-    return config
-
-
-def _is_choice(section: Any) -> bool:
-    return isinstance(section, dict) and isinstance(section.get("name"), str)
-
-
-def _check_pair(summary: Json, config: Json) -> None:
-    told = (summary["method"], summary["seed"])
-    asked = (config["method"]["name"], config.get("seed"))
-    if told != asked:
-        raise ValueError(
-            f"summary.json is of method {told[0]} with seed {told[1]}, config.yaml of {asked[0]} "
-            f"with seed {asked[1]}: they are of two runs; {AGAIN}"
-        )

@@ -1,10 +1,7 @@
-"""What was found, as tables and sentences for the terminal.
-
-What probing found, as a table and in words.
-"""
+"""Tables and sentences for the terminal: of runs, probes, baselines, data sets and encoders."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import Any
 
@@ -38,7 +35,7 @@ LEGEND = (
     "for tau epochs; FT: after finetuning. distance, cosine, dot, norm: training features after "
     "finetuning against before."
 )
-MEASURED: dict[str, tuple[str, ...]] = {
+MEASURES: dict[str, tuple[str, ...]] = {
     "p(correct), before": ("confidence", "mean", "before"),
     "p(correct), after": ("confidence", "mean", "after"),
     "||dq/dz||, before": ("direction", "norm_before"),
@@ -64,6 +61,10 @@ MEASURES_LEGEND = (
     "factors of the first step of gradient descent, and the error of predicting it. drift: "
     "distance by batch-norm statistics alone."
 )
+PROBE_LEGEND = (
+    "The head alone, probed for tau epochs{seeds}. AIE: mean length of p - y over training "
+    "examples, without smoothing. Green: the head that validates best. The test split was not read."
+)
 OWN_SPLITS = ("train", "valid", CALIBRATION, "test")
 
 
@@ -71,33 +72,6 @@ def console(*, stderr: bool = False) -> Console:
     """Standard output or error: a terminal decides its width, a pipe gets one for every table."""
     stream = sys.stderr if stderr else sys.stdout
     return plain_console(stderr=stderr, width=None if stream.isatty() else 132)
-
-
-def branch_table(
-    rows: Sequence[tuple[str, Json]], *, title: str, metric: str, chosen: int
-) -> Table:
-    """A table with a line a branch; splits beyond train, valid and test stand beside FT test.
-
-    Args:
-        rows: method name and row of each branch, as `summary.json` has them.
-        title: above the table.
-        metric: name of the score; shares are shown in percent.
-        chosen: number of the line to mark.
-    """
-    table = Table(title=_title(title), caption=LEGEND, title_justify="left", caption_justify="left")
-    table.add_column("method", no_wrap=True)
-    table.add_column("tau", justify="right")
-    further = _further_columns([row for _, row in rows])
-    columns = {**SCORES, **further, **SHIFT}
-    for column in columns:
-        # names in two lines make room for further splits; a narrow cell folds, no digit is cut
-        name = column.replace(" ", "\n") if further else column
-        table.add_column(Text(name), justify="right", overflow="fold")
-    for number, (method, row) in enumerate(rows):
-        cells = [_cell(row[group].get(key), group, metric) for group, key in columns.values()]
-        style = "bold green" if number == chosen else ""
-        table.add_row(method, str(row["tau"]), *cells, style=style)
-    return table
 
 
 def run_table(summary: Json) -> Table:
@@ -111,15 +85,51 @@ def run_table(summary: Json) -> Table:
     )
 
 
+def branch_table(
+    rows: Sequence[tuple[str, Json]], *, title: str, metric: str, chosen: int
+) -> Table:
+    """A table with a line a branch; splits beyond train, valid and test stand beside FT test.
+
+    Args:
+        rows: method name and row of each branch, as `summary.json` has them.
+        title: above the table.
+        metric: name of the score; percent where it is a fraction.
+        chosen: number of the line to mark.
+    """
+    further = {
+        f"{stage} {split}": (group, split)
+        for split in _further_splits([row for _, row in rows])
+        for stage, group in (("HP", "probe"), ("FT", "final"))
+    }
+    columns = {**SCORES, **further, **SHIFT}
+    table = _table(title, LEGEND)
+    table.add_column("method", no_wrap=True)
+    table.add_column("tau", justify="right")
+    for column in columns:
+        # names in two lines make room for further splits; a narrow cell folds, no digit is cut
+        name = column.replace(" ", "\n") if further else column
+        table.add_column(Text(name), justify="right", overflow="fold")
+    for number, (method, row) in enumerate(rows):
+        cells = [
+            show(row[group].get(key), metric)
+            if group in ("probe", "final")
+            else _number(row[group].get(key))
+            for group, key in columns.values()
+        ]
+        style = "bold green" if number == chosen else ""
+        table.add_row(method, str(row["tau"]), *cells, style=style)
+    return table
+
+
 def measures_table(summary: Json) -> Group | None:
-    """What further measures said of each branch, a column a tau; None where there is nothing."""
+    """Further measures of each branch, a column a tau; None where nothing was measured."""
     rows = summary["branches"]
     lines = {
-        name: [_measure(row.get("measures"), *places) for row in rows]
-        for name, places in MEASURED.items()
+        name: [_measure(row.get("measures"), path) for row in rows]
+        for name, path in MEASURES.items()
     }
-    shown = {name: cells for name, cells in lines.items() if any(cell != "-" for cell in cells)}
-    if not shown:
+    lines = {name: cells for name, cells in lines.items() if set(cells) != {"-"}}
+    if not lines:
         return None
     bounds = [(row.get("measures") or {}).get("bound") or {} for row in rows]
     beyond = dict.fromkeys(words for bound in bounds for words in bound.get("beyond", ()))
@@ -130,22 +140,9 @@ def measures_table(summary: Json) -> Group | None:
     table.add_column("tau")
     for row in rows:
         table.add_column(str(row["tau"]), justify="right")
-    for name, cells in shown.items():
+    for name, cells in lines.items():
         table.add_row(name, *cells)
     return Group(table, Text(note, style="table.caption"))  # below a narrow table, not within it
-
-
-def baseline_table(summaries: Sequence[Json]) -> Table:
-    """Scores of the baselines of one task, a line each."""
-    metric = summaries[0]["metric"]
-    title = f"{summaries[0]['task']}, Morgan fingerprints, score: {score_name(metric)}"
-    table = Table(title=_title(title), title_justify="left")
-    rows = [(summary["method"], summary["branches"][0]["final"]) for summary in summaries]
-    for column in ("method", *rows[0][1]):
-        table.add_column(Text(column), justify="left" if column == "method" else "right")
-    for method, final in rows:
-        table.add_row(method, *(show(score, metric) for score in final.values()))
-    return table
 
 
 def reading(summary: Json) -> str:
@@ -157,13 +154,16 @@ def reading(summary: Json) -> str:
     chosen = f"Validation chooses tau {row['tau']}" if several else "This run ends with"
     sentence = (
         f"{chosen}: {score_name(metric)} {show(final['valid'], metric)} on validation and "
-        f"{show(final['test'], metric)} on test{_out_of_distribution(final, metric)}"
+        f"{show(final['test'], metric)} on test"
     )
+    further = [f"{show(final[split], metric)} on {split}" for split in _further_splits([row])]
+    if further:
+        sentence += f" (in distribution), {', '.join(further)} (out of distribution)"
     if len(rows) == 1:
         return f"{sentence}."
     first, last = rows[0], rows[-1]
     energies = [_number(row["energy"]["aie"]) for row in (first, last)]
-    distances = [_number(row["shift"]["distance"], places=2) for row in (first, last)]
+    distances = [_number(row["shift"]["distance"], digits=2) for row in (first, last)]
     return (
         f"{sentence}. From tau {first['tau']} to tau {last['tau']} the energy goes from "
         f"{energies[0]} to {energies[1]} and the distance that finetuning moves features from "
@@ -171,9 +171,74 @@ def reading(summary: Json) -> str:
     )
 
 
+def probe_table(result: Json) -> Table:
+    """A line for each learning rate, smoothing and tau; the best on validation is marked.
+
+    Args:
+        result: of `probing`.
+    """
+    count, metric = len(result["seeds"]), result["metric"]
+    seeds = f", mean ± standard deviation over {count} seeds" if count > 1 else ""
+    title = f"{result['task']}, {result['encoder']}, score: {score_name(metric)}"
+    table = _table(title, PROBE_LEGEND.format(seeds=seeds))
+    for name in ("lr", "smoothing", "tau", "AIE", "HP train", "HP valid"):
+        table.add_column(name, justify="right")
+    best = _best(result)
+    before: tuple[float, float] | None = None
+    for row in result["rows"]:
+        setting = _setting(row)
+        if before not in (None, setting):
+            table.add_section()
+        names = ("", "") if setting == before else (f"{row['lr']:g}", f"{row['smoothing']:g}")
+        if row["diverged"]:
+            of = "" if count == 1 else f" ({row['diverged']} of {count} seeds)"
+            cells = [f"diverged{of}", "", ""]
+        else:
+            cells = [_probe_cell(row, name, metric) for name in ("aie", "train", "valid")]
+        style = "bold green" if row is best else ""
+        table.add_row(*names, str(row["tau"]), *cells, style=style)
+        before = setting
+    return table
+
+
+def probe_reading(result: Json) -> str:
+    """The table of a probe in a sentence or two, and what to do with it."""
+    best, metric = _best(result), result["metric"]
+    diverged = _diverged_reading(result)
+    if best is None:
+        return diverged
+    same = [r for r in result["rows"] if _setting(r) == _setting(best) and not r["diverged"]]
+    sentence = (
+        f"The head validates best with lr {best['lr']:g}, smoothing {best['smoothing']:g} and tau "
+        f"{best['tau']}: {score_name(metric)} {show(best['valid'], metric)}."
+    )
+    if len(same) > 1:
+        sentence += (
+            f" With these settings the energy goes from {same[0]['aie']:.3f} at tau "
+            f"{same[0]['tau']} to {same[-1]['aie']:.3f} at tau {same[-1]['tau']}."
+        )
+    settings = f"--set probe.lr={best['lr']:g} --set probe.smoothing={best['smoothing']:g}"
+    return (
+        f"{diverged}{sentence} Finetuning may want a head with more energy: let `molhpft run` "
+        f"compare smaller tau with it ({settings})."
+    )
+
+
+def baseline_table(summaries: Sequence[Json]) -> Table:
+    """Scores of the baselines of one task, a line each."""
+    metric = summaries[0]["metric"]
+    table = _table(f"{summaries[0]['task']}, Morgan fingerprints, score: {score_name(metric)}")
+    rows = [(summary["method"], summary["branches"][0]["final"]) for summary in summaries]
+    for column in ("method", *rows[0][1]):
+        table.add_column(Text(column), justify="left" if column == "method" else "right")
+    for method, final in rows:
+        table.add_row(method, *(show(score, metric) for score in final.values()))
+    return table
+
+
 def data_tables(description: Json) -> list[Table]:
     """A data set: its numbers, then its targets, of which each may have numbers of its own."""
-    numbers = Table(title=_title(description["name"]), show_header=False, title_justify="left")
+    numbers = _table(description["name"], show_header=False)
     for key, value in description.items():
         if key not in ("name", "sizes", "targets", "overlap"):
             numbers.add_row(key, _text(value))
@@ -185,22 +250,10 @@ def data_tables(description: Json) -> list[Table]:
     return tables
 
 
-def _rows_table(title: str, rows: Sequence[Json]) -> Table:
-    """A column for every name that a row has; the first one is what the row is about."""
-    table = Table(title=title, title_justify="left")
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    for name in names:
-        table.add_column(name, justify="left" if name == names[0] else "right")
-    for row in rows:
-        table.add_row(*(_text(row.get(name)) for name in names))
-    return table
-
-
 def encoder_table(encoders: Sequence[Json]) -> Table:
     """The encoders that a config can name."""
-    table = Table(
-        caption="Give weights as encoder.weights; `molhpft encoders FILE` says what a file is.",
-        caption_justify="left",
+    table = _table(
+        "", "Give weights as encoder.weights; `molhpft encoders FILE` says what a file is."
     )
     for name in ("encoder", "what it is", "options", "weights it takes"):
         table.add_column(name)
@@ -212,59 +265,59 @@ def encoder_table(encoders: Sequence[Json]) -> Table:
 
 def shipped_table(shipped: Sequence[Json]) -> Table:
     """The encoders that come with this package."""
-    table = Table(
-        caption="Give the name as encoder.weights, or a model as its folder or hub:owner/name. "
-        "A shipped encoder's card is <name>.md in molhpft/encoders.",
-        caption_justify="left",
+    table = _table(
+        "",
+        "Give the name as encoder.weights, or a model as its folder or hub:owner/name. A shipped "
+        "encoder's card is <name>.md in molhpft/encoders.",
     )
     for name in ("shipped encoder", "size", "what it is"):
         table.add_column(name)
-    for one in shipped:
-        table.add_row(*map(Text, (one["name"], f"{one['bytes'] / 1e6:.1f} MB", one["what"])))
+    for encoder in shipped:
+        size = f"{encoder['bytes'] / 1e6:.1f} MB"
+        table.add_row(*map(Text, (encoder["name"], size, encoder["what"])))
     return table
 
 
-def _further_splits(rows: Sequence[Json]) -> list[str]:
+def _table(title: str, caption: str | None = None, *, show_header: bool = True) -> Table:
+    # people name tasks, splits and targets: in a plain string rich takes their brackets for a style
+    return Table(
+        title=Text(title, style="table.title") if title else None,
+        caption=caption,
+        title_justify="left",
+        caption_justify="left",
+        show_header=show_header,
+    )
+
+
+def _rows_table(title: str, rows: Sequence[Json]) -> Table:
+    """A column for every name that a row has; the first one is what the row is about."""
+    table = _table(title)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    for name in names:
+        table.add_column(name, justify="left" if name == names[0] else "right")
+    for row in rows:
+        table.add_row(*(_text(row.get(name)) for name in names))
+    return table
+
+
+def _further_splits(rows: Iterable[Json]) -> list[str]:
     """Splits of another distribution than that of training, in the order of the task."""
     names = dict.fromkeys(name for row in rows for name in row["final"])
     return [name for name in names if name not in OWN_SPLITS]
 
 
-def _further_columns(rows: Sequence[Json]) -> Columns:
-    stages = {"HP": "probe", "FT": "final"}
-    splits = _further_splits(rows)
-    return {f"{stage} {s}": (group, s) for s in splits for stage, group in stages.items()}
-
-
-def _out_of_distribution(final: Json, metric: str) -> str:
-    """How a sentence on test scores goes on where there are further splits."""
-    scores = [f"{show(final[s], metric)} on {s}" for s in _further_splits([{"final": final}])]
-    return f" (in distribution), {', '.join(scores)} (out of distribution)" if scores else ""
-
-
-def _measure(measures: Json | None, *places: str) -> str:
+def _measure(measures: Json | None, path: Sequence[str]) -> str:
     value: Any = measures
-    for place in places:
-        value = value.get(place) if isinstance(value, dict) else None
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "-" if value is None else f"{value:.4g}"
 
 
-def _cell(value: float | None, group: str, metric: str) -> str:
-    if group in ("probe", "final"):
-        return show(value, metric)
-    return _number(value)
-
-
-def _number(value: float | None, *, places: int = 3) -> str:
-    """A number as text; None is what a file has for one that is not finite."""
-    return "-" if value is None else f"{value:.{places}f}"
-
-
-# people name tasks, splits and targets: in a plain string rich takes their brackets for a style
-def _title(name: str) -> Text:
-    return Text(name, style="table.title")
+def _number(value: float | None, *, digits: int = 3) -> str:
+    """A number as text; a file has None for one that is not finite."""
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _text(value: object) -> Text:
@@ -275,93 +328,24 @@ def _text(value: object) -> Text:
     return Text("-" if value is None else str(value))
 
 
-PROBE_LEGEND = (
-    "The head alone, probed for tau epochs{seeds}. AIE: mean length of p - y over training "
-    "examples, without smoothing. Green: the head that validates best. The test split was not read."
-)
-
-
-def probe_table(found: Json) -> Table:
-    """A line for each learning rate, smoothing and tau; the best on validation is marked.
-
-    Args:
-        found: what `probing` gives.
-    """
-    count = len(found["seeds"])
-    seeds = f", mean ± standard deviation over {count} seeds" if count > 1 else ""
-    title = f"{found['task']}, {found['encoder']}, score: {score_name(found['metric'])}"
-    table = Table(
-        title=Text(title, style="table.title"),
-        caption=PROBE_LEGEND.format(seeds=seeds),
-        title_justify="left",
-        caption_justify="left",
-    )
-    for name in ("lr", "smoothing", "tau", "AIE", "HP train", "HP valid"):
-        table.add_column(name, justify="right")
-    best = _best(found)
-    before: tuple[float, float] | None = None
-    for row in found["rows"]:
-        group = (row["lr"], row["smoothing"])
-        if before not in (None, group):
-            table.add_section()
-        names = ("", "") if group == before else (f"{row['lr']:g}", f"{row['smoothing']:g}")
-        cells = (
-            [_lost(row, count), "", ""]
-            if row["diverged"]
-            else [_probe_cell(row, name, found["metric"]) for name in ("aie", "train", "valid")]
-        )
-        style = "bold green" if row is best else ""
-        table.add_row(*names, str(row["tau"]), *cells, style=style)
-        before = group
-    return table
-
-
-def probe_reading(found: Json) -> str:
-    """The table in a sentence or two, and what to do with it."""
-    best, metric = _best(found), found["metric"]
-    diverged = _diverged_reading(found)
-    if best is None:
-        return diverged
-    along = [r for r in found["rows"] if _setting(r) == _setting(best) and not r["diverged"]]
-    sentence = (
-        f"The head validates best with lr {best['lr']:g}, smoothing {best['smoothing']:g} and tau "
-        f"{best['tau']}: {score_name(metric)} {show(best['valid'], metric)}."
-    )
-    if len(along) > 1:
-        sentence += (
-            f" With these settings the energy goes from {along[0]['aie']:.3f} at tau "
-            f"{along[0]['tau']} to {along[-1]['aie']:.3f} at tau {along[-1]['tau']}."
-        )
-    settings = f"--set probe.lr={best['lr']:g} --set probe.smoothing={best['smoothing']:g}"
-    return diverged + (
-        f"{sentence} Finetuning may want a head with more energy: let `molhpft run` compare "
-        f"smaller tau with it ({settings})."
-    )
-
-
-def _best(found: Json) -> Json | None:
+def _best(result: Json) -> Json | None:
     """The row that validates best; None where every head diverged."""
-    scored = (row for row in found["rows"] if isfinite(row["valid"]))
+    scored = (row for row in result["rows"] if isfinite(row["valid"]))
     best: Json | None = max(scored, key=lambda row: row["valid"], default=None)
     return best
 
 
-def _lost(row: Json, seeds: int) -> str:
-    return "diverged" if seeds == 1 else f"diverged ({row['diverged']} of {seeds} seeds)"
-
-
-def _diverged_reading(found: Json) -> str:
-    lost: dict[tuple[float, float], list[str]] = {}
-    for row in found["rows"]:
+def _diverged_reading(result: Json) -> str:
+    taus: dict[tuple[float, float], list[str]] = {}
+    for row in result["rows"]:
         if row["diverged"]:
-            lost.setdefault(_setting(row), []).append(str(row["tau"]))
-    if not lost:
+            taus.setdefault(_setting(row), []).append(str(row["tau"]))
+    if not taus:
         return ""
-    named = [f"lr {lr:g}, smoothing {s:g} (tau {', '.join(t)})" for (lr, s), t in lost.items()]
-    rates = {lr for lr, _ in lost}
+    settings = [f"lr {lr:g}, smoothing {s:g} (tau {', '.join(t)})" for (lr, s), t in taus.items()]
     return (
-        f"Training diverged with {'; '.join(named)}: these rows have no numbers; try rates below "
-        f"{min(rates):g}. "
+        f"Training diverged with {'; '.join(settings)}: these rows have no numbers; try rates "
+        f"below {min(lr for lr, _ in taus):g}. "
     )
 
 
@@ -370,7 +354,6 @@ def _setting(row: Json) -> tuple[float, float]:
 
 
 def _probe_cell(row: Json, name: str, metric: str) -> str:
-    def text(value: float) -> str:
-        return f"{value:.3f}" if name == "aie" else show(value, metric)
-
-    return " ± ".join(text(part[name]) for part in (row, row.get("spread")) if part)
+    """A mean, and its standard deviation where there are several seeds."""
+    parts = [part[name] for part in (row, row.get("std")) if part]
+    return " ± ".join(f"{part:.3f}" if name == "aie" else show(part, metric) for part in parts)

@@ -143,7 +143,7 @@ def probing(config: RunConfig, grid: Grid) -> Json:
         task, encoder, metric, seeds and `rows`: lr, smoothing, tau; energy (`aie`, of the labels
         without smoothing), `train` and `valid` score of the probed head, means over seeds;
         `diverged`, the seeds whose training had diverged by then, which makes the numbers NaN; and
-        `spread`, the standard deviation of each, for several seeds.
+        `std`, the standard deviation of each, for several seeds.
 
     Raises:
         FileNotFoundError: data or weights are absent.
@@ -231,11 +231,11 @@ def _probed(
 def _over_seeds(seen: Sequence[Json]) -> Json:
     lost = sum(look is LOST for look in seen)
     if lost:
-        return {**LOST, "diverged": lost} | ({"spread": dict(LOST)} if len(seen) > 1 else {})
+        return {**LOST, "diverged": lost} | ({"std": dict(LOST)} if len(seen) > 1 else {})
     columns = {name: [look[name] for look in seen] for name in MEASURES}
     means: Json = {name: mean(values) for name, values in columns.items()} | {"diverged": 0}
     if len(seen) > 1:
-        means["spread"] = {name: stdev(values) for name, values in columns.items()}
+        means["std"] = {name: stdev(values) for name, values in columns.items()}
     return means
 
 

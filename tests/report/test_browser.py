@@ -72,7 +72,7 @@ def test_nothing_is_wider_than_the_screen(which, request):
 
 
 def test_a_click_sorts_a_table_and_another_turns_it_round(desktop):
-    table = "section.sheet:nth-of-type(1) table >> nth=0"
+    table = "section.table:nth-of-type(1) table >> nth=0"
     body = f"{table} >> tbody tr"
 
     def tests():

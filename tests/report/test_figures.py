@@ -4,20 +4,20 @@ from itertools import pairwise
 
 import pytest
 
-from molhpft.report import figures, measure_figures
-from molhpft.results.statistics import over_tau, reported, summarise
+from molhpft.report import figures
+from molhpft.results.statistics import best_on_validation, over_seeds, over_tau
 from molhpft.results.table import read_results
 from tests.runs import measure, write_run
 
 
 @pytest.fixture(scope="module")
 def palette(results):
-    return figures.colours(summarise(reported(results.table))["label"].tolist())
+    return figures.colours(over_seeds(best_on_validation(results.table))["label"].tolist())
 
 
 @pytest.fixture(scope="module")
-def found(results):
-    return measure_figures.variants(results, results.table)
+def variants(results):
+    return figures.task_variants(results, results.table)
 
 
 def points(trace):
@@ -26,7 +26,7 @@ def points(trace):
 
 def test_the_figure_of_methods_has_their_scores_and_intervals(results, palette):
     (made,) = figures.over_methods(results.table, palette).figures
-    summary = summarise(reported(results.table)).set_index("label")
+    summary = over_seeds(best_on_validation(results.table)).set_index("label")
     for trace in made["data"]:
         reach = trace["error_x"]["array"]
         for score, label, half in zip(trace["x"], trace["y"], reach, strict=True):
@@ -66,10 +66,10 @@ def test_methods_keep_their_colour_and_neighbours_differ():
     assert all(a != b for a, b in pairwise(values))
 
 
-def test_training_curves_are_means_of_the_histories(results, found):
-    panel = measure_figures.curves(found)
+def test_training_curves_are_means_of_the_histories(results, variants):
+    panel = figures.training_curves(variants)
     loss, score = panel.figures
-    grid = next(runs for name, runs in found if name == "hp-ft")
+    grid = next(runs for name, runs in variants if name == "hp-ft")
     for trace in loss["data"]:
         tau = int(trace["name"].removeprefix("tau "))
         for epoch, value in points(trace).items():
@@ -79,16 +79,16 @@ def test_training_curves_are_means_of_the_histories(results, found):
     assert [trace["name"] for trace in score["data"]] == ["tau 0", "tau 1", "tau 4"]
 
 
-def test_histograms_are_shares_of_all_labels(found):
-    for made in measure_figures.confidence(found).figures:
+def test_histograms_are_shares_of_all_labels(variants):
+    for made in figures.confidence(variants).figures:
         for trace in made["data"]:
             assert sum(trace["y"][:-1]) == pytest.approx(1)
             assert (trace["x"][0], trace["x"][-1]) == (0, 1)
 
 
-def test_the_exchange_has_the_means_of_the_matrices(results, found):
-    train, valid = measure_figures.exchange(found).figures
-    grid = next(runs for name, runs in found if name == "hp-ft")
+def test_the_exchange_has_the_means_of_the_matrices(results, variants):
+    train, valid = figures.exchange(variants).figures
+    grid = next(runs for name, runs in variants if name == "hp-ft")
     for made, split in ((train, "train"), (valid, "valid")):
         matrices = [run.summary["measures"]["exchange"][split] for run in grid]
         for i in range(3):
@@ -101,15 +101,15 @@ def panels(root):
     """Figures of further measures by title, as the report draws them."""
     results = read_results(root)
     table = results.table
-    found = measure_figures.variants(results, table)
+    variants = figures.task_variants(results, table)
     palette = figures.colours(sorted(set(table["label"])))
     labels = dict(zip(table["variant"], table["label"], strict=True))
     drawn = (
-        measure_figures.ntk(found, labels, palette),
-        *(draw(found) for draw in (measure_figures.direction, measure_figures.first_step)),
-        *(draw(found) for draw in (measure_figures.drift, measure_figures.bound)),
+        figures.ntk(variants, labels, palette),
+        *(draw(variants) for draw in (figures.direction, figures.first_step)),
+        *(draw(variants) for draw in (figures.drift, figures.bound)),
     )
-    return {panel.title: panel for panel in drawn}, measure_figures.further_sheet(found)
+    return {panel.title: panel for panel in drawn}, figures.measures_table(variants)
 
 
 def lines_of(made):
@@ -157,7 +157,7 @@ def test_measures_of_branches_are_drawn_against_tau_and_tabled(tmp_path):
     for seed in (0, 1):
         run = write_run(tmp_path, {0: (0.6, 0.5), 4: (0.7, 0.6)}, seed=seed)
         measure(run, {tau: further(tau, beyond=["momentum 0.9"] * seed) for tau in (0, 4)})
-    drawn, sheet = panels(tmp_path)
+    drawn, table = panels(tmp_path)
     step, drift, bound = (
         lines_of(drawn[title].figures[0])
         for title in (
@@ -174,8 +174,8 @@ def test_measures_of_branches_are_drawn_against_tau_and_tabled(tmp_path):
     assert drift == {"all of it": {"0": 1, "4": 1}, "by batch norm alone": {"0": 0.25, "4": 0.25}}
     assert bound == {"moved": {"0": 1, "4": 1}, "at most, by the bound": {"0": 10, "4": 10}}
     assert "it is not derived for momentum 0.9" in drawn["Proposition 1"].note
-    assert sheet.columns == ("measure", "method", "tau 0", "tau 4")
-    cells = {row[0].text: [cell.value for cell in row[2:]] for row in sheet.rows}
+    assert table.columns == ("measure", "method", "tau 0", "tau 4")
+    cells = {row[0].text: [cell.value for cell in row[2:]] for row in table.rows}
     assert cells["step: energy"] == [1, pytest.approx(0.2)]
     assert cells["bound applies"] == [0.5, 0.5]
     assert "alignment" not in cells
@@ -184,17 +184,17 @@ def test_measures_of_branches_are_drawn_against_tau_and_tabled(tmp_path):
 def test_measures_at_one_tau_are_tabled_and_what_is_missing_is_said(tmp_path):
     run = write_run(tmp_path, {0: (0.6, 0.5)}, method="ft")
     measure(run, {0: {"drift": {"distance": 0.25}}})
-    drawn, sheet = panels(tmp_path)
+    drawn, table = panels(tmp_path)
     assert drawn["Drift by batch norm"].figures == ()
     assert "Measured at one tau" in drawn["Drift by batch norm"].note
     assert "add bound to measures in the config" in drawn["Proposition 1"].note
-    assert [[cell.text for cell in row] for row in sheet.rows] == [["drift", "ft", "0.25"]]
+    assert [[cell.text for cell in row] for row in table.rows] == [["drift", "ft", "0.25"]]
 
 
 def test_every_target_has_its_score(results, palette):
-    (made,) = measure_figures.per_target(results, results.table, palette).figures
+    (made,) = figures.per_target(results, results.table, palette).figures
     assert {trace["name"] for trace in made["data"]} == {"hp-ft", "morgan-lr"}
-    best = reported(results.table)
+    best = best_on_validation(results.table)
     for trace in made["data"]:
         assert set(trace["y"]) == {"ring", "<b>odd|</b>"}
         own = best[best["label"] == trace["name"]]["final_test"].mean()
@@ -204,20 +204,20 @@ def test_every_target_has_its_score(results, palette):
 def test_figures_that_were_not_measured_are_sentences(tmp_path):
     write_run(tmp_path, {4: (0.6, 0.5)}, method="lp", epochs=0)
     results = read_results(tmp_path)
-    found = measure_figures.variants(results, results.table)
+    variants = figures.task_variants(results, results.table)
     palette = figures.colours(["lp"])
     drawn = [
         *figures.over_taus(results.table, palette),
         *(
-            make(found)
+            make(variants)
             for make in (
-                measure_figures.curves,
-                measure_figures.confidence,
-                measure_figures.exchange,
+                figures.training_curves,
+                figures.confidence,
+                figures.exchange,
             )
         ),
         *(panels(tmp_path)[0].values()),
-        measure_figures.per_target(results, results.table, palette),
+        figures.per_target(results, results.table, palette),
     ]
     assert all(panel.figures == () for panel in drawn)
     assert all(panel.note.endswith((".", "config.")) for panel in drawn)

@@ -9,8 +9,8 @@ import torch
 from molhpft.config.build import build_network, build_recipes, build_task
 from molhpft.config.schema import parse_config
 from molhpft.domains.weights import read_weights
-from molhpft.report.measure_figures import variants
-from molhpft.report.molecules import galleries
+from molhpft.report.figures import task_variants
+from molhpft.report.page import galleries
 from molhpft.results.read import read_runs
 from molhpft.run.run import snapshots
 from molhpft.run.standouts import SHOWN
@@ -94,5 +94,5 @@ def test_what_is_missing_is_a_sentence(copied, damage, words):
 
 
 def test_the_best_variant_with_features_is_shown(results):
-    found = variants(results, results.table)
-    assert galleries(found)[0].note.startswith("Training molecules of hp-ft, seed ")
+    first, _ = galleries(task_variants(results, results.table))
+    assert first.note.startswith("Training molecules of hp-ft, seed ")

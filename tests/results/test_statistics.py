@@ -1,105 +1,94 @@
-"""Intervals and paired tests, against scipy and against their own definitions."""
+"""Intervals and paired tests by their definitions; choices by validation alone, with costs."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from molhpft.results.statistics import holm, mean_interval, paired
+from molhpft.results.statistics import (
+    best_on_validation,
+    compare,
+    equal_budget,
+    holm,
+    leader,
+    mean_interval,
+    over_seeds,
+    over_tau,
+    paired,
+)
+from molhpft.results.table import read_results
+from tests.runs import write_run
 
 SCORES = st.floats(-1, 1).map(lambda x: round(x, 6))
 SAMPLES = st.lists(SCORES, min_size=2, max_size=12).filter(lambda v: np.std(v) > 1e-4)
+SCORE = st.integers(0, 1000).map(lambda k: k / 1000)
+SEEDS = range(4)
 
 
 @settings(deadline=None)
 @given(SAMPLES, st.sampled_from([0.5, 0.9, 0.95, 0.99]))
-def test_the_interval_is_that_of_scipy(values, confidence):
-    found = mean_interval(values, confidence=confidence)
-    theirs = stats.ttest_1samp(values, 0).confidence_interval(confidence)
-    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
-    assert found.mean == pytest.approx(np.mean(values), abs=1e-12)
-    assert found.n == len(values)
-
-
-@settings(deadline=None)
-@given(SAMPLES, SCORES, st.floats(0.1, 10))
-def test_the_interval_moves_and_stretches_with_the_values(values, by, factor):
-    before, after = mean_interval(values), mean_interval([factor * v + by for v in values])
-    assert after.low == pytest.approx(factor * before.low + by, abs=1e-8)
-    assert after.high == pytest.approx(factor * before.high + by, abs=1e-8)
+def test_the_interval_is_its_definition(values, confidence):
+    interval = mean_interval([*values, float("nan")], confidence=confidence)
+    n, mean = len(values), np.mean(values)
+    reach = stats.t.ppf((1 + confidence) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n)
+    assert interval.n == n
+    expected = (mean, mean - reach, mean + reach)
+    assert (interval.mean, interval.low, interval.high) == pytest.approx(expected, abs=1e-9)
 
 
 def test_ninety_five_of_a_hundred_intervals_hold_the_truth():
     rng = np.random.default_rng(0)
-    found = [mean_interval(rng.normal(0.7, 0.1, size=4).tolist()) for _ in range(4000)]
-    assert np.mean([i.low <= 0.7 <= i.high for i in found]) == pytest.approx(0.95, abs=0.012)
+    intervals = [mean_interval(rng.normal(0.7, 0.1, size=4).tolist()) for _ in range(2000)]
+    coverage = np.mean([i.low <= 0.7 <= i.high for i in intervals])
+    assert coverage == pytest.approx(0.95, abs=0.015)
 
 
-def test_one_seed_has_a_mean_and_no_interval():
-    found = mean_interval([0.7])
-    assert (found.mean, found.n) == (0.7, 1)
-    assert np.isnan([found.low, found.high]).all()
-
-
-def test_values_that_are_no_numbers_are_left_out():
-    assert mean_interval([0.1, float("nan"), 0.3]) == mean_interval([0.1, 0.3])
+def test_one_seed_has_a_mean_and_no_interval_and_equal_ones_an_empty_one():
+    one, equal = mean_interval([0.7]), mean_interval([0.5] * 3)
+    assert (one.mean, one.n) == (0.7, 1)
+    assert np.isnan([one.low, one.high]).all()
+    assert equal.low == equal.high == 0.5
 
 
 @pytest.mark.parametrize(("values", "confidence"), [([], 0.95), ([float("nan")], 0.95), ([1], 1)])
 def test_an_interval_of_nothing_is_refused(values, confidence):
-    with pytest.raises(ValueError, match=r"at least one number|share between 0 and 1"):
+    with pytest.raises(ValueError, match=r"at least one number|must be between 0 and 1"):
         mean_interval(values, confidence=confidence)
 
 
 @settings(deadline=None)
 @given(arrays(float, st.tuples(st.just(2), st.integers(2, 9)), elements=SCORES))
 def test_a_paired_comparison_is_that_of_scipy(scores):
-    differences = scores[0] - scores[1]
-    if np.std(differences) < 1e-4:
+    if np.std(scores[0] - scores[1]) < 1e-4:
         return
-    first, second = (dict(enumerate(row.tolist())) for row in scores)
-    found, theirs = paired(first, second), stats.ttest_rel(*scores)
+    difference, p = paired(*(dict(enumerate(row.tolist())) for row in scores))
+    theirs = stats.ttest_rel(*scores)
     interval = theirs.confidence_interval(0.95)
-    assert found.p == pytest.approx(theirs.pvalue, abs=1e-9)
-    assert found.difference.low == pytest.approx(interval.low, abs=1e-9)
-    assert found.difference.high == pytest.approx(interval.high, abs=1e-9)
-    assert found.difference.n == scores.shape[1]
-
-
-@settings(deadline=None)
-@given(
-    st.dictionaries(st.integers(0, 9), SCORES, min_size=1),
-    st.dictionaries(st.integers(0, 9), SCORES, min_size=1),
-)
-def test_swapping_the_methods_turns_the_difference_round(first, second):
-    if not first.keys() & second.keys():
-        with pytest.raises(ValueError, match="run both with the same seeds"):
-            paired(first, second)
-        return
-    one, other = paired(first, second), paired(second, first)
-    assert one.difference.n == len(first.keys() & second.keys())
-    assert one.difference.mean == -other.difference.mean
-    assert one.difference.low == pytest.approx(-other.difference.high, nan_ok=True)
-    assert one.p == pytest.approx(other.p, nan_ok=True)
+    assert p == pytest.approx(theirs.pvalue, abs=1e-9)
+    assert (difference.low, difference.high) == pytest.approx(tuple(interval), abs=1e-9)
+    assert difference.n == scores.shape[1]
 
 
 def test_seeds_are_paired_by_number_and_not_by_place():
-    found = paired({1: 0.5, 2: 0.7, 9: 0.0}, {2: 0.6, 1: 0.4, 8: 1.0})
-    assert found.difference.mean == pytest.approx(0.1)
-    assert found.difference.n == 2
+    difference, _ = paired({1: 0.5, 2: 0.7, 9: 0.0}, {2: 0.6, 1: 0.4, 8: 1.0})
+    assert difference.mean == pytest.approx(0.1)
+    assert difference.n == 2
+    with pytest.raises(ValueError, match="run both with the same seeds"):
+        paired({1: 0.5}, {2: 0.5})
 
 
 @pytest.mark.parametrize(("by", "p"), [(0.0, 1.0), (0.25, 0.0)])
 def test_equal_differences_need_no_division_by_zero(by, p):
-    assert paired({1: 0.5 + by, 2: 0.75 + by}, {1: 0.5, 2: 0.75}).p == p
+    assert paired({1: 0.5 + by, 2: 0.75 + by}, {1: 0.5, 2: 0.75})[1] == p
 
 
 def test_one_shared_seed_proves_nothing():
-    found = paired({1: 0.9}, {1: 0.1})
-    assert np.isnan(found.p)
-    assert found.difference.n == 1
+    difference, p = paired({1: 0.9}, {1: 0.9})
+    assert np.isnan(p)
+    assert difference.n == 1
 
 
 def naive_holm(p):
@@ -117,15 +106,153 @@ def test_holm_is_its_definition(p):
     assert holm(p) == pytest.approx(naive_holm(p))
 
 
-@settings(deadline=None)
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_holm_never_lowers_a_p_and_never_raises_it_beyond_bonferroni(p):
-    for before, after in zip(p, holm(p), strict=True):
-        assert before <= after <= min(1, before * len(p)) + 1e-12
-
-
 def test_a_test_that_could_not_be_made_counts_for_nothing():
-    found = holm([0.01, float("nan"), 0.04])
-    assert found[0] == pytest.approx(0.02)
-    assert np.isnan(found[1])
-    assert found[2] == pytest.approx(0.04)
+    adjusted = holm([0.01, float("nan"), 0.04])
+    assert adjusted[0] == pytest.approx(0.02)
+    assert np.isnan(adjusted[1])
+    assert adjusted[2] == pytest.approx(0.04)
+
+
+def noisy(seed, base):
+    """Scores of a seed: (valid, test) a tau, with the same luck for every method."""
+    luck = [0.01, -0.02, 0.015, 0.0][seed]
+    return {tau: (v + luck, t + luck) for tau, (v, t) in base.items()}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """HP-FT over three tau, FT over three rates, LP; four seeds each."""
+    root = tmp_path_factory.mktemp("sweep")
+    grid = {0: (0.70, 0.60), 4: (0.76, 0.63), 16: (0.74, 0.66)}
+    rates = {0.1: (0.71, 0.61), 0.2: (0.73, 0.62), 0.4: (0.72, 0.69)}
+    for seed in SEEDS:
+        write_run(root, noisy(seed, grid), seed=seed)
+        for lr, scores in rates.items():
+            write_run(root, noisy(seed, {0: scores}), method="ft", seed=seed, finetune={"lr": lr})
+        write_run(root, noisy(seed, {16: (0.65, 0.64)}), method="lp", seed=seed, epochs=0)
+    return read_results(root)
+
+
+def row_of(summary, name, by="label"):
+    (row,) = summary[summary[by] == name].to_dict("records")
+    return row
+
+
+def test_the_reported_figure_is_test_at_best_validation(sweep):
+    best = best_on_validation(sweep.table)
+    assert len(best) == 3 * len(SEEDS)
+    chosen = best[best["label"] == "hp-ft"]
+    assert set(chosen["tau"]) == {4}  # tau 16 tests higher and validates lower
+    assert row_of(over_seeds(best), "hp-ft")["final_test"] == pytest.approx(0.63 + 0.00125)
+
+
+def test_what_was_searched_and_what_it_cost_stands_beside(sweep):
+    summary = over_seeds(best_on_validation(sweep.table))
+    costs = {
+        row["label"]: (row["candidates"], row["search_epochs"], row["tau"])
+        for row in summary.to_dict("records")
+    }
+    assert costs == {"hp-ft": (3, 9, "4"), "ft": (3, 9, "0"), "lp": (1, 0, "16")}
+    assert summary["label"].tolist() == ["hp-ft", "ft", "lp"]
+
+
+def test_equal_budget_gives_plain_finetuning_its_best_rate(sweep):
+    summary = equal_budget(sweep.table)
+    assert row_of(summary, "ft", "family")["final_valid"] == pytest.approx(0.73 + 0.00125)
+    alone = over_seeds(best_on_validation(sweep.table, by="variant"), by="variant")
+    best = alone[alone["variant"].str.startswith("ft")]["final_valid"].max()
+    assert row_of(summary, "ft", "family")["final_valid"] >= best
+
+
+def test_intervals_are_over_seeds(sweep):
+    row = row_of(over_seeds(best_on_validation(sweep.table)), "hp-ft")
+    interval = mean_interval([noisy(seed, {4: (0.76, 0.63)})[4][1] for seed in SEEDS])
+    assert row["seeds"] == 4
+    assert (row["final_test_low"], row["final_test_high"]) == (interval.low, interval.high)
+
+
+def test_methods_are_compared_on_the_same_seeds(sweep):
+    table = compare(best_on_validation(sweep.table))
+    assert set(table["method"]) == {"hp-ft"}
+    against_ft = row_of(table, "ft", "other")
+    # the luck of a seed is shared, so the difference has no spread
+    assert against_ft["difference"] == pytest.approx(0.01)
+    assert against_ft["difference_low"] == pytest.approx(0.01)
+    assert against_ft["n"] == 4
+    assert against_ft["budgets_equal"]
+    assert not row_of(table, "lp", "other")["budgets_equal"]
+    assert (table["p_holm"] >= table["p"]).all()
+
+
+def test_seeds_that_only_one_method_has_are_left_out_of_the_comparison(tmp_path):
+    for seed in (0, 1, 2):
+        write_run(tmp_path, {4: (0.8, 0.7)}, seed=seed)
+    for seed in (1, 2, 3):
+        write_run(tmp_path, {0: (0.7, 0.6)}, method="ft", seed=seed)
+    write_run(tmp_path, {0: (0.5, 0.5)}, method="scratch", seed=9)
+    table = compare(best_on_validation(read_results(tmp_path).table))
+    assert row_of(table, "ft", "other")["n"] == 2
+    alone = row_of(table, "scratch", "other")
+    assert alone["n"] == 0
+    assert np.isnan([alone["difference"], alone["p"], alone["p_holm"]]).all()
+
+
+def test_one_lucky_seed_does_not_lead(tmp_path):
+    for seed in range(4):
+        write_run(tmp_path, {4: (0.8, 0.7)}, seed=seed)
+    write_run(tmp_path, {0: (0.99, 0.6)}, method="ft", seed=0)
+    assert leader(best_on_validation(read_results(tmp_path).table)) == "hp-ft"
+
+
+def test_scores_over_tau_have_every_tau_and_no_baseline(sweep, tmp_path):
+    table = over_tau(sweep.table)
+    assert table[table["label"] == "hp-ft"]["tau"].tolist() == [0, 4, 16]
+    assert (table["seeds"] == len(SEEDS)).all()
+    assert {"energy_low", "distance_high", "final_test_low"} <= set(table.columns)
+    write_run(tmp_path, {None: (0.7, 0.6)}, method="morgan_rf")
+    assert over_tau(read_results(tmp_path).table).empty
+
+
+def test_a_tau_that_was_run_twice_counts_once(tmp_path):
+    for taus in ((0, 4), (0, 4, 16)):
+        write_run(tmp_path, {tau: (0.7 + tau / 100, 0.6) for tau in taus})
+    table = read_results(tmp_path).table
+    assert over_tau(table)["seeds"].tolist() == [1, 1, 1]
+    assert best_on_validation(table)["candidates"].tolist() == [3]
+
+
+def test_a_score_that_is_missing_is_never_chosen(tmp_path):
+    write_run(tmp_path, {0: (float("nan"), 0.9), 4: (0.7, 0.6)})
+    (row,) = best_on_validation(read_results(tmp_path).table).to_dict("records")
+    assert (row["tau"], row["candidates"]) == (4, 1)
+
+
+def test_an_unknown_cost_says_nothing_about_budgets(tmp_path):
+    path = write_run(tmp_path, {4: (0.8, 0.7)})
+    write_run(tmp_path, {0: (0.7, 0.6)}, method="ft")
+    (path / "history.jsonl").unlink()
+    (row,) = compare(best_on_validation(read_results(tmp_path).table)).to_dict("records")
+    assert row["budgets_equal"] is None
+
+
+TABLES = st.lists(
+    st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 3), st.integers(0, 4), SCORE, SCORE),
+    min_size=1,
+    max_size=25,
+    unique_by=lambda row: row[:3],
+)
+
+
+@settings(deadline=None)
+@given(TABLES)
+def test_choosing_never_looks_at_test_scores(rows):
+    columns = ["label", "seed", "tau", "final_valid", "final_test"]
+    table = pd.DataFrame(rows, columns=columns).assign(task="t", metric="rocauc", epochs=1)
+    turned = table.assign(final_test=1 - table["final_test"])
+    keys = ["label", "seed", "tau", "candidates"]
+    best = best_on_validation(table)
+    assert best[keys].equals(best_on_validation(turned)[keys])
+    for row in best.to_dict("records"):
+        own = table[(table["label"] == row["label"]) & (table["seed"] == row["seed"])]
+        assert row["final_valid"] == own["final_valid"].max()
+        assert row["candidates"] == len(own) == row["search_epochs"]

@@ -38,7 +38,7 @@ def test_rows_are_what_runs_say_of_their_probed_heads(small, tmp_path, weights, 
             energies = [branch["energy"]["aie"] for branch in (one, two)]
             assert row["aie"] == pytest.approx(sum(energies) / 2, rel=1e-4)
             spread = abs(energies[0] - energies[1]) / 2**0.5
-            assert row["spread"]["aie"] == pytest.approx(spread, rel=1e-2, abs=1e-4)
+            assert row["std"]["aie"] == pytest.approx(spread, rel=1e-2, abs=1e-4)
             for split in ("train", "valid"):
                 scores = [branch["probe"][split] for branch in (one, two)]
                 assert row[split] == pytest.approx(sum(scores) / 2, abs=0.02)
@@ -51,7 +51,7 @@ def test_a_grid_has_a_row_for_each_of_its_points(small):
     assert points == [(lr, s, tau) for lr in (0.1, 0.01) for s in (0.0, 0.3) for tau in (1, 7)]
     (alone,) = probing(small(), replace(grid, lrs=[0.01], smoothings=[0.3], taus=[7]))["rows"]
     assert found["rows"][-1] == pytest.approx(alone, rel=1e-4)
-    assert "spread" not in alone
+    assert "std" not in alone
     assert json.loads(json.dumps(found)) == found
 
 
@@ -103,7 +103,7 @@ def test_a_rate_that_diverges_costs_its_own_rows_alone(small):
         lost = tau == 4
         assert rows[1e30, tau]["diverged"] == 2 * lost
         assert math.isnan(rows[1e30, tau]["aie"]) is lost
-        assert math.isnan(rows[1e30, tau]["spread"]["valid"]) is lost
+        assert math.isnan(rows[1e30, tau]["std"]["valid"]) is lost
     for tame in (0.1, 0.01):
         alone = probing(config, Grid(lrs=[tame], taus=taus, seeds=2))["rows"]
         for own in alone:

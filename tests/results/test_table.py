@@ -8,8 +8,7 @@ import pytest
 
 from molhpft.config.options import keywords
 from molhpft.config.registry import TASKS
-from molhpft.results.naming import PLACES
-from molhpft.results.table import read_results
+from molhpft.results.table import PLACES, read_results
 from molhpft.run.run import run
 from tests.runs import write_run
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from molhpft.report.page import write_report
-from molhpft.results.statistics import reported
+from molhpft.results.statistics import best_on_validation
 from tests.runs import write_run
 
 TABLES = ("rows", "methods", "equal_budget", "settings", "comparisons", "tau", "problems")
@@ -60,7 +60,7 @@ def test_the_page_needs_nothing_but_itself(html):
     assert "default-src 'none'" in html
 
 
-def test_names_of_people_are_text_and_no_markup(html, report):
+def test_names_of_people_are_text_and_no_markup(html):
     assert "<b>odd" not in body_of(html)
     figures = html[html.index('id="figures">') : html.index("</script>")]
     assert "<" not in figures.removeprefix('id="figures">')
@@ -74,8 +74,8 @@ def test_every_figure_has_a_place_and_every_place_a_figure(html):
     assert places == [f"figure-{k}" for k in range(len(json.loads(data)))]
 
 
-def test_the_answer_comes_first_and_says_how_sure_it_is(html, report):
-    (sentences,) = report.answers.values()
+def test_conclusions_come_first_and_say_how_sure_they_are(html, report):
+    (sentences,) = report.conclusions.values()
     words = body_of(html)
     assert words.index(sentences[0]) < words.index("<table>")
     assert "validates best among networks: test ROC-AUC (%)" in sentences[0]
@@ -122,7 +122,7 @@ def test_a_figure_that_was_not_measured_says_so(tmp_path):
     for name in ("confidence", "exchange", "targets", *further):
         assert f"add {name} to measures in the config" in text
     assert text.count("give method.tau a list") == 3
-    assert text.count("it kept no molecules to draw; set features: true") == 2
+    assert text.count("it stored no molecules to draw; set features: true") == 2
 
 
 def test_csv_tables_hold_what_the_results_hold(report, results):
@@ -131,7 +131,7 @@ def test_csv_tables_hold_what_the_results_hold(report, results):
     assert rows["final_test"].tolist() == pytest.approx(results.table["final_test"].tolist())
     assert not rows["folder"].str.startswith("/").any()
     methods = pd.read_csv(report.page.with_name("methods.csv")).set_index("label")
-    best = reported(results.table).groupby("label")["final_test"].mean()
+    best = best_on_validation(results.table).groupby("label")["final_test"].mean()
     for label, mean in best.items():
         assert methods.loc[label, "final_test"] == pytest.approx(mean)
 
@@ -205,4 +205,4 @@ def test_without_validation_scores_nothing_is_chosen(tmp_path):
     nan = float("nan")
     write_run(tmp_path / "runs", {0: (nan, 0.5)}, method="ft")
     report = write_report(tmp_path / "runs", tmp_path / "out")
-    assert "nothing can be chosen" in report.answers["rings"][0]
+    assert "nothing can be chosen" in report.conclusions["rings"][0]
