@@ -26,7 +26,11 @@ from sklearn.ensemble import (
 from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.molecules.examples import Molecules
-from molhpft.domains.molecules.fingerprints import morgan_fingerprints, morgan_prints, unpacked
+from molhpft.domains.molecules.fingerprints import (
+    morgan_fingerprints,
+    packed_fingerprints,
+    unpack_bits,
+)
 from molhpft.domains.molecules.ogb import ogb_task
 from molhpft.estimator import HPFTClassifier, HPFTRegressor
 from molhpft.estimator.confidence import HeldOut
@@ -66,11 +70,11 @@ def network(task: Task, options: Mapping[str, Any], seed: int) -> Numbers:
     model = estimator.fit(*train, eval_set=tuple(valid)).model_
     molecules, rows = task.examples, task.rows("test")
     assert isinstance(molecules, Molecules)
-    prints = morgan_prints([molecules.smiles[row] for row in rows.tolist()])
+    prints = packed_fingerprints([molecules.smiles[row] for row in rows.tolist()])
     held = HeldOut(
         logits=model.logits(molecules.store, rows).mean(0),
         targets=molecules.targets[rows].float(),
-        similarity=model.trust.neighbours.nearest(unpacked(prints))[0],
+        similarity=model.trust.neighbours.nearest(unpack_bits(prints))[0],
     )
     return evaluated(held, model.shape.objective, model.trust)
 

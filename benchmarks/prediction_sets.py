@@ -21,7 +21,7 @@ from torch import Tensor
 from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.molecules.examples import Molecules, molecule_task
-from molhpft.domains.molecules.fingerprints import Neighbours, morgan_prints, unpacked
+from molhpft.domains.molecules.fingerprints import Neighbours, packed_fingerprints, unpack_bits
 from molhpft.domains.molecules.ogb import ogb_task
 from molhpft.domains.molecules.splits import random_split, scaffold_groups
 from molhpft.estimator.confidence import HeldOut, Trust, fit_trust
@@ -108,7 +108,7 @@ def fitted(source: Task, kind: str, seed: int) -> Fit:
         model, _ = train(config, seen, Path(folder), Answers())
     held, targets, prints = {}, {}, {}
     for split, rows in task.splits.items():
-        prints[split] = morgan_prints([molecules.smiles[row] for row in rows.tolist()])
+        prints[split] = packed_fingerprints([molecules.smiles[row] for row in rows.tolist()])
         if split != "train":
             held[split] = model.logits(task.examples.store, rows).mean(0)
             targets[split] = task.examples.targets[rows].float()
@@ -160,10 +160,10 @@ def all_fits(out: Path, seeds: int, *, fits: bool) -> Iterator[tuple[str, str, P
 
 def held_out_of(fit: Fit) -> tuple[dict[str, HeldOut], np.ndarray]:
     """What `fit_trust` is given, and the packed fingerprints of the training molecules."""
-    neighbours = Neighbours(unpacked(fit.prints["train"]))
+    neighbours = Neighbours(unpack_bits(fit.prints["train"]))
     held = {
         split: HeldOut(
-            logits, fit.targets[split], neighbours.nearest(unpacked(fit.prints[split]))[0]
+            logits, fit.targets[split], neighbours.nearest(unpack_bits(fit.prints[split]))[0]
         )
         for split, logits in fit.logits.items()
     }

@@ -26,7 +26,7 @@ from molhpft.config.build import build_recipes, build_task
 from molhpft.config.schema import RunConfig, load_config, parse_config, read_config, resolved
 from molhpft.core.data import Task
 from molhpft.domains.molecules.ogb import ogb_task
-from molhpft.domains.molecules.overlap import among, skeletons
+from molhpft.domains.molecules.overlap import inchikey_blocks, is_among
 from molhpft.domains.weights import ABOUT, SHIPPED, read_weights
 from molhpft.run.folder import RunFolder
 from molhpft.run.run import run
@@ -82,7 +82,7 @@ def training_skeletons(config: RunConfig, **changes: Any) -> NDArray[np.bytes_]:
 
 def split_skeletons(task: Task, split: str) -> NDArray[np.bytes_]:
     """Molecules of a split, as `overlap` compares them."""
-    return skeletons(task.examples.smiles)[task.rows(split).numpy()]
+    return inchikey_blocks(task.examples.smiles)[task.rows(split).numpy()]
 
 
 def leak_table(config: RunConfig, against: Sequence[str]) -> list[str]:
@@ -94,7 +94,7 @@ def leak_table(config: RunConfig, against: Sequence[str]) -> list[str]:
         task = ogb_task(name)
         for split in task.splits:
             theirs = split_skeletons(task, split)
-            counts = [int(among(theirs, ours).sum()) for ours in (used, everything)]
+            counts = [int(is_among(theirs, ours).sum()) for ours in (used, everything)]
             lines.append(f"| {name} | {split} | {len(theirs):,} | {counts[0]:,} | {counts[1]:,} |")
     return lines
 

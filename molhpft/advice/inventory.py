@@ -19,7 +19,7 @@ from molhpft.domains.files import Json
 from molhpft.domains.molecules.checkpoints import describe as describe_graph_weights
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.ogb import ogb_folder, ogb_names
-from molhpft.domains.molecules.overlap import scaffold_keys, skeletons
+from molhpft.domains.molecules.overlap import inchikey_blocks, scaffold_keys
 from molhpft.domains.molecules.pretraining import molecules_trained_on
 from molhpft.domains.molecules.table_files import is_table, read_sheet
 from molhpft.domains.molecules.target_columns import ALL
@@ -48,7 +48,7 @@ def overlap(task: Task, other: str) -> list[Json]:
             package, which says what it was trained on.
 
     Returns:
-        for every split: `split`, `molecules`, `shared` (the same by InChIKey, see `skeletons`) and
+        for every split: `split`, `molecules`, `shared` (with the same `inchikey_blocks`) and
         `scaffolds` (their ring system is that of a molecule of the other).
 
     Raises:
@@ -65,8 +65,8 @@ def overlap_with(task: Task, theirs: Sequence[str]) -> list[Json]:
         ValueError: the task has no molecules.
     """
     ours = _molecules(task).smiles
-    keys, scaffolds = skeletons(ours), scaffold_keys(ours)
-    known = np.isin(keys, skeletons(theirs)) & (keys != b"")
+    keys, scaffolds = inchikey_blocks(ours), scaffold_keys(ours)
+    known = np.isin(keys, inchikey_blocks(theirs)) & (keys != b"")
     alike = np.isin(scaffolds, scaffold_keys(theirs)) & (scaffolds != 0)
     return [
         {

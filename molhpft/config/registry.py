@@ -17,7 +17,7 @@ from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
 from molhpft.domains.molecules.nci import nci_alerts_task, nci_descriptors_task
 from molhpft.domains.molecules.ogb import ogb_names, ogb_task
 from molhpft.domains.molecules.pretraining import pretraining_task
-from molhpft.domains.molecules.pyg_encoder import pyg_gnn
+from molhpft.domains.molecules.pyg import pyg_gnn
 from molhpft.domains.molecules.tables import csv_task
 from molhpft.domains.toy.digits import load_toy_mlp, toy_mlp, toy_pretrain_task, toy_task
 from molhpft.domains.vision.checkpoints import load_resnet

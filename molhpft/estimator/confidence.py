@@ -15,7 +15,7 @@ from torch import Tensor
 
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.files import Json
-from molhpft.domains.molecules.fingerprints import Neighbours, unpacked
+from molhpft.domains.molecules.fingerprints import Neighbours, unpack_bits
 from molhpft.domains.weights import strip_prefix
 from molhpft.measure.uncertainty import (
     Calibration,
@@ -81,7 +81,7 @@ class Trust:
     @cached_property
     def neighbours(self) -> Neighbours:
         """The training molecules."""
-        return Neighbours(unpacked(self.prints))
+        return Neighbours(unpack_bits(self.prints))
 
     def values(self, logits: Tensor, objective: Multilabel | Squared) -> Tensor:
         """Probabilities, or numbers in their own unit, float64 (n, t)."""
@@ -190,7 +190,7 @@ def fit_trust(
             torch.cat([getattr(one, of) for one in (valid, own)]) for of in ("logits", "targets")
         ]
         fitted = _fitted(calibration, *held)
-    near = Neighbours(unpacked(prints)).typical()
+    near = Neighbours(unpack_bits(prints)).typical()
     return Trust(fitted, limits, level, prints, near, counts)
 
 

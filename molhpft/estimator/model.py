@@ -28,9 +28,8 @@ from molhpft.core.network import Batch, Network
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.files import NAMED, Json, digest, listed
 from molhpft.domains.molecules.examples import ZERO_ONE
-from molhpft.domains.molecules.fingerprints import unpacked
+from molhpft.domains.molecules.fingerprints import Featurized, featurized, unpack_bits
 from molhpft.domains.molecules.graphs import GraphStore, graph_store
-from molhpft.domains.molecules.reading import Described, described
 from molhpft.domains.weights import ABOUT, FILES, MEMBER, hub_folder, strip_prefix
 from molhpft.estimator.confidence import Prediction, Trust, trust_from
 
@@ -351,12 +350,12 @@ class Model(
 
     def predict(self, smiles: Sequence[str]) -> Prediction:
         """Answers for n molecules, row i for string i; all are in memory at a time."""
-        return self.answers(described(smiles))
+        return self.answers(featurized(smiles))
 
     def answers(
-        self, molecules: Described, near: tuple[Tensor, Tensor] | None = None
+        self, molecules: Featurized, near: tuple[Tensor, Tensor] | None = None
     ) -> Prediction:
-        """`predict` for molecules that are described already.
+        """`predict` for molecules that are featurized already.
 
         Args:
             molecules: n of them.
@@ -367,7 +366,9 @@ class Model(
         logits = self.logits(store, rows)
         together, objective = logits.mean(0), self.shape.objective
         one_by_one = torch.stack([self.trust.values(member, objective) for member in logits])
-        similarity, nearest = near or self.trust.neighbours.nearest(unpacked(molecules.prints))
+        similarity, nearest = near or self.trust.neighbours.nearest(
+            unpack_bits(molecules.fingerprints)
+        )
         return Prediction(
             readable=store.readable,
             values=_spread_out(self.trust.values(together, objective), rows, len(store)),

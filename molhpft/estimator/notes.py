@@ -13,7 +13,7 @@ from molhpft.core.data import Task
 from molhpft.core.objectives import Squared
 from molhpft.domains.molecules.checkpoints import describe
 from molhpft.domains.molecules.examples import Molecules
-from molhpft.domains.molecules.overlap import skeletons
+from molhpft.domains.molecules.overlap import inchikey_blocks
 from molhpft.domains.weights import read_weights
 from molhpft.estimator.train import thin_notes
 
@@ -71,7 +71,7 @@ def _mixtures(smiles: Sequence[str]) -> list[Note]:
 
 def _duplicates(molecules: Molecules, task: Task) -> list[Note]:
     """Molecules that are the same by InChIKey; those with conflicting labels, and across splits."""
-    keys = skeletons(molecules.smiles)
+    keys = inchikey_blocks(molecules.smiles)
     found, group, sizes = np.unique(keys, return_inverse=True, return_counts=True)
     repeated = (sizes > 1) & (found != b"")
     if not repeated.any():

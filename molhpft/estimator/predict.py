@@ -25,9 +25,8 @@ from molhpft.core.objectives import Squared
 from molhpft.domains.console import bar
 from molhpft.domains.files import replacing, writing
 from molhpft.domains.molecules.examples import ZERO_ONE
-from molhpft.domains.molecules.fingerprints import unpacked
+from molhpft.domains.molecules.fingerprints import Featurized, featurized_parts, unpack_bits
 from molhpft.domains.molecules.graphs import graph_store
-from molhpft.domains.molecules.reading import Described, described_parts
 from molhpft.domains.molecules.table_files import Cells, Part, stream_parts
 from molhpft.estimator.confidence import Prediction
 from molhpft.estimator.model import Model
@@ -197,12 +196,12 @@ def predict_table(
     """
     neighbours = model.trust.neighbours  # made here once, not by every process
 
-    def compared(molecules: Described) -> tuple[Described, list[NDArray[Any]]]:
+    def compared(molecules: Featurized) -> tuple[Featurized, list[NDArray[Any]]]:
         with threads(1):  # a forked process has no others
-            near = neighbours.nearest(unpacked(molecules.prints))
+            near = neighbours.nearest(unpack_bits(molecules.fingerprints))
         return molecules, [part.numpy() for part in near]
 
-    def answered(found: tuple[Described, list[NDArray[Any]]]) -> tuple[Described, Tensor, Named]:
+    def answered(found: tuple[Featurized, list[NDArray[Any]]]) -> tuple[Featurized, Tensor, Named]:
         molecules, (similarity, nearest) = found
         near = (torch.from_numpy(similarity), torch.from_numpy(nearest))
         with torch.autocast(model.device.type, torch.bfloat16, enabled=precision != "32"):
@@ -215,7 +214,7 @@ def predict_table(
 def embed_table(model: Model, path: Path, out: Path, *, smiles_column: str) -> dict[str, int]:
     """Write the features of every row of a table, `z0`, `z1`, ...; otherwise as `predict_table`."""
 
-    def embedded(molecules: Described) -> tuple[Described, Tensor, Named]:
+    def embedded(molecules: Featurized) -> tuple[Featurized, Tensor, Named]:
         store = graph_store(molecules.graphs)
         rows = store.readable.nonzero().flatten()
         z = torch.full((len(store), model.width), torch.nan)
@@ -230,8 +229,8 @@ def _answered(
     path: Path,
     out: Path,
     smiles_column: str,
-    then: Callable[[Described], T],
-    answered: Callable[[T], tuple[Described, Tensor, Named]],
+    then: Callable[[Featurized], T],
+    answered: Callable[[T], tuple[Featurized, Tensor, Named]],
     *,
     what: str,
 ) -> dict[str, int]:
@@ -261,7 +260,7 @@ def _answered(
         table_writer(out) as write,
         bar(what, total=None) as move,
     ):
-        for found, readable, named in map(answered, described_parts(molecules(), then)):
+        for found, readable, named in map(answered, featurized_parts(molecules(), then)):
             status = _status(readable, found)
             write(_beside(parts.popleft(), [("status", _texts(status)), *named]))
             for one in counts:
@@ -270,7 +269,7 @@ def _answered(
     return counts
 
 
-def _status(readable: Tensor, molecules: Described) -> list[str]:
+def _status(readable: Tensor, molecules: Featurized) -> list[str]:
     marks = zip(readable.tolist(), molecules.dubious.tolist(), strict=True)
     return [(DUBIOUS if dubious else OK) if read else UNREADABLE for read, dubious in marks]
 

@@ -30,8 +30,8 @@ from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.files import listed
 from molhpft.domains.molecules.checkpoints import fitting_encoder
 from molhpft.domains.molecules.examples import molecule_task
+from molhpft.domains.molecules.fingerprints import featurized
 from molhpft.domains.molecules.graphs import graph_store
-from molhpft.domains.molecules.reading import described
 from molhpft.domains.molecules.splits import CALIBRATION, calibration_notes, with_calibration
 from molhpft.domains.weights import read_weights
 from molhpft.estimator.confidence import CalibrationName, Prediction
@@ -248,7 +248,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         NaN for a molecule that cannot be read.
         """
         check_is_fitted(self)
-        store = graph_store(described(smiles_of(molecules)).graphs)
+        store = graph_store(featurized(smiles_of(molecules)).graphs)
         rows = store.readable.nonzero().flatten()
         features = torch.full((len(store), self.model_.width), torch.nan)
         features[rows] = self.model_.features(store, rows)

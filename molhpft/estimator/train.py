@@ -26,7 +26,7 @@ from molhpft.core.network import Network
 from molhpft.core.objectives import Multilabel, ScoredByLoss, Squared
 from molhpft.domains.files import NAMED, Json, listed
 from molhpft.domains.molecules.examples import Molecules
-from molhpft.domains.molecules.fingerprints import Neighbours, morgan_prints, unpacked
+from molhpft.domains.molecules.fingerprints import Neighbours, packed_fingerprints, unpack_bits
 from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.splits import (
     CALIBRATION,
@@ -356,7 +356,7 @@ def train(
     )
     members = _ensemble(_members(folder, shape, seen), seen)
     smiles = tuple(molecules.smiles[row] for row in task.rows("train").tolist())
-    prints = morgan_prints(smiles)
+    prints = packed_fingerprints(smiles)
     held = _held_out(members, task, prints)
     trust = fit_trust(
         held["valid"],
@@ -432,14 +432,14 @@ def _held_out(
     """What the members together say of every split but the training split."""
     molecules = task.examples
     assert isinstance(molecules, Molecules)
-    neighbours = Neighbours(unpacked(prints))
+    neighbours = Neighbours(unpack_bits(prints))
     found = {}
     for split, rows in task.splits.items():
         if split == "train" or not len(rows):
             continue
         logits = [predict(member.network, task, split).logits for member in members]
-        own = morgan_prints([molecules.smiles[row] for row in rows.tolist()])
-        similarity, _ = neighbours.nearest(unpacked(own))
+        own = packed_fingerprints([molecules.smiles[row] for row in rows.tolist()])
+        similarity, _ = neighbours.nearest(unpack_bits(own))
         together = torch.stack(logits).mean(0)
         found[split] = HeldOut(together, labels_of(task, split), similarity)
     return found

@@ -4,7 +4,7 @@ import torch
 
 from molhpft.config.schema import checked_choice
 from molhpft.core.objectives import Multilabel
-from molhpft.domains.molecules.fingerprints import morgan_prints
+from molhpft.domains.molecules.fingerprints import packed_fingerprints
 from molhpft.estimator.confidence import HeldOut, fit_trust
 from molhpft.estimator.model import Model, Shape
 from tests.estimator.rings import SMILES
@@ -51,7 +51,7 @@ def random_model(
         _as_if_trained(network)
     logits = torch.randn(40, len(targets))
     labels = (torch.rand(logits.shape) < logits.sigmoid()).float()
-    prints = morgan_prints(smiles)
+    prints = packed_fingerprints(smiles)
     held = HeldOut(logits, labels, torch.rand(40))
     trust = fit_trust(held, held, objective, calibration=calibration, level=0.9, prints=prints)
     about = ABOUT | {"members": [{"tau": k, "valid": 0.7} for k in range(members)]}

@@ -11,7 +11,7 @@ from scipy.stats import binned_statistic, spearmanr
 from sklearn.metrics import mean_absolute_error, roc_auc_score, root_mean_squared_error
 
 from molhpft.core.objectives import Multilabel, Squared
-from molhpft.domains.molecules.fingerprints import packed_prints
+from molhpft.domains.molecules.fingerprints import fingerprint_rows
 from molhpft.domains.molecules.smiles import parse
 from molhpft.estimator.confidence import HeldOut, fit_trust
 from molhpft.estimator.train import evaluated, promise
@@ -21,7 +21,7 @@ from tests.toy import NAN
 SEEDS = st.integers(0, 10_000)
 NUMBERS = Squared(mean=(100.0,), std=(20.0,))
 CLASSES = Multilabel()
-PRINTS = packed_prints([parse(smiles) for smiles in SMILES[:5]])
+PRINTS = fingerprint_rows([parse(smiles) for smiles in SMILES[:5]])
 
 
 def split(seed, *, n=50, numbers=False):

@@ -5,8 +5,8 @@ import torch
 
 from molhpft.core.objectives import Squared
 from molhpft.domains.files import UnwritableError
+from molhpft.domains.molecules.fingerprints import featurized
 from molhpft.domains.molecules.graphs import graph_store
-from molhpft.domains.molecules.reading import described
 from molhpft.estimator import explain as explaining
 from molhpft.estimator.explain import draw, explain
 from tests.estimator.models import NETWORKS, random_model
@@ -19,7 +19,7 @@ ASKED = "CC(=O)Nc1ccccc1"
 
 
 def logit_of(model, smiles, k):
-    return model.logits(graph_store(described([smiles]).graphs), torch.tensor([0]))[:, 0, k].mean()
+    return model.logits(graph_store(featurized([smiles]).graphs), torch.tensor([0]))[:, 0, k].mean()
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)

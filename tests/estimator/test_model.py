@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molhpft.core.objectives import Squared
+from molhpft.domains.molecules.fingerprints import featurized
 from molhpft.domains.molecules.graphs import graph_store
-from molhpft.domains.molecules.reading import described
 from tests.estimator.models import random_model
 from tests.estimator.rings import SMILES
 
@@ -42,7 +42,7 @@ def test_an_answer_depends_on_its_molecule_alone(model, smiles):
 @pytest.mark.parametrize("kind", [{}, NUMBERS, {"calibration": "isotonic"}], ids=str)
 def test_values_are_those_of_the_mean_logit_and_spread_is_over_members(kind):
     model = random_model(members=3, **kind)
-    store = graph_store(described(SMILES).graphs)
+    store = graph_store(featurized(SMILES).graphs)
     logits = model.logits(store, torch.arange(len(SMILES)))
     assert logits.shape == (3, len(SMILES), len(model.shape.targets))
     found, objective = model.predict(SMILES), model.shape.objective
@@ -82,7 +82,7 @@ def test_training_molecules_are_near_and_their_own_nearest(model):
 
 
 def test_features_are_those_of_the_members_side_by_side(model):
-    store, rows = graph_store(described(SMILES).graphs), torch.tensor([5, 0, 5])
+    store, rows = graph_store(featurized(SMILES).graphs), torch.tensor([5, 0, 5])
     z = model.features(store, rows)
     assert z.shape == (3, model.width) == (3, 24)
     assert z[0].equal(z[2])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molhpft.core.objectives import Multilabel, Squared
-from molhpft.domains.molecules.fingerprints import packed_prints
+from molhpft.domains.molecules.fingerprints import fingerprint_rows
 from molhpft.domains.molecules.smiles import parse
 from molhpft.estimator.confidence import CalibrationName, HeldOut, fit_trust, trust_from
 from tests.estimator.rings import SMILES
@@ -20,7 +20,7 @@ NUMBERS = Squared(mean=(100.0, -5.0), std=(20.0, 0.5))
 NAMES = get_args(CalibrationName)
 CLASSES = Multilabel()
 LIKE = torch.rand(60, generator=torch.Generator().manual_seed(0))
-PRINTS = packed_prints([parse(smiles) for smiles in SMILES])
+PRINTS = fingerprint_rows([parse(smiles) for smiles in SMILES])
 
 
 def split(seed, *, n=60, numbers=False):

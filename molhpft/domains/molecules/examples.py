@@ -1,6 +1,5 @@
 """Molecules with labels as a task: the step that every source of molecules ends in."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,6 +9,7 @@ from torch import Tensor
 from molhpft.core.data import Task
 from molhpft.core.network import Batch
 from molhpft.core.objectives import Multilabel, Objective, Squared
+from molhpft.domains.files import digest
 from molhpft.domains.molecules.graphs import GraphStore, load_or_pack
 from molhpft.domains.molecules.smiles import FEATURISER_VERSION
 
@@ -85,11 +85,11 @@ def molecule_task(
         name: for people and file names.
         smiles: (n,).
         targets: (n, t), NaN where unmeasured; 0 and 1 for a classification.
-        target_names: (t,), what each target is called.
+        target_names: (t,).
         splits: split name to row numbers.
         objective: `Multilabel` for a classification.
         standardise: whether to bring each target to mean 0 and standard deviation 1 over the
-            training split; the objective then knows both. For a regression.
+            training split, which the objective then undoes. For a regression.
         classes: (t,), what the source writes for 0 and for 1; "0" and "1" where left out.
         notes: sentences of the source about how it was read.
         lines: (n,), where the source has each molecule.
@@ -100,21 +100,15 @@ def molecule_task(
             only (classification), or is constant (to be standardised).
     """
     store = load_or_pack(smiles)
-    readable = store.readable.cpu()
-    if not readable.any():
-        raise ValueError(f"{name} should hold SMILES; none of its {len(smiles):,} can be read")
-    _check_labels(name, targets[readable], target_names, classes=isinstance(objective, Multilabel))
-    splits = {split: rows[readable[rows]] for split, rows in splits.items()}
-    if not len(splits["train"]):
-        raise ValueError(
-            f"split 'train' of {name}, of {len(smiles):,} molecules in all, is empty; "
-            "give more molecules that can be read, or another split"
-        )
+    is_classification = isinstance(objective, Multilabel)
+    splits = _readable_splits(name, splits, store.readable.cpu())
+    _check_labels(name, targets[store.readable.cpu()], target_names, classes=is_classification)
     if standardise:
-        objective = _scale(name, targets[splits["train"]], target_names)
-        targets = _standardised(targets, objective)
-    targets = targets.to(torch.float16 if isinstance(objective, Multilabel) else torch.float32)
-    if isinstance(objective, Multilabel):
+        objective = _standardisation(name, targets[splits["train"]], target_names)
+        mean, std = (torch.tensor(x, dtype=torch.float64) for x in (objective.mean, objective.std))
+        targets = (targets.double() - mean) / std
+    targets = targets.to(torch.float16 if is_classification else torch.float32)
+    if is_classification:
         classes = tuple(classes) or (ZERO_ONE,) * targets.shape[1]
     written = [tuple(classes)] if any(pair != ZERO_ONE for pair in classes) else []
     about = (objective, tuple(target_names), *written)
@@ -139,7 +133,7 @@ def unreadable_note(
     Args:
         smiles: (n,).
         readable: bool (n,).
-        lines: (n,), where each molecule stands; empty where nothing but the molecule tells.
+        lines: (n,), where each molecule stands; empty where there are no lines.
         unit: what `lines` are.
     """
     rows = (~readable).nonzero().flatten().tolist()
@@ -155,57 +149,65 @@ def unreadable_note(
     )
 
 
-def _check_labels(
-    name: str, targets: Tensor, target_names: Sequence[str], *, classes: bool
-) -> None:
-    absent = targets.isnan().all(0)
-    for column in absent.nonzero().flatten().tolist():
+def _check_labels(name: str, targets: Tensor, names: Sequence[str], *, classes: bool) -> None:
+    """Refuse targets (n, t) of readable molecules that nobody could learn."""
+    for column in targets.isnan().all(0).nonzero().flatten().tolist():
         raise ValueError(
-            f"target {target_names[column]!r} of {name} should have labels; "
+            f"target {names[column]!r} of {name} should have labels; "
             f"all {len(targets):,} are missing: leave the column out"
         )
     zeros, ones = targets == 0, targets == 1
     both = zeros.any(0) & ones.any(0) & (zeros | ones | targets.isnan()).all(0)
     for column in (~both).nonzero().flatten().tolist() if classes else ():
         labels = targets[:, column]
-        found = torch.unique(labels[~labels.isnan()].float()).tolist()
+        values = torch.unique(labels[~labels.isnan()].float()).tolist()
         raise ValueError(
-            f"target {target_names[column]!r} of {name} should have labels of both classes, "
-            f"0 and 1; it has: {', '.join(f'{value:g}' for value in found[:10])}"
+            f"target {names[column]!r} of {name} should have labels of both classes, 0 and 1; "
+            f"it has: {', '.join(f'{value:g}' for value in values[:10])}"
         )
 
 
-def _scale(name: str, targets: Tensor, target_names: Sequence[str]) -> Squared:
+def _readable_splits(
+    name: str, splits: Mapping[str, Tensor], readable: Tensor
+) -> dict[str, Tensor]:
+    """The splits without molecules that cannot be read."""
+    n = len(readable)
+    if not readable.any():
+        raise ValueError(f"{name} should hold SMILES; none of its {n:,} can be read")
+    splits = {split: rows[readable[rows]] for split, rows in splits.items()}
+    if not len(splits["train"]):
+        raise ValueError(
+            f"split 'train' of {name}, of {n:,} molecules in all, is empty; "
+            "give more molecules that can be read, or another split"
+        )
+    return splits
+
+
+def _standardisation(name: str, targets: Tensor, names: Sequence[str]) -> Squared:
     """The objective of targets that are to be in standard deviations over these rows."""
-    found = []
-    for column, described in zip(targets.double().T, target_names, strict=True):
-        known = column[~column.isnan()]
-        if not len(known) or (known == known[0]).all():
-            values = f"all {len(known)} are {known[0]:g}" if len(known) else "all are missing"
+    means, stds = [], []
+    for column, target in zip(targets.double().T, names, strict=True):
+        measured = column[~column.isnan()]
+        if not len(measured) or (measured == measured[0]).all():
+            values = (
+                f"all {len(measured)} are {measured[0]:g}" if len(measured) else "all are missing"
+            )
             raise ValueError(
-                f"target {described!r} of {name} should vary over the training split; {values}: "
+                f"target {target!r} of {name} should vary over the training split; {values}: "
                 "leave the column out or split otherwise"
             )
-        found.append((known.mean().item(), known.std(correction=0).item()))
-    mean, std = zip(*found, strict=True)
-    return Squared(mean, std)
-
-
-def _standardised(targets: Tensor, scale: Squared) -> Tensor:
-    mean, std = (torch.tensor(numbers, dtype=torch.float64) for numbers in (scale.mean, scale.std))
-    return ((targets.double() - mean) / std).float()
+        means.append(measured.mean().item())
+        stds.append(measured.std(correction=0).item())
+    return Squared(tuple(means), tuple(stds))
 
 
 def _fingerprint(
     smiles: Sequence[str], targets: Tensor, splits: Mapping[str, Tensor], about: object
 ) -> str:
-    shape = tuple(targets.shape)
-    about = f"{FEATURISER_VERSION} {about!r} {shape}"
-    digest = hashlib.sha256(about.encode("utf-8", "surrogatepass"))
-    digest.update("\n".join(smiles).encode("utf-8", "surrogatepass"))
-    # every NaN of a float32 is made the same one: its bytes carry a payload
-    digest.update(torch.where(targets.isnan(), torch.nan, targets).contiguous().numpy().tobytes())
-    for split in sorted(splits):
-        digest.update(split.encode())
-        digest.update(splits[split].numpy().tobytes())
-    return digest.hexdigest()
+    return digest(
+        f"{FEATURISER_VERSION} {about!r} {tuple(targets.shape)}",
+        "\n".join(smiles),
+        # every NaN is made the same one: its bytes carry a payload
+        torch.where(targets.isnan(), torch.nan, targets),
+        *(part for split in sorted(splits) for part in (split, splits[split])),
+    )

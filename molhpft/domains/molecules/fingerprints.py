@@ -1,15 +1,15 @@
 """Molecules as bits: which circular neighbourhoods of atoms each of them has (Morgan, ECFP).
 
-How near a molecule is to those that a model was trained on, by the fingerprint bits they share.
-
-A model is least sure to be right far from all of them (Sheridan et al. 2004, J. Chem. Inf. Comput.
-Sci. 44:1912): what is less similar than `Neighbours.typical` lies outside its applicability domain.
+`featurized` reads each string once for graph and fingerprint. `Neighbours` says how near a molecule
+is to those that a model was trained on: a model is least sure to be right far from all of them
+(Sheridan et al. 2004, J. Chem. Inf. Comput. Sci. 44:1912).
 """
 
-import hashlib
 import json
-from collections.abc import Sequence
-from typing import final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar, final
 
 import numpy as np
 import torch
@@ -19,12 +19,27 @@ from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from molhpft.domains.files import cached_tensors
-from molhpft.domains.molecules.smiles import FEATURISER_VERSION, parse
-from molhpft.domains.parallel import parallel_map
+from molhpft.domains.files import digest
+from molhpft.domains.molecules.smiles import (
+    FEATURISER_VERSION,
+    Packed,
+    cached_rows,
+    concatenate,
+    pack_molecules,
+    parse,
+    parse_flagged,
+)
+from molhpft.domains.parallel import parallel_stream
+
+T = TypeVar("T")
 
 RADIUS = 2
 BITS = 2048
+STRETCH = 512  # molecules that go to a process at a time
+
+_PIECE = 8_192  # training molecules in a piece
+_QUERIES = 128  # compared with a piece at a time: some ten megabytes
+_SAMPLE = 2_000  # training molecules that `typical` asks
 
 
 def morgan_fingerprints(smiles: Sequence[str]) -> Tensor:
@@ -36,35 +51,28 @@ def morgan_fingerprints(smiles: Sequence[str]) -> Tensor:
     Returns:
         bool (n, 2048); no bit is set where a molecule cannot be read.
     """
-    return unpacked(morgan_prints(smiles))
+    return unpack_bits(packed_fingerprints(smiles))
 
 
-def morgan_prints(smiles: Sequence[str]) -> NDArray[np.uint8]:
+def packed_fingerprints(smiles: Sequence[str]) -> NDArray[np.uint8]:
     """`morgan_fingerprints` with eight bits a byte, (n, 256)."""
     content = json.dumps([FEATURISER_VERSION, rdBase.rdkitVersion, RADIUS, BITS, list(smiles)])
-    key = f"morgan/{hashlib.sha256(content.encode()).hexdigest()}"
-    table = cached_tensors(key, lambda: {"packed": torch.from_numpy(_packed(smiles))})
-    return table["packed"].numpy()
+    return cached_rows(
+        f"morgan/{digest(content)}",
+        "packed",
+        smiles,
+        lambda some: fingerprint_rows(list(map(parse, some))),
+        "computing fingerprints",
+    )
 
 
-def unpacked(prints: NDArray[np.uint8]) -> Tensor:
+def unpack_bits(fingerprints: NDArray[np.uint8]) -> Tensor:
     """Fingerprints of eight bits a byte (n, 256) as bool (n, 2048)."""
-    return torch.from_numpy(np.unpackbits(prints, axis=1)).bool()
+    return torch.from_numpy(np.unpackbits(fingerprints, axis=1)).bool()
 
 
-def _packed(smiles: Sequence[str]) -> NDArray[np.uint8]:
-    """Eight bits a byte, (n, 256)."""
-    if not smiles:
-        return np.zeros((0, BITS // 8), dtype=np.uint8)
-    return np.concatenate(parallel_map(_stretch, smiles, "computing fingerprints"))
-
-
-def _stretch(smiles: Sequence[str]) -> NDArray[np.uint8]:
-    return packed_prints(list(map(parse, smiles)))
-
-
-def packed_prints(molecules: Sequence[Chem.Mol | None]) -> NDArray[np.uint8]:
-    """Fingerprints of parsed molecules, eight bits a byte, (n, 256); none set for None."""
+def fingerprint_rows(molecules: Sequence[Chem.Mol | None]) -> NDArray[np.uint8]:
+    """Fingerprints of parsed molecules, eight bits a byte, (n, 256); no bit is set for None."""
     generator = GetMorganGenerator(radius=RADIUS, fpSize=BITS)
     bits = np.zeros((len(molecules), BITS), dtype=np.uint8)
     for row, mol in enumerate(molecules):
@@ -73,14 +81,70 @@ def packed_prints(molecules: Sequence[Chem.Mol | None]) -> NDArray[np.uint8]:
     return np.packbits(bits, axis=1)
 
 
-_ROWS = 8_192  # training molecules in a piece
-_QUERIES = 128  # compared with a piece at a time: some ten megabytes
-_SAMPLE = 2_000  # training molecules that `typical` asks
+@dataclass(frozen=True, eq=False)
+class Featurized:
+    """Some molecules; what cannot be read has no atoms and no bits.
+
+    Attributes:
+        smiles: (n,).
+        graphs: end to end.
+        fingerprints: eight bits a byte, uint8 (n, 256).
+        dubious: bool (n,), whether a molecule was read although RDKit refuses its valences, such as
+            those of carbon with five bonds.
+    """
+
+    smiles: tuple[str, ...]
+    graphs: Packed
+    fingerprints: NDArray[np.uint8]
+    dubious: NDArray[np.bool_]
+
+
+def featurized(smiles: Sequence[str]) -> Featurized:
+    """Graphs and fingerprints of SMILES strings, by several processes where there are many."""
+    strings = iter(smiles)
+    stretches = iter(lambda: list(islice(strings, STRETCH)), [])
+    parts = [_featurized([]), *featurized_parts(stretches, lambda part: part)]
+    return Featurized(
+        tuple(smiles),
+        concatenate(part.graphs for part in parts),
+        np.concatenate([part.fingerprints for part in parts]),
+        np.concatenate([part.dubious for part in parts]),
+    )
+
+
+def featurized_parts(
+    parts: Iterable[Sequence[str]], then: Callable[[Featurized], T]
+) -> Iterator[T]:
+    """What `then` makes of each part, in order, a few of them in memory at a time.
+
+    Args:
+        parts: SMILES strings, any number of parts.
+        then: is called where the molecules were read, by one of several processes.
+    """
+    yield from parallel_stream(lambda part: then(_featurized(part)), parts)
+
+
+def _featurized(smiles: Sequence[str]) -> Featurized:
+    with rdBase.BlockLogs():
+        flagged = [parse_flagged(string) for string in smiles]
+    molecules = [mol for mol, _ in flagged]
+    return Featurized(
+        tuple(smiles),
+        pack_molecules(zip(molecules, smiles, strict=True)),
+        fingerprint_rows(molecules),
+        np.array([dubious for _, dubious in flagged], dtype=np.bool_),
+    )
 
 
 @final
 class Neighbours:
-    """Training molecules to compare others with, by Tanimoto similarity: shared bits / all bits."""
+    """Training molecules to compare others with, by Tanimoto similarity: shared bits / all bits.
+
+    >>> training = Neighbours(morgan_fingerprints(["CCO", "c1ccccc1"]))
+    >>> similarity, row = training.nearest(morgan_fingerprints(["c1ccccc1"]))
+    >>> similarity.item(), row.item()
+    (1.0, 1)
+    """
 
     def __init__(self, bits: Tensor) -> None:
         """Keep the places of the bits, of which a molecule has some dozens.
@@ -95,7 +159,7 @@ class Neighbours:
             raise ValueError("similarity needs at least 1 training molecule, got 0")
         # int16 holds any count of 2,048 bits, and is twice as fast as float32
         self._pieces = [
-            csr_matrix(piece.numpy(), dtype=np.int16) for piece in torch.split(bits, _ROWS)
+            csr_matrix(piece.numpy(), dtype=np.int16) for piece in torch.split(bits, _PIECE)
         ]
 
     def nearest(self, bits: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,13 +182,14 @@ class Neighbours:
     def typical(self, share: float = 0.05) -> float:
         """The similarity to their nearest other that all but a `share` of training molecules reach.
 
-        Of more than 2,000 training molecules, that many are asked, evenly spaced; others are all.
+        What is less similar lies outside the applicability domain. Of more than 2,000 training
+        molecules, that many are asked, evenly spaced; others are all.
 
         Args:
             share: of training molecules that may lie below it, in [0, 1].
 
         Raises:
-            ValueError: there is one training molecule only, or the share is none.
+            ValueError: there is only one training molecule, or the share is none.
         """
         m = sum(piece.shape[0] for piece in self._pieces)
         if not 0 <= share <= 1:
@@ -133,17 +198,15 @@ class Neighbours:
             raise ValueError(f"a typical similarity needs at least 2 training molecules, got {m}")
         asked = np.linspace(0, m - 1, min(m, _SAMPLE)).round().astype(np.int64)
         parts = np.split(asked, range(_QUERIES, len(asked), _QUERIES))
-        found = [self._search(self._bits(rows), without=rows)[0] for rows in parts]
+        nearest = [self._search(self._bits(rows), without=rows)[0] for rows in parts]
         # the lower of two neighbours: between them, more than the share could lie below
-        return float(np.quantile(np.concatenate(found), share, method="lower"))
+        return float(np.quantile(np.concatenate(nearest), share, method="lower"))
 
     def _bits(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Fingerprints of training molecules, whose rows rise."""
-        piece_of = rows // _ROWS
-        found = [
-            self._pieces[k][rows[piece_of == k] % _ROWS].toarray() for k in np.unique(piece_of)
-        ]
-        return np.concatenate(found).astype(bool)
+        piece_of = rows // _PIECE
+        bits = [self._pieces[k][rows[piece_of == k] % _PIECE] for k in np.unique(piece_of)]
+        return np.concatenate([part.toarray() for part in bits]).astype(bool)
 
     def _search(
         self, bits: NDArray[np.bool_], without: NDArray[np.int64] | None = None
@@ -152,15 +215,15 @@ class Neighbours:
         best, row = np.full(len(bits), -1, np.float32), np.zeros(len(bits), np.int64)
         everyone = np.arange(len(bits))
         for number, piece in enumerate(self._pieces):
-            similarity, first = _tanimoto(piece, bits), number * _ROWS
+            similarity, first = _tanimoto(piece, bits), number * _PIECE
             if without is not None:
                 inside = (without >= first) & (without < first + len(similarity))
                 similarity[without[inside] - first, everyone[inside]] = -1
             here = similarity.argmax(0)
-            found = similarity[here, everyone]
+            nearest = similarity[here, everyone]
             # an equal of a later piece is not the first of equals
-            row = np.where(found > best, here + first, row)
-            best = np.maximum(found, best)
+            row = np.where(nearest > best, here + first, row)
+            best = np.maximum(nearest, best)
         return best, row
 
 

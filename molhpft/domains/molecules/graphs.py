@@ -1,22 +1,19 @@
-"""Molecules packed end to end in a few small tensors, and batches cut from them by row number.
+"""Molecules packed end to end in a few small tensors, and batches collated from them by row number.
 
 A molecule is a run of rows, so a data set of 40,000 molecules is five tensors of some 20 MB that
-move to a device whole; a batch is then cut there by indexing alone, without a loop over molecules.
+move to a device whole; a batch is then collated there by indexing, without a loop over molecules.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from rdkit import rdBase
 from torch import Tensor
 
 from molhpft.domains.files import cached_tensors
-from molhpft.domains.molecules.smiles import FEATURISER_VERSION, Packed, packed_graphs
+from molhpft.domains.molecules.smiles import Packed, packed_graphs, smiles_digest
 from molhpft.kernels.ops import collate
 from molhpft.kernels.reference import run_offsets
 
@@ -29,10 +26,10 @@ class GraphBatch:
     `pointer[i]` to `pointer[i + 1]` of `source`.
 
     Attributes:
-        atoms: uint8 (N, 9), columns as in `featurize.ATOM_SIZES`; molecule after molecule.
+        atoms: uint8 (N, 9), columns as in `smiles.ATOM_SIZES`; molecule after molecule.
         source: int64 (E,), the atom an edge comes from.
         target: int64 (E,), the atom it goes to; ascending.
-        bonds: uint8 (E, 4), columns as in `featurize.BOND_SIZES`, equal in both directions.
+        bonds: uint8 (E, 4), columns as in `smiles.BOND_SIZES`, equal in both directions.
         pointer: int64 (N + 1,), first edge of each atom, then E.
         graph: int64 (N,), number of the molecule each atom belongs to; ascending.
         offsets: int64 (n + 1,), first atom of each molecule, then N; a molecule may have none.
@@ -74,9 +71,15 @@ class GraphBatch:
 class GraphStore:
     """All molecules of a data set; row i is molecule i, and an unreadable one has no atoms.
 
+    >>> store = pack(["CCO", "not a molecule", "c1ccccc1"])
+    >>> store.readable.tolist()
+    [True, False, True]
+    >>> store.take(torch.tensor([2, 0])).counts.tolist()
+    [6, 3]
+
     Attributes:
-        atoms: uint8 (A, 9), columns as in `featurize.ATOM_SIZES`.
-        bonds: uint8 (B, 4), columns as in `featurize.BOND_SIZES`; each bond once.
+        atoms: uint8 (A, 9), columns as in `smiles.ATOM_SIZES`.
+        bonds: uint8 (B, 4), columns as in `smiles.BOND_SIZES`; each bond once.
         ends: int16 (B, 2), atom numbers within the molecule.
         atom_offsets: int64 (n + 1,), first atom of each molecule, then A; on the CPU always.
         bond_offsets: int64 (n + 1,), first bond of each molecule, then B; on the CPU always.
@@ -122,19 +125,18 @@ class GraphStore:
         Raises:
             IndexError: `index` is not int64, or has a row that the store does not have.
         """
-        rows = self._rows(index)
         batch = collate(
-            rows,
+            self._rows(index),
             nodes=self.atoms,
             edges=self.bonds,
             ends=self.ends,
             node_offsets=self.atom_offsets,
             edge_offsets=self.bond_offsets,
         )
-        atoms, source, target, bonds, pointer, graph, offsets = batch
-        return GraphBatch(atoms, source, target, bonds, pointer, graph, offsets)
+        return GraphBatch(*batch)
 
     def _rows(self, index: Tensor) -> Tensor:
+        """Row numbers, checked, on the CPU."""
         if index.dtype != torch.int64:
             raise IndexError(f"molecules are taken by int64 row numbers, got {index.dtype}")
         index = index.cpu()
@@ -164,13 +166,8 @@ def graph_store(packed: Packed) -> GraphStore:
 
 def load_or_pack(smiles: Sequence[str]) -> GraphStore:
     """`pack(smiles)`, kept in the cache folder and mapped into memory from there the next time."""
-    return GraphStore(**cached_tensors(f"graphs/{digest(smiles)}", lambda: _tensors(pack(smiles))))
-
-
-def digest(smiles: Sequence[str]) -> str:
-    """Name of everything the packed graphs depend on: strings, featuriser, RDKit's version."""
-    content = json.dumps([FEATURISER_VERSION, rdBase.rdkitVersion, list(smiles)])
-    return hashlib.sha256(content.encode()).hexdigest()
+    key = f"graphs/{smiles_digest(smiles)}"
+    return GraphStore(**cached_tensors(key, lambda: _tensors(pack(smiles))))
 
 
 def _tensors(value: Any) -> dict[str, Tensor]:

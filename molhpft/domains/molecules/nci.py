@@ -5,7 +5,6 @@ topological descriptors, the downstream task structural alerts (substructures th
 out). Both use one scaffold split, so pretraining on "train" sees no downstream test molecule.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,8 +17,8 @@ from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.console import track
 from molhpft.domains.files import cached_tensors
 from molhpft.domains.molecules.examples import molecule_task
-from molhpft.domains.molecules.graphs import digest
 from molhpft.domains.molecules.pretraining import descriptor_targets
+from molhpft.domains.molecules.smiles import smiles_digest
 from molhpft.domains.molecules.splits import cached_scaffold_split
 
 ALERTS = ("NIH", "PAINS", "CHEMBL_Glaxo", "CHEMBL_SureChEMBL", "ZINC")
@@ -49,10 +48,11 @@ def nci_descriptors_task() -> Task:
 def nci_alerts_task() -> Task:
     """Downstream: which catalogs of structural alerts each molecule trips, by mean ROC-AUC."""
     smiles = _molecules()
+    key = f"nci/alerts-{_VERSION}-{smiles_digest(smiles)}"
     return molecule_task(
         "nci_alerts",
         smiles=smiles,
-        targets=_cached("alerts", smiles, lambda: {"targets": _alert_table(smiles)})["targets"],
+        targets=cached_tensors(key, lambda: {"targets": _alert_table(smiles)})["targets"],
         target_names=ALERTS,
         splits=cached_scaffold_split(smiles),
         objective=Multilabel(),
@@ -68,8 +68,9 @@ def _molecules() -> list[str]:
             "install rdkit from PyPI, or bring a table of your own"
         )
     smiles = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
-    kept = _cached("rows", smiles, lambda: {"rows": _first_rows(smiles)})
-    return [smiles[row] for row in kept["rows"].tolist()]
+    key = f"nci/rows-{_VERSION}-{smiles_digest(smiles)}"
+    rows = cached_tensors(key, lambda: {"rows": _first_rows(smiles)})["rows"]
+    return [smiles[row] for row in rows.tolist()]
 
 
 def _first_rows(smiles: list[str]) -> Tensor:
@@ -89,12 +90,6 @@ def _alert_table(smiles: list[str]) -> Tensor:
 
 
 def _catalog(name: str) -> FilterCatalog:
-    chosen = FilterCatalogParams()
-    chosen.AddCatalog(FilterCatalogParams.FilterCatalogs.names[name])
-    return FilterCatalog(chosen)
-
-
-def _cached(
-    what: str, smiles: list[str], build: Callable[[], dict[str, Tensor]]
-) -> dict[str, Tensor]:
-    return cached_tensors(f"nci/{what}-{_VERSION}-{digest(smiles)}", build)
+    params = FilterCatalogParams()
+    params.AddCatalog(FilterCatalogParams.FilterCatalogs.names[name])
+    return FilterCatalog(params)

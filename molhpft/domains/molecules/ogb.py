@@ -3,20 +3,16 @@
 OGB's loader needs an older PyTorch and asks questions at the keyboard; its files are simple.
 `mapping/mol.csv.gz` has labels and SMILES, `split/scaffold/*.csv.gz` row numbers, and
 `raw/num-*-list.csv.gz` the atoms and bonds of every molecule, which our graphs are held against.
-
-OGB's own files: tables of numbers, and the molecules with their labels, which are cached.
 """
 
 import gzip
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -35,103 +31,54 @@ from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.splits import NAMES, Split, check_choice, chosen_split
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _VERSION = 1  # raised with every change of what is cached
+_ROC_AUC, _AVERAGE_PRECISION = Multilabel(metric="rocauc"), Multilabel(metric="ap")
+_URL = "http://snap.stanford.edu/ogb/data/graphproppred/csv_mol_download"
 
 
 @dataclass(frozen=True)
-class Table:
-    """Molecules of a data set, in the order of its file.
+class _DataSet:
+    """What OGB's list of data sets (`graphproppred/master.csv`) says of one.
 
     Attributes:
-        smiles: (n,).
-        targets: (n, t), NaN where unmeasured; float16 for classes, float32 for numbers.
-        target_names: (t,), what each target is called.
+        archive: name of the zip file and of the folder in it.
+        targets: number of targets.
+        objective: with OGB's metric.
     """
 
-    smiles: list[str]
-    targets: Tensor
-    target_names: list[str]
+    archive: str
+    targets: int = 1
+    objective: Objective = _ROC_AUC
+
+    @property
+    def url(self) -> str:
+        """Where OGB offers it."""
+        return f"{_URL}/{self.archive}.zip"
 
 
-def read_molecules(path: Path, *, tasks: int, classes: bool) -> Table:
-    """A `mapping/mol.csv.gz`; parsed once, then read from the cache.
-
-    Args:
-        path: of the file: a column a target, then SMILES and a molecule id.
-        tasks: number of targets it should have.
-        classes: whether targets are 0 and 1, which are kept in half precision without loss.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is no such table.
-    """
-    *target_names, smiles, _ = map(str, read_table(path, nrows=0).columns)
-    if len(target_names) != tasks:
-        raise ValueError(
-            f"this data set should have {tasks} tasks; {path} has {len(target_names)} columns "
-            "before its last two, SMILES and molecule id"
-        )
-
-    def parse() -> dict[str, Tensor]:
-        types = {**dict.fromkeys(target_names, np.float32), smiles: str}
-        # pandas would read the text "NA" as missing, in the SMILES column too
-        missing = {column: ["", "nan"] for column in target_names}
-        options = {"dtype": types, "keep_default_na": False, "na_values": missing}
-        table = read_table(path, usecols=[*target_names, smiles], **options)
-        targets = torch.from_numpy(table[target_names].to_numpy(dtype=np.float32, copy=True))
-        return {
-            "targets": targets.half() if classes else targets,
-            **texts_to_tensors(table[smiles].tolist()),
-        }
-
-    found = cached_tensors(f"ogb/{_VERSION}-{classes:d}-{digest(path)}", parse)
-    return Table(texts_from_tensors(found), found["targets"], target_names)
-
-
-def read_numbers(path: Path) -> Tensor:
-    """A file with one whole number a line, int64 (n,).
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it holds something else.
-    """
-    table = read_table(path, header=None, dtype=np.int64)
-    return torch.from_numpy(table[0].to_numpy(copy=True))
-
-
-def read_table(path: Path, **options: Any) -> pd.DataFrame:
-    """A CSV file by pandas.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is no such table.
-    """
-    try:
-        table: pd.DataFrame = pd.read_csv(path, **options)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{path} is absent: a folder in OGB's layout has mapping, raw and split; "
-            "delete it to fetch the data set again"
-        ) from error
-    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(
-            f"{path} should be a table as OGB writes it, but: {error}; "
-            "delete its data set to fetch it again"
-        ) from error
-    return table
-
-
-@dataclass(frozen=True)
-class _Record:
-    tasks: int
-    objective: Objective
-    top: str
-    url: str
+_DATA_SETS = {
+    "ogbg-molbace": _DataSet("bace"),
+    "ogbg-molbbbp": _DataSet("bbbp"),
+    "ogbg-molclintox": _DataSet("clintox", 2),
+    "ogbg-molmuv": _DataSet("muv", 17, _AVERAGE_PRECISION),
+    "ogbg-molpcba": _DataSet("pcba", 128, _AVERAGE_PRECISION),
+    "ogbg-molsider": _DataSet("sider", 27),
+    "ogbg-moltox21": _DataSet("tox21", 12),
+    "ogbg-moltoxcast": _DataSet("toxcast", 617),
+    "ogbg-molhiv": _DataSet("hiv"),
+    "ogbg-molesol": _DataSet("esol", 1, Squared()),
+    "ogbg-molfreesolv": _DataSet("freesolv", 1, Squared()),
+    "ogbg-mollipo": _DataSet("lipophilicity", 1, Squared()),
+    "ogbg-molchembl": _DataSet("chembl", 1310),
+}
 
 
 def ogb_names() -> list[str]:
-    """Names of the data sets, as OGB's list has them."""
-    return list(_records())
+    """Names of the data sets, in the order of OGB's list."""
+    return list(_DATA_SETS)
 
 
 def ogb_folder(name: str) -> Path:
@@ -140,7 +87,7 @@ def ogb_folder(name: str) -> Path:
     Raises:
         ValueError: no data set has that name.
     """
-    _record(name)
+    _data_set(name)
     return data_folder() / name.replace("-", "_")
 
 
@@ -161,71 +108,72 @@ def ogb_task(name: str, *, split: Split = "scaffold", split_seed: Seed | None = 
         FileNotFoundError: the data set is absent and cannot be fetched, or lacks a file.
     """
     check_choice(split, split_seed, get_args(Split))
-    record, folder = _record(name), ogb_folder(name)
+    data_set, folder = _data_set(name), ogb_folder(name)
     if not folder.is_dir():
-        _fetch(name, record, folder)
-    path, classes = folder / "mapping" / "mol.csv.gz", isinstance(record.objective, Multilabel)
-    table = read_molecules(path, tasks=record.tasks, classes=classes)
-    smiles = table.smiles
+        _fetch(name, data_set, folder)
+    smiles, targets, target_names = _read_molecules(folder / "mapping" / "mol.csv.gz", data_set)
     _check_counts(folder, smiles)
     return molecule_task(
         name,
         smiles=smiles,
-        targets=table.targets,
-        target_names=table.target_names,
+        targets=targets,
+        target_names=target_names,
         splits=chosen_split(
             split,
             split_seed,
             rows=torch.arange(len(smiles)),
             scaffold=lambda: _scaffold_split(folder, len(smiles)),
         ),
-        objective=record.objective,
-        standardise=not classes,
+        objective=data_set.objective,
+        standardise=isinstance(data_set.objective, Squared),
     )
 
 
-@cache
-def _records() -> dict[str, _Record]:
-    with files("ogb").joinpath("graphproppred", "master.csv").open() as file:
-        master = pd.read_csv(file, index_col=0, dtype=str)
-    names = [name for name in master.columns if name.startswith("ogbg-mol")]
-    return {name: _read_record(master[name]) for name in names}
-
-
-def _read_record(column: "pd.Series[str]") -> _Record:
-    objectives: dict[tuple[str, str], Objective] = {
-        ("binary classification", "rocauc"): Multilabel(metric="rocauc"),
-        ("binary classification", "ap"): Multilabel(metric="ap"),
-        ("regression", "rmse"): Squared(),
-    }
-    return _Record(
-        tasks=int(column["num tasks"]),
-        objective=objectives[column["task type"], column["eval metric"]],
-        top=column["download_name"],
-        url=column["url"],
-    )
-
-
-def _record(name: str) -> _Record:
-    if name not in _records():
+def _data_set(name: str) -> _DataSet:
+    if name not in _DATA_SETS:
         raise ValueError(f"no data set named {name!r}; there are: {', '.join(ogb_names())}")
-    return _records()[name]
+    return _DATA_SETS[name]
 
 
-def _fetch(name: str, record: _Record, folder: Path) -> None:
+def _fetch(name: str, data_set: _DataSet, folder: Path) -> None:
     try:
-        fetch_archive(record.url, folder, expected_top=record.top)
+        fetch_archive(data_set.url, folder, expected_top=data_set.archive)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"data set {name} is not at {folder} and could not be fetched ({error}); put the "
-            f"mapping, raw and split folders of {record.url} there, or set MOLHPFT_DATA to the "
+            f"mapping, raw and split folders of {data_set.url} there, or set MOLHPFT_DATA to the "
             f"folder that holds {folder.name}"
         ) from error
 
 
+def _read_molecules(path: Path, data_set: _DataSet) -> tuple[list[str], Tensor, list[str]]:
+    """SMILES (n,), targets (n, t) and their names (t,); parsed once, then read from the cache."""
+    *names, smiles, _ = map(str, _read_csv(path, nrows=0).columns)
+    if len(names) != data_set.targets:
+        raise ValueError(
+            f"this data set should have {data_set.targets} tasks; {path} has {len(names)} columns "
+            "before its last two, SMILES and molecule id"
+        )
+    classes = isinstance(data_set.objective, Multilabel)
+
+    def parse() -> dict[str, Tensor]:
+        types = {**dict.fromkeys(names, np.float32), smiles: str}
+        # pandas would read the text "NA" as missing, in the SMILES column too
+        missing = {column: ["", "nan"] for column in names}
+        options = {"dtype": types, "keep_default_na": False, "na_values": missing}
+        table = _read_csv(path, usecols=[*names, smiles], **options)
+        targets = torch.from_numpy(table[names].to_numpy(dtype=np.float32, copy=True))
+        texts = texts_to_tensors(table[smiles].tolist())
+        # 0 and 1 lose nothing in half precision
+        return {"targets": targets.half() if classes else targets, **texts}
+
+    tensors = cached_tensors(f"ogb/{_VERSION}-{classes:d}-{digest(path)}", parse)
+    return texts_from_tensors(tensors), tensors["targets"], names
+
+
 def _scaffold_split(folder: Path, n: int) -> dict[str, Tensor]:
     splits = {
-        name: read_numbers(folder / "split" / "scaffold" / f"{name}.csv.gz") for name in NAMES
+        name: _read_numbers(folder / "split" / "scaffold" / f"{name}.csv.gz") for name in NAMES
     }
     if not torch.equal(torch.cat(list(splits.values())).sort().values, torch.arange(n)):
         sizes = ", ".join(f"{name} {len(rows):,}" for name, rows in splits.items())
@@ -236,27 +184,44 @@ def _scaffold_split(folder: Path, n: int) -> dict[str, Tensor]:
     return splits
 
 
-def _check_counts(folder: Path, smiles: list[str]) -> None:
+def _check_counts(folder: Path, smiles: Sequence[str]) -> None:
+    """Refuse graphs of other sizes than OGB's."""
     store = load_or_pack(smiles)
-    offsets = {"node": store.atom_offsets, "edge": store.bond_offsets}
-    for kind, ours in offsets.items():
+    for kind, offsets in {"node": store.atom_offsets, "edge": store.bond_offsets}.items():
         path = folder / "raw" / f"num-{kind}-list.csv.gz"
-        theirs = read_numbers(path)
+        ours, theirs = offsets.diff(), _read_numbers(path)
         if len(theirs) != len(smiles):
             raise ValueError(
                 f"{path} should have a row for each of {len(smiles):,} molecules, "
                 f"it has {len(theirs):,}: delete {folder} to fetch it again"
             )
-        wrong = (ours.diff() != theirs).nonzero().flatten().tolist()
-        if wrong:
-            raise ValueError(_disagreement(path, wrong, smiles, ours.diff(), theirs))
+        wrong = (ours != theirs).nonzero().flatten().tolist()
+        for row in wrong[:1]:
+            raise ValueError(
+                f"graphs should have as many atoms and bonds as OGB's; row {row} ({smiles[row]}) "
+                f"has {ours[row]}, and {theirs[row]} in {path} ({len(wrong):,} such molecules)"
+            )
 
 
-def _disagreement(
-    path: Path, wrong: list[int], smiles: list[str], ours: Tensor, theirs: Tensor
-) -> str:
-    row = wrong[0]
-    return (
-        f"graphs should have as many atoms and bonds as OGB's; row {row} ({smiles[row]}) has "
-        f"{ours[row]}, and {theirs[row]} in {path} ({len(wrong):,} such molecules)"
-    )
+def _read_numbers(path: Path) -> Tensor:
+    """A file with one whole number a line, int64 (n,)."""
+    table = _read_csv(path, header=None, dtype=np.int64)
+    return torch.from_numpy(table[0].to_numpy(copy=True))
+
+
+def _read_csv(path: Path, **options: Any) -> "pd.DataFrame":
+    import pandas as pd  # takes long, and only OGB's files need it
+
+    try:
+        table: pd.DataFrame = pd.read_csv(path, **options)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{path} is absent: a folder in OGB's layout has mapping, raw and split; "
+            "delete it to fetch the data set again"
+        ) from error
+    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(
+            f"{path} should be a table as OGB writes it, but: {error}; "
+            "delete its data set to fetch it again"
+        ) from error
+    return table

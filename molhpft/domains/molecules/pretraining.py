@@ -1,18 +1,14 @@
 """Tasks to pretrain an encoder on: assays with missing labels, descriptors that need none, or both.
 
 They are scored by minus their loss: the metric of assays with a handful of actives is noise, and
-validation decides which epoch's encoder is kept.
-
-A task that goes on serving a pretraining task: both sets of targets on the same molecules.
-
-RDKit descriptors as targets: what anybody can pretrain on, since they need no labels.
+validation decides which epoch's encoder is kept. `joint_task` goes on serving such a task while
+finetuning, on the same molecules.
 """
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from hashlib import sha256
 from itertools import compress
 from math import nan
 from pathlib import Path
@@ -28,12 +24,12 @@ from torch import Tensor
 from molhpft.core.data import Task
 from molhpft.core.objectives import Joint, ScoredByLoss, Squared
 from molhpft.core.ranges import Positive, Seed
-from molhpft.domains.files import cached_tensors
+from molhpft.domains.files import digest
 from molhpft.domains.molecules.examples import Molecules, molecule_task, unreadable_note
-from molhpft.domains.molecules.graphs import digest, load_or_pack
+from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.ogb import ogb_names, ogb_task
-from molhpft.domains.molecules.overlap import among, skeletons
-from molhpft.domains.molecules.smiles import parse_marked
+from molhpft.domains.molecules.overlap import inchikey_blocks, is_among
+from molhpft.domains.molecules.smiles import cached_rows, parse_flagged, smiles_digest
 from molhpft.domains.molecules.splits import (
     Split,
     cached_scaffold_split,
@@ -43,149 +39,14 @@ from molhpft.domains.molecules.splits import (
 from molhpft.domains.molecules.table_files import read_sheet, table_name
 from molhpft.domains.molecules.tables import csv_task
 from molhpft.domains.molecules.target_columns import ALL
-from molhpft.domains.parallel import parallel_map
-
-_VERSION = 1  # raised with every change of what is computed below
-_SLOW = ("qed", "SPS", "Ipc", "AvgIpc", "BCUT2D_", "FpDensity")
-_TAIL = 0.01
-
-
-def descriptor_targets(smiles: Sequence[str], train: Tensor) -> tuple[Tensor, list[str]]:
-    """Descriptors of molecules in standard deviations, for a regression.
-
-    Taken are RDKit's `Descriptors.descList` without the slow ones and without fragment counts
-    (`fr_`), which are close to structural alerts; about 3 ms a molecule. Heavy tails are cut off at
-    the 1st and 99th percentile; descriptors that are then constant are left out. Percentiles, means
-    and deviations are those of the measured values of the training split.
-
-    Args:
-        smiles: (n,).
-        train: row numbers of the training split (k,).
-
-    Returns:
-        targets, float32 (n, t), and names of the descriptors (t,). A target is NaN, missing, where
-        the descriptor is not finite, and all of a molecule's are where RDKit does not read it
-        strictly: descriptors of impossible valences mean nothing.
-
-    Raises:
-        ValueError: no descriptor differs between training molecules.
-    """
-    targets, kept = _standardised(_cached_table(smiles), train)
-    if not kept.any():
-        raise ValueError(
-            f"descriptors should differ between the {len(train):,} training molecules; none does: "
-            "give more molecules, written so that RDKit reads them"
-        )
-    return targets, list(compress(_functions(), kept.tolist()))
-
-
-@cache
-def _functions() -> dict[str, Callable[[Chem.Mol], float]]:
-    return {
-        name: function
-        for name, function in Descriptors.descList
-        if not name.startswith(("fr_", *_SLOW))
-    }
-
-
-def _cached_table(smiles: Sequence[str]) -> Tensor:
-    """Raw values: splits come and go, and a large set takes minutes."""
-    key = f"descriptors/{_VERSION}-{digest(smiles)}"
-    return cached_tensors(key, lambda: {"values": _table(smiles)})["values"]
-
-
-def _table(smiles: Sequence[str]) -> Tensor:
-    parts = parallel_map(_rows, smiles, "computing descriptors")
-    return torch.from_numpy(np.concatenate(parts))
-
-
-def _rows(smiles: Sequence[str]) -> NDArray[np.float32]:
-    with rdBase.BlockLogs(), np.errstate(over="ignore"):
-        return np.array([_row(string) for string in smiles], dtype=np.float64).astype(np.float32)
-
-
-def _row(smiles: str) -> list[float]:
-    functions = _functions().values()
-    mol, dubious = parse_marked(smiles)
-    if mol is None or dubious:
-        return [nan] * len(functions)
-    return [_value(function, mol) for function in functions]
-
-
-def _value(function: Callable[[Chem.Mol], float], mol: Chem.Mol) -> float:
-    try:
-        return float(function(mol))
-    # what descriptors raise for molecules that they are not defined for
-    except (ArithmeticError, LookupError, ValueError, RuntimeError):
-        return nan
-
-
-def _standardised(values: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
-    """Columns worth predicting (n, t), in training deviations, and which of all were kept."""
-    columns = [_standard(column, train) for column in values.T]
-    kept = torch.tensor([column is not None for column in columns])
-    found = [column for column in columns if column is not None]
-    return torch.stack(found, 1) if found else values[:, :0], kept
-
-
-def _standard(column: Tensor, train: Tensor) -> Tensor | None:
-    """A column (n,) with its tails cut, in training deviations; None without information.
-
-    One at a time: `Tensor.quantile` takes no more than 16 million numbers.
-    """
-    column = torch.where(column.isfinite(), column, torch.nan).double()
-    known = column[train]
-    known = known[~known.isnan()]
-    if not len(known):
-        return None
-    low, high = known.quantile(torch.tensor([_TAIL, 1 - _TAIL], dtype=known.dtype))
-    if low >= high:
-        return None
-    spread, centre = torch.std_mean(known.clamp(low, high))
-    return ((column.clamp(low, high) - centre) / spread).float()
-
-
-def joint_task(task: Task, pretraining: Task, *, weight: float) -> Task:
-    """The new task with the pretraining targets of its molecules as further outputs.
-
-    Molecules are the same when their SMILES are written the same; others lack pretraining targets.
-
-    Args:
-        task: of molecules; its splits, score and energy stay its own.
-        pretraining: of molecules, any splits.
-        weight: of the pretraining loss beside the new task's.
-
-    Raises:
-        ValueError: a task is not one of molecules, or they have no molecule in common.
-    """
-    new, old = task.examples, pretraining.examples
-    if not isinstance(new, Molecules) or not isinstance(old, Molecules):
-        raise ValueError(
-            f"pretraining targets can be kept between tasks of molecules, "
-            f"got {task.name} and {pretraining.name}"
-        )
-    row_of = {smiles: row for row, smiles in enumerate(old.smiles)}
-    rows = torch.tensor([row_of.get(smiles, -1) for smiles in new.smiles])
-    if (rows < 0).all():
-        raise ValueError(
-            f"{pretraining.name} has targets for none of the {len(rows):,} molecules of "
-            f"{task.name}; name a pretraining task on the same molecules"
-        )
-    kept = torch.where(rows[:, None] < 0, torch.nan, old.targets[rows])
-    identity = f"{pretraining.fingerprint} {weight}"
-    return replace(
-        task,
-        examples=replace(new, targets=torch.cat([new.targets, kept], dim=1)),
-        objective=Joint(task.objective, pretraining.objective, task.outputs, weight),
-        outputs=task.outputs + pretraining.outputs,
-        target_names=(*task.target_names, *pretraining.target_names),
-        auxiliary=sha256(identity.encode()).hexdigest(),
-    )
-
 
 Target = Literal["assays", "descriptors"]
 Use = Literal["train", "all"]
 Splits = Mapping[str, Tensor]
+
+_VERSION = 1  # raised with every change of what is computed below
+_SLOW = ("qed", "SPS", "Ipc", "AvgIpc", "BCUT2D_", "FpDensity")
+_TAIL = 0.01
 
 _log = logging.getLogger(__name__)
 
@@ -204,7 +65,7 @@ def pretraining_task(
     """A data set, a table or a plain list of SMILES to pretrain on, scored by minus the loss.
 
     Args:
-        of: an OGB data set by name, or the path of a table or list of any kind that `sheets` reads.
+        of: an OGB data set by name, or the path of a table or list of any kind that can be read.
         targets: "assays" are the labels of the data set, or of all columns of a table that can be
             targets; "descriptors" those of RDKit in standard deviations, which need no labels.
         weight: of the descriptors' loss beside the assays', 1 by default; for both targets only.
@@ -212,7 +73,7 @@ def pretraining_task(
             is then scored on them is no estimate any more.
         without: OGB data sets whose validation and test molecules (of OGB's split) are left out of
             every split, so that an encoder is never tested on molecules it was pretrained on; see
-            `overlap.shared`.
+            `overlap.is_shared`.
         smiles_column: of a file, "smiles" by default.
         split: by scaffold, at random or both, as for any data set.
         split_seed: draws the random splits, 0 by default; for those only.
@@ -227,12 +88,12 @@ def pretraining_task(
     splits = _used(source, use, _left_out(source, without))
     parts = []
     if source.assays is not None and "assays" in targets:
-        parts.append(_with_targets(source, splits, source.assays))
+        parts.append(_with_splits(source.assays, splits))
     if "descriptors" in targets:
         parts.append(_descriptors(source, splits))
     task = parts[0] if len(parts) == 1 else joint_task(*parts, weight=weight or 1.0)
     # scored by the loss of both kinds of targets, which are then one task
-    both = sha256(f"{task.fingerprint} {task.auxiliary}".encode()).hexdigest()
+    both = digest(f"{task.fingerprint} {task.auxiliary}")
     return replace(
         task,
         name=f"pretraining-on-{use}-of-{source.name}",
@@ -263,13 +124,131 @@ def molecules_trained_on(
     return [source.smiles[row] for row in rows.tolist()]
 
 
+def joint_task(task: Task, pretraining: Task, *, weight: float) -> Task:
+    """The new task with the pretraining targets of its molecules as further outputs.
+
+    Molecules are the same when their SMILES are written the same; others lack pretraining targets.
+
+    Args:
+        task: of molecules; its splits, score and energy stay its own.
+        pretraining: of molecules, any splits.
+        weight: of the pretraining loss beside the new task's.
+
+    Raises:
+        ValueError: a task is not one of molecules, or they have no molecule in common.
+    """
+    new, old = task.examples, pretraining.examples
+    if not isinstance(new, Molecules) or not isinstance(old, Molecules):
+        raise ValueError(
+            f"pretraining targets can be kept between tasks of molecules, "
+            f"got {task.name} and {pretraining.name}"
+        )
+    row_of = {smiles: row for row, smiles in enumerate(old.smiles)}
+    rows = torch.tensor([row_of.get(smiles, -1) for smiles in new.smiles])
+    if (rows < 0).all():
+        raise ValueError(
+            f"{pretraining.name} has targets for none of the {len(rows):,} molecules of "
+            f"{task.name}; name a pretraining task on the same molecules"
+        )
+    auxiliary = torch.where(rows[:, None] < 0, torch.nan, old.targets[rows])
+    return replace(
+        task,
+        examples=replace(new, targets=torch.cat([new.targets, auxiliary], dim=1)),
+        objective=Joint(task.objective, pretraining.objective, task.outputs, weight),
+        outputs=task.outputs + pretraining.outputs,
+        target_names=(*task.target_names, *pretraining.target_names),
+        auxiliary=digest(f"{pretraining.fingerprint} {weight}"),
+    )
+
+
+def descriptor_targets(smiles: Sequence[str], train: Tensor) -> tuple[Tensor, list[str]]:
+    """RDKit's descriptors of molecules, in standard deviations, for a regression.
+
+    All of `Descriptors.descList` but the slow ones and fragment counts (`fr_`), which are close to
+    structural alerts; about 3 ms a molecule. Heavy tails are cut off at the 1st and 99th
+    percentile; descriptors that are then constant are left out. Percentiles, means and standard
+    deviations are those of the measured values of the training split.
+
+    Args:
+        smiles: (n,).
+        train: row numbers of the training split (k,).
+
+    Returns:
+        targets, float32 (n, t), and names of the descriptors (t,). A target is NaN, missing, where
+        the descriptor is not finite, and all of a molecule's are where RDKit does not read it
+        strictly: descriptors of impossible valences mean nothing.
+
+    Raises:
+        ValueError: no descriptor differs between training molecules.
+    """
+    key = f"descriptors/{_VERSION}-{smiles_digest(smiles)}"  # raw values: splits come and go
+    values = cached_rows(key, "values", smiles, _descriptor_rows, "computing descriptors")
+    columns = [_standardised(column, train) for column in torch.from_numpy(values).T]
+    varying = [column for column in columns if column is not None]
+    if not varying:
+        raise ValueError(
+            f"descriptors should differ between the {len(train):,} training molecules; none does: "
+            "give more molecules, written so that RDKit reads them"
+        )
+    names = compress(_descriptor_functions(), [column is not None for column in columns])
+    return torch.stack(varying, 1), list(names)
+
+
+@cache
+def _descriptor_functions() -> dict[str, Callable[[Chem.Mol], float]]:
+    return {
+        name: function
+        for name, function in Descriptors.descList
+        if not name.startswith(("fr_", *_SLOW))
+    }
+
+
+def _descriptor_rows(smiles: Sequence[str]) -> NDArray[np.float32]:
+    with rdBase.BlockLogs(), np.errstate(over="ignore"):
+        rows = [_descriptors_of(string) for string in smiles]
+        return np.array(rows, dtype=np.float64).astype(np.float32)
+
+
+def _descriptors_of(smiles: str) -> list[float]:
+    functions = _descriptor_functions().values()
+    mol, dubious = parse_flagged(smiles)
+    if mol is None or dubious:
+        return [nan] * len(functions)
+    return [_value(function, mol) for function in functions]
+
+
+def _value(function: Callable[[Chem.Mol], float], mol: Chem.Mol) -> float:
+    try:
+        return float(function(mol))
+    # what descriptors raise for molecules that they are not defined for
+    except (ArithmeticError, LookupError, ValueError, RuntimeError):
+        return nan
+
+
+def _standardised(column: Tensor, train: Tensor) -> Tensor | None:
+    """A column (n,) with its tails cut, in training deviations; None where it does not vary.
+
+    One at a time: `Tensor.quantile` takes no more than 16 million numbers.
+    """
+    column = torch.where(column.isfinite(), column, torch.nan).double()
+    measured = column[train]
+    measured = measured[~measured.isnan()]
+    if not len(measured):
+        return None
+    low, high = measured.quantile(torch.tensor([_TAIL, 1 - _TAIL], dtype=measured.dtype))
+    if low >= high:
+        return None
+    std, mean = torch.std_mean(measured.clamp(low, high))
+    return ((column.clamp(low, high) - mean) / std).float()
+
+
 @dataclass(frozen=True)
 class _Source:
     """Molecules to pretrain on, and the task of their labels where they have any."""
 
     name: str
     smiles: Sequence[str]
-    splits: Mapping[str, Tensor]
+    splits: Splits
     assays: Task | None = None
 
 
@@ -294,16 +273,10 @@ def _source(
             raise ValueError(f"smiles_column is for tables; {of} is an OGB data set: leave it out")
         return _of_task(ogb_task(str(of), split=split, split_seed=seed))
     column = column or "smiles"
-    if labelled:
-        task = csv_task(
-            path=of,
-            smiles_column=column,
-            target_columns=(ALL,),
-            split=split,
-            split_seed=seed,
-        )
-        return _of_task(task)
-    return _unlabelled(of, column, split, seed)
+    if not labelled:
+        return _unlabelled(of, column, split, seed)
+    options = {"smiles_column": column, "split": split, "split_seed": seed}
+    return _of_task(csv_task(path=of, target_columns=(ALL,), **options))
 
 
 def _of_task(task: Task) -> _Source:
@@ -333,17 +306,17 @@ def _unlabelled(path: Path, column: str, split: Split, seed: int | None) -> _Sou
 
 def _left_out(source: _Source, without: Sequence[str]) -> Tensor:
     """Which molecules are tested on elsewhere, bool (n,)."""
-    found = torch.zeros(len(source.smiles), dtype=torch.bool)
+    tested = torch.zeros(len(source.smiles), dtype=torch.bool)
     for name in without:
-        theirs = _of_task(ogb_task(name))
-        rows = torch.cat([theirs.splits["valid"], theirs.splits["test"]]).numpy()
-        found |= among(skeletons(source.smiles), skeletons(theirs.smiles)[rows])
+        other = _of_task(ogb_task(name))
+        rows = torch.cat([other.splits["valid"], other.splits["test"]]).numpy()
+        tested |= is_among(inchikey_blocks(source.smiles), inchikey_blocks(other.smiles)[rows])
     if without:
         _log.warning(
             "%d of %d molecules of %s are left out: %s validate or test on them",
-            *(int(found.sum()), len(found), source.name, " and ".join(without)),
+            *(int(tested.sum()), len(tested), source.name, " and ".join(without)),
         )
-    return found
+    return tested
 
 
 def _used(source: _Source, use: Use, left_out: Tensor) -> dict[str, Tensor]:
@@ -359,12 +332,12 @@ def _used(source: _Source, use: Use, left_out: Tensor) -> dict[str, Tensor]:
     return {**splits, "train": rows}
 
 
-def _with_targets(source: _Source, splits: Splits, task: Task) -> Task:
+def _with_splits(task: Task, splits: Splits) -> Task:
     """The same task with other splits, which its fingerprint must know."""
     examples = cast(Molecules, task.examples)
     return molecule_task(
         task.name,
-        smiles=source.smiles,
+        smiles=examples.smiles,
         targets=examples.targets,
         target_names=task.target_names,
         splits=splits,

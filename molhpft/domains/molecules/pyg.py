@@ -1,26 +1,36 @@
-"""Our packed molecules as torch_geometric batches and back, and PyG stages that read them."""
+"""torch_geometric: our packed molecules as its batches and back, and its networks as encoders.
+
+It takes seconds to import, so it is imported where it is used.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch as Graphs
-from torch_geometric.data import Data
 
 from molhpft.core.network import Batch, Chain, Stage
+from molhpft.core.ranges import BelowOne, Count
+from molhpft.domains.molecules.gcn import AtomEmbedding
 from molhpft.domains.molecules.graphs import GraphBatch
 from molhpft.domains.molecules.smiles import ATOM_SIZES, BOND_SIZES
 
+if TYPE_CHECKING:
+    from torch_geometric.data import Batch as Graphs
+    from torch_geometric.data import Data
 
-def to_pyg(graphs: GraphBatch) -> Graphs:
+
+def to_pyg(graphs: GraphBatch) -> "Graphs":
     """The same molecules as a PyG batch, which `to_data_list()` takes apart into a `Data` each.
 
     Returns:
         `x` int64 (N, 9), `edge_index` (2, E) with source above target, `edge_attr` int64 (E, 4),
         `batch` (N,) and `ptr` (n + 1,), in the order of `graphs`.
     """
+    from torch_geometric.data import Batch as Graphs
+    from torch_geometric.data import Data
+
     batch = Graphs(
         _base_cls=Data,
         x=graphs.atoms.long(),
@@ -29,16 +39,22 @@ def to_pyg(graphs: GraphBatch) -> Graphs:
         batch=graphs.graph,
         ptr=graphs.offsets,
     )
-    _make_separable(batch, graphs)
+    # where each molecule starts, as `Batch.from_data_list` notes it; nothing public can
+    edges = graphs.pointer[graphs.offsets]
+    zeros = torch.zeros_like(graphs.offsets[1:])
+    batch._num_graphs = len(graphs)
+    batch._slice_dict = {"x": graphs.offsets, "edge_index": edges, "edge_attr": edges}
+    batch._inc_dict = {"x": zeros, "edge_index": graphs.offsets[:-1], "edge_attr": zeros}
     return batch
 
 
-def from_pyg(batch: Data) -> GraphBatch:
+def from_pyg(batch: "Data") -> GraphBatch:
     """A PyG batch, or a lone `Data`, of molecules as our packed batch; edges may have any order.
 
     Args:
-        batch: `x` (N, 9) and `edge_attr` (E, 4) as in `featurize`, every bond in both directions
-            with the same features. A batch has `ptr`, as `Batch.from_data_list` makes it.
+        batch: `x` (N, 9) and `edge_attr` (E, 4) as `smiles.featurize` gives them, every bond in
+            both directions with the same features. A batch has `ptr`, as `Batch.from_data_list`
+            makes it.
 
     Raises:
         ValueError: it holds no molecules in this sense; the message says where it does not.
@@ -60,6 +76,36 @@ def from_pyg(batch: Data) -> GraphBatch:
         graph=graph,
         offsets=offsets,
     )
+
+
+def pyg_gnn(
+    *,
+    model: Literal["gcn", "sage", "gin", "gat"] = "gin",
+    layers: Count = 5,
+    width: Count = 300,
+    dropout: BelowOne = 0.5,
+    jump: Literal["last", "cat", "max", "lstm"] | None = None,
+    pool: Literal["mean", "sum", "max"] = "mean",
+) -> Chain:
+    """PyG's GCN, GraphSAGE, GIN or GAT on atom embeddings; bonds only say which atoms they join.
+
+    Args:
+        model: the network of `torch_geometric.nn.models`.
+        layers: number of graph convolutions.
+        width: length of atom and molecule features.
+        dropout: probability of dropping an atom's feature after a convolution that has batch norm.
+        jump: how the atom features of all layers are joined (Xu et al., 2018); None takes the last
+            layer's, which then has neither batch norm nor activation.
+        pool: how atom features become a molecule's.
+    """
+    from torch_geometric.nn import models
+
+    from molhpft.domains.graphs.backbones import gnn_backbone
+
+    kinds = {"gcn": models.GCN, "sage": models.GraphSAGE, "gin": models.GIN, "gat": models.GAT}
+    gnn = kinds[model](width, width, layers, dropout=dropout, norm="batch_norm", jk=jump)
+    chain = on_molecules(gnn_backbone(gnn, pool=pool))
+    return Chain({"embed": AtomEmbedding(ATOM_SIZES, width), **chain.named_stages()})
 
 
 def on_molecules(chain: Chain) -> Chain:
@@ -84,34 +130,26 @@ class OnMolecules(Stage):
         return result
 
 
-def _make_separable(batch: Graphs, graphs: GraphBatch) -> None:
-    """Note where each molecule starts, as `Batch.from_data_list` does; nothing public can."""
-    edges = graphs.pointer[graphs.offsets]
-    batch._num_graphs = len(graphs)
-    batch._slice_dict = {"x": graphs.offsets, "edge_index": edges, "edge_attr": edges}
-    zeros = torch.zeros_like(graphs.offsets[1:])
-    batch._inc_dict = {"x": zeros, "edge_index": graphs.offsets[:-1], "edge_attr": zeros}
-
-
-def _columns(batch: Data, name: str, sizes: Sequence[int]) -> Tensor:
-    found: Tensor | None = getattr(batch, name, None)
-    if found is None or found.dim() != 2 or found.shape[1] != len(sizes):
-        shape = "none" if found is None else tuple(found.shape)
+def _columns(batch: "Data", name: str, sizes: Sequence[int]) -> Tensor:
+    columns: Tensor | None = getattr(batch, name, None)
+    if columns is None or columns.dim() != 2 or columns.shape[1] != len(sizes):
+        shape = "none" if columns is None else tuple(columns.shape)
         raise ValueError(
             f"{name} of molecules should have {len(sizes)} columns as featurize gives them, "
             f"its shape is {shape}"
         )
-    whole = found.long()
-    known = (whole == found) & (whole >= 0) & (whole < torch.tensor(sizes, device=found.device))
-    for row in (~known.all(1)).nonzero().flatten().tolist()[:1]:
+    whole = columns.long()
+    limits = torch.tensor(sizes, device=columns.device)
+    valid = (whole == columns) & (whole >= 0) & (whole < limits)
+    for row in (~valid.all(1)).nonzero().flatten().tolist()[:1]:
         raise ValueError(
             f"columns of {name} should be whole numbers from 0 and below "
-            f"{', '.join(map(str, sizes))}; row {row} is {found[row].tolist()}"
+            f"{', '.join(map(str, sizes))}; row {row} is {columns[row].tolist()}"
         )
     return whole
 
 
-def _membership(batch: Data, n: int) -> tuple[Tensor, Tensor]:
+def _membership(batch: "Data", n: int) -> tuple[Tensor, Tensor]:
     """First atom of each molecule, then N; and molecule of each atom."""
     device = batch.x.device
     if "batch" not in batch:

@@ -1,13 +1,13 @@
-"""Molecules as small integers: a SMILES string to OGB's atom and bond features.
+"""Molecules as small integers: SMILES strings to OGB's atom and bond features, end to end.
 
 One table of features serves both families of encoders. OGB's read the nine atom columns and the
 first three bond columns. The public checkpoints of Hu et al. (2020) read atom columns 0 (atomic
-number - 1, the same numbering) and 1 (chirality, where they know 0, 1 and 2 only) and bond columns
-0 (single, double, triple, aromatic as here; no "misc") and 3 (direction, which OGB does not have).
-
-Graphs of many SMILES strings end to end, cut into stretches for several processes.
+number - 1, the same numbering) and 1 (chirality, of which they know 0, 1 and 2 only) and bond
+columns 0 (single, double, triple, aromatic as here; no "misc") and 3 (direction, which OGB does not
+have).
 """
 
+import json
 import re
 from array import array
 from collections.abc import Callable, Iterable, Sequence
@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rdkit import Chem, rdBase
+from torch import Tensor
 
+from molhpft.domains.files import cached_tensors, digest
 from molhpft.domains.parallel import parallel_map
 
 # raised whenever a SMILES string gets other numbers, so that no cache outlives the change
@@ -36,10 +39,15 @@ LONGEST = 100_000  # characters of a SMILES string: RDKit reads megabytes for mi
 # RDKit itself reads up to the first white space and takes "C C O" for methane
 _WRITTEN = re.compile(r"[!-~]+([ \t]+\|[ -~]*\|)?")
 
+_STRETCH = 500  # molecules that a process packs at a time, which takes a tenth of a second
+
 
 @dataclass(frozen=True, eq=False)
 class Graph:
     """One molecule of `a` atoms and `b` bonds; its hydrogens are a column of `atoms`.
+
+    >>> featurize(parse("CCO")).ends.tolist()
+    [[0, 1], [1, 2]]
 
     Attributes:
         atoms: uint8 (a, 9), entries below `ATOM_SIZES`.
@@ -50,6 +58,21 @@ class Graph:
     atoms: NDArray[np.uint8]
     bonds: NDArray[np.uint8]
     ends: NDArray[np.int16]
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Molecules end to end.
+
+    Attributes:
+        graph: all atoms and bonds; `ends` counts atoms within each molecule.
+        atoms: int64 (n,), atoms of each molecule; 0 where a string cannot be read.
+        bonds: int64 (n,), bonds of each molecule.
+    """
+
+    graph: Graph
+    atoms: NDArray[np.int64]
+    bonds: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -71,30 +94,27 @@ def parse(smiles: str) -> Chem.Mol | None:
     """Molecule of a SMILES string; None where it cannot be read or has no atoms.
 
     Spaces around the string mean nothing. White space within it may stand only before a CXSMILES
-    block (`CCO |$_R1;;$|`): `CCO ethanol` is no SMILES, a name belongs into a column of its own.
+    block (`CCO |$_R1;;$|`): `CCO ethanol` is no SMILES, a name belongs in a column of its own.
     Anything but ASCII is unreadable, and so are strings of more than `LONGEST` characters, which
     are not tried, and molecules of more than `MOST_ATOMS` atoms.
 
-    What RDKit refuses for its valences alone (aluminium with six bonds) is kept, as OGB keeps it.
+    What RDKit refuses for its valences alone (aluminium with six bonds) is read, as OGB reads it.
     """
     with rdBase.BlockLogs():
-        return parse_aloud(smiles)
+        return parse_flagged(smiles)[0]
 
 
-def parse_aloud(smiles: str) -> Chem.Mol | None:
-    """`parse` for callers that read many strings and silence RDKit's messages around them all."""
-    mol, _ = parse_marked(smiles)
-    return mol
+def parse_flagged(smiles: str) -> tuple[Chem.Mol | None, bool]:
+    """`parse`, and whether the molecule is dubious: read, but of a valence that RDKit refuses.
 
-
-def parse_marked(smiles: str) -> tuple[Chem.Mol | None, bool]:
-    """`parse_aloud`, and whether the molecule is dubious: read, but of a valence RDKit refuses."""
+    RDKit's messages are for the caller to silence, around all of its many strings.
+    """
     if len(smiles) > LONGEST or not _WRITTEN.fullmatch(text := smiles.strip()):
         return None, False
     try:
         strict = Chem.MolFromSmiles(text)
         lenient = strict is None
-        mol = kept_valences(Chem.MolFromSmiles(text, sanitize=False)) if lenient else strict
+        mol = sanitize_leniently(Chem.MolFromSmiles(text, sanitize=False)) if lenient else strict
     # sanitising raises ValueErrors, RDKit's broken pre-conditions RuntimeErrors
     except (ValueError, RuntimeError):
         return None, False
@@ -103,8 +123,8 @@ def parse_marked(smiles: str) -> tuple[Chem.Mol | None, bool]:
     return mol, lenient
 
 
-def kept_valences(mol: Chem.Mol | None) -> Chem.Mol | None:
-    """A molecule that was read without any check, checked but for its valences.
+def sanitize_leniently(mol: Chem.Mol | None) -> Chem.Mol | None:
+    """An unsanitised molecule, sanitised but for the valences.
 
     In these, newer RDKits are stricter than that of OGB.
     """
@@ -124,7 +144,7 @@ def featurize(mol: Chem.Mol) -> Graph:
     Raises:
         ValueError: the molecule has more atoms than int16 can number.
     """
-    return join([columns(mol)])
+    return _join([columns(mol)])
 
 
 def columns(mol: Chem.Mol, smiles: str | None = None) -> Columns:
@@ -133,7 +153,7 @@ def columns(mol: Chem.Mol, smiles: str | None = None) -> Columns:
     Args:
         mol: the molecule.
         smiles: the string `mol` was read from, if it was: without a sign of stereochemistry in
-            it, the columns that tell of stereochemistry are known and RDKit is not asked.
+            it, the columns for stereochemistry are all 0, and RDKit is not asked.
 
     Raises:
         ValueError: the molecule has more atoms than int16 can number.
@@ -153,7 +173,74 @@ def columns(mol: Chem.Mol, smiles: str | None = None) -> Columns:
     )
 
 
-def join(parts: Iterable[Columns]) -> Graph:
+def packed_graphs(smiles: Sequence[str]) -> Packed:
+    """Graphs of SMILES strings, by as many processes as `parallel.worker_count` says."""
+    # joined where they are made: a few arrays go from process to process, not a list of molecules
+    return concatenate(parallel_map(_pack_stretch, smiles, "packing molecules", chunk=_STRETCH))
+
+
+def pack_molecules(molecules: Iterable[tuple[Chem.Mol | None, str]]) -> Packed:
+    """Molecules that are parsed already, each with the SMILES it was read from, end to end.
+
+    Raises:
+        ValueError: a molecule has more atoms than int16 can number.
+    """
+    parts = [None if mol is None else columns(mol, smiles) for mol, smiles in molecules]
+    counts = [(0, 0) if p is None else (len(p.atoms[0]), len(p.bonds[0])) for p in parts]
+    atoms, bonds = np.array(counts, dtype=np.int64).reshape(-1, 2).T.copy()
+    return Packed(_join(part for part in parts if part is not None), atoms, bonds)
+
+
+def concatenate(parts: Iterable[Packed]) -> Packed:
+    """Several packed parts as one, in order."""
+    parts = [_NO_MOLECULES, *parts]
+    return Packed(
+        Graph(
+            atoms=np.concatenate([part.graph.atoms for part in parts]),
+            bonds=np.concatenate([part.graph.bonds for part in parts]),
+            ends=np.concatenate([part.graph.ends for part in parts]),
+        ),
+        atoms=np.concatenate([part.atoms for part in parts]),
+        bonds=np.concatenate([part.bonds for part in parts]),
+    )
+
+
+def smiles_digest(smiles: Sequence[str]) -> str:
+    """Name of all that numbers of molecules depend on: strings, featuriser, RDKit's version."""
+    return digest(json.dumps([FEATURISER_VERSION, rdBase.rdkitVersion, list(smiles)]))
+
+
+def cached_rows(
+    key: str,
+    name: str,
+    smiles: Sequence[str],
+    compute: Callable[[Sequence[str]], NDArray[Any]],
+    doing: str,
+) -> NDArray[Any]:
+    """One row for each molecule, (n, ...), computed by several processes once and then cached.
+
+    Args:
+        key: of the cache, as in `cached_tensors`.
+        name: of the tensor in it.
+        smiles: (n,).
+        compute: the rows of some of the molecules.
+        doing: what the progress bar says, such as "computing fingerprints".
+    """
+    if not smiles:
+        return compute([])
+
+    def build() -> dict[str, Tensor]:
+        return {name: torch.from_numpy(np.concatenate(parallel_map(compute, smiles, doing)))}
+
+    return cached_tensors(key, build)[name].numpy()
+
+
+def _pack_stretch(smiles: Sequence[str]) -> Packed:
+    with rdBase.BlockLogs():
+        return pack_molecules((parse_flagged(text)[0], text) for text in smiles)
+
+
+def _join(parts: Iterable[Columns]) -> Graph:
     """Molecules end to end, each with `ends` of its own count; none give no rows."""
     parts = [_NOTHING, *parts]
     return Graph(
@@ -161,6 +248,12 @@ def join(parts: Iterable[Columns]) -> Graph:
         bonds=_table([part.bonds for part in parts], np.uint8),
         ends=_table([part.ends for part in parts], np.int16),
     )
+
+
+def _table(parts: Sequence[Sequence[bytes]], dtype: type[Any]) -> NDArray[Any]:
+    """Rows (all atoms or bonds, columns) of the columns of each molecule."""
+    whole = [np.frombuffer(b"".join(column), dtype=dtype) for column in zip(*parts, strict=True)]
+    return np.stack(whole, axis=1)
 
 
 class _Numbers(dict[Any, int]):
@@ -212,12 +305,6 @@ def _numbers(parts: Sequence[Any], column: _Column, smiles: str | None) -> bytes
     return bytes(map(column.number, map(column.value, parts)))
 
 
-def _table(parts: Sequence[Sequence[bytes]], dtype: type[Any]) -> NDArray[Any]:
-    """Rows (all atoms or bonds, columns) of the columns of each molecule."""
-    whole = [np.frombuffer(b"".join(column), dtype=dtype) for column in zip(*parts, strict=True)]
-    return np.stack(whole, axis=1)
-
-
 # SMILES writes stereochemistry with @ at atoms and / \\ at bonds; its extensions open with |
 _AT_ATOMS, _AT_BONDS = "@|", "/\\|"
 _MISC = "misc"
@@ -247,70 +334,4 @@ _BOND_COLUMNS: tuple[_Column, ...] = (
 )
 _ENDS = (Chem.Bond.GetBeginAtomIdx, Chem.Bond.GetEndAtomIdx)
 _NOTHING = Columns([b""] * len(ATOM_SIZES), [b""] * len(BOND_SIZES), [b""] * len(_ENDS))
-
-
-_STRETCH = 500  # a tenth of a second: the last one keeps nobody waiting
-
-
-@dataclass(frozen=True, eq=False)
-class Packed:
-    """Molecules end to end.
-
-    Attributes:
-        graph: all atoms and bonds; `ends` counts atoms within each molecule.
-        atoms: int64 (n,), atoms of each molecule; 0 where a string cannot be read.
-        bonds: int64 (n,), bonds of each molecule.
-    """
-
-    graph: Graph
-    atoms: NDArray[np.int64]
-    bonds: NDArray[np.int64]
-
-
-def packed_graphs(smiles: Sequence[str]) -> Packed:
-    """Graphs of SMILES strings, by as many processes as `parallel.worker_count` says."""
-    # joined where they are made: a few arrays go from process to process, not a list of molecules
-    parts = parallel_map(pack_stretch, smiles, "packing molecules", chunk=_STRETCH)
-    return chained(parts)
-
-
-def pack_stretch(smiles: Sequence[str]) -> Packed:
-    """`packed_graphs` in this process."""
-    with rdBase.BlockLogs():
-        return pack_molecules(zip(map(parse_aloud, smiles), smiles, strict=True))
-
-
-def pack_molecules(molecules: Iterable[tuple[Chem.Mol | None, str]]) -> Packed:
-    """Molecules that are parsed already, each with the SMILES it was read from, end to end.
-
-    Raises:
-        ValueError: a molecule has more atoms than int16 can number.
-    """
-    parts = [None if mol is None else columns(mol, smiles) for mol, smiles in molecules]
-    graph = join(part for part in parts if part is not None)
-    return Packed(
-        graph,
-        atoms=_counts(0 if part is None else len(part.atoms[0]) for part in parts),
-        bonds=_counts(0 if part is None else len(part.bonds[0]) for part in parts),
-    )
-
-
-def chained(parts: Iterable[Packed]) -> Packed:
-    """Several as one, in order."""
-    parts = [_NO_ATOMS, *parts]
-    return Packed(
-        Graph(
-            atoms=np.concatenate([part.graph.atoms for part in parts]),
-            bonds=np.concatenate([part.graph.bonds for part in parts]),
-            ends=np.concatenate([part.graph.ends for part in parts]),
-        ),
-        atoms=np.concatenate([part.atoms for part in parts]),
-        bonds=np.concatenate([part.bonds for part in parts]),
-    )
-
-
-def _counts(counts: Iterable[int]) -> NDArray[np.int64]:
-    return np.fromiter(counts, dtype=np.int64)
-
-
-_NO_ATOMS = pack_stretch([])
+_NO_MOLECULES = pack_molecules([])

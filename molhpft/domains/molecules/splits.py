@@ -16,8 +16,7 @@ from torch import Tensor
 
 from molhpft.domains.console import track
 from molhpft.domains.files import cached_tensors
-from molhpft.domains.molecules.graphs import digest
-from molhpft.domains.molecules.smiles import parse
+from molhpft.domains.molecules.smiles import parse, smiles_digest
 
 Split = Literal["scaffold", "random", "random_and_scaffold"]
 
@@ -122,9 +121,10 @@ def _by_size(groups: Sequence[list[int]], shares: Mapping[str, float]) -> dict[s
 
 def cached_scaffold_split(smiles: Sequence[str], *, calibration: float = 0.0) -> dict[str, Tensor]:
     """`scaffold_split(smiles)`, kept in the cache folder: 40,000 molecules take seconds."""
-    key = f"{digest(smiles)}-calibration-{calibration:g}" if calibration else digest(smiles)
+    suffix = f"-calibration-{calibration:g}" if calibration else ""
     rows = cached_tensors(
-        f"scaffold-split/{key}", lambda: scaffold_split(smiles, calibration=calibration)
+        f"scaffold-split/{smiles_digest(smiles)}{suffix}",
+        lambda: scaffold_split(smiles, calibration=calibration),
     )
     return {name: rows[name] for name in (*NAMES, CALIBRATION) if name in rows}
 

@@ -36,7 +36,7 @@ import pyarrow as pa
 from pyarrow import parquet
 from rdkit import Chem, rdBase
 
-from molhpft.domains.molecules.smiles import kept_valences, parse
+from molhpft.domains.molecules.smiles import parse, sanitize_leniently
 
 _END = "$$$$"
 _ITEM = re.compile(r">.*<(.+)>")
@@ -58,7 +58,7 @@ def records(file: TextIO) -> Iterator[tuple[int, str, str, dict[str, str]]]:
     """Every record: its first line's number, SMILES, title and data items.
 
     The SMILES is empty where RDKit cannot read the structure; what it refuses for its valences
-    alone is kept, as in `featurize.parse`.
+    alone is kept, as in `smiles.parse`.
     """
     lines: list[str] = []
     first = 1
@@ -89,7 +89,7 @@ def _smiles(block: str) -> str:
         try:
             mol = Chem.MolFromMolBlock(block)
             if mol is None:
-                mol = kept_valences(Chem.MolFromMolBlock(block, sanitize=False))
+                mol = sanitize_leniently(Chem.MolFromMolBlock(block, sanitize=False))
             return "" if mol is None else str(Chem.MolToSmiles(mol))
         except (ValueError, RuntimeError):
             return ""

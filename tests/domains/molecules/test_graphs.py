@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molhpft.domains.molecules import graphs as module
-from molhpft.domains.molecules.graphs import digest, load_or_pack, pack
-from molhpft.domains.molecules.smiles import featurize, parse
+from molhpft.domains.molecules import smiles as smiles_module
+from molhpft.domains.molecules.graphs import load_or_pack, pack
+from molhpft.domains.molecules.smiles import featurize, parse, smiles_digest
 
 UNREADABLE = "not a molecule"
 POOL = [
@@ -206,15 +207,15 @@ def test_what_is_kept_is_read_back_equal(folder, monkeypatch, smiles):
     assert _equal(load_or_pack(smiles), packed)
 
 
-def test_one_file_is_left_named_by_the_digest(folder):
+def test_one_file_is_left_named_by_the_smiles_digest(folder):
     load_or_pack(POOL)
     files = [path for path in folder.rglob("*") if path.is_file()]
-    assert files == [folder / "graphs" / f"{digest(POOL)}.safetensors"]
+    assert files == [folder / "graphs" / f"{smiles_digest(POOL)}.safetensors"]
 
 
 def test_a_truncated_file_is_packed_anew_with_a_warning(folder, caplog):
     load_or_pack(POOL)
-    path = folder / "graphs" / f"{digest(POOL)}.safetensors"
+    path = folder / "graphs" / f"{smiles_digest(POOL)}.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with caplog.at_level(logging.WARNING):
         assert _equal(load_or_pack(POOL), STORE)
@@ -233,18 +234,19 @@ def test_without_a_cache_folder_the_graphs_live_in_memory(folder, monkeypatch, c
     ("one", "other"), [(["C", "C"], ["CC"]), (["C\nC"], ["C", "C"]), (["C", "N"], ["N", "C"])]
 )
 def test_lists_that_read_alike_have_different_digests(one, other):
-    assert digest(one) != digest(other)
+    assert smiles_digest(one) != smiles_digest(other)
 
 
-def test_another_featuriser_or_rdkit_is_another_digest(monkeypatch):
-    names = {digest(POOL)}
-    monkeypatch.setattr(module, "FEATURISER_VERSION", -1)
-    names.add(digest(POOL))
-    monkeypatch.setattr(module.rdBase, "rdkitVersion", "0")
-    names.add(digest(POOL))
+def test_another_featuriser_or_rdkit_is_another_smiles_digest(monkeypatch):
+    names = {smiles_digest(POOL)}
+    monkeypatch.setattr(smiles_module, "FEATURISER_VERSION", -1)
+    names.add(smiles_digest(POOL))
+    monkeypatch.setattr(smiles_module.rdBase, "rdkitVersion", "0")
+    names.add(smiles_digest(POOL))
     assert len(names) == 3
 
 
+@pytest.mark.slow
 def test_hiv_takes_less_than_60_megabytes(ogb_root):
     smiles = pd.read_csv(ogb_root / "ogbg_molhiv" / "mapping" / "mol.csv.gz")["smiles"]
     assert load_or_pack(smiles.tolist()).nbytes <= 60_000_000

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from rdkit import Chem
 
 from molhpft.domains.molecules import overlap
-from molhpft.domains.molecules.overlap import scaffold_keys, shared
+from molhpft.domains.molecules.overlap import inchikey_blocks, is_shared, scaffold_keys
 from molhpft.domains.molecules.smiles import parse
 from molhpft.domains.molecules.splits import scaffold
 
@@ -26,21 +26,21 @@ SOME = ["CCO", "c1ccccc1", "CC(=O)O", "CC(N)C(=O)O", "CCOCC", "CCN(CC)CC", "C1CC
     ids=["order", "kekule", "stereo", "salt", "salt first", "isotope", "tautomer"],
 )
 def test_the_same_molecule_is_found_however_it_is_written(ours, theirs):
-    assert shared([ours], [theirs]).tolist() == [True]
+    assert is_shared([ours], [theirs]).tolist() == [True]
 
 
 def test_isomers_of_another_connectivity_are_others():
-    assert not shared(["CCCO", "COCC", "CCO"], ["CC(C)O"]).any()
+    assert not is_shared(["CCCO", "COCC", "CCO"], ["CC(C)O"]).any()
 
 
 def test_what_cannot_be_read_is_shared_with_nothing():
     strings = ["not a molecule", "", "CCO"]
-    assert shared(strings, strings).tolist() == [False, False, True]
+    assert is_shared(strings, strings).tolist() == [False, False, True]
 
 
 def test_nothing_is_shared_with_nothing():
-    assert shared(SOME, []).tolist() == [False] * len(SOME)
-    assert shared([], SOME).tolist() == []
+    assert is_shared(SOME, []).tolist() == [False] * len(SOME)
+    assert is_shared([], SOME).tolist() == []
 
 
 @settings(max_examples=30, deadline=None)
@@ -53,22 +53,22 @@ def test_sharing_equals_a_plain_comparison_of_inchikeys(ours, theirs, root):
     written = [Chem.MolToSmiles(Chem.MolFromSmiles(s), rootedAtAtom=root) for s in ours]
     keys = {Chem.MolToInchiKey(Chem.MolFromSmiles(s))[:14] for s in theirs}
     expected = [Chem.MolToInchiKey(Chem.MolFromSmiles(s))[:14] in keys for s in ours]
-    assert shared(written, theirs).tolist() == expected
+    assert is_shared(written, theirs).tolist() == expected
 
 
-def test_processes_change_nothing(monkeypatch):
-    smiles = SOME * 150
-    found = []
+def test_processes_change_nothing(monkeypatch, tmp_path):
+    smiles, blocks = SOME * 150, []
     for workers in ("1", "2"):
+        monkeypatch.setenv("MOLHPFT_CACHE", str(tmp_path / workers))
         monkeypatch.setenv("MOLHPFT_WORKERS", workers)
-        found.append(torch.from_numpy(overlap._table(smiles)))
-    assert torch.equal(*found)
+        blocks.append(inchikey_blocks(smiles).tolist())
+    assert blocks[0] == blocks[1]
 
 
 def test_keys_are_computed_once(monkeypatch):
-    first = shared(SOME, SOME[:2])
-    monkeypatch.delattr(overlap, "_table")
-    assert torch.equal(shared(SOME, SOME[:2]), first)
+    first = is_shared(SOME, SOME[:2])
+    monkeypatch.setattr(overlap, "_block_codes", lambda smiles: pytest.fail("computed again"))
+    assert torch.equal(is_shared(SOME, SOME[:2]), first)
 
 
 RINGS = [*SOME, "CC1CCCCC1", "Cc1ccccc1", "C1CCCCC1CC1CC1", "O=C1CCCC1", "not a molecule", ""]
@@ -86,14 +86,17 @@ def test_two_molecules_have_one_key_where_they_have_one_scaffold(smiles):
         assert (keys == key).tolist() == [name == other for other in names]
 
 
-def test_the_key_of_a_scaffold_does_not_depend_on_who_else_is_asked_or_which_process(monkeypatch):
+def test_the_key_of_a_scaffold_does_not_depend_on_what_else_is_asked_or_which_process(
+    monkeypatch, tmp_path
+):
     alone = [int(scaffold_keys([text])[0]) for text in RINGS]
     for workers in ("1", "2"):
+        monkeypatch.setenv("MOLHPFT_CACHE", str(tmp_path / workers))
         monkeypatch.setenv("MOLHPFT_WORKERS", workers)
-        assert overlap._scaffold_table(RINGS * 100).tolist() == alone * 100
+        assert scaffold_keys(RINGS * 100).tolist() == alone * 100
 
 
 def test_scaffolds_are_found_once(monkeypatch):
     first = scaffold_keys(RINGS)
-    monkeypatch.delattr(overlap, "_scaffold_table")
+    monkeypatch.setattr(overlap, "_scaffold_keys", lambda smiles: pytest.fail("computed again"))
     assert (scaffold_keys(RINGS) == first).all()

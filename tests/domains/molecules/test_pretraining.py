@@ -5,7 +5,7 @@ import torch
 
 from molhpft.core.objectives import Joint, Multilabel, ScoredByLoss, Squared
 from molhpft.domains.molecules.ogb import ogb_task
-from molhpft.domains.molecules.overlap import shared
+from molhpft.domains.molecules.overlap import is_shared
 from molhpft.domains.molecules.pretraining import descriptor_targets, pretraining_task
 
 CHAINS = [f"{'C' * n}{end}" for n in range(3, 23) for end in ("", "O", "c1ccccc1")]
@@ -95,9 +95,9 @@ def test_molecules_that_are_tested_on_elsewhere_are_left_out(ogb_root, tmp_path,
     with caplog.at_level(logging.WARNING):
         task = pretraining_task(of=path, without=("ogbg-molesol",), split="random")
     used = [task.examples.smiles[i] for rows in task.splits.values() for i in rows]
-    assert not shared(used, tested).any()
+    assert not is_shared(used, tested).any()
     left = len(CHAINS) + len(other.examples) - len(used)
-    assert left == int(shared(task.examples.smiles, tested).sum()) >= len(tested)
+    assert left == int(is_shared(task.examples.smiles, tested).sum()) >= len(tested)
     assert f"{left} of 1188 molecules of mixed are left out" in caplog.text
 
 

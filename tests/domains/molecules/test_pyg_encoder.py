@@ -6,7 +6,7 @@ import torch
 
 from molhpft.core.network import Batch, Network, linear_head
 from molhpft.domains.molecules.graphs import pack
-from molhpft.domains.molecules.pyg_encoder import pyg_gnn
+from molhpft.domains.molecules.pyg import pyg_gnn
 
 STORE = pack(["CCO", "", "c1ccccc1C", "[Na+].[Cl-]", "C"])
 MODELS = ["gcn", "sage", "gin", "gat"]

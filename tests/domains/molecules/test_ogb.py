@@ -128,24 +128,18 @@ def test_columns_are_named_after_the_assays(real):
     assert ogb_task("ogbg-moltox21").target_names[:2] == ("NR-AR", "NR-AR-LBD")
 
 
-def test_the_names_are_those_of_ogbs_list():
+def test_data_sets_are_those_of_ogbs_list_with_its_metrics_and_addresses():
     with files("ogb").joinpath("graphproppred", "master.csv").open() as file:
-        listed = file.readline().strip().split(",")
-    assert ogb_names() == [name for name in listed if name.startswith("ogbg-mol")]
-
-
-@pytest.mark.parametrize(
-    ("name", "tasks", "objective"),
-    [
-        ("molpcba", 128, Multilabel(metric="ap")),
-        ("molmuv", 17, Multilabel(metric="ap")),
-        ("molhiv", 1, Multilabel(metric="rocauc")),
-        ("mollipo", 1, Squared()),
-    ],
-)
-def test_tasks_and_metric_come_from_ogbs_list(name, tasks, objective):
-    record = datasets._record(f"ogbg-{name}")
-    assert (record.tasks, record.objective) == (tasks, objective)
+        master = pd.read_csv(file, index_col=0, dtype=str)
+    names = [name for name in master.columns if name.startswith("ogbg-mol")]
+    assert ogb_names() == names
+    for name in names:
+        ours, theirs = datasets._data_set(name), master[name]
+        assert ours.targets == int(theirs["num tasks"])
+        assert (ours.url, ours.archive) == (theirs["url"], theirs["download_name"])
+        assert ours.objective.metric.removeprefix("neg_") == theirs["eval metric"]
+        is_regression = isinstance(ours.objective, Squared)
+        assert theirs["task type"] == ("regression" if is_regression else "binary classification")
 
 
 def test_an_unknown_name_lists_the_known_ones():
