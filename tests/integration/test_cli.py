@@ -211,16 +211,7 @@ def test_a_report_of_nothing_is_one_sentence(molhpft, tmp_path):
     [
         ("finetune.lrr=1", ["unknown key finetune.lrr", "finetune.lr"]),
         ("finetune.epochs=many", ["finetune.epochs", "'many'", "integer"]),
-        ("task={name: csv, path: none.csv}", ["none.csv"]),
-        ("task=ogbg-molpcba", ["ogbg-molpcba", "MOLHPFT_DATA"]),
-        ("task.smiles_column=SMILES", ["'SMILES'", "smiles, ring"]),
         ("encoder.weights=none.pth", ["no weight file at none.pth"]),
-        ("task={name: pretraining, of: none.smi}", ["none.smi", "no file is there"]),
-        (
-            "method={name: flyp, tau: [0], pretraining: pretraining}",
-            ["missing key method.pretraining.of"],
-        ),
-        ("method.tau=[]", ["tau lists at least one number"]),
         ("probe.schedule=cosine", ["probe.schedule would do nothing", "the head alone"]),
     ],
 )
@@ -234,17 +225,13 @@ def test_a_wrong_setting_is_one_sentence(molhpft, config, tmp_path, monkeypatch,
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", ["rings.csv", "empty"]),
-        ("smiles,ring\n", ["rings.csv"]),
-        ("smiles,other\nC,1\nCC,0\n", ["'ring'", "smiles, other"]),
         (
             "smiles,ring\n" + "\n".join(f"{'C' * n},1" for n in range(1, 30)),
             ["'ring'", "both classes"],
         ),
-        ("smiles,ring\nxx,1\nyy,0\n", ["none of its 2 cells can be read"]),
         ("smiles,ring\nC,1\nCC,high\n", ["'ring'", "line 3", "'high'"]),
     ],
-    ids=["empty", "no rows", "no column", "one class", "no molecule", "no number"],
+    ids=["one class", "no number"],
 )
 def test_a_wrong_table_is_one_sentence(molhpft, config, table, content, words):
     table.write_text(content)
@@ -253,22 +240,10 @@ def test_a_wrong_table_is_one_sentence(molhpft, config, table, content, words):
         assert word in line
 
 
-@pytest.mark.parametrize(
-    ("write", "words"),
-    [
-        (lambda path: torch.save({"layer1.weight": torch.zeros(2)}, path), ["no graph encoder"]),
-        (lambda path: torch.save(torch.nn.Linear(2, 2), path), ["unpickling", "refused"]),
-        (lambda path: torch.save({"a": torch.zeros(99)}, path), ["truncated"]),
-    ],
-    ids=["another architecture", "needs unpickling", "truncated"],
-)
-def test_a_wrong_weight_file_is_one_sentence(molhpft, config, tmp_path, write, words):
-    path = tmp_path / "w.pth"
-    write(path)
-    if words == ["truncated"]:
-        path.write_bytes(path.read_bytes()[:200])
-    line = one_sentence(*molhpft("run", config, "--set", f"encoder.weights={path}"))
-    for word in [*words, "w.pth"]:
+def test_a_wrong_weight_file_is_one_sentence(molhpft, config, tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "w.pth")
+    line = one_sentence(*molhpft("run", config, "--set", f"encoder.weights={tmp_path / 'w.pth'}"))
+    for word in ("w.pth", "unpickling", "refused"):
         assert word in line
 
 

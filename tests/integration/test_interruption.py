@@ -1,7 +1,6 @@
 """Runs as processes: killed and resumed, started twice, and shared by two processes."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -65,13 +64,12 @@ def saved_steps(folder: Path):
     return 0
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_killed_run_resumes_to_the_same_bytes(table, tmp_path, seed):
+def test_a_killed_run_resumes_to_the_same_bytes(table, tmp_path):
     whole = tmp_path / "whole"
     finish(start(table, whole))
-    killed, target = tmp_path / "killed", random.Random(seed).randrange(3, STEPS - 20)
+    killed = tmp_path / "killed"
     process = start(table, killed)
-    while saved_steps(killed) < target:
+    while saved_steps(killed) < STEPS // 2:
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.001)
     os.killpg(process.pid, signal.SIGKILL)

@@ -3,10 +3,8 @@
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -136,23 +134,6 @@ def test_other_settings_into_the_same_folder_are_refused(molhpft, model, table, 
     line = one_sentence(*molhpft(*finetune_words(table, model, *more)))
     assert f"{model} holds a model of other data or settings; choose another folder (--out)" in line
     assert files_of(model) == before
-
-
-def test_a_killed_finetuning_goes_on_to_the_same_bytes(molhpft, model, table, tmp_path):
-    out = tmp_path / "rings"
-    command = [sys.executable, "-m", "molhpft.cli", *finetune_words(table, out)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-    while not list(tmp_path.glob("rings.partial/run/*.partial/resume/phase-*.safetensors")):
-        assert process.poll() is None, process.stdout.read()
-        time.sleep(0.001)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert not out.exists()
-    status, _, _ = molhpft(*finetune_words(table, out))
-    assert status == 0
-    assert files_of(out) == files_of(model)
 
 
 def training_molecules(molhpft, table, out, *more):

@@ -35,29 +35,15 @@ OPTIONS = {
     "tau below 0": (("--tau", "-1"), "--tau is a number of epochs"),
     "tau auto among others": (("--tau", "auto", "--tau", "3"), "or auto alone; got 'auto'"),
     "no such target": (("--target", "rng"), "no column 'rng'; it has: smiles, ring"),
-    "a target twice": (("--target", "ring", "--target", "ring"), "each named once"),
     "words as target": (("--target", "smiles"), "'smiles' of .* two words; it has 60 words"),
     "no such molecules": (("--smiles-column", "SMILES"), "no column 'SMILES'"),
     "split without a column": (("--split", "column"), "should come together"),
-    "column without a split": (("--split-column", "ring"), "should come together"),
     "level above 1": (("--level", "1.5"), "should lie between 0 and 1, got 1.5"),
-    "level of 0": (("--level", "0"), "should lie between 0 and 1, got 0"),
-    "no such head": (("--head", "deep"), "unknown head deep"),
-    "no such encoder": (("--encoder", "nope"), "no weight file at nope"),
-    "a table as encoder": (("--encoder", "RINGS"), "is not a weight file"),
     "no such key": (("--set", "finetune.epoch=3"), "did you mean finetune.epochs"),
-    "no such key of the task": (("--set", "task.nonsense=3"), "unknown key task.nonsense"),
     "a split twice": (("--set", "task.split=scaffold"), "task.split is given twice, by an option"),
     "another table": (("--set", "task.path=b.csv"), "task.path is given twice, by an option as /"),
     "another task": (("--set", "task.name=toy"), "task.name is csv, which reads tables, got 'toy'"),
     "a task": (("--set", "task=toy"), "task is the table; its options are set one by one"),
-    "a seed twice": (("--seed", "1", "--set", "seed=2"), "seed is given twice, by its option as 1"),
-    "tau twice": (("--tau", "1", "--set", "method.tau=2"), "tau is given twice"),
-    "tau for none": (
-        ("--tau", "1", "--set", "method=ft"),
-        "method ft is not probed for tau epochs",
-    ),
-    "members": (("--set", "members=false"), "members is no key .* --no-ensemble"),
     "a seed for scaffolds": (("--split-seed", "1", "--split", "column"), "split"),
     "not a change": (("--set", "finetune"), "finetune"),
 }
@@ -65,7 +51,6 @@ OPTIONS = {
 
 @pytest.mark.parametrize(("more", "says"), OPTIONS.values(), ids=OPTIONS)
 def test_an_option_that_cannot_be_meant_is_one_sentence(molhpft, rings, tmp_path, more, says):
-    more = [word.replace("RINGS", str(rings)) for word in more]
     words = ("finetune", rings, "--out", tmp_path / "model", "--split", "random", *more)
     assert re.search(says, one_sentence(*molhpft(*words)))
     assert list(tmp_path.iterdir()) == [rings]
@@ -129,14 +114,9 @@ def test_a_place_that_takes_no_model_is_one_sentence_before_notes_and_training(
 
 ASKED = {
     "no model": (("MODEL/none", "RINGS"), "no folder at .*; a model on the hub is called"),
-    "an empty folder": (("EMPTY", "RINGS"), "holds no model: config.json is missing"),
     "a table as model": (("RINGS", "RINGS"), "no folder at"),
     "no table": (("MODEL", "none.csv"), "none.csv should be a table .* no file is there"),
-    "no parquet": (("MODEL", "none.parquet"), "none.parquet should be a table .* no file is there"),
-    "a folder as table": (("MODEL", "EMPTY"), "should be a table .* it is a folder"),
     "another column": (("MODEL", "RINGS", "--smiles-column", "S"), "no column 'S'; it has: smi"),
-    "another ending": (("MODEL", "RINGS", "--out", "o.txt"), r"should end in .csv or .parquet"),
-    "a folder in the way": (("MODEL", "RINGS", "--out", "EMPTY.csv"), "cannot write .*a folder"),
 }
 
 
@@ -146,13 +126,9 @@ def test_a_question_that_cannot_be_answered_is_one_sentence(
     molhpft, model, rings, tmp_path, monkeypatch, command, words, says
 ):
     monkeypatch.chdir(tmp_path)
-    for name in ("empty", "empty.csv"):
-        (tmp_path / name).mkdir()
-    places = {"MODEL": model, "EMPTY": tmp_path / "empty", "RINGS": rings}
-    for name, place in places.items():
+    for name, place in {"MODEL": model, "RINGS": rings}.items():
         words = [word.replace(name, str(place)) for word in words]
-    words = words if "--out" in words else [*words, "--out", "out.csv"]
-    assert re.search(says, one_sentence(*molhpft(command, *words)))
+    assert re.search(says, one_sentence(*molhpft(command, *words, "--out", "out.csv")))
     assert not (tmp_path / "out.csv").exists()
 
 
@@ -166,12 +142,13 @@ OVER = {
 }
 
 
-@pytest.mark.parametrize("same", [Path.symlink_to, Path.hardlink_to], ids=["link", "second name"])
 @pytest.mark.parametrize(("command", "words"), OVER.items(), ids=OVER)
 def test_nothing_is_written_over_what_is_read(
-    molhpft, model, rings, tmp_path, monkeypatch, command, words, same
+    molhpft, model, rings, tmp_path, monkeypatch, command, words
 ):
     monkeypatch.chdir(tmp_path)
+    # by another path or by a second name of the same file
+    same = Path.symlink_to if command in ("predict", "run", "sweep") else Path.hardlink_to
     same(tmp_path / "same.csv", rings)
     line = one_sentence(*molhpft(command, *(word.replace("MODEL", str(model)) for word in words)))
     said = "same.csv would be written over rings.csv, which is read; choose another place (--out)"

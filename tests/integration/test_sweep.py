@@ -89,11 +89,10 @@ def test_a_sweep_by_two_workers_gives_the_results_of_plain_runs(raw, whole, tmp_
     assert workers_of(out) == []
 
 
-@pytest.mark.parametrize("ended", [0, 1])
-def test_a_killed_sweep_goes_on_where_it_was(raw, whole, tmp_path, ended):
+def test_a_killed_sweep_goes_on_where_it_was(raw, whole, tmp_path):
     out = tmp_path / "out"
     process = start(raw, out, "--workers", 2)
-    until(lambda: len(list(out.glob("trials/*.json"))) >= ended and under_way(out), process)
+    until(lambda: len(list(out.glob("trials/*.json"))) >= 1 and under_way(out), process)
     process.kill()
     process.communicate()
     until(lambda: not workers_of(out))  # they notice by themselves
