@@ -62,7 +62,7 @@ def test_results_go_to_a_url_and_are_not_redone(tmp_path, cluster):
     assert results_of(out) == undisturbed(raw, tmp_path / "alone")
     said = finish(start(raw, out, *options, "--gpus-per-trial", "0.5", "--retry"))
     assert "4 of 4" in said  # nothing is left, so nothing is asked of the cluster
-    raw["sweep"] = {"seed": [9]}
+    raw["sweep"] = {"seed": [9], "method": ["lp_ft"]}
     said = finish(start(raw, out, *options, "--gpus-per-trial", "0.5"), status=2)
     assert "a trial takes 0.5 GPU, and the cluster has 0" in said
 

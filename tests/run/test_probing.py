@@ -151,9 +151,9 @@ def test_the_table_names_each_setting_once_and_marks_the_best():
     assert styles == ["", "bold green", ""]
 
 
-def test_several_seeds_show_their_spread():
-    spread = {"aie": 0.01, "train": 0.02, "valid": 0.03}
-    text = shown(probe_table(found_with([row(0.1, 1, 0.6, spread=spread)], seeds=(0, 1))))
+def test_several_seeds_show_their_std():
+    std = {"aie": 0.01, "train": 0.02, "valid": 0.03}
+    text = shown(probe_table(found_with([row(0.1, 1, 0.6, std=std)], seeds=(0, 1))))
     assert "60.00 ± 3.00" in text
     assert "0.500 ± 0.010" in text
     assert "2 seeds" in " ".join(text.split())
