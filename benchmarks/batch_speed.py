@@ -15,7 +15,7 @@ from argparse import ArgumentParser
 import torch
 from molecules import data_sets
 from ogb.utils import smiles2graph
-from timing import conclude, in_turn, report
+from timing import in_turn, print_figures, print_table
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
@@ -96,9 +96,11 @@ def main(molecules: int, repeats: int) -> None:
             for way, time in times.items()
         }
         threads = torch.get_num_threads()
-        report(f"{name}, {len(smiles):,} molecules, {threads} threads, medians of {repeats}", rows)
+        print_table(
+            f"{name}, {len(smiles):,} molecules, {threads} threads, medians of {repeats}", rows
+        )
         figures[name] = times[PEER] / times[OURS]
-    conclude({"ratio": min(figures.values()), "x PyG": figures})
+    print_figures({"ratio": min(figures.values()), "x PyG": figures})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from functools import partial
 from molecules import data_sets
 from ogb.utils import smiles2graph
 from rdkit import Chem, rdBase
-from timing import conclude, in_turn, report
+from timing import in_turn, print_figures, print_table
 
 from molhpft.domains.molecules.smiles import packed_graphs
 from molhpft.domains.parallel import VARIABLE, worker_count
@@ -61,9 +61,9 @@ def main(molecules: int, repeats: int) -> None:
             }
             for way, time in times.items()
         }
-        report(f"{name}, {len(smiles):,} molecules, medians of {repeats}", rows)
+        print_table(f"{name}, {len(smiles):,} molecules, medians of {repeats}", rows)
         figures[name] = {way: times[OGB] / time for way, time in times.items() if way != OGB}
-    conclude({"ratio": min(found[ONE] for found in figures.values()), "x ogb": figures})
+    print_figures({"ratio": min(ratios[ONE] for ratios in figures.values()), "x ogb": figures})
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ def data_sets(molecules: int) -> dict[str, list[str]]:
     Left out is what `ogb.utils.smiles2graph` fails on, since both sides are to do the same.
     """
     files = {name: ogb_folder(name) / "mapping" / "mol.csv.gz" for name in NAMES}
-    found = {
+    tables = {
         name: pd.read_csv(file)["smiles"].tolist() for name, file in files.items() if file.is_file()
     }
-    return {name: _some(smiles, molecules) for name, smiles in (found or _shipped()).items()}
+    return {name: _some(smiles, molecules) for name, smiles in (tables or _shipped()).items()}
 
 
 def _shipped() -> dict[str, list[str]]:

@@ -1,10 +1,10 @@
 """How many small faults in core, tuning and measure the tests find.
 
 mutmut writes mutants of every function, each with one change: another number, comparison, argument
-or string. A seeded sample, in proportion from every file, is tested one by one: a mutant is found
+or string. A seeded sample, in proportion from every file, is tested one by one: a mutant is killed
 when a test that reaches its function fails, and alive when none does.
 
-    nice -n 10 python benchmarks/mutants.py --share 0.1 --seed 0
+    nice -n 10 python benchmarks/mutants.py --fraction 0.1 --seed 0
 
 Tests are collected once, and every mutant is run in a fork of that process, quickest tests first:
 `mutmut run` does the same from the start for each. An own copy of the code is in `mutants/`.
@@ -49,13 +49,13 @@ def write_mutants() -> dict[str, list[str]]:
     return {module: mutants for module, mutants in names.items() if mutants}
 
 
-def sample(names: dict[str, list[str]], share: float, seed: int) -> list[str]:
-    """The same share of the mutants of every module, at least one of each, in random order."""
+def sample(names: dict[str, list[str]], fraction: float, seed: int) -> list[str]:
+    """The same fraction of the mutants of every module, at least one of each, in random order."""
     rng = random.Random(seed)
     drawn = [
         name
         for mutants in names.values()
-        for name in rng.sample(mutants, max(1, round(share * len(mutants))))
+        for name in rng.sample(mutants, max(1, round(fraction * len(mutants))))
     ]
     rng.shuffle(drawn)
     return drawn
@@ -65,7 +65,7 @@ class Mutants:
     """A pytest plugin that runs the collected tests on one mutant after another.
 
     Attributes:
-        how: of each mutant that was run, "found", "alive", "endless" or "no test".
+        how: of each mutant that was run, "killed", "alive", "endless" or "no test".
     """
 
     def __init__(self, names: list[str], seconds: float) -> None:
@@ -132,25 +132,25 @@ def _outcome(name: str, tests: list[pytest.Item], limit: float) -> str:
         os.dup2(nothing, 2)
         try:
             pairs = zip(tests, [*tests[1:], None], strict=True)
-            found = any(_fails(item, following) for item, following in pairs)
+            killed = any(_fails(item, following) for item, following in pairs)
         except BaseException:
-            found = True
-        os._exit(int(found))
+            killed = True
+        os._exit(int(killed))
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return {0: "alive", 1: "found"}.get(code, "endless" if code in _LIMITS else "found")
+    return {0: "alive", 1: "killed"}.get(code, "endless" if code in _LIMITS else "killed")
 
 
 _LIMITS = (-signal.SIGXCPU, -signal.SIGALRM)
 
 
 def summary(how: dict[str, str]) -> str:
-    """Counts by outcome, and the share that is found with its 95 % interval."""
+    """Counts by outcome, and the fraction that is killed with its 95 % interval."""
     counts: Counter[str] = Counter(how.values())
-    found = counts["found"] + counts["endless"]
-    interval: Any = binomtest(found, len(how)).proportion_ci(method="wilson")
-    said = ", ".join(f"{number} {outcome}" for outcome, number in counts.most_common())
+    killed = counts["killed"] + counts["endless"]
+    interval: Any = binomtest(killed, len(how)).proportion_ci(method="wilson")
+    parts = ", ".join(f"{number} {outcome}" for outcome, number in counts.most_common())
     return (
-        f"{len(how)} mutants: {said}\nfound: {found / len(how):.1%}, "
+        f"{len(how)} mutants: {parts}\nkilled: {killed / len(how):.1%}, "
         f"95 % interval {interval.low:.1%} to {interval.high:.1%}"
     )
 
@@ -158,7 +158,7 @@ def summary(how: dict[str, str]) -> str:
 def main() -> None:
     """Write, draw, run and count."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--share", type=float, default=0.1, help="of the mutants of every file")
+    parser.add_argument("--fraction", type=float, default=0.1, help="of the mutants of every file")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--seconds", type=float, default=1e9, help="after which no more are begun")
     parser.add_argument("--only", default="", help="modules whose name has this in it")
@@ -166,7 +166,7 @@ def main() -> None:
     names = write_mutants()
     total = sum(map(len, names.values()))
     some = {module: mutants for module, mutants in names.items() if asked.only in module}
-    plugin = Mutants(sample(some, asked.share, asked.seed), asked.seconds)
+    plugin = Mutants(sample(some, asked.fraction, asked.seed), asked.seconds)
     print(f"{len(plugin.names)} of {total} mutants", flush=True)
     os.chdir(COPY)
     sys.path.insert(0, os.getcwd())

@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
-from timing import conclude, report
+from timing import print_figures, print_table
 
 from molhpft.domains.molecules.table_files import read_sheet
 from molhpft.estimator import Model
@@ -79,8 +79,8 @@ def main() -> None:
                 "molecules/s": f"{rows / took:,.0f}",
                 "peak MB": f"{peak:,.0f}",
             }
-    report("SMILES to file: networks x rows, precision", lines)
-    conclude(rates)
+    print_table("SMILES to file: networks x rows, precision", lines)
+    print_figures(rates)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from peers import GCN, graphs_of, probe_epoch
-from timing import conclude, in_turn, report
+from timing import in_turn, print_figures, print_table
 
 from molhpft.config.build import build_network, build_recipes, build_task
 from molhpft.config.schema import load_config
@@ -36,8 +36,8 @@ LRS, SMOOTHINGS, SEEDS = (3e-4, 1e-3, 3e-3, 1e-2), (0.0, 0.05, 0.1), range(3)
 def ours(network, phase, task):
     """Features, and the heads of all tau."""
     head, features = on_features(network, task)
-    found = probe(head, phase, features, taus=TAUS, rng=torch.Generator().manual_seed(0))
-    assert len(found.heads) == len(TAUS)
+    trajectory = probe(head, phase, features, taus=TAUS, rng=torch.Generator().manual_seed(0))
+    assert len(trajectory.heads) == len(TAUS)
 
 
 def together(task, phase, heads, epochs):
@@ -80,20 +80,23 @@ def main():
         "together": partial(together, *grid),
         "one by one": partial(one_by_one, *grid),
     }
-    found, epochs = in_turn(works, options.rounds), max(TAUS)
+    seconds, epochs = in_turn(works, options.rounds), max(TAUS)
     lines = {
-        f"ours, {epochs} epochs, {len(TAUS)} tau, features included": found["ours"],
-        "  of which features of every split": found["features"],
-        "PyG, one epoch (measured)": found["peer"],
-        f"PyG, {epochs} epochs ({epochs} times that)": epochs * found["peer"],
-        f"36 heads together, {options.many_epochs} epochs": found["together"],
-        f"36 heads one by one, {options.many_epochs} epochs": found["one by one"],
+        f"ours, {epochs} epochs, {len(TAUS)} tau, features included": seconds["ours"],
+        "  of which features of every split": seconds["features"],
+        "PyG, one epoch (measured)": seconds["peer"],
+        f"PyG, {epochs} epochs ({epochs} times that)": epochs * seconds["peer"],
+        f"36 heads together, {options.many_epochs} epochs": seconds["together"],
+        f"36 heads one by one, {options.many_epochs} epochs": seconds["one by one"],
     }
     where = f"{len(task.rows('train'))} training molecules, {torch.get_num_threads()} threads"
-    report(f"Tox21, {where}", {name: {"s": f"{value:,.3f}"} for name, value in lines.items()})
-    figures = {"seconds": found["ours"], "features": found["features"]}
-    figures |= {"peer": epochs * found["peer"], "ratio": epochs * found["peer"] / found["ours"]}
-    conclude(figures | {"many_ratio": found["one by one"] / found["together"]})
+    print_table(f"Tox21, {where}", {name: {"s": f"{value:,.3f}"} for name, value in lines.items()})
+    figures = {"seconds": seconds["ours"], "features": seconds["features"]}
+    figures |= {
+        "peer": epochs * seconds["peer"],
+        "ratio": epochs * seconds["peer"] / seconds["ours"],
+    }
+    print_figures(figures | {"many_ratio": seconds["one by one"] / seconds["together"]})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Several ways of doing one thing, timed in turn, and their figures as a table and a line of JSON.
+"""Shared by the speed benchmarks: works timed in turn, tables, and a last line of JSON.
 
 In turn, because whatever else the machine does in a minute then slows all of them.
 """
@@ -25,7 +25,7 @@ def in_turn(works: Mapping[str, Callable[[], object]], repeats: int) -> dict[str
     return {name: median(times[name] for times in rounds[1:]) for name in works}
 
 
-def report(title: str, rows: Mapping[str, Mapping[str, str]]) -> None:
+def print_table(title: str, rows: Mapping[str, Mapping[str, str]]) -> None:
     """Print a table of one line a name; the cells of all lines have the same headings."""
     table = Table(title=title, title_justify="left")
     table.add_column("")
@@ -36,6 +36,6 @@ def report(title: str, rows: Mapping[str, Mapping[str, str]]) -> None:
     Console(width=100).print(table)
 
 
-def conclude(figures: Mapping[str, object]) -> None:
-    """Print the last line, for programs."""
+def print_figures(figures: Mapping[str, object]) -> None:
+    """Print the last line, one of JSON, for programs."""
     print(json.dumps(figures), flush=True)

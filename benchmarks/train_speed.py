@@ -22,7 +22,7 @@ from lightning_fabric import Fabric
 from peers import GCN, graphs_of, logits_of, train_epoch
 from rich.console import Console
 from rich.table import Table
-from timing import conclude, in_turn
+from timing import in_turn, print_figures
 
 from molhpft.core.evaluate import predict
 from molhpft.core.network import Network, linear_head
@@ -186,16 +186,16 @@ def table(name, figures):
     ]
     for column in columns:
         lines.add_column(column, justify="left" if column in ("", "losses") else "right")
-    for side, found in figures.items():
+    for side, row in figures.items():
         lines.add_row(
             side if side == "PyG" else f"molhpft {side}",
-            f"{found['training']:,.0f}",
-            f"{found['training_ratio']:.2f}",
-            f"{found['inference']:,.0f}",
-            f"{found['inference_ratio']:.2f}",
-            f"{found['floor_ratio']:.2f}",
-            " ".join(f"{loss:.4f}" for loss in found["losses"]),
-            f"{found['rocauc']:.3f}",
+            f"{row['training']:,.0f}",
+            f"{row['training_ratio']:.2f}",
+            f"{row['inference']:,.0f}",
+            f"{row['inference_ratio']:.2f}",
+            f"{row['floor_ratio']:.2f}",
+            " ".join(f"{loss:.4f}" for loss in row["losses"]),
+            f"{row['rocauc']:.3f}",
         )
     return lines
 
@@ -219,7 +219,7 @@ def main():
         console.print(table(f"{name}, {where(options.device)}", figures[name]))
     # the first side is the default precision
     ratios = [next(iter(sides.values()))["training_ratio"] for sides in figures.values()]
-    conclude({"ratio": min(ratios, default=None), **figures})
+    print_figures({"ratio": min(ratios, default=None), **figures})
 
 
 if __name__ == "__main__":

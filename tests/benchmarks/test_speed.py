@@ -78,10 +78,10 @@ def timing(monkeypatch):
 def test_works_are_done_in_turn_with_a_round_to_warm_up(timing):
     done = []
     works = {name: lambda name=name: done.append(name) for name in "ab"}
-    found = timing.in_turn(works, 3)
+    seconds = timing.in_turn(works, 3)
     assert done == ["a", "b"] * 4
-    assert list(found) == ["a", "b"]
-    assert min(found.values()) >= 0
+    assert list(seconds) == ["a", "b"]
+    assert min(seconds.values()) >= 0
 
 
 def test_the_median_round_counts(timing, monkeypatch):
@@ -91,8 +91,8 @@ def test_the_median_round_counts(timing, monkeypatch):
 
 
 def test_a_table_shows_every_cell_and_the_last_line_is_json(timing, capsys):
-    timing.report("Speed", {"ours": {"per second": "12"}, "theirs": {"per second": "7"}})
-    timing.conclude({"ratio": 1.5})
+    timing.print_table("Speed", {"ours": {"per second": "12"}, "theirs": {"per second": "7"}})
+    timing.print_figures({"ratio": 1.5})
     printed = capsys.readouterr().out
     assert all(cell in printed for cell in ("Speed", "per second", "ours", "12", "theirs", "7"))
     assert json.loads(printed.splitlines()[-1]) == {"ratio": 1.5}
