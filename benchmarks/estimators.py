@@ -29,12 +29,10 @@ from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.fingerprints import (
     morgan_fingerprints,
     packed_fingerprints,
-    unpack_bits,
 )
 from molhpft.domains.molecules.ogb import ogb_task
 from molhpft.estimator import HPFTClassifier, HPFTRegressor
-from molhpft.estimator.confidence import HeldOut
-from molhpft.estimator.train import evaluated
+from molhpft.estimator.calibrate import HeldOut, held_out_scores
 
 Numbers = dict[str, float]
 
@@ -74,9 +72,9 @@ def network(task: Task, options: Mapping[str, Any], seed: int) -> Numbers:
     held = HeldOut(
         logits=model.logits(molecules.store, rows).mean(0),
         targets=molecules.targets[rows].float(),
-        similarity=model.trust.neighbours.nearest(unpack_bits(prints))[0],
+        similarity=model.uncertainty.neighbours.nearest(unpack_bits(prints))[0],
     )
-    return evaluated(held, model.shape.objective, model.trust)
+    return held_out_scores(held, model.spec.objective, model.uncertainty)
 
 
 def fingerprints(

@@ -2,7 +2,7 @@
 
     python benchmarks/predict_speed.py MODEL hiv.csv.gz
 
-Answers for a table of all its rows five times over, by the model's best network alone and by the
+Inference for a table of all its rows five times over, by the model's best network alone and by the
 first two, three, ... of its ensemble, in either precision; and once for the table as it is, to
 compare memory with. Time is that of the whole command, imports included; memory is the peak of the
 largest of its processes. The last line is JSON.
@@ -30,7 +30,9 @@ def first_members(model: Model, out: Path) -> Iterator[tuple[int, Path]]:
     """The model with its first network alone, with its first two, ..., each in a folder."""
     for count in range(1, len(model.networks) + 1):
         about = {**model.about, "members": model.about["members"][:count]}
-        few = Model(model.shape, model.networks[:count], model.trust, model.training_smiles, about)
+        few = Model(
+            model.spec, model.networks[:count], model.uncertainty, model.training_smiles, about
+        )
         few.save_pretrained(out / f"members{count}")
         yield count, out / f"members{count}"
 

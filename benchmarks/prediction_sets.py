@@ -24,9 +24,8 @@ from molhpft.domains.molecules.examples import Molecules, molecule_task
 from molhpft.domains.molecules.fingerprints import Neighbours, packed_fingerprints, unpack_bits
 from molhpft.domains.molecules.ogb import ogb_task
 from molhpft.domains.molecules.splits import random_split, scaffold_groups
-from molhpft.estimator.confidence import HeldOut, Trust, fit_trust
-from molhpft.estimator.sklearn import settings
-from molhpft.estimator.train import Answers, held_out, train
+from molhpft.estimator.calibrate import HeldOut, Uncertainty, fit_uncertainty
+from molhpft.estimator.train import Inference, holdout_split, model_config, train
 from molhpft.measure.uncertainty import interval_widths, prediction_sets, set_thresholds
 
 NAMES = ("ogbg-molfreesolv", "ogbg-molesol", "ogbg-molbace")
@@ -86,10 +85,10 @@ def fitted(source: Task, kind: str, seed: int) -> Fit:
     numbers = isinstance(source.objective, Squared)
     labels = source.objective.values(molecules.targets) if numbers else molecules.targets.float()
     fit, test = drawn_test(molecules.smiles, kind, seed)
-    inner = held_out(
+    inner = holdout_split(
         [molecules.smiles[row] for row in fit.tolist()],
         "random" if kind == "random" else "scaffold",
-        share=0.1,
+        validation=0.1,
         seed=seed,
         labels=None if numbers else labels[fit],
     )
@@ -103,9 +102,9 @@ def fitted(source: Task, kind: str, seed: int) -> Fit:
         standardise=numbers,
     )
     seen = replace(task, splits={split: task.rows(split) for split in ("train", "valid")})
-    config = settings(**SETTINGS, seed=seed, more={"finetune": {"epochs": EPOCHS}})
+    config = model_config(**SETTINGS, seed=seed, more={"finetune": {"epochs": EPOCHS}})
     with TemporaryDirectory() as folder:
-        model, _ = train(config, seen, Path(folder), Answers())
+        model, _ = train(config, seen, Path(folder), Inference())
     held, targets, prints = {}, {}, {}
     for split, rows in task.splits.items():
         prints[split] = packed_fingerprints([molecules.smiles[row] for row in rows.tolist()])
@@ -159,7 +158,7 @@ def all_fits(out: Path, seeds: int, *, fits: bool) -> Iterator[tuple[str, str, P
 
 
 def held_out_of(fit: Fit) -> tuple[dict[str, HeldOut], np.ndarray]:
-    """What `fit_trust` is given, and the packed fingerprints of the training molecules."""
+    """What `fit_uncertainty` is given, and the packed fingerprints of the training molecules."""
     neighbours = Neighbours(unpack_bits(fit.prints["train"]))
     held = {
         split: HeldOut(
@@ -170,14 +169,14 @@ def held_out_of(fit: Fit) -> tuple[dict[str, HeldOut], np.ndarray]:
     return held, fit.prints["train"]
 
 
-def limits_of(fit: Fit, how: str, held: Mapping[str, HeldOut], trust: Trust) -> Tensor:
+def limits_of(fit: Fit, how: str, held: Mapping[str, HeldOut], uncertainty: Uncertainty) -> Tensor:
     """Thresholds for the test molecules, near or far, (n, t, 2) or (n, t)."""
     if how == "by similarity":
-        steps = len(trust.limits) - 1
-        return trust.limits[(held["test"].similarity.double() * steps).round().long()]
+        steps = len(uncertainty.limits) - 1
+        return uncertainty.limits[(held["test"].similarity.double() * steps).round().long()]
     own = held[how]
     fitting = interval_widths if isinstance(fit.objective, Squared) else set_thresholds
-    limits = fitting(own.logits, own.targets, target_coverage=trust.level)
+    limits = fitting(own.logits, own.targets, target_coverage=uncertainty.target_coverage)
     return limits.expand(len(held["test"].logits), *limits.shape)
 
 
@@ -188,15 +187,19 @@ def measured(fit: Fit) -> dict[str, tuple[float, ...]]:
     the share is that of test molecules within the domain.
     """
     held, prints = held_out_of(fit)
-    options: dict[str, Any] = {"calibration": "none", "level": 0.9, "prints": prints}
-    trust = fit_trust(held["valid"], held.get("calibration"), fit.objective, **options)
+    options: dict[str, Any] = {
+        "calibration": "none",
+        "target_coverage": 0.9,
+        "fingerprints": prints,
+    }
+    uncertainty = fit_uncertainty(held["valid"], held.get("calibration"), fit.objective, **options)
     test = held["test"]
-    near = test.similarity >= trust.near
+    near = test.similarity >= uncertainty.domain_threshold
     found = {}
     for how in HOW:
         if how != "by similarity" and how not in held:
             continue
-        limits = limits_of(fit, how, held, trust)
+        limits = limits_of(fit, how, held, uncertainty)
         if isinstance(fit.objective, Squared):
             holds = (test.logits - test.targets).abs() <= limits
             sizes = 2 * limits * torch.tensor(fit.objective.std)

@@ -1,7 +1,8 @@
-"""From a CSV to a model that says how far it can be trusted.
+"""From a CSV to a model that says how uncertain its predictions are.
 
-Holds out rare scaffolds, finetunes the shipped encoder by HP-FT, answers for the held-out molecules
-with spread, sets and nearness to training, and draws why it answers as it does for one of them.
+Holds out rare scaffolds, finetunes the shipped encoder by HP-FT, predicts the held-out molecules
+with standard deviations, prediction sets and the applicability domain, and draws which atoms made
+it predict what it does for one of them.
 Without --data the table is made of molecules that RDKit ships; its label says whether a molecule
 has a part that RDKit's SureChEMBL catalog of structural alerts knows.
 
@@ -37,7 +38,7 @@ def example_table(path: Path, molecules: int) -> Path:
 
 
 def read(path: Path, smiles_column: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows to learn from and rows to answer for; no scaffold is in both."""
+    """Rows to learn from and rows to predict; no scaffold is in both."""
     if not path.is_file():
         raise FileNotFoundError(f"no table at {path}")
     table = pd.read_csv(path)
@@ -59,22 +60,24 @@ def learn(train: pd.DataFrame, config: dict[str, Any]) -> HPFTClassifier:
     return model
 
 
-def trust(model: HPFTClassifier, test: pd.DataFrame) -> pd.DataFrame:
-    """Answers for the first target as a table, and what they were worth."""
-    found = model.answers(test["smiles"])
+def predict(model: HPFTClassifier, test: pd.DataFrame) -> pd.DataFrame:
+    """Inference for the first target as a table, and what they were worth."""
+    prediction = model.predict_with_uncertainty(test["smiles"])
     name = test.columns[1]
-    answers = pd.DataFrame(
+    predictions = pd.DataFrame(
         {
             "smiles": test["smiles"].to_numpy(),
             name: test[name].to_numpy(),
-            "p": found.values[:, 0],
-            "spread": found.spread[:, 0],
-            "set": [" or ".join(str(k) for k in (0, 1) if s[k]) for s in found.sets[:, 0].tolist()],
-            "similarity": found.similarity,
-            "in_domain": found.in_domain,
+            "p": prediction.values[:, 0],
+            "std": prediction.std[:, 0],
+            "set": [
+                " or ".join(str(k) for k in (0, 1) if s[k]) for s in prediction.sets[:, 0].tolist()
+            ],
+            "similarity": prediction.similarity,
+            "in_domain": prediction.in_domain,
         }
     )
-    known = answers[answers[name].notna() & answers["p"].notna()]
+    known = predictions[predictions[name].notna() & predictions["p"].notna()]
     near = known[known["in_domain"]]
     held = [f"{label:.0f}" in own for label, own in zip(near[name], near["set"], strict=True)]
     share = f"{sum(held) / len(held):.1%}" if held else "none"
@@ -83,7 +86,7 @@ def trust(model: HPFTClassifier, test: pd.DataFrame) -> pd.DataFrame:
         auc = roc_auc_score(rows[name], rows["p"]) if rows[name].nunique() == 2 else float("nan")
         what = {True: "in domain", False: "outside it"}.get(where, where)
         print(f"  {what:10}  {len(rows):5,} molecules  ROC-AUC {auc:.3f}")
-    return answers
+    return predictions
 
 
 def main(options: argparse.Namespace) -> None:
@@ -92,21 +95,21 @@ def main(options: argparse.Namespace) -> None:
     data = options.data or example_table(options.out / "alerts.csv", 300 if options.quick else 1000)
     train, test = read(data, options.smiles_column)
     model = learn(train, QUICK if options.quick else {})
-    answers = trust(model, test)
-    answers.to_csv(options.out / "answers.csv", index=False)
-    print(answers.head(8).round(3).to_string(index=False, max_colwidth=32))
+    predictions = predict(model, test)
+    predictions.to_csv(options.out / "predictions.csv", index=False)
+    print(predictions.head(8).round(3).to_string(index=False, max_colwidth=32))
 
-    chosen = answers[answers["in_domain"]].nlargest(1, "p")["smiles"].iloc[0]
+    chosen = predictions[predictions["in_domain"]].nlargest(1, "p")["smiles"].iloc[0]
     explanation = explain(model.model_, chosen, target=test.columns[1])
     draw(explanation, options.out / "explanation.svg")
     print(f"\nexplained: {chosen}, logit {explanation.logit:.2f}", end=" ")
     print(f"(an average atom everywhere: {explanation.baseline:.2f})")
     model.save_pretrained(options.out / "model")
-    print(f"wrote answers.csv, explanation.svg and model in {options.out}")
+    print(f"wrote predictions.csv, explanation.svg and model in {options.out}")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="From a CSV to a model with trusted answers.")
+    parser = argparse.ArgumentParser(description="From a CSV to a model with uncertainty.")
     parser.add_argument("--data", type=Path, help="CSV with SMILES and columns of 0 and 1")
     parser.add_argument("--smiles-column", default="smiles")
     parser.add_argument("--out", type=Path, default=Path("runs/csv_to_model"))

@@ -198,7 +198,7 @@ def shipped() -> list[Json]:
     ]
 
 
-def shared(*, ask_hub: bool = False) -> list[str]:
+def hub_models(*, ask_hub: bool = False) -> list[str]:
     """What `weights` can name beside files: models of the hub, those fetched before or all of them.
 
     Raises:

@@ -1,15 +1,74 @@
-"""Options that several commands share, with one meaning each."""
+"""Arguments and options that several commands share, and how flags become keys of a config.
 
+Words that an option can take stand here, not where they are used, so that a command line that only
+prints help does not import PyTorch; a test holds them equal.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
-ConfigPath = Annotated[Path, typer.Argument(help="YAML file, such as configs/finetune/*.yaml.")]
+DeviceName = Literal["auto", "cpu", "cuda"]
+
+ConfigPath = Annotated[
+    Path, typer.Argument(help="YAML file, such as configs/finetune/tox21_hpft.yaml.")
+]
 Changes = Annotated[
     list[str],
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the config; repeatable."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the config; repeatable."),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder for run folders.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random number.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+
+Epochs = Annotated[int | None, typer.Option(help="Epochs of finetuning.")]
+LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate of finetuning.")]
+BatchSize = Annotated[int | None, typer.Option(help="Molecules or images a step of finetuning.")]
+Device = Annotated[DeviceName | None, typer.Option(help="Where to compute.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of every random number.")]
+SplitName = Annotated[
+    str | None, typer.Option("--split", metavar="NAME", help="scaffold, random, ... of the task.")
+]
+SplitSeed = Annotated[int | None, typer.Option(help="Seed of a random split.")]
+
+_KEYS = {"device": "device", "seed": "seed", "split": "task.split", "split_seed": "task.split_seed"}
+
+
+def with_flags(changes: list[str], *, section: str = "finetune", **flags: Any) -> list[str]:
+    """Changes of a config, those of `--set` and those of flags.
+
+    >>> with_flags(["head=mlp"], lr=0.01, seed=None, split="random")
+    ['head=mlp', 'finetune.lr=0.01', 'task.split=random']
+
+    Args:
+        changes: "key=value", of `--set`.
+        section: of the config that epochs, learning rate and batch size belong to.
+        flags: name to value; None for one that is not given.
+
+    Raises:
+        ValueError: `--set` gives the key of a flag, too.
+    """
+    given = {
+        _KEYS.get(flag, f"{section}.{flag}"): (flag, value)
+        for flag, value in flags.items()
+        if value is not None
+    }
+    if given and changes:
+        _refuse_given_twice(changes, given)
+    return [*changes, *(f"{key}={value}" for key, (_, value) in given.items())]
+
+
+def _refuse_given_twice(changes: list[str], given: Mapping[str, tuple[str, Any]]) -> None:
+    from molhpft.config.schema import parse_changes
+
+    by_set = parse_changes(changes)
+    for key, (flag, value) in given.items():
+        group, _, last = key.rpartition(".")
+        in_group = isinstance(by_set.get(group), Mapping) and last in by_set[group]
+        if key in by_set or in_group:
+            other = by_set[key] if key in by_set else by_set[group][last]
+            raise ValueError(
+                f"{key} is given twice, by --{flag.replace('_', '-')} as {value} and by --set as "
+                f"{other}; leave one out"
+            )

@@ -1,7 +1,7 @@
-"""Models for somebody with a table of molecules: fitted, trusted, explained, kept and shared."""
+"""Models for somebody with a table of molecules: fit, predict with uncertainty, explain, share."""
 
-from molhpft.estimator.model import Model
+from molhpft.estimator.model import Model, Prediction
 from molhpft.estimator.notes import DataWarning
 from molhpft.estimator.sklearn import HPFTClassifier, HPFTRegressor
 
-__all__ = ["DataWarning", "HPFTClassifier", "HPFTRegressor", "Model"]
+__all__ = ["DataWarning", "HPFTClassifier", "HPFTRegressor", "Model", "Prediction"]

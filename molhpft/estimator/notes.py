@@ -1,4 +1,4 @@
-"""What somebody should know about a table before they trust a model of it, in sentences."""
+"""Data notes: what one should know about a table before trusting a model of it, in sentences."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,16 +10,17 @@ import torch
 from molhpft.advice.inventory import absent_data, overlap_with, trained_on
 from molhpft.config.schema import RunConfig
 from molhpft.core.data import Task
-from molhpft.core.objectives import Squared
+from molhpft.core.objectives import Multilabel, Squared
+from molhpft.domains.files import NAMED, listed
 from molhpft.domains.molecules.checkpoints import describe
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.overlap import inchikey_blocks
 from molhpft.domains.weights import read_weights
-from molhpft.estimator.train import thin_notes
+from molhpft.estimator.train import unscored_targets
 
 
 class DataWarning(UserWarning):
-    """Something about the data that a model of them, or its scores, may not deserve trust for."""
+    """Something about the data makes a model of them, or its scores, less reliable."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Note:
 
     Attributes:
         text: the sentence.
-        serious: whether it is also a warning: molecules are lost, labels or splits contradict what
-            scores mean, or a weight file may be another network's.
+        serious: whether it is also a warning: molecules are lost, labels or splits undermine what
+            scores mean, or a weight file may be of another network.
     """
 
     text: str
@@ -37,11 +38,11 @@ class Note:
 
 
 def notes_on(config: RunConfig, task: Task) -> tuple[Note, ...]:
-    """How a table was read, what cannot be, salts, duplicates, thin splits, what the encoder knows.
+    """Notes on reading, unreadable molecules, salts, duplicates, weights, thin splits and leakage.
 
     Args:
         config: says which encoder.
-        task: on molecules.
+        task: on molecules; others have no notes.
     """
     molecules = task.examples
     if not isinstance(molecules, Molecules):
@@ -51,8 +52,8 @@ def notes_on(config: RunConfig, task: Task) -> tuple[Note, ...]:
         *([Note(molecules.unreadable, serious=True)] if molecules.unreadable else []),
         *_mixtures(molecules.smiles),
         *_duplicates(molecules, task),
-        *_encoder(config),
-        *(Note(text, serious=True) for text in thin_notes(task)),
+        *_weight_file(config),
+        *(Note(text, serious=True) for text in thin_split_notes(task)),
         *_leakage(config, task),
     )
 
@@ -61,53 +62,70 @@ def _mixtures(smiles: Sequence[str]) -> list[Note]:
     count = sum("." in string for string in smiles)
     if not count:
         return []
-    return [
-        Note(
-            f"{count:,} of {len(smiles):,} molecules are salts or mixtures: their parts are read "
-            "as one graph."
-        )
-    ]
+    text = f"{count:,} of {len(smiles):,} molecules are salts or mixtures: their parts are read "
+    return [Note(f"{text}as one graph.")]
 
 
 def _duplicates(molecules: Molecules, task: Task) -> list[Note]:
-    """Molecules that are the same by InChIKey; those with conflicting labels, and across splits."""
+    """Molecules that are the same by InChIKey: with conflicting labels, and across splits."""
     keys = inchikey_blocks(molecules.smiles)
-    found, group, sizes = np.unique(keys, return_inverse=True, return_counts=True)
-    repeated = (sizes > 1) & (found != b"")
+    distinct, group, sizes = np.unique(keys, return_inverse=True, return_counts=True)
+    repeated = (sizes > 1) & (distinct != b"")
     if not repeated.any():
         return []
-    conflicts = sum(_conflict(molecules, group == k) for k in np.flatnonzero(repeated))
-    sentence = (
+    conflicts = sum(_has_conflict(molecules, group == k) for k in np.flatnonzero(repeated))
+    text = (
         "Molecules that occur more than once (by InChIKey, without stereochemistry and "
         f"counter-ions): {int(repeated.sum()):,}, with different labels: {conflicts:,}; all rows "
         "were kept."
     )
+    # repeated measurements of a number hardly ever agree
+    notes = [Note(text, serious=bool(conflicts) and not isinstance(task.objective, Squared))]
     train = keys[task.rows("train").numpy()]
-    others = {s: rows for s, rows in task.splits.items() if s != "train"}
     shared = {
-        s: int(np.isin(keys[rows.numpy()], train[train != b""]).sum()) for s, rows in others.items()
+        split: int(np.isin(keys[rows.numpy()], train[train != b""]).sum())
+        for split, rows in task.splits.items()
+        if split != "train"
     }
     across = ", ".join(f"{count:,} of {split}" for split, count in shared.items() if count)
-    # of numbers, repeated measurements hardly ever agree
-    contradict = bool(conflicts) and not isinstance(task.objective, Squared)
-    told = [Note(f"Also among the training molecules: {across}.", serious=True)] if across else []
-    return [Note(sentence, serious=contradict), *told]
+    if across:
+        notes.append(Note(f"Also among the training molecules: {across}.", serious=True))
+    return notes
 
 
-def _conflict(molecules: Molecules, rows: np.ndarray) -> bool:
+def _has_conflict(molecules: Molecules, rows: np.ndarray) -> bool:
     """Whether two of these rows have different labels of one target."""
-    labels = molecules.targets[torch.from_numpy(rows)].float()
-    low, high = (torch.where(labels.isnan(), s * torch.inf, labels) for s in (1, -1))
+    y = molecules.targets[torch.from_numpy(rows)].float()
+    low, high = (torch.where(y.isnan(), sign * torch.inf, y) for sign in (1, -1))
     return bool((low.min(0).values < high.max(0).values).any())
 
 
-def _encoder(config: RunConfig) -> list[Note]:
-    """What a weight file of others is taken for, and why."""
+def _weight_file(config: RunConfig) -> list[Note]:
+    """What a foreign weight file is taken for, and why."""
     weights: Path | None = config.encoder.options["weights"]
     file = read_weights(weights) if weights is not None else None
     if file is None or file.about:
         return []
     return [Note(f"The encoder's file {file.path.name} is {describe(file)}.", serious=True)]
+
+
+def thin_split_notes(task: Task) -> list[str]:
+    """Sentences on targets that a split has too few labels of to train on, choose by or score."""
+    lack = "labels of both classes" if isinstance(task.objective, Multilabel) else "labels"
+    consequence = {"train": "Not learned", "valid": "Never validated"}
+    notes = []
+    for split, names in unscored_targets(task).items():
+        n = len(task.splits[split])
+        where = f"the {split} split ({n:,} molecule{'s' * (n != 1)})"
+        if split == "valid" and len(names) == len(task.target_names):
+            notes.append(
+                f"Never validated: {where} has no target with {lack}; epochs, tau and members were "
+                "chosen by the loss on it."
+            )
+        elif names:
+            start = consequence.get(split, "Not scored")
+            notes.append(f"{start}, for {where} lacks {lack}: {listed(names, most=NAMED)}.")
+    return notes
 
 
 def _leakage(config: RunConfig, task: Task) -> list[Note]:
@@ -116,22 +134,19 @@ def _leakage(config: RunConfig, task: Task) -> list[Note]:
     if weights is None:
         return []
     file = read_weights(weights)
+    unknown = "Whether the encoder was pretrained on these molecules"
     if absent := absent_data(file):
         return [
             Note(
-                f"Whether the encoder was pretrained on these molecules was not looked up for lack "
-                f"of {', '.join(absent)} on this machine; `molhpft data FILE.csv --against "
-                f"{weights}` fetches them."
+                f"{unknown} was not looked up for lack of {', '.join(absent)} on this machine; "
+                f"`molhpft data FILE.csv --against {weights}` fetches them."
             )
         ]
     try:
-        theirs = trained_on(file)
+        rows = overlap_with(task, trained_on(file))
     except (FileNotFoundError, ValueError) as error:
-        return [
-            Note(f"Whether the encoder was pretrained on these molecules is not known: {error}.")
-        ]
-    found = overlap_with(task, theirs)
-    told = ", ".join(
-        f"{row['shared']:,} of {row['molecules']:,} of {row['split']}" for row in found
-    )
-    return [Note(f"Molecules that the encoder {weights.name} was pretrained on: {told}.")]
+        return [Note(f"{unknown} is not known: {error}.")]
+    counts = [f"{row['shared']:,} of {row['molecules']:,} of {row['split']}" for row in rows]
+    return [
+        Note(f"Molecules that the encoder {weights.name} was pretrained on: {', '.join(counts)}.")
+    ]

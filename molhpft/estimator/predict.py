@@ -1,6 +1,6 @@
-"""Predictions and features for the rows of a table, in its order, however long it is.
+"""Predictions and features for the rows of a table of any length, in its order, in bounded memory.
 
-Tables of any length that are written a few hundred rows at a time.
+Tables are read, predicted and written a few hundred rows at a time.
 """
 
 import csv
@@ -9,178 +9,54 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from math import isfinite
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, Protocol, TextIO, TypeAlias, TypeVar
+from typing import Any, Literal, TextIO, TypeAlias, TypeVar
 
-import pyarrow as pa
+import numpy as np
 import torch
 from numpy.typing import NDArray
-from pyarrow import parquet
 from torch import Tensor
 
 from molhpft.core.determinism import threads
 from molhpft.core.objectives import Squared
 from molhpft.domains.console import bar
+from molhpft.domains.extras import require
 from molhpft.domains.files import replacing, writing
-from molhpft.domains.molecules.examples import ZERO_ONE
 from molhpft.domains.molecules.fingerprints import Featurized, featurized_parts, unpack_bits
 from molhpft.domains.molecules.graphs import graph_store
-from molhpft.domains.molecules.table_files import Cells, Part, stream_parts
-from molhpft.estimator.confidence import Prediction
-from molhpft.estimator.model import Model
+from molhpft.domains.molecules.table_files import Part, stream_parts
+from molhpft.estimator.model import Model, Prediction
 from molhpft.run.folder import ANOTHER_FILE, check_output
 
-Columns: TypeAlias = Sequence[tuple[str, Cells]]
-"""Names, which may repeat in a CSV file, and n cells each."""
-
-STDOUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
-
-
-class Writer(Protocol):
-    """A table under way."""
-
-    def __call__(self, columns: Columns) -> None:
-        """Append rows, column by column; names and types are those of the first call."""
-
-
-def table_writer(path: Path) -> AbstractContextManager[Writer]:
-    """Writes a table of rows that come in parts; the file appears when all is well.
-
-    Args:
-        path: `.csv` or `.parquet`; a file that is there is replaced at the end, and so is the one
-            that a link leads to. A pipe or device (`/dev/stdout`) gets CSV row by row.
-
-    Raises:
-        ValueError: the name ends otherwise.
-        OSError: the place cannot be written to.
-    """
-    if is_stream(path):
-        return _streamed(path)
-    kinds = {".csv": _csv_writer, ".parquet": _parquet_writer}
-    if path.suffix.lower() not in kinds:
-        raise ValueError(f"{path} should end in .csv or .parquet")
-    return _whole(path, kinds[path.suffix.lower()])
-
-
-def is_stream(path: Path) -> bool:
-    """Whether a path is no place for a file but a pipe or a device, standard output among them."""
-    return str(path) in STDOUT or (path.exists() and not path.is_file() and not path.is_dir())
-
-
-@contextmanager
-def _streamed(path: Path) -> Iterator[Writer]:
-    with writing(path, remedy=ANOTHER_FILE), ExitStack() as stack:
-        # standard output by its number: a file behind it would be opened from its beginning
-        place: Any = os.dup(1) if str(path) in STDOUT else path
-        file = stack.enter_context(open(place, "w", encoding="utf-8", newline=""))
-        yield _csv_rows(file)
-
-
-@contextmanager
-def _whole(
-    path: Path, opened: Callable[[Path], AbstractContextManager[Writer]]
-) -> Iterator[Writer]:
-    place = Path(os.path.realpath(path))
-    with ExitStack() as cleanup:
-        with writing(path, remedy=ANOTHER_FILE):
-            if place.is_dir():
-                raise IsADirectoryError("it is a folder")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            aside = cleanup.enter_context(replacing(place))
-            file = cleanup.enter_context(ExitStack())
-            write = file.enter_context(opened(aside))
-
-        def append(columns: Columns) -> None:
-            with writing(path, remedy=ANOTHER_FILE):
-                write(columns)
-
-        yield append
-        with writing(path, remedy=ANOTHER_FILE):
-            file.close()
-            cleanup.close()
-
-
-@contextmanager
-def _csv_writer(path: Path) -> Iterator[Writer]:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        yield _csv_rows(file)
-
-
-def _csv_rows(file: TextIO) -> Writer:
-    # as if lines ended in \r\n: else Python 3.11 leaves a cell with \r in it without quotes
-    lines = SimpleNamespace(write=lambda line: file.write(f"{line[:-2]}\n"))
-    writer, begun = csv.writer(lines, lineterminator="\r\n"), False
-
-    def write(columns: Columns) -> None:
-        nonlocal begun
-        if not begun:
-            writer.writerow([name for name, _ in columns])
-        begun = True
-        writer.writerows(zip(*(_texts_streams(cells) for _, cells in columns), strict=True))
-
-    return write
-
-
-def _texts_streams(cells: Cells) -> Sequence[Any]:
-    """Cells as the csv module writes them: bytes as UTF-8, lists and structs as JSON."""
-    if not isinstance(cells, pa.Array):
-        return cells
-    kind = cells.type
-    if pa.types.is_float32(kind) or pa.types.is_float16(kind):
-        return list(cells.cast(pa.float32()).cast(pa.string()).to_pylist())
-    found = list(cells.to_pylist())
-    if pa.types.is_nested(kind):
-        return [None if x is None else json.dumps(x, default=str) for x in found]
-    return [x.decode("utf-8", "backslashreplace") if isinstance(x, bytes) else x for x in found]
-
-
-@contextmanager
-def _parquet_writer(path: Path) -> Iterator[Writer]:
-    writer: parquet.ParquetWriter | None = None
-
-    def write(columns: Columns) -> None:
-        nonlocal writer
-        arrays = [c if isinstance(c, pa.Array) else pa.array(c, pa.string()) for _, c in columns]
-        table = pa.Table.from_arrays(arrays, names=[name for name, _ in columns])
-        writer = writer or parquet.ParquetWriter(path, table.schema)
-        writer.write_table(table)
-
-    try:
-        yield write
-    finally:
-        if writer is not None:
-            writer.close()
-
-
 T = TypeVar("T")
-Named = Iterator[tuple[str, pa.Array]]
-
+Named: TypeAlias = tuple[str, Any]
+"""A column: its name, and n cells: text, a masked array, or an array of Arrow."""
+Write: TypeAlias = Callable[[Sequence[Named]], None]
+"""Appends rows, column by column; names, which may repeat in CSV, are those of the first call."""
 Precision = Literal["32", "bf16-mixed"]
 
-OK, DUBIOUS, UNREADABLE = "ok", "dubious", "unreadable"
-OWN = "molhpft "
+OK, INVALID_VALENCE, UNREADABLE = "ok", "invalid valence", "unreadable"
+PREFIX = "molhpft "
 """Stands before the name of a column that the table, or another column, has already."""
+_STDOUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
 def predict_table(
     model: Model, path: Path, out: Path, *, smiles_column: str, precision: Precision = "32"
 ) -> dict[str, int]:
-    """Write a row of predictions for every row of a table, beside all that the table has.
+    """Write predictions for every row of a table behind all that the table has.
 
-    After the table's own columns come `status` (ok, unreadable, or dubious: read and answered for,
-    though RDKit refuses a valence in it); for every target its value, or the probability of its
-    second class (`<target> p(<class>)` where the classes are not 0 and 1), its `spread` over
-    members, and the set of labels or the ends of the interval that hold the truth at the model's
-    level; `similarity` to the nearest training molecule, that molecule, and whether it is near
-    (`in_domain`). Cells of unreadable molecules are empty, as are the ends of an interval that is
-    unbounded. Outside the domain no label is ruled out and no interval bounded. A name that the
-    table has gets `molhpft` before it.
+    The columns are `status` (ok, unreadable, or invalid valence: predicted, though RDKit refuses a
+    valence); for every target its value, or the probability of its second class
+    (`<target> p(<class>)` where the classes are not 0 and 1), its `std` over members, and its
+    prediction set or the ends of its interval (`low`, `high`); `similarity` to the `nearest`
+    training molecule, and whether the row is `in_domain`. Cells of unreadable molecules are empty,
+    as are the ends of an unbounded interval. A name that the table has gets `molhpft` before it.
 
     Args:
         model: fitted.
-        path: of a table or list of any kind that `sheets` reads.
+        path: of a table or list of any kind that `read_sheet` takes.
         out: `.csv` or `.parquet`, or a stream such as `/dev/stdout`; not `path`.
         smiles_column: name of the column with the molecules.
         precision: of the networks' products. "bf16-mixed" is faster on processors with units for
@@ -194,126 +70,239 @@ def predict_table(
         ValueError: it is none, or lacks the column; or `out` is the table.
         OSError: `out` cannot be written to.
     """
-    neighbours = model.trust.neighbours  # made here once, not by every process
+    neighbours = model.uncertainty.neighbours  # built once here, not by every process
 
-    def compared(molecules: Featurized) -> tuple[Featurized, list[NDArray[Any]]]:
+    def with_nearest(molecules: Featurized) -> tuple[Featurized, list[NDArray[Any]]]:
         with threads(1):  # a forked process has no others
-            near = neighbours.nearest(unpack_bits(molecules.fingerprints))
-        return molecules, [part.numpy() for part in near]
+            nearest = neighbours.nearest(unpack_bits(molecules.fingerprints))
+        return molecules, [part.numpy() for part in nearest]
 
-    def answered(found: tuple[Featurized, list[NDArray[Any]]]) -> tuple[Featurized, Tensor, Named]:
-        molecules, (similarity, nearest) = found
-        near = (torch.from_numpy(similarity), torch.from_numpy(nearest))
+    def predicted(
+        part: tuple[Featurized, list[NDArray[Any]]],
+    ) -> tuple[Featurized, Tensor, Iterable[Named]]:
+        molecules, (similarity, nearest) = part
+        pair = (torch.from_numpy(similarity), torch.from_numpy(nearest))
         with torch.autocast(model.device.type, torch.bfloat16, enabled=precision != "32"):
-            answers = model.answers(molecules, near)
-        return molecules, answers.readable, _answers(model, answers)
+            prediction = model.predict_featurized(molecules, pair)
+        return molecules, prediction.readable, _prediction_columns(model, prediction)
 
-    return _answered(path, out, smiles_column, compared, answered, what="predicting")
+    return _extend(path, out, smiles_column, with_nearest, predicted, what="predicting")
 
 
 def embed_table(model: Model, path: Path, out: Path, *, smiles_column: str) -> dict[str, int]:
     """Write the features of every row of a table, `z0`, `z1`, ...; otherwise as `predict_table`."""
 
-    def embedded(molecules: Featurized) -> tuple[Featurized, Tensor, Named]:
+    def embedded(molecules: Featurized) -> tuple[Featurized, Tensor, Iterable[Named]]:
         store = graph_store(molecules.graphs)
         rows = store.readable.nonzero().flatten()
         z = torch.full((len(store), model.width), torch.nan)
         z[rows] = model.features(store, rows)
-        named = ((f"z{k}", _cells(column)) for k, column in enumerate(z.T))
-        return molecules, store.readable, named
+        return molecules, store.readable, [(f"z{k}", _numbers(z_k)) for k, z_k in enumerate(z.T)]
 
-    return _answered(path, out, smiles_column, lambda found: found, embedded, what="embedding")
+    return _extend(path, out, smiles_column, lambda part: part, embedded, what="embedding")
 
 
-def _answered(
+def _extend(
     path: Path,
     out: Path,
     smiles_column: str,
-    then: Callable[[Featurized], T],
-    answered: Callable[[T], tuple[Featurized, Tensor, Named]],
+    prepare: Callable[[Featurized], T],
+    columns_of: Callable[[T], tuple[Featurized, Tensor, Iterable[Named]]],
     *,
     what: str,
 ) -> dict[str, int]:
-    """Write a table with columns of answers behind its own.
+    """Write a table with further columns behind its own.
 
     Args:
         path: of the table.
         out: what is written.
         smiles_column: name of the column with the molecules.
-        then: is done to molecules by the processes that read them.
-        answered: makes of that the molecules, which of them are readable, and their answers.
+        prepare: is called with molecules by the processes that read them.
+        columns_of: makes of that the molecules, which are readable, and the new columns.
         what: for the progress bar.
     """
     check_output(out, path)
-    parts: deque[Part] = deque()  # those under way; answers come in their order
+    pending: deque[Part] = deque()  # results come in the order of the parts
 
     def molecules() -> Iterator[Sequence[str]]:
         for part in stream_parts(path):
             smiles = part.molecules(smiles_column)
-            parts.append(part)
+            pending.append(part)
             yield smiles
 
-    counts = {OK: 0, DUBIOUS: 0, UNREADABLE: 0}
+    counts = {OK: 0, INVALID_VALENCE: 0, UNREADABLE: 0}
     # the processes that read molecules need the other half
     with (
         threads(max(1, torch.get_num_threads() // 2)),
         table_writer(out) as write,
         bar(what, total=None) as move,
     ):
-        for found, readable, named in map(answered, featurized_parts(molecules(), then)):
-            status = _status(readable, found)
-            write(_beside(parts.popleft(), [("status", _texts(status)), *named]))
-            for one in counts:
-                counts[one] += status.count(one)
+        for read, readable, columns in map(columns_of, featurized_parts(molecules(), prepare)):
+            status = _status(read, readable)
+            write(_beside(pending.popleft(), [("status", status), *columns]))
+            for kind in counts:
+                counts[kind] += status.count(kind)
             move(sum(counts.values()))
     return counts
 
 
-def _status(readable: Tensor, molecules: Featurized) -> list[str]:
-    marks = zip(readable.tolist(), molecules.dubious.tolist(), strict=True)
-    return [(DUBIOUS if dubious else OK) if read else UNREADABLE for read, dubious in marks]
+def _status(molecules: Featurized, readable: Tensor) -> list[str]:
+    pairs = zip(readable.tolist(), molecules.dubious.tolist(), strict=True)
+    return [(INVALID_VALENCE if odd else OK) if is_read else UNREADABLE for is_read, odd in pairs]
 
 
-def _beside(part: Part, own: Iterable[tuple[str, pa.Array]]) -> Columns:
-    """The columns of a table as they are and others, under names that are not taken."""
-    columns: dict[str, Cells] = dict(part.cells)
-    for given, cells in own:
-        name = given
-        while name in columns:
-            name = OWN + name
-        columns[name] = cells
-    return list(columns.items())
+def _beside(part: Part, columns: Iterable[Named]) -> list[Named]:
+    """The columns of a table, then others under names that are not taken."""
+    together: dict[str, Any] = dict(part.cells)
+    for name, cells in columns:
+        while name in together:
+            name = PREFIX + name
+        together[name] = cells
+    return list(together.items())
 
 
-def _answers(model: Model, found: Prediction) -> Named:
-    numbers = isinstance(model.shape.objective, Squared)
-    shape = model.shape
-    for k, name in enumerate(shape.targets):
-        yield shape.value_names[k], _cells(found.values[:, k])
-        yield f"{name} spread", _cells(found.spread[:, k])
-        ends = found.sets[:, k]
-        if numbers:
-            yield f"{name} low", _cells(ends[:, 0])
-            yield f"{name} high", _cells(ends[:, 1])
+def _prediction_columns(model: Model, prediction: Prediction) -> Iterator[Named]:
+    spec = model.spec
+    for k, name in enumerate(spec.target_names):
+        yield spec.value_names[k], _numbers(prediction.values[:, k])
+        yield f"{name} std", _numbers(prediction.std[:, k])
+        ends = prediction.sets[:, k]
+        if isinstance(spec.objective, Squared):
+            yield f"{name} low", _numbers(ends[:, 0])
+            yield f"{name} high", _numbers(ends[:, 1])
         else:
-            classes = shape.classes[k] if shape.classes else ZERO_ONE
-            yield f"{name} set", _texts(_set(pair, classes) for pair in ends.tolist())
-    columns = (found.nearest, found.in_domain, found.readable)
-    near = list(zip(*(column.tolist() for column in columns), strict=True))
-    yield "similarity", _cells(found.similarity)
-    yield "nearest", _texts(model.training_smiles[row] if ok else None for row, _, ok in near)
-    yield "in_domain", pa.array([is_near if ok else None for _, is_near, ok in near], pa.bool_())
+            classes = np.array(spec.class_names[k], dtype=object)
+            yield f"{name} set", [" or ".join(classes[pair]) for pair in ends.numpy()]
+    readable, nearest = prediction.readable.tolist(), prediction.nearest.tolist()
+    yield "similarity", _numbers(prediction.similarity)
+    yield (
+        "nearest",
+        [
+            model.training_smiles[row] if is_read else None
+            for row, is_read in zip(nearest, readable, strict=True)
+        ],
+    )
+    yield "in_domain", np.ma.array(prediction.in_domain.numpy(), mask=~prediction.readable.numpy())
 
 
-def _set(pair: list[bool], classes: tuple[str, str]) -> str:
-    return " or ".join(label for label, is_in in zip(classes, pair, strict=True) if is_in)
+def _numbers(column: Tensor) -> np.ma.MaskedArray[Any, Any]:
+    """Numbers rounded to what a float32 network can mean; those that are not finite are masked."""
+    rounded = [float(f"{value:.6g}") for value in column.tolist()]
+    masked: np.ma.MaskedArray[Any, Any] = np.ma.masked_invalid(rounded)
+    return masked
 
 
-def _texts(column: Iterable[str | None]) -> pa.Array:
-    return pa.array(list(column), pa.string())
+def is_stream(path: Path) -> bool:
+    """Whether a path is no place for a file but a pipe or a device, standard output among them."""
+    return str(path) in _STDOUT or (path.exists() and not path.is_file() and not path.is_dir())
 
 
-def _cells(column: Tensor) -> pa.Array:
-    """Numbers of a column, rounded to what a float32 network can mean; None where not finite."""
-    numbers = [float(f"{x:.6g}") if isfinite(x) else None for x in column.tolist()]
-    return pa.array(numbers, pa.float64())
+def table_writer(path: Path) -> AbstractContextManager[Write]:
+    """Writes a table whose rows come in parts; the file appears when all of it is written.
+
+    Args:
+        path: `.csv` or `.parquet`; a file that is there is replaced at the end, and so is the one
+            that a link leads to. A pipe or device (`/dev/stdout`) gets CSV row by row.
+
+    Raises:
+        MissingExtraError: Parquet is asked for, and pyarrow is not installed.
+        ValueError: the name ends otherwise.
+        OSError: the place cannot be written to.
+    """
+    if is_stream(path):
+        return _streamed(path)
+    if path.suffix.lower() == ".csv":
+        return _whole(path, _csv_file)
+    if path.suffix.lower() != ".parquet":
+        raise ValueError(f"{path} should end in .csv or .parquet")
+    require("pyarrow", extra="parquet")
+    return _whole(path, _parquet_file)
+
+
+@contextmanager
+def _streamed(path: Path) -> Iterator[Write]:
+    with writing(path, remedy=ANOTHER_FILE), ExitStack() as stack:
+        # standard output by its number: a file behind it would be opened from its beginning
+        place: Any = os.dup(1) if str(path) in _STDOUT else path
+        file = stack.enter_context(open(place, "w", encoding="utf-8", newline=""))
+        yield _csv_rows(file)
+
+
+@contextmanager
+def _whole(path: Path, opened: Callable[[Path], AbstractContextManager[Write]]) -> Iterator[Write]:
+    place = Path(os.path.realpath(path))
+    with ExitStack() as cleanup:
+        with writing(path, remedy=ANOTHER_FILE):
+            if place.is_dir():
+                raise IsADirectoryError("it is a folder")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            temporary = cleanup.enter_context(replacing(place))
+            file = cleanup.enter_context(ExitStack())
+            write = file.enter_context(opened(temporary))
+
+        def append(columns: Sequence[Named]) -> None:
+            with writing(path, remedy=ANOTHER_FILE):
+                write(columns)
+
+        yield append
+        with writing(path, remedy=ANOTHER_FILE):
+            file.close()
+            cleanup.close()
+
+
+@contextmanager
+def _csv_file(path: Path) -> Iterator[Write]:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        yield _csv_rows(file)
+
+
+def _csv_rows(file: TextIO) -> Write:
+    # as if lines ended in \r\n: else Python 3.11 leaves a cell with \r in it without quotes
+    lines = SimpleNamespace(write=lambda line: file.write(f"{line[:-2]}\n"))
+    writer, has_header = csv.writer(lines, lineterminator="\r\n"), False
+
+    def write(columns: Sequence[Named]) -> None:
+        nonlocal has_header
+        if not has_header:
+            writer.writerow([name for name, _ in columns])
+        has_header = True
+        writer.writerows(zip(*(_csv_cells(cells) for _, cells in columns), strict=True))
+
+    return write
+
+
+def _csv_cells(cells: Any) -> Sequence[Any]:
+    """Cells as the csv module writes them: bytes as UTF-8, lists and structs as JSON."""
+    if isinstance(cells, np.ma.MaskedArray):
+        return list(cells.tolist())
+    if isinstance(cells, list | tuple):
+        return cells
+    pa = require("pyarrow", extra="parquet")
+    kind = cells.type
+    if pa.types.is_float32(kind) or pa.types.is_float16(kind):
+        return list(cells.cast(pa.float32()).cast(pa.string()).to_pylist())
+    values = list(cells.to_pylist())
+    if pa.types.is_nested(kind):
+        return [None if x is None else json.dumps(x, default=str) for x in values]
+    return [x.decode("utf-8", "backslashreplace") if isinstance(x, bytes) else x for x in values]
+
+
+@contextmanager
+def _parquet_file(path: Path) -> Iterator[Write]:
+    pa, parquet = require("pyarrow", extra="parquet"), require("pyarrow.parquet", extra="parquet")
+    with ExitStack() as stack:
+        writer: Any = None
+
+        def write(columns: Sequence[Named]) -> None:
+            nonlocal writer
+            # a column of text may begin with a part that has none
+            arrays = [
+                pa.array(cells, pa.string()) if isinstance(cells, list | tuple) else pa.array(cells)
+                for _, cells in columns
+            ]
+            table = pa.Table.from_arrays(arrays, names=[name for name, _ in columns])
+            if writer is None:
+                writer = stack.enter_context(parquet.ParquetWriter(path, table.schema))
+            writer.write_table(table)
+
+        yield write

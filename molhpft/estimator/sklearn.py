@@ -1,18 +1,12 @@
-"""What scikit-learn's estimators of this package share: options, fitting, features and files.
+"""Estimators of scikit-learn: HP-FT of a pretrained encoder, from SMILES to predictions."""
 
-Estimators for scikit-learn: HP-FT of a pretrained encoder, from SMILES to answers.
-
-From a user's few words to the config of a run.
-"""
-
-import logging
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -22,195 +16,57 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from molhpft.config.options import Options, keywords
-from molhpft.config.registry import METHODS
-from molhpft.config.schema import DEFAULTS, Choice, RunConfig, idle, parse_config, without
-from molhpft.config.used_keys import idle_message
+from molhpft.config.schema import RunConfig
+from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, Squared
-from molhpft.domains.files import listed
-from molhpft.domains.molecules.checkpoints import fitting_encoder
+from molhpft.domains.files import Json, listed
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.fingerprints import featurized
 from molhpft.domains.molecules.graphs import graph_store
 from molhpft.domains.molecules.splits import CALIBRATION, calibration_notes, with_calibration
-from molhpft.domains.weights import read_weights
-from molhpft.estimator.confidence import CalibrationName, Prediction
+from molhpft.estimator.calibrate import CalibrationName
 from molhpft.estimator.labels import Labels, class_labels, class_name, number_labels, smiles_of
-from molhpft.estimator.model import Model
+from molhpft.estimator.model import Model, Prediction
 from molhpft.estimator.notes import DataWarning, notes_on
-from molhpft.estimator.train import Answers, Holdout, held_out, train
-
-Encoder = str | Path | Mapping[str, Any]
-Tau = int | Literal["auto"] | tuple[int, ...]
-
-ENCODER = "gcn_muv"
-TAU: Tau = "auto"
-# what validated best in configs/sweeps/default_settings.yaml and is not a config's own default
-HEAD = "mlp"
-_DEFAULTS: Options = {**DEFAULTS, "finetune": {**DEFAULTS["finetune"], "batch_size": 32}}
-
-_log = logging.getLogger(__name__)
-
-IN_MEMORY = Choice("table", {})
-"""The task of a config whose molecules are no file."""
-
-
-def settings(
-    *,
-    encoder: Encoder | None = None,
-    tau: Tau | None = None,
-    head: str | Mapping[str, Any] | None = None,
-    seed: int | None = None,
-    more: Mapping[str, Any],
-    task: Choice = IN_MEMORY,
-) -> RunConfig:
-    """The config of a model, of a few options and any further keys; each says what no other does.
-
-    Args:
-        encoder: name of a shipped encoder or path of a weight file, whose encoder is recognised; or
-            the keys of a config's `encoder`, such as `{"name": "gcn"}` for random weights. Like the
-            three options that follow, None where the user has not given it.
-        tau: epochs of head probing, one or several, or "auto"; of the method in `more`, if any.
-        head: as in a config.
-        seed: of every random number.
-        more: further keys of a config: `finetune`, `probe`, `device`, `cut`, ...; one of the
-            options above where that is None. Where `finetune` says nothing else, batches are of 32.
-        task: of the config.
-
-    Raises:
-        FileNotFoundError: there is no such weight file.
-        ValueError: a key or value does not fit, is given twice or would mean nothing, or the
-            weights are of no known encoder.
-    """
-    own = jsonable(more)
-    _check_keys(own)
-    raw = {
-        "encoder": _choice("encoder", own, encoder, default=ENCODER),
-        "head": _choice("head", own, head, default=HEAD),
-        "method": _method(own.get("method", {}), tau),
-        "seed": _once("seed", own, seed, default=0),
-    }
-    return parse_config(_serving({**own, **raw}, own, tau, task), task=task, defaults=_DEFAULTS)
-
-
-def _serving(raw: Options, own: Options, tau: Tau | None, task: Choice) -> Options:
-    """The config without what the option `tau` takes the effect from: `probe` serves every tau.
-
-    A search over tau tries 0 too, with one config for all.
-    """
-    if tau is None:
-        return raw
-    probed = {**raw, "method": {**raw["method"], "tau": "auto"}}
-    nothing = idle(raw, task=task, defaults=_DEFAULTS)
-    before = idle(probed, task=task, defaults=_DEFAULTS)
-    fallen = {key: why for key, why in nothing.items() if key not in before}
-    if fallen:
-        _log.warning("%s; left out of this run", idle_message(fallen))
-    return without(raw, fallen)
-
-
-def _check_keys(own: Options) -> None:
-    """Refuse keys that another option stands for."""
-    if "task" in own:
-        raise ValueError(
-            f"task is the molecules that are given and no key of this config, got {own['task']!r}; "
-            "split, split_seed and validation say which are held out"
-        )
-    if "members" in own:
-        raise ValueError(
-            "members is no key of this config: the option ensemble (--ensemble, --no-ensemble) "
-            "says whether several networks answer"
-        )
-
-
-def _once(key: str, own: Options, option: Any, *, default: Any) -> Any:
-    """The value of a key that an option or the config gives, not both."""
-    if option is not None and key in own:
-        raise ValueError(
-            f"{key} is given twice, by its option as {option} and in the config as {own[key]}; "
-            "leave one out"
-        )
-    return own.get(key, default if option is None else option)
-
-
-def _choice(key: str, own: Options, option: Any, *, default: str) -> Any:
-    """An encoder or head; keys without a name go to the one that the option names."""
-    found = _encoder if key == "encoder" else _named
-    if not isinstance(own.get(key), Mapping) or "name" in own[key]:
-        given = _once(key, own, option, default=default)
-        return given if key in own else found(given)
-    named = found(default if option is None else option)
-    for inner in own[key].keys() & (option.keys() if isinstance(option, Mapping) else set()):
-        _once(inner, own[key], named[inner], default=None)
-    return {**named, **own[key]}
-
-
-def _named(given: Any) -> Options:
-    return {"name": given} if isinstance(given, str) else dict(jsonable(given))
-
-
-def _method(given: Any, tau: Tau | None) -> Any:
-    """The method's keys; `tau` is among them where it is given, or where the method needs one."""
-    given = {"name": given} if isinstance(given, str) else given
-    if not isinstance(given, Mapping):
-        return given  # for `parse_config` to refuse
-    method = {"name": "hp_ft", **given}
-    name = method["name"]
-    if not isinstance(name, str) or name not in METHODS:
-        return method
-    known = keywords(METHODS[name])
-    if tau is not None and "tau" not in known:
-        raise ValueError(f"method {name} is not probed for tau epochs; leave tau out, got {tau}")
-    needed = "tau" in known and known["tau"].default is known["tau"].empty
-    taus = _once("tau", method, tau, default=TAU if needed else None)
-    if taus is None:
-        return method
-    taus = jsonable(taus)
-    return {**method, "tau": taus if isinstance(taus, str | list) else [taus]}
-
-
-def _encoder(given: Any) -> Options:
-    if isinstance(given, Mapping):
-        return dict(jsonable(given))
-    path = Path(given)
-    return {**fitting_encoder(read_weights(path)), "weights": str(path)}
-
-
-def jsonable(value: Any) -> Any:
-    """A value as YAML and JSON hold it: no numbers or arrays of numpy, paths as text."""
-    if isinstance(value, Mapping):
-        return {key: jsonable(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple | range):
-        return [jsonable(inner) for inner in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    return str(value) if isinstance(value, Path) else value
-
+from molhpft.estimator.train import (
+    ENCODER,
+    HEAD,
+    TAU,
+    Encoder,
+    Holdout,
+    Inference,
+    Tau,
+    holdout_split,
+    jsonable,
+    model_config,
+    train,
+)
 
 Array = NDArray[Any]
+Examples = tuple[Any, Any]  # molecules and their targets
 
 
 class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # untyped bases
-    """Options, fitting, features and files, which both estimators share.
+    """Options, fitting, features and files of both estimators.
 
     Args:
         encoder: name of a shipped encoder, path of a weight file, or the keys of a config's
             `encoder`, such as `{"name": "gcn"}` for random weights.
         tau: epochs of head probing; several to choose from on validation, or "auto".
         head: as in a config, "mlp" or "linear".
-        ensemble: whether networks of several taus answer together, as many as validate best.
-        calibration: of probabilities, fitted to validation and calibration molecules together.
-        level: share of molecules whose label is to be in its set, between 0 and 1, which
-            calibration molecules see to.
-        split: how validation and calibration molecules are set aside where `fit` is given none.
-        split_seed: draws them where they are drawn at random; None for `random_state`.
+        ensemble: whether to average networks of several taus, as many as validate best together.
+        calibration: method for probabilities, fitted to validation and calibration molecules.
+        target_coverage: share of molecules whose label should be in its prediction set, between 0
+            and 1, which calibration molecules see to.
+        split: how validation and calibration molecules are held out where `fit` is given none.
+        split_seed: of a random split; None for `random_state`.
         validation: share of validation molecules.
         config: further keys of a config, such as `{"finetune": {"epochs": 50}}`. It may say what
             an option here says (`encoder`, `head`, `method.tau`, `seed`) where that is left out.
         random_state: seed of every random number; an int gives the same model again.
 
     After `fit`: `tau_` (chosen), `energy_` (tau to energy), `history_` (a row an epoch), `notes_`
-    (sentences about the data; the serious ones are warnings too) and `model_`.
+    (sentences about the data; the serious ones are warnings, too) and `model_`.
     """
 
     _objective: Multilabel | Squared
@@ -221,9 +77,9 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         encoder: Encoder = ENCODER,
         tau: Tau = TAU,
         head: str | Mapping[str, Any] = HEAD,
-        ensemble: bool = True,
-        calibration: CalibrationName = "platt",
-        level: float = 0.9,
+        ensemble: bool = Inference.ensemble,
+        calibration: CalibrationName = Inference.calibration,
+        target_coverage: float = Inference.target_coverage,
         split: Holdout = "scaffold",
         split_seed: int | None = None,
         validation: float = 0.1,
@@ -235,12 +91,56 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         self.head = head
         self.ensemble = ensemble
         self.calibration = calibration
-        self.level = level
+        self.target_coverage = target_coverage
         self.split = split
         self.split_seed = split_seed
         self.validation = validation
         self.config = config
         self.random_state = random_state
+
+    def fit(
+        self,
+        molecules: Any,
+        y: Any,
+        eval_set: Examples | None = None,
+        calibration_set: Examples | None = None,
+    ) -> Any:
+        """Probe the head, finetune, choose on validation molecules, calibrate on further ones.
+
+        Args:
+            molecules: SMILES, (n,): a list, array, series, or a table with a column `smiles`.
+            y: (n,) or (n, t); NaN where missing.
+            eval_set: molecules and `y` to validate on; without it some of the others are held out,
+                and some more to calibrate prediction sets.
+            calibration_set: molecules and `y` to calibrate them, beside an `eval_set`; without it
+                half of the `eval_set` does, where that is enough.
+
+        Raises:
+            ValueError: molecules or targets cannot be learned from; the message says why.
+        """
+        smiles = smiles_of(molecules)
+        labels = self._labels(y, len(smiles))
+        config = self._config()
+        self._check_sets(eval_set, calibration_set)
+        task = self._task(smiles, labels, config.seed, eval_set, calibration_set)
+        inference = Inference(self.ensemble, self.calibration, self.target_coverage)
+        notes = notes_on(config, task)
+        for note in notes:
+            if note.serious:
+                warnings.warn(note.text, DataWarning, stacklevel=2)
+        with TemporaryDirectory() as folder:
+            texts = [note.text for note in notes]
+            model, run_folder = train(config, task, Path(folder), inference, notes=texts)
+            model.about["history"] = run_folder.read_lines("history.jsonl")
+        # a generator cannot be stored; the seed that was drawn from it can
+        random_state = 0 if _is(self.random_state, 0) else config.seed
+        model.about["estimator"] = {
+            "class": type(self).__name__,
+            "options": jsonable(self.get_params(deep=False) | {"random_state": random_state}),
+            "classes": jsonable(labels.classes),
+            "flat": labels.flat,
+        }
+        return self._with_model(model)
 
     def transform(self, molecules: Any) -> Array:
         """Features of molecules, those of all members side by side, float32 (n, k * d).
@@ -254,124 +154,38 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         features[rows] = self.model_.features(store, rows)
         return features.numpy()
 
-    def answers(self, molecules: Any) -> Prediction:
-        """Values with their spread, sets and nearness to training; see `Prediction`."""
+    def predict_with_uncertainty(self, molecules: Any) -> Prediction:
+        """Values, standard deviations, prediction sets and applicability; see `Prediction`."""
         check_is_fitted(self)
         return self.model_.predict(smiles_of(molecules))
 
-    def save_pretrained(self, folder: str | Path, **options: Any) -> str | None:
-        """Write the fitted estimator into a folder, without pickle; see huggingface_hub."""
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the fitted estimator into a folder, without pickle."""
         check_is_fitted(self)
-        return self.model_.save_pretrained(folder, **options)
+        self.model_.save_pretrained(folder)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload the fitted estimator; see huggingface_hub."""
+        """Upload the fitted estimator; see `Model.push_to_hub`."""
         check_is_fitted(self)
         return self.model_.push_to_hub(repo_id, **options)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, **options: Any) -> Any:
-        """The estimator that was saved in a folder, or on the hub under a name.
+    def from_pretrained(cls, name: str | Path, **hub: Any) -> Any:
+        """The estimator that was saved in a folder, or is on the hub under that name.
 
         Raises:
             FileNotFoundError: the folder holds no model.
             ValueError: it holds a damaged one, or none of this class.
         """
-        model = Model.from_pretrained(name, **options)
-        own = model.about.get("estimator", {"class": "model of `molhpft finetune`"})
-        if own["class"] != cls.__name__:
-            raise ValueError(f"{name} holds no {cls.__name__}, but a {own['class']}")
-        return cls(**own["options"])._fitted(model)
-
-    def fit(
-        self,
-        molecules: Any,
-        y: Any,
-        eval_set: tuple[Any, Any] | None = None,
-        calibration_set: tuple[Any, Any] | None = None,
-    ) -> Any:
-        """Probe the head, finetune, choose on validation molecules, calibrate on further ones.
-
-        Args:
-            molecules: SMILES, (n,): a list, array, series, or a table with a column `smiles`.
-            y: (n,) or (n, t); NaN where missing.
-            eval_set: molecules and `y` to validate on; without it some of the others are set aside,
-                and some more to calibrate prediction sets by.
-            calibration_set: molecules and `y` to calibrate them by, beside an `eval_set`; without
-                it half of the `eval_set` does, where that is enough.
-
-        Raises:
-            ValueError: molecules or targets cannot be learned from; the message says why.
-        """
-        smiles = smiles_of(molecules)
-        labels = self._labels(y, len(smiles))
-        config = self._config()
-        self._check_split(eval_set)
-        if eval_set is None and calibration_set is not None:
-            raise ValueError("a calibration_set comes beside an eval_set; give both or neither")
-        by_class = None if isinstance(self._objective, Squared) else labels.targets
-        if eval_set is None:
-            seed = config.seed if self.split_seed is None else int(self.split_seed)
-            splits = held_out(smiles, self.split, share=self.validation, seed=seed, labels=by_class)
-            targets, about_calibration = labels.targets, calibration_notes(splits)
-        else:
-            smiles, targets, given = self._given(smiles, labels, eval_set, calibration_set)
-            splits = given
-            if calibration_set is None:
-                by_class = None if by_class is None else targets
-                rng = torch.Generator().manual_seed(config.seed)
-                splits = with_calibration(given, rng=rng, labels=by_class)
-            about_calibration = calibration_notes(splits, given)
-        task = molecule_task(
-            "table",
-            smiles=smiles,
-            targets=targets,
-            target_names=labels.names,
-            splits=splits,
-            objective=self._objective,
-            standardise=isinstance(self._objective, Squared),
-            classes=[(class_name(zero), class_name(one)) for zero, one in labels.classes],
-            notes=(*labels.notes, *about_calibration),
-        )
-        answers = Answers(self.ensemble, self.calibration, self.level)
-        notes = notes_on(config, task)
-        for note in notes:
-            if note.serious:
-                warnings.warn(note.text, DataWarning, stacklevel=2)
-        with TemporaryDirectory() as folder:
-            told = tuple(note.text for note in notes)
-            model, made = train(config, task, Path(folder), answers, notes=told)
-            history = made.read_lines("history.jsonl")
-        model.about["history"] = history
-        # a generator cannot be stored; the seed that was drawn from it can
-        random_state = 0 if _is(self.random_state, 0) else config.seed
-        model.about["estimator"] = {
-            "class": type(self).__name__,
-            "options": jsonable(self.get_params(deep=False) | {"random_state": random_state}),
-            "classes": [[_plain(value) for value in pair] for pair in labels.classes],
-            "flat": labels.flat,
-        }
-        return self._fitted(model)
-
-    def _given(
-        self, smiles: tuple[str, ...], labels: Labels, *sets: tuple[Any, Any] | None
-    ) -> tuple[tuple[str, ...], Tensor, dict[str, Tensor]]:
-        """Molecules and targets of training and of the sets behind it, and which rows are whose."""
-        targets, ends = [labels.targets], [len(smiles)]
-        for given in (one for one in sets if one is not None):
-            others = smiles_of(given[0])
-            known = self._labels(given[1], len(others), like=labels)
-            _check_same_targets(labels, known)
-            targets.append(known.targets)
-            smiles += others
-            ends.append(len(smiles))
-        parts = torch.arange(len(smiles)).tensor_split(ends[:-1])
-        names = ("train", "valid", CALIBRATION)
-        return smiles, torch.cat(targets), dict(zip(names, parts, strict=False))
+        model = Model.from_pretrained(name, **hub)
+        saved = model.about.get("estimator", {"class": "model of `molhpft finetune`"})
+        if saved["class"] != cls.__name__:
+            raise ValueError(f"{name} holds no {cls.__name__}, but a {saved['class']}")
+        return cls(**saved["options"])._with_model(model)
 
     def _config(self) -> RunConfig:
-        """The config of the options; what one leaves at its default may stand in `config`."""
-        return settings(
+        """The config of the options; one that is left at its default may stand in `config`."""
+        return model_config(
             encoder=None if _is(self.encoder, ENCODER) else self.encoder,
             tau=None if _is(self.tau, TAU) else self.tau,
             head=None if _is(self.head, HEAD) else self.head,
@@ -379,7 +193,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             more=self.config or {},
         )
 
-    def _check_split(self, eval_set: object) -> None:
+    def _check_sets(self, eval_set: object, calibration_set: object) -> None:
         if self.split not in get_args(Holdout):
             choices = " or ".join(get_args(Holdout))
             raise ValueError(f"split should be {choices}, got {self.split!r}")
@@ -388,8 +202,63 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
                 f"split_seed is for split 'random' without an eval_set, got {self.split_seed!r} "
                 f"with split {self.split!r}; leave it out"
             )
+        if eval_set is None and calibration_set is not None:
+            raise ValueError("a calibration_set comes beside an eval_set; give both or neither")
 
-    def _fitted(self, model: Model) -> Any:
+    def _task(
+        self,
+        smiles: tuple[str, ...],
+        labels: Labels,
+        seed: int,
+        eval_set: Examples | None,
+        calibration_set: Examples | None,
+    ) -> Task:
+        regression, targets = isinstance(self._objective, Squared), labels.targets
+        if eval_set is None:
+            splits = holdout_split(
+                smiles,
+                self.split,
+                validation=self.validation,
+                seed=seed if self.split_seed is None else int(self.split_seed),
+                labels=None if regression else targets,
+            )
+            about_calibration = calibration_notes(splits)
+        else:
+            smiles, targets, splits = self._joined(smiles, labels, eval_set, calibration_set)
+            given = splits
+            if calibration_set is None:
+                rng = torch.Generator().manual_seed(seed)
+                splits = with_calibration(given, rng=rng, labels=None if regression else targets)
+            about_calibration = calibration_notes(splits, given)
+        return molecule_task(
+            "table",
+            smiles=smiles,
+            targets=targets,
+            target_names=labels.names,
+            splits=splits,
+            objective=self._objective,
+            standardise=regression,
+            classes=[(class_name(zero), class_name(one)) for zero, one in labels.classes],
+            notes=(*labels.notes, *about_calibration),
+        )
+
+    def _joined(
+        self, smiles: tuple[str, ...], labels: Labels, *sets: Examples | None
+    ) -> tuple[tuple[str, ...], Tensor, dict[str, Tensor]]:
+        """Molecules and targets of training and of the given sets end to end, and their rows."""
+        targets, ends = [labels.targets], [len(smiles)]
+        for examples in (one for one in sets if one is not None):
+            others = smiles_of(examples[0])
+            other_labels = self._labels(examples[1], len(others), like=labels)
+            _check_same_targets(labels, other_labels)
+            targets.append(other_labels.targets)
+            smiles += others
+            ends.append(len(smiles))
+        parts = torch.arange(len(smiles)).tensor_split(ends[:-1])
+        names = ("train", "valid", CALIBRATION)
+        return smiles, torch.cat(targets), dict(zip(names, parts, strict=False))
+
+    def _with_model(self, model: Model) -> Any:
         about = model.about
         self.model_ = model
         self.tau_ = about["chosen_tau"]
@@ -398,15 +267,21 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         self.notes_ = about["notes"]
         return self
 
+    @property
+    def _saved(self) -> Json:
+        """What the fitted model says about its estimator."""
+        check_is_fitted(self)
+        saved: Json = self.model_.about["estimator"]
+        return saved
+
     def _values(self, molecules: Any) -> Array:
         """Values (n,) or (n, t), as the targets came."""
-        found = self.answers(molecules).values.numpy()
-        values: Array = found[:, 0] if self.model_.about["estimator"]["flat"] else found
-        return values
+        values: Array = self.predict_with_uncertainty(molecules).values.numpy()
+        return values[:, 0] if self._saved["flat"] else values
 
     @abstractmethod
     def _labels(self, y: Any, n: int, *, like: Labels | None = None) -> Labels:
-        """Targets as they are learned; those of an `eval_set` as those that are learned from."""
+        """Targets as they are learned; those of an `eval_set` are read like those of training."""
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -416,44 +291,25 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         return tags
 
 
-def _is(option: Any, default: Any) -> bool:
-    return isinstance(option, type(default)) and bool(option == default)
-
-
-def _seed(state: Any) -> int:
-    """The seed of a `random_state`: an integer of any type, or a number drawn from it."""
-    return (
-        int(state) if isinstance(state, Integral) else int(check_random_state(state).randint(2**31))
-    )
-
-
-def _check_same_targets(labels: Labels, others: Labels) -> None:
-    """Refuse sets whose targets are others than those of training, or in another order."""
-    unnamed = tuple(f"target {k}" for k in range(len(labels.names)))
-    named = not labels.flat and unnamed not in (labels.names, others.names)
-    if len(others.names) != len(labels.names) or (named and others.names != labels.names):
-        raise ValueError(
-            "an eval_set and a calibration_set should have the targets of training, "
-            f"{listed(labels.names)}, in this order; got {listed(others.names)}"
-        )
-
-
-def _plain(label: Any) -> Any:
-    return label.item() if isinstance(label, np.generic) else label
-
-
 class HPFTClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]  # untyped base
-    """Yes or no questions about molecules, one or several (with missing answers)."""
+    """Binary classification of molecules, of one target or several (with missing labels).
+
+    >>> smiles = ["C" * n + "O" for n in range(2, 22)] + ["C1CC1" + "C" * n for n in range(20)]
+    >>> has_ring = ["no"] * 20 + ["yes"] * 20
+    >>> small = {"encoder": {"name": "gcn", "layers": 1, "width": 8}, "tau": 1, "split": "random"}
+    >>> classifier = HPFTClassifier(**small, config={"finetune": {"epochs": 1}})
+    >>> probabilities = classifier.fit(smiles, has_ring).predict_proba(["CCO", "C1CCCCC1"])
+    >>> probabilities.shape, classifier.classes_.tolist()
+    ((2, 2), ['no', 'yes'])
+    """
 
     _objective = Multilabel()
 
     @property
     def classes_(self) -> Any:
         """The two labels of the target, the lesser first; a list of pairs for several targets."""
-        check_is_fitted(self)
-        own = self.model_.about["estimator"]
-        pairs = [np.array(pair) for pair in own["classes"]]
-        return pairs[0] if own["flat"] else pairs
+        pairs = [np.array(pair) for pair in self._saved["classes"]]
+        return pairs[0] if self._saved["flat"] else pairs
 
     def predict_proba(self, molecules: Any) -> Array:
         """Calibrated probabilities: (n, 2) for one target, (n, t) of the greater label for several.
@@ -470,16 +326,16 @@ class HPFTClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]  # untyp
             ValueError: a molecule cannot be read; `predict_proba` gives NaN for it.
         """
         p = self._values(molecules)
-        unread = np.flatnonzero(np.isnan(p.reshape(len(p), -1)).any(1))
-        for row in unread[:1]:
+        for row in np.flatnonzero(np.isnan(p.reshape(len(p), -1)).any(1))[:1]:
             raise ValueError(
                 f"row {row}, {smiles_of(molecules)[row]!r:.60}, cannot be read as a molecule and "
                 "has no label; predict_proba gives NaN for it"
             )
+        chosen = (p > 0.5).astype(int)
         if p.ndim == 1:
-            chosen: Array = self.classes_[(p > 0.5).astype(int)]
-            return chosen
-        columns = zip(self.classes_, (p > 0.5).astype(int).T, strict=True)
+            labels: Array = self.classes_[chosen]
+            return labels
+        columns = zip(self.classes_, chosen.T, strict=True)
         return np.stack([pair[column] for pair, column in columns], axis=1)
 
     def _labels(self, y: Any, n: int, *, like: Labels | None = None) -> Labels:
@@ -493,13 +349,42 @@ class HPFTClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]  # untyp
 
 
 class HPFTRegressor(RegressorMixin, Estimator):  # type: ignore[misc]  # untyped base
-    """Numbers that molecules have, one or several (with missing ones)."""
+    """Regression of numbers that molecules have, one or several (with missing ones).
+
+    >>> smiles = ["C" * n + end for n in range(1, 21) for end in ("O", "N")]
+    >>> small = {"encoder": {"name": "gcn", "layers": 1, "width": 8}, "tau": 1, "split": "random"}
+    >>> regressor = HPFTRegressor(**small, config={"finetune": {"epochs": 1}})
+    >>> regressor.fit(smiles, [len(text) for text in smiles]).predict(["CCO", "unreadable"]).shape
+    (2,)
+    """
 
     _objective = Squared()
 
     def predict(self, molecules: Any) -> Array:
-        """Numbers in the unit of the targets, (n,) or (n, t); NaN for what cannot be read."""
+        """Numbers in the unit of the targets, (n,) or (n, t); NaN for unreadable molecules."""
         return self._values(molecules)
 
     def _labels(self, y: Any, n: int, *, like: Labels | None = None) -> Labels:
         return number_labels(y, n)
+
+
+def _is(option: Any, default: Any) -> bool:
+    return isinstance(option, type(default)) and bool(option == default)
+
+
+def _seed(state: Any) -> int:
+    """The seed of a `random_state`: an integer of any type, or a number drawn from it."""
+    return (
+        int(state) if isinstance(state, Integral) else int(check_random_state(state).randint(2**31))
+    )
+
+
+def _check_same_targets(labels: Labels, others: Labels) -> None:
+    """Refuse sets whose targets are not those of training, or in another order."""
+    unnamed = tuple(f"target {k}" for k in range(len(labels.names)))
+    named = not labels.flat and unnamed not in (labels.names, others.names)
+    if len(others.names) != len(labels.names) or (named and others.names != labels.names):
+        raise ValueError(
+            "an eval_set and a calibration_set should have the targets of training, "
+            f"{listed(labels.names)}, in this order; got {listed(others.names)}"
+        )

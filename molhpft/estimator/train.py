@@ -1,30 +1,27 @@
-"""From a task on molecules to a model: a run with all its members, then how far to trust them.
+"""From a task on molecules to a model: its config, one run with all members, its uncertainty."""
 
-What a model's answers are worth on molecules whose labels are known, in numbers and words.
-
-Which molecules a model is chosen and calibrated by, and what they are too few for.
-"""
-
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, isfinite, nan
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from torch import Tensor
 
 from molhpft.config.build import build_recipes
-from molhpft.config.schema import RunConfig
+from molhpft.config.options import Options, keywords
+from molhpft.config.registry import METHODS
+from molhpft.config.schema import DEFAULTS, Choice, RunConfig, idle, parse_config, without
+from molhpft.config.used_keys import idle_message
 from molhpft.core.data import Task
 from molhpft.core.evaluate import predict
-from molhpft.core.metrics import mean_absolute_error, rank_correlation
 from molhpft.core.network import Network
 from molhpft.core.objectives import Multilabel, ScoredByLoss, Squared
-from molhpft.domains.files import NAMED, Json, listed
+from molhpft.domains.files import Json
+from molhpft.domains.molecules.checkpoints import fitting_encoder
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.fingerprints import Neighbours, packed_fingerprints, unpack_bits
 from molhpft.domains.molecules.graphs import load_or_pack
@@ -35,305 +32,203 @@ from molhpft.domains.molecules.splits import (
     scaffold_split,
 )
 from molhpft.domains.weights import read_weights
-from molhpft.estimator.confidence import CalibrationName, HeldOut, Trust, fit_trust
-from molhpft.estimator.model import Model, Shape
-from molhpft.measure.uncertainty import expected_calibration_error, interval_coverage, set_coverage
+from molhpft.estimator.calibrate import (
+    CalibrationName,
+    HeldOut,
+    coverage_guarantee,
+    fit_uncertainty,
+    held_out_scores,
+)
+from molhpft.estimator.model import Model, NetworkSpec
 from molhpft.run.folder import RunFolder
 from molhpft.run.run import run
 from molhpft.tuning.halving import highest, ranked
 
-_CHANCE = 0.01  # below which chance does not explain that sets hold less than they promise
-
-
-def evaluated(held: HeldOut, objective: Multilabel | Squared, trust: Trust) -> Json:
-    """Scores, calibration and coverage on a split.
-
-    Args:
-        held: what the members together say of it.
-        objective: of the model.
-        trust: of the model.
-
-    Returns:
-        for classes the score by its metric's name, `ece_before` and `ece` (after calibration) and
-        `set_size`; for numbers `rmse`, `mae` and `spearman` in the unit of the target, and `width`;
-        `in_domain`, the share of molecules within the applicability domain, and `coverage`, the
-        share of their labels that are in their set. Sizes and widths are theirs too. None where a
-        number cannot be had: a score of one class, coverage without a label, an unbounded width.
-    """
-    near = held.similarity >= trust.near
-    inside = HeldOut(held.logits[near], held.targets[near], held.similarity[near])
-    if isinstance(objective, Squared):
-        found = _of_numbers(held, objective) | _intervals(inside, objective, trust)
-    else:
-        found = _of_classes(held, objective, trust) | _sets(inside, objective, trust)
-    found["in_domain"] = near.double().mean().item()
-    return {name: value if isfinite(value) else None for name, value in found.items()}
-
-
-def _of_numbers(held: HeldOut, objective: Squared) -> dict[str, float]:
-    if held.targets.isnan().all():
-        return dict.fromkeys(("rmse", "mae", "spearman"), nan)
-    y, q = objective.values(held.targets), objective.values(held.logits)
-    return {
-        "rmse": -objective.score(held.logits, held.targets),
-        "mae": mean_absolute_error(y, q),
-        "spearman": rank_correlation(y, q),
-    }
-
-
-def _intervals(held: HeldOut, objective: Squared, trust: Trust) -> dict[str, float]:
-    measured = ~held.targets.isnan()
-    if not measured.any():
-        return {"coverage": nan, "width": nan}
-    half = trust.thresholds(held.similarity)
-    lengths = 2 * half * torch.tensor(objective.std)
-    covered = interval_coverage(held.logits, held.targets, half)
-    return {"coverage": covered, "width": lengths[measured].mean().item()}
-
-
-def _of_classes(held: HeldOut, objective: Multilabel, trust: Trust) -> dict[str, float]:
-    y = held.targets
-    both = (y == 0).any(0) & (y == 1).any(0)
-    score = objective.score(held.logits, y) if both.any() else nan
-    if held.targets.isnan().all():
-        return {objective.metric: score, "ece_before": nan, "ece": nan}
-    p = trust.values(held.logits, objective)
-    return {
-        objective.metric: score,
-        "ece_before": expected_calibration_error(held.logits.double().sigmoid(), held.targets),
-        "ece": expected_calibration_error(p, held.targets),
-    }
-
-
-def _sets(held: HeldOut, objective: Multilabel, trust: Trust) -> dict[str, float]:
-    if held.targets.isnan().all():
-        return {"coverage": nan, "set_size": nan}
-    found = set_coverage(trust.sets(held.logits, objective, held.similarity), held.targets)
-    return {"coverage": found.coverage, "set_size": found.mean_size}
-
-
-def promise(
-    trust: Trust,
-    names: Sequence[str],
-    scores: Mapping[str, Json],
-    held: Mapping[str, HeldOut],
-    *,
-    classes: Sequence[tuple[str, str]] = (),
-) -> list[str]:
-    """What prediction sets promise, where they promise nothing, and what was measured.
-
-    Args:
-        trust: of the model.
-        names: of the targets, (t,).
-        scores: of `evaluated`, by split.
-        held: what they are of.
-        classes: what 0 and 1 of each target are called, (t,); empty where that is what they are.
-    """
-    # several targets may call their labels differently
-    pair = classes[0] if len(set(classes)) == 1 else ("0", "1")
-    level = f"{100 * trust.level:g} %"
-    kind = "intervals" if trust.calibration is None else "sets"
-    bound = "are unbounded" if trust.calibration is None else "hold every label"
-    if CALIBRATION not in held:
-        return [f"Prediction {kind} {bound}: there are no calibration molecules to bound them by."]
-    return [
-        f"Prediction {kind} were calibrated by {len(held[CALIBRATION].logits):,} molecules that "
-        "took no part in training or in any choice. They promise to hold the truth for "
-        f"{level} of molecules like these within the applicability domain, and nothing outside it, "
-        f"where they {bound}.",
-        *_unbounded(trust, names, level, pair),
-        *_measured(trust, scores, held, level),
-    ]
-
-
-def _unbounded(trust: Trust, names: Sequence[str], level: str, pair: Sequence[str]) -> list[str]:
-    """Where calibration molecules are too few for a set that rules anything out."""
-    needed = ceil(round(trust.level / (1 - trust.level), 6))
-    numbers = trust.calibration is None
-    found = []
-    for label, name in enumerate(("",) if numbers else pair):
-        few, counts = (x if numbers else x[:, label] for x in (trust.unbounded, trust.counts))
-        if not few.any():
-            continue
-        which = listed(
-            [target for target, is_few in zip(names, few.tolist(), strict=True) if is_few],
-            most=NAMED,
-        )
-        ends = sorted({int(counts[few].min()), int(counts[few].max())})
-        if numbers:
-            what, fact = "a label", f"Intervals of {which} are unbounded"
-        else:
-            what, fact = f"label {name}", f"Label {name} of {which} is in every set"
-        found.append(
-            f"{fact}: {level} takes {needed:,} calibration molecules with {what}, "
-            f"there are {' to '.join(map(str, ends))}."
-        )
-    return found
-
-
-def _measured(
-    trust: Trust, scores: Mapping[str, Json], held: Mapping[str, HeldOut], level: str
-) -> list[str]:
-    found = []
-    for split, row in scores.items():
-        if split in ("valid", CALIBRATION) or row["coverage"] is None:
-            continue
-        near = held[split].similarity >= trust.near
-        labels = int((~held[split].targets[near].isnan()).sum())
-        covered = round(row["coverage"] * labels)
-        less = binomtest(covered, labels, trust.level, alternative="less").pvalue < _CHANCE
-        warn = f"; chance alone hardly explains so many fewer than {level}" if less else ""
-        found.append(
-            f"Measured on the {split} split: they hold {100 * row['coverage']:.1f} % of "
-            f"{labels:,} labels within the domain{warn}."
-        )
-    return found
-
-
+Encoder = str | Path | Mapping[str, Any]
+Tau = int | Literal["auto"] | tuple[int, ...]
 Holdout = Literal["scaffold", "random"]
 
+ENCODER: str = DEFAULTS["encoder"]["weights"]
+TAU: Tau = "auto"
+# what validated best in configs/sweeps/default_settings.yaml and is not a config's own default
+HEAD = "mlp"
+_DEFAULTS: Options = {**DEFAULTS, "finetune": {**DEFAULTS["finetune"], "batch_size": 32}}
 
-def held_out(
-    smiles: Sequence[str],
-    how: Holdout,
+IN_MEMORY = Choice("table", {})
+"""The task of a config whose molecules are in no file."""
+
+_log = logging.getLogger(__name__)
+
+
+def model_config(
     *,
-    share: float,
-    seed: int,
-    labels: Tensor | None = None,
-) -> dict[str, Tensor]:
-    """Rows of "train", "valid" and "calibration"; molecules that cannot be read are in none.
-
-    Nothing is chosen by calibration molecules: prediction sets are fitted to them. Where molecules
-    (`calibration_share`) or their scaffolds (`scaffold_split`) are too few for that, none is set
-    aside, and there is no such split.
+    encoder: Encoder | None = None,
+    tau: Tau | None = None,
+    head: str | Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    more: Mapping[str, Any],
+    task: Choice = IN_MEMORY,
+) -> RunConfig:
+    """The config of a run that makes a model, from a few options and any further keys.
 
     Args:
-        smiles: (n,).
-        how: by scaffold, the rare ones dealt to validation and calibration; or at random.
-        share: of molecules for validation, between 0 and 1.
-        seed: draws the random one.
-        labels: (n, t) of 0, 1 or NaN, to deal in proportion at random; None for numbers.
+        encoder: name of a shipped encoder or path of a weight file, whose encoder is recognised; or
+            the keys of a config's `encoder`, such as `{"name": "gcn"}` for random weights. Like the
+            three options that follow, None where the user has not given it.
+        tau: epochs of head probing, one or several, or "auto"; of the method in `more`, if any.
+        head: as in a config.
+        seed: of every random number.
+        more: further keys of a config, such as `finetune`, `probe`, `device` or `cut`, and any of
+            the options above that is None. The default batch size of `finetune` is 32 here.
+        task: of the config.
 
     Raises:
-        ValueError: the share is none, or leaves a split empty.
+        FileNotFoundError: there is no such weight file.
+        ValueError: a key or value does not fit, is given twice or would do nothing, or no encoder
+            takes the weights.
     """
-    if not 0 < share < 1:
-        raise ValueError(f"validation should be a share between 0 and 1, got {share}")
-    fractions = (1 - share, 0.0, share)
-    readable = load_or_pack(smiles).readable.nonzero().flatten()
-    apart = calibration_share(max(len(readable), 1))
-    apart = apart if apart < 1 - share else 0.0
-    if how == "scaffold":
-        found = scaffold_split(smiles, fractions=fractions, calibration=apart)
-    else:
-        dealt = random_split(
-            len(readable),
-            rng=torch.Generator().manual_seed(seed),
-            fractions=fractions,
-            calibration=apart,
-            labels=None if labels is None else labels[readable],
+    given: Options = jsonable(more)
+    if "task" in given:
+        raise ValueError(
+            f"task is the molecules that are given and no key of this config, got "
+            f"{given['task']!r}; split, split_seed and validation say which are held out"
         )
-        found = {split: readable[rows] for split, rows in dealt.items()}
-    splits = {"train": found["train"], "valid": found["test"]}
-    for split, rows in splits.items():
-        if not len(rows):
-            raise ValueError(
-                f"{len(smiles):,} molecules leave none to {split}; give more, or an eval_set"
-            )
-    aside = found.get(CALIBRATION)
-    return splits if aside is None or not len(aside) else {**splits, CALIBRATION: aside}
+    if "members" in given:
+        raise ValueError(
+            "members is no key of this config: the option ensemble (--ensemble, --no-ensemble) "
+            "says whether several networks predict together"
+        )
+    raw = {
+        **given,
+        "encoder": _entry("encoder", given, encoder, default=ENCODER),
+        "head": _entry("head", given, head, default=HEAD),
+        "method": _method(given.get("method", {}), tau),
+        "seed": _once("seed", given, seed, default=0),
+    }
+    if tau is not None:
+        raw = _without_idled_by_tau(raw, task)
+    return parse_config(raw, task=task, defaults=_DEFAULTS)
 
 
-def labels_of(task: Task, split: str) -> Tensor:
-    """Labels of a split's molecules, float32 (n, t)."""
-    molecules = task.examples
-    assert isinstance(molecules, Molecules)
-    return molecules.targets[task.splits[split]].float()
+def _without_idled_by_tau(raw: Options, task: Choice) -> Options:
+    """The config without keys, such as those of `probe`, that only do nothing for this tau.
 
-
-def scored_targets(task: Task, split: str) -> Tensor:
-    """Targets whose score a split has: with labels of both classes, or with any number; (t,)."""
-    y = labels_of(task, split)
-    if isinstance(task.objective, Multilabel):
-        return (y == 0).any(0) & (y == 1).any(0)
-    return (~y.isnan()).any(0)
-
-
-def unscored_targets(task: Task) -> dict[str, list[str]]:
-    """Names of the targets that each split lacks labels of, or labels of both classes."""
-    found = {}
-    for split in (s for s in task.splits if s != CALIBRATION):
-        named = zip(task.target_names, scored_targets(task, split).tolist(), strict=True)
-        found[split] = [name for name, is_scored in named if not is_scored]
-    return found
-
-
-def thin_notes(task: Task) -> list[str]:
-    """Sentences on targets that a split has too few labels of to train on, choose by or score.
-
-    Args:
-        task: on molecules.
+    A search over tau tries 0, too, with one config for all.
     """
-    lack = "labels of both classes" if isinstance(task.objective, Multilabel) else "labels"
-    found = []
-    for split, missing in unscored_targets(task).items():
-        n = len(task.splits[split])
-        where = f"the {split} split ({n:,} molecule{'s' * (n != 1)})"
-        if split == "valid" and len(missing) == len(task.target_names):
-            found.append(
-                f"Never validated: {where} has no target with {lack}; epochs, tau and members were "
-                "chosen by the loss on it."
-            )
-        elif missing:
-            start = _THIN.get(split, "Not scored")
-            found.append(f"{start}, for {where} lacks {lack}: {listed(missing, most=NAMED)}.")
-    return found
+    automatic = {**raw, "method": {**raw["method"], "tau": "auto"}}
+    before = idle(automatic, task=task, defaults=_DEFAULTS)
+    now = idle(raw, task=task, defaults=_DEFAULTS)
+    idled = {key: why for key, why in now.items() if key not in before}
+    if idled:
+        _log.warning("%s; left out of this run", idle_message(idled))
+    return without(raw, idled)
 
 
-_THIN = {"train": "Not learned", "valid": "Never validated"}
+def _once(key: str, given: Mapping[str, Any], option: Any, *, default: Any) -> Any:
+    """The value of a key that an option or the config gives, but not both."""
+    if option is not None and key in given:
+        raise ValueError(
+            f"{key} is given twice, by its option as {option} and in the config as {given[key]}; "
+            "leave one out"
+        )
+    return given.get(key, default if option is None else option)
+
+
+def _entry(section: str, given: Options, option: Any, *, default: str) -> Any:
+    """The encoder or head; keys without a name among them modify the one that the option names."""
+    keys = given.get(section)
+    if not isinstance(keys, Mapping) or "name" in keys:
+        value = _once(section, given, option, default=default)
+        return value if section in given else _named(section, value)
+    entry = _named(section, default if option is None else option)
+    for key in keys.keys() & (option.keys() if isinstance(option, Mapping) else set()):
+        _once(key, keys, entry[key], default=None)
+    return {**entry, **keys}
+
+
+def _named(section: str, value: Any) -> Options:
+    """An entry of the catalog, from its keys, its name, or an encoder's weight file."""
+    if isinstance(value, Mapping):
+        return dict(jsonable(value))
+    if section == "head":
+        return {"name": value}
+    path = Path(value)
+    return {**fitting_encoder(read_weights(path)), "weights": str(path)}
+
+
+def _method(given: Any, tau: Tau | None) -> Any:
+    """The method's keys; `tau` is among them where it is given, or where the method needs one."""
+    given = {"name": given} if isinstance(given, str) else given
+    if not isinstance(given, Mapping):
+        return given  # for `parse_config` to refuse
+    method = {"name": "hp_ft", **given}
+    name = method["name"]
+    if not isinstance(name, str) or name not in METHODS:
+        return method
+    options = keywords(METHODS[name])
+    if tau is not None and "tau" not in options:
+        raise ValueError(f"method {name} is not probed for tau epochs; leave tau out, got {tau}")
+    needed = "tau" in options and options["tau"].default is options["tau"].empty
+    taus = jsonable(_once("tau", method, tau, default=TAU if needed else None))
+    if taus is None:
+        return method
+    return {**method, "tau": taus if isinstance(taus, str | list) else [taus]}
+
+
+def jsonable(value: Any) -> Any:
+    """A value as YAML and JSON hold it: no numbers or arrays of numpy, paths as text."""
+    if isinstance(value, Mapping):
+        return {key: jsonable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [jsonable(inner) for inner in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return str(value) if isinstance(value, Path) else value
 
 
 @dataclass(frozen=True)
-class Answers:
-    """How a model answers.
+class Inference:
+    """How a model predicts.
 
     Attributes:
-        ensemble: whether networks of several taus answer together, as many of the best as validate
-            best together; else the one that the run has chosen does alone.
-        calibration: how probabilities are repaired, on validation and calibration molecules
-            together.
-        level: share of molecules whose label is to be in its set, between 0 and 1.
+        ensemble: whether to average networks of several taus, as many of the best as validate best
+            together; otherwise the network that the run has chosen predicts alone.
+        calibration: method for probabilities, fitted to validation and calibration molecules.
+        target_coverage: share of molecules whose label should be in its prediction set, between 0
+            and 1.
 
     Raises:
-        ValueError: there is no such calibration or level; known before anything is trained.
+        ValueError: there is no such calibration, or the coverage is out of range.
     """
 
     ensemble: bool = True
     calibration: CalibrationName = "platt"
-    level: float = 0.9
+    target_coverage: float = 0.9
 
     def __post_init__(self) -> None:
         if self.calibration not in get_args(CalibrationName):
             choices = ", ".join(get_args(CalibrationName))
             raise ValueError(f"calibration should be one of {choices}, got {self.calibration!r}")
-        if not 0 < self.level < 1:
-            raise ValueError(f"the level should lie between 0 and 1, got {self.level:g}")
+        if not 0 < self.target_coverage < 1:
+            raise ValueError(
+                f"target coverage should lie between 0 and 1, got {self.target_coverage:g}"
+            )
 
 
 def train(
-    config: RunConfig, task: Task, out: Path, answers: Answers, *, notes: tuple[str, ...] = ()
+    config: RunConfig, task: Task, out: Path, inference: Inference, *, notes: Sequence[str] = ()
 ) -> tuple[Model, RunFolder]:
-    """Run a config on a task of molecules and make a model of what it found.
+    """Run a config on a task of molecules and make a model of its networks.
 
-    The run sees training and validation and scores test and any further split. The calibration
-    split, from which prediction sets come, is looked at when all is chosen.
+    The run sees training and validation, and scores test and any further split. The calibration
+    split, which prediction sets are fitted to, is read when everything is chosen.
 
     Args:
-        config: of the run; its `task` is not built, `members` is set.
-        task: on molecules, with a training and a validation split; "calibration" where it has one,
-            and others are scored.
-        out: folder of run folders; an interrupted run goes on there.
-        answers: how the model answers.
+        config: of the run; `inference.ensemble` sets its `members`.
+        task: on molecules, with a training and a validation split; "calibration" is optional, and
+            further splits are scored.
+        out: folder of run folders; an interrupted run resumes there.
+        inference: how the model predicts.
         notes: sentences about the data for the model's card.
 
     Raises:
@@ -343,60 +238,78 @@ def train(
     molecules, objective = task.examples, task.objective
     if not isinstance(molecules, Molecules) or not isinstance(objective, Multilabel | Squared):
         raise ValueError(f"a model is made of molecules with labels; {task.name} has others")
-    if isinstance(objective, Squared) and answers.calibration not in (Answers.calibration, "none"):
-        raise ValueError(
-            f"calibration {answers.calibration} is of probabilities, and {task.name} is a "
-            "regression; leave it out"
-        )
-    _check_method(config)
-    seen = seen_by_the_run(task)
-    folder = run(replace(config, members=answers.ensemble), out, task=seen)
-    shape = Shape(
+    _check_settings(config, task, inference)
+    visible = without_calibration(task)
+    folder = run(replace(config, members=inference.ensemble), out, task=visible)
+    spec = NetworkSpec(
         config.encoder, config.head, config.cut, task.target_names, objective, molecules.classes
     )
-    members = _ensemble(_members(folder, shape, seen), seen)
+    members = _best_together(_read_members(folder, spec, visible), visible)
     smiles = tuple(molecules.smiles[row] for row in task.rows("train").tolist())
-    prints = packed_fingerprints(smiles)
-    held = _held_out(members, task, prints)
-    trust = fit_trust(
+    fingerprints = packed_fingerprints(smiles)
+    held = _held_out(members, task, fingerprints)
+    uncertainty = fit_uncertainty(
         held["valid"],
         held.get(CALIBRATION),
         objective,
-        calibration=answers.calibration,
-        level=answers.level,
-        prints=prints,
+        calibration=inference.calibration,
+        target_coverage=inference.target_coverage,
+        fingerprints=fingerprints,
     )
-    scores = {s: evaluated(one, objective, trust) for s, one in held.items()}
+    scores = {split: held_out_scores(one, objective, uncertainty) for split, one in held.items()}
     # sets hold the calibration labels by construction: they were fitted to them
     scores.get(CALIBRATION, {})["coverage"] = None
-    about = _about(folder, members, scores, notes)
-    about["unscored"] = unscored_targets(task)
-    about["promise"] = promise(trust, task.target_names, scores, held, classes=molecules.classes)
-    about["sizes"] = {split: len(rows) for split, rows in task.splits.items()}
-    return Model(shape, [m.network for m in members], trust, smiles, about), folder
+    about = {
+        **_about(folder, members),
+        "sizes": {split: len(rows) for split, rows in task.splits.items()},
+        "scores": scores,
+        "unscored": unscored_targets(task),
+        "coverage": coverage_guarantee(
+            uncertainty, task.target_names, scores, held, classes=molecules.classes
+        ),
+        "notes": list(notes),
+    }
+    return Model(spec, [m.network for m in members], uncertainty, smiles, about), folder
 
 
-def seen_by_the_run(task: Task) -> Task:
+def _check_settings(config: RunConfig, task: Task, inference: Inference) -> None:
+    if isinstance(task.objective, Squared) and inference.calibration not in (
+        Inference.calibration,
+        "none",
+    ):
+        raise ValueError(
+            f"calibration {inference.calibration} is of probabilities, and {task.name} is a "
+            "regression; leave it out"
+        )
+    recipe = build_recipes(config)[0]
+    if recipe.side or recipe.auxiliary or recipe.contrast:
+        raise ValueError(
+            f"method {config.method.name} trains more than a network on the labels of the table, "
+            "which is all that a model holds; take hp_ft, ls_hp_ft, l2_sp or another"
+        )
+
+
+def without_calibration(task: Task) -> Task:
     """The task without its calibration split and without splits that cannot be scored.
 
-    Where no target has both classes in validation, it is scored by its loss, so that there is
-    something to choose by.
+    Where no target has both classes in validation, validation is scored by the loss, so that there
+    is something to choose by.
 
     Raises:
         ValueError: there is nothing to train on, or to choose by.
     """
-    by_class = isinstance(task.objective, Multilabel)
-    scorable = {split: bool(scored_targets(task, split).any()) for split in task.splits}
-    if by_class and not scorable.get("train"):
-        raise ValueError(
-            f"no target of {task.name} has labels of both classes among its "
-            f"{len(task.splits['train']):,} training molecules; give more molecules, or another "
-            "split: a random one deals each class to all of its parts"
-        )
     objective = task.objective
-    if by_class and not scorable.get("valid"):
-        objective = ScoredByLoss(objective)
-        scorable = {s: bool(labels_of(task, s).isfinite().any()) for s in task.splits}
+    scorable = {split: bool(scored_targets(task, split).any()) for split in task.splits}
+    if isinstance(objective, Multilabel):
+        if not scorable.get("train"):
+            raise ValueError(
+                f"no target of {task.name} has labels of both classes among its "
+                f"{len(task.splits['train']):,} training molecules; give more molecules, or "
+                "another split: a random one deals each class to all of its parts"
+            )
+        if not scorable.get("valid"):
+            objective = ScoredByLoss(objective)
+            scorable = {s: bool(_targets(task, s).isfinite().any()) for s in task.splits}
     for split in ("train", "valid"):
         if not scorable.get(split):
             raise ValueError(
@@ -407,18 +320,42 @@ def seen_by_the_run(task: Task) -> Task:
     return replace(task, objective=objective, splits=splits)
 
 
-def _check_method(config: RunConfig) -> None:
-    recipe = build_recipes(config)[0]
-    if recipe.side or recipe.auxiliary or recipe.contrast:
-        raise ValueError(
-            f"method {config.method.name} trains more than a network on the labels of the table, "
-            "and a model holds just that; take hp_ft, ls_hp_ft, l2_sp or another"
-        )
+def scored_targets(task: Task, split: str) -> Tensor:
+    """Whether each target can be scored on a split: has both classes, or any number; bool (t,)."""
+    y = _targets(task, split)
+    if isinstance(task.objective, Multilabel):
+        return (y == 0).any(0) & (y == 1).any(0)
+    return (~y.isnan()).any(0)
+
+
+def unscored_targets(task: Task) -> dict[str, list[str]]:
+    """Names of the targets that cannot be scored, by split."""
+    return {
+        split: [
+            name
+            for name, is_scored in zip(
+                task.target_names, scored_targets(task, split).tolist(), strict=True
+            )
+            if not is_scored
+        ]
+        for split in task.splits
+        if split != CALIBRATION
+    }
+
+
+def _targets(task: Task, split: str) -> Tensor:
+    """Targets of a split's molecules, float32 (n, t)."""
+    return _molecules(task).targets[task.splits[split]].float()
+
+
+def _molecules(task: Task) -> Molecules:
+    assert isinstance(task.examples, Molecules)
+    return task.examples
 
 
 @dataclass(frozen=True)
 class _Member:
-    """A finetuned network, what it was finetuned from, and what it says of each split."""
+    """A finetuned network, the tau it started from, its logits and validation score."""
 
     tau: int
     network: Network
@@ -426,63 +363,110 @@ class _Member:
     valid: float
 
 
-def _held_out(
-    members: Sequence[_Member], task: Task, prints: NDArray[np.uint8]
-) -> dict[str, HeldOut]:
-    """What the members together say of every split but the training split."""
-    molecules = task.examples
-    assert isinstance(molecules, Molecules)
-    neighbours = Neighbours(unpack_bits(prints))
-    found = {}
-    for split, rows in task.splits.items():
-        if split == "train" or not len(rows):
-            continue
-        logits = [predict(member.network, task, split).logits for member in members]
-        own = packed_fingerprints([molecules.smiles[row] for row in rows.tolist()])
-        similarity, _ = neighbours.nearest(unpack_bits(own))
-        together = torch.stack(logits).mean(0)
-        found[split] = HeldOut(together, labels_of(task, split), similarity)
-    return found
-
-
-def _members(folder: RunFolder, shape: Shape, task: Task) -> list[_Member]:
-    """Members of a run, the best validating one first; or the one that the run has chosen."""
+def _read_members(folder: RunFolder, spec: NetworkSpec, task: Task) -> list[_Member]:
+    """Members that a run has written, best validating first; without any, its chosen network."""
     chosen = folder.read_json("summary.json")["chosen_tau"]
     paths = sorted((folder.path / "members").glob("*.safetensors"))
-    found = []
+    members = []
     for path in paths or [folder.path / "model.safetensors"]:
-        file, network = read_weights(path), shape.network()
+        file, network = read_weights(path), spec.network()
         network.load_state_dict(file.tensors)
         predicted = {s: predict(network, task, s) for s in task.splits if s != "train"}
         valid = task.objective.score(predicted["valid"].logits, predicted["valid"].targets)
         logits = {split: one.logits for split, one in predicted.items()}
-        tau: int = file.about["tau"] if paths else chosen
-        found.append(_Member(tau, network, logits, valid))
-    return [found[i] for i in ranked([member.valid for member in found])]
+        members.append(_Member(file.about["tau"] if paths else chosen, network, logits, valid))
+    return [members[i] for i in ranked([member.valid for member in members])]
 
 
-def _ensemble(members: list[_Member], task: Task) -> list[_Member]:
+def _best_together(members: list[_Member], task: Task) -> list[_Member]:
     """The first of the members, as many as validate best together (Caruana et al., 2004).
 
     Networks that were finetuned shortly, or from a poor head, would do harm.
     """
     targets = task.examples.take(task.rows("valid")).targets.cpu()
     scores = [
-        task.objective.score(torch.stack([m.logits["valid"] for m in members[:k]]).mean(0), targets)
+        task.objective.score(_mean_logits(members[:k], "valid"), targets)
         for k in range(1, len(members) + 1)
     ]
     return members[: 1 + highest(scores)]
 
 
-def _about(folder: RunFolder, members: list[_Member], scores: Json, notes: Sequence[str]) -> Json:
+def _mean_logits(members: Sequence[_Member], split: str) -> Tensor:
+    return torch.stack([member.logits[split] for member in members]).mean(0)
+
+
+def _held_out(
+    members: Sequence[_Member], task: Task, fingerprints: NDArray[np.uint8]
+) -> dict[str, HeldOut]:
+    """Predictions of the ensemble for every split but the training split."""
+    molecules, neighbours = _molecules(task), Neighbours(unpack_bits(fingerprints))
+    held = {}
+    for split, rows in task.splits.items():
+        if split == "train" or not len(rows):
+            continue
+        logits = torch.stack([predict(m.network, task, split).logits for m in members]).mean(0)
+        queries = packed_fingerprints([molecules.smiles[row] for row in rows.tolist()])
+        similarity, _ = neighbours.nearest(unpack_bits(queries))
+        held[split] = HeldOut(logits, _targets(task, split), similarity)
+    return held
+
+
+def _about(folder: RunFolder, members: list[_Member]) -> Json:
     summary = folder.read_json("summary.json")
-    kept = ("task", "method", "metric", "seed", "sizes", "chosen_tau", "parameters")
-    branches = [{key: row[key] for key in ("tau", "energy")} for row in summary["branches"]]
+    keys = ("task", "method", "metric", "seed", "chosen_tau", "parameters")
     return {
-        **{key: summary[key] for key in kept},
+        **{key: summary[key] for key in keys},
         "encoder_weights": Path(summary["weights"]).name,
         "members": [{"tau": member.tau, "valid": member.valid} for member in members],
-        "branches": branches,
-        "scores": scores,
-        "notes": list(notes),
+        "branches": [{key: row[key] for key in ("tau", "energy")} for row in summary["branches"]],
     }
+
+
+def holdout_split(
+    smiles: Sequence[str],
+    how: Holdout,
+    *,
+    validation: float,
+    seed: int,
+    labels: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Rows of "train", "valid" and "calibration"; unreadable molecules are in none.
+
+    Nothing is chosen by calibration molecules: prediction sets are fitted to them. Where molecules
+    (`calibration_share`) or their scaffolds (`scaffold_split`) are too few, there is no such split.
+
+    Args:
+        smiles: (n,).
+        how: "scaffold" holds out rare scaffolds, "random" draws molecules.
+        validation: share of molecules, between 0 and 1.
+        seed: of the random split.
+        labels: (n, t) of 0, 1 or NaN, to stratify a random split by; None for a regression.
+
+    Raises:
+        ValueError: the share is out of range, or leaves a split empty.
+    """
+    if not 0 < validation < 1:
+        raise ValueError(f"validation should be a share between 0 and 1, got {validation}")
+    fractions = (1 - validation, 0.0, validation)
+    readable = load_or_pack(smiles).readable.nonzero().flatten()
+    calibration = calibration_share(max(len(readable), 1))
+    calibration = calibration if calibration < 1 - validation else 0.0
+    if how == "scaffold":
+        parts = scaffold_split(smiles, fractions=fractions, calibration=calibration)
+    else:
+        drawn = random_split(
+            len(readable),
+            rng=torch.Generator().manual_seed(seed),
+            fractions=fractions,
+            calibration=calibration,
+            labels=None if labels is None else labels[readable],
+        )
+        parts = {split: readable[rows] for split, rows in drawn.items()}
+    splits = {"train": parts["train"], "valid": parts["test"]}
+    for split, rows in splits.items():
+        if not len(rows):
+            raise ValueError(
+                f"{len(smiles):,} molecules leave none to {split}; give more, or an eval_set"
+            )
+    held = parts.get(CALIBRATION)
+    return splits if held is None or not len(held) else {**splits, CALIBRATION: held}

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.estimator.models import random_model
-from tests.estimator.rings import SMILES
+from tests.estimator.builders import SMILES, random_model
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 

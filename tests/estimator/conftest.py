@@ -1,9 +1,8 @@
 import pytest
 
 from molhpft.estimator import HPFTClassifier, HPFTRegressor
-from molhpft.estimator.sklearn import settings
-from molhpft.estimator.train import Answers, train
-from tests.estimator.rings import BRIEF, RING, SEVERAL, SIZE, SMILES, size_task
+from molhpft.estimator.train import Inference, model_config, train
+from tests.estimator.builders import BRIEF, RING, SEVERAL, SIZE, SMILES, size_task
 
 
 @pytest.fixture(scope="session")
@@ -20,10 +19,11 @@ def regressor():
 def brief():
     """A config that trains in a second."""
     parts = {key: BRIEF[key] for key in ("encoder", "tau")}
-    return settings(**parts, head="linear", seed=0, more=SEVERAL)
+    return model_config(**parts, head="linear", seed=0, more=SEVERAL)
 
 
 @pytest.fixture(scope="session")
 def trained(brief, tmp_path_factory):
     """A model of several members, and the folder of the run that made it."""
-    return train(brief, size_task(), tmp_path_factory.mktemp("runs"), Answers(), notes=("a note",))
+    runs = tmp_path_factory.mktemp("runs")
+    return train(brief, size_task(), runs, Inference(), notes=("a note",))

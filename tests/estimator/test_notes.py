@@ -5,13 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from molhpft.core.objectives import Multilabel
+from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.pretraining import molecules_trained_on
-from molhpft.estimator.notes import notes_on
-from molhpft.estimator.sklearn import settings
+from molhpft.estimator.notes import notes_on, thin_split_notes
+from molhpft.estimator.train import model_config
 from tests.advice.test_leakage import write_encoder
 from tests.domains.molecules.test_checkpoints import pretrain_gnns_file
-from tests.estimator.models import random_model
-from tests.estimator.rings import ring_task, size_task
+from tests.estimator.builders import random_model, ring_task, size_task
 from tests.toy import NAN, toy_task
 
 CLEAN = ("CCO", "CCN", "c1ccccc1", "CC1CC1", "CCCCl", "CCCBr")
@@ -30,7 +31,7 @@ def task_of(smiles, labels=None, **splits):
 
 
 def config_of(encoder={"name": "gcn"}):  # noqa: B006 - read only
-    return settings(encoder=encoder, tau=1, head="linear", seed=0, more={})
+    return model_config(encoder=encoder, tau=1, head="linear", seed=0, more={})
 
 
 def texts(config, task):
@@ -156,3 +157,38 @@ def test_no_data_set_is_fetched_only_to_look_for_shared_molecules(tmp_path, monk
     *_, said = texts(config_of("gcn_muv"), task_of(CLEAN, valid=[4], test=[5]))
     assert "for lack of ogbg-molmuv, ogbg-moltox21, ogbg-molhiv on this machine" in said
     assert not list(tmp_path.iterdir())
+
+
+def labelled(columns, names):
+    """A task of 60 molecules, 40 to train on and 10 each to validate and test on."""
+    smiles = ["C" * k for k in range(1, 61)]
+    rows = torch.arange(60)
+    return molecule_task(
+        "thin",
+        smiles=smiles,
+        targets=torch.tensor(columns, dtype=torch.float32).T,
+        target_names=names,
+        splits={"train": rows[:40], "valid": rows[40:50], "test": rows[50:]},
+        objective=Multilabel(),
+    )
+
+
+BALANCED = [float(k % 2) for k in range(60)]
+FOUR = [1.0, 0.0, 1.0, 0.0, *[float("nan")] * 56]
+
+
+def test_a_target_with_four_labels_is_marked_as_never_validated():
+    assert thin_split_notes(labelled([BALANCED, FOUR], ("many", "four"))) == [
+        "Never validated, for the valid split (10 molecules) lacks labels of both classes: four.",
+        "Not scored, for the test split (10 molecules) lacks labels of both classes: four.",
+    ]
+
+
+def test_splits_with_both_classes_of_every_target_need_no_words():
+    assert thin_split_notes(labelled([BALANCED], ("many",))) == []
+
+
+def test_a_thousand_targets_are_a_summary():
+    notes = thin_split_notes(labelled([BALANCED, *[FOUR] * 1_000], [f"t{k}" for k in range(1_001)]))
+    assert len(notes) == 2
+    assert all(note.endswith(": t1, t2, t3, t4, t5 and 995 more.") for note in notes)

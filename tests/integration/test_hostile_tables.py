@@ -16,8 +16,7 @@ from molhpft.domains.molecules.tables import csv_task
 from molhpft.estimator import finetune
 from molhpft.estimator.model import Model
 from molhpft.estimator.predict import predict_table
-from tests.estimator.models import random_model
-from tests.estimator.rings import SMILES
+from tests.estimator.builders import SMILES, random_model
 from tests.integration.commands import one_sentence
 
 MOLECULES = [

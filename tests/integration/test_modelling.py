@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 from molhpft.cli.app import app
 from molhpft.estimator.model import Model
 from molhpft.run import run
-from tests.estimator.models import random_model
-from tests.estimator.rings import CHANGES, SMILES, write_table
+from tests.estimator.builders import CHANGES, SMILES, random_model, write_table
 from tests.integration.commands import one_sentence
 
 BRIEF = [word for change in CHANGES for word in ("--set", change)]
@@ -65,7 +64,7 @@ def test_finetune_says_what_it_made_and_where(molhpft, table, tmp_path):
     for words in (
         "classification",
         "38",
-        "calibrated by 10",
+        "calibrated on 10",
         "ROC-AUC",
         "coverage",
         "members",
@@ -126,7 +125,7 @@ def test_the_same_command_again_trains_nothing_and_says_so(molhpft, model, table
 
 @pytest.mark.parametrize(
     "more",
-    [("--seed", 1), ("--no-ensemble",), ("--level", 0.5), ("--calibration", "none")],
+    [("--seed", 1), ("--no-ensemble",), ("--target-coverage", 0.5), ("--calibration", "none")],
     ids=lambda more: more[0],
 )
 def test_other_settings_into_the_same_folder_are_refused(molhpft, model, table, more):
@@ -197,7 +196,7 @@ def test_what_is_odd_about_a_table_is_said_and_kept(molhpft, tmp_path, caplog):
         assert ": 1, with different labels: 1;" in text
         assert "Also among the training molecules: 1 of valid." in text
         assert "Whether the encoder was pretrained on these molecules is not known" in text
-    assert len(json.loads((out / "config.json").read_text())["made"]["notes"]) == 6
+    assert len(json.loads((out / "config.json").read_text())["about"]["notes"]) == 6
     assert not caplog.messages  # what was said is not said again
     _, again, _ = molhpft(*words)
     assert "Also among the training molecules: 1 of valid." in " ".join(again.split())

@@ -8,8 +8,7 @@ import pytest
 
 from molhpft.estimator import finetune
 from molhpft.estimator.model import Model
-from tests.estimator.models import random_model
-from tests.estimator.rings import RING, SIZE, write_table
+from tests.estimator.builders import RING, SIZE, random_model, write_table
 from tests.integration.commands import one_sentence
 
 
@@ -38,7 +37,12 @@ OPTIONS = {
     "words as target": (("--target", "smiles"), "'smiles' of .* two words; it has 60 words"),
     "no such molecules": (("--smiles-column", "SMILES"), "no column 'SMILES'"),
     "split without a column": (("--split", "column"), "should come together"),
-    "level above 1": (("--level", "1.5"), "should lie between 0 and 1, got 1.5"),
+    "column without a split": (("--split-column", "ring"), "should come together"),
+    "coverage above 1": (("--target-coverage", "1.5"), "should lie between 0 and 1, got 1.5"),
+    "coverage of 0": (("--target-coverage", "0"), "should lie between 0 and 1, got 0"),
+    "no such head": (("--head", "deep"), "unknown head deep"),
+    "no such encoder": (("--encoder", "nope"), "no weight file at nope"),
+    "a table as encoder": (("--encoder", "RINGS"), "is not a weight file"),
     "no such key": (("--set", "finetune.epoch=3"), "did you mean finetune.epochs"),
     "a split twice": (("--set", "task.split=scaffold"), "task.split is given twice, by an option"),
     "another table": (("--set", "task.path=b.csv"), "task.path is given twice, by an option as /"),
@@ -62,7 +66,9 @@ def test_numbers_cannot_be_learned_as_classes(molhpft, rings, tmp_path):
     assert "should hold two classes, 0 and 1 or any other two" in one_sentence(*molhpft(*words))
 
 
-@pytest.mark.parametrize("words", [("--kind", "both"), ("--calibration", "best"), ("--level", "x")])
+@pytest.mark.parametrize(
+    "words", [("--kind", "both"), ("--calibration", "best"), ("--target-coverage", "x")]
+)
 def test_a_choice_that_there_is_not_lists_those_there_are(molhpft, rings, words):
     status, _, error = molhpft("finetune", rings, "--out", "model", *words)
     assert status == 2

@@ -12,8 +12,7 @@ import pytest
 from molhpft import __version__
 from molhpft.cli import app as cli
 from molhpft.estimator.model import Model
-from tests.estimator.models import random_model
-from tests.estimator.rings import SMILES, write_table
+from tests.estimator.builders import SMILES, random_model, write_table
 
 RUN = """
 task: {name: csv, path: PATH, target_columns: ring, split: random}

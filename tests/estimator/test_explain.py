@@ -9,7 +9,7 @@ from molhpft.domains.molecules.fingerprints import featurized
 from molhpft.domains.molecules.graphs import graph_store
 from molhpft.estimator import explain as explaining
 from molhpft.estimator.explain import draw, explain
-from tests.estimator.models import NETWORKS, random_model
+from tests.estimator.builders import NETWORKS, random_model
 
 KINDS = NETWORKS | {
     "numbers": {"objective": Squared(mean=(3.0,), std=(2.0,)), "targets": ("size",)},
@@ -29,7 +29,7 @@ def test_contributions_add_up_to_the_logit_but_for_the_error_that_is_said(kind):
         for name, parameter in network.named_parameters():
             if name.endswith("embed.node"):
                 torch.nn.init.normal_(parameter)
-    for k, target in enumerate(model.shape.targets):
+    for k, target in enumerate(model.spec.target_names):
         found = explain(model, ASKED, target=target)
         assert (found.smiles, found.target, found.atoms.shape) == (ASKED, target, (10,))
         assert found.logit == pytest.approx(logit_of(model, ASKED, k).item(), rel=1e-4, abs=1e-6)
@@ -58,7 +58,7 @@ def test_atoms_that_are_alike_contribute_alike():
 
 def test_of_many_training_molecules_some_make_the_baseline(monkeypatch):
     model = random_model(smiles=("CCO", "no molecule", "c1ccccc1", "CCN"))
-    monkeypatch.setattr(explaining, "_TYPICAL", 2)
+    monkeypatch.setattr(explaining, "_SAMPLE", 2)
     some = explain(model, ASKED).baseline
     assert some == explain(random_model(smiles=("CCO", "c1ccccc1")), ASKED).baseline
 

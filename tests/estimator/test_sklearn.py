@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 
 from molhpft.estimator import DataWarning, HPFTClassifier, HPFTRegressor
-from tests.estimator.rings import BRIEF, RING, SIZE, SMILES
+from tests.estimator.builders import BRIEF, RING, SIZE, SMILES
 
 NAN = float("nan")
 SHORT = {"finetune": {"epochs": 1}}
@@ -78,7 +78,7 @@ def test_labels_of_any_two_values_come_back(tmp_path):
     fitted.save_pretrained(tmp_path)
     again = HPFTClassifier.from_pretrained(tmp_path)
     assert (again.predict(SMILES) == fitted.predict(SMILES)).all()
-    assert again.model_.shape.value_names == ("target p(ring)",)
+    assert again.model_.spec.value_names == ("target p(ring)",)
 
 
 def test_what_is_odd_about_molecules_is_noted_and_warned_of_as_on_the_command_line():
@@ -103,7 +103,7 @@ def test_several_targets_with_missing_labels_are_learned_together():
     fitted = HPFTClassifier(**BRIEF).fit(pd.DataFrame({"smiles": SMILES}), y)
     assert fitted.predict_proba(SMILES).shape == (len(SMILES), 2)
     assert fitted.predict(SMILES).shape == (len(SMILES), 2)
-    assert fitted.model_.shape.targets == ("ring", "large")
+    assert fitted.model_.spec.target_names == ("ring", "large")
     assert [pair.tolist() for pair in fitted.classes_] == [[0, 1], [0, 1]]
 
 
@@ -198,7 +198,7 @@ def test_a_class_of_two_molecules_costs_a_warning_and_not_the_model():
             SMILES, [0] * 56 + [1, 0] * 2
         )
     assert any(note.startswith("Never validated") for note in fitted.notes_)
-    assert "Label 1 of target is in every set" in " ".join(fitted.model_.about["promise"])
+    assert "Label 1 of target is in every set" in " ".join(fitted.model_.about["coverage"])
     assert np.isfinite(fitted.predict_proba(SMILES)).all()
 
 
@@ -216,8 +216,10 @@ def test_saving_and_loading_changes_no_answer(classifier, regressor, tmp_path):
         assert again.get_params() == json.loads(json.dumps(fitted.get_params())) | {
             "tau": [0, 2, 5]
         }
-        for answer in ("values", "spread", "sets", "similarity", "nearest", "in_domain"):
-            a, b = (getattr(one.answers(SMILES), answer) for one in (fitted, again))
+        for answer in ("values", "std", "sets", "similarity", "nearest", "in_domain"):
+            a, b = (
+                getattr(one.predict_with_uncertainty(SMILES), answer) for one in (fitted, again)
+            )
             assert a.equal(b), answer
         assert again.energy_ == fitted.energy_
     with pytest.raises(ValueError, match="holds no HPFTRegressor, but a HPFTClassifier"):
@@ -235,7 +237,13 @@ def test_searches_scores_and_pipelines_of_scikit_learn_work():
 
 
 def test_what_is_not_fitted_says_so():
-    for call in ("predict", "predict_proba", "transform", "answers", "save_pretrained"):
+    for call in (
+        "predict",
+        "predict_proba",
+        "transform",
+        "predict_with_uncertainty",
+        "save_pretrained",
+    ):
         with pytest.raises(NotFittedError):
             getattr(HPFTClassifier(), call)(SMILES)
 
@@ -258,7 +266,7 @@ WRONG = {
         "method flyp trains more than",
     ),
     "share of validation": ({"validation": 1.5}, SMILES, RING, "between 0 and 1, got 1.5"),
-    "level": ({"level": 2.0}, SMILES, RING, "between 0 and 1, got 2"),
+    "target coverage": ({"target_coverage": 2.0}, SMILES, RING, "between 0 and 1, got 2"),
     "encoder": ({"encoder": "no_such"}, SMILES, RING, "no weight file at no_such"),
     "tau": ({"tau": "long"}, SMILES, RING, "method.tau is 'long'"),
     "task": ({"config": {"task": {"split": "random"}}}, SMILES, RING, "task is the molecules"),

@@ -9,10 +9,10 @@ from molhpft.estimator import finetune as finetuning
 from molhpft.estimator import train
 from molhpft.estimator.finetune import finetune_table
 from molhpft.estimator.model import Model
-from molhpft.estimator.train import Answers
+from molhpft.estimator.train import Inference
 from molhpft.run import run as branch
 from molhpft.run.folder import RunFolder
-from tests.estimator.rings import BRIEF, RING, SEVERAL, SIZE, SMILES, write_table
+from tests.estimator.builders import BRIEF, RING, SEVERAL, SIZE, SMILES, write_table
 from tests.kills import KilledError, killed_at_save
 
 FILES = ("README.md", "config.json", "model.safetensors")
@@ -87,9 +87,9 @@ def test_a_table_counts_by_what_it_holds_and_not_by_where_it_lies(finished, tabl
         {"head": "mlp"},
         {"changes": (*CHANGES, "finetune.epochs=9")},
         {"changes": (*CHANGES, "cut=conv1")},
-        {"answers": Answers(level=0.8)},
-        {"answers": Answers(calibration="isotonic")},
-        {"answers": Answers(ensemble=False)},
+        {"inference": Inference(target_coverage=0.8)},
+        {"inference": Inference(calibration="isotonic")},
+        {"inference": Inference(ensemble=False)},
     ],
     ids=str,
 )
@@ -120,7 +120,7 @@ def test_an_interrupted_finetuning_goes_on_to_the_same_bytes(finished, table, tm
 @pytest.mark.parametrize(
     ("where", "name"),
     [
-        (train, "fit_trust"),
+        (train, "fit_uncertainty"),
         (Model, "save_pretrained"),
         (os, "replace"),
         (RunFolder, "drop"),
@@ -184,21 +184,21 @@ def test_a_place_that_cannot_be_written_is_one_sentence(table, tmp_path, spoiled
 def test_classes_are_recognised_and_answered_with_probabilities(tmp_path):
     path = write_table(tmp_path / "rings.csv", target="a ring in Å", values=RING)
     made = finetune(path, tmp_path / "model")
-    assert made.model.shape.targets == ("a ring in Å",)
+    assert made.model.spec.target_names == ("a ring in Å",)
     assert made.model.about["scores"]["test"].keys() >= {"rocauc", "ece", "coverage"}
     p = made.model.predict(SMILES).values
     assert ((p >= 0) & (p <= 1)).all()
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, -1, 2, float("nan")])
-def test_a_level_that_means_nothing_is_refused_before_training(level):
-    with pytest.raises(ValueError, match="the level should lie between 0 and 1"):
-        Answers(level=level)
+def test_a_target_coverage_that_means_nothing_is_refused_before_training(level):
+    with pytest.raises(ValueError, match="target coverage should lie between 0 and 1"):
+        Inference(target_coverage=level)
 
 
 def test_a_calibration_that_nobody_knows_is_refused_before_training():
     with pytest.raises(ValueError, match=r"should be one of platt, .*, none, got 'best'"):
-        Answers(calibration="best")
+        Inference(calibration="best")
 
 
 def test_a_damaged_model_in_the_place_is_not_taken_for_the_one_asked_for(finished, table, tmp_path):

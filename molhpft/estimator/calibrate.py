@@ -1,0 +1,364 @@
+"""Calibrate a model on molecules it was not trained on, and say what its predictions are worth.
+
+Three things are fitted: a calibration of probabilities, prediction sets (split conformal
+prediction), and the applicability domain by similarity to the training molecules.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil, isfinite, nan
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from torch import Tensor
+
+from molhpft.core.metrics import mean_absolute_error, rank_correlation
+from molhpft.core.objectives import Multilabel, Squared
+from molhpft.domains.files import NAMED, Json, listed
+from molhpft.domains.molecules.fingerprints import Neighbours, unpack_bits
+from molhpft.domains.molecules.splits import CALIBRATION
+from molhpft.domains.weights import strip_prefix
+from molhpft.measure.uncertainty import (
+    Calibration,
+    expected_calibration_error,
+    fit_isotonic,
+    fit_platt,
+    fit_temperature,
+    from_tensors,
+    interval_coverage,
+    interval_widths,
+    prediction_sets,
+    set_coverage,
+    set_thresholds,
+    uncalibrated,
+)
+
+CalibrationName = Literal["platt", "temperature", "isotonic", "none"]
+_FITS: dict[str, Callable[[Tensor, Tensor], Calibration]] = {
+    "platt": fit_platt,
+    "temperature": fit_temperature,
+    "isotonic": fit_isotonic,
+    "none": lambda logits, _: uncalibrated(logits.shape[1]),
+}
+_CALIBRATION = "calibration."
+_STEPS = 100  # of similarity, from 0 to 1; there are thresholds for each
+_BANDWIDTH = 0.2  # of similarity: how fast calibration molecules nearer to training lose weight
+_CHANCE = 0.01  # p-value below which chance does not explain too low a coverage
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Predictions for a split that the networks were not trained on.
+
+    Attributes:
+        logits: averaged over members, (n, t).
+        targets: (n, t), NaN where unmeasured; of a regression in standard deviations.
+        similarity: to the nearest training molecule, (n,) in [0, 1].
+    """
+
+    logits: Tensor
+    targets: Tensor
+    similarity: Tensor
+
+    def where(self, rows: Tensor) -> "HeldOut":
+        """Only some molecules, chosen by a mask (n,)."""
+        return HeldOut(self.logits[rows], self.targets[rows], self.similarity[rows])
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """Calibration, prediction sets and applicability domain of a model.
+
+    Attributes:
+        calibration: from logits to probabilities; None for a regression.
+        limits: thresholds for a molecule whose similarity to training is k / 100. For classes
+            (101, t, 2), the largest nonconformity at which 0 and 1 are in the set; for a regression
+            (101, t), half the width of the interval, in standard deviations of the target.
+            Infinite where calibration molecules are too few to rule anything out.
+        target_coverage: share of molecules whose label should be in its prediction set.
+        fingerprints: of the training molecules, eight bits a byte, uint8 (m, 256).
+        domain_threshold: similarity below which a molecule is outside the applicability domain.
+        label_counts: measured calibration labels, (t, 2) for classes, (t,) for a regression.
+    """
+
+    calibration: Calibration | None
+    limits: Tensor
+    target_coverage: float
+    fingerprints: NDArray[np.uint8]
+    domain_threshold: float
+    label_counts: Tensor
+
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        """The training molecules, to search for the nearest."""
+        return Neighbours(unpack_bits(self.fingerprints))
+
+    def values(self, logits: Tensor, objective: Multilabel | Squared) -> Tensor:
+        """Calibrated probabilities, or numbers in the unit of their target, float64 (n, t)."""
+        if isinstance(objective, Squared):
+            return objective.values(logits)
+        if self.calibration is None:
+            raise ValueError("a regression model has no probabilities")
+        return self.calibration.probabilities(logits.double())
+
+    def thresholds(self, similarity: Tensor) -> Tensor:
+        """The `limits` of each molecule, (n, t, 2) or (n, t); infinite outside the domain.
+
+        Args:
+            similarity: to the nearest training molecule, (n,).
+        """
+        limits = self.limits[(similarity.double() * _STEPS).round().long()]
+        outside = (similarity < self.domain_threshold).reshape(-1, *[1] * (limits.dim() - 1))
+        return limits.masked_fill(outside, torch.inf)
+
+    def sets(self, logits: Tensor, objective: Multilabel | Squared, similarity: Tensor) -> Tensor:
+        """Prediction sets or intervals, (n, t, 2); see `Prediction.sets`."""
+        limits = self.thresholds(similarity)
+        if isinstance(objective, Squared):
+            ends = (objective.values(logits + sign * limits) for sign in (-1, 1))
+            return torch.stack(list(ends), 2)
+        return prediction_sets(logits, limits)
+
+    @property
+    def unbounded(self) -> Tensor:
+        """Where calibration molecules are too few at any similarity, bool (t, 2) or (t,).
+
+        Such a label is in every set; such an interval has no ends.
+        """
+        return self.limits[-1].isinf()
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """The tensors that `uncertainty_from` reads."""
+        fitted = self.calibration.to_tensors() if self.calibration else {}
+        return {
+            **{f"{_CALIBRATION}{name}": tensor for name, tensor in fitted.items()},
+            "limits": self.limits,
+            "fingerprints": torch.from_numpy(self.fingerprints),
+            "label_counts": self.label_counts,
+        }
+
+    def to_json(self) -> Json:
+        """The rest of what `uncertainty_from` reads."""
+        return {
+            "calibration": self.calibration.name if self.calibration else None,
+            "target_coverage": self.target_coverage,
+            "domain_threshold": self.domain_threshold,
+        }
+
+
+def uncertainty_from(tensors: Mapping[str, Tensor], config: Json) -> Uncertainty:
+    """The inverse of `to_tensors` and `to_json`."""
+    fitted = strip_prefix(tensors, _CALIBRATION)
+    name = config["calibration"]
+    return Uncertainty(
+        calibration=from_tensors(name, fitted) if name else None,
+        limits=tensors["limits"],
+        target_coverage=config["target_coverage"],
+        fingerprints=tensors["fingerprints"].numpy(),
+        domain_threshold=config["domain_threshold"],
+        label_counts=tensors["label_counts"],
+    )
+
+
+def fit_uncertainty(
+    valid: HeldOut,
+    calibration_split: HeldOut | None,
+    objective: Multilabel | Squared,
+    *,
+    calibration: CalibrationName,
+    target_coverage: float,
+    fingerprints: NDArray[np.uint8],
+) -> Uncertainty:
+    """Fit prediction sets to the calibration split, probabilities to it and to validation together.
+
+    Sets depend only on the order of logits, which no calibration of probabilities changes, so
+    fitting both to the same molecules does not weaken the coverage guarantee.
+
+    Args:
+        valid: the validation split, by which network, epoch and tau were chosen.
+        calibration_split: molecules by which nothing was chosen; without them nothing is ruled out.
+        objective: of the model.
+        calibration: method for probabilities; "none" keeps those of the network.
+        target_coverage: share of molecules whose label should be in its prediction set.
+        fingerprints: of the training molecules, uint8 (m, 256).
+
+    Raises:
+        ValueError: the target coverage does not lie between 0 and 1.
+    """
+    held = calibration_split or valid.where(torch.zeros(len(valid.logits), dtype=torch.bool))
+    weights = _weights(held.similarity)
+    fitted: Calibration | None = None
+    if isinstance(objective, Squared):
+        a, y = held.logits.double(), held.targets.double()
+        limits = interval_widths(a, y, target_coverage=target_coverage, weights=weights)
+        counts = (~y.isnan()).sum(0)
+    else:
+        limits = set_thresholds(
+            held.logits, held.targets, target_coverage=target_coverage, weights=weights
+        )
+        counts = torch.stack([(held.targets == label).sum(0) for label in (0, 1)], dim=-1)
+        fitted = _FITS[calibration](
+            torch.cat([valid.logits, held.logits]), torch.cat([valid.targets, held.targets])
+        )
+    threshold = Neighbours(unpack_bits(fingerprints)).typical()
+    return Uncertainty(fitted, limits, target_coverage, fingerprints, threshold, counts)
+
+
+def _weights(similarity: Tensor) -> Tensor:
+    """Weights of n calibration molecules for new ones of each similarity, (101, n).
+
+    A calibration molecule no nearer to training than the new one weighs 1; a nearer one weighs the
+    less the nearer it is, because the network errs less on it and would promise too much.
+    """
+    new = torch.linspace(0, 1, _STEPS + 1, dtype=torch.float64)
+    excess = (similarity.double() - new[:, None]).clamp(min=0)
+    return (-(excess / _BANDWIDTH).square() / 2).exp()
+
+
+def held_out_scores(held: HeldOut, objective: Multilabel | Squared, model: Uncertainty) -> Json:
+    """Scores, calibration error and coverage on a split.
+
+    Returns:
+        For classes: the score by its metric's name, `ece_before` and `ece` (after calibration), and
+        `set_size`. For a regression: `rmse`, `mae` and `spearman` in the unit of the target, and
+        `width`. For both: `in_domain`, the share of molecules within the applicability domain, and
+        `coverage`, the share of their labels that are in their set; sizes and widths are over those
+        molecules, too. None for a number that cannot be computed: a score of one class, coverage
+        without a label, an unbounded width.
+    """
+    inside = held.similarity >= model.domain_threshold
+    if isinstance(objective, Squared):
+        scores = _regression_scores(held, objective)
+        scores |= _interval_scores(held.where(inside), objective, model)
+    else:
+        scores = _class_scores(held, objective, model)
+        scores |= _set_scores(held.where(inside), objective, model)
+    scores["in_domain"] = inside.double().mean().item()
+    return {name: value if isfinite(value) else None for name, value in scores.items()}
+
+
+def _regression_scores(held: HeldOut, objective: Squared) -> dict[str, float]:
+    if held.targets.isnan().all():
+        return dict.fromkeys(("rmse", "mae", "spearman"), nan)
+    y, predicted = objective.values(held.targets), objective.values(held.logits)
+    return {
+        "rmse": -objective.score(held.logits, held.targets),
+        "mae": mean_absolute_error(y, predicted),
+        "spearman": rank_correlation(y, predicted),
+    }
+
+
+def _interval_scores(held: HeldOut, objective: Squared, model: Uncertainty) -> dict[str, float]:
+    measured = ~held.targets.isnan()
+    if not measured.any():
+        return {"coverage": nan, "width": nan}
+    half = model.thresholds(held.similarity)
+    widths = 2 * half * torch.tensor(objective.std)
+    coverage = interval_coverage(held.logits, held.targets, half)
+    return {"coverage": coverage, "width": widths[measured].mean().item()}
+
+
+def _class_scores(held: HeldOut, objective: Multilabel, model: Uncertainty) -> dict[str, float]:
+    y = held.targets
+    both = (y == 0).any(0) & (y == 1).any(0)
+    score = objective.score(held.logits, y) if both.any() else nan
+    if y.isnan().all():
+        return {objective.metric: score, "ece_before": nan, "ece": nan}
+    return {
+        objective.metric: score,
+        "ece_before": expected_calibration_error(held.logits.double().sigmoid(), y),
+        "ece": expected_calibration_error(model.values(held.logits, objective), y),
+    }
+
+
+def _set_scores(held: HeldOut, objective: Multilabel, model: Uncertainty) -> dict[str, float]:
+    if held.targets.isnan().all():
+        return {"coverage": nan, "set_size": nan}
+    covered = set_coverage(model.sets(held.logits, objective, held.similarity), held.targets)
+    return {"coverage": covered.coverage, "set_size": covered.mean_size}
+
+
+def coverage_guarantee(
+    model: Uncertainty,
+    names: Sequence[str],
+    scores: Mapping[str, Json],
+    held: Mapping[str, HeldOut],
+    *,
+    classes: Sequence[tuple[str, str]] = (),
+) -> list[str]:
+    """Sentences on the coverage of prediction sets: guaranteed, impossible, and as measured.
+
+    Args:
+        model: of the networks.
+        names: of the targets, (t,).
+        scores: of `held_out_scores`, by split.
+        held: the splits they are of.
+        classes: names of the labels 0 and 1 of each target, (t,); empty for "0" and "1".
+    """
+    coverage = f"{100 * model.target_coverage:g} %"
+    regression = model.calibration is None
+    kind = "intervals" if regression else "sets"
+    outside = "are unbounded" if regression else "hold every label"
+    if CALIBRATION not in held:
+        return [
+            f"Prediction {kind} {outside}: there are no calibration molecules to bound them by."
+        ]
+    # several targets may name their labels differently
+    pair = classes[0] if len(set(classes)) == 1 else ("0", "1")
+    return [
+        f"Prediction {kind} were calibrated on {len(held[CALIBRATION].logits):,} molecules that "
+        "took no part in training or in any choice. They hold the true label of "
+        f"{coverage} of molecules like these within the applicability domain; outside it they "
+        f"{outside} and guarantee nothing.",
+        *_unbounded(model, names, coverage, ("",) if regression else pair),
+        *_measured(model, scores, held, coverage),
+    ]
+
+
+def _unbounded(
+    model: Uncertainty, names: Sequence[str], coverage: str, labels: Sequence[str]
+) -> list[str]:
+    """Where calibration molecules are too few for a set that rules anything out."""
+    needed = ceil(round(model.target_coverage / (1 - model.target_coverage), 6))
+    columns = (x.reshape(len(names), -1).T for x in (model.unbounded, model.label_counts))
+    sentences = []
+    for label, few, counts in zip(labels, *columns, strict=True):
+        if not few.any():
+            continue
+        some = [name for name, is_few in zip(names, few.tolist(), strict=True) if is_few]
+        targets = listed(some, most=NAMED)
+        if model.calibration is None:
+            what, fact = "a label", f"Intervals of {targets} are unbounded"
+        else:
+            what, fact = f"label {label}", f"Label {label} of {targets} is in every set"
+        ends = sorted({int(counts[few].min()), int(counts[few].max())})
+        sentences.append(
+            f"{fact}: {coverage} takes {needed:,} calibration molecules with {what}, "
+            f"there are {' to '.join(map(str, ends))}."
+        )
+    return sentences
+
+
+def _measured(
+    model: Uncertainty, scores: Mapping[str, Json], held: Mapping[str, HeldOut], coverage: str
+) -> list[str]:
+    sentences = []
+    for split, row in scores.items():
+        if split in ("valid", CALIBRATION) or row["coverage"] is None:
+            continue
+        inside = held[split].where(held[split].similarity >= model.domain_threshold)
+        labels = int((~inside.targets.isnan()).sum())
+        covered = round(row["coverage"] * labels)
+        p = binomtest(covered, labels, model.target_coverage, alternative="less").pvalue
+        warn = (
+            f"; chance alone hardly explains so many fewer than {coverage}" if p < _CHANCE else ""
+        )
+        sentences.append(
+            f"Measured on the {split} split: they hold {100 * row['coverage']:.1f} % of "
+            f"{labels:,} labels within the domain{warn}."
+        )
+    return sentences

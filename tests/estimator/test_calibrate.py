@@ -1,0 +1,360 @@
+"""Uncertainty of a model: it survives storage, and its sets, scores and sentences are right."""
+
+import json
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binned_statistic, spearmanr
+from sklearn.metrics import mean_absolute_error, roc_auc_score, root_mean_squared_error
+
+from molhpft.core.objectives import Multilabel, Squared
+from molhpft.domains.molecules.fingerprints import packed_fingerprints
+from molhpft.estimator.calibrate import (
+    CalibrationName,
+    HeldOut,
+    coverage_guarantee,
+    fit_uncertainty,
+    held_out_scores,
+    uncertainty_from,
+)
+from tests.estimator.builders import SMILES
+from tests.toy import NAN
+
+SEEDS = st.integers(0, 10_000)
+COVERAGES = st.floats(0.05, 0.95)
+NAMES = get_args(CalibrationName)
+CLASSES = Multilabel()
+NUMBERS = Squared(mean=(100.0, -5.0), std=(20.0, 0.5))
+ONE_NUMBER = Squared(mean=(100.0,), std=(20.0,))
+LIKE = torch.rand(60, generator=torch.Generator().manual_seed(0))
+FINGERPRINTS = packed_fingerprints(SMILES)
+BOTH = pytest.mark.parametrize("objective", [CLASSES, NUMBERS], ids=["classes", "numbers"])
+
+
+def split(seed, *, n=60, objective=CLASSES):
+    """Logits of two targets and their labels, a fifth of which is missing."""
+    rng = torch.Generator().manual_seed(seed)
+    a = 2 * torch.randn(n, 2, generator=rng)
+    noise = torch.rand(n, 2, generator=rng)
+    y = a + noise if isinstance(objective, Squared) else (noise < a.sigmoid()).float()
+    y[:2] = torch.tensor([[0.0], [1.0]])
+    return a, y.masked_fill(torch.rand(n, 2, generator=rng) < 0.2, NAN)
+
+
+def fit(valid, held, objective=CLASSES, *, calibration="platt", target_coverage=0.9):
+    return fit_uncertainty(
+        valid,
+        held,
+        objective,
+        calibration=calibration,
+        target_coverage=target_coverage,
+        fingerprints=FINGERPRINTS,
+    )
+
+
+def fitted(a, y, objective=CLASSES, **options):
+    held = HeldOut(a, y, LIKE[: len(a)])
+    return fit(held, held, objective, **options)
+
+
+def sets_of(uncertainty, a, objective):
+    """Sets of molecules that are as near to training as they can be."""
+    return uncertainty.sets(a, objective, torch.ones(len(a)))
+
+
+@BOTH
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=5, deadline=None)
+@given(seed=SEEDS, coverage=COVERAGES)
+def test_uncertainty_is_the_same_after_storage(objective, name, seed, coverage):
+    a, y = split(seed, objective=objective)
+    ours = fitted(a, y, objective, calibration=name, target_coverage=coverage)
+    theirs = uncertainty_from(ours.to_tensors(), json.loads(json.dumps(ours.to_json())))
+    assert theirs.values(a, objective).equal(ours.values(a, objective))
+    assert sets_of(theirs, a, objective).equal(sets_of(ours, a, objective))
+    assert theirs.to_json() == ours.to_json()
+    assert (theirs.fingerprints == ours.fingerprints).all()
+    assert theirs.label_counts.equal(ours.label_counts)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=10, deadline=None)
+@given(seed=SEEDS)
+def test_calibration_gives_probabilities_in_the_order_of_the_logits(name, seed):
+    a, y = split(seed)
+    p = fitted(a, y, calibration=name).values(a, CLASSES)
+    assert ((p >= 0) & (p <= 1)).all()
+    for logits, column in zip(a.T, p.T, strict=True):
+        assert (column[logits.argsort()].diff() >= 0).all()
+    if name == "none":
+        torch.testing.assert_close(p, a.double().sigmoid(), rtol=1e-12, atol=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=SEEDS, coverage=COVERAGES, name=st.sampled_from(NAMES))
+def test_sets_cover_the_labels_that_they_were_fitted_to(seed, coverage, name):
+    a, y = split(seed)
+    held = sets_of(fitted(a, y, calibration=name, target_coverage=coverage), a, CLASSES)
+    for k, label in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        assert held[y[:, k] == label, k, label].double().mean() >= coverage
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=SEEDS, coverage=COVERAGES)
+def test_intervals_surround_the_value_and_cover_the_targets_they_were_fitted_to(seed, coverage):
+    a, y = split(seed, objective=NUMBERS)
+    uncertainty = fitted(a, y, NUMBERS, target_coverage=coverage)
+    values, ends = uncertainty.values(a, NUMBERS), sets_of(uncertainty, a, NUMBERS)
+    torch.testing.assert_close(ends.mean(2), values)
+    expected = a.double() * torch.tensor([20.0, 0.5]) + torch.tensor([100, -5])
+    torch.testing.assert_close(values, expected)
+    truth = NUMBERS.values(y)
+    slack = 1e-9 * truth.abs()
+    inside = (ends[..., 0] <= truth + slack) & (truth <= ends[..., 1] + slack)
+    for k in (0, 1):
+        assert inside[~y[:, k].isnan(), k].double().mean() >= coverage
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=SEEDS, coverages=st.tuples(COVERAGES, COVERAGES).map(sorted))
+def test_a_higher_target_coverage_rules_out_less(seed, coverages):
+    a, y = split(seed)
+    low, high = (sets_of(fitted(a, y, target_coverage=c), a, CLASSES) for c in coverages)
+    assert (high >= low).all()
+
+
+@BOTH
+@pytest.mark.parametrize("n", [5, None])
+def test_too_few_calibration_molecules_rule_out_nothing(objective, n):
+    a, y = split(0, objective=objective)
+    valid = HeldOut(a, y, LIKE)
+    uncertainty = fit(valid, n and HeldOut(a[:n], y[:n], LIKE[:n]), objective)
+    found = sets_of(uncertainty, a, objective)
+    assert found.all() if objective is CLASSES else found.isinf().all()
+    assert uncertainty.unbounded.all()
+    assert bool(uncertainty.label_counts.any()) is bool(n)
+
+
+@pytest.mark.parametrize(
+    ("objective", "calibration"), [(CLASSES, "platt"), (CLASSES, "isotonic"), (NUMBERS, "none")]
+)
+def test_validation_molecules_move_no_set(objective, calibration):
+    a, y = split(0)
+    held = HeldOut(a, y, LIKE)
+    ours, theirs = (
+        sets_of(
+            fit(valid, held, objective, calibration=calibration, target_coverage=0.8), a, objective
+        )
+        for valid in (held, HeldOut(3 - a, y.flip(0), LIKE))
+    )
+    assert ours.equal(theirs)
+
+
+def test_outside_the_applicability_domain_nothing_is_ruled_out():
+    a, y = split(0)
+    far = torch.where(torch.arange(60) % 2 == 0, 0.0, 1.0)
+    uncertainty = fitted(a, y, target_coverage=0.5)
+    assert uncertainty.domain_threshold > 0
+    found = uncertainty.sets(a, CLASSES, far)
+    assert found[::2].all()
+    assert not found[1::2].all()
+    intervals = fitted(a, y, NUMBERS, target_coverage=0.5).sets(a, NUMBERS, far)
+    assert intervals[::2].isinf().all()
+    assert intervals[1::2].isfinite().all()
+
+
+def test_less_similar_molecules_get_wider_intervals_where_the_network_errs_more_on_them():
+    rng = torch.Generator().manual_seed(0)
+    similarity = torch.rand(2_000, generator=rng)
+    y = torch.randn(2_000, 1, generator=rng) * (1.2 - similarity[:, None])
+    held = HeldOut(torch.zeros(2_000, 1), y, similarity)
+    limits = fit(held, held, Squared(), calibration="none").limits
+    new = torch.rand(20_000, generator=rng)
+    truth = torch.randn(20_000, 1, generator=rng) * (1.2 - new[:, None])
+    own, plain = (
+        (truth.abs() <= limit)[:, 0].double()
+        for limit in (limits[(new * 100).round().long()], limits[-1])
+    )
+    far = new < 0.2
+    assert plain[far].mean() < 0.8
+    assert own[far].mean() > 0.84
+    assert own[~far].mean() > 0.9
+
+
+@BOTH
+@pytest.mark.parametrize("coverage", [0.0, 1.0, -0.5, NAN])
+def test_target_coverage_lies_between_0_and_1(objective, coverage):
+    with pytest.raises(ValueError, match="must lie between 0 and 1"):
+        fitted(*split(0), objective, target_coverage=coverage)
+
+
+def test_a_regression_model_has_no_probabilities():
+    with pytest.raises(ValueError, match="regression model has no probabilities"):
+        fitted(*split(0, objective=NUMBERS), NUMBERS).values(split(0)[0], CLASSES)
+
+
+def one_target(seed, *, n=50, objective=CLASSES):
+    """Logits and labels of one target, none missing."""
+    rng = torch.Generator().manual_seed(seed)
+    a, noise = torch.randn(n, 1, generator=rng), torch.rand(n, 1, generator=rng)
+    y = a + noise if isinstance(objective, Squared) else (noise < a.sigmoid()).float()
+    y[:2] = torch.tensor([[0.0], [1.0]])
+    return a, y
+
+
+def near(a, y):
+    """Molecules that are training molecules, as far as similarity can tell."""
+    return HeldOut(a, y, torch.ones(len(a)))
+
+
+def uncertainty_of(objective, *, n=50, coverage=0.8):
+    held = near(*one_target(1, n=n, objective=objective))
+    return fit(held, held, objective, target_coverage=coverage)
+
+
+ONE = pytest.mark.parametrize("objective", [CLASSES, ONE_NUMBER], ids=["classes", "numbers"])
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS)
+def test_regression_scores_are_those_of_other_libraries_in_the_unit_of_the_target(seed):
+    a, y = one_target(seed, objective=ONE_NUMBER)
+    uncertainty = uncertainty_of(ONE_NUMBER)
+    truth, guess = (100 + 20 * values[:, 0].double().numpy() for values in (y, a))
+    low, high = sets_of(uncertainty, a, ONE_NUMBER)[:, 0].T.numpy()
+    expected = {
+        "rmse": root_mean_squared_error(truth, guess),
+        "mae": mean_absolute_error(truth, guess),
+        "spearman": spearmanr(truth, guess).statistic,
+        "coverage": np.mean((low <= truth) & (truth <= high)),
+        "width": np.mean(high - low),
+        "in_domain": 1.0,
+    }
+    assert held_out_scores(near(a, y), ONE_NUMBER, uncertainty) == pytest.approx(expected)
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS)
+def test_classification_scores_are_those_of_other_libraries(seed):
+    a, y = one_target(seed)
+    uncertainty = uncertainty_of(CLASSES)
+    found = held_out_scores(near(a, y), CLASSES, uncertainty)
+    sets = sets_of(uncertainty, a, CLASSES)[:, 0].tolist()
+    covered = [pair[int(label)] for pair, label in zip(sets, y[:, 0].tolist(), strict=True)]
+    assert found["rocauc"] == pytest.approx(roc_auc_score(y, a))
+    assert found["coverage"] == pytest.approx(np.mean(covered))
+    assert found["set_size"] == pytest.approx(np.mean([sum(pair) for pair in sets]))
+    p = uncertainty.values(a, CLASSES)[:, 0].numpy()
+    gaps = binned_statistic(p, p - y[:, 0].numpy(), "sum", bins=15, range=(0, 1)).statistic
+    assert found["ece"] == pytest.approx(np.abs(gaps).sum() / len(p))
+
+
+def test_calibration_error_is_measured_before_and_after():
+    a, y = one_target(1, n=2_000)
+    held = near(5 * a, y)
+    found = held_out_scores(held, CLASSES, fit(held, held, target_coverage=0.8))
+    assert found["ece"] < 0.05 < found["ece_before"]
+
+
+@ONE
+@settings(max_examples=10, deadline=None)
+@given(seed=SEEDS)
+def test_a_molecule_without_a_label_changes_no_score(objective, seed):
+    a, y = one_target(seed, objective=objective)
+    more = torch.cat([a, torch.full((7, 1), 3.0)]), torch.cat([y, torch.full((7, 1), NAN)])
+    uncertainty = uncertainty_of(objective)
+    expected = held_out_scores(near(a, y), objective, uncertainty)
+    assert held_out_scores(near(*more), objective, uncertainty) == pytest.approx(expected)
+
+
+def test_a_number_that_cannot_be_computed_is_none_and_json_can_hold_the_rest():
+    a, y = one_target(2, objective=ONE_NUMBER)
+    found = held_out_scores(
+        near(torch.zeros_like(a), y), ONE_NUMBER, uncertainty_of(ONE_NUMBER, n=3)
+    )
+    assert {name for name, value in found.items() if value is None} == {"spearman", "width"}
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+@ONE
+def test_without_a_label_nothing_is_scored_and_nothing_fails(objective):
+    a, y = one_target(5)
+    found = held_out_scores(near(a, torch.full_like(y, NAN)), objective, uncertainty_of(objective))
+    assert {name for name, value in found.items() if value is not None} == {"in_domain"}
+
+
+def test_one_class_has_no_score_but_has_coverage():
+    a, y = one_target(4)
+    uncertainty = uncertainty_of(CLASSES)
+    found = held_out_scores(near(a, torch.ones_like(y)), CLASSES, uncertainty)
+    covered = sets_of(uncertainty, a, CLASSES)[:, 0, 1]
+    assert found["rocauc"] is None
+    assert found["coverage"] == pytest.approx(covered.double().mean().item())
+    assert 0.5 < found["coverage"] < 1  # some, not all: the comparison says something
+    assert found["ece"] is not None
+
+
+def test_coverage_and_set_size_are_those_of_molecules_within_the_domain():
+    a, y = one_target(3)
+    uncertainty = uncertainty_of(CLASSES)
+    inside, outside = near(a, y), HeldOut(a, 1 - y, torch.zeros(len(a)))
+    both = HeldOut(
+        a.repeat(2, 1), torch.cat([y, 1 - y]), torch.cat([inside.similarity, outside.similarity])
+    )
+    alone, together, far = (
+        held_out_scores(held, CLASSES, uncertainty) for held in (inside, both, outside)
+    )
+    for name in ("coverage", "set_size"):
+        assert together[name] == alone[name]
+        assert far[name] is None
+    assert (together["in_domain"], far["in_domain"]) == (0.5, 0.0)
+
+
+def sentences(objective, *, n, names=("active",), test=None, classes=()):
+    """The guarantee of sets that are fitted to n calibration molecules."""
+    a, y = (x.repeat(1, len(names)) for x in one_target(1, n=n, objective=objective))
+    held = {"valid": near(a, y), "calibration": near(a, y)} | ({"test": test} if test else {})
+    uncertainty = fit(held["valid"], held["calibration"], objective)
+    scores = {split: held_out_scores(one, objective, uncertainty) for split, one in held.items()}
+    return coverage_guarantee(uncertainty, names, scores, held, classes=classes)
+
+
+def test_an_unbounded_interval_is_reported_with_the_number_of_molecules_it_takes():
+    assert sentences(ONE_NUMBER, n=8)[1] == (
+        "Intervals of active are unbounded: 90 % takes 9 calibration molecules with a label, "
+        "there are 8."
+    )
+    assert len(sentences(ONE_NUMBER, n=9)) == 1
+
+
+def test_a_label_in_every_set_is_named_and_many_targets_are_summarised():
+    lines = sentences(CLASSES, n=10, names=[f"t{k}" for k in range(1_000)])
+    assert len(lines) <= 3
+    assert any("of t0, t1, t2, t3, t4 and 995 more is in every set" in line for line in lines)
+
+
+def test_labels_have_the_names_of_the_table():
+    text = " ".join(sentences(CLASSES, n=10, names=("x",), classes=[("Harmless", "Toxic {}")]))
+    assert "Label Toxic {} of x is in every set" in text
+    assert "calibration molecules with label Toxic {}" in text
+
+
+def test_without_calibration_molecules_nothing_is_guaranteed():
+    held = {"valid": near(*one_target(1))}
+    uncertainty = fit(held["valid"], None)
+    scores = {"valid": held_out_scores(held["valid"], CLASSES, uncertainty)}
+    assert coverage_guarantee(uncertainty, ("active",), scores, held) == [
+        "Prediction sets hold every label: there are no calibration molecules to bound them by."
+    ]
+
+
+def test_coverage_that_chance_does_not_explain_is_reported():
+    a, y = one_target(2, n=400)
+    good, bad = (sentences(CLASSES, n=400, test=near(a, labels)) for labels in (y, 1 - y))
+    assert "Measured on the test split: they hold" in good[-1]
+    assert "chance" not in good[-1]
+    assert "chance alone hardly explains so many fewer than 90 %" in bad[-1]
