@@ -29,6 +29,7 @@ from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.fingerprints import (
     morgan_fingerprints,
     packed_fingerprints,
+    unpack_bits,
 )
 from molhpft.domains.molecules.ogb import ogb_task
 from molhpft.estimator import HPFTClassifier, HPFTRegressor
