@@ -4,11 +4,6 @@ CSV (separated by commas, semicolons or tabs, or as Excel's `sep=` line says), P
 lists of SMILES, each also packed by gzip, bzip2, xz or zip. What a file is, its first bytes say;
 its ending, in any case, counts for lists alone, which have no mark. A pipe (`/dev/stdin`) is read
 like a file.
-
-The standard `csv` reader instead of pandas: pandas renames repeated columns, pads short rows and
-forgets line numbers, and a wrong row should be named by the line a person sees in an editor.
-
-SDF files as rows: the SMILES of every record, its title and its data items.
 """
 
 import bz2
@@ -27,73 +22,17 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any, TextIO, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TextIO, TypeAlias, Union
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-from pyarrow import parquet
 from rdkit import Chem, rdBase
 
+from molhpft.domains.extras import require
 from molhpft.domains.molecules.smiles import parse, sanitize_leniently
 
-_END = "$$$$"
-_ITEM = re.compile(r">.*<(.+)>")
-_COUNTS = re.compile(r"(?:[^\n]*\n){3}[^\n]*V[23]000")
-
-
-def looks_like_sdf(text: str) -> bool:
-    """Whether a text begins as a record does: its fourth line says V2000 or V3000."""
-    return _COUNTS.match(text) is not None
-
-
-def item_names(file: TextIO) -> list[str]:
-    """Names of the data items of all records, in the order in which they come up."""
-    items = (_ITEM.match(line) for line in file if line.startswith(">"))
-    return list(dict.fromkeys(item[1] for item in items if item is not None))
-
-
-def records(file: TextIO) -> Iterator[tuple[int, str, str, dict[str, str]]]:
-    """Every record: its first line's number, SMILES, title and data items.
-
-    The SMILES is empty where RDKit cannot read the structure; what it refuses for its valences
-    alone is kept, as in `smiles.parse`.
-    """
-    lines: list[str] = []
-    first = 1
-    for number, line in enumerate(file, start=1):
-        lines.append(line.rstrip("\r\n"))
-        if lines[-1].startswith(_END):
-            yield first, *_record(lines)
-            lines, first = [], number + 1
-    if any(map(str.strip, lines)):  # the last record may end with the file
-        yield first, *_record(lines)
-
-
-def _record(lines: list[str]) -> tuple[str, str, dict[str, str]]:
-    items: dict[str, str] = {}
-    starts = [k for k, line in enumerate(lines) if line.startswith(">")]
-    for start in starts:
-        if (item := _ITEM.match(lines[start])) is not None:
-            rest = lines[start + 1 :]
-            # an item ends at an empty line
-            ends = [k for k, line in enumerate(rest) if not line.strip() or line.startswith(_END)]
-            items[item[1]] = "\n".join(rest[: ends[0] if ends else None]).strip()
-    block = "\n".join(lines[: starts[0] if starts else None])
-    return _smiles(block), lines[0].strip(), items
-
-
-def _smiles(block: str) -> str:
-    with rdBase.BlockLogs():
-        try:
-            mol = Chem.MolFromMolBlock(block)
-            if mol is None:
-                mol = sanitize_leniently(Chem.MolFromMolBlock(block, sanitize=False))
-            return "" if mol is None else str(Chem.MolToSmiles(mol))
-        except (ValueError, RuntimeError):
-            return ""
-
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ROWS = 512  # of a part
 
@@ -103,7 +42,10 @@ _SEPARATORS = (",", "\t", ";")
 _LISTS = (".smi", ".smiles", ".ism", ".can")
 _PACKED = (".gz", ".bz2", ".xz", ".zip")
 _ENDINGS = (".csv", ".tsv", ".tab", ".parquet", ".pq", ".sdf", ".sd", ".txt", *_LISTS)
-_LINE = re.compile(r"(\S+(?:[ \t]+\|[^|]*\|)?)\s*(.*)")
+_LIST_LINE = re.compile(r"(\S+(?:[ \t]+\|[^|]*\|)?)\s*(.*)")
+_SDF_COUNTS = re.compile(r"(?:[^\n]*\n){3}[^\n]*V[23]000")
+_SDF_ITEM = re.compile(r">.*<(.+)>")
+_SDF_END = "$$$$"
 
 _READABLE = "a table (CSV, Parquet, SDF) or a list of SMILES (.smi)"
 _PACKINGS: dict[re.Pattern[bytes], Callable[[IO[bytes]], Any]] = {
@@ -127,7 +69,9 @@ _FOREIGN = {
 }
 _WORKBOOKS = {"xl/workbook.xml": "an Excel workbook", "content.xml": "an OpenDocument spreadsheet"}
 
-Cells: TypeAlias = Sequence[str] | pa.Array
+Cells: TypeAlias = Union[Sequence[str], "pa.Array"]
+_Row: TypeAlias = tuple[int, list[str]]
+"""The line where a row begins, and its cells."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,10 +89,11 @@ class Part:
     lines: tuple[int, ...]
     cells: Mapping[str, Cells]
 
-    def arrays(self) -> dict[str, pa.Array]:
+    def arrays(self) -> dict[str, "pa.Array"]:
         """All columns, in the types of the file."""
+        pa = require("pyarrow", extra="parquet")
         return {
-            name: cells if isinstance(cells, pa.Array) else pa.array(cells, pa.string())
+            name: pa.array(cells, pa.string()) if isinstance(cells, Sequence) else cells
             for name, cells in self.cells.items()
         }
 
@@ -160,11 +105,9 @@ class Part:
         """
         if name not in self.cells:
             raise _unknown(self.path, name, self.cells)
-        cells = self.cells[name]
-        texts = _texts(cells)
+        texts = _texts(self.cells[name])
         if texts is None:
-            kind = getattr(cells, "type", None)
-            raise _mistyped(self.path, name, kind, "have a text or a number in every cell")
+            raise _mistyped(self.path, name, _foreign_type(self.cells[name]), _WRITABLE)
         return texts
 
     def molecules(self, name: str) -> list[str]:
@@ -173,9 +116,8 @@ class Part:
         Raises:
             ValueError: no column has that name, or it holds no text but numbers, lists, ...
         """
-        cells = self.cells.get(name)
-        if isinstance(cells, pa.Array) and not _is_text(cells.type):
-            raise _mistyped(self.path, name, cells.type, "hold SMILES as text")
+        if kind := _foreign_type(self.cells.get(name, ())):
+            raise _mistyped(self.path, name, kind, "hold SMILES as text")
         return self.texts(name)
 
 
@@ -213,8 +155,7 @@ class Sheet:
         if name in self.columns:
             return self.columns[name]
         if name in self.types:
-            kind = self.types[name]
-            raise _mistyped(self.path, name, kind, "have a text or a number in every cell")
+            raise _mistyped(self.path, name, self.types[name], _WRITABLE)
         raise _unknown(self.path, name, self.names)
 
     def molecules(self, name: str) -> tuple[str, ...]:
@@ -235,15 +176,15 @@ def read_sheet(path: Path) -> Sheet:
         FileNotFoundError: there is no such file.
         ValueError: it is no table that can be read, or a wrong one; the message says where and why.
     """
+    columns: dict[str, list[str]] = {}
+    types: dict[str, str] = {}
+    lines: list[int] = []
     with _opened(path) as source:
-        columns: dict[str, list[str]] = {}
-        types: dict[str, str] = {}
-        lines: list[int] = []
         for part in source.parts:
             lines += part.lines
             for name, cells in part.cells.items():
-                if isinstance(cells, pa.Array) and not _is_text(cells.type):
-                    types[name] = str(cells.type)
+                if kind := _foreign_type(cells):
+                    types[name] = kind
                 if (texts := _texts(cells)) is not None:
                     columns.setdefault(name, []).extend(texts)
     if not lines:
@@ -265,8 +206,8 @@ def stream_parts(path: Path) -> Iterator[Part]:
         FileNotFoundError: there is no such file.
         ValueError: as for `read_sheet`, where the row is reached.
     """
+    part = None
     with _opened(path) as source:
-        part = None
         for part in source.parts:
             yield part
     if part is None:
@@ -281,7 +222,11 @@ def is_table(name: str) -> bool:
 
 
 def table_name(path: Path) -> str:
-    """Name of a file without the endings that say what it is."""
+    """Name of a file without the endings that say what it is.
+
+    >>> table_name(Path("assays/herg.csv.gz"))
+    'herg'
+    """
     name = _unpacked_name(path.name)
     return Path(name).stem if Path(name).suffix.lower() in _ENDINGS else name
 
@@ -295,9 +240,13 @@ def text_of(value: object) -> str | None:
         return str(value)  # of a subclass, such as NumPy's
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    if value is None or value is pd.NA or value is pd.NaT:
+    if value is None:
         return ""
-    return "" if isinstance(value, float | np.floating) and np.isnan(value) else None
+    if isinstance(value, float | np.floating):
+        return "" if np.isnan(value) else None
+    import pandas as pd  # its import takes long, and few values come this far
+
+    return "" if value is pd.NA or value is pd.NaT else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,28 +265,18 @@ def _opened(path: Path) -> Iterator[_Source]:
         raise ValueError(f"{path} should be {_READABLE}; it is a folder")
     if not path.exists():
         raise FileNotFoundError(f"{path} should be {_READABLE}; no file is there")
-    with _told(path), ExitStack() as opened:
-        file: IO[bytes] = opened.enter_context(path.open("rb"))
-        if not file.seekable():  # a pipe, which cannot be read twice
-            file = opened.enter_context(_spooled(file))
-        yield _recognised(path, _plain(path, file, opened), opened)
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
     try:
-        yield
+        with ExitStack() as opened:
+            file: IO[bytes] = opened.enter_context(path.open("rb"))
+            if not file.seekable():  # a pipe, which cannot be read twice
+                file = opened.enter_context(_spooled(file))
+            yield _recognised(path, _plain(path, file, opened), opened)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} should be text in UTF-8: {error}; save it as UTF-8") from error
-    except (EOFError, zlib.error, lzma.LZMAError, BadZipFile) as error:
+    except (EOFError, zlib.error, lzma.LZMAError, BadZipFile, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # gzip and bz2 give none: their files are damaged, not absent
         raise ValueError(f"{path} should be a packed file, whole: {error}") from error
-    except OSError as error:
-        if error.errno is None:  # of gzip and bz2, whose files are damaged, not absent
-            raise ValueError(f"{path} should be a packed file, whole: {error}") from error
-        raise
-    except pa.ArrowException as error:
-        said = " ".join(str(error).split())
-        raise ValueError(f"{path} should be a Parquet file, whole: {said}") from error
 
 
 @contextmanager
@@ -352,9 +291,9 @@ def _spooled(file: IO[bytes]) -> Iterator[IO[bytes]]:
 def _plain(path: Path, file: IO[bytes], opened: ExitStack) -> IO[bytes]:
     """What a packed file holds; a plain one as it is."""
     head = _head(file)
-    for mark, unpacked in _PACKINGS.items():
+    for mark, unpack in _PACKINGS.items():
         if mark.match(head):
-            return _plain(path, opened.enter_context(unpacked(file)), opened)
+            return _plain(path, opened.enter_context(unpack(file)), opened)
     if head.startswith(b"PK\x03\x04"):
         archive = opened.enter_context(ZipFile(file))
         return _plain(path, opened.enter_context(_member(path, archive)), opened)
@@ -401,10 +340,10 @@ def _recognised(path: Path, file: IO[bytes], opened: ExitStack) -> _Source:
     text = opened.enter_context(io.TextIOWrapper(file, encoding=encoding, newline=""))
     start = head.decode(encoding, "ignore")
     ending = Path(_unpacked_name(path.name.lower())).suffix
-    if looks_like_sdf(start) or ending in (".sdf", ".sd"):
+    if _SDF_COUNTS.match(start) or ending in (".sdf", ".sd"):
         return _Source(_sdf_parts(path, text))
     if ending in _LISTS or (ending == ".txt" and _begins_with_a_molecule(start)):
-        return _Source(_list_parts(path, text))
+        return _Source(_parts(path, ["smiles", "name"], _list_rows(text)))
     return _csv_source(path, text, start)
 
 
@@ -420,35 +359,16 @@ def _begins_with_a_molecule(text: str) -> bool:
     return bool(words) and parse(words[0]) is not None
 
 
-def _parquet_parts(path: Path, file: IO[bytes]) -> Iterator[Part]:
-    with parquet.ParquetFile(file) as table:
-        names = table.schema_arrow.names
-        _check_names(path, names)
-        first = 1
-        for batch in table.iter_batches(batch_size=ROWS):
-            lines = tuple(range(first, first + len(batch)))
-            first += len(batch)
-            yield Part(path, lines, dict(zip(names, batch.columns, strict=True)))
+def _parts(path: Path, names: list[str], rows: Iterator[_Row]) -> Iterator[Part]:
+    while some := list(islice(rows, ROWS)):
+        lines, cells = zip(*some, strict=True)
+        yield Part(path, lines, dict(zip(names, zip(*cells, strict=True), strict=True)))
 
 
-def _sdf_parts(path: Path, file: TextIO) -> Iterator[Part]:
-    names = item_names(file)
-    file.seek(0)
-    items = [name if name not in ("smiles", "name") else f"{name} (item)" for name in names]
-    rows = (
-        (line, [smiles, title, *(found.get(name, "") for name in names)])
-        for line, smiles, title, found in records(file)
-    )
-    return _parts(path, ["smiles", "name", *items], rows)
-
-
-def _list_parts(path: Path, file: TextIO) -> Iterator[Part]:
-    def rows() -> Iterator[tuple[int, list[str]]]:
-        for line, text in enumerate(file, start=1):
-            found = _LINE.match(text.strip())
-            yield line, [found[1], found[2].strip()] if found else ["", ""]
-
-    return _parts(path, ["smiles", "name"], rows())
+def _list_rows(file: TextIO) -> Iterator[_Row]:
+    for line, text in enumerate(file, start=1):
+        match = _LIST_LINE.match(text.strip())
+        yield line, [match[1], match[2].strip()] if match else ["", ""]
 
 
 def _csv_source(path: Path, text: TextIO, start: str) -> _Source:
@@ -472,9 +392,8 @@ def _separator(start: str) -> tuple[str, int]:
     The first of `_SEPARATORS` that cuts the header and the row below into equally many cells, more
     than one; else the one that cuts the header into most.
     """
-    told = re.match(r'"?sep=(.)"?\r?\n', start, re.IGNORECASE)
-    if told:
-        return told[1], 1
+    if line := re.match(r'"?sep=(.)"?\r?\n', start, re.IGNORECASE):
+        return line[1], 1
     counts = {}
     for separator in _SEPARATORS:
         rows = csv.reader(io.StringIO(start, newline=""), delimiter=separator)
@@ -488,10 +407,8 @@ def _separator(start: str) -> tuple[str, int]:
     return max(_SEPARATORS, key=lambda separator: counts[separator][:1]), 0
 
 
-def _csv_rows(
-    path: Path, file: TextIO, separator: str, skipped: int
-) -> Iterator[tuple[int, list[str]]]:
-    """Line where it begins and cells of every row, blank lines too."""
+def _csv_rows(path: Path, file: TextIO, separator: str, skipped: int) -> Iterator[_Row]:
+    """All rows, blank ones too."""
     for _ in range(skipped):
         file.readline()
     # for the whole process: its own 131,072 characters refuse a table for a column of notes, and
@@ -509,9 +426,7 @@ def _csv_rows(
         ) from error
 
 
-def _checked(
-    path: Path, width: int, rows: Iterator[tuple[int, list[str]]]
-) -> Iterator[tuple[int, list[str]]]:
+def _checked(path: Path, width: int, rows: Iterator[_Row]) -> Iterator[_Row]:
     """Rows of that many cells; a blank line is a row where there is one column, else none."""
     for line, cells in rows:
         if len(cells) == width:
@@ -533,17 +448,115 @@ def _any(cells: Sequence[str]) -> bool:
     return any(map(str.strip, cells))
 
 
-def _parts(path: Path, names: list[str], rows: Iterator[tuple[int, list[str]]]) -> Iterator[Part]:
-    while some := list(islice(rows, ROWS)):
-        lines, cells = zip(*some, strict=True)
-        yield Part(path, lines, dict(zip(names, zip(*cells, strict=True), strict=True)))
+def _sdf_parts(path: Path, file: TextIO) -> Iterator[Part]:
+    """A row for every record: its SMILES, title and data items."""
+    items = (_SDF_ITEM.match(line) for line in file if line.startswith(">"))
+    names = list(dict.fromkeys(item[1] for item in items if item is not None))
+    file.seek(0)
+    shown = [name if name not in ("smiles", "name") else f"{name} (item)" for name in names]
+    return _parts(path, ["smiles", "name", *shown], _sdf_rows(file, names))
+
+
+def _sdf_rows(file: TextIO, names: Sequence[str]) -> Iterator[_Row]:
+    record: list[str] = []
+    first = 1
+    for number, line in enumerate(file, start=1):
+        record.append(line.rstrip("\r\n"))
+        if record[-1].startswith(_SDF_END):
+            yield first, _sdf_cells(record, names)
+            record, first = [], number + 1
+    if any(map(str.strip, record)):  # the last record may end with the file
+        yield first, _sdf_cells(record, names)
+
+
+def _sdf_cells(lines: list[str], names: Sequence[str]) -> list[str]:
+    items: dict[str, str] = {}
+    starts = [k for k, line in enumerate(lines) if line.startswith(">")]
+    for start in starts:
+        if (item := _SDF_ITEM.match(lines[start])) is not None:
+            rest = lines[start + 1 :]
+            # an item ends at an empty line
+            ends = [k for k, x in enumerate(rest) if not x.strip() or x.startswith(_SDF_END)]
+            items[item[1]] = "\n".join(rest[: ends[0] if ends else None]).strip()
+    block = "\n".join(lines[: starts[0] if starts else None])
+    return [_sdf_smiles(block), lines[0].strip(), *(items.get(name, "") for name in names)]
+
+
+def _sdf_smiles(block: str) -> str:
+    """SMILES of a structure, read as leniently as `smiles.parse`; empty where RDKit cannot."""
+    with rdBase.BlockLogs():
+        try:
+            mol = Chem.MolFromMolBlock(block)
+            if mol is None:
+                mol = sanitize_leniently(Chem.MolFromMolBlock(block, sanitize=False))
+            return "" if mol is None else str(Chem.MolToSmiles(mol))
+        except (ValueError, RuntimeError):
+            return ""
+
+
+def _parquet_parts(path: Path, file: IO[bytes]) -> Iterator[Part]:
+    parquet = require("pyarrow.parquet", extra="parquet")
+    pa = require("pyarrow", extra="parquet")
+    try:
+        with parquet.ParquetFile(file) as table:
+            names = table.schema_arrow.names
+            _check_names(path, names)
+            first = 1
+            for batch in table.iter_batches(batch_size=ROWS):
+                lines = tuple(range(first, first + len(batch)))
+                first += len(batch)
+                yield Part(path, lines, dict(zip(names, batch.columns, strict=True)))
+    except pa.ArrowException as error:
+        message = " ".join(str(error).split())
+        raise ValueError(f"{path} should be a Parquet file, whole: {message}") from error
+
+
+def _texts(cells: Cells) -> list[str] | None:
+    """Cells as `Part.texts` has them; None where they are of a type that no text says."""
+    if isinstance(cells, Sequence):
+        return list(map(str.strip, cells))
+    pa = require("pyarrow", extra="parquet")
+    if isinstance(cells.type, pa.BaseExtensionType):
+        return _texts(cells.storage)
+    if pa.types.is_dictionary(cells.type):
+        return _texts(cells.dictionary_decode())
+    if pa.types.is_nested(cells.type):
+        return None
+    if not _foreign_type(cells):
+        return [(text_of(cell) or "").strip() for cell in cells.to_pylist()]
+    try:
+        texts = cells.cast("string").to_pylist()
+    except pa.ArrowNotImplementedError:
+        return None
+    return ["" if text in (None, "nan") else text for text in texts]  # nan is NaN of a number
+
+
+def _foreign_type(cells: Cells) -> str:
+    """The type of cells that hold no text or bytes but numbers, lists, ...; else empty."""
+    if isinstance(cells, Sequence):
+        return ""
+    return "" if _is_text(cells.type) else str(cells.type)
+
+
+def _is_text(kind: "pa.DataType") -> bool:
+    pa = require("pyarrow", extra="parquet")
+    if isinstance(kind, pa.BaseExtensionType):
+        return _is_text(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    texts = (pa.string(), pa.large_string(), pa.string_view())
+    binaries = (pa.binary(), pa.large_binary(), pa.binary_view(), pa.binary(1))
+    return kind.id in {text.id for text in (*texts, *binaries)} or pa.types.is_null(kind)
+
+
+_WRITABLE = "have a text or a number in every cell"
 
 
 def _unknown(path: Path, name: str, names: Iterable[str]) -> ValueError:
     return ValueError(f"{path} has no column {name!r}; it has: {', '.join(names)}")
 
 
-def _mistyped(path: Path, name: str, kind: object, should: str) -> ValueError:
+def _mistyped(path: Path, name: str, kind: str, should: str) -> ValueError:
     return ValueError(f"column {name!r} of {path} should {should}; it is of type {kind}")
 
 
@@ -551,42 +564,6 @@ def _check_names(path: Path, header: Sequence[str]) -> None:
     repeated = [name for name, count in Counter(header).items() if count > 1]
     if repeated:
         raise ValueError(f"column names of {path} should differ; repeated: {', '.join(repeated)}")
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if isinstance(kind, pa.BaseExtensionType):
-        return _is_text(kind.storage_type)
-    if pa.types.is_dictionary(kind):
-        return _is_text(kind.value_type)
-    return kind.id in _TEXT or pa.types.is_null(kind)
-
-
-_TEXT = frozenset(
-    kind.id
-    for kind in (
-        *(pa.string(), pa.large_string(), pa.string_view()),
-        *(pa.binary(), pa.large_binary(), pa.binary_view(), pa.binary(1)),
-    )
-)
-
-
-def _texts(cells: Cells) -> list[str] | None:
-    """Cells as `Part.texts` has them; None where they are of a type that no text says."""
-    if not isinstance(cells, pa.Array):
-        return list(map(str.strip, cells))
-    if isinstance(cells.type, pa.BaseExtensionType):
-        return _texts(cells.storage)
-    if pa.types.is_dictionary(cells.type):
-        return _texts(cells.dictionary_decode())
-    if pa.types.is_nested(cells.type):
-        return None
-    if _is_text(cells.type):
-        return [(text_of(cell) or "").strip() for cell in cells.to_pylist()]
-    try:
-        texts = cells.cast("string").to_pylist()
-    except pa.ArrowNotImplementedError:
-        return None
-    return ["" if text in (None, "nan") else text for text in texts]  # nan is NaN of a number
 
 
 def _unpacked_name(name: str) -> str:

@@ -9,8 +9,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from rdkit import Chem
 
-from molhpft.domains.molecules.draw import contribution_png, contribution_svg, molecule_svg
+from molhpft.core.network import Batch, Network, cosine_head, linear_head, mlp_head, side_tuned
+from molhpft.domains.molecules import draw
+from molhpft.domains.molecules.draw import (
+    atom_contributions,
+    contribution_png,
+    contribution_svg,
+    mean_embedding,
+    molecule_svg,
+)
+from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
+from molhpft.domains.molecules.graphs import pack
 from molhpft.domains.molecules.smiles import parse
 
 SMILES = ["CCO", "c1ccccc1", "[Na+].[Cl-]", "C[C@H](N)C(=O)O", "N[Ni](N)(N)(N)(N)N", "[H][H]"]
@@ -115,11 +126,230 @@ def test_the_disc_of_a_lone_atom_does_not_fill_the_picture():
     ],
 )
 def test_contributions_that_cannot_be_coloured_are_refused(contributions, scale, message):
-    for draw in (contribution_svg, contribution_png):
+    for drawing in (contribution_svg, contribution_png):
         with pytest.raises(ValueError, match=message):
-            draw("CCO", torch.tensor(contributions), scale=scale)
+            drawing("CCO", torch.tensor(contributions), scale=scale)
 
 
 def test_contributions_to_what_cannot_be_read_are_refused():
     with pytest.raises(ValueError, match="'xx' cannot be read as a molecule"):
         contribution_svg("xx", torch.ones(2))
+
+
+SMILES = ["C", "CC(=O)Nc1ccc(O)cc1", "[Na+].[Cl-]", "not a molecule", "FC(F)(F)c1ccncc1", "C#N"]
+STORE = pack(SMILES)
+READABLE = STORE.readable.nonzero().flatten().tolist()
+WIDTH, OUTPUTS = 8, 3
+ENCODERS = {
+    "ogb": lambda: ogb_gcn(layers=3, width=WIDTH),
+    "ogb, virtual node": lambda: ogb_gcn(layers=3, width=WIDTH, virtual_node=True),
+    "pretrain-gnns": lambda: pretrain_gnns_gcn(layers=3, width=WIDTH),
+}
+encoders = pytest.mark.parametrize("build", ENCODERS.values(), ids=ENCODERS)
+heads = pytest.mark.parametrize("head", [linear_head, mlp_head, cosine_head])
+
+
+def batch_of(rows):
+    return Batch(STORE.take(torch.tensor(rows)), torch.zeros(len(rows), OUTPUTS))
+
+
+def trained(encoder, head=linear_head):
+    """A network in training mode with batch statistics that are not those of initialisation."""
+    torch.manual_seed(0)
+    network = Network(encoder(), head(WIDTH, OUTPUTS)).train()
+    for name, parameter in network.named_parameters():
+        if name.endswith(("bias", "embed.node")):
+            torch.nn.init.normal_(parameter, std=0.3)
+    for _ in range(3):
+        network(batch_of([*range(len(SMILES))] * 2))
+    return network
+
+
+def logits_of(network, rows):
+    with torch.no_grad():
+        return network.eval()(batch_of(rows))
+
+
+@encoders
+@heads
+def test_shares_sum_to_what_the_molecule_adds_to_the_baseline(build, head):
+    network = trained(build, head)
+    for row in READABLE:
+        for output in range(OUTPUTS):
+            found = atom_contributions(network, STORE, row, output, steps=512)
+            change = found.logit - found.baseline
+            assert found.error == abs(float(found.atoms.sum()) + found.rest - change)
+            assert found.error < 1e-2 * abs(change) + 1e-2
+
+
+@encoders
+def test_the_gap_shrinks_with_the_number_of_steps(build):
+    network = trained(build)
+
+    def gap(steps):
+        pairs = [(row, output) for row in READABLE for output in range(OUTPUTS)]
+        return sum(atom_contributions(network, STORE, *pair, steps=steps).error for pair in pairs)
+
+    assert gap(4) > 3 * gap(64) > 9 * gap(1024)
+
+
+@encoders
+def test_the_logit_is_the_networks_own_and_there_is_a_share_for_each_atom(build):
+    network = trained(build)
+    for row in READABLE:
+        found = atom_contributions(network, STORE, row, 1, steps=2)
+        assert found.logit == pytest.approx(float(logits_of(network, [row])[0, 1]), abs=1e-5)
+        assert found.atoms.shape == (int(STORE.atom_offsets.diff()[row]),)
+        assert not found.atoms.requires_grad
+
+
+@encoders
+def test_the_baseline_is_the_graph_with_zero_embeddings(build):
+    network, zeroed = trained(build), trained(build)
+    for name, parameter in zeroed.backbone.named_parameters():
+        if name.startswith("stages.embed."):
+            torch.nn.init.zeros_(parameter)
+    found = atom_contributions(network, STORE, 1, 2, steps=2)
+    assert found.baseline == pytest.approx(float(logits_of(zeroed, [1])[0, 2]), abs=1e-5)
+
+
+@pytest.mark.parametrize("build", [ENCODERS["ogb"], ENCODERS["pretrain-gnns"]])
+def test_without_a_virtual_node_atoms_have_all_shares(build):
+    assert atom_contributions(trained(build), STORE, 1, 0).rest == 0
+
+
+def test_a_virtual_node_has_a_share_of_its_own():
+    network = trained(ENCODERS["ogb, virtual node"])
+    assert atom_contributions(network, STORE, 1, 0).rest != 0
+    torch.nn.init.zeros_(network.backbone.named_stages()["embed"].node)
+    assert atom_contributions(network, STORE, 1, 0).rest == 0
+
+
+@encoders
+@pytest.mark.parametrize("seed", [0, 1])
+def test_permuting_atoms_permutes_their_shares(build, seed):
+    mol = Chem.MolFromSmiles(SMILES[1])
+    shuffled = torch.randperm(mol.GetNumAtoms(), generator=torch.Generator().manual_seed(seed))
+    mol = Chem.RenumberAtoms(mol, shuffled.tolist())
+    other = pack([Chem.MolToSmiles(mol, canonical=False)])
+    order = shuffled[list(mol.GetPropsAsDict(True, True)["_smilesAtomOutputOrder"])]
+    assert not torch.equal(order, torch.arange(len(order)))
+    network = trained(build)
+    here, there = (atom_contributions(network, s, r, 0) for s, r in ((STORE, 1), (other, 0)))
+    torch.testing.assert_close(there.atoms, here.atoms[order], atol=1e-4, rtol=1e-3)
+    assert there.rest == pytest.approx(here.rest, abs=1e-4)
+
+
+def linear_network():
+    """Linear in the embeddings: one convolution that is neither inside nor after a ReLU."""
+    return trained(lambda: pretrain_gnns_gcn(layers=1, width=WIDTH))
+
+
+def closed_form(network, row, output):
+    """`h_j . W^T (g * w) s_j` with `s_j` the mean over atoms i of the adjacency's entry `ij`."""
+    graphs = batch_of([row]).inputs
+    stages, atoms = network.backbone.named_stages(), len(graphs.graph)
+    adjacency = torch.zeros(atoms, atoms)
+    adjacency[graphs.target, graphs.source] = 1
+    adjacency += torch.eye(atoms)
+    root = adjacency.sum(1).rsqrt()
+    adjacency = root[:, None] * adjacency * root
+    norm, linear = stages["conv0"].norm, stages["conv0"].convolution.linear
+    gain = norm.weight / (norm.running_var + norm.eps).sqrt()
+    weight = network.head.named_stages()["linear"].module.weight[output]
+    h = stages["embed"](graphs, Batch(graphs, torch.zeros(1, 1)))
+    return ((h @ linear.weight.T @ (gain * weight)) * adjacency.mean(0)).detach()
+
+
+@pytest.mark.parametrize("row", READABLE)
+def test_shares_in_a_linear_network_are_gradient_times_embedding(row):
+    network = linear_network()
+    found = atom_contributions(network, STORE, row, 2, steps=2)
+    torch.testing.assert_close(found.atoms, closed_form(network, row, 2), atol=1e-5, rtol=1e-4)
+    assert found.error < 1e-5
+
+
+@encoders
+def test_steps_in_small_groups_give_the_same_shares(build, monkeypatch):
+    network = trained(build)
+    whole = atom_contributions(network, STORE, 1, 0)
+    monkeypatch.setattr(draw, "_MOST_ROWS", 30)
+    groups = atom_contributions(network, STORE, 1, 0)
+    torch.testing.assert_close(groups.atoms, whole.atoms, atol=1e-5, rtol=1e-4)
+    assert groups.rest == pytest.approx(whole.rest, abs=1e-5)
+
+
+def test_moving_the_cut_leaves_the_shares_unchanged():
+    network = trained(ENCODERS["ogb"])
+    whole = atom_contributions(network, STORE, 1, 0)
+    for stage in network.backbone.names:
+        assert torch.equal(atom_contributions(network.cut(stage), STORE, 1, 0).atoms, whole.atoms)
+
+
+@encoders
+def test_the_network_is_left_as_it_was(build):
+    network = trained(build)
+    network.head.eval()
+    modes = [module.training for module in network.modules()]
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    atom_contributions(network, STORE, 1, 0)
+    assert [module.training for module in network.modules()] == modes
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    assert all(torch.equal(state[name], now) for name, now in network.state_dict().items())
+
+
+def test_a_frozen_network_has_the_same_shares():
+    network = trained(ENCODERS["ogb"])
+    free = atom_contributions(network, STORE, 1, 0)
+    frozen = atom_contributions(network.requires_grad_(False), STORE, 1, 0)
+    torch.testing.assert_close(frozen.atoms, free.atoms)
+
+
+def test_a_molecule_that_cannot_be_read_is_refused():
+    with pytest.raises(ValueError, match="row 3 should be a molecule with atoms, it could not be"):
+        atom_contributions(trained(ENCODERS["ogb"]), STORE, 3, 0)
+
+
+def test_a_row_beyond_the_store_is_refused():
+    with pytest.raises(IndexError, match="row numbers should lie in 0 to 5"):
+        atom_contributions(trained(ENCODERS["ogb"]), STORE, 6, 0)
+
+
+@pytest.mark.parametrize("output", [-1, OUTPUTS])
+def test_an_output_that_does_not_exist_is_refused(output):
+    with pytest.raises(ValueError, match=f"should be a number from 0 to 2, got {output}$"):
+        atom_contributions(trained(ENCODERS["ogb"]), STORE, 0, output)
+
+
+def test_fewer_than_two_steps_are_refused():
+    with pytest.raises(ValueError, match="steps should be at least 2, got 1"):
+        atom_contributions(trained(ENCODERS["ogb"]), STORE, 0, 0, steps=1)
+
+
+def test_a_network_that_embeds_no_atoms_is_refused():
+    network = trained(ENCODERS["ogb"])
+    blended = Network(side_tuned(network.backbone), network.head)
+    with pytest.raises(ValueError, match="a row for each of 11 atoms, got 1"):
+        atom_contributions(blended, STORE, 1, 0)
+
+
+@encoders
+def test_shares_from_another_baseline_sum_to_what_the_molecule_adds_to_it(build):
+    network = trained(build)
+    average = mean_embedding(network, STORE, torch.tensor(READABLE))
+    for row in READABLE:
+        found = atom_contributions(network, STORE, row, 0, baseline=average, steps=512)
+        assert found.error < 1e-2 * abs(found.logit - found.baseline) + 1e-2
+        zero = atom_contributions(network, STORE, row, 0)
+        assert found.logit == pytest.approx(zero.logit, abs=1e-5)
+        assert found.baseline != zero.baseline
+
+
+def test_the_mean_embedding_is_that_of_all_atoms(rng):
+    network = trained(ENCODERS["ogb, virtual node"])
+    batch = batch_of(READABLE)
+    atoms = network.backbone.named_stages()["embed"].embed(batch.inputs, batch)
+    torch.testing.assert_close(
+        mean_embedding(network, STORE, torch.tensor(READABLE)), atoms.mean(0)
+    )

@@ -6,6 +6,7 @@ import gzip
 import io
 import lzma
 import os
+import sys
 import threading
 import zipfile
 from pathlib import Path
@@ -17,7 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
+from rdkit import Chem
 
+from molhpft.domains.extras import MissingExtraError
 from molhpft.domains.molecules import table_files
 from molhpft.domains.molecules.table_files import (
     ROWS,
@@ -135,6 +138,15 @@ def test_parquet_is_read_whatever_its_name(tmp_path, name):
     sheet = read_sheet(path)
     assert sheet.columns == {"smiles": MOLECULES, "y": ("1", "0")}
     assert (sheet.unit, sheet.lines) == ("row", (1, 2))
+
+
+def test_parquet_without_its_extra_is_one_sentence_with_the_command(tmp_path, monkeypatch):
+    path = _write_parquet(tmp_path / "a.parquet", smiles=["CCO"])
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "molhpft\[parquet\]"$'):
+        read_sheet(path)
+    (tmp_path / "a.csv").write_text(TEXT)
+    assert tuple(streamed(tmp_path / "a.csv", "smiles")) == MOLECULES
 
 
 @pytest.mark.parametrize("make", [lambda: TEXT.encode(), lambda: gzip.compress(TEXT.encode())])
@@ -422,3 +434,53 @@ def test_what_is_neither_text_nor_bytes_nor_missing_is_no_molecule(value):
 
 def test_bytes_are_text_in_utf_8():
     assert (text_of(b"CCO"), text_of(np.str_("C")), text_of(b"C\xff")) == ("CCO", "C", "C\ufffd")
+
+
+def block(smiles):
+    mol = Chem.MolFromSmiles(smiles, sanitize=False)
+    mol.UpdatePropertyCache(strict=False)
+    return Chem.MolToMolBlock(mol, kekulize=False)
+
+
+def record(structure, *, title="", **items):
+    body = title + block(structure)
+    return body + "".join(f">  <{k}>  (1)\n{v}\n\n" for k, v in items.items()) + "$$$$\n"
+
+
+SEVERAL = (
+    record("CCO", title="ethanol", y="1")
+    + record("CC(=O)[O-]", y="0", note="two\nlines")
+    + "broken\n\n\n  no counts\n$$$$\n"
+    + record("C[C@H](N)O", y="")
+)
+
+
+@pytest.mark.parametrize("name", ["a.sdf", "A.SDF", "a.sd", "a.txt", "a.sdf.gz"])
+def test_a_record_is_a_row_with_its_structure_title_and_items(tmp_path, name):
+    content = SEVERAL.encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    sheet = read_sheet(tmp_path / name)
+    assert list(sheet.columns) == ["smiles", "name", "y", "note"]
+    assert sheet.columns["y"] == ("1", "0", "", "")
+    assert sheet.columns["note"][1] == "two\nlines"
+    assert sheet.columns["name"] == ("ethanol", "", "broken", "")
+    assert sheet.columns["smiles"][:3] == ("CCO", "CC(=O)[O-]", "")
+    starts = [1 + SEVERAL[:k].count("\n") for k in (0, SEVERAL.index("$$$$") + 5)]
+    assert list(sheet.lines[:2]) == starts
+
+
+def test_stereochemistry_and_odd_valences_are_kept(tmp_path):
+    right = Chem.MolFromSmiles("C[C@H](N)O")
+    (tmp_path / "a.sdf").write_text(Chem.MolToMolBlock(right) + "$$$$\n" + record("C(C)(C)(C)(C)C"))
+    first, second = read_sheet(tmp_path / "a.sdf").columns["smiles"]
+    assert first == Chem.MolToSmiles(right)
+    assert Chem.MolFromSmiles(second) is None
+    assert Chem.MolFromSmiles(second, sanitize=False).GetNumAtoms() == 6
+
+
+def test_a_last_record_without_its_end_counts_and_an_item_may_be_called_smiles(tmp_path):
+    text = record("CC", smiles="given") + record("CCC").removesuffix("$$$$\n")
+    (tmp_path / "a.sdf").write_text(text)
+    (part,) = stream_parts(tmp_path / "a.sdf")
+    assert part.texts("smiles") == ["CC", "CCC"]
+    assert part.texts("smiles (item)") == ["given", ""]
