@@ -1,16 +1,42 @@
-"""Figures of what a run has found, as files."""
+"""Figures of the studies: a run against tau, and Figures 2, 3, 6 and 11 of Ren et al. (2023)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from molhpft.domains.files import Json
 
-# colours of Okabe and Ito (2008), told apart by colour-blind readers and in grey
+# colours of Okabe and Ito (2008), which colour-blind readers can tell apart, and so in grey
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#777777"
 ALONG_TAU = ("FT", "HP-FT", "LP-FT")
+
+_TAU = "tau: epochs of head probing before finetuning"
+_SHIFTS = {
+    "distance": "distance $||z_T - z_0||$",
+    "cosine": r"cosine of $z_T$ and $z_0$",
+    "dot": r"dot product $z_T \cdot z_0$",
+    "norm": "norm $||z_T||$, dotted: $||z_0||$",
+}
+
+
+def save(figure: Figure, path: Path, *, note: str = "") -> None:
+    """Write a figure, in the format that the ending of `path` names, with a note at its foot."""
+    if note:
+        figure.supxlabel(note, fontsize=8, color=GREY, x=0.99, ha="right")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def open_frame(axes: Axes, title: str = "") -> None:
+    """A frame open above and on the right, and a title on the left."""
+    axes.spines[["top", "right"]].set_visible(False)
+    if title:
+        axes.set_title(title, loc="left", fontsize=10)
 
 
 def tau_figure(rows: Sequence[tuple[str, Json]], path: Path, *, score: str) -> None:
@@ -40,11 +66,10 @@ def tau_figure(rows: Sequence[tuple[str, Json]], path: Path, *, score: str) -> N
     for axes, title in zip((scores, energies, shifts), titles, strict=True):
         axes.set_title(title, loc="left", fontsize=10)
         axes.set_xticks(range(len(branches)), [str(row["tau"]) for row in branches])
-        axes.set_xlabel("tau: epochs of head probing before finetuning")
+        axes.set_xlabel(_TAU)
         axes.spines["top"].set_visible(False)
         axes.grid(axis="y", alpha=0.25)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    save(figure, path)
 
 
 def _two_scales(
@@ -62,3 +87,129 @@ def _curve(
 ) -> None:
     scale = 100 if key[0] in ("probe", "final") else 1
     axes.plot([scale * row[key[0]][key[1]] for row in rows], "-o", color=color, label=label, ms=4)
+
+
+def confidence_figure(
+    probabilities: Mapping[str, Tensor],
+    gradients: Sequence[float],
+    changes: Sequence[Sequence[float]],
+    path: Path,
+    *,
+    note: str = "",
+) -> None:
+    """Draw Figure 2: p(correct) before finetuning, and how fast the head then turns.
+
+    Args:
+        probabilities: tau, as text, to p(correct) of every training example, (m,).
+        gradients: of the same taus: length of the loss's gradient in the head at the start.
+        changes: of the same taus: relative change of the head after every epoch, from 0 on.
+        path: file to write.
+        note: at its foot.
+    """
+    figure = Figure(figsize=(11, max(5.0, 0.8 * len(probabilities) + 1.2)), layout="constrained")
+    left, right = np.asarray(figure.subfigures(1, 2, width_ratios=(3, 2)))
+    panels = left.subplots(len(probabilities), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (tau, p) in zip(panels, probabilities.items(), strict=True):
+        axes.hist(p.numpy(), bins=40, range=(0, 1), color=BLUE)
+        axes.set_ylabel(f"tau {tau}", rotation=0, ha="right", va="center")
+        axes.set_yticks([])
+        open_frame(axes)
+    open_frame(panels[0], "p(correct) of training examples after probing")
+    panels[-1].set_xlabel("p(correct)")
+    start, later = right.subplots(2, 1)
+    taus = list(probabilities)
+    colours = [tuple(shade) for shade in colormaps["viridis"](np.linspace(0, 0.9, len(taus)))]
+    start.bar(range(len(taus)), gradients, color=colours)
+    start.set_yscale("log")
+    start.set_xticks(range(len(taus)), taus)
+    start.set_xlabel("tau")
+    open_frame(start, "Gradient of the loss in the head\nwhere finetuning starts, length")
+    for colour, tau, values in zip(colours, taus, changes, strict=True):
+        later.plot(range(1, len(values)), values[1:], color=colour, label=f"tau {tau}")
+    later.set_yscale("log")
+    later.set_xlabel("epochs of finetuning")
+    later.legend(frameon=False, fontsize=8, ncols=2)
+    title = "Change of the direction term: of the head\nsince then, $||W_t - W_0|| / ||W_0||$"
+    open_frame(later, title)
+    save(figure, path, note=note)
+
+
+def exchange_figure(
+    scores: Mapping[str, Tensor], taus: Sequence[str], path: Path, *, note: str = ""
+) -> None:
+    """Draw Figure 3: every backbone under every head, without retuning; columns are backbones.
+
+    Args:
+        scores: split to scores in [0, 1], (m, m); row i has backbone i, column j head j.
+        taus: of the m networks, as text.
+        path: file to write.
+        note: at its foot.
+    """
+    figure = Figure(figsize=(5.2 * len(scores), 4.8), layout="constrained")
+    panels = figure.subplots(1, len(scores), squeeze=False)[0]
+    low = min(matrix.min().item() for matrix in scores.values())
+    high = max(matrix.max().item() for matrix in scores.values())
+    for axes, (split, matrix) in zip(panels, scores.items(), strict=True):
+        axes.imshow(matrix.T.numpy(), cmap="viridis", vmin=low, vmax=high)
+        for (backbone, head), value in np.ndenumerate(matrix.numpy()):
+            # dark writing on the bright half of the colours
+            color = "black" if value > (low + high) / 2 else "white"
+            text = f"{100 * value:.1f}"
+            axes.text(backbone, head, text, ha="center", va="center", color=color, fontsize=8)
+        axes.set_xticks(range(len(taus)), taus)
+        axes.set_yticks(range(len(taus)), taus)
+        axes.set_xlabel("backbone of tau")
+        axes.set_ylabel("head of tau")
+        axes.set_title(f"Accuracy (%), {split} split", loc="left", fontsize=10)
+    save(figure, path, note=note)
+
+
+def kernel_figure(kernels: Mapping[str, Json], path: Path, *, note: str = "") -> None:
+    """Draw Figure 6: how the tangent kernel changes along finetuning, by backbone.
+
+    Args:
+        kernels: name of a backbone to the fields of its `KernelPath`; two at most.
+        path: file to write.
+        note: at its foot.
+    """
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    accuracy, start, last = figure.subplots(1, 3)
+    for (name, seen), color in zip(kernels.items(), (BLUE, ORANGE), strict=False):
+        line = {"color": color, "marker": "o", "ms": 3}
+        accuracy.plot(seen["epochs"], [100 * score for score in seen["train"]], label=name, **line)
+        start.plot(seen["epochs"][1:], seen["from_start"][1:], **line)
+        last.plot(seen["epochs"][1:], seen["from_last"], **line)
+    accuracy.legend(frameon=False, fontsize=9)
+    titles = (
+        "Training accuracy (%)",
+        "Change of the tangent kernel since the start,\n$||K_t - K_0|| / ||K_0||$",
+        "Its change in two epochs,\n$||K_t - K_{t-2}|| / ||K_{t-2}||$",
+    )
+    for axes, title in zip((accuracy, start, last), titles, strict=True):
+        axes.set_xlabel("epochs of finetuning")
+        axes.grid(axis="y", alpha=0.25)
+        open_frame(axes, title)
+    for axes in (start, last):
+        axes.set_yscale("log")
+    save(figure, path, note=note)
+
+
+def shift_figure(rows: Sequence[Json], taus: Sequence[str], path: Path, *, note: str = "") -> None:
+    """Draw Figure 11: the four distances of features, after finetuning against before, by tau.
+
+    Args:
+        rows: of the branches, as a run's summary has them.
+        taus: of the branches, as text.
+        path: file to write.
+        note: at its foot.
+    """
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    for axes, (name, title) in zip(figure.subplots(2, 2).flat, _SHIFTS.items(), strict=True):
+        axes.plot([row["shift"][name] for row in rows], "-o", color=BLUE, ms=4)
+        if name == "norm":
+            axes.axhline(rows[0]["shift"]["start_norm"], color=GREY, lw=1, ls=":")
+        axes.set_xticks(range(len(taus)), taus)
+        axes.set_xlabel(_TAU)
+        axes.grid(axis="y", alpha=0.25)
+        open_frame(axes, f"Mean {title}")
+    save(figure, path, note=note)

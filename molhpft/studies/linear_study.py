@@ -19,7 +19,7 @@ from molhpft.domains.files import Json
 from molhpft.domains.toy.linear import linear_network, linear_task
 from molhpft.measure import linear_theory
 from molhpft.measure.linear_theory import LinearStart
-from molhpft.studies.drawing import BLUE, GREEN, GREY, ORANGE
+from molhpft.studies.drawing import BLUE, GREEN, GREY, ORANGE, open_frame, save
 from molhpft.tuning.fit import Weights, fit
 from molhpft.tuning.frozen_features import on_features
 from molhpft.tuning.phase import Phase
@@ -44,7 +44,7 @@ _CRITICAL = {"dot": "Lemma 2: $q_0 = Y/2$", "norm": "Lemma 3: $q_0^*$"}
 
 @dataclass(frozen=True)
 class LinearStudy:
-    """What the linear study found.
+    """Results of the linear study.
 
     Attributes:
         rows: one a tau: tau, energy (mean `|q0 - Y|`), regime, loss at the end, `moved`, the mean
@@ -117,7 +117,7 @@ class LinearStudy:
 
 
 def linear_study(out: Path, *, seed: int = 0) -> LinearStudy:
-    """Probe a linear network once, finetune from every tau, and hold it against the theory.
+    """Probe a linear network once, finetune from every tau, and compare with the theory.
 
     Args:
         out: folder for the figure.
@@ -187,19 +187,22 @@ def _means(z0: Tensor, z: Tensor) -> dict[str, float]:
 
 def _lemmas(start: LinearStart) -> Json:
     """Distance, dot product and norm from outputs that go straight from 0 to `Y`."""
-    y, shares = start.targets, torch.linspace(0, 1, _POINTS, dtype=torch.float64)
+    y, fractions = start.targets, torch.linspace(0, 1, _POINTS, dtype=torch.float64)
     means = {
         "distance": linear_theory.mean_squared_distance,
         "dot": linear_theory.mean_dot,
         "norm": linear_theory.mean_squared_norm,
     }
-    best = {"dot": linear_theory.dot_maximiser(start), "norm": linear_theory.norm_maximiser(start)}
+    maximisers = {
+        "dot": linear_theory.dot_maximiser(start),
+        "norm": linear_theory.norm_maximiser(start),
+    }
     return {
-        "energies": ((1 - shares) * y.abs().mean()).tolist(),
-        **{name: [f(start, s * y).item() for s in shares] for name, f in means.items()},
+        "energies": ((1 - fractions) * y.abs().mean()).tolist(),
+        **{name: [f(start, s * y).item() for s in fractions] for name, f in means.items()},
         "critical": {
             name: [(y - q0).abs().mean().item(), means[name](start, q0).item()]
-            for name, q0 in best.items()
+            for name, q0 in maximisers.items()
         },
         "regimes": list(linear_theory.regime_energies(start)),
         "head_norm": start.head.norm().item(),
@@ -210,8 +213,7 @@ def _draw(rows: Sequence[Json], lemmas: Json, path: Path) -> None:
     figure = Figure(figsize=(11, 7), layout="constrained")
     for axes, (name, title) in zip(figure.subplots(2, 2).flat, _SHIFTS.items(), strict=True):
         _panel(axes, name, rows, lemmas)
-        axes.set_title(f"Mean {title}", loc="left", fontsize=10)
-        axes.spines[["top", "right"]].set_visible(False)
+        open_frame(axes, f"Mean {title}")
         axes.grid(axis="y", alpha=0.25)
     # one legend for all panels, each entry once
     entries = {
@@ -227,8 +229,7 @@ def _draw(rows: Sequence[Json], lemmas: Json, path: Path) -> None:
         frameon=False,
         fontsize=9,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    save(figure, path)
 
 
 def _panel(axes: Axes, name: str, rows: Sequence[Json], lemmas: Json) -> None:

@@ -26,7 +26,7 @@ COMPARE: Json = {
 
 @dataclass(frozen=True)
 class Quickstart:
-    """What the quickstart found.
+    """Results of the quickstart.
 
     Attributes:
         rows: method name and row of every branch.

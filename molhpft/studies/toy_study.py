@@ -2,10 +2,6 @@
 
 Pretrains a small dense network, probes new heads for tau = 0 to 1,024 epochs and for "infinity",
 finetunes from each, and draws Figures 2, 3, 6 and 11 of Ren et al. (2023).
-
-The steps of the toy study: pretrain, probe to infinity, finetune from a head and look.
-
-Figures 2, 3, 6 and 11 of Ren et al. (2023), as files.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,11 +12,7 @@ from itertools import pairwise
 from math import ceil
 from pathlib import Path
 
-import numpy as np
 import torch
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from rich.table import Table
 from torch import Tensor
 
@@ -38,40 +30,54 @@ from molhpft.measure.features import correct_probability, shift
 from molhpft.measure.tangent import ntk_change, tangent_kernel, unit_vectors
 from molhpft.results.terminal import branch_table
 from molhpft.run.run import describe_start, scores, snapshots
-from molhpft.studies.drawing import BLUE, GREY, ORANGE
+from molhpft.studies.drawing import (
+    confidence_figure,
+    exchange_figure,
+    kernel_figure,
+    shift_figure,
+)
 from molhpft.tuning.fit import Row, Weights, fit, score
 from molhpft.tuning.frozen_features import on_features
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.probe import probe
 
+TAUS = (0, 2, 4, 8, 16, 64, 256, 1024)
+INFINITY = 50_000
+SMOOTHING = 0.1
 PRETRAIN = Phase(trains="all", epochs=20, lr=1e-3, schedule="cosine")
 PROBE = Phase(trains="head", epochs=1, lr=1e-3, optimizer="sgd", momentum=0.0)
 FINETUNE = Phase(trains="all", epochs=50, lr=1e-3, optimizer="sgd", momentum=0.0)
+KERNEL_TAU = 16
+# a random backbone needs momentum to learn the task at all within as many epochs
+KERNEL_FINETUNE = replace(FINETUNE, epochs=30, momentum=0.9)
 HEAD_SCALE = 5.0
-"""Times PyTorch's initialisation, by which a random head starts: our choice, not the paper's.
+"""Factor on PyTorch's initialisation of a random head: our choice, not the paper's.
 
-Left as small as PyTorch makes it, a head without probing begins to finetune by growing, which is
-probing by another name: dot product and norm then fall with tau without rising first, and every
-backbone takes every head.
+A head as small as PyTorch makes it begins to finetune by growing, which is probing by another name:
+without probing, dot product and norm then fall with tau without rising first, and every backbone
+takes every head.
 """
 
 _PRETRAIN_STEPS = 1000  # at least: twenty epochs of scikit-learn's digits are 180
 _MOMENTUM = 0.99
-_WATCHED = 50  # examples between all pairs of which the kernel is followed
-_VECTORS = 4
-_EVERY = 2  # epochs from one kernel to the next
+_KERNEL_EXAMPLES = 50
+_KERNEL_VECTORS = 4
+_KERNEL_EVERY = 2  # epochs from one kernel to the next
+_SHOWN = 7  # branches in figures that all of them would crowd
+_LOSS = 0.05  # accuracy that a backbone may lose under a head that it is said to take
+_NOTE = f"Random heads {HEAD_SCALE:g} times as large as PyTorch makes them: our choice"
 
 
 @dataclass(frozen=True)
 class Branch:
-    """A head finetuned together with the encoder, and what that did.
+    """A head finetuned together with the encoder, and what that changed.
 
     Attributes:
         tau: epochs of head probing.
         before: snapshot of every split when finetuning starts.
         after: snapshot of every split when it has ended.
         gradient: length of the loss's gradient in the head when finetuning starts.
-        turned: relative change of the head since then, from 0 at the start on, after every epoch.
+        head_changes: relative change of the head since then: 0, then a number after every epoch.
         tuned: the finetuned network.
     """
 
@@ -79,18 +85,18 @@ class Branch:
     before: Mapping[str, Snapshot]
     after: Mapping[str, Snapshot]
     gradient: float
-    turned: tuple[float, ...]
+    head_changes: tuple[float, ...]
     tuned: Network
 
     def row(self, task: Task) -> Json:
-        """Tau, energy, scores before and after finetuning, shift of features, turn of the head."""
+        """Tau, energy, scores before and after finetuning, shift of features, change of head."""
         moved = shift(self.before["train"].features, self.after["train"].features)
         start = describe_start(self.tau, self.before.items(), task)
         return {
             **start,
             "final": scores(self.after.items(), task),
             "shift": asdict(moved),
-            "head": {"gradient": self.gradient, "change": self.turned[-1]},
+            "head": {"gradient": self.gradient, "change": self.head_changes[-1]},
         }
 
 
@@ -188,21 +194,25 @@ def finetuned(
     """
     tuned = deepcopy(network)
     tuned.head.load_state_dict(head)
-    start, before, gradient = deepcopy(tuned.head), snapshots(tuned, task), slope(tuned, task)
+    start, before, gradient = (
+        deepcopy(tuned.head),
+        snapshots(tuned, task),
+        training_gradient(tuned, task),
+    )
     rng = torch.Generator().manual_seed(seed_for(seed, "finetune"))
     rows = fit(
-        tuned, phase, task, rng=rng, observe=lambda now: {"turned": head_change(start, now.head)}
+        tuned, phase, task, rng=rng, observe=lambda now: {"change": head_change(start, now.head)}
     )
-    turned = (0.0, *(row["turned"] for row in rows))
-    return Branch(tau, before, snapshots(tuned, task), gradient, turned, tuned)
+    changes = (0.0, *(row["change"] for row in rows))
+    return Branch(tau, before, snapshots(tuned, task), gradient, changes, tuned)
 
 
 @dataclass(frozen=True)
 class KernelPath:
-    """How the tangent kernel of a backbone goes along finetuning, every second epoch.
+    """How the tangent kernel of a backbone changes along finetuning, every second epoch.
 
     Attributes:
-        epochs: at which it was looked at, from 0 on.
+        epochs: after which it was computed, from 0 on.
         train: training accuracy there.
         from_start: relative change of the kernel since the start, from 0 on.
         from_last: relative change since the epoch before in `epochs`, from the second on.
@@ -232,18 +242,18 @@ def kernel_path(
     tuned = deepcopy(network)
     tuned.head.load_state_dict(head)
     rng = torch.Generator().manual_seed(seed_for(seed, "ntk"))
-    rows = probe_sample(task, _WATCHED, rng=rng)
-    watched = [task.examples.take(row[None]) for row in rows]
-    vectors = unit_vectors(_VECTORS, network.backbone.width, rng=rng)
-    kernels = [tangent_kernel(tuned, watched, vectors)]
+    rows = probe_sample(task, _KERNEL_EXAMPLES, rng=rng)
+    examples = [task.examples.take(row[None]) for row in rows]
+    vectors = unit_vectors(_KERNEL_VECTORS, network.backbone.width, rng=rng)
+    kernels = [tangent_kernel(tuned, examples, vectors)]
     accuracies, epochs = [score(tuned, task, "train")], [0]
     passed = 0
 
-    def look(now: Network) -> Row:
+    def follow(now: Network) -> Row:
         nonlocal passed
         passed += 1
-        if passed % _EVERY == 0:
-            kernels.append(tangent_kernel(now, watched, vectors))
+        if passed % _KERNEL_EVERY == 0:
+            kernels.append(tangent_kernel(now, examples, vectors))
             accuracies.append(score(now, task, "train"))
             epochs.append(passed)
         return {}
@@ -253,7 +263,7 @@ def kernel_path(
         phase,
         task,
         rng=torch.Generator().manual_seed(seed_for(seed, "finetune")),
-        observe=look,
+        observe=follow,
     )
     return KernelPath(
         tuple(epochs),
@@ -263,7 +273,7 @@ def kernel_path(
     )
 
 
-def slope(network: Network, task: Task) -> float:
+def training_gradient(network: Network, task: Task) -> float:
     """Length of the gradient of the training loss in the head's weights: 0 where probing ends."""
     batch = task.examples.take(task.rows("train"))
     return head_gradient(network, [batch], task.objective)
@@ -276,185 +286,17 @@ def _drawn_from(seed: int, purpose: str) -> Iterator[None]:
         yield
 
 
-_TAU = "tau: epochs of head probing before finetuning"
-_SHIFTS = {
-    "distance": "distance $||z_T - z_0||$",
-    "cosine": r"cosine of $z_T$ and $z_0$",
-    "dot": r"dot product $z_T \cdot z_0$",
-    "norm": "norm $||z_T||$, dotted: $||z_0||$",
-}
-
-
-def confidence_figure(
-    probabilities: Mapping[str, Tensor], branches: Mapping[str, Branch], path: Path
-) -> None:
-    """Draw Figure 2: what the head knows before finetuning, and how fast it then turns.
-
-    Args:
-        probabilities: tau, as text, to p(correct) of every training example, (m,).
-        branches: the same taus to what was finetuned from them.
-        path: file to write, its ending says the format.
-    """
-    figure = Figure(figsize=(11, max(5.0, 0.8 * len(probabilities) + 1.2)), layout="constrained")
-    left, right = np.asarray(figure.subfigures(1, 2, width_ratios=(3, 2)))
-    panels = left.subplots(len(probabilities), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, (tau, p) in zip(panels, probabilities.items(), strict=True):
-        axes.hist(p.numpy(), bins=40, range=(0, 1), color=BLUE)
-        axes.set_ylabel(f"tau {tau}", rotation=0, ha="right", va="center")
-        axes.set_yticks([])
-        _open(axes)
-    panels[0].set_title("p(correct) of training examples after probing", loc="left", fontsize=10)
-    panels[-1].set_xlabel("p(correct)")
-    start, along = right.subplots(2, 1)
-    _draw_gradients(start, branches)
-    _draw_turns(along, branches)
-    _save(figure, path)
-
-
-def exchange_figure(scores: Mapping[str, Tensor], taus: Sequence[str], path: Path) -> None:
-    """Draw Figure 3: every backbone under every head, without retuning; columns are backbones.
-
-    Args:
-        scores: split to scores in [0, 1], (m, m); row i has backbone i, column j head j.
-        taus: of the m networks, as text.
-        path: file to write.
-    """
-    figure = Figure(figsize=(5.2 * len(scores), 4.8), layout="constrained")
-    panels = figure.subplots(1, len(scores), squeeze=False)[0]
-    low = min(matrix.min().item() for matrix in scores.values())
-    high = max(matrix.max().item() for matrix in scores.values())
-    for axes, (split, matrix) in zip(panels, scores.items(), strict=True):
-        axes.imshow(matrix.T.numpy(), cmap="viridis", vmin=low, vmax=high)
-        for (backbone, head), value in np.ndenumerate(matrix.numpy()):
-            # dark writing on the bright half of the colours
-            color = "black" if value > (low + high) / 2 else "white"
-            text = f"{100 * value:.1f}"
-            axes.text(backbone, head, text, ha="center", va="center", color=color, fontsize=8)
-        axes.set_xticks(range(len(taus)), taus)
-        axes.set_yticks(range(len(taus)), taus)
-        axes.set_xlabel("backbone of tau")
-        axes.set_ylabel("head of tau")
-        axes.set_title(f"Accuracy (%), {split} split", loc="left", fontsize=10)
-    _save(figure, path)
-
-
-def kernel_figure(paths: Mapping[str, KernelPath], path: Path) -> None:
-    """Draw Figure 6: how the tangent kernel changes along finetuning, by backbone.
-
-    Args:
-        paths: name of a backbone to what was seen of it; two at most.
-        path: file to write.
-    """
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    accuracy, start, last = figure.subplots(1, 3)
-    for (name, seen), color in zip(paths.items(), (BLUE, ORANGE), strict=False):
-        line = {"color": color, "marker": "o", "ms": 3}
-        accuracy.plot(seen.epochs, [100 * share for share in seen.train], label=name, **line)
-        start.plot(seen.epochs[1:], seen.from_start[1:], **line)
-        last.plot(seen.epochs[1:], seen.from_last, **line)
-    accuracy.set_title("Training accuracy (%)", loc="left", fontsize=10)
-    start.set_title(
-        "Change of the tangent kernel since the start,\n$||K_t - K_0|| / ||K_0||$",
-        loc="left",
-        fontsize=10,
-    )
-    last.set_title(
-        "Its change in two epochs,\n$||K_t - K_{t-2}|| / ||K_{t-2}||$", loc="left", fontsize=10
-    )
-    accuracy.legend(frameon=False, fontsize=9)
-    for axes in (accuracy, start, last):
-        axes.set_xlabel("epochs of finetuning")
-        axes.grid(axis="y", alpha=0.25)
-        _open(axes)
-    for axes in (start, last):
-        axes.set_yscale("log")
-    _save(figure, path)
-
-
-def shift_figure(rows: Sequence[Json], taus: Sequence[str], path: Path) -> None:
-    """Draw Figure 11: the four distances of features, after finetuning against before, by tau.
-
-    Args:
-        rows: of the branches, as a run's summary has them.
-        taus: of the branches, as text.
-        path: file to write.
-    """
-    figure = Figure(figsize=(11, 6), layout="constrained")
-    for axes, (name, title) in zip(figure.subplots(2, 2).flat, _SHIFTS.items(), strict=True):
-        axes.plot([row["shift"][name] for row in rows], "-o", color=BLUE, ms=4)
-        if name == "norm":
-            axes.axhline(rows[0]["shift"]["start_norm"], color=GREY, lw=1, ls=":")
-        axes.set_xticks(range(len(taus)), taus)
-        axes.set_xlabel(_TAU)
-        axes.set_title(f"Mean {title}", loc="left", fontsize=10)
-        axes.grid(axis="y", alpha=0.25)
-        _open(axes)
-    _save(figure, path)
-
-
-def _draw_gradients(axes: Axes, branches: Mapping[str, Branch]) -> None:
-    lengths = [branch.gradient for branch in branches.values()]
-    axes.bar(range(len(lengths)), lengths, color=_shades(len(branches)))
-    axes.set_yscale("log")
-    axes.set_xticks(range(len(branches)), list(branches))
-    axes.set_xlabel("tau")
-    axes.set_title(
-        "Gradient of the loss in the head\nwhere finetuning starts, length", loc="left", fontsize=10
-    )
-    _open(axes)
-
-
-def _draw_turns(axes: Axes, branches: Mapping[str, Branch]) -> None:
-    for shade, (tau, branch) in zip(_shades(len(branches)), branches.items(), strict=True):
-        epochs = range(1, len(branch.turned))
-        axes.plot(epochs, branch.turned[1:], color=shade, label=f"tau {tau}")
-    axes.set_yscale("log")
-    axes.set_xlabel("epochs of finetuning")
-    axes.set_title(
-        "Change of the direction term: of the head\nsince then, $||W_t - W_0|| / ||W_0||$",
-        loc="left",
-        fontsize=10,
-    )
-    axes.legend(frameon=False, fontsize=8, ncols=2)
-    _open(axes)
-
-
-def _shades(count: int) -> list[tuple[float, ...]]:
-    return [tuple(shade) for shade in colormaps["viridis"](np.linspace(0, 0.9, count))]
-
-
-def _open(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    note = f"Random heads {HEAD_SCALE:g} times as large as PyTorch makes them: our choice"
-    figure.supxlabel(note, fontsize=8, color=GREY, x=0.99, ha="right")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-
-
-TAUS = (0, 2, 4, 8, 16, 64, 256, 1024)
-INFINITY = 50_000
-SMOOTHING = 0.1
-KERNEL_TAU = 16
-# a random backbone needs momentum to learn the task at all within as many epochs
-LEARN = replace(FINETUNE, epochs=30, momentum=0.9)
-_SHOWN = 7  # branches in figures that all of them would crowd
-_LOSS = 0.05  # accuracy that a backbone may lose under another's head and be said to take it
-
-
 @dataclass(frozen=True)
 class ToyStudy:
-    """What the toy study found.
+    """Results of the toy study.
 
     Attributes:
         task: name of the downstream task, which says whose digits they are.
         rows: a row for every tau, the last for infinity.
         variants: method name and row of an MLP head and of label-smoothed probing, from one tau.
-        slope: length of the loss's gradient in the head's weights where probing to infinity ends.
+        gradient: length of the loss's gradient in the head where probing to infinity ends.
         exchange: split to scores of backbone i under head j, (m, m).
-        exchanged: tau of the m networks that were exchanged.
+        exchanged_taus: of the m networks that were exchanged.
         kernels: "pretrained" and "random" to how the backbone's tangent kernel changes.
         figures: number of the paper's figure to file.
     """
@@ -462,9 +304,9 @@ class ToyStudy:
     task: str
     rows: list[Json]
     variants: list[tuple[str, Json]]
-    slope: float
+    gradient: float
     exchange: dict[str, Tensor]
-    exchanged: tuple[int, ...]
+    exchanged_taus: tuple[int, ...]
     kernels: dict[str, KernelPath]
     figures: dict[str, Path]
 
@@ -499,10 +341,10 @@ class ToyStudy:
             f"{last['shift']['distance']:.2f} and the cosine from {first['shift']['cosine']:.4f} "
             f"to {last['shift']['cosine']:.4f}; the dot product is highest at tau {dot:,}, the "
             f"norm at tau {norm:,}. At tau {last['tau']:,} the loss still falls, by "
-            f"{self.slope:.1g} a unit of head weight. Validation chooses {method} from tau "
+            f"{self.gradient:.1g} a unit of head weight. Validation chooses {method} from tau "
             f"{best['tau']:,}: test accuracy {show(best['final']['test'], 'accuracy')}.",
             self._direction(),
-            exchange_reading(self.exchange["train"], self.exchanged),
+            exchange_reading(self.exchange["train"], self.exchanged_taus),
             self._kernels(),
             f"Random heads are {HEAD_SCALE:g} times as large as PyTorch makes them, which is our "
             "choice, not the paper's: from smaller ones dot product and norm fall with tau without "
@@ -547,9 +389,9 @@ class ToyStudy:
             "task": self.task,
             "chosen": self.chosen,
             "rows": [{"method": method, **row} for method, row in self.lines],
-            "slope": self.slope,
+            "gradient": self.gradient,
             "exchange": {split: scores.tolist() for split, scores in self.exchange.items()},
-            "exchanged": list(self.exchanged),
+            "exchanged_taus": list(self.exchanged_taus),
             "kernels": {name: asdict(path) for name, path in self.kernels.items()},
             "figures": {number: str(path) for number, path in self.figures.items()},
             "reading": self.reading,
@@ -598,9 +440,9 @@ def toy_study(
         task=task.name,
         rows=[branch.row(task) for branch in branches],
         variants=[(method, branch.row(task)) for method, branch in variants.items()],
-        slope=slope(network, task),
+        gradient=training_gradient(network, task),
         exchange=exchange,
-        exchanged=tuple(branch.tau for branch in shown),
+        exchanged_taus=tuple(branch.tau for branch in shown),
         kernels=kernels,
         figures=_draw(out, task, branches, exchange, kernels),
     )
@@ -634,7 +476,7 @@ def _kernels(encoder: Chain, task: Task, seed: int) -> dict[str, KernelPath]:
     for name, backbone in {"pretrained": encoder, "random": random_mlp(seed=seed)}.items():
         network = with_head(backbone, task, seed=seed)
         head = probed_heads(network, task, taus=[KERNEL_TAU], seed=seed)[KERNEL_TAU]
-        paths[name] = kernel_path(network, task, head, phase=LEARN, seed=seed)
+        paths[name] = kernel_path(network, task, head, phase=KERNEL_FINETUNE, seed=seed)
     return paths
 
 
@@ -673,8 +515,8 @@ def _reproduced(is_so: bool) -> str:
     return "reproduced" if is_so else "not reproduced"
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f}"
 
 
 def _spread(branches: Sequence[Branch]) -> list[Branch]:
@@ -691,15 +533,18 @@ def _draw(
     kernels: dict[str, KernelPath],
 ) -> dict[str, Path]:
     names = {branch.tau: f"{branch.tau:,}" for branch in branches[:-1]} | {branches[-1].tau: "∞"}
-    shown = {names[branch.tau]: branch for branch in _spread(branches)}
+    shown = _spread(branches)
     figures = {number: out / f"{task.name}_figure{number}.png" for number in ("2", "3", "6", "11")}
-    known = {
-        tau: correct_probability(branch.before["train"], task.objective)
-        for tau, branch in shown.items()
-    }
-    confidence_figure(known, shown, figures["2"])
-    exchange_figure(exchange, list(shown), figures["3"])
-    kernel_figure(kernels, figures["6"])
+    confidence_figure(
+        {names[b.tau]: correct_probability(b.before["train"], task.objective) for b in shown},
+        [branch.gradient for branch in shown],
+        [branch.head_changes for branch in shown],
+        figures["2"],
+        note=_NOTE,
+    )
+    exchange_figure(exchange, [names[branch.tau] for branch in shown], figures["3"], note=_NOTE)
+    paths = {name: asdict(path) for name, path in kernels.items()}
+    kernel_figure(paths, figures["6"], note=_NOTE)
     rows = [branch.row(task) for branch in branches]
-    shift_figure(rows, list(names.values()), figures["11"])
+    shift_figure(rows, list(names.values()), figures["11"], note=_NOTE)
     return figures

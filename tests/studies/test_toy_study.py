@@ -1,13 +1,202 @@
-"""The paper's trends, on scikit-learn's digits: one small study that all tests here look at."""
+"""The steps of the toy study, and the paper's trends in a small one on scikit-learn's digits."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 from rich.console import Console
 
+from molhpft.core.evaluate import take
+from molhpft.core.network import linear_head, mlp_head
+from molhpft.domains.toy.digits import toy_pretrain_task, toy_task
+from molhpft.measure.dynamics import head_change
+from molhpft.measure.features import initial_energy
+from molhpft.studies import toy_study as toy
 from molhpft.studies.toy_study import exchange_reading, toy_study
+from molhpft.tuning.fit import score
+from tests.toy import same_weights
+
+
+@pytest.fixture(scope="module")
+def task():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOLHPFT_DATA", "absent")
+        return toy_task(per_class=100)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOLHPFT_DATA", "absent")
+        return toy.pretrained_mlp(toy_pretrain_task(), seed=0)
+
+
+def weight(network):
+    return list(network.head)[-1].module.weight.detach()
+
+
+def energy(network, task):
+    snapshot = take(network, task.batches("train", size=1000))
+    return initial_energy(snapshot, task.objective)
+
+
+def test_pretrained_features_are_worth_more_than_random_ones(encoder, task):
+    scores = []
+    for backbone in (toy.random_mlp(seed=0), encoder):
+        network = toy.with_head(backbone, task, seed=0)
+        heads = toy.probed_heads(network, task, taus=[100], seed=0)
+        scores.append(energy(network, task))
+        assert list(heads) == [100]
+    assert scores[1] < scores[0] / 2
+
+
+def test_the_global_generator_is_left_as_it_was(task):
+    torch.manual_seed(5)
+    expected = torch.rand(())
+    torch.manual_seed(5)
+    toy.with_head(toy.random_mlp(seed=3), task, seed=3)
+    assert torch.equal(torch.rand(()), expected)
+
+
+def test_a_head_is_five_times_pytorchs(task):
+    plain = 128**-0.5
+    assert weight(toy.with_head(toy.random_mlp(seed=0), task, seed=0)).abs().max() == pytest.approx(
+        5 * plain, rel=0.02
+    )
+
+
+def test_only_the_last_stage_of_an_mlp_head_is_enlarged(task):
+    head = toy.with_head(toy.random_mlp(seed=0), task, seed=0, build=mlp_head).head
+    hidden, last = (stage.module for stage in head)
+    assert hidden[0].weight.abs().max().item() == pytest.approx(128**-0.5, rel=0.02)
+    assert last.weight.abs().max().item() == pytest.approx(5 * 256**-0.5, rel=0.02)
+
+
+def test_a_new_head_knows_nothing_of_the_pretraining_classes(encoder, task):
+    # had both heads one stream, the new one would begin as that of pretraining did
+    errors = [
+        energy(toy.with_head(encoder, task, seed=seed, build=linear_head), task)
+        for seed in range(5)
+    ]
+    assert sum(errors) / len(errors) > 0.7
+
+
+def test_a_network_under_a_new_head_is_a_copy(encoder, task):
+    network = toy.with_head(encoder, task, seed=0)
+    assert same_weights(network.backbone, encoder)
+    assert all(
+        a.data_ptr() != b.data_ptr()
+        for a, b in zip(network.backbone.parameters(), encoder.parameters(), strict=True)
+    )
+
+
+def test_the_fast_way_to_infinity_ends_where_the_slow_one_does():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOLHPFT_DATA", "absent")
+        task = toy_task(per_class=20)
+    # random features are small: both ways are gradient flow long before infinity is
+    fast, slow = (toy.with_head(toy.random_mlp(seed=0), task, seed=0) for _ in range(2))
+    start = energy(fast, task)
+    toy.probed_heads(fast, task, taus=[0, 50], infinity=5000, seed=0)
+    toy.probed_heads(slow, task, taus=[5000], seed=0)
+    fallen = start - energy(slow, task)
+    assert start - energy(fast, task) == pytest.approx(fallen, rel=0.1)
+
+
+def test_infinity_leaves_the_heads_before_it_as_they_are(encoder, task):
+    with_it, without = (toy.with_head(encoder, task, seed=0) for _ in range(2))
+    a = toy.probed_heads(with_it, task, taus=[0, 5], infinity=50, seed=0)
+    b = toy.probed_heads(without, task, taus=[0, 5], seed=0)
+    assert list(a) == [0, 5, 50]
+    assert all(torch.equal(a[tau][name], b[tau][name]) for tau in b for name in b[tau])
+
+
+def test_the_gradient_is_smaller_the_longer_a_head_is_probed(encoder, task):
+    network = toy.with_head(encoder, task, seed=0)
+    gradients = [toy.training_gradient(network, task)]
+    for infinity in (100, 5000):
+        toy.probed_heads(network, task, taus=[0], infinity=infinity, seed=0)
+        gradients.append(toy.training_gradient(network, task))
+    assert gradients == sorted(gradients, reverse=True)
+    assert gradients[-1] < gradients[0] / 20
+
+
+def test_the_gradient_is_that_of_the_loss_along_its_direction(encoder, task):
+    network = toy.with_head(encoder, task, seed=0).double()
+    task = replace(task, examples=replace(task.examples, inputs=task.examples.inputs.double()))
+    batch = task.examples.take(task.rows("train"))
+    found, loss = (
+        toy.training_gradient(network, task),
+        task.objective.loss(network(batch), batch.targets),
+    )
+    grads = torch.autograd.grad(loss, list(network.head.parameters()))
+    step = 1e-6
+    with torch.no_grad():
+        for p, g in zip(network.head.parameters(), grads, strict=True):
+            p -= step * g / found
+        fallen = loss - task.objective.loss(network(batch), batch.targets)
+    assert fallen.item() / step == pytest.approx(found, rel=1e-3)
+
+
+SHORT = replace(toy.FINETUNE, epochs=3)
+
+
+def branch(encoder, task, *, seed=0):
+    network = toy.with_head(encoder, task, seed=0)
+    heads = toy.probed_heads(network, task, taus=[0, 4], seed=0)
+    return network, heads, toy.finetuned(network, task, 4, heads[4], phase=SHORT, seed=seed)
+
+
+def test_finetuning_leaves_the_network_it_starts_from_alone(encoder, task):
+    network, heads, found = branch(encoder, task)
+    assert same_weights(network.backbone, encoder)
+    assert not same_weights(found.tuned.backbone, encoder)
+    assert not torch.equal(weight(found.tuned), heads[4]["stages.linear.module.weight"])
+
+
+def test_a_branch_notes_how_far_its_head_has_turned(encoder, task):
+    network, heads, found = branch(encoder, task)
+    network.head.load_state_dict(heads[4])
+    assert found.gradient == pytest.approx(toy.training_gradient(network, task))
+    assert len(found.head_changes) == SHORT.epochs + 1
+    assert found.head_changes[0] == 0
+    assert found.head_changes[-1] == pytest.approx(head_change(network.head, found.tuned.head))
+    assert found.row(task)["head"] == {"gradient": found.gradient, "change": found.head_changes[-1]}
+
+
+def test_a_head_turns_less_the_longer_it_was_probed(encoder, task):
+    network = toy.with_head(encoder, task, seed=0)
+    heads = toy.probed_heads(network, task, taus=[0, 8, 200], seed=0)
+    found = [
+        toy.finetuned(network, task, tau, head, phase=SHORT, seed=0) for tau, head in heads.items()
+    ]
+    # not by a hair: the paper's Figure 2 shows orders of magnitude
+    for before, after in pairwise(found):
+        assert after.gradient < before.gradient / 2
+        assert after.head_changes[-1] < before.head_changes[-1] / 2
+
+
+def test_a_kernel_is_followed_from_the_start_to_the_end(encoder, task):
+    network = toy.with_head(encoder, task, seed=0)
+    head = toy.probed_heads(network, task, taus=[4], seed=0)[4]
+    phase = replace(SHORT, epochs=4)
+    path = toy.kernel_path(network, task, head, phase=phase, seed=0)
+    assert path.epochs == (0, 2, 4)
+    assert path.from_start[0] == 0
+    # the first step of two epochs is the change since the start
+    assert path.from_last[0] == path.from_start[1] > 0
+    assert len(path.from_last) == 2
+    tuned = toy.finetuned(network, task, 4, head, phase=phase, seed=0).tuned
+    assert path.train[-1] == score(tuned, task, "train")
+
+
+def test_the_same_seed_gives_the_same_branch_and_another_does_not(encoder, task):
+    (_, _, a), (_, _, b), (_, _, c) = (branch(encoder, task, seed=s) for s in (0, 0, 1))
+    assert a.row(task) == b.row(task)
+    assert a.row(task) != c.row(task)
+
 
 TAUS = (0, 2, 16, 128, 512)
 
@@ -20,7 +209,7 @@ def study(tmp_path_factory):
         return toy_study(out, taus=TAUS, infinity=50_000, per_class=300)
 
 
-def along(study, group, name):
+def column(study, group, name):
     return [row[group][name] for row in study.rows]
 
 
@@ -33,20 +222,20 @@ def test_there_is_a_row_for_every_tau_and_one_for_infinity(study):
 
 
 def test_energy_falls_with_tau(study):
-    assert falls(along(study, "energy", "aie"))
+    assert falls(column(study, "energy", "aie"))
 
 
 def test_distance_falls_with_tau(study):
-    assert falls(along(study, "shift", "distance"))
+    assert falls(column(study, "shift", "distance"))
 
 
 def test_cosine_rises_with_tau(study):
-    assert falls([-cosine for cosine in along(study, "shift", "cosine")])
+    assert falls([-cosine for cosine in column(study, "shift", "cosine")])
 
 
 @pytest.mark.parametrize("name", ["dot", "norm"])
 def test_dot_product_and_norm_rise_and_then_fall_with_tau(study, name):
-    values = along(study, "shift", name)
+    values = column(study, "shift", name)
     assert values[0] < max(values[1:-1]) > values[-1]
 
 
@@ -74,8 +263,8 @@ def test_the_strongly_adapted_backbone_rejects_the_heads_of_others(study, split)
 
 
 def test_gradient_and_change_of_the_head_fall_with_tau(study):
-    assert falls(along(study, "head", "gradient"))
-    changes = along(study, "head", "change")
+    assert falls(column(study, "head", "gradient"))
+    changes = column(study, "head", "change")
     assert changes[0] > 5 * changes[-1]
 
 
@@ -109,7 +298,7 @@ def test_the_reading_says_that_the_size_of_heads_was_chosen(study):
 @pytest.mark.parametrize("split", ["train", "valid"])
 def test_the_diagonal_of_the_exchange_has_the_networks_as_they_are(study, split):
     own = {row["tau"]: row["final"][split] for row in study.rows}
-    expected = torch.tensor([own[tau] for tau in study.exchanged], dtype=torch.float64)
+    expected = torch.tensor([own[tau] for tau in study.exchanged_taus], dtype=torch.float64)
     torch.testing.assert_close(study.exchange[split].diag(), expected)
 
 
@@ -137,7 +326,7 @@ def test_the_table_has_a_line_for_everything_that_was_finetuned(study):
 
 
 def test_the_reading_says_where_the_peaks_are(study):
-    norms = along(study, "shift", "norm")
+    norms = column(study, "shift", "norm")
     peak = study.rows[norms.index(max(norms))]["tau"]
     assert f"the norm at tau {peak:,}." in study.reading
     assert "From tau 0 to tau 50,000 the energy goes from" in study.reading
@@ -151,7 +340,7 @@ def test_the_line_chosen_validates_best(study):
 def test_the_summary_is_plain_values(study):
     content = json.loads(json.dumps(study.summary))
     assert content["rows"][0]["method"] == "FT"
-    assert content["slope"] > 0
+    assert content["gradient"] > 0
     assert set(content["exchange"]) == {"train", "valid"}
 
 

@@ -1,12 +1,9 @@
 """The toy of Ren et al. (2023): pretrain a small dense network on ten digits, move it to three.
 
-The downstream digits are turned and cut by chance, so that pretrained features fit them, but not
-well. Whatever is validated or tested on shows pictures that neither task trains on.
-
-Handwritten digits: MNIST where its file is there, scikit-learn's small digits where not.
-
-Both come as 28 x 28 pixels, scikit-learn's 8 x 8 scaled up, so that one network fits both and a
-turn or a cut means the same.
+Digits are MNIST's where its file is there, else scikit-learn's 8 x 8 ones scaled up: both have
+28 x 28 pixels, so that one network fits both and a turn or a cut means the same. The downstream
+digits are turned and cut at random, so that pretrained features fit them, but not well. Validation
+and test show pictures that neither task trains on.
 """
 
 import math
@@ -134,15 +131,15 @@ def _arrays(path: Path) -> list[Tensor]:
 
 
 def _sklearn_digits() -> Pictures:
-    found = load_digits()
-    small = torch.from_numpy(found.images).float()[:, None] * (_INK / 16)
+    digits = load_digits()
+    small = torch.from_numpy(digits.images).float()[:, None] * (_INK / 16)
     large = F.interpolate(small, size=(SIDE, SIDE), mode="bilinear", align_corners=False)[:, 0]
     n = len(large)
     rows = _shuffled(n).tensor_split([3 * n // 5, 4 * n // 5])
     return Pictures(
         "digits",
         large.round().to(torch.uint8),
-        torch.from_numpy(found.target).long(),
+        torch.from_numpy(digits.target).long(),
         dict(zip(SPLITS, rows, strict=True)),
     )
 
@@ -177,7 +174,7 @@ def toy_task(
     crop: Annotated[int, Interval(ge=1, le=SIDE)] = 20,
     seed: Seed = 0,
 ) -> Task:
-    """Downstream: a few digits, each picture turned by chance and its centre cut out, by accuracy.
+    """Downstream: a few digits, each picture turned and cut out at random, by accuracy.
 
     Every split holds `per_class` pictures of each class, drawn with replacement from its own set of
     pictures, each draw with a turn and a cut of its own. All are drawn once: the data are fixed.
@@ -207,6 +204,9 @@ def toy_task(
 def toy_mlp(*, inputs: Count = SIDE * SIDE, width: Count = 128, layers: Count = 4) -> Chain:
     """Dense layers with ReLU and no normalisation, stages `layer0`, `layer1`, ...
 
+    >>> toy_mlp(width=16, layers=2).names
+    ['layer0', 'layer1']
+
     With a linear head the default is the "4+1"-layer network of Ren et al. (2023).
 
     Args:
@@ -235,13 +235,15 @@ def load_toy_mlp(backbone: Chain, path: Path) -> None:
         ValueError: the file cannot be read safely, or does not hold such an encoder.
     """
     weights = strip_prefix(read_weights(path).tensors, "backbone.")
-    needed = {name: tuple(value.shape) for name, value in backbone.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in weights.items()}
-    if found != needed:
-        name = min(k for k in needed | found if needed.get(k) != found.get(k))
+    needed, given = (
+        {name: tuple(value.shape) for name, value in tensors.items()}
+        for tensors in (backbone.state_dict(), weights)
+    )
+    if given != needed:
+        name = min(k for k in needed | given if needed.get(k) != given.get(k))
         raise ValueError(
             f"{path} should hold a toy_mlp of this size; {name} should be "
-            f"{needed.get(name, 'absent')}, it is {found.get(name, 'absent')}"
+            f"{needed.get(name, 'absent')}, it is {given.get(name, 'absent')}"
         )
     backbone.load_state_dict(weights)
 

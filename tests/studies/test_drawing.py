@@ -1,15 +1,16 @@
+"""Figures are drawn for any number of taus, in the format that their name says."""
+
 import re
 
 import pytest
 import torch
 from matplotlib import rc_context
 
-from molhpft.core.network import Network, linear_head
-from molhpft.domains.toy.digits import toy_mlp
-from molhpft.studies import toy_study
-from molhpft.studies.toy_study import Branch, KernelPath
+from molhpft.studies import drawing
 
 PNG = b"\x89PNG"
+
+
 CELL = r'x="([\d.]+)" y="([\d.]+)"[^>]*>(\d+\.\d)</text>'
 
 
@@ -21,19 +22,15 @@ def path(tmp_path):
 @pytest.mark.parametrize("count", [1, 7])
 def test_confidence_is_drawn_for_any_number_of_taus(path, count, rng):
     probabilities = {str(tau): torch.rand(30, generator=rng) for tau in range(count)}
-    tuned = Network(toy_mlp(), linear_head(128, 3))
-    branches = {
-        str(tau): Branch(tau, {}, {}, 10.0 ** (1 - tau), (0.0, 0.1, 0.2), tuned)
-        for tau in range(count)
-    }
-    toy_study.confidence_figure(probabilities, branches, path)
+    gradients = [10.0 ** (1 - tau) for tau in range(count)]
+    drawing.confidence_figure(probabilities, gradients, [(0.0, 0.1, 0.2)] * count, path)
     assert path.read_bytes()[:4] == PNG
 
 
 @pytest.mark.parametrize("count", [1, 7])
 def test_an_exchange_is_drawn_for_any_number_of_networks(path, count):
     scores = {split: torch.eye(count, dtype=torch.float64) for split in ("train", "valid")}
-    toy_study.exchange_figure(scores, [str(tau) for tau in range(count)], path)
+    drawing.exchange_figure(scores, [str(tau) for tau in range(count)], path)
     assert path.read_bytes()[:4] == PNG
 
 
@@ -41,7 +38,7 @@ def test_columns_of_the_exchange_are_backbones(tmp_path):
     scores = torch.full((3, 3), 0.5, dtype=torch.float64)
     scores[0, 2] = 0.125  # backbone 0 under head 2
     with rc_context({"svg.fonttype": "none"}):
-        toy_study.exchange_figure({"train": scores}, ["0", "8", "∞"], tmp_path / "a.svg")
+        drawing.exchange_figure({"train": scores}, ["0", "8", "∞"], tmp_path / "a.svg")
     drawn = (tmp_path / "a.svg").read_text(encoding="utf-8")
     places = [(float(x), float(y), text) for x, y, text in re.findall(CELL, drawn)]
     ((x, y, _),) = [place for place in places if place[2] == "12.5"]
@@ -52,12 +49,17 @@ def test_columns_of_the_exchange_are_backbones(tmp_path):
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_kernels_are_drawn_for_one_backbone_or_two(path, count):
-    seen = KernelPath((0, 2, 4), (0.3, 0.8, 0.9), (0.0, 0.1, 0.2), (0.1, 0.1))
-    toy_study.kernel_figure(dict.fromkeys(["pretrained", "random"][:count], seen), path)
+    seen = {
+        "epochs": (0, 2, 4),
+        "train": (0.3, 0.8, 0.9),
+        "from_start": (0.0, 0.1, 0.2),
+        "from_last": (0.1, 0.1),
+    }
+    drawing.kernel_figure(dict.fromkeys(["pretrained", "random"][:count], seen), path)
     assert path.read_bytes()[:4] == PNG
 
 
 def test_a_figure_has_the_format_that_its_name_says(tmp_path):
     shift = dict.fromkeys(("distance", "cosine", "dot", "norm", "start_norm"), 1.0)
-    toy_study.shift_figure([{"shift": shift}] * 2, ["0", "∞"], tmp_path / "a.svg")
+    drawing.shift_figure([{"shift": shift}] * 2, ["0", "∞"], tmp_path / "a.svg")
     assert "<svg" in (tmp_path / "a.svg").read_text(encoding="utf-8")
