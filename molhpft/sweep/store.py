@@ -9,9 +9,8 @@ from shutil import copytree, rmtree
 from typing import Any, Literal
 from uuid import uuid4
 
-import fsspec
-
 from molhpft.config.schema import resolved
+from molhpft.domains.extras import require
 from molhpft.domains.files import ASIDE, Json, UnwritableError, replacing
 from molhpft.run.folder import MANIFEST, RunFolder, file_sizes, lacking
 from molhpft.run.lock import locked
@@ -164,8 +163,9 @@ def store_at(out: str) -> Store:
     Raises:
         ValueError: no installed package knows the URL's protocol.
     """
+    url_to_fs = require("fsspec.core", extra="hub").url_to_fs
     try:
-        fs, root = fsspec.core.url_to_fs(out)
+        fs, root = url_to_fs(out)
     except (ValueError, ImportError) as error:
         raise ValueError(f"cannot use {out} for results: {error}") from error
     return Store(fs, root.rstrip("/"))

@@ -11,15 +11,19 @@ from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from molhpft.domains.console import track
+from molhpft.domains.extras import require
 from molhpft.domains.files import cached_tensors, digest
 from molhpft.domains.vision.examples import Labelled
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +32,7 @@ SUFFIXES = frozenset(
 )
 _VERSION = 2  # raised with every change of how a file becomes pixels
 _SPLITS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
-Decode = Callable[[Image.Image], Tensor]
+Decode = Callable[["Image.Image"], Tensor]
 
 
 @dataclass(frozen=True)
@@ -295,32 +299,35 @@ def read_pixels(files: Files, names: Sequence[str], decode: Decode, how: str) ->
 
 
 def _decode(data: bytes, decode: Decode, what: str) -> Tensor:
+    pillow = require("PIL.Image", extra="vision")
     try:
-        with Image.open(BytesIO(data)) as image:
+        with pillow.open(BytesIO(data)) as image:
             return decode(image)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, pillow.DecompressionBombError) as error:
         raise ValueError(f"{what} should be an image that Pillow reads, but: {error}") from error
 
 
-def _square(image: Image.Image, *, size: int) -> Tensor:
-    return to_tensor(ImageOps.fit(_rgb(image), (size, size), Image.Resampling.BILINEAR))
+def _square(image: "Image.Image", *, size: int) -> Tensor:
+    fit = require("PIL.ImageOps", extra="vision").fit
+    smooth = require("PIL.Image", extra="vision").Resampling.BILINEAR
+    return to_tensor(fit(_rgb(image), (size, size), smooth))
 
 
-def to_tensor(image: Image.Image) -> Tensor:
+def to_tensor(image: "Image.Image") -> Tensor:
     """An RGB image as uint8 (3, height, width)."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: "Image.Image") -> "Image.Image":
     """An image as the camera was held, in three channels of 8 bits.
 
     Greys of 16 bits are scaled, 65,535 to 255; 32 bits have no common scale and are refused.
     """
-    upright = ImageOps.exif_transpose(image)
+    upright: Image.Image = require("PIL.ImageOps", extra="vision").exif_transpose(image)
     # a PNG has 16 bits at most, also where Pillow widens them
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         grey = np.asarray(upright).astype(np.float64) * (255 / 65535)
-        upright = Image.fromarray(np.round(grey).astype(np.uint8))
+        upright = require("PIL.Image", extra="vision").fromarray(np.round(grey).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise ValueError(f"it has 32 bits a value (mode {image.mode}); save it with 8 or 16")
     return upright.convert("RGB")

@@ -4,12 +4,11 @@ The backbone is a dilated ResNet, the task head is the whole ASPP classifier.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import torch
 from annotated_types import Interval
-from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,6 +16,7 @@ from molhpft.core.data import Task
 from molhpft.core.network import Batch, Chain, Plain, Stage
 from molhpft.core.objectives import Multiclass
 from molhpft.core.ranges import BelowOne, Count, Seed
+from molhpft.domains.extras import require
 from molhpft.domains.vision.examples import (
     IGNORE,
     IMAGENET,
@@ -27,6 +27,9 @@ from molhpft.domains.vision.examples import (
 )
 from molhpft.domains.vision.images import Files, open_files, read_pixels, to_tensor
 from molhpft.domains.vision.resnet import resnet
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def segmentation_resnet(
@@ -186,21 +189,23 @@ def _read_voc(files: Files, names: list[str], size: int) -> Labelled:
     )
 
 
-def _padded_image(image: Image.Image, size: int) -> Tensor:
+def _padded_image(image: "Image.Image", size: int) -> Tensor:
+    pillow = require("PIL.Image", extra="vision")
+    pad = require("PIL.ImageOps", extra="vision").pad
     # padding of the mean colour is near 0 once normalised
     mean = tuple(round(255 * channel) for channel in IMAGENET[0])
-    rgb, smooth = image.convert("RGB"), Image.Resampling.BILINEAR
-    return to_tensor(ImageOps.pad(rgb, (size, size), method=smooth, color=mean))
+    rgb, smooth = image.convert("RGB"), pillow.Resampling.BILINEAR
+    return to_tensor(pad(rgb, (size, size), method=smooth, color=mean))
 
 
-def _padded_mask(mask: Image.Image, size: int) -> Tensor:
+def _padded_mask(mask: "Image.Image", size: int) -> Tensor:
     if mask.mode not in ("P", "L"):
         raise ValueError(f"a mask has one class id a pixel (mode P or L), not mode {mask.mode}")
-    image = Image.fromarray(np.array(mask))  # the palette only colours the ids
-    nearest = Image.Resampling.NEAREST
-    ids = torch.from_numpy(
-        np.array(ImageOps.pad(image, (size, size), method=nearest, color=(IGNORE,)))
-    )
+    pillow = require("PIL.Image", extra="vision")
+    pad = require("PIL.ImageOps", extra="vision").pad
+    image = pillow.fromarray(np.array(mask))  # the palette only colours the ids
+    nearest = pillow.Resampling.NEAREST
+    ids = torch.from_numpy(np.array(pad(image, (size, size), method=nearest, color=(IGNORE,))))
     wrong = ids[(ids >= len(VOC_CLASSES)) & (ids != IGNORE)]
     if len(wrong):
         raise ValueError(

@@ -14,13 +14,13 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 from annotated_types import Interval
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from molhpft.core.data import Task
 from molhpft.core.objectives import Multiclass
 from molhpft.core.ranges import Count, Seed
+from molhpft.domains.extras import require
 from molhpft.domains.vision.examples import (
     AUGMENTATIONS,
     IMAGENET,
@@ -283,10 +283,11 @@ def _jpeg(pixels: Tensor, level: int, rng: torch.Generator) -> Tensor:
 
 
 def _recompressed(pixels: Tensor, quality: int) -> Tensor:
+    pillow = require("PIL.Image", extra="vision")
     file, grey = BytesIO(), len(pixels) == 1
     array = pixels[0].numpy() if grey else pixels.permute(1, 2, 0).contiguous().numpy()
-    Image.fromarray(array).save(file, "JPEG", quality=quality)
-    with Image.open(file) as image:
+    pillow.fromarray(array).save(file, "JPEG", quality=quality)
+    with pillow.open(file) as image:
         result = torch.from_numpy(np.array(image))
     return result[None] if grey else result.permute(2, 0, 1)
 
