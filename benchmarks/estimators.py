@@ -69,11 +69,11 @@ def network(task: Task, options: Mapping[str, Any], seed: int) -> Numbers:
     model = estimator.fit(*train, eval_set=tuple(valid)).model_
     molecules, rows = task.examples, task.rows("test")
     assert isinstance(molecules, Molecules)
-    prints = packed_fingerprints([molecules.smiles[row] for row in rows.tolist()])
+    packed = packed_fingerprints([molecules.smiles[row] for row in rows.tolist()])
     held = HeldOut(
         logits=model.logits(molecules.store, rows).mean(0),
         targets=molecules.targets[rows].float(),
-        similarity=model.uncertainty.neighbours.nearest(unpack_bits(prints))[0],
+        similarity=model.uncertainty.neighbours.nearest(unpack_bits(packed))[0],
     )
     return held_out_scores(held, model.spec.objective, model.uncertainty)
 
@@ -87,15 +87,15 @@ def fingerprints(
     inputs = [morgan_fingerprints(data.smiles).numpy() for data in (train, test)]
     columns = []
     for y in train.labels.T:
-        known = ~np.isnan(y)
-        model = models[numbers](random_state=seed).fit(inputs[0][known], y[known])
+        labelled = ~np.isnan(y)
+        model = models[numbers](random_state=seed).fit(inputs[0][labelled], y[labelled])
         columns.append(
             model.predict(inputs[1]) if numbers else model.predict_proba(inputs[1])[:, 1]
         )
-    answers, labels = torch.tensor(np.stack(columns, 1)), torch.tensor(test.labels)
+    outputs, labels = torch.tensor(np.stack(columns, 1)), torch.tensor(test.labels)
     if numbers:
-        return {"rmse": -Squared().score(answers, labels)}
-    return {"rocauc": Multilabel().score(answers.logit(eps=1e-9), labels)}
+        return {"rmse": -Squared().score(outputs, labels)}
+    return {"rocauc": Multilabel().score(outputs.logit(eps=1e-9), labels)}
 
 
 MODELS = {
@@ -111,13 +111,13 @@ MODELS = {
 COLUMNS = ("rocauc", "rmse", "mae", "spearman", "ece_before", "ece", "coverage")
 
 
-def cell(found: Sequence[Numbers], name: str) -> str:
+def cell(seeds: Sequence[Numbers], name: str) -> str:
     """Mean and standard deviation over seeds."""
-    if name not in found[0]:
+    if name not in seeds[0]:
         return ""
-    values = [one[name] for one in found]
-    spread = f" ± {stdev(values):.4f}" if values[1:] else ""
-    return f"{mean(values):.4f}{spread}"
+    values = [numbers[name] for numbers in seeds]
+    std = f" ± {stdev(values):.4f}" if values[1:] else ""
+    return f"{mean(values):.4f}{std}"
 
 
 def main() -> None:
@@ -135,8 +135,8 @@ def main() -> None:
             **{side: partial(fingerprints, task, models) for side, models in MODELS.items()},
         }
         for side, measured in sides.items():
-            found = [measured(seed) for seed in range(given.seeds)]
-            cells = [cell(found, column) for column in COLUMNS]
+            rows = [measured(seed) for seed in range(given.seeds)]
+            cells = [cell(rows, column) for column in COLUMNS]
             print(f"| {name} | {side} | " + " | ".join(cells) + " |", flush=True)
 
 

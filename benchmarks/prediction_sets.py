@@ -49,25 +49,25 @@ class Fit:
         objective: of the model.
         logits: (n, t) by split.
         targets: (n, t) by split.
-        prints: packed fingerprints by split, "train" among them.
+        fingerprints: packed fingerprints by split, "train" among them.
     """
 
     objective: Multilabel | Squared
     logits: dict[str, Tensor]
     targets: dict[str, Tensor]
-    prints: dict[str, np.ndarray]
+    fingerprints: dict[str, np.ndarray]
 
 
 def drawn_test(smiles: tuple[str, ...], kind: str, seed: int) -> tuple[Tensor, Tensor]:
     """Rows to fit on and rows to test on.
 
-    By scaffold, groups of more than half the test share are fitted on, as a rare scaffold is what
-    a model meets in use, and of the others so many, drawn at random, as make up the test share.
+    By scaffold, groups of more than half the test size are fitted on, as a rare scaffold is what a
+    model meets in use; of the others so many, drawn at random, as make up the test size.
     """
     rng = torch.Generator().manual_seed(seed)
     if kind == "random":
-        found = random_split(len(smiles), rng=rng, fractions=(1 - TEST, 0.0, TEST))
-        return found["train"], found["test"]
+        splits = random_split(len(smiles), rng=rng, fractions=(1 - TEST, 0.0, TEST))
+        return splits["train"], splits["test"]
     groups = scaffold_groups(smiles)
     n = sum(map(len, groups))
     test: list[int] = []
@@ -105,20 +105,20 @@ def fitted(source: Task, kind: str, seed: int) -> Fit:
     config = model_config(**SETTINGS, seed=seed, more={"finetune": {"epochs": EPOCHS}})
     with TemporaryDirectory() as folder:
         model, _ = train(config, seen, Path(folder), Inference())
-    held, targets, prints = {}, {}, {}
+    held, targets, fingerprints = {}, {}, {}
     for split, rows in task.splits.items():
-        prints[split] = packed_fingerprints([molecules.smiles[row] for row in rows.tolist()])
+        fingerprints[split] = packed_fingerprints([molecules.smiles[row] for row in rows.tolist()])
         if split != "train":
             held[split] = model.logits(task.examples.store, rows).mean(0)
             targets[split] = task.examples.targets[rows].float()
-    return Fit(task.objective, held, targets, prints)
+    return Fit(task.objective, held, targets, fingerprints)
 
 
-def kept(fit: Fit, path: Path) -> None:
+def write(fit: Fit, path: Path) -> None:
     """Write a fit."""
     arrays = {f"logits {s}": a.numpy() for s, a in fit.logits.items()}
     arrays |= {f"targets {s}": y.numpy() for s, y in fit.targets.items()}
-    arrays |= {f"prints {s}": p for s, p in fit.prints.items()}
+    arrays |= {f"prints {s}": p for s, p in fit.fingerprints.items()}
     if isinstance(fit.objective, Squared):
         arrays |= {"mean": np.array(fit.objective.mean), "std": np.array(fit.objective.std)}
     part = path.with_suffix(".part.npz")
@@ -127,20 +127,20 @@ def kept(fit: Fit, path: Path) -> None:
 
 
 def read(path: Path) -> Fit:
-    """What `kept` wrote."""
+    """What `write` wrote."""
     with np.load(path) as file:
-        found = {name: file[name] for name in file}
-    own = (
-        Squared(tuple(found["mean"].tolist()), tuple(found["std"].tolist()))
-        if "std" in found
+        arrays = {name: file[name] for name in file}
+    objective = (
+        Squared(tuple(arrays["mean"].tolist()), tuple(arrays["std"].tolist()))
+        if "std" in arrays
         else Multilabel()
     )
-    held = [s for s in HELD if f"logits {s}" in found]
+    held = [s for s in HELD if f"logits {s}" in arrays]
     logits, targets = (
-        {s: torch.from_numpy(found[f"{what} {s}"]) for s in held} for what in ("logits", "targets")
+        {s: torch.from_numpy(arrays[f"{what} {s}"]) for s in held} for what in ("logits", "targets")
     )
-    prints = {s: found[f"prints {s}"] for s in ("train", *held)}
-    return Fit(own, logits, targets, prints)
+    fingerprints = {s: arrays[f"prints {s}"] for s in ("train", *held)}
+    return Fit(objective, logits, targets, fingerprints)
 
 
 def all_fits(out: Path, seeds: int, *, fits: bool) -> Iterator[tuple[str, str, Path]]:
@@ -151,7 +151,7 @@ def all_fits(out: Path, seeds: int, *, fits: bool) -> Iterator[tuple[str, str, P
             for kind in KINDS:
                 path = out / f"{name}-{kind}-{seed}.npz"
                 if not path.is_file() and fits:
-                    kept(fitted(ogb_task(name), kind, seed), path)
+                    write(fitted(ogb_task(name), kind, seed), path)
                     print(path.name, flush=True)
                 if path.is_file():
                     yield name, kind, path
@@ -159,14 +159,14 @@ def all_fits(out: Path, seeds: int, *, fits: bool) -> Iterator[tuple[str, str, P
 
 def held_out_of(fit: Fit) -> tuple[dict[str, HeldOut], np.ndarray]:
     """What `fit_uncertainty` is given, and the packed fingerprints of the training molecules."""
-    neighbours = Neighbours(unpack_bits(fit.prints["train"]))
+    neighbours = Neighbours(unpack_bits(fit.fingerprints["train"]))
     held = {
         split: HeldOut(
-            logits, fit.targets[split], neighbours.nearest(unpack_bits(fit.prints[split]))[0]
+            logits, fit.targets[split], neighbours.nearest(unpack_bits(fit.fingerprints[split]))[0]
         )
         for split, logits in fit.logits.items()
     }
-    return held, fit.prints["train"]
+    return held, fit.fingerprints["train"]
 
 
 def limits_of(fit: Fit, how: str, held: Mapping[str, HeldOut], uncertainty: Uncertainty) -> Tensor:
@@ -181,21 +181,21 @@ def limits_of(fit: Fit, how: str, held: Mapping[str, HeldOut], uncertainty: Unce
 
 
 def measured(fit: Fit) -> dict[str, tuple[float, ...]]:
-    """For each way to fit thresholds, coverage within and outside the domain, size, and share.
+    """For each way to fit thresholds, coverage within and outside the domain, size, and fraction.
 
     The size is the mean width of intervals, or mean number of labels of sets, within the domain;
-    the share is that of test molecules within the domain.
+    the fraction is that of test molecules within the domain.
     """
-    held, prints = held_out_of(fit)
+    held, fingerprints = held_out_of(fit)
     options: dict[str, Any] = {
         "calibration": "none",
         "target_coverage": 0.9,
-        "fingerprints": prints,
+        "fingerprints": fingerprints,
     }
     uncertainty = fit_uncertainty(held["valid"], held.get("calibration"), fit.objective, **options)
     test = held["test"]
     near = test.similarity >= uncertainty.domain_threshold
-    found = {}
+    figures = {}
     for how in HOW:
         if how != "by similarity" and how not in held:
             continue
@@ -210,10 +210,10 @@ def measured(fit: Fit) -> dict[str, tuple[float, ...]]:
                 own.sum(2).double(),
             )
         inside, outside = holds[near].double().mean(), holds[~near].double().mean()
-        share = near.double().mean()
-        numbers = (inside, outside, sizes[near].mean(), share)
-        found[how] = tuple(number.item() for number in numbers)
-    return found
+        fraction = near.double().mean()
+        numbers = (inside, outside, sizes[near].mean(), fraction)
+        figures[how] = tuple(number.item() for number in numbers)
+    return figures
 
 
 def table(files: Mapping[tuple[str, str], Sequence[Path]]) -> Iterator[str]:
@@ -226,7 +226,7 @@ def table(files: Mapping[tuple[str, str], Sequence[Path]]) -> Iterator[str]:
         "in domain",
         "outside",
         "size",
-        "share in domain",
+        "molecules in domain, %",
     )
     yield "| " + " | ".join(columns) + " |"
     yield "|---" * len(columns) + "|"
@@ -234,13 +234,13 @@ def table(files: Mapping[tuple[str, str], Sequence[Path]]) -> Iterator[str]:
         rows = [measured(read(path)) for path in paths]
         for how, label in HOW.items():
             numbers = np.array([row[how] for row in rows if how in row])
-            inside, outside, size, share = np.nanmean(numbers, axis=0)
+            inside, outside, size, fraction = np.nanmean(numbers, axis=0)
             error = numbers[:, 0].std(ddof=1) / np.sqrt(len(numbers))
             cells = (
                 f"{100 * inside:.1f} ± {100 * error:.1f}",
                 f"{100 * outside:.1f}",
                 f"{size:.2f}",
-                f"{100 * share:.0f}",
+                f"{100 * fraction:.0f}",
             )
             yield f"| {name} | {kind} | {label} | {len(numbers)} | " + " | ".join(cells) + " |"
 

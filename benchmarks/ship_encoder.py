@@ -6,7 +6,7 @@ RUN is the run folder; `--public` takes a file of pretrain-gnns to compare with.
 
 The card is printed from the run folder, a leak check by InChIKey, and linear probes of the encoder,
 of the same one with random weights, and of a public one of pretrain-gnns; the probes are runs of
-their own, found again the next time. MOLHPFT_DATA must hold the data sets that are probed.
+their own, and are not redone. MOLHPFT_DATA must hold the data sets that are probed.
 """
 
 import argparse
@@ -50,8 +50,8 @@ def read_source(folder: Path, path: Path) -> Source:
     Raises:
         ValueError: it is not.
     """
-    found = RunFolder(folder)
-    if not found.is_complete:
+    run_folder = RunFolder(folder)
+    if not run_folder.is_complete:
         raise ValueError(f"{folder} should be a finished run; it has no summary.json")
     config = load_config(path)
     # a run of an earlier version wrote down what did nothing in it
@@ -59,7 +59,7 @@ def read_source(folder: Path, path: Path) -> Source:
     ran = replace(written, checkpoint=config.checkpoint)
     if resolved(ran) != resolved(config):
         raise ValueError(f"{folder} should be a run of {path}; its config.yaml says otherwise")
-    return Source(found, config, path)
+    return Source(run_folder, config, path)
 
 
 def write_encoder(source: Source, file: Path) -> int:
@@ -72,28 +72,26 @@ def write_encoder(source: Source, file: Path) -> int:
     return sum(v.numel() for k, v in tensors.items() if not k.endswith(buffers))
 
 
-def training_skeletons(config: RunConfig, **changes: Any) -> NDArray[np.bytes_]:
-    """Molecules that a config trains on, with other options of the task."""
+def training_blocks(config: RunConfig, **changes: Any) -> NDArray[np.bytes_]:
+    """InChIKey blocks of the molecules that a config trains on, with other options of the task."""
     task = replace(config.task, options={**config.task.options, **changes})
-    return split_skeletons(
-        build_task(replace(config, task=task), build_recipes(config)[0]), "train"
-    )
+    return split_blocks(build_task(replace(config, task=task), build_recipes(config)[0]), "train")
 
 
-def split_skeletons(task: Task, split: str) -> NDArray[np.bytes_]:
-    """Molecules of a split, as `overlap` compares them."""
+def split_blocks(task: Task, split: str) -> NDArray[np.bytes_]:
+    """InChIKey blocks of the molecules of a split."""
     return inchikey_blocks(task.examples.smiles)[task.rows(split).numpy()]
 
 
 def leak_table(config: RunConfig, against: Sequence[str]) -> list[str]:
     """Markdown: how many molecules of each split were trained on, and how many would have been."""
-    used, everything = training_skeletons(config), training_skeletons(config, without=())
+    used, everything = training_blocks(config), training_blocks(config, without=())
     lines = ["| data set | split | molecules | trained on | without leaving any out |", "|---" * 5]
     lines[1] += "|"
     for name in against:
         task = ogb_task(name)
         for split in task.splits:
-            theirs = split_skeletons(task, split)
+            theirs = split_blocks(task, split)
             counts = [int(is_among(theirs, ours).sum()) for ours in (used, everything)]
             lines.append(f"| {name} | {split} | {len(theirs):,} | {counts[0]:,} | {counts[1]:,} |")
     return lines
@@ -123,12 +121,12 @@ def probe_table(
 
 
 def loss_table(folder: RunFolder) -> list[str]:
-    """Markdown: losses of the first, the kept and the last epoch."""
+    """Markdown: losses of the first, the best and the last epoch."""
     text = (folder.path / "history.jsonl").read_text()
     rows = [row for row in map(json.loads, text.splitlines()) if row["phase"] == "finetune"]
-    kept = max(rows, key=lambda row: row["valid"])
+    best = max(rows, key=lambda row: row["valid"])
     lines = ["| epoch | training loss | validation loss |", "|---|---|---|"]
-    for what, row in (("first", rows[0]), ("kept", kept), ("last", rows[-1])):
+    for what, row in (("first", rows[0]), ("best", best), ("last", rows[-1])):
         lines.append(f"| {row['epoch']} ({what}) | {row['loss']:.4f} | {-row['valid']:.4f} |")
     return lines
 
@@ -162,7 +160,7 @@ def card(
         "",
         f"`{options['of']}`, {'its training split' if options['use'] == 'train' else 'all of it'}: "
         f"{summary['sizes']['train']:,} molecules, {summary['outputs']} targets "
-        f"({' and '.join(options['targets'])}). Kept epoch: the least loss on "
+        f"({' and '.join(options['targets'])}). Epoch: that of least loss on "
         f"{summary['sizes']['valid']:,} validation molecules. Left out of pretraining: molecules "
         f"that these sets validate or test on: {left}.",
         "",

@@ -33,7 +33,7 @@ def print_table(title: str, rows: Mapping[str, Mapping[str, str]]) -> None:
         table.add_column(heading, justify="right")
     for name, cells in rows.items():
         table.add_row(name, *cells.values())
-    Console(width=100).print(table)
+    Console(width=140).print(table)
 
 
 def print_figures(figures: Mapping[str, object]) -> None:

@@ -54,18 +54,18 @@ def row(encoder: Chain, task: Task, scale: float, rate: float, *, seed: int) -> 
     return [
         " / ".join(percent(rows[k]["final"]["train"]) for k in (0, -1)),
         percent(scores[0, 1:].mean()),
-        percent(_strange(scores[1:, 1:])),
+        percent(_off_diagonal(scores[1:, 1:])),
         percent(scores[1:, 0].mean()),
         *(_rises_and_falls([row["shift"][name] for row in rows]) for name in ("dot", "norm")),
     ]
 
 
-def percent(share: float | Tensor) -> str:
-    """A share in percent."""
-    return f"{100 * float(share):.1f}"
+def percent(fraction: float | Tensor) -> str:
+    """A fraction in percent."""
+    return f"{100 * float(fraction):.1f}"
 
 
-def _strange(scores: Tensor) -> Tensor:
+def _off_diagonal(scores: Tensor) -> Tensor:
     """Mean of a matrix without its diagonal."""
     return (scores.sum() - scores.trace()) / (scores.numel() - len(scores))
 

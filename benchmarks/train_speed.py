@@ -20,9 +20,7 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 from peers import GCN, graphs_of, logits_of, train_epoch
-from rich.console import Console
-from rich.table import Table
-from timing import in_turn, print_figures
+from timing import in_turn, print_figures, print_table
 
 from molhpft.core.evaluate import predict
 from molhpft.core.network import Network, linear_head
@@ -171,33 +169,17 @@ def where(device):
     return f"{torch.get_num_threads()} threads"
 
 
-def table(name, figures):
-    """One line a side."""
-    lines = Table(title=name)
-    columns = [
-        "",
-        "training/s",
-        "x PyG",
-        "inference/s",
-        "x PyG",
-        "x products",
-        "losses",
-        "test AUC",
-    ]
-    for column in columns:
-        lines.add_column(column, justify="left" if column in ("", "losses") else "right")
-    for side, row in figures.items():
-        lines.add_row(
-            side if side == "PyG" else f"molhpft {side}",
-            f"{row['training']:,.0f}",
-            f"{row['training_ratio']:.2f}",
-            f"{row['inference']:,.0f}",
-            f"{row['inference_ratio']:.2f}",
-            f"{row['floor_ratio']:.2f}",
-            " ".join(f"{loss:.4f}" for loss in row["losses"]),
-            f"{row['rocauc']:.3f}",
-        )
-    return lines
+def cells(row):
+    """A side's figures as the table has them."""
+    return {
+        "training/s": f"{row['training']:,.0f}",
+        "x PyG": f"{row['training_ratio']:.2f}",
+        "inference/s": f"{row['inference']:,.0f}",
+        "x PyG, inference": f"{row['inference_ratio']:.2f}",
+        "x products": f"{row['floor_ratio']:.2f}",
+        "losses": " ".join(f"{loss:.4f}" for loss in row["losses"]),
+        "test AUC": f"{row['rocauc']:.3f}",
+    }
 
 
 def main():
@@ -209,14 +191,18 @@ def main():
     parser.add_argument("--data", nargs="+", default=DATA, help="names of OGB's data sets")
     options = parser.parse_args()
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    console, figures = Console(width=140), {}
+    figures = {}
     for name in options.data:
         if not ogb_folder(name).is_dir():
-            console.print(f"{name} is left out: {ogb_folder(name)} is absent; set MOLHPFT_DATA")
+            print(f"{name} is left out: {ogb_folder(name)} is absent; set MOLHPFT_DATA")
             continue
         task = some_of(ogb_task(name), options.molecules)
         figures[name] = measured(task, options.repeats, options.device)
-        console.print(table(f"{name}, {where(options.device)}", figures[name]))
+        rows = {
+            side if side == "PyG" else f"molhpft {side}": cells(row)
+            for side, row in figures[name].items()
+        }
+        print_table(f"{name}, {where(options.device)}", rows)
     # the first side is the default precision
     ratios = [next(iter(sides.values()))["training_ratio"] for sides in figures.values()]
     print_figures({"ratio": min(ratios, default=None), **figures})
