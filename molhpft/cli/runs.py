@@ -80,6 +80,8 @@ def quickstart(out: Out = Path("runs/quickstart"), as_json: AsJson = False) -> N
 
     result = run_quickstart(out)
     _show(result, *([result.figure] if result.figure else []), as_json=as_json)
+    if result.figure is None and not as_json:
+        typer.echo('Figure: not drawn; for that, pip install "molhpft[report]".')
 
 
 def study(
@@ -89,9 +91,11 @@ def study(
     as_json: AsJson = False,
 ) -> None:
     """Regenerate the paper's toy figures (2, 3, 11), or hold the linear theory to real training."""
+    from molhpft.domains.extras import require
     from molhpft.studies.linear_study import linear_study
     from molhpft.studies.toy_study import toy_study
 
+    require("matplotlib", extra="report")
     result: Any = (toy_study if name == "toy" else linear_study)(out, seed=seed or 0)
     _show(result, *result.figures.values(), as_json=as_json)
 

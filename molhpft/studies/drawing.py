@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
+from molhpft.domains.extras import require
 from molhpft.domains.files import Json
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # colours of Okabe and Ito (2008), which colour-blind readers can tell apart, and so in grey
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#777777"
@@ -24,7 +27,19 @@ _SHIFTS = {
 }
 
 
-def save(figure: Figure, path: Path, *, note: str = "") -> None:
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of that size in inches.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    figure: Figure = require("matplotlib.figure", extra="report").Figure(
+        figsize=(width, height), layout="constrained"
+    )
+    return figure
+
+
+def save(figure: "Figure", path: Path, *, note: str = "") -> None:
     """Write a figure, in the format that the ending of `path` names, with a note at its foot."""
     if note:
         figure.supxlabel(note, fontsize=8, color=GREY, x=0.99, ha="right")
@@ -32,7 +47,7 @@ def save(figure: Figure, path: Path, *, note: str = "") -> None:
     figure.savefig(path, dpi=150)
 
 
-def open_frame(axes: Axes, title: str = "") -> None:
+def open_frame(axes: "Axes", title: str = "") -> None:
     """A frame open above and on the right, and a title on the left."""
     axes.spines[["top", "right"]].set_visible(False)
     if title:
@@ -49,7 +64,7 @@ def tau_figure(rows: Sequence[tuple[str, Json]], path: Path, *, score: str) -> N
         score: name of the score, for titles.
     """
     branches = [row for name, row in rows if name in ALONG_TAU]
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure = new_figure(12, 3.6)
     scores, energies, shifts = figure.subplots(1, 3)
     _curve(scores, branches, ("final", "valid"), BLUE, label="validation")
     _curve(scores, branches, ("final", "test"), ORANGE, label="test")
@@ -73,7 +88,7 @@ def tau_figure(rows: Sequence[tuple[str, Json]], path: Path, *, score: str) -> N
 
 
 def _two_scales(
-    axes: Axes, rows: Sequence[Json], left: tuple[str, str], right: tuple[str, str]
+    axes: "Axes", rows: Sequence[Json], left: tuple[str, str], right: tuple[str, str]
 ) -> None:
     other = axes.twinx()
     for side, key, color in ((axes, left, BLUE), (other, right, GREEN)):
@@ -83,7 +98,7 @@ def _two_scales(
 
 
 def _curve(
-    axes: Axes, rows: Sequence[Json], key: tuple[str, str], color: str, *, label: str = ""
+    axes: "Axes", rows: Sequence[Json], key: tuple[str, str], color: str, *, label: str = ""
 ) -> None:
     scale = 100 if key[0] in ("probe", "final") else 1
     axes.plot([scale * row[key[0]][key[1]] for row in rows], "-o", color=color, label=label, ms=4)
@@ -106,7 +121,7 @@ def confidence_figure(
         path: file to write.
         note: at its foot.
     """
-    figure = Figure(figsize=(11, max(5.0, 0.8 * len(probabilities) + 1.2)), layout="constrained")
+    figure = new_figure(11, max(5.0, 0.8 * len(probabilities) + 1.2))
     left, right = np.asarray(figure.subfigures(1, 2, width_ratios=(3, 2)))
     panels = left.subplots(len(probabilities), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (tau, p) in zip(panels, probabilities.items(), strict=True):
@@ -118,7 +133,8 @@ def confidence_figure(
     panels[-1].set_xlabel("p(correct)")
     start, later = right.subplots(2, 1)
     taus = list(probabilities)
-    colours = [tuple(shade) for shade in colormaps["viridis"](np.linspace(0, 0.9, len(taus)))]
+    viridis = require("matplotlib", extra="report").colormaps["viridis"]
+    colours = [tuple(shade) for shade in viridis(np.linspace(0, 0.9, len(taus)))]
     start.bar(range(len(taus)), gradients, color=colours)
     start.set_yscale("log")
     start.set_xticks(range(len(taus)), taus)
@@ -145,7 +161,7 @@ def exchange_figure(
         path: file to write.
         note: at its foot.
     """
-    figure = Figure(figsize=(5.2 * len(scores), 4.8), layout="constrained")
+    figure = new_figure(5.2 * len(scores), 4.8)
     panels = figure.subplots(1, len(scores), squeeze=False)[0]
     low = min(matrix.min().item() for matrix in scores.values())
     high = max(matrix.max().item() for matrix in scores.values())
@@ -172,7 +188,7 @@ def kernel_figure(kernels: Mapping[str, Json], path: Path, *, note: str = "") ->
         path: file to write.
         note: at its foot.
     """
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure = new_figure(12, 3.6)
     accuracy, start, last = figure.subplots(1, 3)
     for (name, seen), color in zip(kernels.items(), (BLUE, ORANGE), strict=False):
         line = {"color": color, "marker": "o", "ms": 3}
@@ -203,7 +219,7 @@ def shift_figure(rows: Sequence[Json], taus: Sequence[str], path: Path, *, note:
         path: file to write.
         note: at its foot.
     """
-    figure = Figure(figsize=(11, 6), layout="constrained")
+    figure = new_figure(11, 6)
     for axes, (name, title) in zip(figure.subplots(2, 2).flat, _SHIFTS.items(), strict=True):
         axes.plot([row["shift"][name] for row in rows], "-o", color=BLUE, ms=4)
         if name == "norm":

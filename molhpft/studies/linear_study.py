@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,11 +18,14 @@ from molhpft.domains.files import Json
 from molhpft.domains.toy.linear import linear_network, linear_task
 from molhpft.measure import linear_theory
 from molhpft.measure.linear_theory import LinearStart
-from molhpft.studies.drawing import BLUE, GREEN, GREY, ORANGE, open_frame, save
+from molhpft.studies.drawing import BLUE, GREEN, GREY, ORANGE, new_figure, open_frame, save
 from molhpft.tuning.fit import Weights, fit
 from molhpft.tuning.frozen_features import on_features
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.probe import probe
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 TAUS = (0, 1, 2, 3, 5, 8, 10, 15, 20, 30, 50, 100, 300, 1000)
 # full batches; the loss is a mean over 10 examples, so these are 0.05 and 0.02 for the theory's sum
@@ -210,7 +212,7 @@ def _lemmas(start: LinearStart) -> Json:
 
 
 def _draw(rows: Sequence[Json], lemmas: Json, path: Path) -> None:
-    figure = Figure(figsize=(11, 7), layout="constrained")
+    figure = new_figure(11, 7)
     for axes, (name, title) in zip(figure.subplots(2, 2).flat, _SHIFTS.items(), strict=True):
         _panel(axes, name, rows, lemmas)
         open_frame(axes, f"Mean {title}")
@@ -232,7 +234,7 @@ def _draw(rows: Sequence[Json], lemmas: Json, path: Path) -> None:
     save(figure, path)
 
 
-def _panel(axes: Axes, name: str, rows: Sequence[Json], lemmas: Json) -> None:
+def _panel(axes: "Axes", name: str, rows: Sequence[Json], lemmas: Json) -> None:
     highest = max(lemmas["energies"])
     strong, tiny = lemmas["regimes"]
     for regime, low, high in (

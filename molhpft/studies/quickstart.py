@@ -9,6 +9,7 @@ from rich.table import Table
 from molhpft.config.schema import parse_config
 from molhpft.core.determinism import one_thread
 from molhpft.core.metrics import comparable, score_name, show
+from molhpft.domains.extras import MissingExtraError
 from molhpft.domains.files import Json
 from molhpft.results.terminal import branch_table
 from molhpft.run.run import run
@@ -32,13 +33,13 @@ class Quickstart:
         rows: method name and row of every branch.
         metric: name of the score.
         chosen: number of the row that validates best.
-        figure: picture of energy, score and shift against tau.
+        figure: picture of energy, score and shift against tau; None without matplotlib.
     """
 
     rows: list[tuple[str, Json]]
     metric: str
     chosen: int
-    figure: Path
+    figure: Path | None
 
     @property
     def table(self) -> Table:
@@ -74,7 +75,7 @@ class Quickstart:
             "metric": self.metric,
             "chosen": self.chosen,
             "rows": [{"method": name, **row} for name, row in self.rows],
-            "figure": str(self.figure),
+            "figure": None if self.figure is None else str(self.figure),
             "reading": self.reading,
         }
 
@@ -95,8 +96,11 @@ def quickstart(out: Path) -> Quickstart:
     branches = [row for summary in runs for row in summary["branches"]]
     rows = list(zip(names, branches, strict=True))
     chosen = max(range(len(rows)), key=lambda i: comparable(rows[i][1]["final"]["valid"]))
-    figure = out / "quickstart.png"
-    tau_figure(rows, figure, score=score_name(runs[0]["metric"]))
+    figure: Path | None = out / "quickstart.png"
+    try:
+        tau_figure(rows, out / "quickstart.png", score=score_name(runs[0]["metric"]))
+    except MissingExtraError:
+        figure = None  # the table says it all
     return Quickstart(rows, runs[0]["metric"], chosen, figure)
 
 
