@@ -13,6 +13,7 @@ import torch
 
 from molhpft.config.registry import ENCODERS
 from molhpft.config.schema import RunConfig
+from molhpft.domains.extras import require
 from molhpft.tuning.distributed import Machine
 
 
@@ -44,27 +45,29 @@ def settled(config: RunConfig, environment: Mapping[str, str] = os.environ) -> R
 
 
 def launch(config: RunConfig) -> Machine:
-    """The machine of a settled config; with several devices, this starts the other processes."""
-    # half a second, which the other commands are spared
-    from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+    """The machine of a settled config; with several devices, this starts the other processes.
 
+    Raises:
+        MissingExtraError: there are several devices, and Lightning Fabric is not installed.
+    """
+    mixed = config.precision == "bf16-mixed"
+    if config.devices * config.nodes == 1:
+        device = torch.device(config.device, *([0] if config.device == "cuda" else []))
+        return Machine(device=device, mixed=mixed)
+    lightning_fabric = require("lightning_fabric", extra="parallel")
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    several = config.devices * config.nodes > 1
     with warnings.catch_warnings():
         # it speaks up where an environment is one it might have joined and was not asked to
         warnings.filterwarnings("ignore", message=".*srun.*")
-        fabric = Fabric(
+        fabric = lightning_fabric.Fabric(
             accelerator=config.device,
             devices=config.devices,
             num_nodes=config.nodes,
-            strategy="ddp" if several else "auto",
-            precision="32-true" if config.precision == 32 else "bf16-mixed",
-            # one process is one process, also within an allocation of a cluster
-            plugins=[] if several else [LightningEnvironment()],
+            strategy="ddp",
+            precision="bf16-mixed" if mixed else "32-true",
         )
         fabric.launch()
-    return Machine(fabric)
+    return Machine(fabric, fabric.device, mixed)
 
 
 def hardware(config: RunConfig) -> str:

@@ -27,9 +27,13 @@ class Machine:
 
     Attributes:
         fabric: Lightning Fabric, launched; None for this process alone.
+        device: where this process computes.
+        mixed: whether products are of bfloat16, with sums in float32.
     """
 
     fabric: "Fabric | None" = None
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - immutable
+    mixed: bool = False
 
     @property
     def processes(self) -> int:
@@ -43,7 +47,7 @@ class Machine:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """A context in which products have the machine's precision."""
-        return self.fabric.autocast() if self.fabric else nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16) if self.mixed else nullcontext()
 
     def shared(self, network: Network) -> Callable[[Batch], Tensor]:
         """The network as a function of this process's share of a batch to float32 logits."""
@@ -91,11 +95,6 @@ class Machine:
     def agreed(self, value: T) -> T:
         """The value that the first process has, in all of them."""
         return self.fabric.broadcast(value) if self.fabric else value
-
-    @property
-    def device(self) -> torch.device:
-        """Where this process computes."""
-        return self.fabric.device if self.fabric else torch.device("cpu")
 
     @contextmanager
     def first_alone(self) -> Iterator[None]:
