@@ -28,8 +28,7 @@ from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.splits import (
     CALIBRATION,
     calibration_share,
-    random_split,
-    scaffold_split,
+    molecule_splits,
 )
 from molhpft.domains.weights import read_weights
 from molhpft.estimator.calibrate import (
@@ -451,17 +450,15 @@ def holdout_split(
     readable = load_or_pack(smiles).readable.nonzero().flatten()
     calibration = calibration_share(max(len(readable), 1))
     calibration = calibration if calibration < 1 - validation else 0.0
-    if how == "scaffold":
-        parts = scaffold_split(smiles, fractions=fractions, calibration=calibration)
-    else:
-        drawn = random_split(
-            len(readable),
-            rng=torch.Generator().manual_seed(seed),
-            fractions=fractions,
-            calibration=calibration,
-            labels=None if labels is None else labels[readable],
-        )
-        parts = {split: readable[rows] for split, rows in drawn.items()}
+    parts = molecule_splits(
+        smiles,
+        how,
+        seed,
+        rows=readable,
+        fractions=fractions,
+        calibration=calibration,
+        labels=labels,
+    )
     splits = {"train": parts["train"], "valid": parts["test"]}
     for split, rows in splits.items():
         if not len(rows):

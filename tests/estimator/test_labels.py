@@ -264,7 +264,7 @@ HOSTILE_NUMBERS = {
 def in_a_file(tmp_path, cells, kind):
     rows = "".join(f'{"C" * k},"{cell}"\n' for k, cell in enumerate(cells, 1))
     (tmp_path / "mine.csv").write_text(f"smiles,y\n{rows}")
-    return read_table(tmp_path / "mine.csv", target_columns=["y"], kind=kind)
+    return read_table(tmp_path / "mine.csv", target_columns=["y"], kind=kind).targets
 
 
 @pytest.mark.parametrize("cells", HOSTILE_CLASSES.values(), ids=HOSTILE_CLASSES)
@@ -273,7 +273,7 @@ def test_classes_of_one_column_are_those_of_a_file_whichever_is_called_1(tmp_pat
         return [None if x.isnan() else class_name(classes[0][int(x)]) for x in targets.flatten()]
 
     table, ours = in_a_file(tmp_path, cells, "classification"), class_labels(cells, len(cells))
-    read = words(table.targets, table.classes)
+    read = words(table.values, table.classes)
     assert words(ours.targets, ours.classes) == read
     assert len({word for word in read if word}) == 2
 
@@ -281,8 +281,8 @@ def test_classes_of_one_column_are_those_of_a_file_whichever_is_called_1(tmp_pat
 @pytest.mark.parametrize("cells", HOSTILE_NUMBERS.values(), ids=HOSTILE_NUMBERS)
 def test_numbers_of_one_column_are_those_of_a_file(tmp_path, cells):
     table, ours = in_a_file(tmp_path, cells, "regression"), number_labels(cells, len(cells))
-    torch.testing.assert_close(ours.targets, table.targets, equal_nan=True)
-    assert len(set(table.targets.flatten().tolist())) > 2
+    torch.testing.assert_close(ours.targets, table.values, equal_nan=True)
+    assert len(set(table.values.flatten().tolist())) > 2
 
 
 @pytest.mark.parametrize("read", [class_labels, number_labels])

@@ -29,7 +29,7 @@ from molhpft.domains.files import (
 )
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.graphs import load_or_pack
-from molhpft.domains.molecules.splits import NAMES, Split, check_choice, chosen_split
+from molhpft.domains.molecules.splits import NAMES, Split, check_choice, molecule_splits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,7 +118,8 @@ def ogb_task(name: str, *, split: Split = "scaffold", split_seed: Seed | None = 
         smiles=smiles,
         targets=targets,
         target_names=target_names,
-        splits=chosen_split(
+        splits=molecule_splits(
+            smiles,
             split,
             split_seed,
             rows=torch.arange(len(smiles)),

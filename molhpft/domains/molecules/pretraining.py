@@ -30,12 +30,7 @@ from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.ogb import ogb_names, ogb_task
 from molhpft.domains.molecules.overlap import inchikey_blocks, is_among
 from molhpft.domains.molecules.smiles import cached_rows, parse_flagged, smiles_digest
-from molhpft.domains.molecules.splits import (
-    Split,
-    cached_scaffold_split,
-    check_choice,
-    chosen_split,
-)
+from molhpft.domains.molecules.splits import Split, check_choice, molecule_splits
 from molhpft.domains.molecules.table_files import read_sheet, table_name
 from molhpft.domains.molecules.tables import csv_task
 from molhpft.domains.molecules.target_columns import ALL
@@ -295,12 +290,7 @@ def _unlabelled(path: Path, column: str, split: Split, seed: int | None) -> _Sou
         )
     if note := unreadable_note(smiles, readable, lines=sheet.lines, unit=sheet.unit):
         _log.warning("%s: %s", path, note)
-    splits = chosen_split(
-        split,
-        seed,
-        rows=readable.nonzero().flatten(),
-        scaffold=lambda: cached_scaffold_split(smiles),
-    )
+    splits = molecule_splits(smiles, split, seed, rows=readable.nonzero().flatten())
     return _Source(table_name(path), smiles, splits)
 
 

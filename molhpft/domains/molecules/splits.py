@@ -19,10 +19,11 @@ from molhpft.domains.files import cached_tensors
 from molhpft.domains.molecules.smiles import parse, smiles_digest
 
 Split = Literal["scaffold", "random", "random_and_scaffold"]
+Fractions = tuple[float, float, float]
+"""Of train, valid and test."""
 
 NAMES = ("train", "valid", "test")
 CALIBRATION = "calibration"
-_DRAWN = ("random", "random_and_scaffold")
 SPELLINGS = {
     **{name: name for name in (*NAMES, CALIBRATION, "ood")},
     "training": "train",
@@ -34,36 +35,74 @@ SPELLINGS = {
 }
 """What people call splits in lower case, and what they are called here."""
 
+_EIGHT_ONE_ONE: Fractions = (0.8, 0.1, 0.1)
+_DRAWN = ("random", "random_and_scaffold")
 # of a table's molecules: enough for a quantile worth having, few enough to leave most to train on
 _LEAST, _MOST, _BEARABLE, _TOO_FEW = 30, 5_000, 1 / 6, 10
 _ENOUGH = round(_TOO_FEW / _BEARABLE)  # molecules, of which a bearable share is not too few
 _ENOUGH_VALID = 2 * _TOO_FEW  # validation molecules, half of which are not too few
 
 
-def calibration_share(n: int, share: float = 0.1) -> float:
-    """The share of n molecules to set aside for prediction sets.
-
-    A `share`, raised to 30 molecules where that is at most a sixth of them and lowered to 5,000.
-    0 where it would be fewer than 10 molecules, which bound nothing at 90 %.
-
-    Args:
-        n: molecules that can be read.
-        share: to begin with, in [0, 1); 0 sets none aside.
+def check_choice(split: str, seed: int | None, choices: Sequence[str]) -> None:
+    """Refuse a split that is none of `choices`, and a seed for one that nothing draws.
 
     Raises:
-        ValueError: the share is none.
+        ValueError: one of these.
     """
-    if not 0 <= share < 1:
-        raise ValueError(f"calibration should be a share from 0 to below 1, got {share}")
-    if not share:
-        return 0.0
-    size = max(min(share * n, _MOST), min(_LEAST, _BEARABLE * n))
-    return size / n if size >= _TOO_FEW else 0.0
+    if split not in choices:
+        *others, last = choices
+        raise ValueError(f"split should be {', '.join(others)} or {last}, got {split!r}")
+    if seed is not None and split not in _DRAWN:
+        raise ValueError(
+            f"split_seed is for split {' and '.join(_DRAWN)} only; got split {split!r} and "
+            f"split_seed {seed}: leave it out"
+        )
+
+
+def molecule_splits(
+    smiles: Sequence[str],
+    split: Split,
+    seed: int | None = None,
+    *,
+    rows: Tensor,
+    fractions: Fractions = _EIGHT_ONE_ONE,
+    calibration: float = 0.0,
+    labels: Tensor | None = None,
+    scaffold: Callable[[], dict[str, Tensor]] | None = None,
+) -> dict[str, Tensor]:
+    """The split that an option names: the one splitter for data sets, tables and estimators.
+
+    Args:
+        smiles: (n,).
+        split: by scaffold, at random, or both as in `shifted_split`.
+        seed: of the random ones, 0 by default.
+        rows: numbers of the molecules to deal at random: those that can be read.
+        fractions: of train, valid and test.
+        calibration: share of a fourth split.
+        labels: of all molecules, (n, t), where what is drawn is to have every label in proportion.
+        scaffold: gives a scaffold split that somebody else made, calibration included; called only
+            where it is needed.
+    """
+    rng = torch.Generator().manual_seed(seed or 0)
+    if split == "random":
+        own = None if labels is None else labels[rows]
+        dealt = random_split(
+            len(rows), rng=rng, fractions=fractions, calibration=calibration, labels=own
+        )
+        return {name: rows[index] for name, index in dealt.items()}
+    if scaffold is not None:
+        by_scaffold = scaffold()
+    else:
+        share = calibration if split == "scaffold" else 0.0
+        by_scaffold = cached_scaffold_split(smiles, fractions, calibration=share)
+    if split == "scaffold":
+        return by_scaffold
+    return shifted_split(by_scaffold, rng=rng, calibration=calibration, labels=labels)
 
 
 def scaffold_split(
     smiles: Sequence[str],
-    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    fractions: Fractions = _EIGHT_ONE_ONE,
     *,
     calibration: float = 0.0,
 ) -> dict[str, Tensor]:
@@ -79,6 +118,10 @@ def scaffold_split(
     trains, even where training then has more than its share: held out, it would fill a split by
     itself. The other splits then share what is left in proportion. Where groups are so few and
     large that a split would come out empty, no molecules are set aside for calibration.
+
+    >>> rows = scaffold_split(["C1CC1", *["c1ccccc1"] * 8, "C1CCC1"])
+    >>> rows["train"].tolist(), rows["valid"].tolist(), rows["test"].tolist()
+    ([1, 2, 3, 4, 5, 6, 7, 8], [9], [0])
 
     Args:
         smiles: (n,); those that cannot be read enter no split and no share.
@@ -100,32 +143,16 @@ def scaffold_split(
     return {name: torch.tensor(sorted(rows), dtype=torch.long) for name, rows in dealt.items()}
 
 
-def _by_size(groups: Sequence[list[int]], shares: Mapping[str, float]) -> dict[str, Sequence[int]]:
-    """Whole groups by the rules of `scaffold_split`."""
-    n = sum(len(group) for group in groups)
-    end = shares["train"] * n
-    largest = (n - end) / 2 if CALIBRATION in shares else n
-    train: list[int] = []
-    valid: list[int] = []
-    rare: list[list[int]] = []
-    for group in sorted(groups, key=lambda group: (len(group), group[0]), reverse=True):
-        if len(train) + len(group) <= end or len(group) > largest:
-            train += group
-        elif len(train) + len(valid) + len(group) <= _end_of_valid(len(train), n, shares):
-            valid += group
-        else:
-            rare.append(group)
-    further = {name: share for name, share in shares.items() if name not in ("train", "valid")}
-    return {"train": train, "valid": valid, **_dealt_groups(rare, further)}
-
-
-def cached_scaffold_split(smiles: Sequence[str], *, calibration: float = 0.0) -> dict[str, Tensor]:
-    """`scaffold_split(smiles)`, kept in the cache folder: 40,000 molecules take seconds."""
-    suffix = f"-calibration-{calibration:g}" if calibration else ""
-    rows = cached_tensors(
-        f"scaffold-split/{smiles_digest(smiles)}{suffix}",
-        lambda: scaffold_split(smiles, calibration=calibration),
-    )
+def cached_scaffold_split(
+    smiles: Sequence[str], fractions: Fractions = _EIGHT_ONE_ONE, *, calibration: float = 0.0
+) -> dict[str, Tensor]:
+    """`scaffold_split`, kept in the cache folder: 40,000 molecules take seconds."""
+    key = f"scaffold-split/{smiles_digest(smiles)}"
+    if fractions != _EIGHT_ONE_ONE:
+        key += f"-fractions-{'-'.join(map(repr, fractions))}"
+    if calibration:
+        key += f"-calibration-{calibration:g}"
+    rows = cached_tensors(key, lambda: scaffold_split(smiles, fractions, calibration=calibration))
     return {name: rows[name] for name in (*NAMES, CALIBRATION) if name in rows}
 
 
@@ -153,7 +180,7 @@ def random_split(
     n: int,
     *,
     rng: torch.Generator,
-    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    fractions: Fractions = _EIGHT_ONE_ONE,
     calibration: float = 0.0,
     labels: Tensor | None = None,
 ) -> dict[str, Tensor]:
@@ -210,49 +237,72 @@ def shifted_split(
     return {**{name: rest[rows] for name, rows in dealt.items()}, "ood": scaffold["test"]}
 
 
-def chosen_split(
-    split: Split,
-    seed: int | None,
+def column_split(
+    values: Sequence[str],
     *,
-    rows: Tensor,
-    scaffold: Callable[[], dict[str, Tensor]],
-    calibration: float = 0.0,
-    labels: Tensor | None = None,
+    source: str = "a table",
+    lines: Sequence[int] | None = None,
+    unit: str = "row",
 ) -> dict[str, Tensor]:
-    """The split that an option names.
+    """Splits as a table names them: row i is in the split `values[i]`.
+
+    Names are read without regard to case or surrounding spaces, and as `SPELLINGS` has them. Any
+    name beside these is a further split.
+
+    >>> {name: rows.tolist() for name, rows in column_split(["Train", "val", "test"]).items()}
+    {'train': [0], 'valid': [1], 'test': [2]}
 
     Args:
-        split: by scaffold, at random, or both as in `shifted_split`.
-        seed: of the random ones, 0 by default.
-        rows: numbers of the molecules to deal at random.
-        scaffold: gives the scaffold split; called only where it is needed.
-        calibration: share of a fourth split; the scaffold split that is given has its own.
-        labels: of all molecules, (n, t), where what is drawn is to have every label in proportion.
-    """
-    rng = torch.Generator().manual_seed(seed or 0)
-    if split == "random":
-        own = None if labels is None else labels[rows]
-        dealt = random_split(len(rows), rng=rng, calibration=calibration, labels=own)
-        return {name: rows[index] for name, index in dealt.items()}
-    if split == "scaffold":
-        return scaffold()
-    return shifted_split(scaffold(), rng=rng, calibration=calibration, labels=labels)
+        values: (n,).
+        source: what errors call the table.
+        lines: (n,), where the table has each row; counted from 0 where left out.
+        unit: what `lines` are.
 
-
-def check_choice(split: str, seed: int | None, choices: Sequence[str]) -> None:
-    """Refuse a split that is none of `choices`, and a seed for one that nothing draws.
+    Returns:
+        ascending row numbers of "train", "valid", "test", then of the further splits by name.
 
     Raises:
-        ValueError: one of these.
+        ValueError: a row names no split, or one of train, valid and test is never named.
     """
-    if split not in choices:
-        *others, last = choices
-        raise ValueError(f"split should be {', '.join(others)} or {last}, got {split!r}")
-    if seed is not None and split not in _DRAWN:
+    names = [SPELLINGS.get(value, value) for value in (v.strip().lower() for v in values)]
+    distinct = set(names)
+    if "" in distinct:
+        row = names.index("")
         raise ValueError(
-            f"split_seed is for split {' and '.join(_DRAWN)} only; got split {split!r} and "
-            f"split_seed {seed}: leave it out"
+            f"every row of {source} should name its split; "
+            f"{unit} {lines[row] if lines else row} names none"
         )
+    if missing := [name for name in NAMES if name not in distinct]:
+        raise ValueError(
+            f"the split column of {source} should name train, valid and test; "
+            f"{' and '.join(missing)} never occurs, found: "
+            f"{', '.join(sorted(distinct)[:10]) or 'no rows'}"
+        )
+    rows: dict[str, list[int]] = {n: [] for n in (*NAMES, *sorted(distinct.difference(NAMES)))}
+    for i, name in enumerate(names):
+        rows[name].append(i)
+    return {name: torch.tensor(index, dtype=torch.long) for name, index in rows.items()}
+
+
+def calibration_share(n: int, share: float = 0.1) -> float:
+    """The share of n molecules to set aside for prediction sets.
+
+    A `share`, raised to 30 molecules where that is at most a sixth of them and lowered to 5,000.
+    0 where it would be fewer than 10 molecules, which bound nothing at 90 %.
+
+    Args:
+        n: molecules that can be read.
+        share: to begin with, in [0, 1); 0 sets none aside.
+
+    Raises:
+        ValueError: the share is none.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"calibration should be a share from 0 to below 1, got {share}")
+    if not share:
+        return 0.0
+    size = max(min(share * n, _MOST), min(_LEAST, _BEARABLE * n))
+    return size / n if size >= _TOO_FEW else 0.0
 
 
 def with_calibration(
@@ -296,17 +346,15 @@ def calibration_notes(
     Returns:
         a sentence, or none where a calibration split was given, or drawn as it should be.
     """
-    n = sum(len(rows) for rows in splits.values())
     valid = len(splits["valid"])
-    if given is not None and CALIBRATION in given:
-        return ()
-    if CALIBRATION in splits and given is not None:
+    if CALIBRATION in splits:
+        if given is None or CALIBRATION in given:
+            return ()
         return (
             f"Of {len(given['valid']):,} given validation molecules, {valid:,} validate and "
             f"{len(splits[CALIBRATION]):,} calibrate prediction sets.",
         )
-    if CALIBRATION in splits:
-        return ()
+    n = sum(len(rows) for rows in splits.values())
     if given is not None:
         reason = (
             f"they are taken from validation molecules where those are {_ENOUGH_VALID} or more, "
@@ -322,49 +370,42 @@ def calibration_notes(
     return (f"No molecules were set aside to calibrate prediction sets: {reason}.",)
 
 
-def column_split(
-    values: Sequence[str],
-    *,
-    source: str = "a table",
-    lines: Sequence[int] | None = None,
-    unit: str = "row",
-) -> dict[str, Tensor]:
-    """Splits as a table names them: row i is in the split `values[i]`.
-
-    Names are read without regard to case or surrounding spaces, and as `SPELLINGS` has them. Any
-    name beside these is a further split.
-
-    Args:
-        values: (n,).
-        source: what errors call the table.
-        lines: (n,), where the table has each row; counted from 0 where left out.
-        unit: what `lines` are.
-
-    Returns:
-        ascending row numbers of "train", "valid", "test", then of the further splits by name.
-
-    Raises:
-        ValueError: a row names no split, or one of train, valid and test is never named.
-    """
-    names = [SPELLINGS.get(value, value) for value in (v.strip().lower() for v in values)]
-    found = set(names)
-    if "" in found:
-        row = names.index("")
+def _shares(fractions: Fractions, calibration: float) -> dict[str, float]:
+    """Shares of all splits by name; calibration's is taken from training's."""
+    if min(fractions) < 0 or fractions[0] == 0 or not isclose(sum(fractions), 1, abs_tol=1e-6):
         raise ValueError(
-            f"every row of {source} should name its split; "
-            f"{unit} {lines[row] if lines else row} names none"
+            "split fractions should be shares of train (above 0), valid and test that sum to 1, "
+            f"got {fractions}"
         )
-    if missing := [name for name in NAMES if name not in found]:
+    if not 0 <= calibration < fractions[0]:
         raise ValueError(
-            f"the split column of {source} should name train, valid and test; "
-            f"{' and '.join(missing)} never occurs, found: "
-            f"{', '.join(sorted(found)[:10]) or 'no rows'}"
+            f"calibration should be a share below that of train, {fractions[0]:g}, "
+            f"got {calibration:g}"
         )
-    further = sorted(found.difference(NAMES))
-    rows: dict[str, list[int]] = {name: [] for name in (*NAMES, *further)}
-    for i, name in enumerate(names):
-        rows[name].append(i)
-    return {name: torch.tensor(index, dtype=torch.long) for name, index in rows.items()}
+    shares = dict(zip(NAMES, fractions, strict=True))
+    if calibration:
+        shares["train"] -= calibration
+        shares[CALIBRATION] = calibration
+    return shares
+
+
+def _by_size(groups: Sequence[list[int]], shares: Mapping[str, float]) -> dict[str, Sequence[int]]:
+    """Whole groups by the rules of `scaffold_split`."""
+    n = sum(len(group) for group in groups)
+    end = shares["train"] * n
+    largest = (n - end) / 2 if CALIBRATION in shares else n
+    train: list[int] = []
+    valid: list[int] = []
+    rare: list[list[int]] = []
+    for group in sorted(groups, key=lambda group: (len(group), group[0]), reverse=True):
+        if len(train) + len(group) <= end or len(group) > largest:
+            train += group
+        elif len(train) + len(valid) + len(group) <= _end_of_valid(len(train), n, shares):
+            valid += group
+        else:
+            rare.append(group)
+    further = {name: share for name, share in shares.items() if name not in ("train", "valid")}
+    return {"train": train, "valid": valid, **_dealt_groups(rare, further)}
 
 
 def _end_of_valid(train: int, n: int, shares: Mapping[str, float]) -> float:
@@ -376,14 +417,14 @@ def _end_of_valid(train: int, n: int, shares: Mapping[str, float]) -> float:
 
 def _dealt_groups(groups: Sequence[list[int]], shares: Mapping[str, float]) -> dict[str, list[int]]:
     """Whole groups at random, each to the split that lacks most; the first of equals."""
-    found: dict[str, list[int]] = {name: [] for name in shares}
-    n, whole = sum(map(len, groups)), sum(shares.values())
     if len(shares) == 1:
         return {name: [row for group in groups for row in group] for name in shares}
+    dealt: dict[str, list[int]] = {name: [] for name in shares}
+    n, whole = sum(map(len, groups)), sum(shares.values())
     for k in torch.randperm(len(groups), generator=torch.Generator().manual_seed(0)).tolist():
-        lacking = {name: shares[name] / whole * n - len(rows) for name, rows in found.items()}
-        found[max(lacking, key=lambda name: lacking[name])] += groups[k]
-    return found
+        lacking = {name: shares[name] / whole * n - len(rows) for name, rows in dealt.items()}
+        dealt[max(lacking, key=lambda name: lacking[name])] += groups[k]
+    return dealt
 
 
 def _stratified(order: Tensor, sizes: Sequence[int], labels: Tensor) -> list[Tensor]:
@@ -409,22 +450,3 @@ def _stratified(order: Tensor, sizes: Sequence[int], labels: Tensor) -> list[Ten
             given.append(to)
         part[rows] = torch.tensor(given)
     return [order[part == s] for s in everywhere]
-
-
-def _shares(fractions: tuple[float, float, float], calibration: float) -> dict[str, float]:
-    """Shares of all splits by name; calibration's is taken from training's."""
-    if min(fractions) < 0 or fractions[0] == 0 or not isclose(sum(fractions), 1, abs_tol=1e-6):
-        raise ValueError(
-            "split fractions should be shares of train (above 0), valid and test that sum to 1, "
-            f"got {fractions}"
-        )
-    if not 0 <= calibration < fractions[0]:
-        raise ValueError(
-            f"calibration should be a share below that of train, {fractions[0]:g}, "
-            f"got {calibration:g}"
-        )
-    shares = dict(zip(NAMES, fractions, strict=True))
-    if calibration:
-        shares["train"] -= calibration
-        shares[CALIBRATION] = calibration
-    return shares

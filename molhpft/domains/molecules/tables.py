@@ -18,16 +18,15 @@ from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.splits import (
     CALIBRATION,
     Split,
-    cached_scaffold_split,
     calibration_notes,
     calibration_share,
     check_choice,
-    chosen_split,
     column_split,
+    molecule_splits,
     with_calibration,
 )
-from molhpft.domains.molecules.table_files import read_sheet, table_name
-from molhpft.domains.molecules.target_columns import AnyKind, Kind, read_targets
+from molhpft.domains.molecules.table_files import Sheet, read_sheet, table_name
+from molhpft.domains.molecules.target_columns import AnyKind, Targets, read_targets
 
 TableSplit = Literal[Split, "column"]
 
@@ -39,35 +38,16 @@ class Table:
     """A table as it was read: n rows, in the order of the file.
 
     Attributes:
-        path: of the file.
+        sheet: its cells, and the line where each row begins.
         smiles: (n,), those that cannot be read too.
-        targets: float32 (n, t), NaN where missing.
-        target_names: (t,), names of the target columns.
-        classes: (t,), of a classification what the table writes for 0 and for 1.
-        kind: what the targets are.
-        notes: sentences about which columns were taken and how their cells were read.
-        lines: (n,), the line of the file where each row begins; a header is line 1.
-        unit: what `lines` are, "line" or "row".
         readable: bool (n,), whether the SMILES is that of a molecule.
-        split_values: (n,), the split column; empty without one.
+        targets: of the target columns.
     """
 
-    path: Path
+    sheet: Sheet
     smiles: tuple[str, ...]
-    targets: Tensor
-    target_names: tuple[str, ...]
-    classes: tuple[tuple[str, str], ...]
-    kind: Kind
-    notes: tuple[str, ...]
-    lines: tuple[int, ...]
-    unit: str
     readable: Tensor
-    split_values: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """File name without the endings that say what the file is."""
-        return table_name(self.path)
+    targets: Targets
 
 
 def read_table(
@@ -78,11 +58,11 @@ def read_table(
     kind: AnyKind = "auto",
     split_column: str | None = None,
 ) -> Table:
-    """Molecules and targets of a table of any kind that `sheets` reads.
+    """Molecules and targets of a table of any kind that `table_files` reads.
 
     A label is a number as spreadsheets write it, one of two words (which of them is 1, a note
-    says), or missing (`cells.MISSING`). A censored number (`>1.5`) counts as missing in a column
-    that was asked for by name, and a note says so.
+    says), or missing (`target_columns.MISSING`). A censored number (`>1.5`) counts as missing in a
+    column that was asked for by name, and a note says so.
 
     Args:
         path: of the file.
@@ -91,7 +71,7 @@ def read_table(
             target; None for the only one that can be.
         kind: what the targets are; auto is a classification where all labels of a column are 0 or
             1, any other two integers, or two words.
-        split_column: name of the column that says which split a row is in.
+        split_column: name of the column that says which split a row is in; no target.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -102,7 +82,8 @@ def read_table(
         raise ValueError(f"kind should be auto, classification or regression, got {kind!r}")
     sheet = read_sheet(path)
     smiles = sheet.molecules(smiles_column)
-    split_values = () if split_column is None else sheet.column(split_column)
+    if split_column is not None:
+        sheet.column(split_column)
     targets = read_targets(sheet, target_columns, kind, besides={smiles_column, split_column})
     readable = load_or_pack(smiles).readable
     if not readable.any():
@@ -110,19 +91,7 @@ def read_table(
             f"column {smiles_column!r} of {path} should hold SMILES; none of its {len(smiles):,} "
             f"cells can be read, the first is {smiles[0]!r:.60}"
         )
-    return Table(
-        path=path,
-        smiles=smiles,
-        targets=targets.values,
-        target_names=targets.names,
-        classes=targets.classes,
-        kind=targets.kind,
-        notes=targets.notes,
-        lines=sheet.lines,
-        unit=sheet.unit,
-        readable=readable,
-        split_values=split_values,
-    )
+    return Table(sheet, smiles, readable, targets)
 
 
 def table_task(
@@ -161,8 +130,7 @@ def table_task(
         ValueError: the file is no such table, a target has no labels or only one class of them, or
             the options contradict each other; the message says where and why.
     """
-    check_choice(split, split_seed, get_args(TableSplit))
-    _check_column(split, split_column)
+    _check_split(split, split_column, split_seed)
     table = read_table(
         path,
         smiles_column=smiles_column,
@@ -170,20 +138,11 @@ def table_task(
         kind=kind,
         split_column=split_column,
     )
-    splits, about_calibration = _splits(table, split, split_seed, calibration)
-    return molecule_task(
-        table.name,
-        smiles=table.smiles,
-        targets=table.targets,
-        target_names=table.target_names,
-        splits=splits,
-        objective=Multilabel() if table.kind == "classification" else Squared(),
-        standardise=table.kind == "regression",
-        classes=table.classes,
-        notes=(*table.notes, *about_calibration),
-        lines=table.lines,
-        unit=table.unit,
-    )
+    if split == "column":
+        splits, notes = _column_splits(table, split_column or "", calibration)
+    else:
+        splits, notes = _drawn_splits(table, split, split_seed, calibration)
+    return _task(table, splits, notes)
 
 
 @wraps(table_task)
@@ -197,7 +156,8 @@ def csv_task(*, path: Path, **options: Any) -> Task:
     return task
 
 
-def _check_column(split: str, column: str | None) -> None:
+def _check_split(split: str, column: str | None, seed: int | None) -> None:
+    check_choice(split, seed, get_args(TableSplit))
     if (split == "column") != (column is not None):
         raise ValueError(
             "split 'column' and the option split_column should come together; "
@@ -205,40 +165,65 @@ def _check_column(split: str, column: str | None) -> None:
         )
 
 
-def _splits(
-    table: Table, split: TableSplit, seed: int | None, calibration: float | Literal["auto"]
+def _drawn_splits(
+    table: Table, split: Split, seed: int | None, calibration: float | Literal["auto"]
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The splits, and sentences on calibration molecules where they were asked for."""
-    labels = table.targets if table.kind == "classification" else None
-    readable = table.readable.nonzero().flatten()
-    n = max(len(readable), 1)
-    share = calibration_share(n) if calibration == "auto" else calibration_share(n, calibration)
-    if split != "column":
-        drawn = chosen_split(
-            split,
-            seed,
-            rows=readable,
-            scaffold=lambda: cached_scaffold_split(
-                table.smiles, calibration=share if split == "scaffold" else 0.0
-            ),
-            calibration=share,
-            labels=labels,
-        )
-        return drawn, calibration_notes(drawn) if calibration else ()
-    found = column_split(
-        table.split_values, source=str(table.path), lines=table.lines, unit=table.unit
+    rows = table.readable.nonzero().flatten()
+    splits = molecule_splits(
+        table.smiles,
+        split,
+        seed,
+        rows=rows,
+        calibration=_share(len(rows), calibration),
+        labels=_classes(table),
+    )
+    return splits, calibration_notes(splits) if calibration else ()
+
+
+def _column_splits(
+    table: Table, column: str, calibration: float | Literal["auto"]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """`_drawn_splits` of a table that names them itself, perhaps but for calibration."""
+    sheet, n = table.sheet, int(table.readable.sum())
+    share = _share(n, calibration)
+    given = column_split(
+        sheet.column(column), source=str(sheet.path), lines=sheet.lines, unit=sheet.unit
     )
     if not calibration:
-        return found, ()
-    if CALIBRATION in found and calibration != "auto":
+        return given, ()
+    if CALIBRATION in given and calibration != "auto":
         raise ValueError(
-            f"the split column of {table.path} names calibration molecules itself, beside which "
+            f"the split column of {sheet.path} names calibration molecules itself, beside which "
             f"calibration {calibration:g} would do nothing; leave it out"
         )
-    splits = with_calibration(
-        found,
-        rng=torch.Generator().manual_seed(0),
-        labels=labels,
-        size=round(share * len(readable)),
+    rng, size = torch.Generator().manual_seed(0), round(share * n)
+    splits = with_calibration(given, rng=rng, labels=_classes(table), size=size)
+    return splits, calibration_notes(splits, given)
+
+
+def _share(n: int, calibration: float | Literal["auto"]) -> float:
+    return calibration_share(max(n, 1), *(() if calibration == "auto" else (calibration,)))
+
+
+def _classes(table: Table) -> Tensor | None:
+    """Labels to deal in proportion, (n, t); None for numbers."""
+    return table.targets.values if table.targets.kind == "classification" else None
+
+
+def _task(table: Table, splits: dict[str, Tensor], notes: Sequence[str]) -> Task:
+    sheet, targets = table.sheet, table.targets
+    is_classification = targets.kind == "classification"
+    return molecule_task(
+        table_name(sheet.path),
+        smiles=table.smiles,
+        targets=targets.values,
+        target_names=targets.names,
+        splits=splits,
+        objective=Multilabel() if is_classification else Squared(),
+        standardise=not is_classification,
+        classes=targets.classes,
+        notes=(*targets.notes, *notes),
+        lines=sheet.lines,
+        unit=sheet.unit,
     )
-    return splits, calibration_notes(splits, found)

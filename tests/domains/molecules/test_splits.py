@@ -13,8 +13,8 @@ from molhpft.domains.molecules.splits import (
     calibration_notes,
     calibration_share,
     check_choice,
-    chosen_split,
     column_split,
+    molecule_splits,
     random_split,
     scaffold,
     scaffold_split,
@@ -36,7 +36,9 @@ def _rows(splits):
     return torch.cat([splits[name] for name in SPLITS]).sort().values.tolist()
 
 
-@pytest.mark.parametrize("name", ["bace", "esol", "freesolv", "tox21", "hiv"])
+@pytest.mark.parametrize(
+    "name", ["bace", "esol", "freesolv", "tox21", pytest.param("hiv", marks=pytest.mark.slow)]
+)
 def test_the_scaffold_split_is_that_of_ogb(ogb_root, name):
     folder = ogb_root / f"ogbg_mol{name}"
     smiles = pd.read_csv(folder / "mapping" / "mol.csv.gz", usecols=["smiles"])["smiles"]
@@ -339,7 +341,8 @@ def test_a_rare_class_is_validated_and_tested_on_in_a_shifted_split_too():
     y[:80:10] = 1
     scaffold = {name: torch.arange(100)[part] for name, part in zip(SPLITS, PARTS, strict=True)}
     for seed in range(5):
-        splits = chosen_split(
+        splits = molecule_splits(
+            ["C"] * 100,
             "random_and_scaffold",
             seed,
             rows=torch.arange(100),
@@ -359,7 +362,9 @@ SCAFFOLD = {
 def test_a_drawn_split_follows_its_seed_and_none_is_seed_zero(split):
     def train(seed):
         rows = torch.arange(63)
-        return chosen_split(split, seed, rows=rows, scaffold=lambda: SCAFFOLD)["train"].tolist()
+        return molecule_splits(["C"] * 63, split, seed, rows=rows, scaffold=lambda: SCAFFOLD)[
+            "train"
+        ].tolist()
 
     assert train(1) == train(1) != train(2)
     assert train(None) == train(0)
@@ -367,7 +372,9 @@ def test_a_drawn_split_follows_its_seed_and_none_is_seed_zero(split):
 
 def test_a_random_split_deals_the_rows_it_is_given_and_asks_for_no_scaffold():
     rows = torch.tensor([2, 3, 5, 7, 11, 13, 17, 19, 23, 29])
-    splits = chosen_split("random", 0, rows=rows, scaffold=lambda: pytest.fail("asked for"))
+    splits = molecule_splits(
+        ["C"] * 30, "random", 0, rows=rows, scaffold=lambda: pytest.fail("asked for")
+    )
     assert _rows(splits) == rows.tolist()
     assert [len(splits[name]) for name in SPLITS] == [8, 1, 1]
 

@@ -66,9 +66,9 @@ def test_what_is_written_is_read_back(path, rows):
     values = pd.DataFrame([row[1:] for row in rows], dtype="float32")
     assert table.smiles == tuple(row[0] for row in rows)
     torch.testing.assert_close(
-        table.targets, torch.tensor(values.to_numpy()), equal_nan=True, rtol=0, atol=0
+        table.targets.values, torch.tensor(values.to_numpy()), equal_nan=True, rtol=0, atol=0
     )
-    assert table.lines == tuple(range(2, len(rows) + 2))
+    assert table.sheet.lines == tuple(range(2, len(rows) + 2))
 
 
 cells = st.sampled_from([*POOL, "x", "", "0", "1", "2.5", "inf", "nan", "1e999"])
@@ -169,8 +169,8 @@ def test_a_huge_molecule_is_one_unreadable_row_with_its_line(path, caplog):
 
 def test_targets_come_in_the_order_that_was_asked_for(ten):
     table = read_table(ten, target_columns=["active", "logp"], kind="regression")
-    assert table.target_names == ("active", "logp")
-    assert table.targets[3].tolist() == [1, 0.75]
+    assert table.targets.names == ("active", "logp")
+    assert table.targets.values[3].tolist() == [1, 0.75]
 
 
 def test_the_column_of_molecules_may_have_any_name(path):
