@@ -14,7 +14,6 @@ library. The last line is JSON.
 import logging
 from argparse import ArgumentParser
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,8 +29,9 @@ from molhpft.domains.molecules.ogb import ogb_folder, ogb_task
 from molhpft.domains.weights import WeightFile
 from molhpft.kernels.ops import inner_product, product
 from molhpft.run.device import multiplies_bfloat16
+from molhpft.tuning.callbacks import Callback
 from molhpft.tuning.distributed import Machine
-from molhpft.tuning.fit import Checkpoints, fit
+from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
 
 DATA = ("ogbg-moltox21", "ogbg-molhiv")
@@ -39,7 +39,7 @@ LAYERS, WIDTH, SIZE = 5, 300, 128
 PHASE = Phase(trains="all", epochs=0, lr=1e-3, batch_size=SIZE)
 
 
-class Ours:
+class Ours(Callback):
     """The package's network, loop and batches, in one precision."""
 
     def __init__(self, precision, task, peer, device):
@@ -67,10 +67,18 @@ class Ours:
             phase,
             self.task,
             rng=self.rng,
-            checkpoints=Checkpoints(lambda: self.progress, partial(setattr, self, "progress")),
+            callbacks=[self],
             machine=self.machine,
         )
         self.losses = [row["loss"] for row in rows]
+
+    def resume(self):
+        """What the last epoch left."""
+        return self.progress
+
+    def after_epoch(self, rows, progress):
+        """Keep it for the next one."""
+        self.progress = progress()
 
     def logits(self, split="train"):
         """Of a whole split, (n, t)."""
@@ -91,6 +99,14 @@ class Peer:
         graphs, device = self.graphs["train"], self.device
         loss = train_epoch(self.gcn, graphs, self.optimizer, size=SIZE, device=device)
         self.losses.append(loss)
+
+    def resume(self):
+        """What the last epoch left."""
+        return self.progress
+
+    def after_epoch(self, rows, progress):
+        """Keep it for the next one."""
+        self.progress = progress()
 
     def logits(self, split="train"):
         """Of a whole split, (n, t)."""

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from molhpft.run import run
+from molhpft.run.resume import SavedPhase
 
 
 class KilledError(BaseException):
@@ -14,14 +14,14 @@ class KilledError(BaseException):
 @contextmanager
 def killed_at_save(number):
     """A block that dies when a phase has saved its state for the so-and-so-many-th time."""
-    real, count = run.save_phase, iter(range(1, 1000))
+    real, count = SavedPhase.save, iter(range(1, 1000))
 
-    def save_then_die(*args):
-        real(*args)
+    def save_then_die(self, progress):
+        real(self, progress)
         if next(count) == number:
             raise KilledError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "save_phase", save_then_die)
+        patch.setattr(SavedPhase, "save", save_then_die)
         with pytest.raises(KilledError):
             yield

@@ -9,6 +9,7 @@ from torch import nn
 from molhpft.core.data import Rows, Task
 from molhpft.core.network import Chain, Network, Plain
 from molhpft.core.objectives import Multiclass, Multilabel, ScoredByLoss, Squared
+from molhpft.tuning.callbacks import Callback
 
 NAN = float("nan")
 
@@ -58,3 +59,25 @@ def scripted(*scores):
 def same_weights(a, b):
     a, b = a.state_dict(), b.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+class Saving(Callback):
+    """Keeps every progress in memory, and resumes from one.
+
+    Args:
+        begin: the progress to resume from.
+        every: steps between two savings within an epoch; None saves after epochs only.
+    """
+
+    def __init__(self, begin=None, *, every=None):
+        self.begin, self.every, self.saved = begin, every, []
+
+    def resume(self):
+        return self.saved[-1] if self.saved else self.begin
+
+    def after_step(self, step, examples, progress):
+        if self.every and step % self.every == 0:
+            self.saved.append(progress())
+
+    def after_epoch(self, rows, progress):
+        self.saved.append(progress())

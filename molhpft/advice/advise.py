@@ -28,9 +28,9 @@ from molhpft.domains.molecules.examples import Molecules
 from molhpft.measure.features import batch_norm_drift
 from molhpft.run.auto_tau import Expectation, ProbeCurve, check_expectation
 from molhpft.run.device import settled
-from molhpft.run.trajectory import energies, looks, only, probing_ground, without_test
+from molhpft.run.trajectory import at_taus, head_energies, head_rows, probing_ground, without_test
 from molhpft.tuning.halving import CANDIDATES, spaced, watched
-from molhpft.tuning.probe import probe_many
+from molhpft.tuning.probe import probe
 from molhpft.tuning.recipes import Recipe
 
 READS = Reader(
@@ -144,12 +144,12 @@ def _trail(
     probed, features = probing_ground(network, task, views=config.views, seed=config.seed)
     longest = recipe.probe.epochs
     rng = torch.Generator().manual_seed(seed_for(config.seed, "probe"))
-    ((found,),) = probe_many([probed], [recipe.probe], features, taus=watched(longest), rngs=[rng])
-    energy = energies(found.whole(), probed, features)
+    found = probe(probed, recipe.probe, features, taus=watched(longest), rng=rng)
+    energy = head_energies(found, probed, features)
     candidates = spaced(energy, CANDIDATES)
     # powers of two beside the candidates: when the training score saturates, within a factor of two
     powers = {2**k for k in range(longest.bit_length())} & set(found.heads)
-    seen = looks(only(found, {*candidates, *powers, longest}), probed, features)
+    seen = head_rows(at_taus(found, {*candidates, *powers, longest}), probed, features)
     curve = ProbeCurve(task.objective.metric, energy, seen)
     targets = torch.cat([b.targets.cpu() for b in features.batches("train", size=EVALUATION_SIZE)])
     return curve, candidates, _labels(task, targets)

@@ -32,7 +32,8 @@ from molhpft.domains.files import Json, digest
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.fingerprints import BITS, RADIUS, morgan_fingerprints
 from molhpft.domains.parallel import worker_count
-from molhpft.run.folder import FORMAT, RunFolder, check_output
+from molhpft.run.folder import RunFolder, check_output
+from molhpft.run.identity import FORMAT
 from molhpft.run.lock import locked
 
 READS = Reader("molhpft baselines", ("task", "seed"))

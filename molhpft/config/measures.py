@@ -19,11 +19,11 @@ What a branch pays for each, whatever the width of its features and the size of 
 The score of every target by itself: a mean over targets hides those that were lost.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from math import ceil
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -59,8 +59,9 @@ from molhpft.measure.dynamics import (
 from molhpft.measure.exchange import exchange_scores
 from molhpft.measure.features import batch_norm_drift, correct_probability, initial_energy
 from molhpft.measure.tangent import ntk_change, ntk_distance, tangent_kernel, unit_vectors
-from molhpft.tuning.fit import Row, backbone_rate, best_epoch, set_modes
-from molhpft.tuning.phase import Phase
+from molhpft.tuning.callbacks import Callback, Measure, Row, Weights
+from molhpft.tuning.fit import best_epoch, set_modes
+from molhpft.tuning.optimizer import backbone_rate
 from molhpft.tuning.recipes import Recipe
 
 Scores = dict[str, float | None]
@@ -124,8 +125,6 @@ STEP_EXAMPLES = 4
 STEP_LR = 1e-4
 BINS = 20
 
-Observer = Callable[[Network], Row]
-
 
 @dataclass(frozen=True)
 class Branch:
@@ -134,22 +133,40 @@ class Branch:
     Attributes:
         start: the probed network that finetuning began with.
         end: the network that it ended with.
-        before: of the training split at the start.
-        after: of the same examples at the end.
         task: what was trained on.
         recipe: how.
-        epochs: of each phase after the probe, those behind the weights that it ended with.
+        history: a row an epoch of every phase after the probe, see `phase_name`.
         seed: of the run.
     """
 
     start: Network
     end: Network
-    before: Snapshot
-    after: Snapshot
     task: Task
     recipe: Recipe
-    epochs: tuple[int, ...]
+    history: Sequence[Json]
     seed: int
+
+    @cached_property
+    def before(self) -> Snapshot:
+        """Of the training split, at the start."""
+        return take(self.start, self.task.batches("train", size=EVALUATION_SIZE))
+
+    @cached_property
+    def after(self) -> Snapshot:
+        """Of the same examples, at the end."""
+        return take(self.end, self.task.batches("train", size=EVALUATION_SIZE))
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the first phase behind the weights that it ended with."""
+        rows = [row for row in self.history if row["phase"] == phase_name(0)]
+        best = best_epoch(rows) if self.recipe.after[0].keep == "best" else 0
+        return best or len(rows)  # without a score to choose by, the last weights are kept
+
+
+def phase_name(number: int) -> str:
+    """What `history.jsonl` calls a phase after the probe, counted from 0."""
+    return f"finetune{number or ''}"
 
 
 def check_measures(names: Sequence[str], task: Task) -> None:
@@ -165,43 +182,18 @@ def check_measures(names: Sequence[str], task: Task) -> None:
         )
 
 
-def epochs_behind(phase: Phase, rows: Sequence[Row]) -> int:
-    """Epochs of a phase behind the weights that it ended with.
+def callbacks_along(
+    names: Sequence[str], start: Network, task: Task, *, seed: int
+) -> list[Callback]:
+    """What measures note after each epoch of finetuning.
 
     Args:
-        phase: which may keep the best epoch, or have stopped early.
-        rows: one for each of its epochs.
-    """
-    kept = best_epoch(list(rows)) if phase.keep == "best" else 0
-    return kept or len(rows)  # without a score to choose by, the last weights are kept
-
-
-class Memory(Protocol):
-    """What an observer keeps of an epoch, so that it goes on after an interruption."""
-
-    def load(self) -> Mapping[str, Tensor] | None:
-        """What was kept last; None for nothing."""
-
-    def save(self, tensors: Mapping[str, Tensor]) -> None:
-        """Keep these, and nothing that was kept before."""
-
-
-def observers(
-    names: Sequence[str], start: Network, task: Task, *, seed: int, memory: Memory | None = None
-) -> Observer | None:
-    """What to note after each epoch of finetuning, or None for nothing.
-
-    Args:
-        names: of `ALONG`; others are left to the end.
+        names: those of `ALONG` count; others are left to the end.
         start: the probed network that finetuning will begin with.
         task: gives the probe examples.
         seed: of the run.
-        memory: for a finetuning that may be interrupted.
     """
-    chosen = [ALONG[name](start, task, seed, memory) for name in names if name in ALONG]
-    if not chosen:
-        return None
-    return lambda network: {k: v for observe in chosen for k, v in observe(network).items()}
+    return [ALONG[name](start, task, seed) for name in names if name in ALONG]
 
 
 def measure_branch(names: Sequence[str], branch: Branch) -> Json:
@@ -328,7 +320,7 @@ def _decomposition(branch: Branch) -> Json:
 
 def _drift(branch: Branch) -> Json:
     phase = branch.recipe.after[0]
-    epochs = branch.epochs[0] if phase.batch_norm == "train" else 0
+    epochs = branch.epochs if phase.batch_norm == "train" else 0
     rng = torch.Generator().manual_seed(seed_for(branch.seed, "finetune"))
     drift = batch_norm_drift(
         branch.start, branch.task, epochs=epochs, rng=rng, size=phase.batch_size
@@ -338,7 +330,7 @@ def _drift(branch: Branch) -> Json:
 
 def _bound(branch: Branch) -> Json:
     phase, ends = branch.recipe.after[0], (branch.start, branch.end)
-    steps = branch.epochs[0] * ceil(len(branch.task.rows("train")) / phase.batch_size)
+    steps = branch.epochs * ceil(len(branch.task.rows("train")) / phase.batch_size)
     backbone = _Backbone.of(branch.start, branch.task, branch.seed)
     head = _Head.of(branch.start, branch.task, branch.seed)
     bound = proposition_1(
@@ -405,38 +397,44 @@ def _exchange(networks: Sequence[Network], task: Task) -> Json:
     return {s: exchange_scores(networks, task, s).tolist() for s in ("train", "valid")}
 
 
-def _direction_along(start: Network, task: Task, seed: int, memory: Memory | None) -> Observer:
+def _direction_along(start: Network, task: Task, seed: int) -> Callback:
     head = _Head.of(start, task, seed)
     first = deepcopy(start.head)
-    return lambda network: {
-        "direction": head.norm(network),
-        "head_change": head_change(first, network.head),
-    }
+    return Measure(
+        lambda network: {
+            "direction": head.norm(network),
+            "head_change": head_change(first, network.head),
+        }
+    )
 
 
-def _ntk_along(start: Network, task: Task, seed: int, memory: Memory | None) -> Observer:
+class _KernelAlong(Callback):
     """Change of the kernel since the start, and since the epoch before (Figure 6 of the paper)."""
-    backbone = _Backbone.of(start, task, seed)
-    first = backbone.kernel(start)
-    kept = memory.load() if memory else None
-    last, again = kept or {"now": first, "before": first}, kept is not None
 
-    def observe(network: Network) -> Row:
-        nonlocal last, again
-        now = backbone.kernel(network)
-        # an epoch that was interrupted before its end was saved is seen for the second time
-        before = last["before"] if again and torch.equal(now, last["now"]) else last["now"]
-        last, again = {"now": now, "before": before}, False
-        if memory:
-            memory.save(last)
-        return {"ntk_change": ntk_change(first, now), "ntk_step": ntk_change(before, now)}
+    def __init__(self, start: Network, task: Task, seed: int) -> None:
+        self._backbone = _Backbone.of(start, task, seed)
+        self._first = self._last = self._backbone.kernel(start)
 
-    return observe
+    def measure(self, network: Network) -> Row:
+        """Both changes."""
+        before, self._last = self._last, self._backbone.kernel(network)
+        return {
+            "ntk_change": ntk_change(self._first, self._last),
+            "ntk_step": ntk_change(before, self._last),
+        }
+
+    def state(self) -> Weights:
+        """The kernel after the last epoch."""
+        return {"last": self._last}
+
+    def load_state(self, state: Weights) -> None:
+        """Go on from that epoch."""
+        self._last = state["last"].to(self._last.device)
 
 
-ALONG: dict[str, Callable[[Network, Task, int, Memory | None], Observer]] = {
+ALONG: dict[str, Callable[[Network, Task, int], Callback]] = {
     "direction": _direction_along,
-    "ntk": _ntk_along,
+    "ntk": _KernelAlong,
 }
 AT_END: dict[str, Callable[[Branch], Json]] = {
     "confidence": _confidence,

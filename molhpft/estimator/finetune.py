@@ -14,7 +14,8 @@ from molhpft.estimator.model import CONFIG, Model
 from molhpft.estimator.notes import notes_on
 from molhpft.estimator.train import Encoder, Inference, Tau, model_config, train
 from molhpft.run.device import settled
-from molhpft.run.folder import RunFolder, check_output, run_name
+from molhpft.run.folder import RunFolder, check_output
+from molhpft.run.identity import run_name
 from molhpft.run.lock import locked
 
 RUN = "run"  # in a model's folder: that of the run that made it

@@ -1,11 +1,8 @@
-"""The choice of tau for a run that says `tau: auto`, with its evidence.
+"""`tau: auto`: how the head to finetune from is chosen, and the rules that a probe is read by.
 
-Nothing here may see the test split: tasks come without it.
-
-Rules of the user guide (Ren et al., 2023, section 5): what a probe shows, and what it means.
-
-Where the guide gives a number, the threshold is that number; where it gives a word, the threshold
-is our reading of it, and its comment says so.
+Nothing here may see the test split: tasks come without it. The rules are those of the user guide
+(Ren et al., 2023, section 5). Where the guide gives a number, the threshold is that number; where
+it gives a word, the threshold is our reading of it, and its comment says so.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +18,11 @@ from molhpft.core.metrics import score_name, show
 from molhpft.core.network import Network
 from molhpft.domains.files import Json
 from molhpft.run.folder import RunFolder
-from molhpft.run.trajectory import energies, looks, only
-from molhpft.tuning.fit import Weights
+from molhpft.run.trajectory import at_taus, head_energies, head_rows
+from molhpft.tuning.callbacks import Weights
 from molhpft.tuning.halving import CANDIDATES, affordable, budget, halve, rounds, spaced, watched
 from molhpft.tuning.phase import Phase
-from molhpft.tuning.probe import Trajectory, probe_many
+from molhpft.tuning.probe import Trajectory, probe
 from molhpft.tuning.recipes import Recipe
 
 Expectation = Literal["strong", "mild", "tiny"]
@@ -177,59 +174,57 @@ def _outside(share: float, low: float, high: float) -> float:
 
 FILE = "choice.json"
 
-Tried = Callable[[Recipe, int], tuple[int, float]]
+Tried = Callable[[Recipe, Weights, int], tuple[int, float]]
 Heads = dict[str, Weights]  # by `Recipe.key`
 
 
 def choose(
     recipe: Recipe,
-    probed: Network,
-    features: Task,
+    network: Network,
+    task: Task,
     folder: RunFolder,
     tried: Tried,
     *,
     seed: int,
-    kept: Json | None,
+    begun: Json | None,
 ) -> Json:
     """Choose tau, or go on with the choice that an interrupted run has begun.
 
     Args:
         recipe: that `chooses`.
-        probed: what its head is probed on; afterwards it has the head it came with.
-        features: what `probed` reads, without the test split.
+        network: whose head is probed; left as it is.
+        task: what `network` reads, without the test split.
         folder: gets `choice.json` after every score.
-        tried: finetunes by a recipe until an epoch; gives epochs done and the validation score.
+        tried: finetunes by a recipe, from a head, until an epoch; gives epochs done and the
+            validation score.
         seed: of the probe.
-        kept: what the folder already has of the choice.
+        begun: what the folder already has of the choice.
 
     Returns:
         the choice: candidates, their scores, what they cost, and the one that was `chosen`.
     """
-    start = deepcopy(probed.head.state_dict())
-    if kept is None:
-        choice, heads = _begun(recipe, probed, features, seed)
+    if begun is None:
+        choice, heads = _begun(recipe, network, task, seed)
     else:
-        choice, heads = deepcopy(kept), _heads(recipe, kept, probed, features, seed)
+        choice, heads = deepcopy(begun), _heads(recipe, begun, network, task, seed)
     folder.write_json(FILE, choice)
     epochs = recipe.after[0].epochs
 
     def score(candidate: Json, until: int) -> float:
-        known = _score_of(choice, candidate, until)
-        if known is None:
+        valid = _score_of(choice, candidate, until)
+        if valid is None:
             own = candidate_recipe(recipe, candidate)
-            probed.head.load_state_dict(heads[own.key])
-            done, known = tried(own, until)
+            done, valid = tried(own, heads[own.key], until)
             named = {name: candidate[name] for name in ("tau", "smoothing")}
-            row = {**named, "until": until, "epochs": done, "valid": known}
+            row = {**named, "until": until, "epochs": done, "valid": valid}
             choice["scores"].append(row)
             folder.write_json(FILE, choice)
-        return known
+        return valid
 
     candidates = choice["candidates"]
     best = halve(candidates, rounds(len(candidates), epochs=epochs), score)
     choice |= {"chosen": best, "spent": _spent(choice, best, epochs)}
     folder.write_json(FILE, choice)
-    probed.head.load_state_dict(start)
     return choice
 
 
@@ -259,13 +254,13 @@ def choice_reading(choice: Json, metric: str) -> str:
     return " ".join([*sentences, *choice["notes"]])
 
 
-def _begun(recipe: Recipe, probed: Network, features: Task, seed: int) -> tuple[Json, Heads]:
+def _begun(recipe: Recipe, network: Network, task: Task, seed: int) -> tuple[Json, Heads]:
     """Candidates along the probe, and their heads; nothing is finetuned yet."""
     longest, epochs = recipe.tau, recipe.after[0].epochs
-    plain = _probed(probed, recipe.probe, features, watched(longest), seed)
-    energy, count = energies(plain, probed, features), affordable(epochs)
-    seen = looks(only(plain, {*spaced(energy, count), longest}), probed, features)
-    curve = ProbeCurve(features.objective.metric, energy, seen)
+    plain = _probe(network, recipe.probe, task, watched(longest), seed)
+    energy, count = head_energies(plain, network, task), affordable(epochs)
+    seen = head_rows(at_taus(plain, {*spaced(energy, count), longest}), network, task)
+    curve = ProbeCurve(task.objective.metric, energy, seen)
     why = has_too_little_energy(curve) if _may_smooth(recipe) and count > 2 else None
     taus = spaced(energy, count - bool(why))
     own = recipe.probe.smoothing
@@ -273,10 +268,9 @@ def _begun(recipe: Recipe, probed: Network, features: Task, seed: int) -> tuple[
     heads = {candidate_recipe(recipe, c).key: plain.heads[c["tau"]] for c in candidates}
     notes = _notes(why, plateaus(curve))
     if why:
-        smoothed = _probed(
-            probed, replace(recipe.probe, smoothing=SMOOTHING), features, [longest], seed
-        )
-        reserved = energies(smoothed, probed, features)[longest]
+        smoothing = replace(recipe.probe, smoothing=SMOOTHING)
+        smoothed = _probe(network, smoothing, task, [longest], seed)
+        reserved = head_energies(smoothed, network, task)[longest]
         candidates.append({"tau": longest, "smoothing": SMOOTHING, "energy": reserved})
         heads[candidate_recipe(recipe, candidates[-1]).key] = smoothed.heads[longest]
     about: Json = {
@@ -309,7 +303,7 @@ def _may_smooth(recipe: Recipe) -> bool:
     return not smooths and not recipe.contrast
 
 
-def _heads(recipe: Recipe, choice: Json, probed: Network, features: Task, seed: int) -> Heads:
+def _heads(recipe: Recipe, choice: Json, network: Network, task: Task, seed: int) -> Heads:
     """Heads of candidates that were found before an interruption."""
     heads: Heads = {}
     for smoothing in dict.fromkeys(candidate["smoothing"] for candidate in choice["candidates"]):
@@ -319,17 +313,15 @@ def _heads(recipe: Recipe, choice: Json, probed: Network, features: Task, seed: 
             if candidate["smoothing"] == smoothing
         ]
         taus = [own.tau for own in some]
-        found = _probed(probed, some[0].probe, features, taus, seed).heads
-        heads |= {own.key: found[own.tau] for own in some}
+        by_tau = _probe(network, some[0].probe, task, taus, seed).heads
+        heads |= {own.key: by_tau[own.tau] for own in some}
     return heads
 
 
-def _probed(
-    network: Network, phase: Phase, task: Task, taus: list[int] | tuple[int, ...], seed: int
+def _probe(
+    network: Network, phase: Phase, task: Task, taus: Sequence[int], seed: int
 ) -> Trajectory:
-    rng = torch.Generator().manual_seed(seed)
-    ((trajectory,),) = probe_many([network], [phase], task, taus=taus, rngs=[rng])
-    return trajectory.whole()
+    return probe(network, phase, task, taus=taus, rng=torch.Generator().manual_seed(seed))
 
 
 def _score_of(choice: Json, candidate: Json, until: int) -> float | None:

@@ -1,23 +1,15 @@
-"""A run folder: written aside, renamed when complete, so that what can be read is whole.
+"""A run folder: written under another name, renamed when complete, so that what is read is whole.
 
 While a run is on its way its folder is called `<name>.partial` and also holds what the run needs to
-go on after an interruption.
-
-What an interrupted run needs to go on: finished branches, and phases that were under way.
-
-What makes a run this run and no other, and what it shares with others.
-
-Which files a finished run consists of: a list that is written last, so that a copy can be told.
-
-A run folder here and its copy at a URL are complete by the same rule: the list is there, and every
-file on it is there in its size.
+go on after an interruption. The last file written, `manifest.json`, lists all others: a run folder
+or its copy at a URL is complete when each of them is there in its size.
 """
 
 import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -28,15 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from molhpft import __version__
-from molhpft.config.build import weights_digest
-from molhpft.config.options import Options
-from molhpft.config.schema import RECORDED, RunConfig, resolved
-from molhpft.core.data import Task
-from molhpft.domains.files import ASIDE, Json, path_digest, replacing, short_digest, writing
-from molhpft.domains.weights import ABOUT, strip_prefix
-from molhpft.tuning.fit import Progress, Weights
-from molhpft.tuning.recipes import Recipe
+from molhpft.domains.files import ASIDE, Json, replacing, writing
+from molhpft.domains.weights import ABOUT
 
 MANIFEST = "manifest.json"
 
@@ -254,130 +239,3 @@ def finite(content: Any) -> Any:
     if isinstance(content, list | tuple):
         return [finite(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
-_GROUPS = ("weights", "best", "anchor", "moments")
-
-
-def save_branch(folder: RunFolder, tau: int, weights: Weights, about: Json) -> None:
-    """Keep a finished branch: its final weights and everything said about it."""
-    folder.write_tensors(f"resume/tau{tau}.safetensors", weights, about)
-    folder.remove(f"resume/phase-tau{tau}-*")
-
-
-def load_branch(folder: RunFolder, tau: int) -> tuple[Weights, Json] | None:
-    """What `save_branch` kept, or None if that branch has not finished."""
-    return folder.read_tensors(f"resume/tau{tau}.safetensors")
-
-
-def save_phase(folder: RunFolder, key: str, progress: Progress) -> None:
-    """Keep the state of the phase `key`; it replaces that of an earlier epoch."""
-    tensors = {f"{group}/{k}": v for group in _GROUPS for k, v in getattr(progress, group).items()}
-    alone = {name: getattr(progress, name) for name in ("losses", "epoch_rng", "rng")}
-    folder.write_tensors(_phase_file(key), tensors | alone, {"rows": list(progress.rows)})
-
-
-def load_phase(folder: RunFolder, key: str) -> Progress | None:
-    """State of the phase `key` when it was last kept, or None if it has none."""
-    saved = folder.read_tensors(_phase_file(key))
-    if saved is None:
-        return None
-    tensors, about = saved
-    return Progress(
-        rows=tuple(about["rows"]),
-        losses=tensors["losses"],
-        **{group: strip_prefix(tensors, f"{group}/") for group in _GROUPS},
-        epoch_rng=tensors["epoch_rng"],
-        rng=tensors["rng"],
-    )
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What observers of a branch have kept, see `measures.Memory`.
-
-    Attributes:
-        folder: of the run.
-        key: of the branch.
-    """
-
-    folder: RunFolder
-    key: str
-
-    def load(self) -> Mapping[str, Tensor] | None:
-        """What was kept last; None for nothing."""
-        saved = self.folder.read_tensors(self._file)
-        return None if saved is None else saved[0]
-
-    def save(self, tensors: Mapping[str, Tensor]) -> None:
-        """Keep these, and nothing that was kept before."""
-        self.folder.write_tensors(self._file, tensors, {})
-
-    @property
-    def _file(self) -> str:
-        return f"resume/observed-{self.key}.safetensors"
-
-
-def _phase_file(key: str) -> str:
-    return f"resume/phase-{key}.safetensors"
-
-
-FORMAT = 2
-"""Of run folders; raised when what an older version left is to be made again."""
-
-# the recipe has the probe as it is trained
-_NOT_PROBED = ("method", "probe", "finetune", *RECORDED)
-
-
-def run_name(config: RunConfig, task: Task) -> str:
-    """Name of a run by everything that decides its result: config, data, weights, version.
-
-    Files count by what they hold, not by where they lie.
-
-    Args:
-        config: settled, so that what "auto" means on this machine is in the name.
-        task: its own.
-
-    Raises:
-        ValueError: the task has no fingerprint.
-    """
-    digest = short_digest(_content(config, task))
-    return f"{task.name}-{config.encoder.name}-{config.method.name}-{digest}"
-
-
-def trial_name(config: RunConfig) -> str:
-    """Name of a run before its data are read and a machine is chosen for it.
-
-    A data file counts by what it holds, a folder of them by names, sizes and times of change.
-    """
-    return f"{config.task.name}-{config.method.name}-{short_digest(_content(config, None))}"
-
-
-def probe_name(config: RunConfig, recipe: Recipe, task: Task | None = None) -> str:
-    """Name of a head's probe: runs that differ only in what follows it have the same.
-
-    Args:
-        config: of the run.
-        recipe: one of its recipes; their tau does not count.
-        task: the run's own; None leaves the data out, where they are known to be the same.
-    """
-    content = {k: v for k, v in _content(config, task).items() if k not in _NOT_PROBED}
-    prepared = replace(recipe, probe=replace(recipe.probe, epochs=0), after=(), alphas=())
-    return short_digest(content | {"recipe": asdict(prepared)})
-
-
-def _content(config: RunConfig, task: Task | None) -> Options:
-    """A config with its files by what they hold; the data by the task's fingerprint, once read."""
-    content = resolved(config) | {"version": __version__, "format": FORMAT}
-    del content["checkpoint"]
-    content["encoder"]["weights"] = weights_digest(config)
-    files = {k: v for k, v in config.task.options.items() if isinstance(v, Path)}
-    if task is None:
-        return content | {"task": content["task"] | {k: path_digest(v) for k, v in files.items()}}
-    if not task.fingerprint:
-        raise ValueError(
-            f"task {task.name} has no fingerprint, by which its results are told from those on "
-            "other data; give Task a digest of its rows, labels and splits as fingerprint"
-        )
-    content["task"] = {k: v for k, v in content["task"].items() if k not in files}
-    return content | {"data": [task.fingerprint, task.auxiliary]}

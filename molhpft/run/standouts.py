@@ -84,12 +84,12 @@ def _answers(after: Snapshot, task: Task) -> tuple[Tensor, Tensor, Tensor]:
     count = residual.shape[1]
     labels = after.targets[:, :count].to(residual)
     labelled = ~labels.isnan().all(1)
-    spread = torch.zeros_like(labels)
-    spread[labelled] = residual
-    predicted = labels + spread
+    full = torch.zeros_like(labels)
+    full[labelled] = residual
+    predicted = labels + full
     if isinstance(objective, Squared):
         labels, predicted = objective.values(labels), objective.values(predicted)
-    return spread, labels, predicted
+    return full, labels, predicted
 
 
 def _largest(values: Tensor) -> Sequence[int]:

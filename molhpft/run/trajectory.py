@@ -59,7 +59,7 @@ def probing_ground(
     return on_features(network, task, views=views, rng=rng)
 
 
-def energies(trajectory: Trajectory, network: Network, task: Task) -> dict[int, float]:
+def head_energies(trajectory: Trajectory, network: Network, task: Task) -> dict[int, float]:
     """Tau to the energy (AIE) of its head on the training split.
 
     Args:
@@ -71,7 +71,7 @@ def energies(trajectory: Trajectory, network: Network, task: Task) -> dict[int, 
     return {tau: initial_energy(snapshot, task.objective) for tau, snapshot in taken}
 
 
-def looks(trajectory: Trajectory, network: Network, task: Task) -> dict[int, Json]:
+def head_rows(trajectory: Trajectory, network: Network, task: Task) -> dict[int, Json]:
     """Tau to energy (`aie`), `train` and `valid` score of its head.
 
     Args:
@@ -88,7 +88,7 @@ def looks(trajectory: Trajectory, network: Network, task: Task) -> dict[int, Jso
     return found
 
 
-def only(trajectory: Trajectory, taus: set[int]) -> Trajectory:
+def at_taus(trajectory: Trajectory, taus: set[int]) -> Trajectory:
     """The same trajectory with the heads of `taus` alone."""
     return replace(trajectory, heads={t: h for t, h in trajectory.heads.items() if t in taus})
 
@@ -101,7 +101,7 @@ def _taken(
     together = feature_rows(network, task) is not None
     size = max(1, _LOGITS // (len(task.rows(split)) * task.outputs)) if together else 1
     for start in range(0, len(taus), size):
-        some = only(trajectory, set(taus[start : start + size]))
+        some = at_taus(trajectory, set(taus[start : start + size]))
         yield from some.snapshots(network, task, split).items()
 
 
@@ -225,7 +225,7 @@ def _probed(
     heads = [Network(shared.backbone, network.head) for network in networks]
     rngs = [torch.Generator().manual_seed(seed_for(seed, "probe")) for seed in seeds]
     trajectories = probe_many(heads, phases, task, taus=taus, rngs=rngs)
-    return [[looks(trajectory, heads[0], task) for trajectory in row] for row in trajectories]
+    return [[head_rows(trajectory, heads[0], task) for trajectory in row] for row in trajectories]
 
 
 def _over_seeds(seen: Sequence[Json]) -> Json:

@@ -19,7 +19,8 @@ from molhpft.domains.toy.linear import linear_network, linear_task
 from molhpft.measure import linear_theory
 from molhpft.measure.linear_theory import LinearStart
 from molhpft.studies.drawing import BLUE, GREEN, GREY, ORANGE, new_figure, open_frame, save
-from molhpft.tuning.fit import Weights, fit
+from molhpft.tuning.callbacks import Weights
+from molhpft.tuning.fit import fit
 from molhpft.tuning.frozen_features import on_features
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.probe import probe

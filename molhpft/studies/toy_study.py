@@ -29,14 +29,15 @@ from molhpft.measure.exchange import exchange_scores
 from molhpft.measure.features import correct_probability, shift
 from molhpft.measure.tangent import ntk_change, tangent_kernel, unit_vectors
 from molhpft.results.terminal import branch_table
-from molhpft.run.run import describe_start, scores, snapshots
+from molhpft.run.metrics import before_finetuning, scores, snapshots
 from molhpft.studies.drawing import (
     confidence_figure,
     exchange_figure,
     kernel_figure,
     shift_figure,
 )
-from molhpft.tuning.fit import Row, Weights, fit, score
+from molhpft.tuning.callbacks import Measure, Row, Weights
+from molhpft.tuning.fit import fit, score
 from molhpft.tuning.frozen_features import on_features
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.probe import probe
@@ -91,8 +92,9 @@ class Branch:
     def row(self, task: Task) -> Json:
         """Tau, energy, scores before and after finetuning, shift of features, change of head."""
         moved = shift(self.before["train"].features, self.after["train"].features)
-        start = describe_start(self.tau, self.before.items(), task)
+        start = before_finetuning(self.before.items(), task)
         return {
+            "tau": self.tau,
             **start,
             "final": scores(self.after.items(), task),
             "shift": asdict(moved),
@@ -151,7 +153,7 @@ def probed_heads(
     phase: Phase = PROBE,
     seed: int,
 ) -> dict[int, Weights]:
-    """Heads along one run of head probing, by tau; `network` is left with the last of them.
+    """Heads along one run of head probing, by tau.
 
     Past the largest of `taus` the way to `infinity` is taken by full batches with momentum
     m = 0.99. Once up to speed, after the time of m / (1 - m) steps, each step covers as much of
@@ -175,7 +177,9 @@ def probed_heads(
         left = (infinity - max(taus)) * ceil(n / phase.batch_size)
         fast = replace(phase, batch_size=n, momentum=_MOMENTUM)
         steps = ceil(left * (1 - _MOMENTUM) + _MOMENTUM / (1 - _MOMENTUM))
-        heads[infinity] = probe(probed, fast, features, taus=[steps], rng=rng).heads[steps]
+        last = Network(probed.backbone, deepcopy(probed.head))
+        last.head.load_state_dict(heads[max(taus)])
+        heads[infinity] = probe(last, fast, features, taus=[steps], rng=rng).heads[steps]
     return heads
 
 
@@ -200,9 +204,8 @@ def finetuned(
         training_gradient(tuned, task),
     )
     rng = torch.Generator().manual_seed(seed_for(seed, "finetune"))
-    rows = fit(
-        tuned, phase, task, rng=rng, observe=lambda now: {"change": head_change(start, now.head)}
-    )
+    along = Measure(lambda now: {"change": head_change(start, now.head)})
+    rows = fit(tuned, phase, task, rng=rng, callbacks=[along])
     changes = (0.0, *(row["change"] for row in rows))
     return Branch(tau, before, snapshots(tuned, task), gradient, changes, tuned)
 
@@ -258,13 +261,8 @@ def kernel_path(
             epochs.append(passed)
         return {}
 
-    fit(
-        tuned,
-        phase,
-        task,
-        rng=torch.Generator().manual_seed(seed_for(seed, "finetune")),
-        observe=follow,
-    )
+    rng = torch.Generator().manual_seed(seed_for(seed, "finetune"))
+    fit(tuned, phase, task, rng=rng, callbacks=[Measure(follow)])
     return KernelPath(
         tuple(epochs),
         tuple(accuracies),

@@ -28,7 +28,7 @@ from molhpft.config.schema import (
     written,
 )
 from molhpft.config.used_keys import idle_message
-from molhpft.run.folder import probe_name, trial_name
+from molhpft.run.identity import probe_name, trial_name
 
 _log = logging.getLogger(__name__)
 

@@ -1,157 +1,27 @@
-"""The one training loop.
-
-What a phase keeps of its progress, so that it can go on as if it had never stopped.
-
-Optimizers, learning rates and their schedules, from a phase.
-"""
+"""The one training loop: `fit` trains a network for one phase."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from math import ceil, cos, isfinite, isnan, pi
-from typing import Any
+from math import ceil, isfinite, isnan
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim import Optimizer
 
 from molhpft.core.data import Task
 from molhpft.core.determinism import seed_dropout
 from molhpft.core.evaluate import EVALUATION_SIZE, predict
 from molhpft.core.network import Batch, Chain, Network
+from molhpft.tuning.callbacks import Callback, Progress, Row, Weights
 from molhpft.tuning.distributed import ALONE, Machine
+from molhpft.tuning.optimizer import (
+    load_optimizer_tensors,
+    make_optimizer,
+    optimizer_tensors,
+    set_learning_rate,
+)
 from molhpft.tuning.phase import Phase
-
-
-def make_optimizer(network: Network, phase: Phase) -> Optimizer:
-    """A fresh optimizer over what the phase trains; `base_lr` of each group is its own rate.
-
-    Raises:
-        ValueError: no parameter of it requires gradients.
-    """
-    groups = _groups(network, phase)
-    if not groups:
-        trained = "the head" if phase.trains == "head" else "the network"
-        raise ValueError(f"nothing to train: no parameter of {trained} requires gradients")
-    # fused: one pass over the weights instead of one a formula, on CPU and GPU alike
-    options: dict[str, Any] = {"weight_decay": phase.weight_decay, "fused": True}
-    if phase.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=phase.lr, momentum=phase.momentum, **options)
-    kind = torch.optim.AdamW if phase.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=phase.lr, **options)
-
-
-def set_learning_rate(optimizer: Optimizer, phase: Phase, *, done: float) -> None:
-    """Set every group's rate for the share `done` in [0, 1] of the phase that lies behind."""
-    factor = (1 + cos(pi * done)) / 2 if phase.schedule == "cosine" else 1.0
-    for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
-
-
-def backbone_rate(network: Network, phase: Phase) -> float:
-    """The learning rate of the fastest stage of the backbone; 0 where none of it is trained."""
-    own = {id(parameter) for parameter in network.backbone.parameters()}
-    groups = _groups(network, phase)
-    return max(
-        (g["base_lr"] for g in groups if any(id(p) in own for p in g["params"])), default=0.0
-    )
-
-
-def tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """Copies of moments and step counts, flat: "parameter number.name" to tensor."""
-    state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
-    return {
-        f"{i}.{name}": value.clone()
-        for i, moments in state.items()
-        for name, value in moments.items()
-    }
-
-
-def load_tensors(optimizer: Optimizer, saved: dict[str, Tensor]) -> None:
-    """Put back what `tensors` gave, into an optimizer of the same network and phase.
-
-    `saved` is copied: the optimizer steps on tensors of its own.
-    """
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in saved.items():
-        i, name = key.split(".", 1)
-        state.setdefault(int(i), {})[name] = value.clone()
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def _groups(network: Network, phase: Phase) -> list[dict[str, Any]]:
-    """Parameters by learning rate: few groups, as each is a call of its own in every step."""
-    stages: list[tuple[nn.Module, float]] = [(network.head, phase.lr)]
-    if phase.trains == "all":
-        for depth, stage in enumerate(reversed(list(network.backbone)), start=1):
-            rate = (phase.backbone_lr or phase.lr) * phase.layer_decay**depth
-            stages.append((stage, rate))
-    groups: dict[float, list[Tensor]] = {}
-    for module, rate in stages:
-        trainable = [p for p in module.parameters() if p.requires_grad]
-        groups.setdefault(rate, []).extend(trainable)
-    return [{"params": params, "base_lr": rate} for rate, params in groups.items() if params]
-
-
-Row = dict[str, float]
-Weights = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Everything a phase needs to go on, between two epochs or in the middle of one.
-
-    Its tensors are copies: a progress that is kept in memory does not change while training does.
-
-    Attributes:
-        rows: one per finished epoch.
-        losses: those of the steps done since, (steps,).
-        weights: the network's.
-        best: the network's at its best validation score; empty if the phase keeps the last.
-        anchor: the backbone's when the phase began; empty if nothing pulls it back there.
-        moments: the optimizer's.
-        epoch_rng: state of the generator given to `fit` when the epoch under way began.
-        rng: its state now.
-    """
-
-    rows: tuple[Row, ...]
-    losses: Tensor
-    weights: Weights
-    best: Weights
-    anchor: Weights
-    moments: Weights
-    epoch_rng: Tensor
-    rng: Tensor
-
-
-def _nothing() -> None:
-    return None
-
-
-def _nowhere(progress: Progress) -> None:
-    pass
-
-
-@dataclass(frozen=True)
-class Checkpoints:
-    """Where a phase keeps its progress, and how often.
-
-    Attributes:
-        load: what `save` was last given, None where there is nothing to go on from.
-        save: called after every epoch and, within one, after every `steps` steps.
-        steps: None saves between epochs only.
-    """
-
-    load: Callable[[], Progress | None] = _nothing
-    save: Callable[[Progress], None] = _nowhere
-    steps: int | None = None
-
-
-NO_CHECKPOINTS = Checkpoints()
-
 
 _log = logging.getLogger(__name__)
 
@@ -162,11 +32,8 @@ def fit(
     task: Task,
     *,
     rng: torch.Generator,
-    observe: Callable[[Network], Row] | None = None,
-    checkpoints: Checkpoints = NO_CHECKPOINTS,
+    callbacks: Sequence[Callback] = (),
     machine: Machine = ALONE,
-    tick: Callable[[int], object] | None = None,
-    until: int | None = None,
 ) -> list[Row]:
     """Train `network` in place for one phase; one row per epoch.
 
@@ -179,18 +46,13 @@ def fit(
         phase: what to train and how.
         task: trained on its "train" split; "valid" is watched when the phase asks for it.
         rng: draws the order of the examples and, through a seed a step, dropout.
-        observe: numbers to add to each epoch's row. It may look, not touch.
-        checkpoints: what to go on from, and where to keep what a later call can go on from; the
-            result is that of an uninterrupted run, to the last bit on a CPU.
+        callbacks: numbers to add to each row, progress to show or keep, a pause; see `Callback`.
+            A phase resumed by one of them ends as an uninterrupted one, to the last bit on a CPU.
         machine: precision, and the processes that share the work; all of them call `fit` alike.
-        tick: called after every step with the number of examples seen in the phase.
-        until: pause after this many epochs of the phase, with the weights that it would end with
-            there; a later call goes on from `checkpoints` as if there had been no pause. None
-            trains to the end.
 
     Returns:
         a row per epoch: epoch (from 1), loss (mean over steps), valid (score, when watched), and
-        what `observe` adds.
+        what callbacks measure.
 
     Raises:
         ValueError: the loss, a weight, or the validation score of every epoch that could be kept
@@ -198,20 +60,18 @@ def fit(
             number of processes.
     """
     with torch.enable_grad(), _global_rng_kept(network), _frozen_where_untrained(network, phase):
-        optimizer = make_optimizer(network, phase)
-        training = _Training(network, phase, task, rng, optimizer, checkpoints, machine, tick)
-        training.restore()
-        last = phase.epochs if until is None else min(until, phase.epochs)
-        while len(training.rows) < last and not _out_of_patience(training.rows, phase):
-            training.epoch(observe)
+        training = _Training(network, phase, task, rng, callbacks, machine)
+        training.resume()
+        while training.goes_on():
+            training.epoch()
         training.end()
     return training.rows
 
 
 def score(network: Network, task: Task, split: str, *, size: int = EVALUATION_SIZE) -> float:
     """The objective's score on a whole split, in eval mode, no row dropped."""
-    found = predict(network, task, split, size=size)
-    return task.objective.score(found.logits, found.targets)
+    predicted = predict(network, task, split, size=size)
+    return task.objective.score(predicted.logits, predicted.targets)
 
 
 class DivergedError(ValueError):
@@ -221,110 +81,135 @@ class DivergedError(ValueError):
         super().__init__(f"training diverged: {how}; try a learning rate below lr={phase.lr}")
 
 
-def _check_loss(loss: float, phase: Phase, *, epoch: int) -> None:
-    """Refuse to go on with what has diverged.
-
-    Raises:
-        DivergedError: the loss of an epoch is infinite or NaN.
-    """
-    if not isfinite(loss):
-        raise DivergedError(f"the loss is {loss} in epoch {epoch}", phase)
-
-
-def best_epoch(rows: list[Row]) -> int:
+def best_epoch(rows: Sequence[Row]) -> int:
     """Epoch (from 1) of the highest validation score, the earliest of equals.
 
-    Predictions that are not finite have no score: 0 where there is no other.
+    Predictions that are not finite have no score; 0 where no epoch has one.
     """
     finite = [i for i, row in enumerate(rows, start=1) if isfinite(row["valid"])]
     return max(finite, key=lambda epoch: rows[epoch - 1]["valid"], default=0)
 
 
-@dataclass
+def set_modes(network: Network, phase: Phase) -> None:
+    """Put every module into the mode in which a phase trains it."""
+    network.train()
+    # eval mode, not only requires_grad: batch-norm statistics would drift during probing
+    network.backbone.train(phase.trains == "all")
+    for stage in (*network.backbone, *network.head):
+        parameters = list(stage.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            stage.eval()
+    if phase.batch_norm == "frozen":
+        for module in network.backbone.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+
+
 class _Training:
     """A phase under way."""
 
-    network: Network
-    phase: Phase
-    task: Task
-    rng: torch.Generator
-    optimizer: Optimizer
-    checkpoints: Checkpoints
-    machine: Machine
-    tick: Callable[[int], object] | None
-    rows: list[Row] = field(default_factory=list)
-    best: Weights = field(default_factory=dict)
-    losses: list[Tensor] = field(default_factory=list)  # of the epoch under way
-
-    def __post_init__(self) -> None:
-        self.examples = len(self.task.rows("train"))
-        self.steps = ceil(self.examples / self.phase.batch_size)
-        self.epoch_rng = self.rng.get_state()
-        backbone = self.network.backbone.named_parameters() if self.phase.anchor else ()
-        self.anchor = _copy(dict(backbone))
-        if self.examples // self.steps < self.machine.processes:
+    def __init__(
+        self,
+        network: Network,
+        phase: Phase,
+        task: Task,
+        rng: torch.Generator,
+        callbacks: Sequence[Callback],
+        machine: Machine,
+    ) -> None:
+        self.network, self.phase, self.task, self.rng = network, phase, task, rng
+        self.callbacks, self.machine = callbacks, machine
+        self.optimizer = make_optimizer(network, phase)
+        self.rows: list[Row] = []
+        self.best: Weights = {}
+        self.losses: list[Tensor] = []  # of the steps of the current epoch
+        self.epoch_rng = rng.get_state()
+        self.anchor = _copy(dict(network.backbone.named_parameters()) if phase.anchor else {})
+        self.examples = len(task.rows("train"))
+        self.steps = ceil(self.examples / phase.batch_size)
+        if self.examples // self.steps < machine.processes:
             raise ValueError(
                 f"batches of {self.examples // self.steps} examples cannot be shared by "
-                f"{self.machine.processes} processes; take a larger batch_size or fewer devices"
+                f"{machine.processes} processes; take a larger batch_size or fewer devices"
             )
 
-    def restore(self) -> None:
-        """Go on from what was kept, if anything was."""
-        found = self.checkpoints.load()
-        if found is None:
+    def resume(self) -> None:
+        """Go on from the progress that a callback has, if one has any."""
+        progress = next((p for c in self.callbacks if (p := c.resume())), None)
+        if progress is None:
             return
-        self.network.load_state_dict(found.weights)
-        load_tensors(self.optimizer, found.moments)
         device = next(self.network.parameters()).device
-        self.rows, self.losses = [*map(dict, found.rows)], list(found.losses.to(device))
-        self.best = found.best
-        if found.anchor:  # this network may have moved since the phase began
-            self.anchor = {name: value.to(device) for name, value in found.anchor.items()}
-        self.epoch_rng = found.epoch_rng
-        self.rng.set_state(found.rng)
+        self.network.load_state_dict(progress.weights)
+        load_optimizer_tensors(self.optimizer, progress.moments)
+        self.rows, self.losses = [*map(dict, progress.rows)], list(progress.losses.to(device))
+        self.best = progress.best
+        # this network may have moved since the phase began
+        self.anchor = {name: value.to(device) for name, value in progress.anchor.items()}
+        for i, callback in enumerate(self.callbacks):
+            own = {k: v for k, v in progress.callbacks.items() if k.startswith(f"{i}.")}
+            callback.load_state({k.partition(".")[2]: v for k, v in own.items()})
+        self.epoch_rng = progress.epoch_rng
+        self.rng.set_state(progress.rng)
 
-    def save(self) -> None:
-        """Keep what `restore` needs."""
-        progress = Progress(
+    def progress(self) -> Progress:
+        """A copy of everything that `resume` needs."""
+        return Progress(
             rows=tuple(map(dict, self.rows)),
             losses=torch.stack(self.losses) if self.losses else torch.empty(0),
             weights=_copy(self.network.state_dict()),
             best=self.best,
             anchor=self.anchor,
-            moments=tensors(self.optimizer),
+            moments=optimizer_tensors(self.optimizer),
+            callbacks={
+                f"{i}.{name}": value.clone()
+                for i, callback in enumerate(self.callbacks)
+                for name, value in callback.state().items()
+            },
             epoch_rng=self.epoch_rng,
             rng=self.rng.get_state(),
         )
-        self.checkpoints.save(progress)
 
-    def epoch(self, observe: Callable[[Network], Row] | None) -> None:
-        """Train for what is left of an epoch, then look at the network and add a row."""
-        set_modes(self.network, self.phase)
-        logits = self.machine.shared(self.network)
-        seed, batches = self._drawn()
+    def goes_on(self) -> bool:
+        """Whether another epoch is to be trained."""
+        patience = self.phase.patience
+        if patience is not None and len(self.rows) - best_epoch(self.rows) >= patience:
+            return False
+        wanted = all(callback.wants_epoch(self.rows) for callback in self.callbacks)
+        return wanted and len(self.rows) < self.phase.epochs
+
+    def epoch(self) -> None:
+        """Train for what is left of an epoch, then add its row."""
+        phase, machine, before = self.phase, self.machine, len(self.rows)
+        set_modes(self.network, phase)
+        logits = machine.shared(self.network)
+        objective = self.task.objective.smoothed(phase.smoothing)
+        seed, batches = self._batches()
         for step, batch in enumerate(batches, start=len(self.losses)):
-            turn = step * self.machine.processes + self.machine.rank
-            seed_dropout(seed + turn, batch.targets.device)
-            self._step(logits, batch, step)
-            after = len(self.rows) * self.steps + step + 1
-            if self.checkpoints.steps and after % self.checkpoints.steps == 0:
-                self.save()
-        row = {"epoch": len(self.rows) + 1, "loss": self._mean_loss()}
-        if self.phase.watches_validation:
-            row["valid"] = score(self.network, self.task, "valid")
-            self._warn_of(row["valid"])
-        row |= observe(self.network) if observe else {}
-        self.rows.append(self.machine.agreed(row))
-        if self.phase.keep == "best" and best_epoch(self.rows) == len(self.rows):
-            self.best = _copy(self.network.state_dict())
-        self.losses, self.epoch_rng = [], self.rng.get_state()
-        self.save()
+            seed_dropout(seed + step * machine.processes + machine.rank, batch.targets.device)
+            done = (before + step / self.steps) / phase.epochs
+            set_learning_rate(self.optimizer, phase, done=done)
+            total = self._seen(step + 1) - self._seen(step)
+            loss = objective.loss(
+                machine.whole(logits(batch), total), machine.whole(batch.targets, total)
+            )
+            self.losses.append(loss.detach())
+            if self.anchor:
+                loss = loss + phase.anchor / 2 * _squared_distance(
+                    self.network.backbone, self.anchor
+                )
+            self.optimizer.zero_grad()
+            machine.backward(loss)
+            self.optimizer.step()
+            examples = before * self.examples + self._seen(step + 1)
+            for callback in self.callbacks:
+                callback.after_step(before * self.steps + step + 1, examples, self.progress)
+        self._add_row()
 
     def end(self) -> None:
         """Give the network the weights that the phase ends with.
 
         Raises:
-            ValueError: there are none that give finite predictions.
+            DivergedError: there are none that give finite predictions.
         """
         if self.best:
             self.network.load_state_dict(self.best)
@@ -337,19 +222,7 @@ class _Training:
         if not all(p.isfinite().all() for p in self.network.parameters()):
             raise DivergedError(f"weights are not finite after epoch {len(self.rows)}", self.phase)
 
-    def _warn_of(self, valid: float) -> None:
-        known = any(isnan(row["valid"]) for row in self.rows)
-        if isnan(valid) and not known and self.machine.rank == 0:
-            _log.warning(
-                "predictions on the validation split of %s are not all finite after epoch %d: the "
-                "score of that epoch is NaN, and its weights are never kept as the best; try a "
-                "learning rate below lr=%s",
-                self.task.name,
-                len(self.rows) + 1,
-                self.phase.lr,
-            )
-
-    def _drawn(self) -> tuple[int, Iterator[Batch]]:
+    def _batches(self) -> tuple[int, Iterator[Batch]]:
         """Dropout's seed in this epoch, and its batches that are still to come."""
         now = self.rng.get_state()
         self.rng.set_state(self.epoch_rng)
@@ -365,56 +238,41 @@ class _Training:
             self.rng.set_state(now)
         return seed, batches
 
-    def _step(self, logits: Callable[[Batch], Tensor], batch: Batch, step: int) -> None:
-        done = (len(self.rows) + step / self.steps) / self.phase.epochs
-        set_learning_rate(self.optimizer, self.phase, done=done)
-        total = self._seen(step + 1) - self._seen(step)
-        objective = self.task.objective.smoothed(self.phase.smoothing)
-        loss = objective.loss(
-            self.machine.whole(logits(batch), total), self.machine.whole(batch.targets, total)
-        )
-        self.losses.append(loss.detach())
-        if self.anchor:
-            pull = _squared_distance(self.network.backbone, self.anchor)
-            loss = loss + self.phase.anchor / 2 * pull
-        self.optimizer.zero_grad()
-        self.machine.backward(loss)
-        self.optimizer.step()
-        if self.tick:
-            self.tick(len(self.rows) * self.examples + self._seen(step + 1))
-
     def _seen(self, steps: int) -> int:
         """Examples in the first so many batches of an epoch, the longer of which come first."""
         short, longer = divmod(self.examples, self.steps)
         return steps * short + min(steps, longer)
 
-    def _mean_loss(self) -> float:
-        mean = torch.stack(self.losses).mean().item()
-        _check_loss(mean, self.phase, epoch=len(self.rows) + 1)
-        return mean
+    def _add_row(self) -> None:
+        """Measure an epoch that has ended, and note its weights if they are the best so far."""
+        epoch, loss = len(self.rows) + 1, torch.stack(self.losses).mean().item()
+        if not isfinite(loss):
+            raise DivergedError(f"the loss is {loss} in epoch {epoch}", self.phase)
+        row: Row = {"epoch": epoch, "loss": loss}
+        if self.phase.watches_validation:
+            row["valid"] = score(self.network, self.task, "valid")
+            self._warn_of(row["valid"])
+        for callback in self.callbacks:
+            row |= callback.measure(self.network)
+        self.rows.append(self.machine.agreed(row))
+        if self.phase.keep == "best" and best_epoch(self.rows) == epoch:
+            self.best = _copy(self.network.state_dict())
+        self.losses, self.epoch_rng = [], self.rng.get_state()
+        for callback in self.callbacks:
+            callback.after_epoch(self.rows, self.progress)
 
-
-def set_modes(network: Network, phase: Phase) -> None:
-    """Put every module into the mode in which a phase trains it."""
-    network.train()
-    # eval mode, not only requires_grad: batch-norm statistics would drift during probing
-    network.backbone.train(phase.trains == "all")
-    for stage in (*network.backbone, *network.head):
-        if _is_frozen(stage):
-            stage.eval()
-    if phase.batch_norm == "frozen":
-        for module in network.backbone.modules():
-            if isinstance(module, _BatchNorm):
-                module.eval()
-
-
-def _is_frozen(stage: nn.Module) -> bool:
-    parameters = list(stage.parameters())
-    return bool(parameters) and not any(p.requires_grad for p in parameters)
-
-
-def _out_of_patience(rows: list[Row], phase: Phase) -> bool:
-    return phase.patience is not None and len(rows) - best_epoch(rows) >= phase.patience
+    def _warn_of(self, valid: float) -> None:
+        """Warn of the first epoch whose validation score is NaN."""
+        before = any(isnan(row["valid"]) for row in self.rows)
+        if isnan(valid) and not before and self.machine.rank == 0:
+            _log.warning(
+                "predictions on the validation split of %s are not all finite after epoch %d: the "
+                "score of that epoch is NaN, and its weights are never kept as the best; try a "
+                "learning rate below lr=%s",
+                self.task.name,
+                len(self.rows) + 1,
+                self.phase.lr,
+            )
 
 
 def _copy(weights: Weights) -> Weights:
@@ -430,7 +288,7 @@ def _squared_distance(backbone: Chain, anchor: Weights) -> Tensor:
 @contextmanager
 def _frozen_where_untrained(network: Network, phase: Phase) -> Iterator[None]:
     """Gradients for what the phase trains and the caller has not frozen."""
-    before = [(p, p.requires_grad) for p in network.parameters()]
+    before: list[tuple[nn.Parameter, bool]] = [(p, p.requires_grad) for p in network.parameters()]
     if phase.trains == "head":
         network.backbone.requires_grad_(False)
     try:

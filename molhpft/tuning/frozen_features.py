@@ -5,6 +5,7 @@ that read more than features (graph layers of a partial backbone) go on seeing t
 """
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import torch
@@ -63,8 +64,8 @@ def on_features(
 ) -> tuple[Network, Task]:
     """The head alone, and the task whose inputs are the features it reads.
 
-    The returned network shares the head: training one trains the other. Where the head reads more
-    than features (a partial backbone of graph layers), network and task come back as they are.
+    Where the head reads more than features (a partial backbone of graph layers), network and task
+    come back as they are.
 
     Args:
         network: any network.
@@ -98,7 +99,8 @@ def on_features(
     numbers = torch.split(torch.arange(sum(sizes)), sizes)
     splits: dict[str, Tensor] = dict(zip(snapshots, numbers, strict=True))
     examples = Views(rows, _numbered(views, splits, sum(sizes))) if views else rows
-    return Network(Chain({}), network.head), replace(task, examples=examples, splits=splits)
+    head = Network(Chain({}), deepcopy(network.head))
+    return head, replace(task, examples=examples, splits=splits)
 
 
 def _augmented(task: Task, *, size: int, rng: torch.Generator | None) -> Iterator[Batch]:

@@ -3,15 +3,12 @@
 On cached features (`on_features`) heads of linear maps and ReLUs are stacked and trained together:
 several learning rates, smoothings and seeds cost little more than one. The result is that of `fit`
 up to rounding; `fit` remains the way for every other head, objective, or network with a backbone.
-
-Heads along one run of head probing, and what each of them says.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from itertools import count
 from math import isfinite, nan
 
 import torch
@@ -20,7 +17,8 @@ from molhpft.core.data import Rows, Task
 from molhpft.core.determinism import one_thread
 from molhpft.core.evaluate import EVALUATION_SIZE, Snapshot, take
 from molhpft.core.network import Network
-from molhpft.tuning.fit import Checkpoints, DivergedError, Progress, Row, Weights, fit
+from molhpft.tuning.callbacks import Callback, Progress, Row, Weights
+from molhpft.tuning.fit import DivergedError, fit
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.stacked import Lesson, Stack, feature_rows, labels, orders, stepping, train
 
@@ -39,16 +37,6 @@ class Trajectory:
     rows: list[Row]
     diverged: str | None = None
 
-    def whole(self) -> "Trajectory":
-        """The trajectory itself, which has the head of every tau.
-
-        Raises:
-            ValueError: training diverged.
-        """
-        if self.diverged is not None:
-            raise ValueError(self.diverged)
-        return self
-
     def snapshots(self, network: Network, task: Task, split: str) -> dict[int, Snapshot]:
         """What the head of each tau says about a split: tau to its snapshot.
 
@@ -60,7 +48,10 @@ class Trajectory:
             split: name of the split.
         """
         if feature_rows(network, task) is None:
-            return {t: _snapshot(network, head, task, split) for t, head in self.heads.items()}
+            return {
+                tau: take(with_head(network, head), task.batches(split, size=EVALUATION_SIZE))
+                for tau, head in self.heads.items()
+            }
         (batch,) = task.batches(split, size=len(task.rows(split)))
         z, y = batch.inputs.cpu(), batch.targets.cpu()
         stack = Stack(network.head, list(self.heads.values()), groups=1)
@@ -71,25 +62,25 @@ class Trajectory:
         }
 
 
-def _snapshot(network: Network, head: Weights, task: Task, split: str) -> Snapshot:
-    """Of a copy of the network with the weights `head`."""
-    copy = Network(network.backbone, deepcopy(network.head))
-    copy.head.load_state_dict(head)
-    return take(copy, task.batches(split, size=EVALUATION_SIZE))
-
-
 Rngs = Sequence[torch.Generator]
 
 SMALL = 2**22  # products of numbers in a step, below which threads wait longer than they compute
 
 
+def with_head(network: Network, head: Weights) -> Network:
+    """The same backbone with a head of its own, which has the weights `head`."""
+    copy = Network(network.backbone, deepcopy(network.head))
+    copy.head.load_state_dict(head)
+    return copy
+
+
 def probe(
     network: Network, phase: Phase, task: Task, *, taus: Sequence[int], rng: torch.Generator
 ) -> Trajectory:
-    """Train the head for the largest of `taus` epochs and keep it at each of them.
+    """Train a copy of the head for the largest of `taus` epochs, and keep it at each of them.
 
     Args:
-        network: its head is trained in place, its backbone left as it is.
+        network: whose head is probed; left as it is.
         phase: how to train the head; its epochs are not used.
         task: as for `fit`; `on_features` gives the fast form of both.
         taus: numbers of epochs, each at least 0.
@@ -101,8 +92,8 @@ def probe(
             loss became infinite or NaN.
     """
     ((trajectory,),) = probe_many([network], [phase], task, taus=taus, rngs=[rng])
-    trajectory.whole()
-    network.head.load_state_dict(trajectory.heads[max(taus)])
+    if trajectory.diverged is not None:
+        raise ValueError(trajectory.diverged)
     return trajectory
 
 
@@ -230,28 +221,36 @@ def _is_finite(head: Weights) -> bool:
     return all(bool(value.isfinite().all()) for value in head.values())
 
 
+class _HeadsAlong(Callback):
+    """Keeps the head at each of `taus`, and the rows of the epochs that did not diverge."""
+
+    def __init__(self, network: Network, taus: Sequence[int]) -> None:
+        self.taus = taus
+        self.heads: dict[int, Weights] = {}
+        self.losses: list[float] = []
+        self._keep(network, 0)
+
+    def measure(self, network: Network) -> Row:
+        """Nothing, but keep the head."""
+        self._keep(network, len(self.losses) + 1)
+        return {}
+
+    def after_epoch(self, rows: Sequence[Row], progress: Callable[[], Progress]) -> None:
+        """Note the loss."""
+        self.losses.append(rows[-1]["loss"])
+
+    def _keep(self, network: Network, epoch: int) -> None:
+        if epoch in self.taus:
+            self.heads[epoch] = deepcopy(network.head.state_dict())
+
+
 def _through_fit(
     network: Network, phase: Phase, task: Task, *, taus: Sequence[int], rng: torch.Generator
 ) -> Trajectory:
     """The trajectory of one head by the training loop that serves every network."""
-    network = deepcopy(network)
-    heads: dict[int, Weights] = {}
-    epochs = count()
-
-    def remember(network: Network) -> Row:
-        epoch = next(epochs)
-        if epoch in taus:
-            heads[epoch] = deepcopy(network.head.state_dict())
-        return {}
-
-    remember(network)
-    rows: list[Row] = []
-
-    def note(progress: Progress) -> None:
-        rows[:] = progress.rows
-
-    longest, noting = replace(phase, epochs=max(taus)), Checkpoints(save=note)
+    network, longest = deepcopy(network), replace(phase, epochs=max(taus))
+    along = _HeadsAlong(network, taus)
     with suppress(DivergedError):
-        fit(network, longest, task, rng=rng, observe=remember, checkpoints=noting)
-    losses = [*(row["loss"] for row in rows), *[nan] * (longest.epochs - len(rows))]
-    return _ended(losses, heads, phase)
+        fit(network, longest, task, rng=rng, callbacks=[along])
+    missing = longest.epochs - len(along.losses)
+    return _ended([*along.losses, *[nan] * missing], along.heads, phase)

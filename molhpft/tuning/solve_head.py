@@ -1,11 +1,12 @@
-"""The linear head that head probing would converge to, solved instead of trained.
+"""Heads and weights that are computed instead of trained.
 
-Logistic regression (ridge for real targets) on cached features, its penalty chosen on validation.
-
-Between the probed and the finetuned model: weight-space ensembles (WiSE-FT, Wortsman 2022).
+`solve_head` gives the linear head that probing would converge to: logistic regression (ridge for
+real targets) on cached features, its penalty chosen on validation. `mix` gives the weight-space
+ensemble of a probed and a finetuned network (WiSE-FT, Wortsman et al., 2022).
 """
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import partial
 
 import numpy as np
@@ -18,8 +19,10 @@ from molhpft.core.data import Task
 from molhpft.core.evaluate import EVALUATION_SIZE, take
 from molhpft.core.network import Network, Plain
 from molhpft.core.objectives import Multiclass, Multilabel, Objective, ScoredByLoss, Squared
-from molhpft.tuning.fit import Weights, score
+from molhpft.tuning.callbacks import Weights
+from molhpft.tuning.fit import score
 from molhpft.tuning.halving import highest
+from molhpft.tuning.probe import with_head
 
 Array = NDArray[np.float64]
 Solution = tuple[Array, Array]  # weights (outputs, d) and biases (outputs,)
@@ -27,47 +30,48 @@ Solver = Callable[[Array, Tensor, float], Solution]
 OneOutput = Callable[[Array, Array, float], tuple[Array, float]]
 
 
-def solve_head(network: Network, task: Task, *, inverse_penalties: Sequence[float]) -> float:
-    """Set a linear head to the regularised solution that validates best.
+def solve_head(
+    network: Network, task: Task, *, inverse_penalties: Sequence[float]
+) -> tuple[Weights, float]:
+    """The regularised linear head that validates best, and its inverse penalty C.
 
     Each output of a multi-label task is a problem of its own on the examples that have its label;
     features are standardised for the penalty and the head is given back in their own units.
 
     Args:
-        network: with a head of one linear layer, changed in place.
+        network: with a head of one linear layer; left as it is.
         task: trained on "train", chosen on "valid".
-        inverse_penalties: inverse penalties C, as scikit-learn has them.
-
-    Returns:
-        the chosen inverse_penalty, the smallest of equals.
+        inverse_penalties: values of C to choose from, as scikit-learn has them; the smallest of
+            equals is chosen.
 
     Raises:
         ValueError: the head is not one linear layer, the objective joins several or contrasts
-            classes, an output lacks a class in training, or no
-            validation score is finite.
+            classes, an output lacks a class in training, or no validation score is finite.
     """
     linear, solve = _linear(network), _solver(task.objective)
     train = take(network, task.batches("train", size=EVALUATION_SIZE))
     z = train.features.double()
-    spread, centre = torch.std_mean(z, 0)
-    spread = torch.where(spread > 0, spread, 1.0)
-    x = ((z - centre) / spread).numpy()
+    std, centre = torch.std_mean(z, 0)
+    std = torch.where(std > 0, std, 1.0)
+    x = ((z - centre) / std).numpy()
     rising = sorted(inverse_penalties)
-    heads: list[tuple[Tensor, Tensor]] = []
-    scores: list[float] = []
-    for inverse_penalty in rising:
-        weight, bias = map(torch.as_tensor, solve(x, train.targets, inverse_penalty))
+    heads: list[Weights] = []
+    for penalty in rising:
+        weight, bias = map(torch.as_tensor, solve(x, train.targets, penalty))
         if weight.shape != linear.weight.shape:
             raise ValueError(
                 f"a head can be solved when every class occurs in the training split, got "
                 f"{len(weight)} of {linear.out_features}; use method lp"
             )
-        heads.append((weight / spread, bias - weight @ (centre / spread)))
-        _load(linear, heads[-1])
-        scores.append(score(network, task, "valid"))
-    best = highest(scores)
-    _load(linear, heads[best])
-    return rising[best]
+        own = {"weight": weight / std, "bias": bias - weight @ (centre / std)}
+        heads.append(
+            {
+                name: own[name.rpartition(".")[2]].to(value)
+                for name, value in network.head.state_dict().items()
+            }
+        )
+    best = highest([score(with_head(network, head), task, "valid") for head in heads])
+    return heads[best], rising[best]
 
 
 def _linear(network: Network) -> nn.Linear:
@@ -80,12 +84,6 @@ def _linear(network: Network) -> nn.Linear:
         f"a head can be solved when it is one linear layer, got stages "
         f"{', '.join(network.head.names)}; set head: linear"
     )
-
-
-def _load(linear: nn.Linear, head: tuple[Tensor, Tensor]) -> None:
-    with torch.no_grad():
-        linear.weight.copy_(head[0])
-        linear.bias.copy_(head[1])
 
 
 def _solver(objective: Objective) -> Solver:
@@ -104,15 +102,15 @@ def _solver(objective: Objective) -> Solver:
     )
 
 
-def _each(one: OneOutput, x: Array, targets: Tensor, inverse_penalty: float) -> Solution:
+def _each(one: OneOutput, x: Array, targets: Tensor, penalty: float) -> Solution:
     columns = targets.double().numpy().T
-    solved = [one(x[~np.isnan(y)], y[~np.isnan(y)], inverse_penalty) for y in columns]
+    solved = [one(x[~np.isnan(y)], y[~np.isnan(y)], penalty) for y in columns]
     return np.stack([weight for weight, _ in solved]), np.array([bias for _, bias in solved])
 
 
-def _classes(x: Array, targets: Tensor, inverse_penalty: float, *, ignore: int) -> Solution:
+def _classes(x: Array, targets: Tensor, penalty: float, *, ignore: int) -> Solution:
     y = targets.numpy()
-    model = LogisticRegression(C=inverse_penalty, max_iter=5000).fit(x[y != ignore], y[y != ignore])
+    model = LogisticRegression(C=penalty, max_iter=5000).fit(x[y != ignore], y[y != ignore])
     if len(model.classes_) > 2:
         return model.coef_, model.intercept_
     # two classes have one row of logits; as two they are opposite halves of it
@@ -121,26 +119,26 @@ def _classes(x: Array, targets: Tensor, inverse_penalty: float, *, ignore: int) 
     ) * np.array([-0.5, 0.5])
 
 
-def _yes_or_no(x: Array, y: Array, inverse_penalty: float) -> tuple[Array, float]:
+def _yes_or_no(x: Array, y: Array, penalty: float) -> tuple[Array, float]:
     if len(np.unique(y)) < 2:
         raise ValueError(
             "a head can be solved when every output has both classes in the training split, "
             f"got {len(y)} labels of one class; use method lp"
         )
-    model = LogisticRegression(C=inverse_penalty, max_iter=5000).fit(x, y)
+    model = LogisticRegression(C=penalty, max_iter=5000).fit(x, y)
     return model.coef_[0], float(model.intercept_[0])
 
 
-def _number(x: Array, y: Array, inverse_penalty: float) -> tuple[Array, float]:
-    model = Ridge(alpha=1 / inverse_penalty).fit(x, y)
+def _number(x: Array, y: Array, penalty: float) -> tuple[Array, float]:
+    model = Ridge(alpha=1 / penalty).fit(x, y)
     return model.coef_, float(model.intercept_)
 
 
 def interpolated(start: Weights, end: Weights, alpha: float) -> Weights:
-    """`(1 - alpha) start + share end`, batch-norm statistics included.
+    """`(1 - alpha) start + alpha end`, batch-norm statistics included.
 
     Args:
-        start: of the model as finetuning began.
+        start: of the network as finetuning began.
         end: of the same architecture as finetuning ended.
         alpha: 0 gives `start`, 1 gives `end`. Counts (integers) are those of `end`.
     """
@@ -150,26 +148,25 @@ def interpolated(start: Weights, end: Weights, alpha: float) -> Weights:
     }
 
 
-def mix(network: Network, start: Weights, task: Task, *, alphas: Sequence[float]) -> float:
-    """Replace a finetuned network by its best mixture with where it started.
+def mix(
+    start: Network, end: Network, task: Task, *, alphas: Sequence[float]
+) -> tuple[Network, float]:
+    """The mixture of two networks that validates best, and its mixing weight alpha.
 
     Args:
-        network: finetuned; ends with the weights of the mixture.
-        start: its weights before finetuning.
+        start: as finetuning began.
+        end: of the same architecture, as finetuning ended.
         task: whose validation score decides.
-        alphas: of the finetuned weights, to choose from.
-
-    Returns:
-        the chosen alpha, the smallest of equals.
+        alphas: weights of `end` to choose from; the smallest of equals is chosen.
 
     Raises:
         ValueError: no mixture has a finite validation score.
     """
-    end = {name: value.clone() for name, value in network.state_dict().items()}
-    rising, scores = sorted(alphas), []
+    rising, mixture = sorted(alphas), deepcopy(end)
+    scores = []
     for alpha in rising:
-        network.load_state_dict(interpolated(start, end, alpha))
-        scores.append(score(network, task, "valid"))
+        mixture.load_state_dict(interpolated(start.state_dict(), end.state_dict(), alpha))
+        scores.append(score(mixture, task, "valid"))
     best = rising[highest(scores)]
-    network.load_state_dict(interpolated(start, end, best))
-    return best
+    mixture.load_state_dict(interpolated(start.state_dict(), end.state_dict(), best))
+    return mixture, best

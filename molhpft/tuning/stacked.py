@@ -29,7 +29,7 @@ from molhpft.core.data import Rows, Task
 from molhpft.core.metrics import measured
 from molhpft.core.network import Chain, Network, Plain
 from molhpft.core.objectives import Multiclass, Multilabel, Objective, Squared
-from molhpft.tuning.fit import Weights
+from molhpft.tuning.callbacks import Weights
 from molhpft.tuning.frozen_features import Views
 from molhpft.tuning.phase import Phase
 

@@ -12,14 +12,13 @@ from molhpft.config.measures import (
     BINS,
     NAMES,
     Branch,
-    epochs_behind,
+    callbacks_along,
     measure_branch,
-    observers,
+    phase_name,
     unmeasured,
 )
 from molhpft.core.data import Rows
 from molhpft.core.determinism import seed_for
-from molhpft.core.evaluate import take
 from molhpft.core.network import Chain, Network, Plain, linear_head
 from molhpft.core.objectives import ClassContrast
 from molhpft.domains.console import plain_console
@@ -128,9 +127,8 @@ def finetuned(phase, *, start=PLAIN, task=None, **recipe):
     task, end = task or toy_task(), deepcopy(start)
     rng = torch.Generator().manual_seed(seed_for(0, "finetune"))
     rows = fit(end, phase, task, rng=rng)
-    before, after = (take(n, task.batches("train", size=8)) for n in (start, end))
     method = Recipe(Phase(trains="head", epochs=0, lr=1.0), (phase,), **recipe)
-    return Branch(start, end, before, after, task, method, (epochs_behind(phase, rows),), 0)
+    return Branch(start, end, task, method, [{"phase": phase_name(0), **row} for row in rows], 0)
 
 
 def bound_of(branch):
@@ -170,9 +168,9 @@ def test_the_bound_has_the_rate_of_the_backbone(phase, factor):
 def test_the_bound_counts_the_steps_behind_the_weights_that_are_kept():
     phase = replace(DESCENT, lr=0.3, epochs=12, keep="best", patience=3)
     branch = finetuned(phase)
-    assert branch.epochs[0] < 12
+    assert branch.epochs < 12
     bound = bound_of(branch)
-    expected = 0.3 * 4 * branch.epochs[0] * bound["beta"] * bound["gamma"]
+    expected = 0.3 * 4 * branch.epochs * bound["beta"] * bound["gamma"]
     assert bound["constant"] == pytest.approx(expected)
 
 
@@ -195,7 +193,7 @@ def test_the_bound_names_what_it_is_not_derived_for(changes, words):
 
 def test_the_bound_is_not_derived_where_energy_has_not_fallen():
     branch = finetuned(DESCENT)
-    backwards = replace(branch, before=branch.after, after=branch.before)
+    backwards = replace(branch, start=branch.end, end=branch.start)
     assert bound_of(backwards)["beyond"] == ["an energy that did not fall"]
 
 
@@ -223,7 +221,7 @@ def test_drift_is_the_whole_shift_of_a_finetuning_that_changes_no_weight(batch_s
 def test_drift_goes_as_far_as_the_epoch_that_is_kept():
     phase = replace(DESCENT, epochs=6, lr=1e-30, keep="best")
     branch = finetuned(phase, start=toy_network())
-    assert branch.epochs[0] < 6  # nothing is learned: the statistics decide
+    assert branch.epochs < 6  # nothing is learned: the statistics decide
     drift = measure_branch(["drift"], branch)["drift"]
     assert drift == pytest.approx(asdict(shift(branch.before.features, branch.after.features)))
 
@@ -235,9 +233,9 @@ def test_the_looks_of_a_seed_are_at_examples_of_every_class():
     looked_at = []
     network = deepcopy(PLAIN)
     network.head.register_forward_pre_hook(lambda _, args: looked_at.append(args[1].targets.item()))
-    observe = observers(["direction"], network, ordered, seed=0)
+    (along,) = callbacks_along(["direction"], network, ordered, seed=0)
     looked_at.clear()
-    observe(network)
+    along.measure(network)
     assert sorted(looked_at.count(label) for label in range(3)) == [16, 17, 17]
 
 

@@ -17,13 +17,13 @@ from molhpft.config.measures import (
     NAMES,
     TOGETHER,
     Branch,
+    callbacks_along,
     check_measures,
     measure_branch,
     measure_run,
-    observers,
+    phase_name,
 )
 from molhpft.core.data import Rows, Task
-from molhpft.core.evaluate import take
 from molhpft.core.network import Network, cosine_head, linear_head, mlp_head, side_tuned
 from molhpft.core.objectives import ClassContrast, Joint, Multiclass, Multilabel, Squared
 from molhpft.domains.graphs.backbones import gnn_backbone
@@ -144,10 +144,9 @@ def branch_of(domain):
     torch.manual_seed(0)
     task, start = DOMAINS[domain]()
     end = deepcopy(start)
-    fit(end, PHASE, task, rng=torch.Generator().manual_seed(0))
-    before, after = (take(n, task.batches("train", size=8)) for n in (start, end))
+    rows = fit(end, PHASE, task, rng=torch.Generator().manual_seed(0))
     recipe = Recipe(replace(PHASE, trains="head", epochs=0), (PHASE,))
-    return Branch(start, end, before, after, task, recipe, (1,), 0)
+    return Branch(start, end, task, recipe, [{"phase": phase_name(0), **row} for row in rows], 0)
 
 
 def numbers_in(value):
@@ -170,7 +169,8 @@ def test_a_measure_runs_on_a_domain_or_refuses_it_before_training(name, domain):
     check_measures([name], branch.task)
     results = []
     if name in ALONG:
-        results.append(observers([name], branch.start, branch.task, seed=0)(branch.end))
+        (along,) = callbacks_along([name], branch.start, branch.task, seed=0)
+        results.append(along.measure(branch.end))
     if name in AT_END:
         results.append(measure_branch([name], branch)[name])
     if name in TOGETHER:
@@ -193,10 +193,10 @@ def test_the_head_is_asked_no_more_often_where_it_has_more_logits(outputs, monke
     task = over_all("wide", Rows(inputs, torch.zeros(N, outputs)), Squared(), outputs)
     asked = []
     network = Network(toy_mlp(), linear_head(128, outputs))
-    observe = observers(["direction"], network, task, seed=0)
+    (along,) = callbacks_along(["direction"], network, task, seed=0)
     gradient = torch.autograd.grad
     monkeypatch.setattr(
         torch.autograd, "grad", lambda *a, **k: asked.append(1) or gradient(*a, **k)
     )
-    observe(network)
+    along.measure(network)
     assert len(asked) == N * min(outputs, 16)

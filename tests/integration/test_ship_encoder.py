@@ -14,7 +14,7 @@ from molhpft.config.schema import load_config, parse_config
 from molhpft.domains import weights
 from molhpft.domains.molecules.ogb import ogb_task
 from molhpft.domains.weights import read_weights
-from molhpft.run.folder import run_name
+from molhpft.run.identity import run_name
 from molhpft.run.run import run
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

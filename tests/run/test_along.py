@@ -5,7 +5,7 @@ import torch
 
 from molhpft.measure.features import initial_energy
 from molhpft.run import trajectory as along
-from molhpft.run.trajectory import energies, looks, only, without_test
+from molhpft.run.trajectory import at_taus, head_energies, head_rows, without_test
 from molhpft.tuning.frozen_features import on_features
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.probe import probe_many
@@ -29,19 +29,19 @@ def probed(request):
 def test_looks_are_those_of_each_snapshot(probed, monkeypatch, together):
     trajectory, network, task = probed
     monkeypatch.setattr(along, "_LOGITS", together)
-    found = looks(trajectory, network, task)
+    found = head_rows(trajectory, network, task)
     train, valid = (trajectory.snapshots(network, task, split) for split in ("train", "valid"))
     assert tuple(found) == TAUS
     for tau, seen in found.items():
         assert seen["aie"] == pytest.approx(initial_energy(train[tau], task.objective))
         for split, snapshot in (("train", train[tau]), ("valid", valid[tau])):
             assert seen[split] == task.objective.score(snapshot.logits, snapshot.targets)
-    assert energies(trajectory, network, task) == {tau: s["aie"] for tau, s in found.items()}
+    assert head_energies(trajectory, network, task) == {tau: s["aie"] for tau, s in found.items()}
 
 
 def test_only_keeps_the_heads_that_are_named(probed):
     trajectory, *_ = probed
-    some = only(trajectory, {3, 0, 99})
+    some = at_taus(trajectory, {3, 0, 99})
     assert tuple(some.heads) == (0, 3)
     assert some.rows == trajectory.rows
 

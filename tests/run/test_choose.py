@@ -9,9 +9,9 @@ import torch
 from molhpft.config.schema import parse_config, resolved
 from molhpft.core.data import Task
 from molhpft.domains.weights import read_weights
-from molhpft.run import run as branch
 from molhpft.run import run as running
 from molhpft.run.auto_tau import SMOOTHING, choice_reading
+from molhpft.run.resume import SavedPhase
 from molhpft.run.run import run
 from molhpft.run.trajectory import Grid, probing
 from molhpft.tuning.halving import CANDIDATES, budget
@@ -78,8 +78,8 @@ def test_the_chosen_is_the_best_of_the_last_round(chosen):
 
 
 def test_no_more_epochs_are_trained_than_the_budget_has(small, tmp_path, monkeypatch):
-    real, seen = branch.save_phase, []
-    monkeypatch.setattr(branch, "save_phase", lambda *a: seen.append(a[1]) or real(*a))
+    real, seen = SavedPhase.save, []
+    monkeypatch.setattr(SavedPhase, "save", lambda *a: seen.append(a[1]) or real(*a))
     choice = run(small(method=AUTO, **BRIEF), tmp_path).read_json("choice.json")
     assert len(seen) == choice["spent"]  # a saving an epoch
     assert choice["spent"] <= choice["budget"] == budget(EPOCHS)

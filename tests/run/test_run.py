@@ -14,9 +14,9 @@ from molhpft.core.determinism import seed_for
 from molhpft.domains.molecules.pretraining import joint_task
 from molhpft.domains.molecules.tables import csv_task
 from molhpft.domains.weights import read_weights
-from molhpft.run import run as branch
 from molhpft.run.device import launch, settled
-from molhpft.run.folder import run_name, trial_name
+from molhpft.run.identity import run_name, trial_name
+from molhpft.run.metrics import predictions, scores
 from molhpft.run.run import run
 from molhpft.tuning.fit import fit
 from tests.kills import killed_at_save
@@ -74,7 +74,7 @@ def test_the_saved_model_has_the_scores_that_were_reported(finished, small):
     task, network = task_of(config), network_of(config)
     network.load_state_dict(read_weights(finished.path / "model.safetensors").tensors)
     chosen = next(r for r in summary["branches"] if r["tau"] == summary["chosen_tau"])
-    assert branch.scores(branch.predictions(network, task), task) == chosen["final"]
+    assert scores(predictions(network, task), task) == chosen["final"]
 
 
 def test_history_has_every_epoch_of_every_phase(finished):
@@ -190,13 +190,13 @@ def test_an_interrupted_run_resumes_exactly(finished, small, tmp_path, saves):
 def test_tau_zero_is_plain_finetuning_of_the_network_as_it_is_built(finished, small):
     config = small(method={"name": "ft"})
     task, network, zero = task_of(config), network_of(config), rows_of(finished)[0]
-    untouched = branch.scores(branch.predictions(network, task), task)
+    untouched = scores(predictions(network, task), task)
     assert zero["probe"] == pytest.approx(untouched)
     # no probe, no run: the finetuning phase alone
     rng = torch.Generator().manual_seed(seed_for(config.seed, "finetune"))
     phase, machine = build_recipes(config)[0].after[0], launch(settled(config))
     fit(network, phase, task, rng=rng, machine=machine)
-    tuned = branch.scores(branch.predictions(network, task), task)
+    tuned = scores(predictions(network, task), task)
     assert zero["final"] == pytest.approx(tuned)
 
 

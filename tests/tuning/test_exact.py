@@ -19,6 +19,7 @@ from molhpft.core.objectives import (
     Squared,
 )
 from molhpft.tuning.fit import score
+from molhpft.tuning.probe import with_head
 from molhpft.tuning.solve_head import solve_head
 from tests.toy import NAN, same_weights, toy_task
 
@@ -34,8 +35,8 @@ def features_task(objective, *, missing=0.0):
 
 def solved(task, inverse_penalties=(0.1,)):
     network = Network(Chain({}), linear_head(6, 3))
-    chosen = solve_head(network, task, inverse_penalties=inverse_penalties)
-    return network, chosen
+    head, chosen = solve_head(network, task, inverse_penalties=inverse_penalties)
+    return with_head(network, head), chosen
 
 
 def arrays(task, split):
@@ -66,7 +67,7 @@ def test_real_targets_are_solved_by_ridge():
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
-def test_the_strength_that_validates_best_is_chosen():
+def test_the_inverse_penalty_that_validates_best_is_chosen():
     task = features_task(Multilabel())
     inverse_penalties = (1e-5, 1e-2, 10.0)
     scores = {s: score(solved(task, (s,))[0], task, "valid") for s in inverse_penalties}
@@ -80,7 +81,7 @@ def test_two_classes_have_opposite_logits():
     rows = Rows(task.examples.inputs, task.examples.targets.clamp(max=1))
     network = Network(Chain({}), linear_head(6, 2))
     two = Task("two", rows, task.splits, Multiclass(), 2)
-    solve_head(network, two, inverse_penalties=(1.0,))
+    network = with_head(network, solve_head(network, two, inverse_penalties=(1.0,))[0])
     logits = network(rows.take(task.rows("test"))).detach()
     torch.testing.assert_close(logits[:, 0], -logits[:, 1])
     assert score(network, two, "train") > 0.8
@@ -105,18 +106,18 @@ def test_a_class_that_is_not_in_training_cannot_be_solved():
         solve_head(Network(Chain({}), linear_head(6, 4)), task, inverse_penalties=(1.0,))
 
 
-def test_the_smallest_of_strengths_that_validate_alike_is_chosen():
+def test_the_smallest_of_inverse_penalties_that_validate_alike_is_chosen():
     inputs = torch.tensor([[-3.0], [-2.0], [2.0], [3.0]]).repeat(3, 1)
     rows = Rows(inputs, (inputs > 0).long()[:, 0])
     splits = dict(zip(("train", "valid", "test"), torch.arange(12).chunk(3), strict=True))
     task = Task("apart", rows, splits, Multiclass(), 2)
     network = Network(Chain({}), linear_head(1, 2))
     # every head separates the classes
-    assert solve_head(network, task, inverse_penalties=(10.0, 0.1, 1.0)) == 0.1
+    assert solve_head(network, task, inverse_penalties=(10.0, 0.1, 1.0))[1] == 0.1
 
 
 @pytest.mark.parametrize("inverse_penalty", [0.01, 1.0])
-def test_ridge_has_the_penalty_that_its_strength_says(inverse_penalty):
+def test_ridge_has_the_penalty_that_its_inverse_penalty_says(inverse_penalty):
     task = features_task(Squared())
     network, _ = solved(task, inverse_penalties=(inverse_penalty,))
     x, y = arrays(task, "train")
@@ -133,7 +134,7 @@ def test_ridge_has_the_penalty_that_its_strength_says(inverse_penalty):
 
 @pytest.mark.parametrize("objective", [Multiclass(), Multilabel()], ids=str)
 @pytest.mark.parametrize("inverse_penalty", [0.01, 1.0])
-def test_labels_have_the_penalty_that_their_strength_says(objective, inverse_penalty):
+def test_labels_have_the_penalty_that_their_inverse_penalty_says(objective, inverse_penalty):
     task = features_task(objective)
     network, _ = solved(task, inverse_penalties=(inverse_penalty,))
     x, _ = arrays(task, "train")

@@ -1,6 +1,5 @@
 """Cached features and views of them; probing on them against live probing."""
 
-from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import pytest
@@ -13,7 +12,7 @@ from molhpft.core.objectives import Multiclass, Multilabel
 from molhpft.tuning.fit import fit
 from molhpft.tuning.frozen_features import on_features
 from molhpft.tuning.phase import Phase
-from molhpft.tuning.probe import probe
+from molhpft.tuning.probe import probe, with_head
 from tests.toy import same_weights, toy_network, toy_task
 
 HEAD = Phase(trains="head", epochs=1, lr=0.05, batch_size=8)
@@ -27,13 +26,12 @@ def seeded(seed=0):
 @pytest.mark.parametrize("objective", [Multiclass(), Multilabel()], ids=str)
 def test_cached_probing_equals_live_probing(objective, smoothing):
     task, phase = toy_task(objective), replace(HEAD, epochs=7, smoothing=smoothing)
-    live, cached = toy_network(dropout=0.5), toy_network(dropout=0.5)
+    live = toy_network(dropout=0.5)
+    head, cached = on_features(live, task)
+    trajectory = probe(head, phase, cached, taus=[7], rng=seeded())
     fit(live, phase, task, rng=seeded())
-    probe(
-        *on_features(cached, task)[:1], phase, on_features(cached, task)[1], taus=[7], rng=seeded()
-    )
-    for name, value in live.state_dict().items():
-        torch.testing.assert_close(cached.state_dict()[name], value)
+    for name, value in live.head.state_dict().items():
+        torch.testing.assert_close(trajectory.heads[7][name], value)
 
 
 def test_features_of_every_split_keep_their_rows():
@@ -47,13 +45,14 @@ def test_features_of_every_split_keep_their_rows():
         torch.testing.assert_close(head(stored), network(rows))
 
 
-def test_the_head_is_shared_with_the_network():
+def test_neither_probing_nor_training_a_head_on_features_changes_the_network():
     network, task = toy_network(), toy_task()
     head, cached = on_features(network, task)
-    before = deepcopy(network)
-    probe(head, HEAD, cached, taus=[3], rng=seeded())
-    assert not same_weights(network.head, before.head)
-    assert same_weights(network.backbone, before.backbone)
+    trajectory = probe(head, HEAD, cached, taus=[3], rng=seeded())
+    assert same_weights(head, on_features(network, task)[0])
+    assert not same_weights(with_head(head, trajectory.heads[3]), head)
+    fit(head, HEAD, cached, rng=seeded())
+    assert same_weights(network, toy_network())
 
 
 class AddFirstInput(Stage):
@@ -148,8 +147,8 @@ def test_a_generator_decides_views_and_their_order():
     def weights(seed):
         network = toy_network()
         head, task = on_features(network, shaken_task(), views=2, rng=seeded(seed))
-        probe(head, HEAD, task, taus=[2], rng=seeded())
-        return network.head.state_dict()["stages.linear.module.weight"]
+        heads = probe(head, HEAD, task, taus=[2], rng=seeded()).heads
+        return heads[2]["stages.linear.module.weight"]
 
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))
@@ -166,7 +165,9 @@ def test_probing_on_many_views_comes_close_to_live_probing():
             fit(network, phase, task, rng=seeded())
         else:
             head, cached = on_features(network, task, views=views, rng=seeded(1))
-            probe(head, phase, cached, taus=[60], rng=seeded())
+            network = with_head(
+                network, probe(head, phase, cached, taus=[60], rng=seeded()).heads[60]
+            )
         return task.objective.loss(network.eval()(fresh), fresh.targets).item()
 
     live, many, none = loss(None), loss(40), loss(0)

@@ -15,18 +15,19 @@ from molhpft.core.evaluate import take
 from molhpft.core.network import Network
 from molhpft.core.objectives import Multilabel, ScoredByLoss, Squared
 from molhpft.measure.features import initial_energy
-from molhpft.tuning.fit import Checkpoints, best_epoch, fit, score
+from molhpft.tuning.callbacks import Callback, Measure
+from molhpft.tuning.fit import best_epoch, fit, score
 from molhpft.tuning.phase import Phase
-from tests.toy import NAN, same_weights, scripted, toy_network, toy_task
+from tests.toy import NAN, Saving, same_weights, scripted, toy_network, toy_task
 
 FT = Phase(trains="all", epochs=4, lr=0.01, batch_size=10)
 HEAD = replace(FT, trains="head", lr=0.1)
 
 
-def trained(phase, *, seed=0, task=None, network=None, **options):
+def trained(phase, *callbacks, seed=0, task=None, network=None):
     network = network or toy_network(dropout=0.3)
     rng = torch.Generator().manual_seed(seed)
-    rows = fit(network, phase, task or toy_task(), rng=rng, **options)
+    rows = fit(network, phase, task or toy_task(), rng=rng, callbacks=callbacks)
     return network, rows
 
 
@@ -160,14 +161,14 @@ def test_energy_falls_while_probing():
         taken = take(network, task.batches("train", size=50))
         return {"energy": initial_energy(taken, task.objective)}
 
-    _, rows = trained(replace(HEAD, epochs=20, lr=0.01, batch_size=30), observe=observe)
+    _, rows = trained(replace(HEAD, epochs=20, lr=0.01, batch_size=30), Measure(observe))
     energies = [row["energy"] for row in rows]
     assert energies == sorted(energies, reverse=True)
 
 
 def test_observing_does_not_change_training():
     task = toy_task()
-    seen, rows = trained(FT, observe=lambda n: {"s": score(n, task, "test")})
+    seen, rows = trained(FT, Measure(lambda n: {"s": score(n, task, "test")}))
     assert same_weights(seen, trained(FT)[0])
     assert all("s" in row for row in rows)
 
@@ -276,21 +277,18 @@ def test_a_resumed_phase_ends_as_an_uninterrupted_one(optimizer, stop):
     phase = replace(
         FT, epochs=6, optimizer=optimizer, schedule="cosine", anchor=0.1, keep="best", patience=4
     )
-    saved = []
-    keeping = Checkpoints(save=saved.append, steps=2)
-    whole, rows = trained(phase, checkpoints=keeping)
-    resumed, resumed_rows = trained(
-        phase, seed=99, checkpoints=Checkpoints(load=lambda: saved[stop])
-    )
+    saving = Saving(every=2)
+    whole, rows = trained(phase, saving)
+    resumed, resumed_rows = trained(phase, Saving(saving.saved[stop]), seed=99)
     assert resumed_rows == rows
     assert same_weights(resumed, whole)
 
 
 def test_saved_progress_does_not_alias_the_live_weights():
-    saved = []
-    trained(FT, checkpoints=Checkpoints(save=saved.append))
-    key = "head.stages.linear.module.weight"
-    assert not torch.equal(saved[0].weights[key], saved[-1].weights[key])
+    saving = Saving()
+    trained(FT, saving)
+    first, *_, last = (p.weights["head.stages.linear.module.weight"] for p in saving.saved)
+    assert not torch.equal(first, last)
 
 
 def test_score_is_the_objective_on_the_whole_split():
@@ -309,8 +307,9 @@ def test_a_network_of_only_a_head_can_be_finetuned():
 
 @pytest.mark.parametrize("steps", [None, 1, 3])
 def test_progress_is_kept_after_every_epoch_and_so_many_steps(steps):
-    kept = []
-    trained(FT, checkpoints=Checkpoints(save=kept.append, steps=steps))
+    saving = Saving(every=steps)
+    trained(FT, saving)
+    kept = saving.saved
     each = ceil(len(toy_task().rows("train")) / FT.batch_size)
     within = [n for n in range(1, FT.epochs * each + 1) if steps and n % steps == 0]
     assert sum(len(p.losses) == 0 for p in kept) == FT.epochs
@@ -328,7 +327,13 @@ def test_each_step_tells_how_many_examples_have_been_seen(batch_size):
     taken, seen = [], []
     task = toy_task(n=3 * 65)
     counting = replace(task, examples=Counting(task.examples.inputs, task.examples.targets))
-    trained(replace(FT, batch_size=batch_size), task=counting, tick=seen.append)
+
+    class Seen(Callback):
+        def after_step(self, step, examples, progress):
+            assert step == len(seen) + 1
+            seen.append(examples)
+
+    trained(replace(FT, batch_size=batch_size), Seen(), task=counting)
     assert seen == list(accumulate(taken))
     assert seen[-1] == FT.epochs * 65
 
@@ -368,8 +373,34 @@ def test_nothing_to_train_is_refused(phase, part):
 
 
 def test_progress_in_memory_can_be_gone_on_from_twice():
-    saved = []
-    whole, _ = trained(FT, checkpoints=Checkpoints(save=saved.append))
+    saving = Saving()
+    whole, _ = trained(FT, saving)
     for _ in range(2):
-        resumed, _ = trained(FT, checkpoints=Checkpoints(load=lambda: saved[1]))
+        resumed, _ = trained(FT, Saving(saving.saved[1]))
         assert same_weights(resumed, whole)
+
+
+class Counter(Callback):
+    """Numbers the epochs, with a memory that only `state` carries over an interruption."""
+
+    def __init__(self):
+        self.epochs = torch.zeros(())
+
+    def measure(self, network):
+        self.epochs = self.epochs + 1
+        return {"counted": self.epochs.item()}
+
+    def state(self):
+        return {"epochs": self.epochs}
+
+    def load_state(self, state):
+        self.epochs = state["epochs"]
+
+
+@pytest.mark.parametrize("stop", [0, 1, 5])
+def test_what_a_callback_remembers_is_resumed_with_the_phase(stop):
+    saving = Saving(every=2)
+    _, rows = trained(FT, Counter(), saving, Counter())
+    assert [row["counted"] for row in rows] == [1, 2, 3, 4]
+    _, resumed = trained(FT, Counter(), Saving(saving.saved[stop]), Counter())
+    assert resumed == rows

@@ -29,31 +29,32 @@ def test_batch_norm_statistics_are_interpolated_and_counts_are_not():
 
 
 def test_the_mixture_that_validates_best_is_taken():
-    task, network, start = toy_task(), toy_network(seed=2), weights(1)
+    task, end, start = toy_task(), toy_network(seed=2), toy_network(seed=1)
     alphas = (0.0, 0.5, 1.0)
     expected = {}
     for alpha in alphas:
         candidate = toy_network()
-        candidate.load_state_dict(interpolated(start, weights(2), alpha))
+        candidate.load_state_dict(interpolated(weights(1), weights(2), alpha))
         expected[alpha] = score(candidate, task, "valid")
-    chosen = mix(network, start, task, alphas=alphas)
+    network, chosen = mix(start, end, task, alphas=alphas)
+    assert same_weights(end, toy_network(seed=2))
     assert expected[chosen] == max(expected.values())
-    candidate.load_state_dict(interpolated(start, weights(2), chosen))
+    candidate.load_state_dict(interpolated(weights(1), weights(2), chosen))
     assert same_weights(network, candidate)
 
 
 def test_the_smallest_of_alphas_that_validate_alike_is_taken():
     task, network = toy_task(), toy_network(seed=2)
-    end = {k: v.clone() for k, v in network.state_dict().items()}
     # the ends are one network, and so is all that lies between
-    assert mix(network, end, task, alphas=(1.0, 0.25, 0.5)) == 0.25
+    assert mix(network, network, task, alphas=(1.0, 0.25, 0.5))[1] == 0.25
 
 
 def test_a_mixture_whose_score_is_nan_is_never_taken():
-    network, start = toy_network(seed=2), weights(1)
-    assert mix(network, start, scripted(NAN, 0.5, NAN, 0.1), alphas=(0.0, 0.3, 0.6, 1.0)) == 0.3
+    ends = toy_network(seed=1), toy_network(seed=2)
+    network, chosen = mix(*ends, scripted(NAN, 0.5, NAN, 0.1), alphas=(0.0, 0.3, 0.6, 1.0))
+    assert chosen == 0.3
     candidate = toy_network()
-    candidate.load_state_dict(interpolated(start, weights(2), 0.3))
+    candidate.load_state_dict(interpolated(weights(1), weights(2), 0.3))
     assert same_weights(network, candidate)
 
 
@@ -61,4 +62,4 @@ def test_mixtures_that_all_score_nan_are_refused():
     with pytest.raises(
         ValueError, match=r"^nothing to choose among: 2 scores, none of them finite"
     ):
-        mix(toy_network(seed=2), weights(1), scripted(NAN, NAN), alphas=(0.0, 0.5))
+        mix(toy_network(seed=1), toy_network(seed=2), scripted(NAN, NAN), alphas=(0.0, 0.5))

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from molhpft.tuning.fit import Checkpoints, fit, score
+from molhpft.tuning.callbacks import PauseAfter
+from molhpft.tuning.fit import fit, score
 from molhpft.tuning.phase import Phase
-from tests.toy import same_weights, toy_network, toy_task
+from tests.toy import Saving, same_weights, toy_network, toy_task
 
 PHASES = {
     "last": Phase(trains="all", epochs=5, lr=0.02, batch_size=8),
@@ -16,32 +17,18 @@ PHASES = {
 }
 
 
-class Kept:
-    """Progress in memory."""
-
-    def __init__(self):
-        self.progress = None
-
-    def __call__(self):
-        return Checkpoints(load=lambda: self.progress, save=self._save)
-
-    def _save(self, progress):
-        self.progress = progress
-
-
 def trained(phase, *, until=None, kept=None, network=None):
     network = network or toy_network(dropout=0.5)
     rng = torch.Generator().manual_seed(7)
-    checkpoints = (kept or Kept())()
-    rows = fit(network, phase, toy_task(), rng=rng, checkpoints=checkpoints, until=until)
-    return network, rows
+    callbacks = [kept or Saving(), *([] if until is None else [PauseAfter(until)])]
+    return network, fit(network, phase, toy_task(), rng=rng, callbacks=callbacks)
 
 
 @pytest.mark.parametrize("phase", PHASES.values(), ids=PHASES)
 @pytest.mark.parametrize("pauses", [(1,), (0, 2, 3), (5, 5)], ids=str)
 def test_a_paused_phase_ends_as_one_that_never_paused(phase, pauses):
     whole, rows = trained(phase)
-    kept = Kept()
+    kept = Saving()
     for until in pauses:
         _, so_far = trained(phase, until=until, kept=kept)
         assert so_far == rows[:until]
@@ -53,7 +40,7 @@ def test_a_paused_phase_ends_as_one_that_never_paused(phase, pauses):
 @pytest.mark.parametrize("phase", PHASES.values(), ids=PHASES)
 def test_the_network_that_was_paused_can_go_on_itself(phase):
     whole, rows = trained(phase)
-    kept, network = Kept(), toy_network(dropout=0.5)
+    kept, network = Saving(), toy_network(dropout=0.5)
     for until in (1, 2, None):
         _, all_rows = trained(phase, until=until, kept=kept, network=network)
     assert all_rows == rows

@@ -1,0 +1,72 @@
+"""The names of runs, trials and probes: everything that decides a result, and nothing else."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from molhpft import __version__
+from molhpft.config.build import weights_digest
+from molhpft.config.options import Options
+from molhpft.config.schema import RECORDED, RunConfig, resolved
+from molhpft.core.data import Task
+from molhpft.domains.files import path_digest, short_digest
+from molhpft.tuning.recipes import Recipe
+
+FORMAT = 3
+"""Of run folders; raised when what an older version left is to be made again."""
+
+# the recipe has the probe as it is trained
+_NOT_PROBED = ("method", "probe", "finetune", *RECORDED)
+
+
+def run_name(config: RunConfig, task: Task) -> str:
+    """Name of a run by everything that decides its result: config, data, weights, version.
+
+    Files count by what they hold, not by where they lie.
+
+    Args:
+        config: settled, so that what "auto" means on this machine is in the name.
+        task: its own.
+
+    Raises:
+        ValueError: the task has no fingerprint.
+    """
+    digest = short_digest(_content(config, task))
+    return f"{task.name}-{config.encoder.name}-{config.method.name}-{digest}"
+
+
+def trial_name(config: RunConfig) -> str:
+    """Name of a run before its data are read and a machine is chosen for it.
+
+    A data file counts by what it holds, a folder of them by names, sizes and times of change.
+    """
+    return f"{config.task.name}-{config.method.name}-{short_digest(_content(config, None))}"
+
+
+def probe_name(config: RunConfig, recipe: Recipe, task: Task | None = None) -> str:
+    """Name of a head's probe: runs that differ only in what follows it have the same.
+
+    Args:
+        config: of the run.
+        recipe: one of its recipes; their tau does not count.
+        task: the run's own; None leaves the data out, where they are known to be the same.
+    """
+    content = {k: v for k, v in _content(config, task).items() if k not in _NOT_PROBED}
+    prepared = replace(recipe, probe=replace(recipe.probe, epochs=0), after=(), alphas=())
+    return short_digest(content | {"recipe": asdict(prepared)})
+
+
+def _content(config: RunConfig, task: Task | None) -> Options:
+    """A config with its files by what they hold; the data by the task's fingerprint, once read."""
+    content = resolved(config) | {"version": __version__, "format": FORMAT}
+    del content["checkpoint"]
+    content["encoder"]["weights"] = weights_digest(config)
+    files = {k: v for k, v in config.task.options.items() if isinstance(v, Path)}
+    if task is None:
+        return content | {"task": content["task"] | {k: path_digest(v) for k, v in files.items()}}
+    if not task.fingerprint:
+        raise ValueError(
+            f"task {task.name} has no fingerprint, by which its results are told from those on "
+            "other data; give Task a digest of its rows, labels and splits as fingerprint"
+        )
+    content["task"] = {k: v for k, v in content["task"].items() if k not in files}
+    return content | {"data": [task.fingerprint, task.auxiliary]}

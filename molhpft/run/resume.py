@@ -1,0 +1,88 @@
+"""What an interrupted run needs to go on: finished branches, and phases that were under way."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from molhpft.domains.files import Json
+from molhpft.domains.weights import strip_prefix
+from molhpft.run.folder import RunFolder
+from molhpft.tuning.callbacks import Callback, Progress, Row, Weights
+from molhpft.tuning.recipes import Recipe
+
+_GROUPS = ("weights", "best", "anchor", "moments", "callbacks")
+_ALONE = ("losses", "epoch_rng", "rng")
+
+
+def save_branch(
+    folder: RunFolder, recipe: Recipe, weights: Weights, row: Json, history: Sequence[Json]
+) -> None:
+    """Keep a finished branch: its final weights, its row of the summary, and a row an epoch."""
+    about = {"row": row, "history": list(history)}
+    folder.write_tensors(_branch_file(recipe.tau), weights, about)
+    folder.remove(f"resume/phase-tau{recipe.tau}-*")
+
+
+def has_branch(folder: RunFolder, tau: int) -> bool:
+    """Whether a branch has been finished."""
+    return (folder.partial / _branch_file(tau)).is_file()
+
+
+def load_branch(folder: RunFolder, tau: int) -> tuple[Weights, Json]:
+    """What `save_branch` kept: weights, and "row" and "history".
+
+    Raises:
+        ValueError: the branch has not been finished, or its file is damaged.
+    """
+    saved = folder.read_tensors(_branch_file(tau))
+    if saved is None:
+        raise ValueError(f"{folder.partial} lacks {_branch_file(tau)}; run again")
+    return saved
+
+
+@dataclass(frozen=True)
+class SavedPhase(Callback):
+    """Keeps the progress of a phase in a run folder, and resumes from it.
+
+    Attributes:
+        folder: of the run.
+        key: of the phase, such as "tau4-0".
+        every: optimizer steps between two savings within an epoch; None saves between epochs only.
+    """
+
+    folder: RunFolder
+    key: str
+    every: int | None = None
+
+    def resume(self) -> Progress | None:
+        """The progress when it was last kept; None if it never was."""
+        saved = self.folder.read_tensors(self._file)
+        if saved is None:
+            return None
+        tensors, about = saved
+        parts: dict[str, Any] = {g: strip_prefix(tensors, f"{g}/") for g in _GROUPS}
+        parts |= {name: tensors[name] for name in _ALONE}
+        return Progress(rows=tuple(about["rows"]), **parts)
+
+    def after_step(self, step: int, examples: int, progress: Callable[[], Progress]) -> None:
+        """Save every so many steps."""
+        if self.every and step % self.every == 0:
+            self.save(progress())
+
+    def after_epoch(self, rows: Sequence[Row], progress: Callable[[], Progress]) -> None:
+        """Save; it replaces the progress of an earlier epoch."""
+        self.save(progress())
+
+    def save(self, progress: Progress) -> None:
+        """Write a progress in place of an earlier one."""
+        grouped = {f"{g}/{k}": v for g in _GROUPS for k, v in getattr(progress, g).items()}
+        alone = {name: getattr(progress, name) for name in _ALONE}
+        self.folder.write_tensors(self._file, grouped | alone, {"rows": list(progress.rows)})
+
+    @property
+    def _file(self) -> str:
+        return f"resume/phase-{self.key}.safetensors"
+
+
+def _branch_file(tau: int) -> str:
+    return f"resume/tau{tau}.safetensors"

@@ -1,0 +1,79 @@
+"""The optimizer of a phase: learning rates by stage, their schedule, and moments to resume from."""
+
+from math import cos, pi
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from molhpft.core.network import Network
+from molhpft.tuning.callbacks import Weights
+from molhpft.tuning.phase import Phase
+
+
+def make_optimizer(network: Network, phase: Phase) -> Optimizer:
+    """A fresh optimizer over what the phase trains; `base_lr` of each group is its own rate.
+
+    Raises:
+        ValueError: no parameter of it requires gradients.
+    """
+    groups = _groups(network, phase)
+    if not groups:
+        trained = "the head" if phase.trains == "head" else "the network"
+        raise ValueError(f"nothing to train: no parameter of {trained} requires gradients")
+    # fused: one pass over the weights instead of one a formula, on CPU and GPU alike
+    options: dict[str, Any] = {"weight_decay": phase.weight_decay, "fused": True}
+    if phase.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=phase.lr, momentum=phase.momentum, **options)
+    kind = torch.optim.AdamW if phase.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=phase.lr, **options)
+
+
+def set_learning_rate(optimizer: Optimizer, phase: Phase, *, done: float) -> None:
+    """Set every group's learning rate when a fraction `done` in [0, 1] of the phase is over."""
+    factor = (1 + cos(pi * done)) / 2 if phase.schedule == "cosine" else 1.0
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+
+
+def backbone_rate(network: Network, phase: Phase) -> float:
+    """The learning rate of the fastest stage of the backbone; 0 where none of it is trained."""
+    own = {id(parameter) for parameter in network.backbone.parameters()}
+    groups = _groups(network, phase)
+    return max(
+        (g["base_lr"] for g in groups if any(id(p) in own for p in g["params"])), default=0.0
+    )
+
+
+def optimizer_tensors(optimizer: Optimizer) -> Weights:
+    """Copies of moments and step counts, flat: "parameter number.name" to tensor."""
+    state: dict[int, Weights] = optimizer.state_dict()["state"]
+    return {
+        f"{i}.{name}": value.clone()
+        for i, moments in state.items()
+        for name, value in moments.items()
+    }
+
+
+def load_optimizer_tensors(optimizer: Optimizer, saved: Weights) -> None:
+    """Put copies of what `optimizer_tensors` gave into an optimizer of the same phase."""
+    state: dict[int, Weights] = {}
+    for key, value in saved.items():
+        i, name = key.split(".", 1)
+        state.setdefault(int(i), {})[name] = value.clone()
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _groups(network: Network, phase: Phase) -> list[dict[str, Any]]:
+    """Parameters by learning rate: few groups, as each costs calls of its own in every step."""
+    stages: list[tuple[nn.Module, float]] = [(network.head, phase.lr)]
+    if phase.trains == "all":
+        for depth, stage in enumerate(reversed(list(network.backbone)), start=1):
+            rate = (phase.backbone_lr or phase.lr) * phase.layer_decay**depth
+            stages.append((stage, rate))
+    groups: dict[float, list[Tensor]] = {}
+    for module, rate in stages:
+        groups.setdefault(rate, []).extend(p for p in module.parameters() if p.requires_grad)
+    return [{"params": params, "base_lr": rate} for rate, params in groups.items() if params]
