@@ -25,11 +25,11 @@ from molhpft.core.network import Network
 from molhpft.domains.console import pace
 from molhpft.domains.files import Json
 from molhpft.run.auto_tau import FILE, candidate_recipe, choose
+from molhpft.run.branch import after_finetuning, before_finetuning, predictions, snapshots
 from molhpft.run.device import launch, settled
 from molhpft.run.folder import RunFolder
 from molhpft.run.identity import probe_name, run_name
 from molhpft.run.lock import locked
-from molhpft.run.metrics import after_finetuning, before_finetuning, predictions, snapshots
 from molhpft.run.resume import SavedPhase, has_branch, load_branch, save_branch
 from molhpft.run.standouts import STANDOUTS, standouts
 from molhpft.run.trajectory import probing_ground, shared_trajectory, without_test

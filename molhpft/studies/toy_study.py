@@ -29,7 +29,7 @@ from molhpft.measure.exchange import exchange_scores
 from molhpft.measure.features import correct_probability, shift
 from molhpft.measure.tangent import ntk_change, tangent_kernel, unit_vectors
 from molhpft.results.terminal import branch_table
-from molhpft.run.metrics import before_finetuning, scores, snapshots
+from molhpft.run.branch import before_finetuning, scores, snapshots
 from molhpft.studies.drawing import (
     confidence_figure,
     exchange_figure,

@@ -5,7 +5,7 @@ from math import isnan
 import torch
 
 from molhpft.core.objectives import Squared
-from molhpft.run.metrics import after_finetuning
+from molhpft.run.branch import after_finetuning
 from tests.toy import toy_network, toy_task
 
 

@@ -12,7 +12,7 @@ from molhpft.config.registry import HEADS, METHODS
 from molhpft.config.schema import parse_config
 from molhpft.core.evaluate import predict, take
 from molhpft.domains.weights import read_weights
-from molhpft.run.metrics import predictions, scores
+from molhpft.run.branch import predictions, scores
 from molhpft.run.run import run
 from tests.runs import SMALL, rows_of
 from tests.toy import same_weights

@@ -14,9 +14,9 @@ from molhpft.core.determinism import seed_for
 from molhpft.domains.molecules.pretraining import joint_task
 from molhpft.domains.molecules.tables import csv_task
 from molhpft.domains.weights import read_weights
+from molhpft.run.branch import predictions, scores
 from molhpft.run.device import launch, settled
 from molhpft.run.identity import run_name, trial_name
-from molhpft.run.metrics import predictions, scores
 from molhpft.run.run import run
 from molhpft.tuning.fit import fit
 from tests.kills import killed_at_save
