@@ -1,14 +1,13 @@
-"""Which columns of a table are its targets, and their cells as labels.
+"""Which columns of a table are its targets, and what their cells mean as labels.
 
-Nothing is guessed in silence: where more than one column could be meant, or a column could mean
-more than one thing, the user is asked; whatever else was decided stands in a note.
-
-What the cells of a table mean as labels: numbers, the two words of a question, missing marks.
+A cell is a number, one of the two words of a question, or a missing mark. Nothing is guessed in
+silence: where more than one column could be meant, or a column could mean more than one thing, the
+user is asked; whatever else was decided stands in a note.
 """
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from math import nan
@@ -21,6 +20,12 @@ from molhpft.domains.files import listed
 from molhpft.domains.molecules.splits import SPELLINGS
 from molhpft.domains.molecules.table_files import Sheet
 
+Kind = Literal["classification", "regression"]
+AnyKind = Literal["auto", "classification", "regression"]
+
+ALL = "all"
+"""Instead of the names of target columns: every column that can be one."""
+
 MISSING = ("", "-", "NA", "N/A", "#N/A", "<NA>", "NaN", "null", "None")
 """Marks of a missing label, in any case."""
 
@@ -28,9 +33,7 @@ _MISSING = frozenset(mark.lower() for mark in MISSING)
 _PLAIN = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _NUMBER = re.compile(_PLAIN, re.ASCII)
 _CENSORED = re.compile(rf"(?:[<>≤≥]=?|~)\s*{_PLAIN}", re.ASCII)
-
 _UNIT = r"(?:[pnuµm]?M|[nuµm]?g/m?[lL]|g/mol|kcal/mol|kJ/mol|°C|K|k?Da|ppm|h|min)"
-
 _WITH_UNIT = "a number with its unit"
 
 # what people write for numbers, whatever `float` makes of it; the last two are none
@@ -51,6 +54,17 @@ _YES = frozenset(
     ("true", "t", "yes", "y", "active", "positive", "pos", "+", "toxic", "hit", "inhibitor")
 )
 
+# id, mol_id, moleculeID, index, no., pandas' own; no lipid, no refractive index
+_INDEX = re.compile(
+    r"(?i:(?:.*[ _.-])?(?:id|idx|cid|sid)|index|nr\.|no\.|#|unnamed: \d+)"
+    r"|.*[a-z]I[Dd]|__index_level_\d+__"
+)
+# names of an index where it holds another whole number in every row; NO is also nitric oxide
+_PERHAPS_INDEX = re.compile(r"(?i:nr|no|row)")
+_SHOWN = 20  # columns, of those that a sentence lists
+_SAY_WHICH = "--target NAME or --set 'task.target_columns=[NAME]'"
+_SAY_NUMBERS = "--kind regression or --set task.kind=regression"
+
 
 def is_missing(cell: str) -> bool:
     """Whether a cell says that there is no label."""
@@ -62,6 +76,9 @@ def labels_of(cells: Iterable[str]) -> dict[str, str]:
 
     Cells that differ in case alone, or are the same number, are one label. Beside `+`, the missing
     mark `-` is a label.
+
+    >>> labels_of(["Yes", "no", "YES", "n/a"])
+    {'Yes': 'Yes', 'no': 'no', 'YES': 'Yes', 'n/a': ''}
     """
     distinct = dict.fromkeys(cells)
     first: dict[str | float, str] = {}
@@ -98,16 +115,6 @@ def is_numeric(cell: str) -> bool:
     return number(cell) is not None or oddity(cell) not in ("", *_NO_NUMBERS)
 
 
-def is_word(cell: str) -> bool:
-    """Whether a cell may be the name of a class: no number, plainly written or not, and no date."""
-    return number(cell) is None and not oddity(cell)
-
-
-def has_unit(cell: str) -> bool:
-    """Whether a cell is a number with its unit, as may be the name of a class: `3M`."""
-    return oddity(cell) == _WITH_UNIT
-
-
 def ordered_words(one: str, other: str) -> tuple[str, str]:
     """Two words as the labels 0 and 1: yes, true, active, positive, ... are 1.
 
@@ -115,25 +122,6 @@ def ordered_words(one: str, other: str) -> tuple[str, str]:
     """
     first, last = sorted((one, other))
     return (last, first) if first.lower() in _YES and last.lower() not in _YES else (first, last)
-
-
-Kind = Literal["classification", "regression"]
-AnyKind = Literal["auto", "classification", "regression"]
-
-ALL = "all"
-"""Instead of the names of target columns: every column that can be one."""
-
-_SHOWN = 20  # columns, of those that a sentence lists
-
-# id, mol_id, moleculeID, index, no., pandas' own; no lipid, no refractive index
-_INDEX = re.compile(
-    r"(?i:(?:.*[ _.-])?(?:id|idx|cid|sid)|index|nr\.|no\.|#|unnamed: \d+)"
-    r"|.*[a-z]I[Dd]|__index_level_\d+__"
-)
-# names of an index where it holds another whole number in every row; NO is also nitric oxide
-_PERHAPS_INDEX = re.compile(r"(?i:nr|no|row)")
-_SAY_WHICH = "--target NAME or --set 'task.target_columns=[NAME]'"
-_SAY_NUMBERS = "--kind regression or --set task.kind=regression"
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,19 +164,19 @@ def read_targets(
         chosen, notes = _asked_for(sheet, list(wanted or ()), names)
     else:
         chosen, notes = _candidates(sheet, names, several=wanted is not None)
-    columns = [_read(_Column(sheet, name), kind, asked=asked) for name in chosen]
+    columns = {name: _read(_Column(sheet, name), kind, asked=asked) for name in chosen}
     return Targets(
-        names=tuple(chosen),
-        values=torch.stack([column.values for column in columns], 1),
-        kind=_common_kind(sheet, dict(zip(chosen, columns, strict=True))),
-        classes=tuple(column.classes for column in columns if column.classes),
-        notes=(*notes, *(note for column in columns for note in column.notes)),
+        names=tuple(columns),
+        values=torch.stack([column.values for column in columns.values()], 1),
+        kind=_common_kind(sheet, columns),
+        classes=tuple(column.classes for column in columns.values() if column.classes),
+        notes=(*notes, *(note for column in columns.values() for note in column.notes)),
     )
 
 
 @dataclass(frozen=True, eq=False)
 class _Column:
-    """A column of a table."""
+    """A column of a table: which of its cells are labels, numbers, words."""
 
     sheet: Sheet
     name: str
@@ -198,21 +186,7 @@ class _Column:
         return self.sheet.columns[self.name]
 
     @cached_property
-    def labels(self) -> dict[str, int]:
-        """Cells that are no missing marks, each once, and the first row that has it."""
-        return {cell: row for cell, row in self._rows.items() if self._labels[cell]}
-
-    @cached_property
-    def missing(self) -> frozenset[str]:
-        """Cells that are missing marks."""
-        return frozenset(cell for cell, label in self._labels.items() if not label)
-
-    @cached_property
-    def _labels(self) -> dict[str, str]:
-        return labels_of(self._rows)
-
-    @cached_property
-    def _rows(self) -> dict[str, int]:
+    def _first_rows(self) -> dict[str, int]:
         """All cells, each once, and the first row that has it."""
         rows: dict[str, int] = {}
         for row, cell in enumerate(self.cells):
@@ -220,35 +194,44 @@ class _Column:
         return rows
 
     @cached_property
+    def _spelled(self) -> dict[str, str]:
+        return labels_of(self._first_rows)
+
+    @cached_property
+    def labels(self) -> dict[str, int]:
+        """Cells that are no missing marks, each once, and the first row that has it."""
+        return {cell: row for cell, row in self._first_rows.items() if self._spelled[cell]}
+
+    @cached_property
+    def missing(self) -> frozenset[str]:
+        """Cells that are missing marks."""
+        return frozenset(cell for cell, label in self._spelled.items() if not label)
+
+    @cached_property
+    def labelled(self) -> int:
+        """Number of rows with a label."""
+        return sum(cell not in self.missing for cell in self.cells)
+
+    @cached_property
     def numbers(self) -> dict[str, float]:
         """Labels that are numbers."""
         return {cell: value for cell in self.labels if (value := number(cell)) is not None}
 
     @property
-    def is_of_numbers(self) -> bool:
-        return len(self.numbers) == len(self.labels) > 0
+    def words(self) -> list[str]:
+        """Labels that differ by more than their case."""
+        return list(dict.fromkeys(self._spelled[cell] for cell in self.labels))
 
     @property
     def is_of_words(self) -> bool:
-        """Whether labels are words; two that look like numbers with a unit may be, too."""
-        if len(self.words) == 2:
-            return all(is_word(label) or has_unit(label) for label in self.labels)
-        return all(map(is_word, self.labels))
+        """Whether labels are words; two that look like numbers with a unit (`3M`) may be, too."""
+        words = ("", _WITH_UNIT) if len(self.words) == 2 else ("",)
+        return all(number(label) is None and oddity(label) in words for label in self.labels)
 
     @property
     def is_of_two_words(self) -> bool:
         """Whether labels are two words, and not just once each."""
-        return self.is_of_words and len(self.words) == 2 < self.known
-
-    @cached_property
-    def known(self) -> int:
-        """Number of rows with a label."""
-        return sum(cell not in self.missing for cell in self.cells)
-
-    @property
-    def words(self) -> list[str]:
-        """Labels that differ by more than their case."""
-        return list(dict.fromkeys(self._labels[cell] for cell in self.labels))
+        return self.is_of_words and len(self.words) == 2 < self.labelled
 
     @property
     def odd(self) -> str | None:
@@ -265,11 +248,15 @@ class _Column:
         """Where a label is that is no number, and why it is none."""
         return f"{self.at(self.labels[label])}, {oddity(label) or 'no number'}"
 
+    def error(self, sentence: str) -> ValueError:
+        """What is wrong with the column, in the words that follow its name."""
+        return ValueError(f"column {self.name!r} of {self.sheet.path} {sentence}")
+
     def tensor(self, values: dict[str, float]) -> Tensor:
         """Values of the labels (n,), NaN for all other cells."""
         # float32 at once: a number too large for it is infinite from here on
-        found = [values.get(cell, nan) for cell in self.cells]
-        return torch.tensor(found, dtype=torch.float64).float()
+        numbers = [values.get(cell, nan) for cell in self.cells]
+        return torch.tensor(numbers, dtype=torch.float64).float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,11 +265,12 @@ class _Labels:
 
     values: Tensor
     kind: Kind
-    classes: tuple[str, str] | None = None
-    notes: list[str] = field(default_factory=list)
+    classes: tuple[str, str] | None
+    notes: list[str]
 
 
 def _asked_for(sheet: Sheet, wanted: list[str], names: list[str]) -> tuple[list[str], list[str]]:
+    """The columns that are asked for, and a sentence about the others."""
     if not wanted or len(set(wanted)) < len(wanted):
         raise ValueError(
             f"targets of {sheet.path} should be columns, each named once; got "
@@ -305,12 +293,11 @@ def _candidates(sheet: Sheet, names: list[str], *, several: bool) -> tuple[list[
             f"molecules; {f'none of its columns is one: {left}' if left else 'it has no other'}"
         )
     if not several and len(chosen) > 1:
-        found = listed(
-            [f"{name} ({_contents(_Column(sheet, name))})" for name in chosen], most=_SHOWN
-        )
+        contents = [f"{name} ({_contents(_Column(sheet, name))})" for name in chosen]
         raise ValueError(
             f"say which columns of {sheet.path} are the targets by {_SAY_WHICH}, or all of them by "
-            f"--target {ALL}; there are {len(chosen):,} that can be: {found}"
+            f"--target {ALL}; there are {len(chosen):,} that can be: "
+            f"{listed(contents, most=_SHOWN)}"
         )
     if not left:
         return chosen, []
@@ -332,19 +319,21 @@ def _why_not(sheet: Sheet, name: str) -> str:
         return f"named like an index, {first}"
     if {label.lower() for label in column.labels} <= SPELLINGS.keys():
         return f"names splits, {first}"
-    if column.is_of_numbers:
+    if column.odd is None:
         return _why_not_numbers(column, first)
     numeric = {label for label in column.labels if is_numeric(label)}
-    if column.is_of_two_words or 2 * sum(map(numeric.__contains__, column.cells)) >= column.known:
+    if (
+        column.is_of_two_words
+        or 2 * sum(map(numeric.__contains__, column.cells)) >= column.labelled
+    ):
         return ""
-    return column.wrong(column.odd or "")
+    return column.wrong(column.odd)
 
 
 def _is_numbering(column: _Column) -> bool:
     """Whether every row has a whole number of its own."""
     values = set(column.numbers.values())
-    whole = all(value.is_integer() for value in values)
-    return column.is_of_numbers and whole and len(values) == len(column.cells)
+    return all(value.is_integer() for value in values) and len(values) == len(column.cells)
 
 
 def _why_not_numbers(column: _Column, first: str) -> str:
@@ -352,10 +341,8 @@ def _why_not_numbers(column: _Column, first: str) -> str:
     if len(values) == 1:
         return f"always the same, {first}"
     # a row number: whole, in every row another one, each above the last
-    upwards = all(value.is_integer() for value in values) and all(
-        low < high for low, high in pairwise(values)
-    )
-    if upwards and len(values) == len(column.cells) >= 3:
+    upwards = all(low < high for low, high in pairwise(values))
+    if upwards and _is_numbering(column) and len(values) >= 3:
         return f"counts upwards, {column.at(0)}, {column.at(1)}"
     return ""
 
@@ -391,16 +378,14 @@ def _read(column: _Column, kind: AnyKind, *, asked: bool) -> _Labels:
     for label in labels:
         if label not in column.numbers:
             words = "" if kind == "regression" else ", or two words"
-            raise ValueError(
-                f"column {column.name!r} of {column.sheet.path} should hold numbers{words}; "
-                f"{column.wrong(label)}{_remedy(column, label)}"
-            )
+            wrong = f"{column.wrong(label)}{_remedy(label)}"
+            raise column.error(f"should hold numbers{words}; {wrong}")
     if kind == "regression" or (kind == "auto" and not _is_question(column)):
         return _numbers(column, notes)
     return _two_numbers(column, notes)
 
 
-def _remedy(column: _Column, label: str) -> str:
+def _remedy(label: str) -> str:
     """What to do about a label that was meant for a number; empty where it was not."""
     if is_censored(label):
         return f"; name the column by {_SAY_WHICH} and such labels count as missing"
@@ -409,10 +394,9 @@ def _remedy(column: _Column, label: str) -> str:
 
 def _missing_marks(column: _Column) -> list[str]:
     """A sentence about missing labels that are written out, if there are any."""
-    marks = column.missing - {""}
-    if not marks:
+    rows = [row for row, cell in enumerate(column.cells) if cell and cell in column.missing]
+    if not rows:
         return []
-    rows = [row for row, cell in enumerate(column.cells) if cell in marks]
     return [f"{column.name}: {_count(len(rows), 'label')} missing, {column.at(rows[0])}."]
 
 
@@ -426,58 +410,53 @@ def _is_question(column: _Column) -> bool:
     Raises:
         ValueError: they may be, with a third number for missing labels.
     """
-    found = set(column.numbers.values())
-    if found <= {0.0, 1.0}:
+    values = set(column.numbers.values())
+    if values <= {0.0, 1.0}:
         return True
-    if not all(value.is_integer() for value in found):
+    if not all(value.is_integer() for value in values):
         return False
-    others = sorted(found - {0.0, 1.0})
-    if len(others) == 1 and (len(found) == 3 or found == {-1.0, 0.0}):
+    others = sorted(values - {0.0, 1.0})
+    if len(others) == 1 and (len(values) == 3 or values == {-1.0, 0.0}):
         label = next(label for label, value in column.numbers.items() if value == others[0])
-        values = ", ".join(f"{value:g}" for value in sorted(found))
-        raise ValueError(
-            f"column {column.name!r} of {column.sheet.path} has the labels {values}, "
+        raise column.error(
+            f"has the labels {', '.join(f'{value:g}' for value in sorted(values))}, "
             f"{column.at(column.labels[label])}: leave such cells empty if the label is missing "
             f"there, or say {_SAY_NUMBERS} if all are numbers"
         )
-    return len(found) == 2 < sum(cell in column.numbers for cell in column.cells)
+    return len(values) == 2 < sum(cell in column.numbers for cell in column.cells)
 
 
 def _numbers(column: _Column, notes: list[str]) -> _Labels:
     values = column.tensor(column.numbers)
     for row in values.isinf().nonzero().flatten().tolist()[:1]:
-        raise ValueError(
-            f"column {column.name!r} of {column.sheet.path} should hold numbers up to 3e38; "
-            f"{column.at(row)}"
-        )
+        raise column.error(f"should hold numbers up to 3e38; {column.at(row)}")
     return _Labels(values, "regression", None, notes)
 
 
 def _two_numbers(column: _Column, notes: list[str]) -> _Labels:
-    found = sorted(set(column.numbers.values()))
-    if set(found) <= {0.0, 1.0}:
+    values = sorted(set(column.numbers.values()))
+    if set(values) <= {0.0, 1.0}:
         return _Labels(column.tensor(column.numbers), "classification", ("0", "1"), notes)
-    if len(found) != 2:
+    if len(values) != 2:
         odd = next(label for label, value in column.numbers.items() if value not in (0.0, 1.0))
-        raise ValueError(
-            f"column {column.name!r} of {column.sheet.path} should hold two classes, 0 and 1 or "
-            f"any other two labels; it has {len(found):,} numbers, "
-            f"{column.at(column.labels[odd])}"
+        raise column.error(
+            "should hold two classes, 0 and 1 or any other two labels; "
+            f"it has {len(values):,} numbers, {column.at(column.labels[odd])}"
         )
-    coded = {label: float(value == found[1]) for label, value in column.numbers.items()}
-    return _question(column, coded, (f"{found[0]:g}", f"{found[1]:g}"), notes)
+    coded = {label: float(value == values[1]) for label, value in column.numbers.items()}
+    return _question(column, coded, (f"{values[0]:g}", f"{values[1]:g}"), notes)
 
 
 def _words(column: _Column, notes: list[str]) -> _Labels:
     words = column.words
     if len(words) != 2:
         row = column.labels[words[min(2, len(words) - 1)]]
-        raise ValueError(
-            f"column {column.name!r} of {column.sheet.path} should hold numbers, or two words; it "
-            f"has {len(words):,} word{'s' * (len(words) != 1)}, {column.at(row)}"
+        raise column.error(
+            "should hold numbers, or two words; "
+            f"it has {len(words):,} word{'s' * (len(words) != 1)}, {column.at(row)}"
         )
     pair = ordered_words(*words)
-    if any(map(has_unit, words)):
+    if any(oddity(word) == _WITH_UNIT for word in words):
         first, second = map(repr, words)
         notes = [*notes, f"{column.name}: {first} and {second} are two words, no quantities."]
     coded = {label: float(label.lower() == pair[1].lower()) for label in column.labels}
@@ -489,9 +468,9 @@ def _question(
 ) -> _Labels:
     """Labels of two classes that the table writes otherwise than 0 and 1."""
     values = column.tensor(coded)
-    shares = f"{int((values == 1).sum()):,} of {int((~values.isnan()).sum()):,} labels"
-    said = f"{column.name}: 1 is {pair[1]!r} ({shares}), 0 is {pair[0]!r}."
-    return _Labels(values, "classification", pair, [said, *notes])
+    counts = f"{int((values == 1).sum()):,} of {int((~values.isnan()).sum()):,} labels"
+    coding = f"{column.name}: 1 is {pair[1]!r} ({counts}), 0 is {pair[0]!r}."
+    return _Labels(values, "classification", pair, [coding, *notes])
 
 
 def _common_kind(sheet: Sheet, columns: dict[str, _Labels]) -> Kind:
