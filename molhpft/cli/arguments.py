@@ -12,25 +12,51 @@ import typer
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 
+COMMON = "Common keys of the config"
+"""Panel of help for flags that stand for keys; every other key is set by --set."""
+
 ConfigPath = Annotated[
     Path, typer.Argument(help="YAML file, such as configs/finetune/tox21_hpft.yaml.")
 ]
 Changes = Annotated[
     list[str],
-    typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the config; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set any key of the config; repeatable.",
+        rich_help_panel=COMMON,
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder for run folders.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 
-Epochs = Annotated[int | None, typer.Option(help="Epochs of finetuning.")]
-LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate of finetuning.")]
-BatchSize = Annotated[int | None, typer.Option(help="Molecules or images a step of finetuning.")]
-Device = Annotated[DeviceName | None, typer.Option(help="Where to compute.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of every random number.")]
-SplitName = Annotated[
-    str | None, typer.Option("--split", metavar="NAME", help="scaffold, random, ... of the task.")
+Epochs = Annotated[int | None, typer.Option(help="Epochs of finetuning.", rich_help_panel=COMMON)]
+LearningRate = Annotated[
+    float | None,
+    typer.Option("--lr", help="Learning rate of finetuning.", rich_help_panel=COMMON),
 ]
-SplitSeed = Annotated[int | None, typer.Option(help="Seed of a random split.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(help="Molecules or images in a batch of finetuning.", rich_help_panel=COMMON),
+]
+Device = Annotated[
+    DeviceName | None, typer.Option(help="Where to compute.", rich_help_panel=COMMON)
+]
+Seed = Annotated[
+    int | None, typer.Option(help="Seed of every random number.", rich_help_panel=COMMON)
+]
+SplitName = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        metavar="NAME",
+        help="How the task is split: scaffold, random, ...",
+        rich_help_panel=COMMON,
+    ),
+]
+SplitSeed = Annotated[
+    int | None, typer.Option(help="Seed of a random split.", rich_help_panel=COMMON)
+]
 
 _KEYS = {"device": "device", "seed": "seed", "split": "task.split", "split_seed": "task.split_seed"}
 

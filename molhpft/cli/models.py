@@ -30,48 +30,97 @@ SplitName = Literal["scaffold", "random", "random_and_scaffold", "column"]
 CalibrationName = Literal["platt", "temperature", "isotonic", "none"]
 PrecisionName = Literal["32", "bf16-mixed"]
 
+TABLE = "The table"
+
 ModelFolder = Annotated[str, typer.Argument(help="Folder of a model, or its name on the hub.")]
 TablePath = Annotated[
     Path, typer.Argument(help="CSV, Parquet, SDF or list of SMILES, packed, too; or /dev/stdin.")
 ]
-SmilesColumn = Annotated[str, typer.Option(help="Column with the SMILES.")]
+SmilesColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Column with the SMILES.",
+        show_default="smiles",
+        rich_help_panel=TABLE,
+    ),
+]
 OutTable = Annotated[
     Path, typer.Option("--out", help="CSV or Parquet file to write, or /dev/stdout.")
 ]
+Targets = Annotated[
+    list[str],
+    typer.Option(
+        "--target",
+        metavar="NAME",
+        help="Column to predict; repeatable; all for every one.",
+        rich_help_panel=TABLE,
+    ),
+]
+Kind = Annotated[
+    KindName | None,
+    typer.Option(
+        metavar="KIND",
+        help="classification, regression or auto.",
+        show_default="auto",
+        rich_help_panel=TABLE,
+    ),
+]
+Split = Annotated[
+    SplitName | None,
+    typer.Option(
+        metavar="NAME",
+        help="scaffold, random, random_and_scaffold or column.",
+        show_default="scaffold",
+        rich_help_panel=TABLE,
+    ),
+]
+SplitSeed = Annotated[
+    int | None, typer.Option(help="Seed of a random split.", rich_help_panel=TABLE)
+]
+SplitColumn = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Column for --split column.", rich_help_panel=TABLE),
+]
+EncoderName = Annotated[
+    str | None, typer.Option(help="Shipped encoder or weight file.", show_default="gcn_muv")
+]
+Taus = Annotated[
+    list[str],
+    typer.Option(
+        "--tau",
+        metavar="EPOCHS",
+        help="Of head probing; repeatable; or auto.",
+        show_default="auto",
+    ),
+]
+Calibration = Annotated[
+    CalibrationName, typer.Option(metavar="METHOD", help="platt, temperature, isotonic or none.")
+]
+TargetCoverage = Annotated[float, typer.Option(help="Of prediction sets.")]
 
 
 def finetune(
     data: TablePath,
     out: Annotated[Path, typer.Option(help="Folder for the model.")],
-    smiles_column: Annotated[
-        str | None, typer.Option(help="Column with the SMILES.", show_default="smiles")
-    ] = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(help="Column to predict; repeatable; or all.", show_default="the only one"),
-    ] = None,
-    kind: Annotated[KindName | None, typer.Option(help="Of the targets; auto unless set.")] = None,
-    split: Annotated[SplitName | None, typer.Option(help="How to hold out molecules.")] = None,
-    split_seed: Annotated[int | None, typer.Option(help="Seed of a random split.")] = None,
-    split_column: Annotated[str | None, typer.Option(help="For --split column.")] = None,
-    encoder: Annotated[
-        str | None,
-        typer.Option(help="Shipped encoder or weight file.", show_default="gcn_muv"),
-    ] = None,
-    tau: Annotated[
-        list[str] | None,
-        typer.Option(help="Epochs of head probing; repeatable; or auto.", show_default="auto"),
-    ] = None,
+    smiles_column: SmilesColumn = None,
+    target: Targets = [],  # noqa: B006 - typer reads it, nothing changes it
+    kind: Kind = None,
+    split: Split = None,
+    split_seed: SplitSeed = None,
+    split_column: SplitColumn = None,
+    encoder: EncoderName = None,
+    tau: Taus = [],  # noqa: B006 - as above
     head: Annotated[str | None, typer.Option(help="mlp or linear.", show_default="mlp")] = None,
     ensemble: Annotated[bool, typer.Option(help="Average networks of several taus.")] = True,
-    calibration: Annotated[CalibrationName, typer.Option(help="Of probabilities.")] = "platt",
-    target_coverage: Annotated[float, typer.Option(help="Of prediction sets.")] = 0.9,
+    calibration: Calibration = "platt",
+    target_coverage: TargetCoverage = 0.9,
     epochs: Epochs = None,
     lr: LearningRate = None,
     batch_size: BatchSize = None,
     device: Device = None,
     seed: Seed = None,
-    changes: Changes = [],  # noqa: B006 - typer reads it, nothing changes it
+    changes: Changes = [],  # noqa: B006 - as above
     as_json: AsJson = False,
 ) -> None:
     """Make a model of a table of molecules; its test split is read once, at the end."""
@@ -104,7 +153,7 @@ def predict(
     model: ModelFolder,
     data: TablePath,
     out: OutTable,
-    smiles_column: SmilesColumn = "smiles",
+    smiles_column: SmilesColumn = None,
     precision: Annotated[
         PrecisionName, typer.Option(help="bf16-mixed is faster on processors that have it.")
     ] = "32",
@@ -113,7 +162,7 @@ def predict(
     from molhpft.estimator.predict import predict_table
 
     counts = predict_table(
-        _model(model, out), data, out, smiles_column=smiles_column, precision=precision
+        _model(model, out), data, out, smiles_column=smiles_column or "smiles", precision=precision
     )
     _wrote(out, counts)
 
@@ -122,12 +171,12 @@ def embed(
     model: ModelFolder,
     data: TablePath,
     out: OutTable,
-    smiles_column: SmilesColumn = "smiles",
+    smiles_column: SmilesColumn = None,
 ) -> None:
     """Write a model's features for every row of a table, beside its own columns."""
     from molhpft.estimator.predict import embed_table
 
-    _wrote(out, embed_table(_model(model, out), data, out, smiles_column=smiles_column))
+    _wrote(out, embed_table(_model(model, out), data, out, smiles_column=smiles_column or "smiles"))
 
 
 def explain(
@@ -187,7 +236,7 @@ def model_tables(model: "Model") -> "list[Table]":
     return [made, scores]
 
 
-def _taus(words: list[str] | None) -> "Tau | None":
+def _taus(words: list[str]) -> "Tau | None":
     if not words:
         return None
     if words == ["auto"]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from molhpft.cli.arguments import (
+    COMMON,
     AsJson,
     BatchSize,
     Changes,
@@ -119,8 +120,12 @@ def probe(
     smoothing: Annotated[list[float], typer.Option(help="Smoothing to try; repeatable.")] = [],  # noqa: B006 - as above
     tau: Annotated[list[int], typer.Option(help="Epochs to report; repeatable.")] = [],  # noqa: B006 - as above
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds to average over.")] = 1,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of probing.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Examples a step of probing.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of probing.", rich_help_panel=COMMON)
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Examples in a batch of probing.", rich_help_panel=COMMON)
+    ] = None,
     device: Device = None,
     seed: Seed = None,
     split: SplitName = None,

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from molhpft.domains.extras import MissingExtraError, require
 from molhpft.domains.files import digest
 
 T = TypeVar("T")
@@ -85,15 +86,14 @@ def hub_folder(name: str, **options: Any) -> Path:
     Raises:
         FileNotFoundError: the hub has none, or cannot be reached.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
     owner, _, rest = name.partition("/")
     if not owner or not rest or "/" in rest:
         raise FileNotFoundError(f"no folder at {name!r}; a model on the hub is called owner/name")
+    snapshot_download = require("huggingface_hub", extra="hub").snapshot_download
+    invalid = require("huggingface_hub.errors", extra="hub").HFValidationError
     try:
         return Path(snapshot_download(name, allow_patterns=list(FILES), **options))
-    except (OSError, HFValidationError) as error:
+    except (OSError, invalid) as error:
         raise FileNotFoundError(
             f"no folder at {name!r}, and none from the model hub: {_one_line(error)}"
         ) from error
@@ -105,10 +105,9 @@ def hub_names() -> list[str]:
     Raises:
         FileNotFoundError: the hub cannot be reached.
     """
-    from huggingface_hub import HfApi
-
+    api = require("huggingface_hub", extra="hub").HfApi()
     try:
-        return sorted(model.id for model in HfApi().list_models(filter=_LIBRARY))
+        return sorted(model.id for model in api.list_models(filter=_LIBRARY))
     except Exception as error:
         # the errors are those of an HTTP library, which the hub's client has exchanged before
         raise FileNotFoundError(f"the model hub cannot be reached: {_one_line(error)}") from error
@@ -116,12 +115,13 @@ def hub_names() -> list[str]:
 
 def cached_names() -> list[str]:
     """Names of the models that an earlier use has fetched; they load offline."""
-    from huggingface_hub import scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
-
+    try:
+        scan_cache_dir = require("huggingface_hub", extra="hub").scan_cache_dir
+    except MissingExtraError:
+        return []  # whose client would have fetched them
     try:
         repos = scan_cache_dir().repos
-    except CacheNotFound:
+    except require("huggingface_hub.errors", extra="hub").CacheNotFound:
         return []
     return sorted(
         repo.repo_id

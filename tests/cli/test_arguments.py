@@ -1,0 +1,112 @@
+"""Flags stand for keys of a config, and offer the words that the code takes."""
+
+import inspect as introspection
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from molhpft.cli import arguments, inspect, models, runs
+from molhpft.cli.arguments import with_flags
+from molhpft.config.schema import RunConfig, load_config
+from molhpft.domains.molecules.tables import TableSplit, table_task
+from molhpft.domains.molecules.target_columns import AnyKind
+from molhpft.estimator.calibrate import CalibrationName
+from molhpft.estimator.predict import Precision
+from molhpft.estimator.train import ENCODER, HEAD, TAU, Inference
+from molhpft.run.auto_tau import Expectation
+from molhpft.run.trajectory import READS
+
+CONFIG = """
+task: {name: pretraining, of: chains.smi}
+encoder: {name: gcn, layers: 1, width: 4}
+method: METHOD
+"""
+ALL = {
+    "epochs": 3,
+    "lr": 1e-05,
+    "batch_size": 4,
+    "device": "cpu",
+    "seed": 7,
+    "split": "random",
+    "split_seed": 5,
+}
+
+
+def write_config(folder, method="{name: hp_ft, tau: [0, 2]}"):
+    path = folder / "config.yaml"
+    path.write_text(CONFIG.replace("METHOD", method))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("offered", "taken"),
+    [
+        (models.KindName, AnyKind),
+        (models.SplitName, TableSplit),
+        (models.CalibrationName, CalibrationName),
+        (models.PrecisionName, Precision),
+        (inspect.ExpectationName, Expectation),
+        (arguments.DeviceName, RunConfig.__annotations__["device"]),
+    ],
+)
+def test_a_flag_offers_the_words_that_the_code_takes(offered, taken):
+    def words(kind):
+        parts = get_args(kind)
+        return {word for part in parts for word in words(part)} if parts else {kind}
+
+    assert words(offered) == words(taken)
+
+
+def test_the_defaults_that_help_shows_are_those_of_the_code():
+    def shown(name):
+        annotation = introspection.signature(models.finetune, eval_str=True).parameters[name]
+        return annotation.annotation.__metadata__[0].show_default
+
+    table = introspection.signature(table_task).parameters
+    assert (shown("encoder"), shown("head"), shown("tau")) == (ENCODER, HEAD, TAU)
+    for name in ("smiles_column", "kind", "split"):
+        assert shown(name) == table[name].default
+    defaults = introspection.signature(models.finetune).parameters
+    for name, value in vars(Inference()).items():
+        assert defaults[name].default == value
+
+
+def test_flags_set_the_keys_that_they_stand_for(tmp_path):
+    config = load_config(write_config(tmp_path), with_flags([], **ALL))
+    assert (config.finetune.epochs, config.finetune.lr, config.finetune.batch_size) == (3, 1e-05, 4)
+    assert (config.device, config.seed) == ("cpu", 7)
+    assert (config.task.options["split"], config.task.options["split_seed"]) == ("random", 5)
+    probed = load_config(
+        write_config(tmp_path, "{name: hp_ft, tau: auto}"),
+        with_flags([], section="probe", epochs=3, batch_size=4),
+        reader=READS,
+    )
+    assert (probed.probe.epochs, probed.probe.batch_size) == (3, 4)
+
+
+def test_flags_that_are_not_given_change_nothing():
+    assert with_flags(["seed=1"], epochs=None, lr=None) == ["seed=1"]
+
+
+@pytest.mark.parametrize(
+    "change", ["finetune.lr=0.2", "finetune={lr: 0.2, epochs: 2}", "finetune.lr=0.1"]
+)
+def test_a_flag_beside_a_set_of_its_key_is_one_sentence(change):
+    with pytest.raises(ValueError, match=r"finetune\.lr is given twice, by --lr as 0\.1 and by"):
+        with_flags([change], lr=0.1)
+
+
+def test_a_flag_that_would_do_nothing_is_refused_as_its_key_is(tmp_path):
+    with pytest.raises(ValueError, match=r"finetune\.lr would do nothing: method lp does not fine"):
+        load_config(write_config(tmp_path, "lp"), with_flags([], lr=0.1))
+
+
+@pytest.mark.parametrize("command", [runs.run, runs.sweep, runs.probe, models.finetune])
+def test_the_commands_that_train_have_the_common_flags(command):
+    assert ALL.keys() <= introspection.signature(command).parameters.keys()
+
+
+def test_the_config_that_help_names_exists():
+    words = arguments.ConfigPath.__metadata__[0].help
+    assert (Path(__file__).parents[2] / words.split()[-1].rstrip(".")).is_file()
