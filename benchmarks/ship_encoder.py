@@ -23,7 +23,8 @@ from run_configs import split_header
 from safetensors.torch import save_file
 
 from molhpft.config.build import build_recipes, build_task
-from molhpft.config.schema import RunConfig, load_config, parse_config, read_config, resolved
+from molhpft.config.changes import read_config
+from molhpft.config.schema import RunConfig, load_config, parse_config, resolved
 from molhpft.core.data import Task
 from molhpft.domains.molecules.ogb import ogb_task
 from molhpft.domains.molecules.overlap import inchikey_blocks, is_among
@@ -55,7 +56,7 @@ def read_source(folder: Path, path: Path) -> Source:
         raise ValueError(f"{folder} should be a finished run; it has no summary.json")
     config = load_config(path)
     # a run of an earlier version wrote down what did nothing in it
-    written = parse_config(read_config(folder / "config.yaml"), idle_are="dropped")
+    written = parse_config(read_config(folder / "config.yaml"), unused_are="dropped")
     ran = replace(written, checkpoint=config.checkpoint)
     if resolved(ran) != resolved(config):
         raise ValueError(f"{folder} should be a run of {path}; its config.yaml says otherwise")

@@ -55,7 +55,7 @@ def remedies(path: Path) -> None:
         taus = [tau for tau in TAUS if tau <= longest]
         method = {"name": "hp_ft", "tau": taus} | changes.get("method", {})
         config = {**COMPARE, "encoder": ENCODER, **changes, "method": method}
-        read = parse_config(config, idle_are="dropped", reader=READS)
+        read = parse_config(config, unused_are="dropped", reader=READS)
         rows = probing(read, Grid(taus=taus))["rows"]
         places = range(len(taus))
         energy.plot(places, [row["aie"] for row in rows], "-o", color=colour, ms=4, label=name)
@@ -96,7 +96,7 @@ def alerts(work: Path) -> Scores:
     found: dict[str, list[Json]] = {str(tau): [] for tau in QUICKSTART_TAUS}
     for seed in range(SEEDS):
         varied = {"encoder": ENCODER, "method": method, "seed": seed}
-        config = parse_config({**COMPARE, **varied}, idle_are="dropped")
+        config = parse_config({**COMPARE, **varied}, unused_are="dropped")
         for row in run(config, work).read_json("summary.json")["branches"]:
             found[str(row["tau"])].append(row["final"])
     splits = {"validation": "valid", "test": "test"}

@@ -68,7 +68,7 @@ def moved(out: Path, weights: Path, method: Any, *, epochs: int, cut: str | None
         "cut": cut,
     }
     # one template for every method: from scratch, neither probe nor weights are any use
-    return run(parse_config(config, idle_are="dropped"), out).read_json("summary.json")
+    return run(parse_config(config, unused_are="dropped"), out).read_json("summary.json")
 
 
 def against_tau(rows: list[Json]) -> str:

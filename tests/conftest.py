@@ -55,6 +55,6 @@ def small(table):
         raw = {**SMALL, **changes}
         task = {**raw["task"], "split": "random", "split_seed": 1, "path": str(table)}
         # a template: what one method has no use for, another has
-        return parse_config({**raw, "task": task}, idle_are="dropped", reader=reader)
+        return parse_config({**raw, "task": task}, unused_are="dropped", reader=reader)
 
     return config

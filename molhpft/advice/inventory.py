@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from molhpft.config.changes import parse_changes
 from molhpft.config.options import Options, checked, keywords, unknown
 from molhpft.config.registry import ENCODERS, TASKS
-from molhpft.config.schema import parse_changes
 from molhpft.core.data import Examples, Rows, Task
 from molhpft.core.objectives import Squared
 from molhpft.domains.files import Json

@@ -86,7 +86,7 @@ def with_flags(changes: list[str], *, section: str = "finetune", **flags: Any) -
 
 
 def _refuse_given_twice(changes: list[str], given: Mapping[str, tuple[str, Any]]) -> None:
-    from molhpft.config.schema import parse_changes
+    from molhpft.config.changes import parse_changes
 
     by_set = parse_changes(changes)
     for key, (flag, value) in given.items():

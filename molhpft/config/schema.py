@@ -1,9 +1,7 @@
-"""A run's config: YAML in, checked values out.
+"""A run's config: nested dictionaries in, checked values out.
 
 What a key may be is read off the signatures of the catalog and of `Phase`, so that no option has a
-second definition here. A key acts, or is an error (`acting.py`).
-
-Changes to a config that is not checked yet: "finetune.lr=0.0003".
+second definition here. A key is used, or is an error (`used_keys.py`).
 """
 
 import inspect
@@ -14,8 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from molhpft.config.changes import SWEEP, parse_changes, read_config
 from molhpft.config.measures import NAMES
 from molhpft.config.options import Options, Parameters, checked, keywords, unknown
 from molhpft.config.registry import SECTIONS
@@ -24,97 +21,11 @@ from molhpft.config.used_keys import (
     Acting,
     acting,
     has_batch_norm,
-    idle_keys,
-    idle_message,
+    unused_in_method,
+    unused_message,
 )
 from molhpft.core.ranges import Count, Seed, Whole
 from molhpft.tuning.phase import MOMENTUM, Phase
-
-SWEEP = "sweep"
-
-
-def parse_change(change: str) -> tuple[str, Any]:
-    """Key and value of a change written as "key=value", the value read as YAML.
-
-    Raises:
-        ValueError: it is not written so, or the value is not YAML.
-    """
-    key, equals, value = change.partition("=")
-    if not equals or not all(key.split(".")):
-        raise ValueError(f"a change is key=value, such as finetune.lr=0.0003, got {change!r}")
-    try:
-        return key, read_yaml(value, f"the value of {key}")
-    except yaml.YAMLError as error:
-        raise ValueError(f"the value of {change} is not YAML: {error}") from error
-
-
-def read_yaml(text: str, where: str) -> Any:
-    """What YAML says, by plain types.
-
-    Raises:
-        yaml.YAMLError: it is not YAML.
-        ValueError: a key is given twice, of which YAML would keep the last in silence.
-    """
-    _refuse_twice(yaml.compose(text, yaml.SafeLoader), where)
-    return yaml.safe_load(text)
-
-
-def _refuse_twice(node: yaml.Node | None, where: str) -> None:
-    if isinstance(node, yaml.MappingNode):
-        names = [str(key.value) for key, _ in node.value]
-        for i, (key, value) in enumerate(node.value):
-            if names[i] in names[:i]:
-                line = key.start_mark.line + 1
-                raise ValueError(f"{where} gives {names[i]} twice, again in line {line}; keep one")
-            _refuse_twice(value, where)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _refuse_twice(value, where)
-
-
-def parse_changes(changes: Sequence[str]) -> Options:
-    """Dotted key to value of changes, groups of keys before the keys in them.
-
-    Raises:
-        ValueError: a change is none, or one key is changed twice.
-    """
-    found: Options = {}
-    for key, value in map(parse_change, changes):
-        if key in found:
-            raise ValueError(f"{key} is set twice, to {found[key]} and to {value}; give one value")
-        found[key] = value
-    return {key: found[key] for key in sorted(found, key=lambda key: key.count("."))}
-
-
-def apply(raw: Options, key: str, value: Any) -> None:
-    """Set a key of an unchecked config in place.
-
-    Args:
-        raw: nested dictionaries.
-        key: with dots between nested keys; a name on the way becomes a group of keys. What follows
-            "sweep." is one key of its grid, or of each where it has several.
-        value: put there as it is.
-
-    Raises:
-        ValueError: the key leads through a value.
-    """
-    first, _, rest = key.partition(".")
-    if first == SWEEP and rest:
-        grids = raw.setdefault(SWEEP, {})
-        for grid in grids if isinstance(grids, list) else [grids]:
-            if not isinstance(grid, dict):
-                raise ValueError(f"cannot set {key}: {SWEEP} is {grids!r}, not keys with values")
-            grid[rest] = value
-        return
-    *parents, last = key.split(".")
-    for parent in parents:
-        inner = raw.setdefault(parent, {})
-        raw[parent] = inner = {"name": inner} if isinstance(inner, str) else inner
-        if not isinstance(inner, dict):
-            raise ValueError(f"cannot set {key}: {parent} is {inner!r}, not a group of keys")
-        raw = inner
-    raw[last] = value
-
 
 _log = logging.getLogger(__name__)
 
@@ -241,7 +152,7 @@ def load_config(
     raw, changed = read_config(path, changes), parse_changes(changes)
     if reader:
         reader.check(changed)
-    nothing, before = idle(raw, reader=reader), _idle_before(path, reader)
+    nothing, before = unused_keys(raw, reader=reader), _idle_before(path, reader)
     unread = {key for key in nothing if reader and not is_among(key, reader.keys)}
     fallen = {
         key: why
@@ -249,23 +160,8 @@ def load_config(
         if key not in unread and key not in before and not is_among(key, changed)
     }
     if fallen:
-        _log.warning("%s; left out of this run", idle_message(fallen))
+        _log.warning("%s; left out of this run", unused_message(fallen))
     return parse_config(without(raw, {*unread, *fallen}), reader=reader)
-
-
-def read_config(path: Path, changes: Sequence[str] = ()) -> Options:
-    """What a config file holds, changes applied, not yet checked; `load_config` has the rest."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no config at {path}; give a YAML file such as configs/finetune/*")
-    try:
-        raw = read_yaml(path.read_text(encoding="utf-8"), str(path))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(raw, dict):
-        raise ValueError(f"{path} must hold keys such as task and method, got {raw!r:.60}")
-    for key, value in parse_changes(changes).items():
-        apply(raw, key, value)
-    return raw
 
 
 def parse_config(
@@ -273,7 +169,7 @@ def parse_config(
     *,
     task: Choice | None = None,
     defaults: Options = DEFAULTS,
-    idle_are: Literal["refused", "dropped"] = "refused",
+    unused_are: Literal["refused", "dropped"] = "refused",
     reader: Reader | None = None,
 ) -> RunConfig:
     """Check a config given as nested dictionaries and fill in every default.
@@ -282,7 +178,7 @@ def parse_config(
         raw: what a file would hold.
         task: stands for a task that is given to the run as it is, and is in no catalog.
         defaults: of keys that are not given.
-        idle_are: what becomes of keys that would do nothing; "dropped" is for those who hold one
+        unused_are: what becomes of keys that would do nothing; "dropped" is for those who hold one
             template for several runs.
         reader: reads only a part of the config; keys that are nothing to a run may act for it.
 
@@ -290,10 +186,10 @@ def parse_config(
         ValueError: the first key or value that does not fit, with what would, or a key that would
             do nothing, with the reason.
     """
-    nothing = idle(raw, task=task, defaults=defaults, reader=reader)
-    if nothing and idle_are == "refused":
+    nothing = unused_keys(raw, task=task, defaults=defaults, reader=reader)
+    if nothing and unused_are == "refused":
         it = "it" if len(nothing) == 1 else "them"
-        raise ValueError(f"{idle_message(nothing)}; leave {it} out")
+        raise ValueError(f"{unused_message(nothing)}; leave {it} out")
     config = _parsed(without(raw, nothing), task, defaults)
     if _acting(config).loads:
         return config
@@ -301,7 +197,7 @@ def parse_config(
     return replace(config, encoder=Choice(config.encoder.name, options))
 
 
-def idle(
+def unused_keys(
     raw: Mapping[str, Any],
     *,
     task: Choice | None = None,
@@ -321,7 +217,7 @@ def idle(
     """
     config = _parsed(raw, task, defaults)
     method, probes = config.method, reader is not None and reader.probes
-    nothing = idle_keys(
+    nothing = unused_in_method(
         method.name, method.options, probe=config.probe, finetune=config.finetune, probes=probes
     )
     if config.finetune.batch_norm == "frozen" and "finetune.batch_norm" not in nothing:
@@ -456,7 +352,7 @@ def _idle_before(path: Path, reader: Reader | None) -> dict[str, str]:
     try:
         raw = read_config(path)
         task = None if "task" in raw else Choice("any", {})
-        return idle(raw, task=task, reader=reader)
+        return unused_keys(raw, task=task, reader=reader)
     except ValueError:
         return {}  # it is no whole config before the changes
 

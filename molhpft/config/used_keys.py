@@ -125,7 +125,7 @@ def acting(
     )
 
 
-def idle_keys(
+def unused_in_method(
     method: str, options: Options, *, probe: Phase, finetune: Phase, probes: bool = False
 ) -> dict[str, str]:
     """Dotted keys that would do nothing in a run of a method, each with the reason.
@@ -153,7 +153,7 @@ def idle_keys(
     return nothing
 
 
-def idle_message(nothing: Mapping[str, str]) -> str:
+def unused_message(nothing: Mapping[str, str]) -> str:
     """Which keys would do nothing, and why: "finetune.lr would do nothing: method lp ..."."""
     by_reason: dict[str, list[str]] = {}
     for key, why in nothing.items():

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from molhpft.config.schema import Choice, RunConfig, apply, checked_choice, parse_changes
+from molhpft.config.changes import apply, parse_changes
+from molhpft.config.schema import Choice, RunConfig, checked_choice
 from molhpft.core.data import Task
 from molhpft.domains.files import Json, writing
 from molhpft.domains.molecules.tables import table_task

@@ -14,8 +14,8 @@ from torch import Tensor
 from molhpft.config.build import build_recipes
 from molhpft.config.options import Options, keywords
 from molhpft.config.registry import METHODS
-from molhpft.config.schema import DEFAULTS, Choice, RunConfig, idle, parse_config, without
-from molhpft.config.used_keys import idle_message
+from molhpft.config.schema import DEFAULTS, Choice, RunConfig, parse_config, unused_keys, without
+from molhpft.config.used_keys import unused_message
 from molhpft.core.data import Task
 from molhpft.core.evaluate import predict
 from molhpft.core.network import Network
@@ -115,11 +115,11 @@ def _without_idled_by_tau(raw: Options, task: Choice) -> Options:
     A search over tau tries 0, too, with one config for all.
     """
     automatic = {**raw, "method": {**raw["method"], "tau": "auto"}}
-    before = idle(automatic, task=task, defaults=_DEFAULTS)
-    now = idle(raw, task=task, defaults=_DEFAULTS)
+    before = unused_keys(automatic, task=task, defaults=_DEFAULTS)
+    now = unused_keys(raw, task=task, defaults=_DEFAULTS)
     idled = {key: why for key, why in now.items() if key not in before}
     if idled:
-        _log.warning("%s; left out of this run", idle_message(idled))
+        _log.warning("%s; left out of this run", unused_message(idled))
     return without(raw, idled)
 
 

@@ -106,4 +106,4 @@ def quickstart(out: Path) -> Quickstart:
 
 def _compare(method: Any, out: Path) -> Json:
     settings = {**COMPARE, "encoder": ENCODER, "method": method}
-    return run(parse_config(settings, idle_are="dropped"), out).read_json("summary.json")
+    return run(parse_config(settings, unused_are="dropped"), out).read_json("summary.json")

@@ -15,19 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from molhpft.config.build import build_recipes
+from molhpft.config.changes import SWEEP, apply, parse_changes, read_config
 from molhpft.config.options import Options
-from molhpft.config.schema import (
-    SWEEP,
-    RunConfig,
-    apply,
-    idle,
-    is_among,
-    parse_changes,
-    parse_config,
-    read_config,
-    written,
-)
-from molhpft.config.used_keys import idle_message
+from molhpft.config.schema import RunConfig, is_among, parse_config, unused_keys, written
+from molhpft.config.used_keys import unused_message
 from molhpft.run.identity import probe_name, trial_name
 
 _log = logging.getLogger(__name__)
@@ -66,24 +57,24 @@ def load_sweep(path: Path, changes: Sequence[str] = ()) -> list[Trial]:
         FileNotFoundError: no such file.
         ValueError: the file is not YAML, or is a sweep that `parse_sweep` refuses.
     """
-    trials, idle_keys = _parse(read_config(path, changes))
-    if idle_keys and changes:
+    trials, unused = _parse(read_config(path, changes))
+    if unused and changes:
         changed = [key.removeprefix(f"{SWEEP}.") for key in parse_changes(changes)]
         before = _idle_unchanged(path)
         dropped = {
             key: why
-            for key, why in idle_keys.items()
+            for key, why in unused.items()
             if key not in before and not is_among(key, changed)
         }
         if dropped:
-            _log.warning("in every trial, %s; left out of this sweep", idle_message(dropped))
-        idle_keys = {key: why for key, why in idle_keys.items() if key not in dropped}
-    _refuse(idle_keys)
+            _log.warning("in every trial, %s; left out of this sweep", unused_message(dropped))
+        unused = {key: why for key, why in unused.items() if key not in dropped}
+    _refuse(unused)
     return trials
 
 
 def parse_sweep(
-    raw: Mapping[str, Any], *, idle_are: Literal["refused", "dropped"] = "refused"
+    raw: Mapping[str, Any], *, unused_are: Literal["refused", "dropped"] = "refused"
 ) -> list[Trial]:
     """The trials of a config given as nested dictionaries, the first of each shared probe ahead.
 
@@ -97,15 +88,15 @@ def parse_sweep(
 
     Args:
         raw: what a file would hold.
-        idle_are: what happens to keys that act in no trial, as in `parse_config`.
+        unused_are: what happens to keys that act in no trial, as in `parse_config`.
 
     Raises:
         ValueError: there is no grid, a key has no list of values, a combination is no valid config,
             or a key acts in no trial.
     """
-    trials, idle_keys = _parse(raw)
-    if idle_are == "refused":
-        _refuse(idle_keys)
+    trials, unused = _parse(raw)
+    if unused_are == "refused":
+        _refuse(unused)
     return trials
 
 
@@ -131,7 +122,7 @@ def _parse(raw: Mapping[str, Any]) -> tuple[list[Trial], dict[str, str]]:
         raise ValueError(f"sweep must be keys with lists of values, got {grids!r}; {_EXAMPLE}")
     trials: dict[str, Trial] = {}
     keys_of_all: list[Mapping[str, str | None]] = []
-    idle_keys: dict[str, str] = {}
+    unused: dict[str, str] = {}
     for grid in grids:
         keys_of_grid = []
         for settings in _combinations(grid, base):
@@ -140,9 +131,9 @@ def _parse(raw: Mapping[str, Any]) -> tuple[list[Trial], dict[str, str]]:
             keys_of_grid.append(keys)
         # what a grid varies must act in that grid; the rest of the config, in some grid
         varied = _idle_in_all(keys_of_grid)
-        idle_keys |= {key: why for key, why in varied.items() if is_among(key, grid)}
+        unused |= {key: why for key, why in varied.items() if is_among(key, grid)}
         keys_of_all += keys_of_grid
-    return _share_probes(list(trials.values())), idle_keys | _idle_in_all(keys_of_all)
+    return _share_probes(list(trials.values())), unused | _idle_in_all(keys_of_all)
 
 
 def _idle_in_all(keys_of_trials: Iterable[Mapping[str, str | None]]) -> dict[str, str]:
@@ -152,9 +143,9 @@ def _idle_in_all(keys_of_trials: Iterable[Mapping[str, str | None]]) -> dict[str
     return {key: why for key, why in items if why is not None and key not in acting}
 
 
-def _refuse(idle_keys: Mapping[str, str]) -> None:
-    if idle_keys:
-        raise ValueError(f"in every trial, {idle_message(idle_keys)}; leave that out")
+def _refuse(unused: Mapping[str, str]) -> None:
+    if unused:
+        raise ValueError(f"in every trial, {unused_message(unused)}; leave that out")
 
 
 def _idle_unchanged(path: Path) -> dict[str, str]:
@@ -195,8 +186,8 @@ def _trial(base: Options, settings: Options) -> tuple[Trial, dict[str, str | Non
         # a whole group before the keys in it: `method`, then `method.tau`
         for key in sorted(settings, key=lambda key: key.count(".")):
             apply(raw, key, deepcopy(settings[key]))
-        reasons = idle(raw)
-        config = parse_config(raw, idle_are="dropped")
+        reasons = unused_keys(raw)
+        config = parse_config(raw, unused_are="dropped")
         build_recipes(config)
         if config.devices * config.nodes > 1:
             raise ValueError("a trial has one device; leave devices and nodes out of a sweep")

@@ -174,7 +174,7 @@ def test_a_written_config_holds_what_was_run_and_nothing_else():
 def test_a_template_for_every_method_means_what_acts_of_it(name):
     template = {**BASE, "method": method(name), "views": 2, "measures": ["ntk"], "checkpoint": 7}
     template |= {section: {k: v[1] for k, v in VALUES.items()} for section in ("probe", "finetune")}
-    config = parse_config(template, idle_are="dropped")
+    config = parse_config(template, unused_are="dropped")
     again = yaml.safe_load(yaml.safe_dump(resolved(config)))
     assert parse_config(again) == config
     assert trained(parse_config(again)) == trained(config)

@@ -30,13 +30,13 @@ def tree(tmp_path_factory):
         common = {**BRIEF, "task": task, "seed": seed}
         grid = {"name": "hp_ft", "tau": [0, 1, 4]}
         measured = {"method": grid, "measures": MEASURES, "features": True}
-        run(parse_config({**common, **measured}, idle_are="dropped"), root)
+        run(parse_config({**common, **measured}, unused_are="dropped"), root)
         for lr in (0.003, 0.03):
             # kernels take seconds an epoch: one run has them
             measures = ["ntk", "direction"] if seed == 0 and lr == 0.003 else []
             changed = {"finetune": {**BRIEF["finetune"], "lr": lr}, "measures": measures}
-            run(parse_config({**common, "method": "ft", **changed}, idle_are="dropped"), root)
-        run(parse_config({**common, "method": "lp"}, idle_are="dropped"), root)
+            run(parse_config({**common, "method": "ft", **changed}, unused_are="dropped"), root)
+        run(parse_config({**common, "method": "lp"}, unused_are="dropped"), root)
         run_baseline("morgan_lr", Choice(*chosen_task(str(path), changes)), root, seed=seed)
     (root / "killed.partial").mkdir()
     (root / "damaged").mkdir()

@@ -15,7 +15,7 @@ from molhpft.advice.rules import (
     smoothing_advice,
     tau_advice,
 )
-from molhpft.config.schema import apply, parse_change
+from molhpft.config.changes import apply, parse_change
 from molhpft.core.metrics import SHARES
 from molhpft.run.auto_tau import (
     BANDS,

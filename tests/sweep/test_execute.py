@@ -60,7 +60,7 @@ def broken(raw):
 
 
 def only(raw, *methods):
-    return parse_sweep({**raw, "sweep": {"method": [*methods]}}, idle_are="dropped")
+    return parse_sweep({**raw, "sweep": {"method": [*methods]}}, unused_are="dropped")
 
 
 def test_a_sweep_gives_the_results_of_plain_runs_and_is_not_redone(raw, tmp_path):

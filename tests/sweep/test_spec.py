@@ -36,7 +36,7 @@ def plainly(settings):
             raw[key] = settings[key]
     if "finetune.lr" in settings:
         raw["finetune"] = {**raw["finetune"], "lr": settings["finetune.lr"]}
-    return parse_config(raw, idle_are="dropped")
+    return parse_config(raw, unused_are="dropped")
 
 
 @settings(max_examples=40, deadline=None)

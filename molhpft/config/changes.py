@@ -1,0 +1,109 @@
+"""Configs before they are checked: YAML files, and changes such as "finetune.lr=0.0003"."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from molhpft.config.options import Options
+
+SWEEP = "sweep"
+
+
+def parse_change(change: str) -> tuple[str, Any]:
+    """Key and value of a change written as "key=value", the value read as YAML.
+
+    Raises:
+        ValueError: it is not written so, or the value is not YAML.
+    """
+    key, equals, value = change.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ValueError(f"a change is key=value, such as finetune.lr=0.0003, got {change!r}")
+    try:
+        return key, read_yaml(value, f"the value of {key}")
+    except yaml.YAMLError as error:
+        raise ValueError(f"the value of {change} is not YAML: {error}") from error
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """What YAML says, by plain types.
+
+    Raises:
+        yaml.YAMLError: it is not YAML.
+        ValueError: a key is given twice, of which YAML would keep the last in silence.
+    """
+    _refuse_twice(yaml.compose(text, yaml.SafeLoader), where)
+    return yaml.safe_load(text)
+
+
+def _refuse_twice(node: yaml.Node | None, where: str) -> None:
+    if isinstance(node, yaml.MappingNode):
+        names = [str(key.value) for key, _ in node.value]
+        for i, (key, value) in enumerate(node.value):
+            if names[i] in names[:i]:
+                line = key.start_mark.line + 1
+                raise ValueError(f"{where} gives {names[i]} twice, again in line {line}; keep one")
+            _refuse_twice(value, where)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_twice(value, where)
+
+
+def parse_changes(changes: Sequence[str]) -> Options:
+    """Dotted key to value of changes, groups of keys before the keys in them.
+
+    Raises:
+        ValueError: a change is none, or one key is changed twice.
+    """
+    found: Options = {}
+    for key, value in map(parse_change, changes):
+        if key in found:
+            raise ValueError(f"{key} is set twice, to {found[key]} and to {value}; give one value")
+        found[key] = value
+    return {key: found[key] for key in sorted(found, key=lambda key: key.count("."))}
+
+
+def apply(raw: Options, key: str, value: Any) -> None:
+    """Set a key of an unchecked config in place.
+
+    Args:
+        raw: nested dictionaries.
+        key: with dots between nested keys; a name on the way becomes a group of keys. What follows
+            "sweep." is one key of its grid, or of each where it has several.
+        value: put there as it is.
+
+    Raises:
+        ValueError: the key leads through a value.
+    """
+    first, _, rest = key.partition(".")
+    if first == SWEEP and rest:
+        grids = raw.setdefault(SWEEP, {})
+        for grid in grids if isinstance(grids, list) else [grids]:
+            if not isinstance(grid, dict):
+                raise ValueError(f"cannot set {key}: {SWEEP} is {grids!r}, not keys with values")
+            grid[rest] = value
+        return
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = raw.setdefault(parent, {})
+        raw[parent] = inner = {"name": inner} if isinstance(inner, str) else inner
+        if not isinstance(inner, dict):
+            raise ValueError(f"cannot set {key}: {parent} is {inner!r}, not a group of keys")
+        raw = inner
+    raw[last] = value
+
+
+def read_config(path: Path, changes: Sequence[str] = ()) -> Options:
+    """What a config file holds, changes applied, not yet checked; see `load_config`."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no config at {path}; give a YAML file such as configs/finetune/*")
+    try:
+        raw = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path} must hold keys such as task and method, got {raw!r:.60}")
+    for key, value in parse_changes(changes).items():
+        apply(raw, key, value)
+    return raw
