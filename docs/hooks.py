@@ -6,6 +6,8 @@
     {% file configs/toy/hp_ft.yaml %}    a whole file
     {% printed resnet %}                 what `docs/record.py` has seen a command print
     {% commands run sweep %}             commands of `molhpft` with their options
+    {% modules molhpft.core %}           every module of a package, for the reference
+    {% public %}                         the names that packages export
 
 MkDocs calls `on_page_markdown`; what cannot be found fails the build.
 """
@@ -15,11 +17,13 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 ROOT = Path(__file__).parents[1]
 PRINTED = ROOT / "docs" / "printed"
+PUBLIC = ("molhpft", "molhpft.estimator", "molhpft.core", "molhpft.domains.graphs")
 WIDE = 90  # columns that fit a page in the usual size
 LINE = re.compile(r"^\{% (\w+) ?(.*?) %\}$", re.MULTILINE)
 
@@ -82,6 +86,32 @@ def commands(*names: str) -> str:
 
     group: Any = get_command(app)
     return "\n\n".join(_command(name, group.commands[name]) for name in names)
+
+
+def modules(package: str) -> str:
+    """Directives that show every module of a package, not those of its own packages."""
+    folder = ROOT / package.replace(".", "/")
+    stems = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+    if not stems:
+        raise ValueError(f"{package} should be a package with modules, it has none")
+    return "\n\n".join(f"::: {package}.{stem}" for stem in stems)
+
+
+def public() -> str:
+    """A table of the names that packages export, with the first line of what they say."""
+    rows = [
+        f"| `from {package} import {name}` | {_summary(getattr(import_module(package), name))} |"
+        for package in PUBLIC
+        for name in import_module(package).__all__
+    ]
+    return "\n".join(["| name | |", "|---|---|", *rows])
+
+
+def _summary(thing: Any) -> str:
+    """The first sentence of a docstring, with a link to all of it."""
+    first, _, _ = inspect.cleandoc(thing.__doc__).partition("\n\n")
+    place = f"{thing.__module__}.{thing.__qualname__}"
+    return f"{' '.join(first.split())} [More][{place}]"
 
 
 def _command(name: str, command: Any) -> str:
@@ -151,4 +181,6 @@ PARTS: dict[str, Callable[..., str]] = {
     "file": file,
     "printed": printed,
     "commands": commands,
+    "modules": modules,
+    "public": public,
 }

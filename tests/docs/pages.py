@@ -95,5 +95,5 @@ def _words(line):
 
 def directives():
     """Modules that the reference shows."""
-    pages = (page.read_text("utf-8") for page in (DOCS / "reference").glob("*.md"))
-    return [found for text in pages for found in re.findall(r"^::: (\S+)$", text, re.MULTILINE)]
+    texts = (markdown(page) for page in (DOCS / "reference").glob("*.md"))
+    return [module for text in texts for module in re.findall(r"^::: (\S+)$", text, re.MULTILINE)]

@@ -1,5 +1,6 @@
 """The `>>>` examples in the package's docstrings give what they show."""
 
+import ast
 import doctest
 import importlib
 
@@ -7,12 +8,19 @@ import pytest
 
 from tests.docs.pages import ROOT
 
-PACKAGE = ROOT / "molhpft"
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+def has_examples(path):
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    nodes = (n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, documented))
+    return any(">>> " in (ast.get_docstring(node) or "") for node in nodes)
+
+
 MODULES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    for path in sorted(PACKAGE.rglob("*.py"))
-    if ">>> " in path.read_text("utf-8")
+    for path in sorted((ROOT / "molhpft").rglob("*.py"))
+    if has_examples(path)
 ]
 
 
