@@ -40,18 +40,12 @@ def parallel_map(
         ValueError: the environment variable `MOLHPFT_WORKERS` is no positive number.
     """
     stretches = [slice(start, start + chunk) for start in range(0, len(items), chunk)]
-    workers = min(worker_count(), len(stretches))
+    parts = parallel_stream(lambda stretch: function(items[stretch]), stretches)
     results: list[R] = []
     with bar(what, total=len(items)) as move:
-        if workers <= 1:
-            for stretch in stretches:
-                results.append(function(items[stretch]))
-                move(min(stretch.stop, len(items)))
-            return results
-        with _pool(workers, lambda stretch: function(items[stretch])) as pool:
-            for stretch, result in zip(stretches, pool.map(_do, stretches), strict=True):
-                results.append(result)
-                move(min(stretch.stop, len(items)))
+        for stretch, part in zip(stretches, parts, strict=True):
+            results.append(part)
+            move(min(stretch.stop, len(items)))
     return results
 
 
@@ -68,14 +62,13 @@ def parallel_stream(function: Callable[[T], R], items: Iterable[T]) -> Iterator[
         ValueError: the environment variable `MOLHPFT_WORKERS` is no positive number.
     """
     workers, left = worker_count(), iter(items)
-    ahead = list(islice(left, 2))
-    if workers == 1 or len(ahead) < 2:
+    ahead = list(islice(left, 2 * workers if workers > 1 else 1))
+    workers = min(workers, len(ahead))
+    if workers <= 1:
         yield from map(function, chain(ahead, left))
         return
     with _pool(workers, function) as pool:
         waiting = deque(pool.submit(_do, item) for item in ahead)
-        for item in islice(left, 2 * workers - 2):
-            waiting.append(pool.submit(_do, item))
         while waiting:
             result = waiting.popleft().result()
             waiting.extend(pool.submit(_do, item) for item in islice(left, 1))

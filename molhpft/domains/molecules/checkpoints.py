@@ -1,8 +1,7 @@
 """Pretrained graph encoders from files: our own, OGB's, and public ones of others.
 
-A file is known for what it is by its digest, where it is one of the public files; otherwise by the
-names and shapes of its tensors, and where two architectures share those, by what its batch norms
-have seen.
+A public file is recognised by its digest, any other by the names and shapes of its tensors, and
+where two architectures share those, by the statistics of its batch norms.
 """
 
 import re
@@ -103,29 +102,16 @@ _ARCHITECTURES = (  # of two that fit, the first is meant
     Architecture("a D-MPNN of chemprop", ("W_i.weight", "W_h.weight", "W_o.weight")),
 )
 
-_PUBLIC = {
-    "ff1d9c5e5c198b8faf8af576c303808853e3f55a52aed7ae27964e3c8635a81a": (
-        "gcn_contextpred.pth",
-        _GCN,
-    ),
-    "8fb73bcce4991d6778e7309474505fcf2e5ff69f5debf166a5e6b91edf3f1493": (
-        "gcn_supervised.pth",
-        _GCN,
-    ),
-    "49cf0465e623c14fc802cdc67b47cbb78326f43fc7991afe6a14e1ff471755d5": (
-        "gcn_supervised_contextpred.pth",
-        _GCN,
-    ),
-    "aca7caa7c15a0e478b57d5d2cca84d8bda6d4500614bd96486b84739bff3929b": (
-        "graphsage_supervised_contextpred.pth",
-        _GRAPHSAGE,
-    ),
-    "ad433c867915b166fbc98154d763eaa83fa53cd60bf3a3b0c2086a0ef7dc684e": (
-        "gat_supervised_contextpred.pth",
-        _GAT,
-    ),
-}
-"""SHA-256 of files that pretrain-gnns has published, to their names there and what they are."""
+# files that pretrain-gnns has published, with their SHA-256 (`<name>.pth`)
+_PUBLIC = """
+ff1d9c5e5c198b8faf8af576c303808853e3f55a52aed7ae27964e3c8635a81a gcn_contextpred
+8fb73bcce4991d6778e7309474505fcf2e5ff69f5debf166a5e6b91edf3f1493 gcn_supervised
+49cf0465e623c14fc802cdc67b47cbb78326f43fc7991afe6a14e1ff471755d5 gcn_supervised_contextpred
+aca7caa7c15a0e478b57d5d2cca84d8bda6d4500614bd96486b84739bff3929b graphsage_supervised_contextpred
+ad433c867915b166fbc98154d763eaa83fa53cd60bf3a3b0c2086a0ef7dc684e gat_supervised_contextpred
+"""
+_NAMES = dict(line.split() for line in _PUBLIC.strip().splitlines())
+_PUBLISHED = {"gcn": _GCN, "graphsage": _GRAPHSAGE, "gat": _GAT}
 
 
 def load_encoder(backbone: Chain, path: Path) -> None:
@@ -151,7 +137,7 @@ def load_encoder(backbone: Chain, path: Path) -> None:
 
 
 def encoder_weights(file: WeightFile) -> dict[str, Tensor]:
-    """Weights of the encoder in a file, by the names a backbone chain has for them.
+    """Weights of the encoder in a file, under the names of a backbone chain.
 
     Raises:
         ValueError: the file holds no graph encoder this package has a place for.
@@ -169,8 +155,8 @@ def encoder_weights(file: WeightFile) -> dict[str, Tensor]:
         new = _rename(name, renaming)
         if new is None and name.partition(".")[0] in roots:
             raise ValueError(
-                f"{file.path} looks like {architecture.what}, but has {name}, which that has not; "
-                "`molhpft encoders` lists what can be loaded"
+                f"{file.path} looks like {architecture.what}, but has {name}, which that should "
+                "not have; `molhpft encoders` lists what can be loaded"
             )
         if new is not None:
             weights[f"stages.{new}"] = tensor
@@ -178,7 +164,7 @@ def encoder_weights(file: WeightFile) -> dict[str, Tensor]:
 
 
 def describe(file: WeightFile) -> str:
-    """What a weight file is, why it is taken for that, and which encoder takes it.
+    """What a weight file is, how it was recognised, and which encoder of this package takes it.
 
     Returns:
         the end of a sentence.
@@ -221,8 +207,8 @@ def fitting_encoder(file: WeightFile) -> dict[str, Any]:
 
 def _recognised(file: WeightFile) -> tuple[Architecture, str]:
     """The architecture of a file and the wrapper before its names."""
-    if file.digest in _PUBLIC:
-        return _PUBLIC[file.digest][1], ""
+    if file.digest in _NAMES:
+        return _PUBLISHED[_NAMES[file.digest].partition("_")[0]], ""
     for architecture in _ARCHITECTURES:
         prefix = encoder_prefix(file, architecture.landmarks[:1])
         if prefix is None or not all(prefix + n in file.tensors for n in architecture.landmarks):
@@ -238,9 +224,9 @@ def _recognised(file: WeightFile) -> tuple[Architecture, str]:
 
 
 def _reason(file: WeightFile, architecture: Architecture) -> str:
-    """Why a file is taken for what it is taken for."""
-    if file.digest in _PUBLIC:
-        return f"its digest is that of {_PUBLIC[file.digest][0]} of pretrain-gnns"
+    """How a file was recognised."""
+    if file.digest in _NAMES:
+        return f"its digest is that of {_NAMES[file.digest]}.pth of pretrain-gnns"
     if architecture is _GCN:
         return (
             "taken for one by its names and shapes, which a GraphSAGE shares, and since the rows "

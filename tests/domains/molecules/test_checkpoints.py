@@ -191,7 +191,9 @@ def test_an_architecture_that_has_no_encoder_here_is_called_by_its_name(tmp_path
 def test_a_layer_that_the_architecture_has_not_is_never_left_out_in_silence(tmp_path):
     theirs = pretrain_gnns_file(tmp_path / "w.pth")
     torch.save({**theirs, "gnns.0.gate.weight": torch.ones(4)}, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"but has gnns\.0\.gate\.weight, which that has not"):
+    with pytest.raises(
+        ValueError, match=r"but has gnns\.0\.gate\.weight, which that should not have"
+    ):
         load_encoder(pretrain_gnns_gcn(**SIZES), tmp_path / "w.pth")
 
 
