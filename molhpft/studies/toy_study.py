@@ -198,14 +198,11 @@ def finetuned(
     """
     tuned = deepcopy(network)
     tuned.head.load_state_dict(head)
-    start, before, gradient = (
-        deepcopy(tuned.head),
-        snapshots(tuned, task),
-        training_gradient(tuned, task),
-    )
+    start, before = deepcopy(tuned.head), snapshots(tuned, task)
+    gradient = training_gradient(tuned, task)
     rng = torch.Generator().manual_seed(seed_for(seed, "finetune"))
-    along = Measure(lambda now: {"change": head_change(start, now.head)})
-    rows = fit(tuned, phase, task, rng=rng, callbacks=[along])
+    change = Measure(lambda now: {"change": head_change(start, now.head)})
+    rows = fit(tuned, phase, task, rng=rng, callbacks=[change])
     changes = (0.0, *(row["change"] for row in rows))
     return Branch(tau, before, snapshots(tuned, task), gradient, changes, tuned)
 

@@ -36,11 +36,10 @@ def load_resnet(backbone: Chain, path: Path) -> None:
             architecture; the message says what it is and where it differs.
     """
     file = read_weights(path)
-    weights, own = encoder_weights(file), backbone.state_dict()
-    misfit = _first_misfit(weights, own)
-    if misfit:
+    weights, needed = encoder_weights(file), backbone.state_dict()
+    if misfit := _first_misfit(weights, needed):
         raise ValueError(f"{path} is {describe(file)}; this encoder differs from it: {misfit}")
-    backbone.load_state_dict({name: weights.get(name, own[name]) for name in own})
+    backbone.load_state_dict({name: weights.get(name, needed[name]) for name in needed})
 
 
 def supervised_head(path: Path) -> Chain:
@@ -53,8 +52,8 @@ def supervised_head(path: Path) -> Chain:
     tensors = read_weights(path).tensors
     names = [name.removesuffix(".weight") for name in tensors if _CLASSIFIER.fullmatch(name)]
     if len(names) != 1 or f"{names[0]}.bias" not in tensors:
-        found = ", ".join(names) or "none"
-        raise ValueError(f"{path} should hold one classifier, fc or linear; it has: {found}")
+        classifiers = ", ".join(names) or "none"
+        raise ValueError(f"{path} should hold one classifier, fc or linear; it has: {classifiers}")
     parts = {part: tensors[f"{names[0]}.{part}"] for part in ("weight", "bias")}
     outputs, width = parts["weight"].shape
     head = linear_head(width, outputs)
@@ -84,16 +83,16 @@ def describe(file: WeightFile) -> str:
     Raises:
         ValueError: it holds no ResNet this package knows.
     """
-    found = [match.groups() for match in map(_BLOCK.fullmatch, encoder_weights(file)) if match]
-    counts = Counter(layer for layer, _ in {(layer, block) for layer, block, _ in found})
-    convolutions = 3 if any(name == "conv3.weight" for *_, name in found) else 2
+    names = [match.groups() for match in map(_BLOCK.fullmatch, encoder_weights(file)) if match]
+    counts = Counter(layer for layer, _ in {(layer, block) for layer, block, _ in names})
+    convolutions = 3 if any(name == "conv3.weight" for *_, name in names) else 2
     depth = convolutions * counts.total() + 2
     blocks = ", ".join(str(counts[layer]) for layer in sorted(counts))
     return f"a ResNet-{depth} (blocks {blocks}) stored as {_prefix(file)[0]}*"
 
 
 def _prefix(file: WeightFile) -> tuple[str, bool]:
-    """What stands before the encoder's names, and whether they are those of our chain."""
+    """The prefix of the encoder's names, and whether they are those of our chain."""
     ours = encoder_prefix(file, _OURS)
     theirs = encoder_prefix(file, _LANDMARKS) if ours is None else None
     if ours is None and theirs is None:
@@ -117,15 +116,15 @@ def _chain_name(name: str) -> str | None:
     return f"stages.stem.module.{name}" if re.match(r"(conv1|bn1)\.", name) else None
 
 
-def _first_misfit(weights: dict[str, Tensor], own: dict[str, Tensor]) -> str | None:
-    for name in [*own, *weights]:
+def _first_misfit(weights: dict[str, Tensor], needed: dict[str, Tensor]) -> str | None:
+    for name in [*needed, *weights]:
         if name.endswith("num_batches_tracked"):
             continue  # files older than torch 0.4.1 lack it, and nothing here reads it
         if name not in weights:
             return f"it needs {name}, which the file lacks"
-        if name not in own:
+        if name not in needed:
             return f"the file has {name}, which it has no place for"
-        if weights[name].shape != own[name].shape:
-            ours, theirs = tuple(own[name].shape), tuple(weights[name].shape)
+        if weights[name].shape != needed[name].shape:
+            ours, theirs = tuple(needed[name].shape), tuple(weights[name].shape)
             return f"{name} is {ours} in it and {theirs} in the file"
     return None

@@ -39,7 +39,7 @@ from molhpft.domains.vision.layouts import (
 Severity = Annotated[int, Interval(ge=1, le=SEVERITIES)]
 SEVERITY = 3
 
-_NOT_NORMALISED = ((0.0,) * 3, (1.0,) * 3)
+_STATISTICS = {"imagenet": IMAGENET, "none": ((0.0,) * 3, (1.0,) * 3)}
 _UNNAMED = {"folder", "npz", "domainnet"}  # the path says which data set it is
 
 
@@ -83,13 +83,11 @@ def image_task(
     size = size or LAYOUTS[layout].size
     sizes = {"train": train, "valid": valid, "test": test}
     sources = LAYOUTS[layout].read(path, size)
-    is_drawn = bool(corruptions) or any(sizes.values()) or not {*sizes} <= {*sources}
-    if seed is not None and not is_drawn:
+    if seed is not None and not (corruptions or any(sizes.values()) or {*sizes} - {*sources}):
         raise ValueError(
             f"seed would do nothing: {path} has its own splits, used whole; leave it out"
         )
-    has_severities = corruptions or any(Path(further).suffix == ".npy" for further in shifted)
-    if severity is not None and not has_severities:
+    if severity is not None and not corruptions and not any(s.endswith(".npy") for s in shifted):
         raise ValueError("severity would do nothing without corruptions; leave it out")
     severity, rng = severity or SEVERITY, torch.Generator().manual_seed(seed or 0)
     chosen = choose_images(sources, sizes, place=path, rng=rng)
@@ -102,13 +100,9 @@ def image_task(
         if further.stem in parts:
             raise ValueError(f"{further} would be a second split {further.stem!r}; rename it")
         parts[further.stem] = shifted_set(layout, further, classes, size=size, severity=severity)
-    return labelled_task(
-        f"{layout}_{path.stem}" if layout in _UNNAMED else layout,
-        parts,
-        augment=AUGMENTATIONS[augment],
-        objective=Multiclass(),
-        statistics=IMAGENET if normalise == "imagenet" else _NOT_NORMALISED,
-    )
+    name = f"{layout}_{path.stem}" if layout in _UNNAMED else layout
+    views, statistics = AUGMENTATIONS[augment], _STATISTICS[normalise]
+    return labelled_task(name, parts, augment=views, objective=Multiclass(), statistics=statistics)
 
 
 def _check_names(layout: str, augment: str, size: int | None) -> None:

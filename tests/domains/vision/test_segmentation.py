@@ -98,6 +98,7 @@ def test_energy_is_zero_for_the_perfect_mask_whatever_stands_on_unlabelled_pixel
     assert wrong == pytest.approx(2**0.5, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_finetuning_learns_to_segment_shapes(rng):
     task, network = shapes_task(images=128, size=32), small_network()
     before = score(network, task, "test", size=32)
