@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import tests.shapes  # noqa: F401 (before anything that it checks is imported)
 from molhpft.config.schema import parse_config
 from tests.runs import SMALL
 

@@ -348,7 +348,7 @@ def _bound(branch: Branch) -> Json:
 
 
 def _beyond_proposition_1(branch: Branch) -> list[str]:
-    """What of a branch Proposition 1 is not derived for, in words; see `measure/bound.py`."""
+    """What of a branch Proposition 1 is not derived for, in words; see `proposition_1`."""
     task, recipe, phase = branch.task, branch.recipe, branch.recipe.after[0]
     objective = task.objective
     own = objective.objective if isinstance(objective, ScoredByLoss) else objective

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from molhpft.core.ranges import in_words, range_of
+from molhpft.core.annotations import in_words, range_of
 
 Options = dict[str, Any]
 Parameters = Mapping[str, inspect.Parameter]

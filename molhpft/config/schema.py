@@ -24,7 +24,7 @@ from molhpft.config.used_keys import (
     unused_in_method,
     unused_message,
 )
-from molhpft.core.ranges import Count, Seed, Whole
+from molhpft.core.annotations import Count, Seed, Whole
 from molhpft.tuning.phase import MOMENTUM, Phase
 
 _log = logging.getLogger(__name__)

@@ -3,17 +3,19 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from molhpft.core.annotations import Int, Shaped
 from molhpft.core.network import Batch
 from molhpft.core.objectives import Objective
 
 
+@runtime_checkable
 class Examples(Protocol):
-    """A data set that batches can be cut from by row numbers."""
+    """A data set that gives batches by row number."""
 
     @property
     def targets(self) -> Tensor:
@@ -39,18 +41,22 @@ class Rows:
     """Examples whose inputs are the rows of one tensor: features, images, toy data.
 
     Attributes:
-        inputs: (n, ...).
-        targets: (n, ...), as in `Batch`.
+        inputs: a row for each example.
+        targets: as in `Batch`.
+
+    >>> rows = Rows(torch.eye(3), torch.tensor([0, 1, 2]))
+    >>> rows.take(torch.tensor([2, 0])).targets
+    tensor([2, 0])
     """
 
-    inputs: Tensor
-    targets: Tensor
+    inputs: Shaped[Tensor, "n ..."]
+    targets: Shaped[Tensor, "n ..."]
 
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def take(self, index: Tensor, *, rng: torch.Generator | None = None) -> Batch:
-        """The rows `index` (k,) as one batch; nothing is drawn."""
+    def take(self, index: Int[Tensor, " k"], *, rng: torch.Generator | None = None) -> Batch:
+        """The rows `index` as one batch; nothing is drawn."""
         index = index.to(self.inputs.device, non_blocking=True)
         return Batch(self.inputs[index], self.targets[index])
 
@@ -69,9 +75,15 @@ class Task:
         splits: split name to row numbers (k,); "train", "valid", "test" and any further ones.
         objective: loss and score.
         outputs: number of logits a head must give.
-        fingerprint: digest of everything above but the name: what results are compared on.
-        target_names: one entry a logit, for tables; empty when outputs have no names.
+        fingerprint: digest of everything above but the name: results are compared on it.
+        target_names: one for each logit, for tables; empty where outputs have no names.
         auxiliary: digest of a further task whose targets are trained on too; empty for none.
+
+    >>> from molhpft.core.objectives import Multiclass
+    >>> rows = Rows(torch.eye(5), torch.tensor([0, 1, 0, 1, 0]))
+    >>> task = Task("five", rows, {"train": torch.arange(5)}, Multiclass(), outputs=2)
+    >>> [len(batch.targets) for batch in task.batches("train", size=2)]
+    [2, 2, 1]
     """
 
     name: str
@@ -90,19 +102,20 @@ class Task:
         size: int,
         rng: torch.Generator | None = None,
         skip: int = 0,
-        share: tuple[int, int] = (0, 1),
+        part: tuple[int, int] = (0, 1),
     ) -> Iterator[Batch]:
         """Every row of a split once, in batches of at most `size`.
 
-        Batches differ by at most one row in length: a lone last row would have no batch statistics.
+        Batches differ by at most one row in length: a single last row would have no batch
+        statistics.
 
         Args:
             split: name of the split.
             size: most rows in a batch.
             rng: draws a new order at once, and augmentations batch by batch; without it rows come
                 in the order of the split, as they are.
-            skip: batches at the beginning to leave out, uncut.
-            share: `(k, m)` gives only part k, counted from 0, of each batch cut into m parts.
+            skip: batches at the beginning to leave out, without reading them.
+            part: `(k, m)` gives only part k, counted from 0, of m parts of each batch.
 
         Raises:
             ValueError: no split has that name, or it is empty.
@@ -110,12 +123,12 @@ class Task:
         rows = self.rows(split)
         if rng is not None:
             rows = rows[torch.randperm(len(rows), generator=rng)]
-        part, parts = share
+        k, parts = part
         batches = rows.tensor_split(ceil(len(rows) / size))[skip:]
-        return (self.examples.take(b.tensor_split(parts)[part], rng=rng) for b in batches)
+        return (self.examples.take(b.tensor_split(parts)[k], rng=rng) for b in batches)
 
-    def rows(self, split: str) -> Tensor:
-        """Row numbers of a split, (k,).
+    def rows(self, split: str) -> Int[Tensor, " k"]:
+        """Row numbers of a split.
 
         Raises:
             ValueError: no split has that name, or it is empty.
@@ -133,21 +146,18 @@ class Task:
         return replace(self, examples=self.examples.to(device))
 
 
-def probe_sample(task: Task, count: int, *, rng: torch.Generator) -> Tensor:
+def probe_sample(task: Task, count: int, *, rng: torch.Generator) -> Int[Tensor, " k"]:
     """Rows of the training split, drawn at random without repetition, balanced over classes.
 
     Data sets come ordered: the first examples of many are all of one class. Classes take turns: of
     yes-or-no labels both values of every target, of class ids every class, of masks every class
-    that a pixel has, in random order. Numbers have no classes and are drawn alike, as are examples
-    without labels where the labelled ones do not suffice.
+    that a pixel has, in random order. Real numbers have no classes and are drawn alike, as are
+    examples without labels where there are too few with labels.
 
     Args:
         task: whose training examples are drawn from.
         count: how many, or all where there are fewer.
-        rng: decides all; the same state and task give the same rows.
-
-    Returns:
-        row numbers, (k,).
+        rng: the same state and task give the same rows.
     """
     rows = task.rows("train")
     rows = rows[torch.randperm(len(rows), generator=rng)]
@@ -174,7 +184,7 @@ def _classes(task: Task, targets: Tensor) -> Iterator[Tensor]:
         for label in range(task.outputs):
             yield (targets == label).flatten(1).any(1) if targets.ndim > 1 else targets == label
         return
-    # fewer than the columns where a second task is served beside the new one
+    # fewer than the columns where an auxiliary task is trained beside the new one
     columns = task.objective.labels(targets[:1], outputs=task.outputs).shape[1]
     for column in targets.T[:columns]:
         for label in (0, 1):

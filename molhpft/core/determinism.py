@@ -1,15 +1,27 @@
-"""How many threads PyTorch computes on.
-
-What dropout draws.
-
-Seeds for every purpose of a run, from its one seed.
-"""
+"""What makes numbers repeatable: a seed for every purpose, dropout's generators, one thread."""
 
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+
+def seed_for(seed: int, purpose: str) -> int:
+    """A seed of its own for each purpose, so that none uses up another's random numbers."""
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 2
+
+
+def seed_dropout(seed: int, device: torch.device) -> None:
+    """Seed the global generators that dropout on a device draws from.
+
+    Seeded at every step from a generator of ours, they have no state of their own to save.
+    """
+    # not torch.manual_seed, which asks about every kind of device and takes 80 times as long
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 @contextmanager
@@ -27,26 +39,8 @@ def threads(count: int) -> Iterator[None]:
 def one_thread() -> Iterator[None]:
     """`threads(1)`, for small studies.
 
-    On matrices this small, threads wait for one another longer than they compute, and on a machine
-    that is busy otherwise fifty times as long. The numbers are then the same on any number of
-    cores.
+    On matrices this small, threads wait for one another longer than they compute, and on a busy
+    machine fifty times as long. The numbers are then the same on any number of cores.
     """
     with threads(1):
         yield
-
-
-def seed_dropout(seed: int, device: torch.device) -> None:
-    """Seed the global generators that dropout on a device draws from.
-
-    Seeded at every step from a generator of ours, they leave no state of their own to be kept.
-    """
-    # not torch.manual_seed, which asks about every kind of device and takes 80 times as long
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
-
-
-def seed_for(seed: int, purpose: str) -> int:
-    """A seed of its own for each purpose, so that none uses up another's random numbers."""
-    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 2

@@ -1,4 +1,4 @@
-"""What a network says about a split, without training it."""
+"""Predictions and features of a split, without training."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from molhpft.core.annotations import Float, Shaped
 from molhpft.core.data import Task
 from molhpft.core.network import Batch, Network
 
-# examples in a forward pass that keeps nothing for gradients: more are no faster, and fill memory
+# examples in a forward pass that stores nothing for gradients: more are no faster, and fill memory
 EVALUATION_SIZE = 256
 
 
@@ -19,12 +20,12 @@ class Predictions:
     """Logits and labels of one split, row i for example i, on the CPU.
 
     Attributes:
-        logits: (n, t) or (n, classes, height, width).
+        logits: for each example (t,) or (classes, height, width).
         targets: as in `Batch`.
     """
 
-    logits: Tensor
-    targets: Tensor
+    logits: Float[Tensor, "n c ..."]
+    targets: Shaped[Tensor, "n ..."]
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,11 @@ class Snapshot(Predictions):
     """Predictions together with the features they were made from.
 
     Attributes:
-        features: `z`, (n, d) or (n, d, height, width).
+        features: `z`, for each example (d,) or (d, height, width). Where the head begins with graph
+            layers a row is an atom.
     """
 
-    features: Tensor
+    features: Float[Tensor, "rows d ..."]
 
 
 @contextmanager
@@ -52,12 +54,12 @@ def inference(network: nn.Module) -> Iterator[None]:
 
 
 def take(network: Network, batches: Iterable[Batch]) -> Snapshot:
-    """Features, logits and targets of every example, on the CPU, in loader order.
+    """Features, logits and targets of every example, on the CPU, in the order of the batches.
 
     Raises:
         ValueError: `batches` is empty.
     """
-    columns = [list(column) for column in zip(*_answers(network, batches), strict=True)]
+    columns = [list(column) for column in zip(*_evaluated(network, batches), strict=True)]
     if not columns:
         raise ValueError("a snapshot needs at least one batch, got none")
     return Snapshot(*map(torch.cat, columns))
@@ -71,12 +73,13 @@ def predict(
     size: int = EVALUATION_SIZE,
     watch: Callable[[Tensor], None] | None = None,
 ) -> Predictions:
-    """Logits and targets of a split.
+    """Logits and targets of a split, in eval mode.
 
-    A large one fits in memory so: its features do not, nor its logits in pieces and joined.
+    Logits are written where they will stay: the features of a large split do not fit in memory, nor
+    its logits in pieces and joined.
 
     Args:
-        network: as it is, in eval mode.
+        network: any network.
         task: whose rows it reads.
         split: name of the split.
         size: most rows in a batch.
@@ -87,18 +90,19 @@ def predict(
     """
     n, begin = len(task.rows(split)), 0
     logits, targets = torch.empty(0), torch.empty(0)
-    for answers in _answers(network, task.batches(split, size=size)):
+    for a, y, z in _evaluated(network, task.batches(split, size=size)):
         if not begin:
-            logits, targets = (t.new_empty(n, *t.shape[1:]) for t in answers[:2])
-        end = begin + len(answers[0])
-        logits[begin:end], targets[begin:end] = answers[:2]
+            logits, targets = (t.new_empty(n, *t.shape[1:]) for t in (a, y))
+        end = begin + len(a)
+        logits[begin:end], targets[begin:end] = a, y
         begin = end
         if watch:
-            watch(answers[2])
+            watch(z)
     return Predictions(logits, targets)
 
 
-def _answers(network: Network, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, ...]]:
+def _evaluated(network: Network, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, ...]]:
+    """Logits, targets and features of each batch, on the CPU."""
     with inference(network):
         for batch in batches:
             z = network.features(batch)

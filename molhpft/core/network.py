@@ -4,10 +4,6 @@ A backbone and a head are both chains; a `Network` is the two joined. The runnin
 through the stages, and every stage may read, never write, the batch it came from. That is what lets
 graph, image and dense models share this file: a graph layer reads the bonds in `batch.inputs`, a
 segmentation head reads the image size, everything else ignores the batch.
-
-What a loader yields: inputs of a few examples and their labels.
-
-Side-tuning: a frozen backbone with a trainable copy beside it (Zhang et al., ECCV 2020).
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from molhpft.core.ranges import Count, Positive
+from molhpft.core.annotations import Count, Float, Positive
 
 
 @dataclass(frozen=True)
@@ -88,8 +84,14 @@ class Chain(nn.Module):
             name, such as `layer1.0`, is an underscore in the state dict.
 
     Raises:
-        TypeError: one of them is no stage.
+        TypeError: a value is no stage.
         ValueError: two names are one in the state dict.
+
+    >>> wide = Plain(nn.Linear(4, 8), width=8)
+    >>> chain = Chain({"wide": wide, "relu": Plain(nn.ReLU(), width=8)})
+    >>> lower, upper = chain.split("relu")
+    >>> lower.names, upper.names, chain.width
+    (['wide'], ['relu'], 8)
     """
 
     def __init__(self, stages: Mapping[str, Stage]) -> None:
@@ -136,7 +138,7 @@ class Chain(nn.Module):
         return h
 
     def split(self, at: str) -> tuple["Chain", "Chain"]:
-        """Cut before the stage named `at`. Both halves share the original modules.
+        """The stages before the one named `at`, and the others; both share the original modules.
 
         Raises:
             ValueError: no stage has that name; the message lists the names that exist.
@@ -150,26 +152,34 @@ class Chain(nn.Module):
 def _stage(name: str, module: nn.Module) -> Stage:
     if not isinstance(module, Stage):
         raise TypeError(
-            f"stage {name!r} of a chain should be a Stage, which is given the batch as well, and "
-            f"is a {type(module).__name__}; wrap one that needs no batch: Plain(module, width=...)"
+            f"stage {name!r} of a chain should be a Stage, which reads the batch as well, and is a "
+            f"{type(module).__name__}; wrap one that needs no batch: Plain(module, width=...)"
         )
     return module
 
 
 class Network(nn.Module):
-    """A backbone joined to a head: `logits = head(backbone(inputs))`."""
+    """A backbone joined to a head: `logits = head(backbone(inputs))`.
+
+    >>> first, second = Plain(nn.Linear(4, 8), width=8), Plain(nn.Linear(8, 8), width=8)
+    >>> network = Network(Chain({"first": first, "second": second}), linear_head(8, 3))
+    >>> network(Batch(torch.ones(2, 4), torch.zeros(2))).shape
+    torch.Size([2, 3])
+    >>> network.cut("second").head.names
+    ['second', 'linear']
+    """
 
     def __init__(self, backbone: Chain, head: Chain) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
 
-    def features(self, batch: Batch) -> Tensor:
+    def features(self, batch: Batch) -> Float[Tensor, "rows d ..."]:
         """Features `z` that the head reads: (n, d), (atoms, d) or (n, d, height, width)."""
         z: Tensor = self.backbone(batch.inputs, batch)
         return z
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch) -> Float[Tensor, "n c ..."]:
         """Logits, (n, t) or (n, classes, height, width)."""
         logits: Tensor = self.head(self.features(batch), batch)
         return logits
@@ -184,51 +194,8 @@ class Network(nn.Module):
         return Network(lower, Chain({**upper.named_stages(), **self.head.named_stages()}))
 
 
-def side_tuned(backbone: Chain) -> Chain:
-    """A backbone of one stage that blends a frozen copy of `backbone` with `backbone` itself.
-
-    Both are equal at first, so the features are those of `backbone` until training moves the side.
-
-    Args:
-        backbone: becomes the side network; it is not copied.
-    """
-    return Chain({"blend": Blend(backbone)})
-
-
-class Blend(Stage):
-    """`a base(x) + (1 - a) side(x)` with a learned share `a` that starts at one half."""
-
-    def __init__(self, side: Chain) -> None:
-        super().__init__()
-        self.base = _frozen(deepcopy(side))
-        self.side = side
-        self.logit = nn.Parameter(torch.zeros(()))
-        self.width = side.width
-
-    def forward(self, h: Any, batch: Batch) -> Tensor:
-        """Blended features, shaped like those of the backbone."""
-        share = self.logit.sigmoid()
-        blended: Tensor = share * self.base(h, batch) + (1 - share) * self.side(h, batch)
-        return blended
-
-    def train(self, mode: bool = True) -> "Blend":
-        """Sets the mode of the side alone; the base always evaluates."""
-        super().train(mode)
-        self.base.eval()
-        return self
-
-
-def _frozen(module: nn.Module) -> nn.Module:
-    """Every parameter as a buffer: no optimizer, decay or anchor can find it."""
-    for part in module.modules():
-        for name, parameter in list(part.named_parameters(recurse=False)):
-            delattr(part, name)
-            part.register_buffer(name, parameter.detach().clone())
-    return module
-
-
 def linear_head(width: int, outputs: int) -> Chain:
-    """One linear map from features of `width` to logits, PyTorch's default initialisation."""
+    """One linear map from features of `width` to logits, in PyTorch's default initialisation."""
     return Chain({"linear": Plain(nn.Linear(width, outputs), width=outputs)})
 
 
@@ -246,7 +213,7 @@ def mlp_head(width: int, outputs: int, *, hidden: Count = 256) -> Chain:
 
 
 def cosine_head(width: int, outputs: int, *, scale: Positive = 10.0) -> Chain:
-    """Cosine between features and one learned vector a class, times a learned scale.
+    """Cosine between features and one learned vector for each class, times a learned scale.
 
     The head that class contrast wants: features and classes meet on the unit sphere, as images and
     texts do in CLIP.
@@ -267,7 +234,51 @@ class Cosine(nn.Module):
         self.weight = nn.Parameter(torch.randn(outputs, width) / width**0.5)
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Logits (n, outputs) of features (n, width)."""
+    def forward(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
+        """Logits of features."""
         cosine = F.normalize(z, dim=1) @ F.normalize(self.weight, dim=1).T
         return cosine * self.log_scale.exp()
+
+
+def side_tuned(backbone: Chain) -> Chain:
+    """A backbone of one stage that blends a frozen copy of `backbone` with `backbone` itself.
+
+    Side-tuning (Zhang et al., ECCV 2020). Both are equal at first, so the features are those of
+    `backbone` until training moves the side.
+
+    Args:
+        backbone: becomes the side network; it is not copied.
+    """
+    return Chain({"blend": Blend(backbone)})
+
+
+class Blend(Stage):
+    """`alpha base(x) + (1 - alpha) side(x)`; the learned mixing weight alpha starts at one half."""
+
+    def __init__(self, side: Chain) -> None:
+        super().__init__()
+        self.base = _frozen(deepcopy(side))
+        self.side = side
+        self.logit = nn.Parameter(torch.zeros(()))
+        self.width = side.width
+
+    def forward(self, h: Any, batch: Batch) -> Tensor:
+        """Blended features, shaped like those of the backbone."""
+        alpha = self.logit.sigmoid()
+        blended: Tensor = alpha * self.base(h, batch) + (1 - alpha) * self.side(h, batch)
+        return blended
+
+    def train(self, mode: bool = True) -> "Blend":
+        """Sets the mode of the side alone; the base always evaluates."""
+        super().train(mode)
+        self.base.eval()
+        return self
+
+
+def _frozen(module: nn.Module) -> nn.Module:
+    """Every parameter as a buffer, which no optimizer, decay or anchor sees."""
+    for part in module.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            delattr(part, name)
+            part.register_buffer(name, parameter.detach().clone())
+    return module

@@ -3,31 +3,21 @@
 An unmeasured label is NaN (or the ignore index for class ids) and nothing else; neither it nor what
 is predicted in its place enters loss, gradient, residual or score. Where a label was measured, a
 prediction that is not finite makes residual and score NaN.
-
-The pretraining objective kept while finetuning (FLYP), for tasks with classes.
-
-Goyal et al. (2023) finetune CLIP with its own loss, images against texts. Where an encoder knows no
-texts, this is an analogue and not their method: examples against learned class vectors, both ways.
-
-Two objectives on one network: the new task's, and the pretraining's that is kept beside it.
-
-An objective that is scored by its own loss, where its metric says little.
-
-The average precision of an assay with thirty actives, three of them in the validation split, is
-chance; the loss over all its molecules, and over the other targets beside it, is not.
 """
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from molhpft.core import metrics
+from molhpft.core.annotations import Float, Int, Shaped
 from molhpft.core.metrics import IGNORE, finite_or_nan, measured
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A loss and everything that energy and training need to know about it."""
 
@@ -43,17 +33,17 @@ class Objective(Protocol):
         """Scalar, averaged over measured labels; 0 when there are none."""
 
     def labels(self, targets: Tensor, *, outputs: int) -> Tensor:
-        """`y` that the residual is taken to, (m, outputs); NaN where unmeasured."""
+        """`y` of the residual, (m, outputs); NaN where unmeasured."""
 
     def labelled_logits(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Logits of the units with a label, (m, c), row by row as `residual` and `labels`."""
 
     def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """`p - y`, (m, c): a row per unit with a label; 0 where unmeasured.
+        """`p - y`, (m, c): a row for each unit with a label; 0 where unmeasured.
 
-        A row depends on its own unit alone, so that a split may be taken in pieces. It is the
+        A row depends on its own unit alone, so that a split may be read in pieces. It is the
         gradient of the loss with respect to the logits up to the averaging constant; of a loss
-        that compares examples with one another, or serves a second task, that of its other part.
+        that compares examples with one another, or has an auxiliary task, that of its other part.
         """
 
     def score(self, logits: Tensor, targets: Tensor) -> float:
@@ -63,6 +53,15 @@ class Objective(Protocol):
         """The same objective with labels pulled towards uniform by `amount` in [0, 1)."""
 
 
+# shapes: a unit is what has a label, an example or a pixel
+Scalar = Float[Tensor, ""]
+Table = Float[Tensor, "n t"]  # a number for each example and task, or class
+Dense = Float[Tensor, "n c ..."]  # c logits for each unit
+Ids = Int[Tensor, "n ..."]  # class id of each unit
+Labels = Shaped[Tensor, "n ..."]  # any of the above
+PerUnit = Float[Tensor, "m c"]  # a row for each labelled unit
+
+
 @dataclass(frozen=True)
 class Multilabel:
     """Independent yes/no labels: targets (n, t) of 0, 1 or NaN; sigmoid cross-entropy.
@@ -70,13 +69,16 @@ class Multilabel:
     Attributes:
         metric: "rocauc" or "ap" (average precision), averaged over tasks as OGB's Evaluator does.
         smoothing: label smoothing `s`, y' = (1 - s) y + s / 2.
+
+    >>> Multilabel().residual(torch.zeros(1, 2), torch.tensor([[1.0, torch.nan]]))
+    tensor([[-0.5000,  0.0000]])
     """
 
     has_classes: ClassVar[bool] = True
     metric: Literal["rocauc", "ap"] = "rocauc"
     smoothing: float = 0.0
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, logits: Table, targets: Table) -> Scalar:
         """Mean binary cross-entropy over measured labels."""
         mask = measured(targets)
         y = torch.where(mask, self._smooth(targets), 0.0)
@@ -86,21 +88,21 @@ class Multilabel:
         )
         return (entries * mask).sum() / mask.sum().clamp(min=1)
 
-    def labels(self, targets: Tensor, *, outputs: int) -> Tensor:
-        """Smoothed 0/1 labels of molecules that have any, (m, t)."""
+    def labels(self, targets: Table, *, outputs: int) -> PerUnit:
+        """Smoothed 0/1 labels of molecules that have any."""
         return self._smooth(targets)[_labelled(targets)]
 
-    def labelled_logits(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Logits of molecules that have any label, (m, t)."""
+    def labelled_logits(self, logits: Table, targets: Table) -> PerUnit:
+        """Logits of molecules that have any label."""
         return logits[_labelled(targets)]
 
-    def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """`sigmoid(a) - y`, (m, t)."""
+    def residual(self, logits: Table, targets: Table) -> PerUnit:
+        """`sigmoid(a) - y`."""
         labelled = _labelled(targets)
         a, y = finite_or_nan(logits[labelled]), self._smooth(targets[labelled])
         return torch.where(measured(y), a.sigmoid() - y, 0.0)
 
-    def score(self, logits: Tensor, targets: Tensor) -> float:
+    def score(self, logits: Table, targets: Table) -> float:
         """Mean over the tasks that have both classes.
 
         Raises:
@@ -124,6 +126,9 @@ class Multiclass:
         metric: "accuracy" over labelled units, or "miou" (mean intersection over union of classes).
         smoothing: label smoothing `s`, y' = (1 - s) onehot + s / c.
         ignore: the class id of an unlabelled unit.
+
+    >>> Multiclass().residual(torch.zeros(1, 4), torch.tensor([1]))
+    tensor([[ 0.2500, -0.7500,  0.2500,  0.2500]])
     """
 
     has_classes: ClassVar[bool] = True
@@ -131,7 +136,7 @@ class Multiclass:
     smoothing: float = 0.0
     ignore: int = IGNORE
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, logits: Dense, targets: Ids) -> Scalar:
         """Mean cross-entropy over labelled units."""
         mask = measured(targets, ignore=self.ignore)
         total = F.cross_entropy(
@@ -144,21 +149,21 @@ class Multiclass:
         )
         return total / mask.sum().clamp(min=1)
 
-    def labels(self, targets: Tensor, *, outputs: int) -> Tensor:
-        """Smoothed one-hot rows of labelled units, (m, outputs)."""
+    def labels(self, targets: Ids, *, outputs: int) -> PerUnit:
+        """Smoothed one-hot rows of labelled units."""
         hot = F.one_hot(targets[measured(targets, ignore=self.ignore)], outputs).float()
         return hot * (1 - self.smoothing) + self.smoothing / outputs
 
-    def labelled_logits(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Logits of labelled units, (m, c)."""
+    def labelled_logits(self, logits: Dense, targets: Ids) -> PerUnit:
+        """Logits of labelled units."""
         return logits.movedim(1, -1)[measured(targets, ignore=self.ignore)]
 
-    def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """`softmax(a) - y`, (m, c)."""
+    def residual(self, logits: Dense, targets: Ids) -> PerUnit:
+        """`softmax(a) - y`."""
         rows = finite_or_nan(self.labelled_logits(logits, targets))
         return rows.softmax(1) - self.labels(targets, outputs=rows.shape[1]).to(rows)
 
-    def score(self, logits: Tensor, targets: Tensor) -> float:
+    def score(self, logits: Dense, targets: Ids) -> float:
         """The metric over all labelled units, of which the largest logit is the prediction.
 
         Raises:
@@ -182,6 +187,9 @@ class Squared:
     Attributes:
         mean: of each target, (t,), in its own unit; empty for targets that are in theirs.
         std: its standard deviation, (t,).
+
+    >>> Squared(mean=(10.0,), std=(2.0,)).values(torch.tensor([[1.5]]))
+    tensor([[13.]], dtype=torch.float64)
     """
 
     has_classes: ClassVar[bool] = False
@@ -193,32 +201,32 @@ class Squared:
         """Root mean squared error, negated so that higher is better."""
         return "neg_rmse"
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, logits: Table, targets: Table) -> Scalar:
         """Half the squared error, averaged over measured labels."""
         mask = measured(targets)
         error = torch.where(mask, logits - targets, 0.0)
         return error.square().sum() / 2 / mask.sum().clamp(min=1)
 
-    def labels(self, targets: Tensor, *, outputs: int) -> Tensor:
-        """Targets of the examples that have any, (m, t)."""
+    def labels(self, targets: Table, *, outputs: int) -> PerUnit:
+        """Targets of the examples that have any."""
         return targets[_labelled(targets)]
 
-    def labelled_logits(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Predictions for the examples that have any target, (m, t)."""
+    def labelled_logits(self, logits: Table, targets: Table) -> PerUnit:
+        """Predictions for the examples that have any target."""
         return logits[_labelled(targets)]
 
-    def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """`q - y`, (m, t)."""
+    def residual(self, logits: Table, targets: Table) -> PerUnit:
+        """`q - y`."""
         labelled = _labelled(targets)
         q, y = finite_or_nan(logits[labelled]), targets[labelled]
         return torch.where(measured(y), q - y, 0.0)
 
-    def score(self, logits: Tensor, targets: Tensor) -> float:
+    def score(self, logits: Table, targets: Table) -> float:
         """Minus the root mean squared error, averaged over tasks as OGB's Evaluator does."""
         return -metrics.root_mean_squared_error(self.values(targets), self.values(logits))
 
-    def values(self, logits: Tensor) -> Tensor:
-        """Predictions, or targets, in the unit they were measured in, float64 (n, t)."""
+    def values(self, logits: Table) -> Table:
+        """Predictions, or targets, in the unit they were measured in, float64."""
         values = logits.double()
         if self.std:
             values = values * values.new_tensor(self.std) + values.new_tensor(self.mean)
@@ -248,10 +256,12 @@ class ClassContrast:
     """Examples find their class, classes find their examples: targets are class ids (n,).
 
     Half the mean cross-entropy over classes for each example plus half the mean cross-entropy over
-    the batch for each class that occurs in it, whose right answer is any of its examples.
+    the batch for each class that occurs in it, whose right answer is any of its examples. Goyal et
+    al. (2023) finetune CLIP with its own loss, images against texts (FLYP). Where an encoder knows
+    no texts, this is an analogue and not their method: examples against learned class vectors.
 
-    Energy and p(correct) are those of the first half. What a class is asked depends on the examples
-    that share its batch, of which a split has no one set, and no other method has it to compare.
+    Energy and p(correct) are those of the first half, which is plain softmax cross-entropy. The
+    second half depends on the other examples of a batch, and no other method has it to compare.
 
     Attributes:
         ignore: the class id of an unlabelled example.
@@ -265,31 +275,35 @@ class ClassContrast:
         """Accuracy over labelled examples."""
         return "accuracy"
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    @property
+    def _softmax(self) -> Multiclass:
+        return Multiclass(ignore=self.ignore)
+
+    def loss(self, logits: Table, targets: Ids) -> Scalar:
         """Mean of both directions; 0 without labels."""
         a = self.labelled_logits(logits, targets)
         y = self.labels(targets, outputs=logits.shape[1]).to(a)
         if not len(y):
             return (a * 0).sum()
-        rows = -(a.log_softmax(1) * y).sum(1).mean()
-        present, shares = self._columns(y)
-        columns = -(a.log_softmax(0) * shares).sum(0)[present].mean()
-        return (rows + columns) / 2
+        to_classes = -(a.log_softmax(1) * y).sum(1).mean()
+        sizes = y.sum(0)
+        to_examples = -(a.log_softmax(0) * (y / sizes.clamp(min=1))).sum(0)[sizes > 0].mean()
+        return (to_classes + to_examples) / 2
 
-    def labels(self, targets: Tensor, *, outputs: int) -> Tensor:
-        """One-hot rows of labelled examples, (m, outputs)."""
+    def labels(self, targets: Ids, *, outputs: int) -> PerUnit:
+        """One-hot rows of labelled examples."""
         return self._softmax.labels(targets, outputs=outputs)
 
-    def labelled_logits(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Logits of labelled examples, (m, c)."""
+    def labelled_logits(self, logits: Table, targets: Ids) -> PerUnit:
+        """Logits of labelled examples."""
         return self._softmax.labelled_logits(logits, targets)
 
-    def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """`softmax(a) - y` over classes, (m, c)."""
+    def residual(self, logits: Table, targets: Ids) -> PerUnit:
+        """`softmax(a) - y` over classes."""
         return self._softmax.residual(logits, targets)
 
-    def score(self, logits: Tensor, targets: Tensor) -> float:
-        """Share of labelled examples whose largest logit is the right class."""
+    def score(self, logits: Table, targets: Ids) -> float:
+        """Fraction of labelled examples whose largest logit is the right class."""
         return self._softmax.score(logits, targets)
 
     def smoothed(self, amount: float) -> "ClassContrast":
@@ -302,28 +316,18 @@ class ClassContrast:
             raise ValueError(f"class contrast has no smoothed labels, got smoothing={amount}")
         return self
 
-    @property
-    def _softmax(self) -> Multiclass:
-        return Multiclass(ignore=self.ignore)
-
-    @staticmethod
-    def _columns(y: Tensor) -> tuple[Tensor, Tensor]:
-        """Which classes occur (c,), and the right answer of each class over the batch (m, c)."""
-        sizes = y.sum(0)
-        return sizes > 0, y / torch.clamp(sizes, min=1)
-
 
 @dataclass(frozen=True)
 class Joint:
-    """The first outputs belong to the main objective, the others to the one that is kept.
+    """The first outputs belong to the main objective, the others to an auxiliary one.
 
-    Energy and score are those of the main objective alone: it is what the head is prepared for.
+    Energy and score are those of the main objective alone: the head is prepared for it.
 
     Attributes:
         main: of the new task.
-        auxiliary: of the pretraining; finetuning goes on serving it (FLYP, Goyal et al., 2023).
+        auxiliary: of the pretraining, which finetuning goes on training (FLYP, Goyal et al., 2023).
         outputs: number of logits, and of target columns, that are the main objective's.
-        weight: of the kept loss beside the main one.
+        weight: of the auxiliary loss beside the main one.
     """
 
     main: Objective
@@ -341,39 +345,42 @@ class Joint:
         """Whether the main objective has."""
         return self.main.has_classes
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Main loss plus `weight` times the kept one; targets (n, t + k), NaN where unmeasured."""
+    def loss(self, logits: Table, targets: Table) -> Scalar:
+        """Main loss plus `weight` times the auxiliary one."""
         t = self.outputs
-        kept = self.auxiliary.loss(logits[:, t:], targets[:, t:])
-        return self.main.loss(logits[:, :t], targets[:, :t]) + self.weight * kept
+        auxiliary = self.auxiliary.loss(logits[:, t:], targets[:, t:])
+        return self.main.loss(logits[:, :t], targets[:, :t]) + self.weight * auxiliary
 
-    def labels(self, targets: Tensor, *, outputs: int) -> Tensor:
+    def labels(self, targets: Table, *, outputs: int) -> PerUnit:
         """Those of the main objective."""
         return self.main.labels(targets[:, : self.outputs], outputs=outputs)
 
-    def labelled_logits(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def labelled_logits(self, logits: Table, targets: Table) -> PerUnit:
         """Those of the main objective."""
         t = self.outputs
         return self.main.labelled_logits(logits[:, :t], targets[:, :t])
 
-    def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """That of the main objective, (m, t)."""
+    def residual(self, logits: Table, targets: Table) -> PerUnit:
+        """That of the main objective."""
         t = self.outputs
         return self.main.residual(logits[:, :t], targets[:, :t])
 
-    def score(self, logits: Tensor, targets: Tensor) -> float:
+    def score(self, logits: Table, targets: Table) -> float:
         """That of the main objective."""
         t = self.outputs
         return self.main.score(logits[:, :t], targets[:, :t])
 
     def smoothed(self, amount: float) -> "Joint":
-        """Smooths the main objective; pretraining targets stay as they are."""
+        """Smooths the main objective; auxiliary targets stay as they are."""
         return replace(self, main=self.main.smoothed(amount))
 
 
 @dataclass(frozen=True)
 class ScoredByLoss:
-    """Another objective with minus its loss on a whole split as the score.
+    """Another objective, scored by minus its loss on a whole split, where its metric says little.
+
+    The average precision of an assay with thirty actives, three of them in the validation split, is
+    chance; the loss over all its molecules, and over the other targets beside it, is not.
 
     Attributes:
         objective: gives everything else.
@@ -391,23 +398,23 @@ class ScoredByLoss:
         """Whether the objective has."""
         return self.objective.has_classes
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, logits: Dense, targets: Labels) -> Scalar:
         """That of the objective."""
         return self.objective.loss(logits, targets)
 
-    def labels(self, targets: Tensor, *, outputs: int) -> Tensor:
+    def labels(self, targets: Labels, *, outputs: int) -> Float[Tensor, "m k"]:
         """Those of the objective."""
         return self.objective.labels(targets, outputs=outputs)
 
-    def labelled_logits(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def labelled_logits(self, logits: Dense, targets: Labels) -> Float[Tensor, "m k"]:
         """Those of the objective."""
         return self.objective.labelled_logits(logits, targets)
 
-    def residual(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def residual(self, logits: Dense, targets: Labels) -> Float[Tensor, "m k"]:
         """That of the objective."""
         return self.objective.residual(logits, targets)
 
-    def score(self, logits: Tensor, targets: Tensor) -> float:
+    def score(self, logits: Dense, targets: Labels) -> float:
         """Minus the loss of the split as one batch, every measured label counting the same.
 
         NaN where a prediction for one of them is not finite.

@@ -1,35 +1,15 @@
-"""Direction term: what the head asks of the features, `-(grad_z q)^T (p - y)` of every example.
+"""The one-step dynamics of Ren et al. (2023): kernel x direction x energy, and the bound from them.
 
-It is the middle factor of the one-step dynamics of Ren et al. (2023), between the backbone's kernel
-and the energy. The Jacobian `grad_z q` of an example's logits in its own features is the head's
-weight `W` for a linear head, and differs from example to example for any other.
+`z_1 - z_0 = -lr K W^T (p - y) / N + O(lr^2)`: `K` is the full eNTK of the backbone over the batch,
+`W = grad_z q` the head's Jacobian of every example, N the number of labels that the loss averages
+over. `W` is the weight of a linear head and differs from example to example for any other.
 
-Its length hardly changes while finetuning; what differs with tau is how fast the head, and with it
-the direction, turns. `head_gradient` says how fast that begins, `head_change` how far it has gone.
-
-One step of gradient descent on the features, as kernel x direction x energy.
-
-`z_1 - z_0 = -lr K W^T (p - y) / N + O(lr^2)`, equation of the one-step dynamics of Ren et al.
-(2023): `K` is the full eNTK of the backbone over the batch, `W` the head's Jacobian of every
-example, N the number of labels that the loss averages over. Nothing is contracted or estimated:
-`K v = J (J^T v)` is one product with the backbone's Jacobian after another.
-
-Proposition 1 of Ren et al. (2023) with numbers in it: how far features can move at most.
-
-Step by step `z_{t+1} - z_t = -lr/N sum_i K_t(x, x_i) (grad_z q_t(x_i))^T (p_t - y)(x_i)`. Bounding
-every factor of every step gives `E||z_T - z_0|| <= c E||y - p_0||` with `c = lr T beta gamma`.
-
-Measured: both expectations, over the given snapshots; beta, the largest `||K(x, x')||_F`, and
-gamma, the largest `||grad_z q(x)||_F`, over the given probe examples and networks.
-
-Assumed: that no example, and no network between those given, has a larger kernel or head; that the
-mean energy `E||y - p_t||` does not rise while finetuning; that the network is trained as it is
-measured, without dropout and with statistics of batch norm that stay; that nothing but the loss
-moves it, no decay and no anchor; that steps are plain gradient descent, small enough to be first
-order, at rates of the backbone up to `lr`. Momentum m moves up to 1 / (1 - m) times as far; Adam's
-steps are not bounded by it at all. Batches count like steps of everything, as each example comes
-once an epoch. The loss of independent labels averages over labels rather than examples, which only
-lowers the left side.
+- The direction term `-W^T (p - y)` is what the head asks of the features. Its length hardly changes
+  while finetuning; what differs with tau is how fast the head, and with it the direction, turns.
+  `head_gradient` says how fast that begins, `head_change` how far it has gone.
+- `decompose` gives the three factors of one step. Nothing is contracted or estimated:
+  `K v = J (J^T v)` is one product with the backbone's Jacobian after another.
+- `proposition_1` bounds how far features can move at most.
 """
 
 import math
@@ -41,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from molhpft.core.annotations import Float
 from molhpft.core.evaluate import Snapshot
 from molhpft.core.network import Batch, Chain, Network
 from molhpft.core.objectives import Objective
@@ -56,9 +37,9 @@ from molhpft.measure.tangent import (
 
 
 def direction_norms(
-    network: Network, batches: Iterable[Batch], *, vectors: Tensor | None = None
-) -> Tensor:
-    """`||grad_z q(x)||_F` of every example, in eval mode.
+    network: Network, batches: Iterable[Batch], *, vectors: Float[Tensor, "..."] | None = None
+) -> Float[Tensor, " n"]:
+    """`||grad_z q(x)||_F` of every example, in eval mode, on the CPU.
 
     Takes a backward pass through the head for each logit that an example has.
 
@@ -69,8 +50,7 @@ def direction_norms(
             where an example has very many logits t, as an image has. Logit maps are flattened.
 
     Returns:
-        norms of the rows of `z` (n,), on the CPU. Where the head begins with graph layers a row is
-        an atom.
+        A norm for each row of `z`, which is an atom where the head begins with graph layers.
 
     Raises:
         ValueError: `batches` is empty, or the vectors are not as long as logits.
@@ -78,19 +58,18 @@ def direction_norms(
     return _over_batches(network, batches, lambda z, q, batch: _norms(z, q, vectors))
 
 
-def descent_directions(network: Network, batches: Iterable[Batch], objective: Objective) -> Tensor:
+def descent_directions(
+    network: Network, batches: Iterable[Batch], objective: Objective
+) -> Float[Tensor, "n d ..."]:
     """`-(grad_z q)^T (p - y)`: where less energy lies for the features of every example.
 
-    In eval mode; 0 for an example without labels. What an objective asks for besides, for a second
-    task or by comparing examples, has no part in it.
+    In eval mode, on the CPU, in the order of the batches; 0 for an example without labels. What an
+    objective asks for besides, for an auxiliary task or by comparing examples, has no part in it.
 
     Args:
         network: any network, its head usually as probing leaves it.
         batches: n examples altogether.
         objective: the finetuning objective.
-
-    Returns:
-        the shape of the features, (n, d), on the CPU, in the order of the batches.
 
     Raises:
         ValueError: `batches` is empty.
@@ -117,7 +96,7 @@ def head_gradient(network: Network, batches: Iterable[Batch], objective: Objecti
         objective: the finetuning objective.
 
     Returns:
-        the length; 0 for a head without weights that train.
+        The length; 0 for a head without weights that train.
 
     Raises:
         ValueError: `batches` is empty.
@@ -130,8 +109,8 @@ def head_gradient(network: Network, batches: Iterable[Batch], objective: Objecti
                 z = network.features(batch)
             loss = objective.loss(network.head(z, batch), batch.targets) * len(batch.targets)
             parts = torch.autograd.grad(loss, weights) if weights else ()
-            for sum_, part in zip(total, parts, strict=True):
-                sum_ += part
+            for accumulated, part in zip(total, parts, strict=True):
+                accumulated += part
             examples += len(batch.targets)
     if not examples:
         raise ValueError("a direction needs at least one batch, got none")
@@ -149,7 +128,7 @@ def head_change(before: Chain, after: Chain) -> float:
         after: the same head later on.
 
     Returns:
-        the change; NaN where the head has no weights, or begins with all of them 0.
+        The change; NaN where the head has no weights, or begins with all of them 0.
 
     Raises:
         ValueError: the heads differ in shape.
@@ -162,7 +141,9 @@ def head_change(before: Chain, after: Chain) -> float:
     return _length([b - a for a, b in zip(old, new, strict=True)]) / _length(old)
 
 
-def alignment(directions: Tensor, before: Tensor, after: Tensor) -> float:
+def alignment(
+    directions: Float[Tensor, "..."], before: Float[Tensor, "..."], after: Float[Tensor, "..."]
+) -> float:
     """Mean cosine between descent directions and the way that the features went.
 
     1 where finetuning moves features as their own head asks; less where other examples, through the
@@ -174,7 +155,7 @@ def alignment(directions: Tensor, before: Tensor, after: Tensor) -> float:
         after: `z_T`, the same shape.
 
     Returns:
-        the mean over examples that have a direction and moved; NaN where none has.
+        The mean over examples that have a direction and moved; NaN where none has.
 
     Raises:
         ValueError: the shapes differ.
@@ -239,7 +220,7 @@ class Decomposition:
         energy: `||p - y||_F / N`, the residual as the averaging loss passes it on.
     """
 
-    change: Tensor
+    change: Float[Tensor, "rows d ..."]
     kernel: float
     direction: float
     energy: float
@@ -264,20 +245,22 @@ def decompose(network: Network, batch: Batch, objective: Objective, *, lr: float
     with differentiable(network):
         z = features(network, weights, batch)
         q = network.head(z, batch)
-        (slope,) = torch.autograd.grad(objective.loss(q, batch.targets), q, retain_graph=True)
-        (pull,) = torch.autograd.grad(q, z, slope, retain_graph=True)
-        spread = pull_back(z, weights, pull)
-    change = push_forward(network, batch, spread)
+        (residual,) = torch.autograd.grad(objective.loss(q, batch.targets), q, retain_graph=True)
+        (pull,) = torch.autograd.grad(q, z, residual, retain_graph=True)
+        step = pull_back(z, weights, pull)
+    change = push_forward(network, batch, step)
     return Decomposition(
         change=(-lr * change).cpu(),
         kernel=_gain(pull, change),
-        direction=_gain(slope, pull),
-        energy=slope.norm().item(),
+        direction=_gain(residual, pull),
+        energy=residual.norm().item(),
     )
 
 
-def one_step_change(network: Network, batch: Batch, objective: Objective, *, lr: float) -> Tensor:
-    """The same step really taken, on a copy: `z_1 - z_0`, in eval mode, on the CPU."""
+def one_step_change(
+    network: Network, batch: Batch, objective: Objective, *, lr: float
+) -> Float[Tensor, "rows d ..."]:
+    """`z_1 - z_0` of the same step, made on a copy, in eval mode, on the CPU."""
     copy = deepcopy(network).requires_grad_(True)
     with differentiable(copy):
         z = copy.features(batch)
@@ -289,7 +272,7 @@ def one_step_change(network: Network, batch: Batch, objective: Objective, *, lr:
         return (copy.features(batch) - z).detach().cpu()
 
 
-def first_order_error(predicted: Tensor, actual: Tensor) -> float:
+def first_order_error(predicted: Float[Tensor, "..."], actual: Float[Tensor, "..."]) -> float:
     """Relative error `||predicted - actual|| / ||actual||`, which falls in proportion to `lr`.
 
     Small steps want `deepcopy(network).double()`: on the pretrained GCN and two molecules the error
@@ -301,7 +284,7 @@ def first_order_error(predicted: Tensor, actual: Tensor) -> float:
         actual: `one_step_change` of the same batch and learning rate.
 
     Returns:
-        the error; NaN where the features stay where they are.
+        The error; NaN where the features stay where they are.
 
     Raises:
         ValueError: the shapes differ.
@@ -356,7 +339,20 @@ def proposition_1(
     beta: float,
     gamma: float,
 ) -> Bound:
-    """Both sides of `E||z_T - z_0|| <= c E||y - p_0||`; see the file for what is assumed.
+    """Both sides of `E||z_T - z_0|| <= c E||y - p_0||` with `c = lr T beta gamma`.
+
+    Every step is `z_{t+1} - z_t = -lr/N sum_i K_t(x, x_i) (grad_z q_t(x_i))^T (p_t - y)(x_i)`, and
+    the bound is that of every factor of every step. Measured: both expectations, over the given
+    snapshots; beta and gamma, over the probe examples and networks that they were given.
+
+    Assumed: that no example, and no network between those given, has a larger kernel or head; that
+    the mean energy `E||y - p_t||` does not rise while finetuning; that the network is trained as it
+    is measured, without dropout and with statistics of batch norm that stay; that nothing but the
+    loss moves it, no decay and no anchor; that steps are plain gradient descent, small enough to be
+    first order, at rates of the backbone up to `lr`. Momentum m moves up to 1 / (1 - m) times as
+    far; Adam's steps are not bounded by it at all. Batches count like steps of everything, as each
+    example comes once an epoch. The loss of independent labels averages over labels rather than
+    examples, which only lowers the left side.
 
     Args:
         before: of the training split, taken just before finetuning.
@@ -383,7 +379,10 @@ def proposition_1(
 
 
 def kernel_bound(
-    networks: Sequence[Network], probe: Sequence[Batch], *, vectors: Tensor | None = None
+    networks: Sequence[Network],
+    probe: Sequence[Batch],
+    *,
+    vectors: Float[Tensor, "..."] | None = None,
 ) -> float:
     """beta: the largest `||K(x, x')||_F` over networks and pairs of probe examples.
 
@@ -409,7 +408,10 @@ def kernel_bound(
 
 
 def head_bound(
-    networks: Sequence[Network], probe: Sequence[Batch], *, vectors: Tensor | None = None
+    networks: Sequence[Network],
+    probe: Sequence[Batch],
+    *,
+    vectors: Float[Tensor, "..."] | None = None,
 ) -> float:
     """gamma: the largest `||grad_z q(x)||_F` over networks and probe examples.
 

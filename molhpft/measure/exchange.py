@@ -6,6 +6,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor
 
+from molhpft.core.annotations import Float
 from molhpft.core.data import Task
 from molhpft.core.evaluate import EVALUATION_SIZE, inference
 from molhpft.core.network import Network
@@ -13,7 +14,7 @@ from molhpft.core.network import Network
 
 def exchange_scores(
     networks: Sequence[Network], task: Task, split: str, *, size: int = EVALUATION_SIZE
-) -> Tensor:
+) -> Float[Tensor, "m m"]:
     """Score of every backbone under every head, without retuning.
 
     Ren et al. (2023), Figure 3: with the networks finetuned from 7 tau, 49 combinations.
@@ -25,19 +26,17 @@ def exchange_scores(
         size: most examples in a forward pass.
 
     Returns:
-        (m, m) in float64: row i has the backbone of network i, column j the head of network j, so
-        that the diagonal has the networks as they are.
+        float64; row i has the backbone of network i, column j the head of network j, so that the
+        diagonal has the networks as they are.
 
     Raises:
         ValueError: there are no networks, or they are cut at different stages.
     """
     _check(networks)
-    rows = []
     with ExitStack() as stack:
         for network in networks:
             stack.enter_context(inference(network))
-        for network in networks:
-            rows.append(_scores_under_all_heads(network, networks, task, split, size))
+        rows = [_scores_under_all_heads(n, networks, task, split, size) for n in networks]
     return torch.tensor(rows, dtype=torch.float64)
 
 
@@ -58,9 +57,9 @@ def _scores_under_all_heads(
 def _check(networks: Sequence[Network]) -> None:
     if not networks:
         raise ValueError("an exchange needs at least one network, got none")
-    cuts = [" ".join(network.backbone.names) for network in networks]
-    if len(set(cuts)) > 1:
+    cuts = {" ".join(network.backbone.names) for network in networks}
+    if len(cuts) > 1:
         raise ValueError(
             "networks that exchange heads must have backbones of the same stages, "
-            f"got {' and '.join(repr(cut) for cut in sorted(set(cuts)))}"
+            f"got {' and '.join(map(repr, sorted(cuts)))}"
         )

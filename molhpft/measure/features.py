@@ -1,17 +1,8 @@
-"""Initial energy: how far the predictions are from the labels when finetuning starts.
+"""Energy before finetuning, and what finetuning did to features and predictions.
 
 The energy of an example depends on that example alone, whatever else its split or batch holds: of
-an objective that compares examples, or serves a second task, it is that of the part that predicts
+an objective that compares examples, or has an auxiliary task, it is that of the part that predicts
 the new task's labels. An energy is NaN where a prediction for a measured label is not finite.
-
-How far finetuning moved the features: the four distances of Ren et al. (2023), Figures 11-15.
-
-p(correct): the probability that a network gives to the right answer, example by example.
-
-Drift: how far features move in finetuning without a single weight being changed.
-
-Batch norm keeps running statistics in training mode. On data unlike those of pretraining they move,
-and with them the features in eval mode: a part of every measured shift that no energy caused.
 """
 
 from collections.abc import Iterator
@@ -22,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from molhpft.core.annotations import Float
 from molhpft.core.data import Task
 from molhpft.core.determinism import seed_dropout
 from molhpft.core.evaluate import Predictions, take
@@ -29,7 +21,7 @@ from molhpft.core.metrics import measured
 from molhpft.core.network import Network
 from molhpft.core.objectives import Objective
 
-_ROWS = 4_096  # taken at a time
+_ROWS = 4_096  # read at a time
 
 
 @dataclass(frozen=True)
@@ -68,7 +60,12 @@ def initial_energy(predictions: Predictions, objective: Objective) -> float:
         objective: the finetuning objective, without label smoothing.
 
     Returns:
-        the energy: 0 for a perfect head, sqrt(2) for a confidently wrong softmax head.
+        The energy: 0 for a perfect head, sqrt(2) for a confidently wrong softmax head.
+
+    >>> from molhpft.core.objectives import Multiclass
+    >>> wrong = Predictions(torch.tensor([[99.0, 0.0]]), torch.tensor([1]))
+    >>> round(initial_energy(wrong, Multiclass()), 4)
+    1.4142
     """
     parts = _residuals(predictions, objective)
     lengths = [torch.linalg.vector_norm(residual, dim=1) for residual, _ in parts]
@@ -113,7 +110,9 @@ def _residuals(predictions: Predictions, objective: Objective) -> Iterator[tuple
 
 @dataclass(frozen=True)
 class Shift:
-    """Means over examples, from features `z_0` before finetuning to `z_T` after it.
+    """How far finetuning moved features: means over examples, from `z_0` before it to `z_T` after.
+
+    The distances of Ren et al. (2023), Figures 11-15.
 
     Attributes:
         distance: ||z_T - z_0||, falls as energy falls.
@@ -130,59 +129,57 @@ class Shift:
     start_norm: float
 
 
-def shift(before: Tensor, after: Tensor) -> Shift:
+def shift(before: Float[Tensor, "n ..."], after: Float[Tensor, "k ..."]) -> Shift:
     """Distances between features of the same examples.
 
     Args:
-        before: `z_0`, (n, ...); both are measured in eval mode.
+        before: `z_0`; both are measured in eval mode.
         after: `z_T`, the same shape.
 
     Raises:
         ValueError: the shapes differ.
+
+    >>> shift(torch.tensor([[3.0, 0.0]]), torch.tensor([[3.0, 4.0]])).distance
+    4.0
     """
-    moved = RunningShift()
-    moved.add(before, after)
-    return moved.mean()
+    running = RunningShift()
+    running.add(before, after)
+    return running.mean()
 
 
 class RunningShift:
-    """`shift` of features that come some examples at a time, so that none need to be kept."""
+    """`shift` of features that come some examples at a time, so that none need to be stored."""
 
     def __init__(self) -> None:
         self._rows: list[Tensor] = []
 
-    def add(self, before: Tensor, after: Tensor) -> None:
-        """Take `z_0` and `z_T` of k more examples, (k, ...) each.
+    def add(self, before: Float[Tensor, "n ..."], after: Float[Tensor, "k ..."]) -> None:
+        """Add `z_0` and `z_T` of more examples.
 
         Raises:
             ValueError: the shapes differ.
         """
-        self._rows.append(_distances(before, after))
+        if before.shape != after.shape:
+            raise ValueError(
+                f"features before and after must have one shape, "
+                f"got {tuple(before.shape)} and {tuple(after.shape)}"
+            )
+        start, end = before.flatten(1).double(), after.flatten(1).double()
+        columns = (
+            (end - start).norm(dim=1),
+            F.cosine_similarity(start, end, dim=1),
+            (start * end).sum(1),
+            end.norm(dim=1),
+            start.norm(dim=1),
+        )
+        self._rows.append(torch.stack(columns, dim=1).cpu())
 
     def mean(self) -> Shift:
         """Means over all that were added, of which there is one at least."""
         return Shift(*torch.cat(self._rows).mean(0).tolist())
 
 
-def _distances(before: Tensor, after: Tensor) -> Tensor:
-    """Every distance of every example, (k, 5), in the order of `Shift`."""
-    if before.shape != after.shape:
-        raise ValueError(
-            f"features before and after must have one shape, "
-            f"got {tuple(before.shape)} and {tuple(after.shape)}"
-        )
-    start, end = before.flatten(1).double(), after.flatten(1).double()
-    columns = (
-        (end - start).norm(dim=1),
-        F.cosine_similarity(start, end, dim=1),
-        (start * end).sum(1),
-        end.norm(dim=1),
-        start.norm(dim=1),
-    )
-    return torch.stack(columns, dim=1).cpu()
-
-
-def correct_probability(predictions: Predictions, objective: Objective) -> Tensor:
+def correct_probability(predictions: Predictions, objective: Objective) -> Float[Tensor, " m"]:
     """Probability of the right answer, `1 - |p - y|` at every label that has one.
 
     Ren et al. (2023), Figure 2, shows it for the training split after each tau. Rows stand for the
@@ -193,8 +190,8 @@ def correct_probability(predictions: Predictions, objective: Objective) -> Tenso
         objective: the task's; its label smoothing is not applied.
 
     Returns:
-        values in [0, 1] of every measured label, (m,), in the order of the targets: for class ids
-        p_y, for independent labels p or 1 - p. NaN where a prediction is not finite.
+        Values in [0, 1] of every measured label in the order of the targets: for class ids p_y, for
+        independent labels p or 1 - p. NaN where a prediction is not finite.
 
     Raises:
         ValueError: it is a regression.
@@ -206,7 +203,7 @@ def correct_probability(predictions: Predictions, objective: Objective) -> Tenso
     y = objective.labels(predictions.targets, outputs=residual.shape[1]).to(residual)
     if predictions.targets.is_floating_point():
         return 1 - residual.abs()[measured(y)]
-    # softmax: the entries of the other classes say how they share what is left, not how right it is
+    # softmax: the entries of other classes say how they divide what is left, not how right it is
     return 1 - residual.gather(1, y.argmax(1, keepdim=True)).squeeze(1).abs()
 
 
@@ -215,11 +212,13 @@ def batch_norm_drift(
 ) -> Shift:
     """Shift of the training split's features by batch-norm statistics alone.
 
+    Batch norm moves its running statistics in training mode. On data unlike those of pretraining
+    the features of eval mode move with them: a part of every measured shift that no energy caused.
     It is what finetuning with learning rate 0 does: forward passes in training mode, dropout
     included, on a copy. Without batch norm, or with it frozen while finetuning, there is no drift.
 
     Args:
-        network: as finetuning would find it.
+        network: as it is when finetuning starts.
         task: its "train" split is passed through.
         epochs: passes over the split.
         rng: draws the order of examples, augmentations and dropout, as finetuning does.

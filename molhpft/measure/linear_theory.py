@@ -16,9 +16,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from molhpft.core.annotations import Float
+
 Regime = Literal["strong", "mild", "tiny"]
 TINY = 0.1
-"""Share of mean `|Y|` below which energy counts as tiny.
+"""Fraction of mean `|Y|` below which energy counts as tiny.
 
 Our reading: the paper's tiny regime is the point `q0 = Y`. On the straight way there, features then
 move less than a tenth as far as they do from outputs of 0.
@@ -30,52 +32,57 @@ class LinearStart:
     """The linear network when finetuning starts, and what it is trained on; float64 throughout.
 
     Attributes:
-        inputs: `X`, (N, d), of rank N.
-        targets: `Y`, (N,).
-        backbone: `B0`, (k, d).
-        head: `v0`, (k,), not 0.
+        inputs: `X`, of rank n.
+        targets: `Y`.
+        backbone: `B0`.
+        head: `v0`, not 0.
+
+    >>> one = torch.ones(1, 1, dtype=torch.float64)
+    >>> start = LinearStart(one, torch.tensor([2.0]).double(), one, torch.tensor([1.0]).double())
+    >>> backbone, head = ntk_solution(start)  # the residual is split in halves
+    >>> backbone.item(), head.item()
+    (1.5, 1.5)
     """
 
-    inputs: Tensor
-    targets: Tensor
-    backbone: Tensor
-    head: Tensor
+    inputs: Float[Tensor, "n d"]
+    targets: Float[Tensor, " n"]
+    backbone: Float[Tensor, "k d"]
+    head: Float[Tensor, " k"]
 
     @property
-    def features(self) -> Tensor:
-        """`Z0 = X B0^T`, (N, k)."""
+    def features(self) -> Float[Tensor, "n k"]:
+        """`Z0 = X B0^T`."""
         return self.inputs @ self.backbone.T
 
     @property
-    def outputs(self) -> Tensor:
-        """`q0 = Z0 v0`, (N,)."""
+    def outputs(self) -> Float[Tensor, " n"]:
+        """`q0 = Z0 v0`."""
         return self.features @ self.head
 
     @property
-    def gram(self) -> Tensor:
-        """`K = X X^T`, (N, N)."""
+    def gram(self) -> Float[Tensor, "n n"]:
+        """`K = X X^T`."""
         return self.inputs @ self.inputs.T
 
     @property
-    def kernel(self) -> Tensor:
-        """NTK of the outputs: `Theta = ||v0||^2 K + Z0 Z0^T`, (N, N)."""
+    def kernel(self) -> Float[Tensor, "n n"]:
+        """NTK of the outputs: `Theta = ||v0||^2 K + Z0 Z0^T`."""
         return self.head.square().sum() * self.gram + self.features @ self.features.T
 
 
-def ntk_solution(start: LinearStart) -> tuple[Tensor, Tensor]:
+def ntk_solution(start: LinearStart) -> tuple[Float[Tensor, "k d"], Float[Tensor, " k"]]:
     """Backbone and head after training to convergence (Lemma 1).
 
     `B_inf = B0 + v0 u^T Theta^-1 X` and `v_inf = v0 + Z0^T Theta^-1 u`.
-
-    Returns:
-        (k, d) and (k,).
     """
     a = torch.linalg.solve(start.kernel, start.targets - start.outputs)
     backbone = start.backbone + torch.outer(start.head, a @ start.inputs)
     return backbone, start.head + start.features.T @ a
 
 
-def mean_squared_distance(start: LinearStart, outputs: Tensor | None = None) -> Tensor:
+def mean_squared_distance(
+    start: LinearStart, outputs: Float[Tensor, " n"] | None = None
+) -> Float[Tensor, ""]:
     """Mean `||z_T - z_0||^2 = ||v0||^2 / N u^T Theta^-1 K^2 Theta^-1 u`; 0 at `q0 = Y`.
 
     Args:
@@ -83,12 +90,12 @@ def mean_squared_distance(start: LinearStart, outputs: Tensor | None = None) -> 
         outputs: `q0`, (N,), in place of its own.
 
     Returns:
-        a scalar, differentiable in `outputs`.
+        A scalar, differentiable in `outputs`.
     """
     return start.head.square().sum() * _moves(start, outputs).square().mean()
 
 
-def mean_dot(start: LinearStart, outputs: Tensor | None = None) -> Tensor:
+def mean_dot(start: LinearStart, outputs: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
     """Mean `z_T . z_0 = mean ||z_0||^2 + 1/N q0^T K Theta^-1 u` (Lemma 2).
 
     Arguments and result as for `mean_squared_distance`.
@@ -97,7 +104,9 @@ def mean_dot(start: LinearStart, outputs: Tensor | None = None) -> Tensor:
     return start.features.square().sum(1).mean() + (q0 * _moves(start, outputs)).mean()
 
 
-def mean_squared_norm(start: LinearStart, outputs: Tensor | None = None) -> Tensor:
+def mean_squared_norm(
+    start: LinearStart, outputs: Float[Tensor, " n"] | None = None
+) -> Float[Tensor, ""]:
     """Mean `||z_T||^2 = 2 mean z_T . z_0 - mean ||z_0||^2 + mean ||z_T - z_0||^2` (Lemma 3).
 
     Arguments and result as for `mean_squared_distance`.
@@ -109,18 +118,18 @@ def mean_squared_norm(start: LinearStart, outputs: Tensor | None = None) -> Tens
     )
 
 
-def dot_maximiser(start: LinearStart) -> Tensor:
-    """Outputs `q0 = Y / 2` from which `mean_dot` ends highest, (N,).
+def dot_maximiser(start: LinearStart) -> Float[Tensor, " n"]:
+    """Outputs `q0 = Y / 2` from which `mean_dot` ends highest.
 
     Lemma 2. Exact where K and Theta commute, and always the best multiple of Y.
     """
     return start.targets / 2
 
 
-def norm_maximiser(start: LinearStart) -> Tensor:
+def norm_maximiser(start: LinearStart) -> Float[Tensor, " n"]:
     """Outputs `q0* = (I + A)^-1 A Y`, `A = Theta^-1 Z0 Z0^T`, with the highest `mean_squared_norm`.
 
-    Lemma 3, (N,). Exact where K and Theta commute. Between 0 (A = 0: the head decides the kernel)
+    Lemma 3. Exact where K and Theta commute. Between 0 (A = 0: the head decides the kernel)
     and Y / 2 (A = I: the features do), hence at more energy than `dot_maximiser`.
     """
     z0 = start.features
@@ -134,22 +143,22 @@ def distance_constant(start: LinearStart) -> float:
 
     `c = ||v0|| max_j sum_i |(K Theta^-1)_ij|`, reached where all energy is in example j.
     """
-    spread: Tensor = torch.linalg.solve(start.kernel, start.gram, left=False)
-    return start.head.square().sum().sqrt().item() * spread.abs().sum(0).max().item()
+    moves: Tensor = torch.linalg.solve(start.kernel, start.gram, left=False)
+    return start.head.square().sum().sqrt().item() * moves.abs().sum(0).max().item()
 
 
 def regime_energies(start: LinearStart) -> tuple[float, float]:
     """Initial energies, mean `|Y - q0|`, at which the regime changes.
 
     Returns:
-        that of `dot_maximiser`, half of mean `|Y|`, above which adaptation is strong; and that
+        That of `dot_maximiser`, half of mean `|Y|`, above which adaptation is strong; and that
         below which it is tiny, `TINY` of mean `|Y|`. Between them it is mild.
     """
     energy = start.targets.abs().mean().item()
     return _energy(start, dot_maximiser(start)), TINY * energy
 
 
-def regime(start: LinearStart, outputs: Tensor | None = None) -> Regime:
+def regime(start: LinearStart, outputs: Float[Tensor, " n"] | None = None) -> Regime:
     """Which of the three regimes of the paper (its Table 9) finetuning from here is in.
 
     "strong": outputs between 0 and `Y / 2`; features turn, more so the more energy there is.

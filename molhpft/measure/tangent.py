@@ -2,14 +2,13 @@
 
 `K(x, x') = J(x) J(x')^T` with `J` the Jacobian of the features in the backbone's weights is a
 (d, d) block for each pair of examples. Contracting it with vectors of feature space leaves a number
-a pair: `K(x, x') ~ 1/r sum_a u_a^T K(x, x') u_a`, for random unit vectors an unbiased estimate of
-`trace K(x, x') / d`, for the unit basis `torch.eye(d)` that number itself (the trace kernel).
+for each pair: `K(x, x') ~ 1/r sum_a u_a^T K(x, x') u_a`, for random unit vectors an unbiased
+estimate of `trace K(x, x') / d`, for the unit basis `torch.eye(d)` that number (the trace kernel).
 
-Jacobians of a network, met only through their products with vectors.
-
-A Jacobian of the features of 50 molecules in half a million weights fills 32 GB, its products do
-not. Weights are stood in for by leaves that share their memory, so that a network comes out with
-its weights, gradients, modes and `requires_grad` as they were.
+Jacobians appear only through their products with vectors: one of the features of 50 molecules in
+half a million weights fills 32 GB, its products do not. Weights are stood in for by leaves that
+share their memory, so that a network comes out with its weights, gradients, modes and
+`requires_grad` as they were.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,8 +21,11 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from molhpft.core.annotations import Float
 from molhpft.core.evaluate import inference
 from molhpft.core.network import Batch, Network
+
+_MOST_NUMBERS = 2**29  # of gradients in memory together
 
 
 @contextmanager
@@ -48,17 +50,21 @@ def backbone_weights(network: Network) -> dict[str, Tensor]:
     return weights
 
 
-def features(network: Network, weights: Mapping[str, Tensor], batch: Batch) -> Tensor:
+def features(
+    network: Network, weights: Mapping[str, Tensor], batch: Batch
+) -> Float[Tensor, "rows d ..."]:
     """Features `z` of the network with other backbone weights; its own are not read."""
     z: Tensor = functional_call(network.backbone, dict(weights), (batch.inputs, batch))
     return z
 
 
-def pull_back(z: Tensor, weights: Mapping[str, Tensor], v: Tensor) -> dict[str, Tensor]:
+def pull_back(
+    z: Float[Tensor, "*z"], weights: Mapping[str, Tensor], v: Float[Tensor, "*z"]
+) -> dict[str, Tensor]:
     """`J^T v`, a tensor for every weight; 0 for one that `z` does not depend on.
 
     Args:
-        z: computed from `weights`; its graph is kept, so that more vectors can follow.
+        z: computed from `weights`; its graph stays, so that more vectors can follow.
         weights: leaves.
         v: the shape of `z`.
     """
@@ -68,11 +74,13 @@ def pull_back(z: Tensor, weights: Mapping[str, Tensor], v: Tensor) -> dict[str, 
     return dict(zip(weights, rows, strict=True))
 
 
-def row_gradient(z: Tensor, weights: Mapping[str, Tensor], row: int, u: Tensor) -> Tensor:
-    """Gradient of `u . z[row]` in all weights, end to end, (weights,).
+def row_gradient(
+    z: Float[Tensor, "n ..."], weights: Mapping[str, Tensor], row: int, u: Float[Tensor, "..."]
+) -> Float[Tensor, " weights"]:
+    """Gradient of `u . z[row]` in all weights, end to end.
 
     Args:
-        z: computed from `weights`, (n, ...).
+        z: computed from `weights`.
         weights: leaves.
         row: number of the example.
         u: the shape of `z[row]`.
@@ -82,7 +90,9 @@ def row_gradient(z: Tensor, weights: Mapping[str, Tensor], row: int, u: Tensor) 
     return torch.cat([gradient.flatten() for gradient in pull_back(z, weights, v).values()])
 
 
-def push_forward(network: Network, batch: Batch, change: Mapping[str, Tensor]) -> Tensor:
+def push_forward(
+    network: Network, batch: Batch, change: Mapping[str, Tensor]
+) -> Float[Tensor, "rows d ..."]:
     """`J t`: change of the features, to first order, when the backbone's weights change by `t`.
 
     In eval mode. One forward pass; where an operation of the backbone has no forward derivative,
@@ -92,9 +102,6 @@ def push_forward(network: Network, batch: Batch, change: Mapping[str, Tensor]) -
         network: any network.
         batch: of n examples.
         change: `t`, a tensor for every weight.
-
-    Returns:
-        the change, the shape of `z`.
     """
     try:
         return _by_dual_numbers(network, batch, change)
@@ -104,15 +111,13 @@ def push_forward(network: Network, batch: Batch, change: Mapping[str, Tensor]) -
 
 def _by_dual_numbers(network: Network, batch: Batch, change: Mapping[str, Tensor]) -> Tensor:
     with inference(network), forward_ad.dual_level():
-        own = network.backbone.named_parameters()
-        duals = {name: _dual(p.detach(), change[name]) for name, p in own}
+        weights = network.backbone.named_parameters()
+        duals = {
+            name: forward_ad.make_dual(p.detach(), change[name])  # type: ignore[no-untyped-call]
+            for name, p in weights
+        }
         z, tangent = forward_ad.unpack_dual(features(network, duals, batch))  # type: ignore[no-untyped-call]
         return torch.zeros_like(z) if tangent is None else tangent.detach()
-
-
-def _dual(value: Tensor, tangent: Tensor) -> Tensor:
-    dual: Tensor = forward_ad.make_dual(value, tangent)  # type: ignore[no-untyped-call]
-    return dual
 
 
 def _by_two_backward_passes(network: Network, batch: Batch, change: Mapping[str, Tensor]) -> Tensor:
@@ -128,24 +133,23 @@ def _by_two_backward_passes(network: Network, batch: Batch, change: Mapping[str,
     return moved
 
 
-_HELD = 2**29  # numbers of gradients in memory together
-
-
-def unit_vectors(count: int, width: int, *, rng: torch.Generator) -> Tensor:
-    """Independent random directions, rows of length 1, (count, width).
+def unit_vectors(count: int, width: int, *, rng: torch.Generator) -> Float[Tensor, "r d"]:
+    """Independent random directions, rows of length 1.
 
     Draw them once and use them for every kernel that is to be compared.
     """
     return F.normalize(torch.randn(count, width, generator=rng), dim=1)
 
 
-def tangent_kernel(network: Network, batches: Iterable[Batch], vectors: Tensor) -> Tensor:
+def tangent_kernel(
+    network: Network, batches: Iterable[Batch], vectors: Float[Tensor, "..."]
+) -> Float[Tensor, "k k"]:
     """Contracted eNTK of the backbone between all pairs of examples, in eval mode.
 
     Takes k r backward passes, each over the whole batch of its example: batches of one example are
     the fastest. All gradients of one contraction, k times the backbone's weights, are in memory
-    together, up to 2 GB; of more weights some are taken after others, with further passes. 50
-    examples and 16 to 32 vectors are usual (Ren et al., 2023, Figure 6).
+    together, up to 2 GB; beyond, further passes serve the other weights. 50 examples and 16 to 32
+    vectors are usual (Ren et al., 2023, Figure 6).
 
     Args:
         network: any network; its head is not used.
@@ -155,7 +159,7 @@ def tangent_kernel(network: Network, batches: Iterable[Batch], vectors: Tensor) 
             Feature maps are flattened.
 
     Returns:
-        symmetric (k, k) in float64 on the CPU.
+        Symmetric, in float64, on the CPU.
 
     Raises:
         ValueError: `batches` or `vectors` is empty, the backbone has no weights, or the vectors
@@ -164,19 +168,22 @@ def tangent_kernel(network: Network, batches: Iterable[Batch], vectors: Tensor) 
     weights = backbone_weights(network)
     with differentiable(network):
         zs = [features(network, weights, batch).flatten(1) for batch in batches]
-        _check(zs, vectors)
+        if not zs:
+            raise ValueError("a tangent kernel needs at least one batch, got none")
+        if vectors.ndim != 2 or not len(vectors) or vectors.shape[1] != zs[0].shape[1]:
+            raise ValueError(
+                f"vectors should be one or more rows of feature length {zs[0].shape[1]}, "
+                f"got shape {tuple(vectors.shape)}"
+            )
         return _gram(zs, weights, vectors.to(zs[0])) / len(vectors)
 
 
-def ntk_change(before: Tensor, after: Tensor) -> float:
-    """Relative change `||K_t - K_0||_F / ||K_0||_F`; 0 for the same kernel.
+def ntk_change(before: Float[Tensor, "..."], after: Float[Tensor, "..."]) -> float:
+    """Relative change `||K_t - K_0||_F / ||K_0||_F`; 0 for the same kernel, NaN where `K_0` is 0.
 
     Args:
         before: `K_0`, (k, k).
         after: `K_t` of the same examples, contracted with the same vectors.
-
-    Returns:
-        the change; NaN where `K_0` is 0.
 
     Raises:
         ValueError: the shapes differ.
@@ -186,7 +193,7 @@ def ntk_change(before: Tensor, after: Tensor) -> float:
     return change if before.any() else nan
 
 
-def ntk_distance(before: Tensor, after: Tensor) -> float:
+def ntk_distance(before: Float[Tensor, "..."], after: Float[Tensor, "..."]) -> float:
     """Kernel distance `1 - <K_0, K_t> / (||K_0||_F ||K_t||_F)`, blind to the kernel's scale.
 
     Args:
@@ -194,7 +201,7 @@ def ntk_distance(before: Tensor, after: Tensor) -> float:
         after: `K_t` of the same examples, contracted with the same vectors.
 
     Returns:
-        the distance, in [0, 1] for kernels, which have no negative eigenvalue; NaN where one is 0.
+        The distance, in [0, 1] for kernels, which have no negative eigenvalue; NaN where one is 0.
 
     Raises:
         ValueError: the shapes differ.
@@ -223,21 +230,11 @@ def _parts(weights: Mapping[str, Tensor], *, rows: int) -> list[dict[str, Tensor
     """The weights in as few parts as leave `rows` gradients of each in memory."""
     parts: list[dict[str, Tensor]] = [{}]
     for name, weight in weights.items():
-        held = sum(other.numel() for other in parts[-1].values())
-        if parts[-1] and (held + weight.numel()) * rows > _HELD:
+        size = sum(other.numel() for other in parts[-1].values())
+        if parts[-1] and (size + weight.numel()) * rows > _MOST_NUMBERS:
             parts.append({})
         parts[-1][name] = weight
     return parts
-
-
-def _check(zs: Sequence[Tensor], vectors: Tensor) -> None:
-    if not zs:
-        raise ValueError("a tangent kernel needs at least one batch, got none")
-    if vectors.ndim != 2 or not len(vectors) or vectors.shape[1] != zs[0].shape[1]:
-        raise ValueError(
-            f"vectors should be one or more rows of feature length {zs[0].shape[1]}, "
-            f"got shape {tuple(vectors.shape)}"
-        )
 
 
 def _comparable(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,26 +1,26 @@
-"""How far predicted probabilities can be trusted, and how validation labels repair them.
+"""Uncertainty of predictions: calibrated probabilities, and conformal sets and intervals.
 
-Logits, probabilities (of label 1) and targets are (n, t); targets are 0, 1 or NaN for unmeasured.
-Other shapes and values are a ValueError. A task without both classes keeps `sigmoid(a)`.
+Calibration. Logits, probabilities (of label 1) and targets are (n, t); targets are 0, 1 or NaN for
+unmeasured. Other shapes and values are a ValueError. A task without both classes keeps
+`sigmoid(a)`.
 
-Sets and intervals that hold the truth as often as they promise: split conformal prediction.
-
-Thresholds come from the calibration split: molecules that nothing was trained on and nothing was
-chosen by. A new molecule that is exchangeable with them then gets a set with its label, or an
-interval with its value, with a probability of at least `level`, however wrong the network is (Vovk
-et al. 2005; Angelopoulos and Bates 2021). Unmeasured labels are NaN and change nothing.
+Split conformal prediction. Thresholds come from the calibration split: molecules that nothing was
+trained on and nothing was chosen by. A new molecule that is exchangeable with them then gets a set
+with its label, or an interval with its value, with a probability of at least `target_coverage`,
+however wrong the network is (Vovk et al. 2005; Angelopoulos and Bates 2021). Unmeasured labels are
+NaN and change nothing.
 
 Where the network errs more the less a molecule is like its training molecules, and new molecules
 are less like them than calibration molecules are, the promise breaks. Weights mend that: thresholds
 for a molecule of some similarity, from calibration molecules weighted by how near theirs is
 (Tibshirani et al. 2019; Guan 2023).
 
-Scores in, thresholds out: nothing here asks where the scores come from, so predictions of models
-that were each fitted without a fold do as well.
+Predictions go in and thresholds come out, wherever the predictions come from: those of models that
+were each fitted without a fold do as well.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,63 +28,66 @@ from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
 from torch.nn import functional as F
 
-_ALIKE = 1e-9  # a standard deviation of logits that is but rounding, as a share of their mean
-_HOTTEST = 20.0  # T, and 1/20 the coldest: validation that is ranked perfectly asks for T = 0
+from molhpft.core.annotations import Bool, Float, Int
+
+_ROUNDING = 1e-9  # a std of logits, relative to their mean, that is nothing but rounding
+_MAX_TEMPERATURE = 20.0  # and 1/20 the least: validation that is ranked perfectly asks for T = 0
 
 
+@runtime_checkable
 class Calibration(Protocol):
-    """A map from the logits of each task to probabilities that never turns a ranking around."""
+    """A map from the logits of each task to probabilities that never reverses a ranking."""
 
     name: str
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Probabilities of label 1, (n, t) like the logits."""
+    def probabilities(self, logits: Float[Tensor, "..."]) -> Float[Tensor, "n t"]:
+        """Probabilities of label 1."""
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """All it consists of, for a file and `from_tensors`."""
+        """Its state, for a file and `from_tensors`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Temperature:
-    """`p = sigmoid(a / T)` of Guo et al. (2017), with `temperatures` T > 0 of float64 (t,).
+    """`p = sigmoid(a / T)` of Guo et al. (2017), with `temperatures` T > 0 in float64.
 
     It keeps the ranking of each task. T is above 1 where the network is too sure of itself.
     """
 
-    temperatures: Tensor
+    temperatures: Float[Tensor, " t"]
     name = "temperature"
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Probabilities of label 1, (n, t) like the logits."""
+    def probabilities(self, logits: Float[Tensor, "..."]) -> Float[Tensor, "n t"]:
+        """Probabilities of label 1."""
         a = _of_tasks(logits, len(self.temperatures))
         # in float64 as T is: sigmoid in float32 rounds one logit in two ways, by its place in `a`
         return (a / self.temperatures.to(a.device)).sigmoid().to(logits)
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """All it consists of, for a file and `from_tensors`."""
+        """Its state, for a file and `from_tensors`."""
         return {"temperatures": self.temperatures}
 
 
 @dataclass(frozen=True, eq=False)
 class Platt:
-    """`p = sigmoid(s a + b)` of Platt (1999), with slopes s > 0 and offsets b, float64 (t,).
+    """`p = sigmoid(s a + b)` of Platt (1999), with slopes s > 0 and offsets b, in float64.
 
     It keeps the ranking of each task like a temperature, and repairs the rate of label 1 as well,
     which is far off in a network that was finetuned for an epoch or two.
     """
 
-    slopes: Tensor
-    offsets: Tensor
+    slopes: Float[Tensor, " t"]
+    offsets: Float[Tensor, " t"]
     name = "platt"
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Probabilities of label 1, (n, t) like the logits."""
+    def probabilities(self, logits: Float[Tensor, "..."]) -> Float[Tensor, "n t"]:
+        """Probabilities of label 1."""
         a = _of_tasks(logits, len(self.slopes)).double()
         line = a * self.slopes.to(a.device) + self.offsets.to(a.device)
         return line.sigmoid().to(logits)
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """All it consists of, for a file and `from_tensors`."""
+        """Its state, for a file and `from_tensors`."""
         return {"slopes": self.slopes, "offsets": self.offsets}
 
 
@@ -93,18 +96,18 @@ class Isotonic:
     """The rising function of `sigmoid(a)` nearest to the labels (Zadrozny and Elkan 2002).
 
     Attributes:
-        inputs: `sigmoid(a)` at the knots, one task after another, float64 (k,).
-        outputs: probabilities there, (k,); linear between knots, constant beyond the outermost.
-        sizes: knots of each task, int64 (t,); a task without any keeps `sigmoid(a)`.
+        inputs: `sigmoid(a)` at the knots, one task after another, float64.
+        outputs: probabilities there; linear between knots, constant beyond the outermost.
+        sizes: knots of each task; a task without any keeps `sigmoid(a)`.
     """
 
-    inputs: Tensor
-    outputs: Tensor
-    sizes: Tensor
+    inputs: Float[Tensor, " k"]
+    outputs: Float[Tensor, " k"]
+    sizes: Int[Tensor, " t"]
     name = "isotonic"
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Probabilities of label 1, (n, t) like the logits."""
+    def probabilities(self, logits: Float[Tensor, "..."]) -> Float[Tensor, "n t"]:
+        """Probabilities of label 1."""
         p = _of_tasks(logits, len(self.sizes)).detach().cpu().double().sigmoid().numpy()
         knots = (torch.split(end, self.sizes.tolist()) for end in (self.inputs, self.outputs))
         for column, x, y in zip(p.T, *knots, strict=True):
@@ -113,7 +116,7 @@ class Isotonic:
         return torch.from_numpy(p).clamp(0, 1).to(logits)  # interpolation may round beyond 1
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """All it consists of, for a file and `from_tensors`."""
+        """Its state, for a file and `from_tensors`."""
         return {"inputs": self.inputs, "outputs": self.outputs, "sizes": self.sizes}
 
 
@@ -122,17 +125,22 @@ def uncalibrated(tasks: int) -> Temperature:
     return Temperature(torch.ones(tasks, dtype=torch.float64))
 
 
-def fit_temperature(logits: Tensor, targets: Tensor) -> Temperature:
+def fit_temperature(logits: Float[Tensor, "..."], targets: Float[Tensor, "..."]) -> Temperature:
     """The temperatures, from 1/20 to 20, of least cross-entropy on validation.
 
-    Cross-entropy is convex in b = 1/T, and the sign of its slope, the sum of (sigmoid(b a) - y) a,
-    says on which side of b it is least. T stays 1 for a task without both classes. Labels are
-    those of Platt (1999), as if each class had one more molecule: few molecules that are ranked
-    perfectly are no reason to be certain.
+    Cross-entropy is convex in b = 1/T, and the sign of its derivative, the sum of
+    (sigmoid(b a) - y) a, says on which side of b it is least. T stays 1 for a task without both
+    classes. Labels are those of Platt (1999), as if each class had one more molecule: few molecules
+    that are ranked perfectly are no reason to be certain.
+
+    >>> sure = torch.tensor([[4.0], [4.0], [-4.0], [-4.0]])
+    >>> right = torch.tensor([[1.0], [0.0], [0.0], [1.0]])
+    >>> fit_temperature(sure, right).probabilities(sure)[:, 0].round(decimals=2)
+    tensor([0.5500, 0.5500, 0.4500, 0.4500])
     """
-    measured, both = _teaching(logits, targets)
-    a, y = logits.detach().double().where(measured, 0), _hedged(targets).where(measured, 0)
-    low, high = (torch.full_like(a.sum(0), end) for end in (1 / _HOTTEST, _HOTTEST))
+    measured, both = _checked(logits, targets)
+    a, y = logits.detach().double().where(measured, 0), _platt_labels(targets).where(measured, 0)
+    low, high = (torch.full_like(a.sum(0), end) for end in (1 / _MAX_TEMPERATURE, _MAX_TEMPERATURE))
     for _ in range(40):  # halvings of the span of log b: to some 11 digits of T
         middle = (low * high).sqrt()
         falls = (((middle * a).sigmoid() - y) * a).sum(0) < 0
@@ -140,7 +148,7 @@ def fit_temperature(logits: Tensor, targets: Tensor) -> Temperature:
     return Temperature((1 / low).where(both, 1).cpu())
 
 
-def fit_platt(logits: Tensor, targets: Tensor) -> Platt:
+def fit_platt(logits: Float[Tensor, "..."], targets: Float[Tensor, "..."]) -> Platt:
     """The lines of least cross-entropy on held-out labels, which are as in `fit_temperature`.
 
     Newton's method on logits in standard deviations, from a flat line at the rate of label 1; each
@@ -149,18 +157,18 @@ def fit_platt(logits: Tensor, targets: Tensor) -> Platt:
     that lacks a class, or whose logits rank the wrong way round, keeps `sigmoid(a)`; where its
     logits are all alike, the line has slope 1.
     """
-    measured, both = _teaching(logits, targets)
-    a, y = logits.detach().double().where(measured, 0), _hedged(targets).where(measured, 0)
+    measured, both = _checked(logits, targets)
+    a, y = logits.detach().double().where(measured, 0), _platt_labels(targets).where(measured, 0)
     count = measured.sum(0).clamp(min=1)
     mean = a.sum(0) / count
     centred = (a - mean).where(measured, 0)
     std = (centred.square().sum(0) / count).sqrt()
-    alike = std <= _ALIKE * mean.abs().clamp(min=1)
+    alike = std <= _ROUNDING * mean.abs().clamp(min=1)
     slope, level = _logistic_line(centred / std.where(~alike, torch.inf), y, measured)
     slope, offset = slope / std, level - slope / std * mean
     slope, offset = slope.where(~alike, 1), offset.where(~alike, level - mean)
-    kept = both & (slope > 0)
-    return Platt(slope.where(kept, 1).cpu(), offset.where(kept, 0).cpu())
+    rises = both & (slope > 0)
+    return Platt(slope.where(rises, 1).cpu(), offset.where(rises, 0).cpu())
 
 
 def _logistic_line(x: Tensor, y: Tensor, measured: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,9 +207,9 @@ def _logistic_line(x: Tensor, y: Tensor, measured: Tensor) -> tuple[Tensor, Tens
     return slope, level
 
 
-def fit_isotonic(logits: Tensor, targets: Tensor) -> Isotonic:
+def fit_isotonic(logits: Float[Tensor, "..."], targets: Float[Tensor, "..."]) -> Isotonic:
     """scikit-learn's isotonic regression of validation labels on `sigmoid(a)`, task by task."""
-    measured, both = _teaching(logits, targets)
+    measured, both = _checked(logits, targets)
     knots = [torch.empty(2, 0).double()] * len(both)
     for task in both.nonzero().flatten().tolist():
         a, y = (values[measured[:, task], task].detach().cpu() for values in (logits, targets))
@@ -219,28 +227,30 @@ def from_tensors(name: str, tensors: dict[str, Tensor]) -> Calibration:
     return kinds[name](**tensors)
 
 
-def expected_calibration_error(p: Tensor, targets: Tensor, *, bins: int = 15) -> float:
-    """|mean p - mean y| of bins of p, weighted by their share of labels (Naeini et al. 2015).
+def expected_calibration_error(
+    p: Float[Tensor, "..."], targets: Float[Tensor, "..."], *, bins: int = 15
+) -> float:
+    """|mean p - mean y| of bins of p, weighted by their number of labels (Naeini et al. 2015).
 
     Bins are (k / bins, (k + 1) / bins] as in Guo et al. (2017), and pool the labels of all tasks.
     """
-    measured = measured_labels(p, targets)
+    measured = _measured_labels(p, targets)
     if not measured.any():
         raise ValueError(f"calibration needs a measured label; all {targets.numel()} are missing")
     p, y = p[measured].detach().double(), targets[measured].double()
     _refuse(p[~((p >= 0) & (p <= 1))], "probabilities must lie in [0, 1]")
-    # the share of a bin times the gap of its means is the sum of its gaps over all labels
+    # the fraction of labels in a bin times the gap of its means is the sum of its gaps
     bin_of = torch.bucketize(p, torch.arange(1, bins, device=p.device).double() / bins)
     return torch.bincount(bin_of, weights=p - y).abs().sum().item() / len(p)
 
 
-def _hedged(targets: Tensor) -> Tensor:
+def _platt_labels(targets: Tensor) -> Tensor:
     """(n + 1) / (n + 2) for label 1 of n molecules that have it, 1 / (n + 2) for label 0."""
     yes, no = ((targets == label).double().sum(0) for label in (1, 0))
     return torch.where(targets == 1, (yes + 1) / (yes + 2), 1 / (no + 2))
 
 
-def measured_labels(values: Tensor, targets: Tensor) -> Tensor:
+def _measured_labels(values: Tensor, targets: Tensor) -> Tensor:
     """Where there is a label, bool (n, t); other shapes and labels than 0 and 1 are refused."""
     shapes = tuple(values.shape), tuple(targets.shape)
     if targets.dim() != 2 or shapes[0] != shapes[1]:
@@ -250,15 +260,15 @@ def measured_labels(values: Tensor, targets: Tensor) -> Tensor:
     return measured
 
 
-def _teaching(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    measured = measured_labels(logits, targets)
+def _checked(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    measured = _measured_labels(logits, targets)
     _refuse(logits[measured & ~logits.isfinite()], "logits to calibrate by must be finite")
     return measured, (targets == 0).any(0) & (targets == 1).any(0)
 
 
-def _refuse(strange: Tensor, rule: str) -> None:
-    if len(strange):
-        raise ValueError(f"{rule}, got {strange[0].item():g}")
+def _refuse(wrong: Tensor, rule: str) -> None:
+    if len(wrong):
+        raise ValueError(f"{rule}, got {wrong[0].item():g}")
 
 
 def _of_tasks(logits: Tensor, tasks: int) -> Tensor:
@@ -269,12 +279,12 @@ def _of_tasks(logits: Tensor, tasks: int) -> Tensor:
 
 @dataclass(frozen=True)
 class SetCoverage:
-    """How sets fared against measured labels.
+    """Prediction sets against measured labels.
 
     Attributes:
-        coverage: share of labels that are in their set, in [0, 1].
-        mean_size: mean number of classes in a set, in [0, 2]; 1 is decided, 2 says nothing, 0 means
-            that neither class looks like its own.
+        coverage: fraction of labels that are in their set, in [0, 1].
+        mean_size: number of classes in a set, in [0, 2]; 1 is decided, 2 says nothing, 0 means that
+            neither class looks like its own.
     """
 
     coverage: float
@@ -282,44 +292,55 @@ class SetCoverage:
 
 
 def set_thresholds(
-    logits: Tensor, targets: Tensor, *, target_coverage: float, weights: Tensor | None = None
-) -> Tensor:
+    logits: Float[Tensor, "..."],
+    targets: Float[Tensor, "..."],
+    *,
+    target_coverage: float,
+    weights: Float[Tensor, "g n"] | None = None,
+) -> Float[Tensor, "*g t 2"]:
     """How nonconforming a class may be and still be in the set, for each task and class.
 
     The nonconformity of label 1 is minus its logit, that of label 0 the logit. Classes are
     calibrated apart (Mondrian), so the rare class is covered like the common one: the threshold is
-    the ceil((m + 1) level)-th smallest nonconformity of its m molecules. Only the order of logits
-    counts, so sets are the same before and after any calibration of probabilities.
+    the ceil((m + 1) target_coverage)-th smallest nonconformity of its m molecules. Only the order
+    of logits counts, so sets are the same before and after any calibration of probabilities.
 
     Args:
         logits: on the calibration split, (n, t), finite where measured.
         targets: (n, t) of 0, 1 or NaN.
-        target_coverage: the share of molecules of each class to be covered, in (0, 1).
-        weights: of the n molecules, one row for each of g kinds of new molecule, (g, n), not
-            negative, 1 for a molecule of just that kind; None weights all alike.
+        target_coverage: the fraction of molecules of each class to be covered, in (0, 1).
+        weights: of the n molecules, one row for each of g kinds of new molecule, not negative, 1
+            for a molecule of just that kind; None weights all alike.
 
     Returns:
-        float64 (t, 2), class 0 first, or (g, t, 2); infinite, which lets every molecule in, where
-        there are too few.
+        In float64, class 0 first; infinite, which lets every molecule in, where there are too few.
 
     Raises:
-        ValueError: shapes differ, or a label, a logit or the level is none.
+        ValueError: shapes differ, a label is neither 0 nor 1, a logit is not finite, or the target
+            coverage is not between 0 and 1.
     """
-    measured = measured_labels(logits, targets)
-    _check_finite(logits[measured], "logits")
+    measured = _measured_labels(logits, targets)
+    _refuse(logits[measured & ~logits.isfinite()], "logits to calibrate by must be finite")
     of_class = torch.stack([targets == label for label in (0, 1)], dim=-1)
     return _quantiles(_nonconformity(logits), of_class, target_coverage, weights)
 
 
-def prediction_sets(logits: Tensor, thresholds: Tensor) -> Tensor:
-    """Which classes cannot be ruled out, bool (n, t, 2).
+def prediction_sets(
+    logits: Float[Tensor, "n ..."], thresholds: Float[Tensor, "*n t 2"]
+) -> Bool[Tensor, "n t 2"]:
+    """Which classes cannot be ruled out.
 
     Args:
         logits: (n, t).
-        thresholds: of `set_thresholds`, (t, 2), or each molecule's own, (n, t, 2).
+        thresholds: of `set_thresholds`, or each molecule's own.
 
     Raises:
         ValueError: a logit is NaN, or the tasks are others.
+
+    >>> y, a = torch.tensor([[1.0], [1.0], [0.0], [0.0]]), torch.tensor([[2.0], [1.0], [-1.0], [0]])
+    >>> thresholds = set_thresholds(a, y, target_coverage=0.6)
+    >>> prediction_sets(torch.tensor([[3.0], [0.5], [-3.0]]), thresholds)[:, 0].tolist()
+    [[False, True], [False, False], [True, False]]
     """
     if logits.shape[1:] != thresholds.shape[-2:-1]:
         raise ValueError(f"logits must be (n, {thresholds.shape[-2]}), got {tuple(logits.shape)}")
@@ -328,67 +349,74 @@ def prediction_sets(logits: Tensor, thresholds: Tensor) -> Tensor:
     return _nonconformity(logits) <= thresholds
 
 
-def set_coverage(sets: Tensor, targets: Tensor) -> SetCoverage:
+def set_coverage(sets: Bool[Tensor, "n t 2"], targets: Float[Tensor, "..."]) -> SetCoverage:
     """How many measured labels are in their set, and how large the sets are.
 
     Args:
-        sets: of `prediction_sets`, (n, t, 2).
+        sets: of `prediction_sets`.
         targets: (n, t) of 0, 1 or NaN.
 
     Raises:
         ValueError: shapes differ, a label is neither 0 nor 1, or none is measured.
     """
-    measured = _some(measured_labels(sets[..., 0], targets))
-    held = sets[measured].gather(1, targets[measured].long()[:, None])
-    return SetCoverage(held.double().mean().item(), sets[measured].sum(1).double().mean().item())
+    measured = _some(_measured_labels(sets[..., 0], targets))
+    covered = sets[measured].gather(1, targets[measured].long()[:, None])
+    return SetCoverage(covered.double().mean().item(), sets[measured].sum(1).double().mean().item())
 
 
 def interval_widths(
-    values: Tensor, targets: Tensor, *, target_coverage: float, weights: Tensor | None = None
-) -> Tensor:
+    values: Float[Tensor, "..."],
+    targets: Float[Tensor, "..."],
+    *,
+    target_coverage: float,
+    weights: Float[Tensor, "g n"] | None = None,
+) -> Float[Tensor, "*g t"]:
     """Half the length of the intervals `value +- width`, for each task.
 
-    The ceil((m + 1) level)-th smallest of |y - value| over the m molecules with a target.
+    The ceil((m + 1) target_coverage)-th smallest of |y - value| over the m molecules with a target.
 
     Args:
         values: predictions for the calibration split, (n, t), finite where measured.
         targets: (n, t), NaN where unmeasured.
-        target_coverage: the share of molecules to be covered, in (0, 1).
-        weights: (g, n), as in `set_thresholds`.
+        target_coverage: the fraction of molecules to be covered, in (0, 1).
+        weights: as in `set_thresholds`.
 
     Returns:
-        float64 (t,) or (g, t), in the units of the targets; infinite where there are too few.
+        In float64, in the units of the targets; infinite where there are too few.
 
     Raises:
-        ValueError: shapes differ, an error is not finite, or the level is none.
+        ValueError: shapes differ, an error is not finite, or the target coverage is not between 0
+            and 1.
     """
-    errors = _errors(values, targets)
-    _check_finite(errors[~targets.isnan()], "errors")
-    return _quantiles(errors, ~targets.isnan(), target_coverage, weights)
+    errors, measured = _errors(values, targets), ~targets.isnan()
+    _refuse(errors[measured & ~errors.isfinite()], "errors to calibrate by must be finite")
+    return _quantiles(errors, measured, target_coverage, weights)
 
 
-def interval_coverage(values: Tensor, targets: Tensor, widths: Tensor) -> float:
-    """Share of measured targets within `width` of their value, in [0, 1].
+def interval_coverage(
+    values: Float[Tensor, "..."], targets: Float[Tensor, "..."], widths: Float[Tensor, "*n t"]
+) -> float:
+    """Fraction of measured targets within `width` of their value, in [0, 1].
 
     Args:
         values: predictions, (n, t).
         targets: (n, t), NaN where unmeasured.
-        widths: of `interval_widths`, (t,), or each molecule's own, (n, t).
+        widths: of `interval_widths`, or each molecule's own.
 
     Raises:
         ValueError: shapes differ, or no target is measured.
     """
-    held = _errors(values, targets) <= widths
-    return held[_some(~targets.isnan())].double().mean().item()
+    covered = _errors(values, targets) <= widths
+    return covered[_some(~targets.isnan())].double().mean().item()
 
 
 def _quantiles(
     scores: Tensor, counted: Tensor, target_coverage: float, weights: Tensor | None
 ) -> Tensor:
-    """The smallest score up to which weights reach `level`, of each column and row of weights.
+    """The smallest score up to which weights reach `target_coverage`, of each column.
 
     The new molecule counts too, with weight 1 and a score beyond all others: infinite where the
-    counted ones do not reach the level. With equal weights, the ceil((m + 1) level)-th smallest.
+    counted ones do not reach it. With equal weights, the ceil((m + 1) target_coverage)-th smallest.
     """
     if not 0 < target_coverage < 1:
         raise ValueError(f"the target coverage must lie between 0 and 1, got {target_coverage:g}")
@@ -396,15 +424,14 @@ def _quantiles(
     ordered, order = torch.cat([scores, scores.new_full((1, *scores.shape[1:]), torch.inf)]).sort(0)
     counts = torch.cat([counted, counted.new_ones(1, *counted.shape[1:])]).double()
     rows = scores.new_ones(1, len(scores)) if weights is None else weights.double()
-    found = []
+    quantiles = []
     for row in torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1):
         masses = row.reshape(-1, *[1] * (counts.dim() - 1)) * counts
-        # rounded: 0.55 * 100 is a little more than 55, and would be taken for 56
-        reached = masses.gather(0, order).cumsum(0) >= (masses.sum(0) * target_coverage).mul(
-            1 - 1e-12
-        )
-        found.append(ordered.gather(0, reached.int().argmax(0, keepdim=True))[0])
-    return found[0] if weights is None else torch.stack(found)
+        # rounded: 0.55 * 100 is a little more than 55, and would be 56
+        least = (masses.sum(0) * target_coverage).mul(1 - 1e-12)
+        reached = masses.gather(0, order).cumsum(0) >= least
+        quantiles.append(ordered.gather(0, reached.int().argmax(0, keepdim=True))[0])
+    return quantiles[0] if weights is None else torch.stack(quantiles)
 
 
 def _nonconformity(logits: Tensor) -> Tensor:
@@ -420,11 +447,6 @@ def _errors(values: Tensor, targets: Tensor) -> Tensor:
             f"got {tuple(values.shape)} and {tuple(targets.shape)}"
         )
     return (targets.double() - values.detach().double()).abs()
-
-
-def _check_finite(values: Tensor, what: str) -> None:
-    for value in values[~values.isfinite()][:1].tolist():
-        raise ValueError(f"{what} to calibrate by must be finite, got {value:g}")
 
 
 def _some(measured: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from molhpft.core.metrics import SHARES
 from molhpft.domains.files import Json
 
 
@@ -126,12 +125,12 @@ def mean_cell(
 
 def score_text(value: float, metric: str, *, sign: str = "") -> str:
     """A score or a difference of scores; with `sign` "+" it always has one."""
-    return f"{in_points(value, metric):{sign}.{2 if metric in SHARES else 4}f}"
+    return f"{in_points(value, metric):{sign}.{2 if metric in PERCENTAGES else 4}f}"
 
 
 def in_points(value: float, metric: str) -> float:
     """A score or a difference of scores as it is shown: percentage points for fractions."""
-    return 100 * value if metric in SHARES else value
+    return 100 * value if metric in PERCENTAGES else value
 
 
 def finite_or_none(value: Any) -> float | None:

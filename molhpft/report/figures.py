@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from molhpft.core.metrics import SHARES, score_name
+from molhpft.core.metrics import PERCENTAGES, score_name
 from molhpft.domains.extras import require
 from molhpft.domains.files import Json, listed
 from molhpft.report.content import Panel, Table, finite_or_none, in_points, mean_cell, text_cell
@@ -605,7 +605,7 @@ def _exchange_figure(runs: Sequence[Run], split: str, taus: Sequence[int]) -> Js
     # rows of the matrix have one backbone each; in the paper's figure columns have
     means = [[_finite_mean([m[j][i] for m in matrices], metric) for j in size] for i in size]
     names = [str(tau) for tau in taus]
-    digits = 1 if metric in SHARES else 3
+    digits = 1 if metric in PERCENTAGES else 3
     trace = {
         "type": "heatmap",
         "z": means,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from molhpft.core.metrics import SHARES, score_name
+from molhpft.core.metrics import PERCENTAGES, score_name
 from molhpft.domains.files import Json, listed
 from molhpft.report.content import (
     Cell,
@@ -119,7 +119,7 @@ def _verdicts(table: pd.DataFrame, metric: str, *, seeds: int) -> list[str]:
     ]
     compared = len(table) - len(groups["alone"])
     if compared:
-        unit = " in points" if metric in SHARES else ""
+        unit = " in points" if metric in PERCENTAGES else ""
         correction = "" if compared == 1 else f", corrected for {compared} comparisons (Holm)"
         sentences.append(
             f"Numbers are differences of paired test scores{unit}, n = {seeds} unless said, each "
@@ -265,7 +265,7 @@ def _comparisons(best: pd.DataFrame) -> Table:
     first = str(table["method"].iloc[0])
     note = (
         f"Test score of {first} minus that of the other, seed by seed (n shared seeds), "
-        f"{'in points' if metric in SHARES else 'in units of the score'}, ± half of the 95 % "
+        f"{'in points' if metric in PERCENTAGES else 'in units of the score'}, ± half of the 95 % "
         "interval; p of the paired t-test, then after Holm's correction for the comparisons here. "
         "budget: whether both searches had as many epochs of finetuning, to a tenth."
     )

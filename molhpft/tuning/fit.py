@@ -232,7 +232,7 @@ class _Training:
             size=self.phase.batch_size,
             rng=self.rng,
             skip=len(self.losses),
-            share=(self.machine.rank, self.machine.processes),
+            part=(self.machine.rank, self.machine.processes),
         )
         if self.losses:  # augmentations go on where they were
             self.rng.set_state(now)

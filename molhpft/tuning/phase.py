@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from molhpft.core.ranges import (
+from molhpft.core.annotations import (
     BelowOne,
     Count,
     Decay,

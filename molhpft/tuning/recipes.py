@@ -7,7 +7,7 @@ Each recipe begins with a head phase of `tau` epochs (0 for methods that do not 
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from molhpft.core.ranges import BelowOne, Decay, Fraction, NonNegative, Positive, Whole
+from molhpft.core.annotations import BelowOne, Decay, Fraction, NonNegative, Positive, Whole
 from molhpft.tuning.phase import Phase
 
 INVERSE_PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)

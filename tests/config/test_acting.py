@@ -16,7 +16,7 @@ from molhpft.config.build import build_network, build_recipes, build_task
 from molhpft.config.options import checked, keywords
 from molhpft.config.registry import METHODS, SECTIONS
 from molhpft.config.schema import Reader, load_config, parse_config, resolved
-from molhpft.core.ranges import contains, range_of
+from molhpft.core.annotations import contains, range_of
 from molhpft.sweep.spec import load_sweep, parse_sweep
 from molhpft.tuning.phase import Phase
 

@@ -3,7 +3,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molhpft.measure.uncertainty import expected_calibration_error, fit_temperature, measured_labels
+from molhpft.measure.uncertainty import (
+    _measured_labels,
+    expected_calibration_error,
+    fit_temperature,
+)
 from tests.toy import NAN
 
 
@@ -53,7 +57,7 @@ def test_without_labels_there_is_no_calibration_error():
         expected_calibration_error(torch.tensor([[0.1, 0.2]]), torch.full((1, 2), NAN))
 
 
-@pytest.mark.parametrize("use", [expected_calibration_error, fit_temperature, measured_labels])
+@pytest.mark.parametrize("use", [expected_calibration_error, fit_temperature, _measured_labels])
 def test_labels_are_yes_or_no(use):
     with pytest.raises(ValueError, match=r"^labels must be 0, 1 or NaN, got 0\.5"):
         use(torch.tensor([[0.1, 0.2]]), torch.tensor([[1.0, 0.5]]))
@@ -62,4 +66,4 @@ def test_labels_are_yes_or_no(use):
 @pytest.mark.parametrize("shape", [(2,), (1, 2), (2, 1, 1)])
 def test_every_label_has_its_prediction(shape):
     with pytest.raises(ValueError, match=r"must both be \(n, t\), got"):
-        measured_labels(torch.zeros(shape), torch.zeros((2, 1) if len(shape) == 2 else shape))
+        _measured_labels(torch.zeros(shape), torch.zeros((2, 1) if len(shape) == 2 else shape))

@@ -87,7 +87,7 @@ def test_equal_weights_are_none_and_a_weight_of_0_leaves_a_molecule_out(seed, le
 def test_a_whole_weight_counts_a_molecule_so_often(seed, level, n):
     guess, y = measured(seed, n=n, t=2, missing=0.2)
     times = torch.randint(0, 4, (n,), generator=torch.Generator().manual_seed(seed))
-    found = interval_widths(guess, y, target_coverage=float(level), weights=times[None])
+    found = interval_widths(guess, y, target_coverage=float(level), weights=times[None].double())
     repeated = interval_widths(
         guess.repeat_interleave(times, 0),
         y.repeat_interleave(times, 0),

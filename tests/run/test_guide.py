@@ -16,7 +16,7 @@ from molhpft.advice.rules import (
     tau_advice,
 )
 from molhpft.config.changes import apply, parse_change
-from molhpft.core.metrics import SHARES
+from molhpft.core.metrics import PERCENTAGES
 from molhpft.run.auto_tau import (
     BANDS,
     FALLS,
@@ -51,7 +51,7 @@ def quick(**look):
 
 
 def test_every_share_but_no_loss_has_a_threshold():
-    assert set(HIGH) == set(SHARES)
+    assert set(HIGH) == set(PERCENTAGES)
 
 
 @pytest.mark.parametrize("metric", HIGH)

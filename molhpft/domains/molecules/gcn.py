@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from molhpft.core.annotations import BelowOne, Count
 from molhpft.core.network import Batch, Chain, Stage
-from molhpft.core.ranges import BelowOne, Count
 from molhpft.domains.molecules.graphs import GraphBatch
 from molhpft.domains.molecules.smiles import ATOM_SIZES, BOND_SIZES
 from molhpft.kernels.ops import convolve, embed, linear, normalise, propagate

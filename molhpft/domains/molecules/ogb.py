@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from molhpft.core.annotations import Seed
 from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, Objective, Squared
-from molhpft.core.ranges import Seed
 from molhpft.domains.files import (
     cached_tensors,
     data_folder,

@@ -21,9 +21,9 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import Descriptors
 from torch import Tensor
 
+from molhpft.core.annotations import Positive, Seed
 from molhpft.core.data import Task
 from molhpft.core.objectives import Joint, ScoredByLoss, Squared
-from molhpft.core.ranges import Positive, Seed
 from molhpft.domains.files import digest
 from molhpft.domains.molecules.examples import Molecules, molecule_task, unreadable_note
 from molhpft.domains.molecules.graphs import load_or_pack

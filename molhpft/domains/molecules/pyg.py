@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from molhpft.core.annotations import BelowOne, Count
 from molhpft.core.network import Batch, Chain, Stage
-from molhpft.core.ranges import BelowOne, Count
 from molhpft.domains.molecules.gcn import AtomEmbedding
 from molhpft.domains.molecules.graphs import GraphBatch
 from molhpft.domains.molecules.smiles import ATOM_SIZES, BOND_SIZES

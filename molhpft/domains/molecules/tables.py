@@ -10,9 +10,9 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor
 
+from molhpft.core.annotations import BelowOne, Seed
 from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, Squared
-from molhpft.core.ranges import BelowOne, Seed
 from molhpft.domains.molecules.examples import Molecules, molecule_task
 from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.splits import (

@@ -21,10 +21,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from molhpft.core.annotations import Count, Seed
 from molhpft.core.data import Rows, Task
 from molhpft.core.network import Chain, Plain
 from molhpft.core.objectives import Multiclass
-from molhpft.core.ranges import Count, Seed
 from molhpft.domains.files import data_folder, digest
 from molhpft.domains.weights import read_weights, strip_prefix
 

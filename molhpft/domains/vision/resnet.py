@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from molhpft.core.annotations import Count
 from molhpft.core.evaluate import inference
 from molhpft.core.network import Chain, Plain
-from molhpft.core.ranges import Count
 
 _ACTIVATIONS = ("relu", "act1")
 _POOLS = ("avgpool", "global_pool")

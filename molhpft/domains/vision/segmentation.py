@@ -12,10 +12,10 @@ from annotated_types import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from molhpft.core.annotations import BelowOne, Count, Seed
 from molhpft.core.data import Task
 from molhpft.core.network import Batch, Chain, Plain, Stage
 from molhpft.core.objectives import Multiclass
-from molhpft.core.ranges import BelowOne, Count, Seed
 from molhpft.domains.extras import require
 from molhpft.domains.vision.examples import (
     IGNORE,

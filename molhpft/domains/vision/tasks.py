@@ -17,9 +17,9 @@ from annotated_types import Interval
 from torch import Tensor
 from torch.nn import functional as F
 
+from molhpft.core.annotations import Count, Seed
 from molhpft.core.data import Task
 from molhpft.core.objectives import Multiclass
-from molhpft.core.ranges import Count, Seed
 from molhpft.domains.extras import require
 from molhpft.domains.vision.examples import (
     AUGMENTATIONS,

@@ -1,4 +1,4 @@
-"""Ranges in annotations: read, said in words, and held to."""
+"""Ranges in annotations: read, put in words, and checked."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import pytest
 from annotated_types import Interval
 
-from molhpft.core.ranges import check_ranges, contains, in_words, ranges_of
+from molhpft.core.annotations import check_ranges, contains, in_words, ranges_of
 
 WORDS = {
     "at least 1": Interval(ge=1),
@@ -21,13 +21,13 @@ WORDS = {
 @dataclass
 class Sizes:
     width: Annotated[int, Interval(ge=1)]
-    shares: tuple[Annotated[float, Interval(lt=5)], ...]
+    fractions: tuple[Annotated[float, Interval(lt=5)], ...]
     decay: Annotated[float, Interval(gt=0, le=1)] | None
     name: str
 
 
 @pytest.mark.parametrize(("words", "interval"), WORDS.items(), ids=WORDS)
-def test_a_range_is_said_in_words(words, interval):
+def test_a_range_is_put_in_words(words, interval):
     assert in_words(interval) == words
 
 
@@ -47,10 +47,10 @@ def test_a_range_contains_its_closed_ends_and_nothing_beyond(words, within):
     assert tuple(x for x in numbers if contains(WORDS[words], x)) == within
 
 
-def test_fields_that_have_a_range_are_found_beside_none_and_in_tuples():
+def test_ranges_are_read_beside_none_and_in_tuples():
     assert ranges_of(Sizes) == {
         "width": Interval(ge=1),
-        "shares": Interval(lt=5),
+        "fractions": Interval(lt=5),
         "decay": Interval(gt=0, le=1),
     }
 

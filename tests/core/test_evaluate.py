@@ -19,28 +19,21 @@ def test_a_snapshot_has_every_row_in_order():
 def test_predictions_are_those_of_a_snapshot(size):
     network, task = toy_network(dropout=0.5), toy_task()
     snapshot, seen = take(network, task.batches("valid", size=7)), []
-    found = predict(network, task, "valid", size=size, watch=seen.append)
-    torch.testing.assert_close(found.logits, snapshot.logits)
-    assert torch.equal(found.targets, snapshot.targets)
+    predictions = predict(network, task, "valid", size=size, watch=seen.append)
+    torch.testing.assert_close(predictions.logits, snapshot.logits)
+    assert torch.equal(predictions.targets, snapshot.targets)
     torch.testing.assert_close(torch.cat(seen), snapshot.features)
 
 
-def test_a_snapshot_leaves_every_mode_and_weight_as_it_was():
-    network, task = toy_network(), toy_task()
+def test_a_snapshot_changes_no_mode_no_weight_and_no_random_number():
+    network, task = toy_network(dropout=0.5), toy_task()
     network.train()
     network.backbone.eval()
-    before = toy_network()
-    take(network, task.batches("train", size=9))
-    assert network.head.training
-    assert not network.backbone.training
-    assert same_weights(network, before)
-
-
-def test_a_snapshot_draws_no_random_number():
-    network, task = toy_network(dropout=0.5), toy_task()
     state = torch.get_rng_state()
     take(network, task.batches("train", size=9))
     assert torch.equal(state, torch.get_rng_state())
+    assert (network.head.training, network.backbone.training) == (True, False)
+    assert same_weights(network, toy_network(dropout=0.5))
 
 
 def test_a_snapshot_of_nothing_is_an_error():
