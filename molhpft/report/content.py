@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from molhpft.core.metrics import PERCENTAGES
 from molhpft.domains.files import Json
 
 

@@ -23,6 +23,9 @@ class Molecules:
     def take(self, index, *, rng=None):
         return Batch(self.store.take(index), self.targets[index])
 
+    def to(self, device):
+        raise NotImplementedError
+
 
 @pytest.fixture
 def molecules():

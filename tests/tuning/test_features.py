@@ -85,6 +85,10 @@ class Shaken:
 
     rows: Rows
 
+    @property
+    def targets(self):
+        return self.rows.targets
+
     def __len__(self):
         return len(self.rows)
 
