@@ -1,15 +1,25 @@
-"""The files of a report: whole, self-contained, the same each time, nothing read touched."""
+"""A report: whole, self-contained, the same each time, its molecules those that stand out."""
 
 import json
 import re
 import shutil
 from html.parser import HTMLParser
+from itertools import pairwise
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from molhpft.report.page import write_report
+from molhpft.config.build import build_network, build_recipes, build_task
+from molhpft.config.schema import parse_config
+from molhpft.domains.weights import read_weights
+from molhpft.report.figures import task_variants
+from molhpft.report.page import galleries, write_report
+from molhpft.results.read import read_runs
 from molhpft.results.statistics import best_on_validation
+from molhpft.run.run import snapshots
+from molhpft.run.standouts import SHOWN
 from tests.runs import write_run
 
 TABLES = ("rows", "methods", "equal_budget", "settings", "comparisons", "tau", "problems")
@@ -138,30 +148,17 @@ def test_csv_tables_hold_what_the_results_hold(report, results):
 
 def test_markdown_tables_are_whole(report):
     lines = report.page.with_name("report.md").read_text().splitlines()
-    rows = [re.sub(r"\\.", "", line).count("|") for line in lines if line.startswith("|")]
-    heads = [line for line in lines if line.startswith("|---")]
-    assert len(heads) == sum(line.startswith("### ") for line in lines)
-    assert len(rows) > 2 * len(heads)
-    width = None
-    for line in lines:
-        if not line.startswith("|"):
-            width = None
-            continue
-        count = re.sub(r"\\.", "", line).count("|")
-        assert width in (None, count)
-        width = count
+    assert sum(line.startswith("|---") for line in lines) == sum("### " in line for line in lines)
+    for line, following in pairwise(lines):
+        if line.startswith("|") and following.startswith("|"):
+            bars = [re.sub(r"\\.", "", row).count("|") for row in (line, following)]
+            assert bars[0] == bars[1]
 
 
-def test_the_same_runs_give_the_same_report_and_are_left_as_they_are(tree, report, tmp_path):
+def test_the_same_folders_give_the_same_bytes_without_their_data_and_are_left_alone(
+    tree, report, tmp_path
+):
     before = {p: p.stat().st_mtime_ns for p in tree.rglob("*")}
-    again = write_report(tree, tmp_path / "again")
-    for path in [report.page, *report.files]:
-        assert again.page.with_name(path.name).read_bytes() == path.read_bytes(), path.name
-    assert {p: p.stat().st_mtime_ns for p in tree.rglob("*")} == before
-
-
-def test_a_report_reads_run_folders_alone(tree, report, tmp_path):
-    """The same bytes where data are gone, and nothing that could be fetched is asked for."""
     table = tree.parent / "rings.csv"
     table.rename(tmp_path / "away.csv")
     try:
@@ -170,6 +167,7 @@ def test_a_report_reads_run_folders_alone(tree, report, tmp_path):
         (tmp_path / "away.csv").rename(table)
     for path in [report.page, *report.files]:
         assert again.page.with_name(path.name).read_bytes() == path.read_bytes(), path.name
+    assert {p: p.stat().st_mtime_ns for p in tree.rglob("*")} == before
 
 
 def test_a_contradiction_is_said_on_the_page_and_in_the_text(tmp_path):
@@ -206,3 +204,85 @@ def test_without_validation_scores_nothing_is_chosen(tmp_path):
     write_run(tmp_path / "runs", {0: (nan, 0.5)}, method="ft")
     report = write_report(tmp_path / "runs", tmp_path / "out")
     assert "nothing can be chosen" in report.conclusions["rings"][0]
+
+
+@pytest.fixture
+def copied(tree, tmp_path):
+    """The first run with features, alone, for a test to damage."""
+    source = next(p for p in sorted(tree.iterdir()) if (p / "features.npz").is_file())
+    shutil.copytree(source, tmp_path / source.name)
+    return tmp_path / source.name
+
+
+def shown(path):
+    runs, _ = read_runs(path.parent)
+    return galleries([("hp-ft", runs)])
+
+
+def reference(path):
+    """Distance and energy of every training molecule, by running the saved network anew."""
+    (run,), _ = read_runs(path.parent)
+    config = parse_config(run.config)
+    recipe = build_recipes(config)[0]
+    task = build_task(config, recipe)
+    network = build_network(config, task, recipe)
+    network.load_state_dict(read_weights(path / "model.safetensors").tensors)
+    after = snapshots(network, task)["train"]
+    with np.load(path / "features.npz") as arrays:
+        before = torch.from_numpy(arrays["train_before"])
+    smiles = [task.examples.smiles[row] for row in task.rows("train").tolist()]
+    moved = (after.features - before).norm(dim=1)
+    energy = task.objective.residual(after.logits, after.targets).norm(dim=1)
+    return smiles, moved, energy
+
+
+def test_molecules_are_those_that_moved_most_and_kept_most_energy(copied):
+    smiles, moved, energy = reference(copied)
+    for gallery, values in zip(shown(copied), (moved, energy), strict=True):
+        assert len(gallery.pictures) == SHOWN
+        assert all(picture.svg.startswith("<svg") for picture in gallery.pictures)
+        own = [values[smiles.index(picture.smiles)].item() for picture in gallery.pictures]
+        top = values.sort(descending=True).values[:SHOWN].tolist()
+        assert own == pytest.approx(top, rel=1e-4)
+
+
+def test_captions_tell_the_numbers_and_the_worst_target(copied):
+    smiles, moved, energy = reference(copied)
+    for picture in shown(copied)[1].pictures:
+        row = smiles.index(picture.smiles)
+        assert picture.lines[0] == f"moved {moved[row]:.2f}, energy {energy[row]:.2f}"
+        name, rest = picture.lines[1].rsplit(": ", 1)
+        assert name in ("ring", "<b>odd|</b>")
+        label, predicted = (float(word.split()[-1]) for word in rest.split(", "))
+        assert abs(label - predicted) <= energy[row] + 0.006
+
+
+def test_molecules_are_shown_without_data_and_weights(copied):
+    before = shown(copied)
+    for name in ("config.yaml", "summary.json"):
+        text = (copied / name).read_text()
+        (copied / name).write_text(text.replace("rings.csv", "gone.csv"))
+    for name in ("features.npz", "model.safetensors"):
+        (copied / name).unlink()
+    assert shown(copied) == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda path: path.unlink(), "its task has no molecules"),
+        (lambda path: path.write_text("{"), "molecules.json is damaged"),
+    ],
+    ids=["absent", "damaged"],
+)
+def test_what_is_missing_is_a_sentence(copied, damage, words):
+    damage(copied / "molecules.json")
+    for gallery in shown(copied):
+        assert gallery.pictures == ()
+        assert gallery.note.startswith("No molecules to show: ")
+        assert words in gallery.note
+
+
+def test_the_best_variant_with_features_is_shown(results):
+    first, _ = galleries(task_variants(results, results.table))
+    assert first.note.startswith("Training molecules of hp-ft, seed ")

@@ -243,7 +243,7 @@ TABLES = st.lists(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(TABLES)
 def test_choosing_never_looks_at_test_scores(rows):
     columns = ["label", "seed", "tau", "final_valid", "final_test"]

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import get_args
 
-import pandas as pd
 import pytest
 
 from molhpft.config.options import keywords
@@ -49,17 +48,17 @@ def test_a_copy_of_a_run_is_no_further_evidence(tmp_path):
 def test_of_runs_that_differ_in_measures_the_richer_is_kept(tmp_path):
     write_run(tmp_path, GRID, measures=[])
     richer = write_run(tmp_path, GRID, measures=["ntk"])
-    found = read_results(tmp_path)
-    assert set(found.table["folder"]) == {str(richer)}
-    assert [kept.path for kept in found.runs_of(found.table)] == [richer]
+    results = read_results(tmp_path)
+    assert set(results.table["folder"]) == {str(richer)}
+    assert [kept.path for kept in results.runs_of(results.table)] == [richer]
 
 
 def test_seeds_share_a_variant_and_a_grid_of_tau_is_no_setting(tmp_path):
     for seed in range(3):
         write_run(tmp_path, GRID, seed=seed)
     write_run(tmp_path, {9: (0.8, 0.7)}, seed=1)
-    found = read_results(tmp_path)
-    assert found.settings == ()
+    results = read_results(tmp_path)
+    assert results.settings == ()
     assert names(tmp_path, "variant") == ["hp-ft"]
 
 
@@ -75,12 +74,12 @@ def test_a_setting_that_differs_is_in_the_variant_and_a_rate_not_in_the_family(t
     for lr in (0.1, 0.2):
         for decay in (0.0, 0.5):
             write_run(tmp_path, GRID, finetune={"lr": lr, "weight_decay": decay})
-    found = read_results(tmp_path)
-    assert set(found.settings) == {"finetune.lr", "finetune.weight_decay"}
+    results = read_results(tmp_path)
+    assert set(results.settings) == {"finetune.lr", "finetune.weight_decay"}
     assert names(tmp_path, "label") == ["hp-ft"]
     assert names(tmp_path, "family") == ["hp-ft, weight_decay=0.0", "hp-ft, weight_decay=0.5"]
     assert len(names(tmp_path, "variant")) == 4
-    assert sorted(set(found.table["finetune.lr"])) == [0.1, 0.2]
+    assert sorted(set(results.table["finetune.lr"])) == [0.1, 0.2]
 
 
 def test_a_setting_of_one_method_does_not_lengthen_the_name_of_another(tmp_path):
@@ -108,6 +107,7 @@ def test_encoder_head_and_cut_are_named_where_they_differ(tmp_path, changes, exp
     write_run(tmp_path, GRID)
     write_run(tmp_path, GRID, **changes)
     assert names(tmp_path, "label") == expected
+    assert read_results(tmp_path).settings == ()
 
 
 def test_scratch_does_not_count_as_using_the_weights_it_is_given(tmp_path):
@@ -132,11 +132,11 @@ def test_the_same_data_at_two_places_are_one_task(tmp_path):
         write_run(
             tmp_path, GRID, seed=seed, task="mine", task_options={"path": path}, data="f" * 64
         )
-    found = read_results(tmp_path)
-    assert set(found.table["task"]) == {"mine"}
-    assert set(found.table["variant"]) == {"hp-ft"}
-    assert sorted(set(found.table["seed"])) == [0, 1]
-    assert found.notes == ()
+    results = read_results(tmp_path)
+    assert set(results.table["task"]) == {"mine"}
+    assert set(results.table["variant"]) == {"hp-ft"}
+    assert sorted(set(results.table["seed"])) == [0, 1]
+    assert results.notes == ()
 
 
 def test_the_same_data_under_two_names_are_one_task(tmp_path):
@@ -145,48 +145,37 @@ def test_the_same_data_under_two_names_are_one_task(tmp_path):
     assert names(tmp_path, "task") == ["copy = mine"]
 
 
-def test_an_edited_table_is_another_task_and_said_so(tmp_path):
+def test_an_edited_table_is_another_task_with_a_note(tmp_path):
     options = {"path": "/data/mine.csv"}
     write_run(tmp_path, GRID, task="mine", task_options=options, data="a" * 64)
     write_run(tmp_path / "later", {0: (0.9, 0.9)}, task="mine", task_options=options, data="b" * 64)
-    found = read_results(tmp_path)
-    scores = found.table.groupby("task")["final_test"].max().to_dict()
+    results = read_results(tmp_path)
+    scores = results.table.groupby("task")["final_test"].max().to_dict()
     assert scores == {"mine (data aaaaaa)": 0.6, "mine (data bbbbbb)": 0.9}
-    (note,) = found.notes
+    (note,) = results.notes
     assert note.startswith("mine names 2 tasks, whose rows, labels or splits differ")
 
 
-def test_two_results_of_one_run_that_contradict_each_other_are_said(tmp_path):
+def test_two_results_of_one_run_that_contradict_each_other_have_a_note(tmp_path):
     paths = [write_run(tmp_path / k, {0: (0.6, s)}) for k, s in (("a", 0.5), ("b", 0.52))]
-    found = read_results(tmp_path)
-    assert len(found.table) == 1
-    (note,) = found.notes
+    results = read_results(tmp_path)
+    assert len(results.table) == 1
+    (note,) = results.notes
     assert note.startswith(f"{paths[1]} and {paths[0]} are the same run by their data, settings ")
     assert "(test: 0.52 and 0.5); the second is shown" in note
 
 
-def test_what_a_run_keeps_and_where_it_ran_are_no_settings(tmp_path):
-    apart = {"members": True, "features": True, "measures": ["ntk"], "device": "cuda"}
-    write_run(tmp_path, GRID, seed=0)
-    for key, value in apart.items():
-        write_run(tmp_path, GRID, seed=1, **{key: value})
-    found = read_results(tmp_path)
-    assert found.settings == ()
-    assert names(tmp_path, "variant") == ["hp-ft"]
-    assert len(found.table) == 2 * len(GRID)
-
-
-def test_weights_are_told_by_what_they_hold(tmp_path):
+def test_weights_are_identified_by_what_they_hold(tmp_path):
     for seed, path in enumerate(("/a/gcn.pth", "/b/gcn.pth")):
         write_run(tmp_path / "same", GRID, seed=seed, encoder={"weights": path}, digest="c" * 64)
     assert names(tmp_path / "same", "label") == ["hp-ft"]
     for path, digest in (("/a/gcn.pth", "c" * 64), ("/b/gcn.pth", "d" * 64)):
         write_run(tmp_path / "other", GRID, encoder={"weights": path}, digest=digest)
-    found = names(tmp_path / "other", "label")
-    assert found == ["hp-ft, gcn.pth cccccc", "hp-ft, gcn.pth dddddd"]
+    results = names(tmp_path / "other", "label")
+    assert results == ["hp-ft, gcn.pth cccccc", "hp-ft, gcn.pth dddddd"]
 
 
-def test_every_option_that_is_a_place_of_data_is_known_as_one():
+def test_every_option_that_is_a_place_of_data_is_listed_as_one():
     options = {
         f"task.{key}"
         for task in TASKS.values()
@@ -196,17 +185,13 @@ def test_every_option_that_is_a_place_of_data_is_known_as_one():
     assert options == set(PLACES)
 
 
-def test_a_run_that_predicts_what_is_not_finite_is_said_to_be_in_no_mean(tmp_path):
+def test_a_score_that_is_not_finite_has_a_note_and_is_missing_in_the_table(tmp_path):
     write_run(tmp_path, GRID, seed=0)
     lost = write_run(tmp_path, {0: (0.6, None), 4: (0.7, 0.6)}, seed=1)
-    (note,) = read_results(tmp_path).notes
+    results = read_results(tmp_path)
+    (note,) = results.notes
+    assert results.table["final_test"].isna().tolist() == [False, False, True, False]
     assert note.startswith(f"{lost} predicts what is not finite at tau 0 and has no score of test:")
-
-
-def test_a_score_that_is_missing_is_missing_in_the_table(tmp_path):
-    write_run(tmp_path, {0: (float("nan"), 0.5), 4: (0.7, 0.6)})
-    rows = read_results(tmp_path).table
-    assert pd.isna(rows["final_valid"]).tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -218,18 +203,12 @@ def test_a_score_that_is_missing_is_missing_in_the_table(tmp_path):
         {"checkpoint": 5},
         {"measures": ["ntk"]},
         {"features": True},
+        {"members": True},
     ],
     ids=str,
 )
-def test_what_a_run_is_computed_on_or_writes_beside_is_no_setting_of_its_method(setting, tmp_path):
+def test_hardware_and_further_output_are_no_settings_of_a_method(setting, tmp_path):
     write_run(tmp_path, GRID, seed=0)
     write_run(tmp_path, GRID, seed=1, **setting)
     assert read_results(tmp_path).settings == ()
     assert names(tmp_path, "variant") == ["hp-ft"]
-
-
-def test_a_cut_is_in_the_label_and_no_setting_beside_it(tmp_path):
-    write_run(tmp_path, GRID)
-    write_run(tmp_path, GRID, cut="conv1")
-    assert read_results(tmp_path).settings == ()
-    assert names(tmp_path, "variant") == ["hp-ft", "hp-ft, cut at conv1"]
