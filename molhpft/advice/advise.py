@@ -1,8 +1,6 @@
-"""Advice before anything is finetuned: one probe, read by the rules of the user advice.
+"""Advice before anything is finetuned: one probe, read by the rules of the user guide.
 
 The test split is not read.
-
-Advice for the terminal: what the probe showed, then what to do and why.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -41,17 +39,23 @@ READS = Reader(
     ),
     probes=True,
 )
-MOST_MOLECULES = 10_000  # that the quick baseline is fitted on
-STRENGTH = 0.1  # of the quick baseline; `molhpft baselines` chooses it
+MOST_MOLECULES = 10_000  # that the quick baseline is fitted to
+INVERSE_PENALTY = 0.1  # of the quick baseline; `molhpft baselines` chooses it
+
+_RANDOM = "none (random)"
+_LEGEND = (
+    "The head alone, probed for tau epochs. AIE: mean length of p - y over training examples. "
+    "Nothing was finetuned, and the test split was not read."
+)
 
 
 @dataclass(frozen=True)
-class Labels:
-    """How common the answers of the training split are.
+class ClassBalance:
+    """How common the labels of the training split are.
 
     Attributes:
-        rarest: share of the rarer answer, mean over targets; the rarest class; None for numbers.
-        classes: number of answers to one question: 2 for each target, or of classes.
+        rarest: share of the rarer label, mean over targets; of the rarest class; None for numbers.
+        classes: number of possible labels: 2 for each target, or of classes.
         base_rate: energy of a head that knows these shares and nothing else; None for numbers.
     """
 
@@ -61,7 +65,7 @@ class Labels:
 
 
 def advise(config: RunConfig, *, expects: Expectation | None = None) -> Json:
-    """Probe a config's head for all epochs of `probe`, and say what to do with what was seen.
+    """Probe a config's head for all epochs of `probe`, and advise on what to finetune with.
 
     Args:
         config: as for a run; nothing is finetuned.
@@ -71,7 +75,7 @@ def advise(config: RunConfig, *, expects: Expectation | None = None) -> Json:
 
     Returns:
         task, encoder, weights, metric, expects; `probe`, rows of tau, `aie`, `train` and `valid`;
-        `morgan`, the validation score of the quick baseline, `molecules`, what it was fitted on;
+        `morgan`, the validation score of the quick baseline, `molecules`, what it was fitted to;
         `advice`, rows of topic, advice, reason and changes.
 
     Raises:
@@ -82,24 +86,24 @@ def advise(config: RunConfig, *, expects: Expectation | None = None) -> Json:
     check_expectation(expects)
     recipe = _probing_recipe(config)
     task = without_test(build_task(config, recipe))
-    device = settled(config).device
-    network = build_network(config, task, recipe).to(device)
-    curve, candidates, labels = _trail(config, recipe, network, task.to(device))
-    fitted, morgan = _morgan(config, task)
+    network = build_network(config, task, recipe).to(settled(config).device)
+    on_device = task.to(next(network.parameters()).device)
+    curve, candidates, balance = _probe(config, recipe, network, on_device)
+    molecules, morgan = _quick_baseline(config, task)
+    drift = _batch_norm_drift(config, network, on_device)
     linear = config.head.name == "linear"
-    smoothed = recipe.probe.smoothing > 0
-    lines = [
+    advice = [
         rules.tau_advice(
             curve,
             candidates,
-            labels.base_rate,
+            balance.base_rate,
             names_tau="tau" in config.method.options,
             expects=expects,
         ),
-        rules.smoothing_advice(curve, smoothed=smoothed, expects=expects),
+        rules.smoothing_advice(curve, smoothed=recipe.probe.smoothing > 0, expects=expects),
         rules.head_advice(curve, linear=linear, expects=expects),
         rules.batch_norm_advice(
-            _drift(config, network, task.to(device)),
+            drift,
             batch_size=config.finetune.batch_size,
             frozen=config.finetune.batch_norm == "frozen",
         ),
@@ -111,18 +115,18 @@ def advise(config: RunConfig, *, expects: Expectation | None = None) -> Json:
             linear=linear,
             expects=expects,
         ),
-        rules.balance_advice(labels.rarest, classes=labels.classes),
+        rules.balance_advice(balance.rarest, classes=balance.classes),
     ]
     return {
         "task": task.name,
         "encoder": config.encoder.name,
-        "weights": str(config.encoder.options["weights"] or "none (random)"),
+        "weights": str(config.encoder.options["weights"] or _RANDOM),
         "metric": curve.metric,
         "expects": expects,
-        "probe": [{"tau": tau, **seen} for tau, seen in curve.rows.items()],
+        "probe": [{"tau": tau, **row} for tau, row in curve.rows.items()],
         "morgan": morgan,
-        "molecules": fitted,
-        "advice": [asdict(line) for line in lines],
+        "molecules": molecules,
+        "advice": [asdict(line) for line in advice],
     }
 
 
@@ -137,145 +141,122 @@ def _probing_recipe(config: RunConfig) -> Recipe:
     return replace(recipe, probe=replace(recipe.probe, epochs=config.probe.epochs))
 
 
-def _trail(
+def _probe(
     config: RunConfig, recipe: Recipe, network: Network, task: Task
-) -> tuple[ProbeCurve, tuple[int, ...], Labels]:
-    """What the probe shows, taus evenly in energy, and the labels."""
+) -> tuple[ProbeCurve, tuple[int, ...], ClassBalance]:
+    """What the probe shows, taus evenly spaced in energy, and the balance of the labels."""
     probed, features = probing_ground(network, task, views=config.views, seed=config.seed)
     longest = recipe.probe.epochs
     rng = torch.Generator().manual_seed(seed_for(config.seed, "probe"))
-    found = probe(probed, recipe.probe, features, taus=watched(longest), rng=rng)
-    energy = head_energies(found, probed, features)
-    candidates = spaced(energy, CANDIDATES)
+    trajectory = probe(probed, recipe.probe, features, taus=watched(longest), rng=rng)
+    energies = head_energies(trajectory, probed, features)
+    candidates = spaced(energies, CANDIDATES)
     # powers of two beside the candidates: when the training score saturates, within a factor of two
-    powers = {2**k for k in range(longest.bit_length())} & set(found.heads)
-    seen = head_rows(at_taus(found, {*candidates, *powers, longest}), probed, features)
-    curve = ProbeCurve(task.objective.metric, energy, seen)
+    powers = {2**k for k in range(longest.bit_length())} & set(trajectory.heads)
+    rows = head_rows(at_taus(trajectory, {*candidates, *powers, longest}), probed, features)
     targets = torch.cat([b.targets.cpu() for b in features.batches("train", size=EVALUATION_SIZE)])
-    return curve, candidates, _labels(task, targets)
+    curve = ProbeCurve(task.objective.metric, energies, rows)
+    return curve, candidates, class_balance(task, targets)
 
 
-def _labels(task: Task, targets: Tensor) -> Labels:
+def class_balance(task: Task, targets: Tensor) -> ClassBalance:
+    """The balance of some targets of a task."""
     if not isinstance(task.objective, Multilabel | Multiclass):
-        return Labels(None, 0, None)
+        return ClassBalance(None, 0, None)
     y = task.objective.labels(targets, outputs=task.outputs)
     shares = y.nanmean(0)
     # what `initial_energy` gives for a head whose predictions are the shares
     base_rate = torch.linalg.vector_norm((shares - y).nan_to_num(0.0), dim=1).mean().item()
     if isinstance(task.objective, Multiclass):
-        return Labels(shares.min().item(), task.outputs, base_rate)
-    return Labels(torch.minimum(shares, 1 - shares).nanmean().item(), 2, base_rate)
+        return ClassBalance(shares.min().item(), task.outputs, base_rate)
+    return ClassBalance(torch.minimum(shares, 1 - shares).nanmean().item(), 2, base_rate)
 
 
-def _morgan(config: RunConfig, task: Task) -> tuple[int, float | None]:
-    """Molecules that the quick baseline is fitted on, and its validation score."""
-    own = isinstance(task.objective, Multilabel | Squared)  # not beside a pretraining task's
-    if not own or not isinstance(task.examples, Molecules):
+def _quick_baseline(config: RunConfig, task: Task) -> tuple[int, float | None]:
+    """Number of molecules that the quick baseline is fitted to, and its validation score."""
+    supervised = isinstance(task.objective, Multilabel | Squared)  # without a pretraining task
+    if not supervised or not isinstance(task.examples, Molecules):
         return 0, None
     rows = task.rows("train")
     if len(rows) > MOST_MOLECULES:
         rng = torch.Generator().manual_seed(seed_for(config.seed, "baseline"))
         rows = rows[torch.randperm(len(rows), generator=rng)[:MOST_MOLECULES].sort().values]
     some = replace(task, splits={**task.splits, "train": rows})
-    return len(rows), validation_score("morgan_lr", some, value=STRENGTH, seed=config.seed)
+    return len(rows), validation_score("morgan_lr", some, value=INVERSE_PENALTY, seed=config.seed)
 
 
-def _drift(config: RunConfig, network: Network, task: Task) -> float | None:
+def _batch_norm_drift(config: RunConfig, network: Network, task: Task) -> float | None:
     """How far a pass in training mode moves features, as a share of their length."""
     if not any(isinstance(module, _BatchNorm) for module in network.backbone.modules()):
         return None
     rng = torch.Generator().manual_seed(seed_for(config.seed, "finetune"))
-    size = config.finetune.batch_size
-    moved = batch_norm_drift(network, task, epochs=1, rng=rng, size=size)
+    moved = batch_norm_drift(network, task, epochs=1, rng=rng, size=config.finetune.batch_size)
     return moved.distance / moved.start_norm if moved.start_norm else 0.0
 
 
 def _last_stage(network: Network) -> str | None:
     """The last stage with weights, if another with weights stands below it."""
-    named = network.backbone.named_stages().items()
-    weighted = [name for name, stage in named if any(True for _ in stage.parameters())]
+    stages = network.backbone.named_stages().items()
+    weighted = [name for name, stage in stages if any(True for _ in stage.parameters())]
     return weighted[-1] if len(weighted) > 1 else None
 
 
-LEGEND = (
-    "The head alone, probed for tau epochs. AIE: mean length of p - y over training examples. "
-    "Nothing was finetuned, and the test split was not read."
-)
-_RANDOM = "none (random)"
-
-
-def curve_table(found: Json) -> Table:
-    """Energy and scores along the probe.
-
-    Args:
-        found: what `advise` gives.
-    """
-    metric = found["metric"]
+def curve_table(result: Json) -> Table:
+    """Energy and scores along the probe, of what `advise` returns."""
+    metric = result["metric"]
+    title = f"{result['task']}, {result['encoder']}, score: {score_name(metric)}"
     table = Table(
-        title=Text(
-            f"{found['task']}, {found['encoder']}, score: {score_name(metric)}",
-            style="table.title",
-        ),
-        caption=LEGEND,
+        title=Text(title, style="table.title"),
+        caption=_LEGEND,
         title_justify="left",
         caption_justify="left",
         min_width=64,
     )
     for name in ("tau", "AIE", "HP train", "HP valid"):
         table.add_column(name, justify="right")
-    for row in found["probe"]:
-        cells = [f"{row['aie']:.3f}", show(row["train"], metric), show(row["valid"], metric)]
-        table.add_row(str(row["tau"]), *cells)
+    for row in result["probe"]:
+        scores = [show(row[split], metric) for split in ("train", "valid")]
+        table.add_row(str(row["tau"]), f"{row['aie']:.3f}", *scores)
     return table
 
 
-def advice_table(found: Json) -> Table:
-    """A line for each piece of advice; those that change the config stand out.
-
-    Args:
-        found: what `advise` gives.
-    """
+def advice_table(result: Json) -> Table:
+    """A line for each piece of advice; those that change the config stand out."""
     table = Table(title="Advice", title_justify="left", show_lines=True)
     table.add_column("about", no_wrap=True)
     table.add_column("advice", ratio=2)
     table.add_column("because", ratio=3)
-    for line in found["advice"]:
+    for line in result["advice"]:
         style = "bold green" if line["changes"] else ""
-        cells = (line["topic"], _sentence(line["advice"]), _sentence(line["reason"]))
-        table.add_row(*(Text(cell, style=style) for cell in cells[:2]), Text(cells[2]))
+        advice, reason = (f"{line[k][0].upper()}{line[k][1:]}." for k in ("advice", "reason"))
+        table.add_row(Text(line["topic"], style=style), Text(advice, style=style), Text(reason))
     return table
 
 
-def advice_reading(found: Json) -> str:
-    """What to add to `molhpft run`, and what the advice cannot know.
-
-    Args:
-        found: what `advise` gives.
-    """
-    lines = [
+def advice_reading(result: Json) -> str:
+    """What to add to `molhpft run`, and what the advice cannot know."""
+    changes = [
         f"  --set {change!r}  ({line['topic']})"
-        for line in found["advice"]
+        for line in result["advice"]
         for change in line["changes"]
     ]
-    said = "\n".join(["Changes to compare on validation, one at a time:", *lines])
-    if not found["expects"]:
-        said += (
-            "\nDo you expect finetuning to change the features strongly (pretraining has little to "
+    if changes:
+        lines = ["Changes to compare on validation, one at a time:", *changes]
+    else:
+        lines = ["Nothing in this config calls for a change."]
+    if changes and not result["expects"]:
+        lines.append(
+            "Do you expect finetuning to change the features strongly (pretraining has little to "
             "do with the task), mildly (they fit, but not exactly) or hardly at all (they fit as "
             "they are, or labels are few)? --expect strong, mild or tiny sharpens this."
         )
-    if not lines:
-        said = "Nothing in this config calls for a change."
-    if found["weights"] == _RANDOM:
-        said += "\nThe encoder has random weights: there are no pretrained features to protect."
-    if found["molecules"]:
-        said += (
-            f"\nMorgan fingerprints with logistic regression, fitted on {found['molecules']:,} "
-            f"molecules: {score_name(found['metric'])} {show(found['morgan'], found['metric'])} "
-            "on validation."
+    if result["weights"] == _RANDOM:
+        lines.append("The encoder has random weights: there are no pretrained features to protect.")
+    if result["molecules"]:
+        score = show(result["morgan"], result["metric"])
+        lines.append(
+            "Morgan fingerprints with logistic regression, fitted to "
+            f"{result['molecules']:,} molecules: {score_name(result['metric'])} {score} on "
+            "validation."
         )
-    return said
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
+    return "\n".join(lines)

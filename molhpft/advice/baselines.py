@@ -38,7 +38,7 @@ from molhpft.run.lock import locked
 
 READS = Reader("molhpft baselines", ("task", "seed"))
 TREES = 300
-STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
+INVERSE_PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0)
 CLIP = 1e-6  # a forest may be certain; a logit may not be infinite
 
 Array = NDArray[np.float64]
@@ -49,23 +49,25 @@ class Baseline:
     """A model of fingerprints.
 
     Attributes:
-        options: what is fixed, for the config that is written.
-        searched: name of the setting that validation chooses, and its values.
-        model: whether targets are classes, the setting's value, and a seed, to an estimator.
+        options: of the method in the config that is written.
+        setting: name of what validation chooses.
+        values: to choose from.
+        model: an estimator, of whether targets are classes, the setting's value, and a seed.
     """
 
     options: Json
-    searched: tuple[str, tuple[Any, ...]]
+    setting: str
+    values: tuple[Any, ...]
     model: Callable[[bool, Any, int], Any]
 
 
 def run_baselines(
     name: str, changes: Sequence[str], out: Path, *, seed: int | None = None
 ) -> list[RunFolder]:
-    """Every baseline of a task, that of a config among them.
+    """Every baseline of a task.
 
     Args:
-        name: a config (.yaml), whose task and seed count; a task in the catalog; or a table.
+        name: a config (.yaml), whose task and seed are taken; a task in the catalog; or a table.
         changes: "key=value"; keys of the config, or options of the task where there is none.
         out: folder of run folders.
         seed: instead of the config's, or of 0.
@@ -77,12 +79,12 @@ def run_baselines(
     """
     check_output(out, Path(name))
     if name.endswith((".yaml", ".yml")):
-        own = [] if seed is None else [f"seed={seed}"]
-        config = load_config(Path(name), [*changes, *own], reader=READS)
-        choice, used = config.task, config.seed
+        given = [] if seed is None else [f"seed={seed}"]
+        config = load_config(Path(name), [*changes, *given], reader=READS)
+        choice, seed = config.task, config.seed
     else:
-        choice, used = Choice(*chosen_task(name, changes)), seed or 0
-    return [run_baseline(baseline, choice, out, seed=used) for baseline in BASELINES]
+        choice = Choice(*chosen_task(name, changes))
+    return [run_baseline(baseline, choice, out, seed=seed or 0) for baseline in BASELINES]
 
 
 def run_baseline(name: str, choice: Choice, out: Path, *, seed: int = 0) -> RunFolder:
@@ -92,7 +94,7 @@ def run_baseline(name: str, choice: Choice, out: Path, *, seed: int = 0) -> RunF
         name: of `BASELINES`.
         choice: a task on molecules, as a config has it.
         out: folder of run folders.
-        seed: of the forest; logistic regression has no use for one and gives the same for all.
+        seed: of the forest; logistic regression does not use it.
 
     Raises:
         FileNotFoundError: the task's data are absent.
@@ -123,20 +125,20 @@ def run_baseline(name: str, choice: Choice, out: Path, *, seed: int = 0) -> RunF
 
 
 def validation_score(name: str, task: Task, *, value: Any, seed: int = 0) -> float:
-    """Validation score of a baseline with one setting, fitted anew and kept nowhere.
+    """Validation score of a baseline with one value of its setting; nothing is written.
 
     Args:
         name: of `BASELINES`.
         task: on molecules; only splits that it has are read.
-        value: of the setting that a whole baseline would choose.
+        value: of the setting that `run_baseline` would choose.
         seed: as for `run_baseline`.
 
     Raises:
         ValueError: the task has no molecules.
     """
     molecules = _molecules(task)
-    prints = morgan_fingerprints(molecules.smiles)
-    logits = _logits(BASELINES[name], task, molecules, prints, value=value, seed=seed)
+    bits = morgan_fingerprints(molecules.smiles)
+    logits = _logits(BASELINES[name], task, molecules, bits, value=value, seed=seed)
     return task.objective.score(logits["valid"], molecules.targets[task.rows("valid")])
 
 
@@ -150,41 +152,49 @@ def _molecules(task: Task) -> Molecules:
 
 
 def _best(baseline: Baseline, task: Task, molecules: Molecules, *, seed: int) -> Json:
-    """Scores of the setting that validates best, the first of equals."""
-    prints = morgan_fingerprints(molecules.smiles)
-    key, values = baseline.searched
-    found = []
-    for value in values:
-        logits = _logits(baseline, task, molecules, prints, value=value, seed=seed)
-        labels = {split: molecules.targets[rows] for split, rows in task.splits.items()}
-        final = {s: task.objective.score(logits[s], labels[s]) for s in logits}
-        targets = {s: target_scores(task, logits[s], labels[s]) for s in logits}
-        numbers: Json = {"final": final, "measures": {"targets": targets}, key: value}
-        found.append({"tau": None, "energy": {}, "probe": {}, "shift": {}, **numbers})
-    return max(found, key=lambda row: comparable(row["final"]["valid"]))
+    """The row of the value that validates best, the first of equals."""
+    bits = morgan_fingerprints(molecules.smiles)
+    labels = {split: molecules.targets[rows] for split, rows in task.splits.items()}
+    rows = []
+    for value in baseline.values:
+        logits = _logits(baseline, task, molecules, bits, value=value, seed=seed)
+        rows.append(
+            {
+                **{"tau": None, "energy": {}, "probe": {}, "shift": {}},
+                "final": {s: task.objective.score(logits[s], labels[s]) for s in logits},
+                "measures": {
+                    "targets": {s: target_scores(task, logits[s], labels[s]) for s in logits}
+                },
+                baseline.setting: value,
+            }
+        )
+    return max(rows, key=lambda row: comparable(row["final"]["valid"]))
 
 
 def _logits(
-    baseline: Baseline, task: Task, molecules: Molecules, prints: Tensor, *, value: Any, seed: int
+    baseline: Baseline, task: Task, molecules: Molecules, bits: Tensor, *, value: Any, seed: int
 ) -> Mapping[str, Tensor]:
-    """Predictions for every split, (n, t), each target fitted on the molecules that have it."""
+    """Logits for every split, (n, t); each target is fitted to the molecules that have it."""
     classes = isinstance(task.objective, Multilabel)
     train = task.rows("train")
-    inputs = {s: csr_matrix(prints[rows].numpy(), dtype=float) for s, rows in task.splits.items()}
+    inputs = {s: csr_matrix(bits[rows].numpy(), dtype=float) for s, rows in task.splits.items()}
     columns = []
     for k in track(range(task.outputs), "fitting targets"):
         y = molecules.targets[train, k].double().numpy()
-        known = ~np.isnan(y)
+        measured = ~np.isnan(y)
         model = baseline.model(classes, value, seed_for(seed, f"target {k}") % 2**32)
-        columns.append(_fitted(model, inputs["train"][known], y[known], inputs, classes=classes))
+        x = inputs["train"][measured]
+        columns.append(_predictions(model, x, y[measured], inputs, classes=classes))
     return {
         split: torch.from_numpy(np.stack([column[split] for column in columns], axis=1))
         for split in inputs
     }
 
 
-def _fitted(model: Any, x: Any, y: Array, inputs: Mapping[str, Any], *, classes: bool) -> Json:
-    """Split to predictions of one target (n,)."""
+def _predictions(
+    model: Any, x: Any, y: Array, inputs: Mapping[str, Any], *, classes: bool
+) -> dict[str, Array]:
+    """Logits or numbers of one target, (n,) by split."""
     if len(y) == 0 or (classes and len(np.unique(y)) < 2):
         # nothing to learn from: every molecule gets the same prediction
         constant = float(y.mean()) if len(y) else 0.0
@@ -195,13 +205,8 @@ def _fitted(model: Any, x: Any, y: Array, inputs: Mapping[str, Any], *, classes:
         model.set_params(n_jobs=1)
     if not classes:
         return {split: model.predict(rows) for split, rows in inputs.items()}
-    shares = {split: model.predict_proba(rows)[:, 1] for split, rows in inputs.items()}
-    return {split: _logit(np.clip(p, CLIP, 1 - CLIP)) for split, p in shares.items()}
-
-
-def _logit(p: Array) -> Array:
-    odds: Array = np.log(p) - np.log1p(-p)
-    return odds
+    p = {s: np.clip(model.predict_proba(rows)[:, 1], CLIP, 1 - CLIP) for s, rows in inputs.items()}
+    return {split: np.log(p_s) - np.log1p(-p_s) for split, p_s in p.items()}
 
 
 def _forest(classes: bool, trees: int, seed: int) -> Any:
@@ -210,8 +215,10 @@ def _forest(classes: bool, trees: int, seed: int) -> Any:
     return kind(trees, max_features="sqrt", random_state=seed, n_jobs=worker_count())
 
 
-def _linear(classes: bool, strength: float, seed: int) -> Any:
-    return LogisticRegression(C=strength, max_iter=5000) if classes else Ridge(alpha=1 / strength)
+def _linear(classes: bool, inverse_penalty: float, seed: int) -> Any:
+    if classes:
+        return LogisticRegression(C=inverse_penalty, max_iter=5000)
+    return Ridge(alpha=1 / inverse_penalty)
 
 
 def _summary(name: str, task: Task, seed: int) -> Json:
@@ -240,6 +247,11 @@ def _folder_name(config: Json, choice: Choice, task: Task) -> str:
 
 
 BASELINES: dict[str, Baseline] = {
-    "morgan_rf": Baseline({"trees": TREES}, ("trees", (TREES,)), _forest),
-    "morgan_lr": Baseline({"strengths": list(STRENGTHS)}, ("strength", STRENGTHS), _linear),
+    "morgan_rf": Baseline({"trees": TREES}, "trees", (TREES,), _forest),
+    "morgan_lr": Baseline(
+        {"inverse_penalties": list(INVERSE_PENALTIES)},
+        "inverse_penalty",
+        INVERSE_PENALTIES,
+        _linear,
+    ),
 }

@@ -1,7 +1,4 @@
-"""What is at hand: a data set in numbers, the encoders, what a weight file is.
-
-Which molecules of a data set an encoder, or another data set, has trained on.
-"""
+"""What is at hand: data sets in numbers, encoders, weight files, and molecules they share."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,21 +55,21 @@ def overlap(task: Task, other: str) -> list[Json]:
     return overlap_with(task, _training_molecules(other))
 
 
-def overlap_with(task: Task, theirs: Sequence[str]) -> list[Json]:
-    """`overlap` with molecules that are at hand.
+def overlap_with(task: Task, others: Sequence[str]) -> list[Json]:
+    """`overlap` with given molecules.
 
     Raises:
         ValueError: the task has no molecules.
     """
-    ours = _molecules(task).smiles
-    keys, scaffolds = inchikey_blocks(ours), scaffold_keys(ours)
-    known = np.isin(keys, inchikey_blocks(theirs)) & (keys != b"")
-    alike = np.isin(scaffolds, scaffold_keys(theirs)) & (scaffolds != 0)
+    smiles = _molecules(task).smiles
+    keys, scaffolds = inchikey_blocks(smiles), scaffold_keys(smiles)
+    same = np.isin(keys, inchikey_blocks(others)) & (keys != b"")
+    alike = np.isin(scaffolds, scaffold_keys(others)) & (scaffolds != 0)
     return [
         {
             "split": split,
             "molecules": len(rows),
-            "shared": int(known[rows.numpy()].sum()),
+            "shared": int(same[rows.numpy()].sum()),
             "scaffolds": int(alike[rows.numpy()].sum()),
         }
         for split, rows in task.splits.items()
@@ -245,27 +242,29 @@ def _counts(examples: Examples) -> Json:
 
 
 def _targets(task: Task) -> list[Json]:
+    """A row for each target, or each class of a multiclass task."""
     examples = task.examples
     if not isinstance(examples, Molecules | Images | Rows):
         return []
+    names = task.target_names
     if examples.targets.is_floating_point():
-        names = task.target_names or tuple(f"output {k}" for k in range(task.outputs))
-        own = task.objective.values if isinstance(task.objective, Squared) else Tensor.double
-        columns = zip(names, own(examples.targets).T, strict=True)
+        names = names or tuple(f"output {k}" for k in range(task.outputs))
+        values = task.objective.values if isinstance(task.objective, Squared) else Tensor.double
+        columns = zip(names, values(examples.targets).T, strict=True)
         return [{"name": name, **_balance(column)} for name, column in columns]
+    names = names or tuple(f"class {k}" for k in range(task.outputs))
     counts = torch.bincount(examples.targets.flatten().long(), minlength=task.outputs)
-    names = task.target_names or tuple(f"class {k}" for k in range(task.outputs))
-    known = counts[: task.outputs]
-    total = int(known.sum())
+    counts = counts[: task.outputs]
+    total = int(counts.sum())
     return [
         {"name": name, "labels": n, "share": n / total}
-        for name, n in zip(names, known.tolist(), strict=True)
+        for name, n in zip(names, counts.tolist(), strict=True)
     ]
 
 
 def _balance(column: Tensor) -> Json:
-    known = column[~column.isnan()]
-    numbers: Json = {"labels": len(known), "missing": len(column) - len(known)}
-    if ((known == 0) | (known == 1)).all():
-        return numbers | {"positive": known.mean().item()}
-    return numbers | {"mean": known.mean().item(), "std": known.std().item()}
+    y = column[~column.isnan()]
+    numbers: Json = {"labels": len(y), "missing": len(column) - len(y)}
+    if ((y == 0) | (y == 1)).all():
+        return numbers | {"positive": y.mean().item()}
+    return numbers | {"mean": y.mean().item(), "std": y.std().item()}

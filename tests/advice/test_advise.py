@@ -10,7 +10,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from molhpft.advice import advise as advising
-from molhpft.advice.advise import READS, STRENGTH, advice_reading, advice_table, advise, curve_table
+from molhpft.advice.advise import (
+    INVERSE_PENALTY,
+    READS,
+    advice_reading,
+    advice_table,
+    advise,
+    curve_table,
+)
 from molhpft.config.build import build_recipes, build_task
 from molhpft.config.schema import load_config, resolved
 from molhpft.core.data import Task
@@ -57,7 +64,7 @@ def test_the_baseline_is_logistic_regression_on_fingerprints(found, small):
     task = build_task(config, build_recipes(config)[0])
     x = morgan_fingerprints(task.examples.smiles).numpy().astype(float)
     y, train, valid = task.examples.targets[:, 0], task.rows("train"), task.rows("valid")
-    model = LogisticRegression(C=STRENGTH, max_iter=5000).fit(x[train], y[train])
+    model = LogisticRegression(C=INVERSE_PENALTY, max_iter=5000).fit(x[train], y[train])
     expected = roc_auc_score(y[valid], model.decision_function(x[valid]))
     assert found["morgan"] == pytest.approx(expected)
     assert found["molecules"] == len(train)
@@ -93,7 +100,7 @@ def test_the_base_rate_is_the_energy_of_a_constant_head(objective):
     shares = y.nanmean(0)
     logits = shares.logit() if isinstance(objective, Multilabel) else shares.log()
     constant = Predictions(logits.expand(len(targets), -1), targets)
-    labels = advising._labels(task, targets)
+    labels = advising.class_balance(task, targets)
     assert labels.base_rate == pytest.approx(initial_energy(constant, objective))
     rarer = torch.minimum(shares, 1 - shares)
     multiclass = isinstance(objective, Multiclass)
@@ -103,7 +110,9 @@ def test_the_base_rate_is_the_energy_of_a_constant_head(objective):
 
 def test_numbers_have_no_base_rate():
     task = toy_task(Squared())
-    assert advising._labels(task, task.examples.targets) == advising.Labels(None, 0, None)
+    assert advising.class_balance(task, task.examples.targets) == advising.ClassBalance(
+        None, 0, None
+    )
 
 
 def test_a_regression_is_advised_on_without_shares(small):
@@ -166,7 +175,7 @@ def test_what_is_expected_changes_the_taus_and_another_word_is_refused(found, sm
 @pytest.mark.parametrize(("objective", "classes"), [(Multilabel(), 2), (Multiclass(), 3)], ids=str)
 def test_a_label_is_one_of_two_and_a_class_one_of_all(objective, classes):
     task = toy_task(objective)
-    assert advising._labels(task, task.examples.targets).classes == classes
+    assert advising.class_balance(task, task.examples.targets).classes == classes
 
 
 def test_advice_leaves_the_global_generator_alone(small):

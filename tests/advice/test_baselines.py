@@ -8,7 +8,7 @@ import yaml
 from sklearn.linear_model import LogisticRegression
 
 from molhpft.advice import baselines
-from molhpft.advice.baselines import BASELINES, STRENGTHS, run_baseline, run_baselines
+from molhpft.advice.baselines import BASELINES, INVERSE_PENALTIES, run_baseline, run_baselines
 from molhpft.advice.inventory import chosen_task
 from molhpft.cli import app as cli
 from molhpft.config.schema import Choice
@@ -25,7 +25,7 @@ def _few_trees(monkeypatch):
     monkeypatch.setitem(
         BASELINES,
         "morgan_rf",
-        baselines.Baseline({"trees": 5}, ("trees", (5,)), baselines._forest),
+        baselines.Baseline({"trees": 5}, "trees", (5,), baselines._forest),
     )
 
 
@@ -44,18 +44,18 @@ def test_rings_are_found_by_both(rings, tmp_path):
         assert branch_of(run_baseline(name, rings, tmp_path))["final"]["test"] > 0.9
 
 
-def test_logistic_regression_is_that_of_scikit_learn_at_the_best_strength(rings, tmp_path):
+def test_logistic_regression_is_that_of_scikit_learn_at_the_best_inverse_penalty(rings, tmp_path):
     branch = branch_of(run_baseline("morgan_lr", rings, tmp_path))
     task = csv_task(**rings.options)
     x, y = morgan_fingerprints(task.examples.smiles).numpy().astype(float), task.examples.targets
     valid = {}
-    for strength in STRENGTHS:
+    for penalty in INVERSE_PENALTIES:
         rows = task.rows("train")
-        model = LogisticRegression(C=strength, max_iter=5000).fit(x[rows], y[rows, 0])
+        model = LogisticRegression(C=penalty, max_iter=5000).fit(x[rows], y[rows, 0])
         logits = task.examples.targets.new_tensor(model.decision_function(x))[:, None]
-        valid[strength] = task.objective.score(logits[task.rows("valid")], y[task.rows("valid")])
+        valid[penalty] = task.objective.score(logits[task.rows("valid")], y[task.rows("valid")])
     assert branch["final"]["valid"] == pytest.approx(max(valid.values()))
-    assert valid[branch["strength"]] == pytest.approx(max(valid.values()))
+    assert valid[branch["inverse_penalty"]] == pytest.approx(max(valid.values()))
 
 
 def test_missing_labels_and_a_lost_class_are_no_obstacle(tmp_path):

@@ -2,16 +2,20 @@
 
 import pytest
 
-from molhpft.advice.paper_tables import CUT_CASES, MLP_CASES, SMOOTHING_CASES, TAU_CASES, score_of
 from molhpft.advice.rules import (
+    CUT_CASES,
     DRIFTS,
     GAP,
+    MLP_CASES,
     RARE,
     SMALL_BATCH,
+    SMOOTHING_CASES,
+    TAU_CASES,
     backbone_advice,
     balance_advice,
     batch_norm_advice,
     head_advice,
+    score_of,
     smoothing_advice,
     tau_advice,
 )
