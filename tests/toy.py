@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from molhpft.core.data import Rows, Task
-from molhpft.core.network import Chain, Network, Plain
+from molhpft.core.network import Chain, Network, Plain, Stage
 from molhpft.core.objectives import Multiclass, Multilabel, ScoredByLoss, Squared
 from molhpft.tuning.callbacks import Callback
 
@@ -56,6 +56,38 @@ def scripted(*scores):
     return replace(toy_task(Squared()), objective=Scripted(Squared(), iter(scores)))
 
 
+def without_labels(task, fraction):
+    """The task with labels taken away at random, all of some examples among them."""
+    targets = task.examples.targets.clone()
+    rng = torch.Generator().manual_seed(3)
+    gone = torch.rand(targets.shape, generator=rng) < fraction
+    targets[gone] = -100 if isinstance(task.objective, Multiclass) else NAN
+    return replace(task, examples=Rows(task.examples.inputs, targets))
+
+
+class AddFirstInput(Stage):
+    """A head stage that reads the batch it came from."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.width = width
+        self.linear = nn.Linear(width, width)
+
+    def forward(self, h, batch):
+        return self.linear(h) + batch.inputs[:, :1]
+
+
+def reading_network():
+    """The toy network with a head that reads more than features."""
+    network = toy_network(dropout=0.5)
+    stages = {"reads": AddFirstInput(8), **network.head.named_stages()}
+    return Network(network.backbone, Chain(stages))
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
 def same_weights(a, b):
     a, b = a.state_dict(), b.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
@@ -81,3 +113,20 @@ class Saving(Callback):
 
     def after_epoch(self, rows, progress):
         self.saved.append(progress())
+
+
+class Counter(Callback):
+    """Numbers the epochs, with a memory that only `state` carries over an interruption."""
+
+    def __init__(self):
+        self.epochs = torch.zeros(())
+
+    def measure(self, network):
+        self.epochs = self.epochs + 1
+        return {"counted": self.epochs.item()}
+
+    def state(self):
+        return {"epochs": self.epochs}
+
+    def load_state(self, state):
+        self.epochs = state["epochs"]

@@ -8,8 +8,7 @@ from molhpft.run.folder import RunFolder
 from molhpft.run.resume import SavedPhase
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
-from tests.toy import Saving, toy_network, toy_task
-from tests.tuning.test_fit import Counter
+from tests.toy import Counter, Saving, toy_network, toy_task
 
 PHASE = Phase(trains="all", epochs=3, lr=0.01, batch_size=8, anchor=0.5, keep="best")
 

@@ -1,4 +1,4 @@
-"""Stacked probing against the one training loop, head by head."""
+"""Probing many heads at once against the one training loop, head by head."""
 
 import math
 from copy import deepcopy
@@ -11,16 +11,29 @@ from hypothesis import strategies as st
 from torch import nn
 
 from molhpft.core.data import Rows, Task
-from molhpft.core.network import Chain, Network, Plain, Stage, cosine_head, linear_head, mlp_head
+from molhpft.core.evaluate import take
+from molhpft.core.network import Chain, Network, Plain, cosine_head, linear_head, mlp_head
 from molhpft.core.objectives import ClassContrast, Multiclass, Multilabel, Squared
+from molhpft.measure.features import energy
 from molhpft.tuning.fit import fit
 from molhpft.tuning.frozen_features import on_features
 from molhpft.tuning.phase import Phase
-from molhpft.tuning.probe import probe, probe_many
-from tests.toy import NAN, same_weights, toy_network, toy_task
+from molhpft.tuning.probe import probe, probe_many, with_head
+from tests.toy import (
+    reading_network,
+    same_weights,
+    seeded,
+    toy_network,
+    toy_task,
+    without_labels,
+)
 
 HEAD = Phase(trains="head", epochs=1, lr=0.05, batch_size=8)
+
+
 OBJECTIVES = [Multiclass(), Multilabel(), Squared()]
+
+
 HEADS = {
     "linear": linear_head,
     "mlp": lambda width, outputs: mlp_head(width, outputs, hidden=5),
@@ -28,21 +41,9 @@ HEADS = {
 }
 
 
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 def heads_of(kind, count, *, outputs=3, width=6):
     torch.manual_seed(0)
     return [Network(Chain({}), HEADS[kind](width, outputs)) for _ in range(count)]
-
-
-def with_missing(task, *, share, seed=3):
-    """The toy task with labels taken away, all of some examples among them."""
-    targets = task.examples.targets.clone()
-    gone = torch.rand(targets.shape, generator=seeded(seed)) < share
-    targets[gone] = -100 if isinstance(task.objective, Multiclass) else NAN
-    return replace(task, examples=Rows(task.examples.inputs, targets))
 
 
 def by_fit(network, phase, task, tau, seed):
@@ -76,17 +77,19 @@ def phases(draw, objective):
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_probing_many_heads_equals_training_them_one_by_one(data):
     objective = data.draw(st.sampled_from(OBJECTIVES))
-    task = with_missing(toy_task(objective), share=data.draw(st.sampled_from([0.0, 0.4, 0.9])))
+    task = without_labels(toy_task(objective), data.draw(st.sampled_from([0.0, 0.4, 0.9])))
     some = data.draw(st.lists(phases(objective), min_size=1, max_size=4))
     networks = heads_of(data.draw(st.sampled_from(list(HEADS))), data.draw(st.integers(1, 3)))
+    before = deepcopy(networks)
     rngs = [seeded(seed) for seed in range(len(networks))]
-    found = probe_many(networks, some, task, taus=[3, 1], rngs=rngs)
-    assert [len(row) for row in found] == [len(networks)] * len(some)
-    for phase, row in zip(some, found, strict=True):
+    probed = probe_many(networks, some, task, taus=[3, 1], rngs=rngs)
+    assert all(same_weights(a, b) for a, b in zip(networks, before, strict=True))
+    assert [len(row) for row in probed] == [len(networks)] * len(some)
+    for phase, row in zip(some, probed, strict=True):
         for seed, (network, trajectory) in enumerate(zip(networks, row, strict=True)):
             for tau in (1, 3):
                 head, rows = by_fit(network, phase, task, tau, seed)
@@ -110,12 +113,11 @@ def by_hand(network, task, epochs, rng):
     return network.head.state_dict()
 
 
-@pytest.mark.parametrize("views", [0, 3])
-@pytest.mark.parametrize("kind", ["linear", "mlp"])
+@pytest.mark.parametrize(("kind", "views"), [("linear", 3), ("mlp", 0)])
 def test_in_double_precision_a_plain_loop_gives_the_head_to_twelve_digits(kind, views):
     """Enough digits to tell another formula from another order of sums; 100 epochs of adam."""
     network = heads_of(kind, 1)[0].double()
-    task = with_missing(toy_task(Multilabel()), share=0.3)
+    task = without_labels(toy_task(Multilabel()), 0.3)
     task = replace(task, examples=Rows(task.examples.inputs.double(), task.examples.targets))
     _, task = on_features(network, task, views=views, rng=seeded())
     trajectory = probe(deepcopy(network), HEAD, task, taus=[100], rng=seeded())
@@ -125,24 +127,15 @@ def test_in_double_precision_a_plain_loop_gives_the_head_to_twelve_digits(kind, 
 
 def test_heads_do_not_depend_on_how_far_the_probe_goes_nor_on_the_order_of_taus():
     (network,), task = heads_of("mlp", 1), toy_task()
-    found = {
+    by_taus = {
         taus: probe(deepcopy(network), HEAD, task, taus=taus, rng=seeded()).heads
         for taus in ((0, 2, 5), (5, 2), (2,))
     }
-    assert sorted(found[0, 2, 5]) == [0, 2, 5]
-    assert all(torch.equal(v, network.head.state_dict()[k]) for k, v in found[0, 2, 5][0].items())
-    for heads in found.values():
+    assert sorted(by_taus[0, 2, 5]) == [0, 2, 5]
+    assert all(torch.equal(v, network.head.state_dict()[k]) for k, v in by_taus[0, 2, 5][0].items())
+    for heads in by_taus.values():
         for tau, head in heads.items():
-            assert all(torch.equal(v, found[0, 2, 5][tau][k]) for k, v in head.items())
-
-
-def test_probing_leaves_every_network_as_it_is():
-    networks, task = heads_of("linear", 2), toy_task()
-    before = deepcopy(networks)
-    many = probe_many(networks, [HEAD], task, taus=[0, 2], rngs=[seeded(0), seeded(1)])
-    one = probe(networks[0], HEAD, task, taus=[2, 1], rng=seeded())
-    assert all(same_weights(a, b) for a, b in zip(networks, before, strict=True))
-    assert_same_heads(one.heads[2], many[0][0].heads[2])
+            assert all(torch.equal(v, by_taus[0, 2, 5][tau][k]) for k, v in head.items())
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine"])
@@ -178,6 +171,8 @@ def test_heads_of_different_architectures_are_refused():
 
 
 CALM = replace(HEAD, optimizer="sgd")
+
+
 # each step multiplies the weights by -1e30
 WILD = replace(CALM, lr=1e30, weight_decay=1.0)
 
@@ -217,48 +212,59 @@ def test_a_single_probe_that_diverges_is_an_error_with_its_learning_rate(kind):
         probe(network, WILD, toy_task(), taus=[20], rng=seeded())
 
 
-class AddFirstInput(Stage):
-    """A head stage that reads the batch it came from."""
-
-    def __init__(self, width):
-        super().__init__()
-        self.width = width
-        self.linear = nn.Linear(width, width)
-
-    def forward(self, h, batch):
-        return self.linear(h) + batch.inputs[:, :1]
+def pixels_task():
+    """Classes a pixel, which are not rows of a matrix."""
+    torch.manual_seed(0)
+    rows = Rows(torch.randn(12, 2, 4, 4), torch.randint(3, (12, 4, 4)))
+    return Task("pixels", rows, {"train": torch.arange(12)}, Multiclass(), 3)
 
 
 def test_what_no_stack_can_serve_is_trained_live():
-    """A backbone, a stage that reads the batch, an objective of its own: each learns."""
-    lively = toy_network(dropout=0.5)
-    reads = {"reads": AddFirstInput(8), **lively.head.named_stages()}
-    reading, same = on_features(Network(lively.backbone, Chain(reads)), toy_task())
-    contrast = replace(toy_task(), objective=ClassContrast())
+    """A backbone, a stage that reads the batch, an objective of its own, pixels."""
+    conv = Network(Chain({}), Chain({"conv": Plain(nn.Conv2d(2, 3, 1), width=3)}))
     for network, task in (
-        (lively, toy_task()),
-        (reading, same),
-        (heads_of("cosine", 1)[0], contrast),
+        (toy_network(dropout=0.5), toy_task()),
+        on_features(reading_network(), toy_task()),
+        (heads_of("cosine", 1)[0], replace(toy_task(), objective=ClassContrast())),
+        (conv, pixels_task()),
     ):
-        backbone = deepcopy(network.backbone)
-        expected, _ = by_fit(network, HEAD, task, 2, 0)
+        before = deepcopy(network)
+        expected, rows = by_fit(network, HEAD, task, 2, 0)
         trajectory = probe(network, HEAD, task, taus=[2], rng=seeded())
         assert all(torch.equal(v, expected[k]) for k, v in trajectory.heads[2].items())
-        assert same_weights(network.backbone, backbone)
-        assert trajectory.rows[-1]["loss"] < trajectory.rows[0]["loss"]
+        assert trajectory.rows == rows
+        assert rows[1]["loss"] < rows[0]["loss"]
+        assert same_weights(network, before)
 
 
-def test_pixels_are_probed_live():
-    """Classes a pixel are not rows of a matrix."""
+TAUS = [0, 1, 4]
+
+
+def probed(network, task):
+    return probe(network, HEAD, task, taus=TAUS, rng=seeded())
+
+
+@pytest.mark.parametrize("live", [False, True], ids=["features", "live"])
+@pytest.mark.parametrize("build", [linear_head, mlp_head, cosine_head])
+@pytest.mark.parametrize("objective", [Multiclass(), Multilabel()], ids=str)
+def test_snapshots_are_those_of_each_head_in_the_network(build, objective, live):
     torch.manual_seed(0)
-    network = Network(Chain({}), Chain({"conv": Plain(nn.Conv2d(2, 3, 1), width=3)}))
-    classes = torch.randint(3, (12, 4, 4))
-    task = Task(
-        "pixels",
-        Rows(torch.randn(12, 2, 4, 4), classes),
-        {"train": torch.arange(12)},
-        Multiclass(),
-        3,
-    )
-    trajectory = probe(network, HEAD, task, taus=[5], rng=seeded())
-    assert trajectory.rows[-1]["loss"] < trajectory.rows[0]["loss"]
+    network, task = Network(toy_network(dropout=0.5).backbone, build(8, 3)), toy_task(objective)
+    network, task = (network, task) if live else on_features(network, task)
+    before, trajectory = deepcopy(network), probed(network, task)
+    for split in ("train", "valid"):
+        snapshots = trajectory.snapshots(network, task, split)
+        assert same_weights(network, before)
+        assert list(snapshots) == TAUS
+        for tau, snapshot in snapshots.items():
+            alone = take(with_head(network, trajectory.heads[tau]), task.batches(split, size=99))
+            torch.testing.assert_close(snapshot.logits, alone.logits)
+            assert torch.equal(snapshot.features, alone.features)
+            assert torch.equal(snapshot.targets, alone.targets)
+
+
+def test_energy_falls_along_a_probe():
+    head, task = on_features(toy_network(), toy_task())
+    snapshots = probed(head, task).snapshots(head, task, "train").values()
+    energies = [energy(snapshot, task.objective).aie for snapshot in snapshots]
+    assert energies == sorted(energies, reverse=True)

@@ -1,4 +1,7 @@
+"""Methods as data: each is the phases of its paper."""
+
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -13,107 +16,14 @@ from molhpft.tuning.recipes import AuxiliaryTask, Recipe
 from tests.toy import same_weights, toy_network, toy_task
 
 PROBE = Phase(trains="head", epochs=50, lr=0.1)
+
+
 FINETUNE = Phase(trains="all", epochs=3, lr=0.01)
 
 
-def test_plain_finetuning_leaves_the_head_as_it_comes():
-    (recipe,) = recipes.ft(PROBE, FINETUNE)
-    assert recipe.tau == 0
-    assert recipe.after == (FINETUNE,)
-    assert recipe.pretrained
-
-
-def test_tau_zero_gives_the_weights_of_plain_finetuning_bit_for_bit():
-    (recipe,), task = recipes.hp_ft(PROBE, FINETUNE, tau=(0,)), toy_task()
-    probed, plain = toy_network(), toy_network()
-    for phase in (recipe.probe, *recipe.after):
-        fit(probed, phase, task, rng=torch.Generator().manual_seed(5))
-    fit(plain, FINETUNE, task, rng=torch.Generator().manual_seed(5))
-    assert same_weights(probed, plain)
-
-
-def test_each_tau_has_a_recipe_that_differs_in_tau_only():
-    short, long = recipes.hp_ft(PROBE, FINETUNE, tau=(3, 9))
-    assert (short.tau, long.tau) == (3, 9)
-    assert short.after == long.after == (FINETUNE,)
-
-
-def test_linear_probing_never_trains_the_backbone():
-    (recipe,) = recipes.lp(PROBE, FINETUNE)
-    assert recipe.tau == PROBE.epochs
-    assert recipe.after == ()
-
-
-def test_lp_ft_probes_for_all_epochs_and_then_finetunes():
-    assert recipes.lp_ft(PROBE, FINETUNE) == recipes.hp_ft(PROBE, FINETUNE, tau=(50,))
-
-
-SMOOTHING = {
-    "ls_hp_ft": (0.2, 0.0),
-    "ls_everywhere": (0.2, 0.2),
-    "opposite_energy": (0.0, 0.2),
-}
-
-
-@pytest.mark.parametrize(("method", "smoothing"), SMOOTHING.items(), ids=SMOOTHING)
-def test_each_method_smooths_in_its_own_phases(method, smoothing):
-    (recipe,) = getattr(recipes, method)(PROBE, FINETUNE, tau=(5,), smoothing=0.2)
-    assert (recipe.probe.smoothing, recipe.after[0].smoothing) == smoothing
-
-
-def residuals_along(recipe):
-    """Mean |p - y| of the training labels after probing, and after finetuning."""
-    network, task, found = toy_network(), toy_task(Multilabel()), []
-    for phase in (replace(recipe.probe, epochs=150), replace(recipe.after[0], epochs=150, lr=0.02)):
-        fit(network, phase, task, rng=torch.Generator().manual_seed(0))
-        seen = predict(network, task, "train")
-        found.append((seen.logits.sigmoid() - seen.targets).abs().mean().item())
-    return found
-
-
-@pytest.mark.parametrize(("method", "smoothing"), SMOOTHING.items(), ids=SMOOTHING)
-def test_a_phase_that_smooths_reserves_energy_and_no_other_does(method, smoothing):
-    (recipe,) = getattr(recipes, method)(PROBE, FINETUNE, tau=(50,), smoothing=0.2)
-    (plain,) = recipes.hp_ft(PROBE, FINETUNE, tau=(50,))
-    probed, tuned = residuals_along(recipe)
-    plainly_probed, plainly_tuned = residuals_along(plain)
-    assert (probed > plainly_probed + 0.02) == bool(smoothing[0])
-    # the network can fit every label: half the smoothing is left of each, or nothing
-    assert plainly_tuned < 0.02
-    assert (tuned > 0.09) == bool(smoothing[1])
-
-
-def test_scratch_does_not_use_the_encoders_weights():
-    (recipe,) = recipes.scratch(PROBE, FINETUNE)
-    assert not recipe.pretrained
-    assert recipe.tau == 0
-    assert all(r.pretrained for r in recipes.hp_ft(PROBE, FINETUNE, tau=(1, 2)))
-
-
-@pytest.mark.parametrize("tau", [(), (1, 1)])
-def test_tau_must_list_different_numbers(tau):
-    with pytest.raises(ValueError, match=r"^tau lists at least one number of epochs, each once"):
-        recipes.hp_ft(PROBE, FINETUNE, tau=tau)
-
-
-@pytest.mark.parametrize("method", [recipes.hp_ft, recipes.ls_hp_ft, recipes.l2_sp])
-def test_auto_is_one_recipe_that_is_still_to_be_settled(method):
-    (recipe,) = method(PROBE, FINETUNE, tau="auto")
-    (named,) = method(PROBE, FINETUNE, tau=(PROBE.epochs,))
-    assert recipe.chooses
-    assert not named.chooses
-    assert (recipe.probe, recipe.after) == (named.probe, named.after)
-
-
-def test_every_head_of_a_run_has_a_key_of_its_own():
-    both = (
-        *recipes.hp_ft(PROBE, FINETUNE, tau=(1, 10)),
-        *recipes.ls_hp_ft(PROBE, FINETUNE, tau=(1, 10)),
-    )
-    assert len({recipe.key for recipe in both}) == 4
-
-
 HEAD_3, HEAD_0 = replace(PROBE, epochs=3), replace(PROBE, epochs=0)
+
+
 DEFINITIONS = {
     "scratch": ({}, Recipe(HEAD_0, (FINETUNE,), pretrained=False)),
     "ft": ({}, Recipe(HEAD_0, (FINETUNE,))),
@@ -158,16 +68,14 @@ DEFINITIONS = {
 }
 
 
+def test_every_method_of_the_catalog_is_defined_here():
+    assert set(DEFINITIONS) == set(METHODS)
+
+
 @pytest.mark.parametrize(("name", "definition"), DEFINITIONS.items(), ids=DEFINITIONS)
 def test_a_method_is_its_papers_phases_and_nothing_else(name, definition):
     options, recipe = definition
     assert getattr(recipes, name)(PROBE, FINETUNE, **options) == (recipe,)
-
-
-@pytest.mark.parametrize("name", ["l2_sp", "layerwise", "side_tuning", "flyp_contrast"])
-def test_what_acts_on_the_backbone_alone_is_plain_finetuning_behind_a_random_head(name):
-    (recipe,) = getattr(recipes, name)(PROBE, FINETUNE)
-    assert recipe.tau == 0
 
 
 def test_what_a_method_does_not_say_is_as_its_documentation_says():
@@ -184,8 +92,71 @@ def test_what_a_method_does_not_say_is_as_its_documentation_says():
     assert (flyp.tau, flyp.auxiliary.weight) == (0, 1.0)
 
 
-def test_every_method_of_the_catalog_is_defined_here():
-    assert set(DEFINITIONS) == set(METHODS)
+def test_tau_zero_gives_the_weights_of_plain_finetuning_bit_for_bit():
+    (recipe,), task = recipes.hp_ft(PROBE, FINETUNE, tau=(0,)), toy_task()
+    probed, plain = toy_network(), toy_network()
+    for network, phases in ((probed, (recipe.probe, *recipe.after)), (plain, (FINETUNE,))):
+        rng = torch.Generator().manual_seed(5)
+        for phase in phases:
+            fit(network, phase, task, rng=rng)
+    assert same_weights(probed, plain)
+
+
+def test_each_tau_has_a_recipe_that_differs_in_tau_only():
+    short, long = recipes.hp_ft(PROBE, FINETUNE, tau=(3, 9))
+    assert (short.tau, long.tau) == (3, 9)
+    assert replace(short, probe=long.probe) == long
+
+
+@cache
+def residuals_along(recipe):
+    """Mean |p - y| of the training labels after probing, and after finetuning."""
+    network, task, residuals = toy_network(), toy_task(Multilabel()), []
+    for phase in (replace(recipe.probe, epochs=150), replace(recipe.after[0], epochs=150, lr=0.02)):
+        fit(network, phase, task, rng=torch.Generator().manual_seed(0))
+        seen = predict(network, task, "train")
+        residuals.append((seen.logits.sigmoid() - seen.targets).abs().mean().item())
+    return residuals
+
+
+@pytest.mark.parametrize("method", ["ls_hp_ft", "ls_everywhere", "opposite_energy"])
+def test_a_phase_that_smooths_reserves_energy_and_no_other_does(method):
+    (recipe,) = getattr(recipes, method)(PROBE, FINETUNE, tau=(50,), smoothing=0.2)
+    (plain,) = recipes.hp_ft(PROBE, FINETUNE, tau=(50,))
+    probed, tuned = residuals_along(recipe)
+    plainly_probed, plainly_tuned = residuals_along(plain)
+    assert (probed > plainly_probed + 0.02) == (method != "opposite_energy")
+    # the network can fit every label: half the smoothing is left of each, or nothing
+    assert plainly_tuned < 0.02
+    assert (tuned > 0.09) == (method != "ls_hp_ft")
+
+
+@pytest.mark.parametrize("tau", [(), (1, 1)])
+def test_tau_must_list_different_numbers(tau):
+    with pytest.raises(ValueError, match=r"^tau lists at least one number of epochs, each once"):
+        recipes.hp_ft(PROBE, FINETUNE, tau=tau)
+
+
+@pytest.mark.parametrize("method", [recipes.hp_ft, recipes.ls_hp_ft, recipes.l2_sp])
+def test_auto_is_one_recipe_that_is_still_to_be_settled(method):
+    (recipe,) = method(PROBE, FINETUNE, tau="auto")
+    (named,) = method(PROBE, FINETUNE, tau=(PROBE.epochs,))
+    assert recipe.chooses
+    assert not named.chooses
+    assert (recipe.probe, recipe.after) == (named.probe, named.after)
+
+
+@pytest.mark.parametrize("epochs", [(0, 3), (50, 0), (0, 0)])
+def test_tau_is_chosen_among_epochs_that_there_are(epochs):
+    probe, finetune = (replace(p, epochs=n) for p, n in zip((PROBE, FINETUNE), epochs, strict=True))
+    words = f"got probe.epochs {epochs[0]} and finetune.epochs {epochs[1]}"
+    with pytest.raises(ValueError, match=f"^tau: auto chooses among 0 to .* each; {words}"):
+        recipes.hp_ft(probe, finetune, tau="auto")
+
+
+def test_one_epoch_of_each_is_enough_to_choose_by():
+    once = [replace(p, epochs=1) for p in (PROBE, FINETUNE)]
+    assert recipes.hp_ft(*once, tau="auto")[0].chooses
 
 
 @pytest.mark.parametrize("name", ["lp_logistic", "lp_ft_converged", "wise_ft"])
@@ -195,21 +166,8 @@ def test_a_choice_among_nothing_is_refused(name):
         getattr(recipes, name)(PROBE, FINETUNE, **options)
 
 
-@pytest.mark.parametrize("epochs", [(0, 3), (50, 0), (0, 0)])
-def test_tau_is_chosen_among_epochs_that_there_are(epochs):
-    probe, finetune = (replace(p, epochs=n) for p, n in zip((PROBE, FINETUNE), epochs, strict=True))
-    told = f"got probe.epochs {epochs[0]} and finetune.epochs {epochs[1]}"
-    with pytest.raises(ValueError, match=f"^tau: auto chooses among 0 to .* each; {told}"):
-        recipes.hp_ft(probe, finetune, tau="auto")
-
-
-def test_one_epoch_of_each_is_enough_to_choose_by():
-    once = [replace(p, epochs=1) for p in (PROBE, FINETUNE)]
-    assert recipes.hp_ft(*once, tau="auto")[0].chooses
-
-
 def test_a_head_is_named_by_tau_and_by_smoothing_where_there_is_any():
-    assert recipes.hp_ft(PROBE, FINETUNE, tau=(7,))[0].key == "tau7"
-    assert (
-        recipes.ls_hp_ft(PROBE, FINETUNE, tau=(7,), smoothing=0.25)[0].key == "tau7-smoothing0.25"
-    )
+    plain = recipes.hp_ft(PROBE, FINETUNE, tau=(1, 7))
+    smoothed = recipes.ls_hp_ft(PROBE, FINETUNE, tau=(1, 7), smoothing=0.25)
+    keys = [recipe.key for recipe in (*plain, *smoothed)]
+    assert keys == ["tau1", "tau7", "tau1-smoothing0.25", "tau7-smoothing0.25"]
