@@ -19,7 +19,7 @@ from shutil import rmtree
 from tempfile import TemporaryDirectory
 from time import time
 from typing import Any
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 from uuid import uuid4
 
@@ -260,6 +260,8 @@ def _open_url(url: str) -> HTTPResponse:
     try:
         response: HTTPResponse = urlopen(url, timeout=_TIMEOUT)
     except (URLError, TimeoutError, HTTPException) as error:
+        if isinstance(error, HTTPError):
+            error.close()  # it is also the response
         raise ConnectionError(f"{url} cannot be reached: {_reason(error)}") from error
     return response
 

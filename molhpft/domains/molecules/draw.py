@@ -1,19 +1,17 @@
-"""Pictures of molecules: to stand in a page, or with atoms coloured by what they contribute.
-
-Why a network says what it says of a molecule: one logit as a sum of shares of its atoms.
+"""Pictures of molecules, and how much each atom contributes to a logit (integrated gradients).
 
 Integrated gradients (Sundararajan et al., 2017) of a logit `f` in the embeddings `h` of the atoms,
-from those of a baseline `b`: atom i has the share
-`sum_d (h_id - b_d) int_0^1 df/dh_id(b + s (h - b)) ds`, and all shares sum to `f(h) - f(b)`.
+from those of a baseline `b`: atom i contributes
+`sum_d (h_id - b_d) int_0^1 df/dh_id(b + s (h - b)) ds`, and all contributions sum to `f(h) - f(b)`.
 
 With ReLUs the gradient jumps along the way, so no rule beats equal steps by much. The median error
 on molecules of the NCI at 64 steps is about 1% of `|f(h) - f(b)|` for trained five-layer GCNs and
 4% for a pretrained one under an untrained head; at 256 steps a quarter of that. Single molecules
-are ten times worse, and those whose logit is near the baseline's worse still: look at `error`.
+are ten times worse, and those whose logit is near the baseline's worse still: see `error`.
 
 Zero embeddings are no molecule, and the logit there may be far from any molecule's: most atoms then
-share one sign. From the mean embedding of many atoms, a share says what an atom does that an
-average one would not.
+have contributions of one sign. From the mean embedding of many atoms, a contribution says what an
+atom does that an average one would not.
 """
 
 from dataclasses import dataclass
@@ -32,13 +30,16 @@ from molhpft.domains.molecules.smiles import parse
 
 Colour = tuple[float, float, float]
 
-# Okabe and Ito (2008): told apart with any colour vision
+# Okabe and Ito (2008): distinct to any colour vision
 RAISES: Colour = (0.90, 0.62, 0.00)
 LOWERS: Colour = (0.34, 0.71, 0.91)
 
 # parts of a picture's shorter side; with longer bonds, the disc of a lone atom would fill it
 LONGEST_BOND = 0.16
 LINE_WIDTH = 0.005
+
+# rows in a pass: under a gigabyte with what five layers of width 300 keep for gradients
+_MOST_ROWS = 16_384
 
 
 def molecule_svg(smiles: str, *, width: int = 240, height: int = 180) -> str:
@@ -52,12 +53,10 @@ def molecule_svg(smiles: str, *, width: int = 240, height: int = 180) -> str:
     Raises:
         ValueError: the molecule cannot be read or drawn.
     """
-    drawer = rdMolDraw2D.MolDraw2DSVG(width, height)
-    options: Any = drawer.drawOptions()
-    options.clearBackground = False
+    drawer: Any = rdMolDraw2D.MolDraw2DSVG(width, height)
+    drawer.drawOptions().clearBackground = False
     _draw(drawer, smiles, _readable(smiles))
-    text: str = drawer.GetDrawingText()
-    return text[text.index("<svg") :]
+    return _svg(drawer)
 
 
 def contribution_svg(
@@ -72,7 +71,7 @@ def contribution_svg(
 
     Args:
         smiles: read as for graphs, what RDKit refuses for its valences included.
-        contributions: of each atom, (a,), as `attribution.Contributions` has them.
+        contributions: of each atom, (a,), as in `Contributions`.
         width: in pixels.
         height: in pixels.
         scale: contribution of the deepest colour, larger ones have it too; None takes the largest.
@@ -84,8 +83,7 @@ def contribution_svg(
     """
     drawer = rdMolDraw2D.MolDraw2DSVG(width, height)
     _draw_contributions(drawer, smiles, contributions, scale)
-    text: str = drawer.GetDrawingText()
-    return text[text.index("<svg") :]
+    return _svg(drawer)
 
 
 def contribution_png(
@@ -101,6 +99,11 @@ def contribution_png(
     _draw_contributions(drawer, smiles, contributions, scale)
     picture: bytes = drawer.GetDrawingText()
     return picture
+
+
+def _svg(drawer: Any) -> str:
+    text: str = drawer.GetDrawingText()
+    return text[text.index("<svg") :]
 
 
 def _draw_contributions(
@@ -134,10 +137,10 @@ def _colours(atoms: int, contributions: Tensor, scale: float | None) -> dict[int
     return {k: _colour(c / full) for k, c in enumerate(contributions.tolist()) if c}
 
 
-def _colour(share: float) -> Colour:
+def _colour(contribution: float) -> Colour:
     """White at 0, deepest from 1 and -1 on."""
-    depth = min(abs(share), 1.0)
-    red, green, blue = (1 - depth * (1 - part) for part in (RAISES if share > 0 else LOWERS))
+    depth, full = min(abs(contribution), 1.0), RAISES if contribution > 0 else LOWERS
+    red, green, blue = (1 - depth * (1 - part) for part in full)
     return red, green, blue
 
 
@@ -160,18 +163,14 @@ def _draw(drawer: Any, smiles: str, mol: Mol, **highlights: Any) -> None:
     drawer.FinishDrawing()
 
 
-# rows in a pass: under a gigabyte with what five layers of width 300 keep for gradients
-_MOST_ROWS = 16_384
-
-
 @dataclass(frozen=True, eq=False)
 class Contributions:
     """One logit of one molecule, divided among its atoms.
 
     Attributes:
-        atoms: share of each atom, float (a,), on the CPU, in the order of the graph store, which is
-            RDKit's; positive where the atom raises the logit above the baseline.
-        rest: share of the virtual node; 0 without one.
+        atoms: float (a,), on the CPU, in the order of the graph store, which is RDKit's; positive
+            where the atom raises the logit above the baseline.
+        rest: contribution of the virtual node; 0 without one.
         logit: of the molecule.
         baseline: logit of the same graph with the baseline for every atom's embedding.
     """
@@ -183,7 +182,7 @@ class Contributions:
 
     @property
     def error(self) -> float:
-        """By how much the shares do not sum to `logit - baseline`; 0 for an exact integral."""
+        """By how much they do not sum to `logit - baseline`; 0 for an exact integral."""
         return abs(float(self.atoms.sum()) + self.rest - (self.logit - self.baseline))
 
 
@@ -227,7 +226,7 @@ def atom_contributions(
             raise ValueError(
                 f"output should be a number from 0 to {ends.shape[1] - 1}, got {output}"
             )
-        shares = captum.IntegratedGradients(upper).attribute(
+        gradients = captum.IntegratedGradients(upper).attribute(
             h[None],
             baselines=start[None],
             target=output,
@@ -235,9 +234,9 @@ def atom_contributions(
             method="riemann_middle",
             internal_batch_size=max(1, _MOST_ROWS // len(h)),
         )
-    rows = shares[0].sum(1).cpu()
-    begun, logit = ends[:, output].tolist()
-    return Contributions(rows[: upper.atoms], float(rows[upper.atoms :].sum()), logit, begun)
+    rows = gradients[0].sum(1).cpu()
+    at_baseline, logit = ends[:, output].tolist()
+    return Contributions(rows[: upper.atoms], float(rows[upper.atoms :].sum()), logit, at_baseline)
 
 
 def mean_embedding(network: Network, store: GraphStore, rows: Tensor) -> Tensor:
@@ -275,7 +274,7 @@ class _Upper:
         if len(h) < self.atoms:
             raise ValueError(
                 f"the first stage should give a row for each of {self.atoms} atoms, got {len(h)}: "
-                "the shares of atoms need a network that embeds atoms first"
+                "contributions of atoms need a network that embeds atoms first"
             )
         return h
 

@@ -1,12 +1,20 @@
 import logging
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rdkit import Chem
+from rdkit.Chem import Descriptors
 
 from molhpft.core.objectives import Joint, Multilabel, ScoredByLoss, Squared
+from molhpft.domains.molecules import pretraining
+from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.ogb import ogb_task
 from molhpft.domains.molecules.overlap import is_shared
-from molhpft.domains.molecules.pretraining import descriptor_targets, pretraining_task
+from molhpft.domains.molecules.pretraining import descriptor_targets, joint_task, pretraining_task
+from tests.toy import toy_task
 
 CHAINS = [f"{'C' * n}{end}" for n in range(3, 23) for end in ("", "O", "c1ccccc1")]
 
@@ -102,8 +110,8 @@ def test_molecules_that_are_tested_on_elsewhere_are_left_out(ogb_root, tmp_path,
 
 
 def test_an_ogb_set_keeps_its_labels_and_its_training_split(ogb_root):
-    task = pretraining_task(of="ogbg-molbace", targets=("assays", "descriptors"))
-    own = ogb_task("ogbg-molbace")
+    task = pretraining_task(of="ogbg-molfreesolv", targets=("assays", "descriptors"))
+    own = ogb_task("ogbg-molfreesolv")
     assert all(torch.equal(task.splits[name], own.splits[name]) for name in own.splits)
     assert torch.equal(task.examples.targets[:, :1], own.examples.targets)
     train = targets_of(task)[:, 1:].double()
@@ -141,3 +149,158 @@ def test_a_list_with_nothing_to_train_on_says_so(tmp_path):
     (tmp_path / "x.smi").write_text("xx\nyy\n")
     with pytest.raises(ValueError, match="none of its 2 rows can be read, the first is 'xx'"):
         pretraining_task(of=tmp_path / "x.smi")
+
+
+def task(name, smiles, targets, objective):
+    rows = torch.arange(len(smiles))
+    splits = {"train": rows, "valid": rows, "test": rows}
+    names = [f"{name}{k}" for k in range(len(targets[0]))]
+    return molecule_task(
+        name,
+        smiles=smiles,
+        targets=torch.tensor(targets),
+        target_names=names,
+        splits=splits,
+        objective=objective,
+    )
+
+
+NEW = task("new", ["C", "CC", "CCC"], [[0.0], [1.0], [0.0]], Multilabel())
+OLD = task("old", ["CCC", "C", "O"], [[3.0, 30.0], [1.0, 10.0], [9.0, 90.0]], Squared())
+
+
+def test_pretraining_targets_stand_behind_those_of_the_same_molecule():
+    joined = joint_task(NEW, OLD, weight=0.5)
+    targets = joined.examples.targets
+    assert targets[:, 0].tolist() == [0, 1, 0]
+    assert targets[0, 1:].tolist() == [1, 10]
+    assert targets[2, 1:].tolist() == [3, 30]
+    assert targets[1, 1:].isnan().all()
+
+
+def test_a_joint_task_knows_what_its_outputs_are():
+    joined = joint_task(NEW, OLD, weight=0.5)
+    assert joined.outputs == 3
+    assert joined.target_names == ("new0", "old0", "old1")
+    assert joined.objective.outputs == 1
+    assert joined.splits == NEW.splits
+
+
+def test_the_weight_is_part_of_what_a_joint_task_is():
+    joined = [joint_task(NEW, OLD, weight=w) for w in (0.5, 1.0)]
+    assert len({task.auxiliary for task in [NEW, *joined]}) == 3
+    assert {task.fingerprint for task in joined} == {NEW.fingerprint}
+
+
+def test_tasks_without_a_common_molecule_are_refused():
+    other = task("other", ["N"], [[1.0]], Squared())
+    with pytest.raises(ValueError, match="other has targets for none of the 3 molecules of new"):
+        joint_task(NEW, other, weight=1.0)
+
+
+def test_tasks_of_something_else_are_refused():
+    with pytest.raises(ValueError, match="between tasks of molecules, got new and toy"):
+        joint_task(NEW, toy_task(), weight=1.0)
+
+
+CHAINS = [f"{'C' * n}{end}" for n in range(1, 16) for end in ("", "O", "N", "c1ccccc1")]
+TRAIN = torch.arange(40)
+HEXAFLUOROALUMINATE = "[Al](F)(F)(F)(F)(F)F"  # which RDKit reads without its check of valences only
+
+
+def test_targets_are_what_rdkit_computes_cut_and_in_training_deviations():
+    targets, names = descriptor_targets(CHAINS, TRAIN)
+    functions = dict(Descriptors.descList)
+    for k, name in enumerate(names):
+        raw = np.array([functions[name](Chem.MolFromSmiles(s)) for s in CHAINS], dtype=np.float32)
+        cut = raw.astype(np.float64).clip(*np.quantile(raw[:40].astype(np.float64), [0.01, 0.99]))
+        expected = (cut - cut[:40].mean()) / cut[:40].std(ddof=1)
+        np.testing.assert_allclose(targets[:, k].numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_neither_slow_descriptors_nor_fragment_counts_are_taken():
+    _, names = descriptor_targets(CHAINS, TRAIN)
+    assert len(set(names)) == len(names)
+    assert not [name for name in names if name.startswith(("fr_", "BCUT2D_", "qed", "Ipc"))]
+    assert {"MolWt", "MolLogP", "TPSA"} <= set(names)
+
+
+@pytest.mark.parametrize("smiles", ["not a molecule", "", HEXAFLUOROALUMINATE, "C\x00C", "\udcff"])
+def test_what_rdkit_does_not_read_strictly_has_no_targets_and_changes_no_other(smiles):
+    plain, names = descriptor_targets(CHAINS, TRAIN)
+    with_it, same = descriptor_targets([*CHAINS, smiles], torch.cat([TRAIN, torch.tensor([60])]))
+    assert names == same
+    assert with_it[60].isnan().all()
+    torch.testing.assert_close(with_it[:60], plain)
+
+
+def test_a_descriptor_that_is_not_finite_is_missing():
+    # Gasteiger's charges know no mercury: NaN for the whole molecule
+    targets, names = descriptor_targets([*CHAINS, "C[Hg]C"], TRAIN)
+    assert targets[60, names.index("MaxPartialCharge")].isnan()
+    assert targets[60, names.index("MolWt")].isfinite()
+    assert targets[:60].isfinite().all()
+
+
+def broken(error):
+    def function(mol):
+        raise error
+
+    return function
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), KeyError(3), ValueError(), RuntimeError()])
+def test_a_descriptor_that_fails_is_missing(error):
+    mol = Chem.MolFromSmiles("C")
+    assert np.isnan(pretraining._value(broken(error), mol))
+    with pytest.raises(MemoryError):
+        pretraining._value(broken(MemoryError()), mol)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**31), n=st.integers(4, 60), missing=st.floats(0, 0.9))
+def test_standardising_equals_a_plain_loop_over_measured_training_values(seed, n, missing):
+    rng = np.random.default_rng(seed)
+    values = rng.standard_cauchy((n, 3))
+    values[:, 1] = 3
+    values[rng.random((n, 3)) < missing] = rng.choice([np.nan, np.inf, -np.inf])
+    train = np.sort(rng.permutation(n)[: n // 2 + 1])
+    for column in values.T:
+        target = pretraining._standardised(torch.from_numpy(column), torch.from_numpy(train))
+        measured = column[train][np.isfinite(column[train])]
+        low, high = np.quantile(measured, [0.01, 0.99]) if len(measured) else (0, 0)
+        if low >= high:
+            assert target is None
+            continue
+        cut = np.where(np.isfinite(column), column.clip(low, high), np.nan)
+        inside = measured.clip(low, high)
+        expected = (cut - inside.mean()) / inside.std(ddof=1)
+        np.testing.assert_allclose(target.numpy(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_other_molecules_than_those_trained_on_do_not_shape_the_scale():
+    targets, _ = descriptor_targets(CHAINS, TRAIN)
+    fewer, _ = descriptor_targets(CHAINS[:40], TRAIN)
+    torch.testing.assert_close(targets[:40], fewer)
+
+
+def test_processes_change_nothing(monkeypatch, tmp_path):
+    smiles, tables = [*CHAINS, "xx"] * 20, []
+    for workers in ("1", "2"):
+        monkeypatch.setenv("MOLHPFT_CACHE", str(tmp_path / workers))
+        monkeypatch.setenv("MOLHPFT_WORKERS", workers)
+        tables.append(descriptor_targets(smiles, TRAIN)[0])
+    torch.testing.assert_close(*tables, rtol=0, atol=0, equal_nan=True)
+    assert len(tables[0]) == len(smiles)
+
+
+def test_another_split_of_the_same_molecules_computes_nothing(monkeypatch):
+    first, _ = descriptor_targets(CHAINS, TRAIN)
+    monkeypatch.setattr(pretraining, "_descriptor_rows", lambda _: pytest.fail("computed again"))
+    second, _ = descriptor_targets(CHAINS, TRAIN + 10)
+    assert not torch.equal(first, second)
+
+
+def test_molecules_that_do_not_differ_are_refused():
+    with pytest.raises(ValueError, match="differ between the 3 training molecules; none does"):
+        descriptor_targets(["CCO", "OCC", "C(O)C"], torch.arange(3))
