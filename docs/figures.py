@@ -15,8 +15,8 @@ import matplotlib
 from molhpft.config.schema import parse_config
 from molhpft.core.determinism import one_thread
 from molhpft.domains.files import Json
+from molhpft.run.probe_grid import READS, Grid, probe_grid
 from molhpft.run.run import run
-from molhpft.run.trajectory import READS, Grid, probing
 from molhpft.studies.drawing import BLUE, GREEN, GREY, ORANGE
 from molhpft.studies.linear_study import linear_study
 from molhpft.studies.quickstart import COMPARE, ENCODER
@@ -56,7 +56,7 @@ def remedies(path: Path) -> None:
         method = {"name": "hp_ft", "tau": taus} | changes.get("method", {})
         config = {**COMPARE, "encoder": ENCODER, **changes, "method": method}
         read = parse_config(config, unused_are="dropped", reader=READS)
-        rows = probing(read, Grid(taus=taus))["rows"]
+        rows = probe_grid(read, Grid(taus=taus))["rows"]
         places = range(len(taus))
         energy.plot(places, [row["aie"] for row in rows], "-o", color=colour, ms=4, label=name)
         score.plot(places, [100 * row["valid"] for row in rows], "-o", color=colour, ms=4)

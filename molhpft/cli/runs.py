@@ -137,7 +137,7 @@ def probe(
     from molhpft.config.schema import load_config
     from molhpft.results import terminal
     from molhpft.run.folder import finite
-    from molhpft.run.trajectory import READS, Grid, probing
+    from molhpft.run.probe_grid import READS, Grid, probe_grid
 
     flags: dict[str, Any] = {
         "epochs": epochs,
@@ -146,7 +146,7 @@ def probe(
         "seed": seed,
     }
     changes = with_flags(changes, section="probe", **flags, split=split, split_seed=split_seed)
-    result = probing(load_config(config, changes, reader=READS), Grid(lr, smoothing, tau, seeds))
+    result = probe_grid(load_config(config, changes, reader=READS), Grid(lr, smoothing, tau, seeds))
     if as_json:
         typer.echo(json.dumps(finite(result), indent=2))
         return

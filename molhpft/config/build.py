@@ -67,7 +67,7 @@ def build_network(config: RunConfig, task: Task, recipe: Recipe) -> Network:
         backbone = encoder.build(**options)
         # a head of its own for every task: one that begins as the head of the pretraining began
         # would find features that were shaped for it
-        torch.manual_seed(seed_for(config.seed, f"head of {_told_apart(config, task)}"))
+        torch.manual_seed(seed_for(config.seed, f"head of {_head_stream(config, task)}"))
         head = HEADS[config.head.name].build(backbone.width, task.outputs, **config.head.options)
     random = deepcopy(backbone)
     if recipe.pretrained and weights is not None:
@@ -82,7 +82,7 @@ def build_network(config: RunConfig, task: Task, recipe: Recipe) -> Network:
     return network
 
 
-def _told_apart(config: RunConfig, task: Task) -> str:
+def _head_stream(config: RunConfig, task: Task) -> str:
     """What tells a task from the one its encoder was pretrained on; never the name of a file."""
     if config.task.name not in _OF_ANY_FILE:
         return task.name
@@ -132,16 +132,16 @@ def _check_fit(config: RunConfig, task: Task) -> None:
 def _check_size(config: RunConfig, task: Task) -> None:
     """Refuse an encoder that was made for examples of another size."""
     if isinstance(task.examples, Images):
-        key, found = "channels", task.examples.pixels.shape[1]
+        key, size = "channels", task.examples.pixels.shape[1]
     elif isinstance(task.examples, Rows):
-        key, found = "inputs", task.examples.inputs.shape[1]
+        key, size = "inputs", task.examples.inputs.shape[1]
     else:
         return
-    made_for = config.encoder.options.get(key, found)
-    if made_for != found:
+    made_for = config.encoder.options.get(key, size)
+    if made_for != size:
         raise ValueError(
-            f"encoder.{key} is {made_for}, and examples of task {task.name} have {found} {key}; "
-            f"set encoder.{key}={found}"
+            f"encoder.{key} is {made_for}, and examples of task {task.name} have {size} {key}; "
+            f"set encoder.{key}={size}"
         )
 
 
@@ -187,10 +187,12 @@ def _contrasted(task: Task) -> Task:
     return replace(task, objective=ClassContrast(ignore=task.objective.ignore))
 
 
-def _pretraining(kept: AuxiliaryTask) -> Task:
-    if kept.task not in TASKS:
-        raise ValueError(unknown(kept.task, list(TASKS), "method.pretraining"))
-    return TASKS[kept.task](**checked("method.pretraining", keywords(TASKS[kept.task]), {}))
+def _pretraining(auxiliary: AuxiliaryTask) -> Task:
+    if auxiliary.task not in TASKS:
+        raise ValueError(unknown(auxiliary.task, list(TASKS), "method.pretraining"))
+    return TASKS[auxiliary.task](
+        **checked("method.pretraining", keywords(TASKS[auxiliary.task]), {})
+    )
 
 
 def _keep_head(head: Chain, weights: Path) -> None:

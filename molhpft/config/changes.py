@@ -27,11 +27,11 @@ def parse_change(change: str) -> tuple[str, Any]:
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """What YAML says, by plain types.
+    """YAML as plain Python values.
 
     Raises:
         yaml.YAMLError: it is not YAML.
-        ValueError: a key is given twice, of which YAML would keep the last in silence.
+        ValueError: a key is given twice; YAML itself would silently take the last.
     """
     _refuse_twice(yaml.compose(text, yaml.SafeLoader), where)
     return yaml.safe_load(text)
@@ -51,17 +51,17 @@ def _refuse_twice(node: yaml.Node | None, where: str) -> None:
 
 
 def parse_changes(changes: Sequence[str]) -> Options:
-    """Dotted key to value of changes, groups of keys before the keys in them.
+    """Dotted keys and values of changes, groups of keys before the keys in them.
 
     Raises:
         ValueError: a change is none, or one key is changed twice.
     """
-    found: Options = {}
+    values: Options = {}
     for key, value in map(parse_change, changes):
-        if key in found:
-            raise ValueError(f"{key} is set twice, to {found[key]} and to {value}; give one value")
-        found[key] = value
-    return {key: found[key] for key in sorted(found, key=lambda key: key.count("."))}
+        if key in values:
+            raise ValueError(f"{key} is set twice, to {values[key]} and to {value}; give one value")
+        values[key] = value
+    return {key: values[key] for key in sorted(values, key=lambda key: key.count("."))}
 
 
 def apply(raw: Options, key: str, value: Any) -> None:
@@ -70,8 +70,8 @@ def apply(raw: Options, key: str, value: Any) -> None:
     Args:
         raw: nested dictionaries.
         key: with dots between nested keys; a name on the way becomes a group of keys. What follows
-            "sweep." is one key of its grid, or of each where it has several.
-        value: put there as it is.
+            "sweep." is one key of its grid, or of each of its grids.
+        value: to set, as it is.
 
     Raises:
         ValueError: the key leads through a value.
@@ -95,7 +95,7 @@ def apply(raw: Options, key: str, value: Any) -> None:
 
 
 def read_config(path: Path, changes: Sequence[str] = ()) -> Options:
-    """What a config file holds, changes applied, not yet checked; see `load_config`."""
+    """The content of a config file with changes applied, not yet checked; see `load_config`."""
     if not path.is_file():
         raise FileNotFoundError(f"no config at {path}; give a YAML file such as configs/finetune/*")
     try:

@@ -353,7 +353,7 @@ def _beyond_proposition_1(branch: Branch) -> list[str]:
     objective = task.objective
     own = objective.objective if isinstance(objective, ScoredByLoss) else objective
     energies = [initial_energy(taken, objective) for taken in (branch.before, branch.after)]
-    found = {
+    conditions = {
         f"steps of {phase.optimizer}": phase.optimizer != "sgd",
         f"momentum {phase.momentum:g}": phase.optimizer == "sgd" and phase.momentum > 0,
         "weight decay": phase.weight_decay > 0,
@@ -366,7 +366,7 @@ def _beyond_proposition_1(branch: Branch) -> list[str]:
         "dropout, batch statistics or augmentation": not _trained_as_measured(branch),
         "an energy that did not fall": not energies[1] <= energies[0],
     }
-    return [words for words, holds in found.items() if holds]
+    return [words for words, holds in conditions.items() if holds]
 
 
 def _trained_as_measured(branch: Branch) -> bool:

@@ -1,7 +1,7 @@
 """A run's config: nested dictionaries in, checked values out.
 
 What a key may be is read off the signatures of the catalog and of `Phase`, so that no option has a
-second definition here. A key is used, or is an error (`used_keys.py`).
+second definition here. A key is used, or is an error (see `config.used_keys`).
 """
 
 import inspect
@@ -18,11 +18,11 @@ from molhpft.config.options import Options, Parameters, checked, keywords, unkno
 from molhpft.config.registry import SECTIONS
 from molhpft.config.used_keys import (
     PROBE_KEYS,
-    Acting,
-    acting,
+    UsedKeys,
     has_batch_norm,
     unused_in_method,
     unused_message,
+    used_keys,
 )
 from molhpft.core.annotations import Count, Seed, Whole
 from molhpft.tuning.phase import MOMENTUM, Phase
@@ -30,10 +30,10 @@ from molhpft.tuning.phase import MOMENTUM, Phase
 _log = logging.getLogger(__name__)
 
 RECORDED = ("measures", "features", "members")
-"""Keys that say what a run keeps of what it finds; they change no score."""
+"""Keys that decide what a run measures and writes; they change no score."""
 
 MACHINE = ("device", "devices", "nodes", "checkpoint")
-"""Keys that say where a run is made and what an interruption costs."""
+"""Keys that decide where a run is made and what an interruption costs."""
 
 DEFAULTS: Options = {
     "encoder": {"name": "gcn", "weights": "gcn_muv"},
@@ -68,21 +68,21 @@ class RunConfig:
         seed: of every random number.
         device: "auto" takes a GPU where there is one.
         devices: processes that share every batch on a machine, one a GPU or CPU; `torchrun` and
-            `srun` say it themselves.
-        nodes: machines, each with that many.
+            `srun` set it themselves.
+        nodes: machines, each with that many processes.
         precision: of products: 32, "bf16-mixed" with sums in float32, or "auto", which takes
             bfloat16 for graph encoders on processors that have units for it.
-        checkpoint: steps between two savings of a phase under way, beside those after an epoch;
-            None for those only. It decides nothing but what an interruption costs.
+        checkpoint: optimizer steps between two savings within an epoch; None saves after epochs
+            only. It changes no result, only what an interruption costs.
         cut: name of the stage from which on the backbone is re-initialised and counted as head (a
             partial backbone); None keeps all of it.
-        views: what the head sees of augmented examples while it is probed: 0 for features of them
-            as they are, a number of cached views of each, or "live" for a forward pass an epoch.
-            Heads that read more than features are probed live anyway.
+        views: how the head sees augmented examples while it is probed: 0 for the features of the
+            plain examples, a number of cached views of each, or "live" for a forward pass every
+            epoch. Heads that read more than features are always probed live.
         measures: what to measure beside energy, scores and shift; see `measures.NAMES`.
-        features: whether to keep the features before and after finetuning.
-        members: whether to keep the network of every tau that was finetuned from, those that
-            `tau: auto` did not finish among them: an ensemble.
+        features: whether to write the features before and after finetuning.
+        members: whether to write the network of every tau that was finetuned from, as an ensemble;
+            those that `tau: auto` did not finish are among them.
     """
 
     task: Choice
@@ -136,8 +136,8 @@ def load_config(
 ) -> RunConfig:
     """Read a config file, apply changes, check it.
 
-    No key is ignored: it acts or is an error. What a change takes the effect from, as "method=lp"
-    does from the file's `finetune`, is left out with a warning.
+    No key is ignored: it is used or is an error. Keys of the file that a change leaves unused, as
+    "method=lp" does `finetune`, are left out with a warning.
 
     Args:
         path: a YAML file.
@@ -152,16 +152,16 @@ def load_config(
     raw, changed = read_config(path, changes), parse_changes(changes)
     if reader:
         reader.check(changed)
-    nothing, before = unused_keys(raw, reader=reader), _idle_before(path, reader)
-    unread = {key for key in nothing if reader and not is_among(key, reader.keys)}
-    fallen = {
+    unused, before = unused_keys(raw, reader=reader), _unused_before(path, reader)
+    unread = {key for key in unused if reader and not is_among(key, reader.keys)}
+    dropped = {
         key: why
-        for key, why in nothing.items()
+        for key, why in unused.items()
         if key not in unread and key not in before and not is_among(key, changed)
     }
-    if fallen:
-        _log.warning("%s; left out of this run", unused_message(fallen))
-    return parse_config(without(raw, {*unread, *fallen}), reader=reader)
+    if dropped:
+        _log.warning("%s; left out of this run", unused_message(dropped))
+    return parse_config(without(raw, {*unread, *dropped}), reader=reader)
 
 
 def parse_config(
@@ -176,22 +176,22 @@ def parse_config(
 
     Args:
         raw: what a file would hold.
-        task: stands for a task that is given to the run as it is, and is in no catalog.
+        task: a task that is given to the run as it is, and is in no catalog.
         defaults: of keys that are not given.
-        unused_are: what becomes of keys that would do nothing; "dropped" is for those who hold one
-            template for several runs.
-        reader: reads only a part of the config; keys that are nothing to a run may act for it.
+        unused_are: what becomes of keys that would do nothing; "dropped" suits one template for
+            several runs.
+        reader: reads only a part of the config; it may use keys that a run does not.
 
     Raises:
         ValueError: the first key or value that does not fit, with what would, or a key that would
             do nothing, with the reason.
     """
-    nothing = unused_keys(raw, task=task, defaults=defaults, reader=reader)
-    if nothing and unused_are == "refused":
-        it = "it" if len(nothing) == 1 else "them"
-        raise ValueError(f"{unused_message(nothing)}; leave {it} out")
-    config = _parsed(without(raw, nothing), task, defaults)
-    if _acting(config).loads:
+    unused = unused_keys(raw, task=task, defaults=defaults, reader=reader)
+    if unused and unused_are == "refused":
+        it = "it" if len(unused) == 1 else "them"
+        raise ValueError(f"{unused_message(unused)}; leave {it} out")
+    config = _parsed(without(raw, unused), task, defaults)
+    if _used(config).weights:
         return config
     options = {**config.encoder.options, "weights": None}
     return replace(config, encoder=Choice(config.encoder.name, options))
@@ -206,27 +206,23 @@ def unused_keys(
 ) -> dict[str, str]:
     """Keys of a config that would do nothing in its run, dotted, each with the reason.
 
-    Args:
-        raw: as for `parse_config`, like the rest.
-        task: as there.
-        defaults: as there.
-        reader: as there.
+    Arguments are those of `parse_config`.
 
     Raises:
         ValueError: a key or value does not fit.
     """
     config = _parsed(raw, task, defaults)
     method, probes = config.method, reader is not None and reader.probes
-    nothing = unused_in_method(
+    reasons = unused_in_method(
         method.name, method.options, probe=config.probe, finetune=config.finetune, probes=probes
     )
-    if config.finetune.batch_norm == "frozen" and "finetune.batch_norm" not in nothing:
+    if config.finetune.batch_norm == "frozen" and "finetune.batch_norm" not in reasons:
         options = {k: v for k, v in config.encoder.options.items() if k != "weights"}
         if not has_batch_norm(config.encoder.name, tuple(options.items()), config.cut):
             why = f"encoder {config.encoder.name} has no batch norm below its head"
-            nothing["finetune.batch_norm"] = why
-    acts = reader.keys if reader else ()
-    return {k: nothing[k] for k in written(raw) if k in nothing and k not in acts}
+            reasons["finetune.batch_norm"] = why
+    read = reader.keys if reader else ()
+    return {k: reasons[k] for k in written(raw) if k in reasons and k not in read}
 
 
 def written(raw: Mapping[str, Any]) -> list[str]:
@@ -243,22 +239,22 @@ def written(raw: Mapping[str, Any]) -> list[str]:
 
 def without(raw: Mapping[str, Any], keys: Collection[str]) -> Options:
     """A copy of an unchecked config without some dotted keys."""
-    kept: Options = {}
+    rest: Options = {}
     for key, value in raw.items():
         inner = {k.partition(".")[2] for k in keys if k.startswith(f"{key}.")}
         if key not in keys:
-            kept[key] = {k: v for k, v in value.items() if k not in inner} if inner else value
-    return kept
+            rest[key] = {k: v for k, v in value.items() if k not in inner} if inner else value
+    return rest
 
 
 def resolved(config: RunConfig) -> Options:
-    """The config as plain nested dictionaries: `parse_config` gives the same config back.
+    """The config as plain nested dictionaries, from which `parse_config` gives it back.
 
-    Of the templates it has what acts: it says what was run.
+    Of `probe` and `finetune` only the keys that are used are among them.
     """
-    acts = _acting(config)
+    used = _used(config)
     choices = {key: getattr(config, key) for key in SECTIONS}
-    phases = {"probe": acts.probe, "finetune": acts.finetune}
+    phases = {"probe": used.probe, "finetune": used.finetune}
     return {
         **{key: {"name": c.name, **plain(c.options)} for key, c in choices.items()},
         **{
@@ -296,7 +292,7 @@ def checked_choice(section: str, value: Any) -> Choice:
 
 
 def _parsed(raw: Mapping[str, Any], task: Choice | None, defaults: Options) -> RunConfig:
-    """Every key checked by itself, whether it acts or not."""
+    """Every key checked by itself, whether it is used or not."""
     fields = inspect.signature(RunConfig).parameters
     for key in raw:
         if key == SWEEP:
@@ -331,7 +327,7 @@ def _phase(section: str, trains: Literal["head", "all"], value: Any, defaults: O
     parameters = keywords(Phase)
     del parameters["trains"]
     options = checked(section, parameters, {**defaults[section], **value})
-    # what does not fit such a phase does nothing, which `idle` tells of
+    # what does not fit such a phase is unused, see `unused_keys`
     if trains == "head":
         options = {key: options[key] for key in PROBE_KEYS}
     if options["optimizer"] != "sgd":
@@ -342,12 +338,12 @@ def _phase(section: str, trains: Literal["head", "all"], value: Any, defaults: O
         raise ValueError(f"{section}: {error}") from error
 
 
-def _acting(config: RunConfig) -> Acting:
+def _used(config: RunConfig) -> UsedKeys:
     method = config.method
-    return acting(method.name, method.options, probe=config.probe, finetune=config.finetune)
+    return used_keys(method.name, method.options, probe=config.probe, finetune=config.finetune)
 
 
-def _idle_before(path: Path, reader: Reader | None) -> dict[str, str]:
+def _unused_before(path: Path, reader: Reader | None) -> dict[str, str]:
     """Keys of a file that would do nothing if nothing of it were changed."""
     try:
         raw = read_config(path)

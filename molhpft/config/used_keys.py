@@ -1,8 +1,7 @@
-"""Which keys of a config decide anything in a run.
+"""Which keys of a config a run uses: one that would do nothing is an error.
 
-No key is ignored: one that would do nothing is an error. What a method does with its templates is
-not declared a second time for that but tried: it is given two templates that differ in every
-setting, and a setting acts where the phases that come out of it differ too.
+What a method does with its templates is not declared a second time for that, but tried: it is given
+two templates that differ in every setting, and a setting is used where the resulting phases differ.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,7 +15,6 @@ from molhpft.config.options import Options
 from molhpft.config.registry import ENCODERS, METHODS
 from molhpft.domains.files import listed
 from molhpft.tuning.phase import Phase
-from molhpft.tuning.recipes import Recipes
 
 _HEADS = (
     Phase(
@@ -79,87 +77,88 @@ PROBE_KEYS = tuple(
 
 
 @dataclass(frozen=True)
-class Acting:
-    """What a method makes of what a config says beside it.
+class UsedKeys:
+    """What of a config a method uses.
 
     Attributes:
-        probe: keys of the probe template that decide something.
-        finetune: keys of the finetuning template that do.
-        loads: whether the encoder's weights are used.
-        heads: whether a head is prepared on features, trained or solved.
+        probe: keys of the probe template.
+        finetune: keys of the finetuning template.
+        weights: whether the encoder starts from its weights.
+        head: whether a head is prepared on features, trained or solved.
     """
 
     probe: frozenset[str]
     finetune: frozenset[str]
-    loads: bool
-    heads: bool
+    weights: bool
+    head: bool
 
 
-def acting(
+def used_keys(
     method: str, options: Options, *, probe: Phase, finetune: Phase, probes: bool = False
-) -> Acting:
-    """What acts in a run of a method.
+) -> UsedKeys:
+    """What a run of a method uses.
 
     Args:
-        method: name of it.
-        options: of it, checked.
-        probe: the config's; with 0 epochs nothing but these matters. So with `finetune`.
+        method: its name.
+        options: its own, checked.
+        probe: the config's; with 0 epochs no other key of it matters. So with `finetune`.
         finetune: the config's.
         probes: whether a head is probed even where the method itself does not.
 
     Raises:
         ValueError: the method cannot have these options.
     """
-    one, other = (_recipes(method, options, *pair) for pair in zip(_HEADS, _WHOLES, strict=True))
-    pairs = list(zip(one, other, strict=True))
+    build = METHODS[method]
+    first, second = (build(*pair, **options) for pair in zip(_HEADS, _WHOLES, strict=True))
+    pairs = list(zip(first, second, strict=True))
     probed = [(a.probe, b.probe) for a, b in pairs if probes or a.probe.epochs]
     tuned = [both for a, b in pairs for both in zip(a.after, b.after, strict=True)]
-    trains = _deciding(probed, probe) & {*PROBE_KEYS}
-    solves = any(recipe.inverse_penalties for recipe in one)
-    lasts = "epochs" not in trains or probe.epochs > 0
-    return Acting(
-        probe=trains,
-        finetune=_deciding(tuned, finetune),
-        loads=one[0].pretrained,
-        heads=solves or (bool(probed) and lasts),
+    trained = _differing(probed, probe) & {*PROBE_KEYS}
+    lasts = "epochs" not in trained or probe.epochs > 0
+    return UsedKeys(
+        probe=trained,
+        finetune=_differing(tuned, finetune),
+        weights=first[0].pretrained,
+        head=any(recipe.inverse_penalties for recipe in first) or (bool(probed) and lasts),
     )
 
 
 def unused_in_method(
     method: str, options: Options, *, probe: Phase, finetune: Phase, probes: bool = False
 ) -> dict[str, str]:
-    """Dotted keys that would do nothing in a run of a method, each with the reason.
+    """Dotted keys that a run of a method does not use, each with the reason.
 
-    Arguments as for `acting`. Keys of `probe` and `finetune`, and those beside them that need a
+    Arguments as for `used_keys`. Keys of `probe` and `finetune`, and those beside them that need a
     phase the method does not have.
     """
-    acts = acting(method, options, probe=probe, finetune=finetune, probes=probes)
-    told = method if "tau" not in options else f"{method} with tau {_tau(options['tau'])}"
-    nothing: dict[str, str] = {}
+    used = used_keys(method, options, probe=probe, finetune=finetune, probes=probes)
+    tau = options.get("tau")
+    with_tau = f" with tau {', '.join(map(str, tau)) if isinstance(tau, tuple) else tau}"
+    name = f"{method}{with_tau}" if "tau" in options else method
+    reasons: dict[str, str] = {}
     for section, keys, phase, lacks in (
-        ("probe", acts.probe, probe, f"method {told} probes no head"),
-        ("finetune", acts.finetune, finetune, f"method {told} does not finetune"),
+        ("probe", used.probe, probe, f"method {name} probes no head"),
+        ("finetune", used.finetune, finetune, f"method {name} does not finetune"),
     ):
         for key in (field.name for field in fields(Phase) if field.name != "trains"):
             if key not in keys:
                 why = _why(section, key, options, phase) if keys else lacks
-                nothing[f"{section}.{key}"] = why
-    if not acts.loads:
-        nothing["encoder.weights"] = f"method {told} starts from random weights"
-    if not acts.heads:
-        nothing["views"] = f"method {told} probes no head"
-    if not acts.finetune or finetune.epochs == 0:
-        nothing["checkpoint"] = "nothing is finetuned"
-    return nothing
+                reasons[f"{section}.{key}"] = why
+    if not used.weights:
+        reasons["encoder.weights"] = f"method {name} starts from random weights"
+    if not used.head:
+        reasons["views"] = f"method {name} probes no head"
+    if not used.finetune or finetune.epochs == 0:
+        reasons["checkpoint"] = "nothing is finetuned"
+    return reasons
 
 
-def unused_message(nothing: Mapping[str, str]) -> str:
+def unused_message(reasons: Mapping[str, str]) -> str:
     """Which keys would do nothing, and why: "finetune.lr would do nothing: method lp ..."."""
     by_reason: dict[str, list[str]] = {}
-    for key, why in nothing.items():
+    for key, why in reasons.items():
         by_reason.setdefault(why, []).append(key)
-    told = [f"{listed(keys)} would do nothing: {why}" for why, keys in by_reason.items()]
-    return "; ".join(told)
+    return "; ".join(f"{listed(keys)} would do nothing: {why}" for why, keys in by_reason.items())
 
 
 @lru_cache
@@ -175,23 +174,19 @@ def has_batch_norm(encoder: str, options: tuple[tuple[str, object], ...], cut: s
     return any(isinstance(module, _BatchNorm) for module in lower.modules())
 
 
-def _recipes(method: str, options: Options, probe: Phase, finetune: Phase) -> Recipes:
-    return METHODS[method](probe, finetune, **options)
-
-
-def _deciding(pairs: Iterable[tuple[Phase, Phase]], own: Phase) -> frozenset[str]:
+def _differing(pairs: Iterable[tuple[Phase, Phase]], own: Phase) -> frozenset[str]:
     """Settings in which phases differ that were made of templates that differ in every setting."""
-    found = {
+    names = {
         field.name
         for one, other in pairs
         for field in fields(Phase)
         if getattr(one, field.name) != getattr(other, field.name)
     }
     if own.optimizer != "sgd":
-        found.discard("momentum")
-    if "epochs" in found and not own.epochs:
-        found = {"epochs"}
-    return frozenset(found)
+        names.discard("momentum")
+    if "epochs" in names and not own.epochs:
+        names = {"epochs"}
+    return frozenset(names)
 
 
 def _why(section: str, key: str, options: Options, phase: Phase) -> str:
@@ -204,7 +199,3 @@ def _why(section: str, key: str, options: Options, phase: Phase) -> str:
     if key == "momentum" and phase.optimizer != "sgd":
         return f"optimizer {phase.optimizer} has no such momentum (sgd has)"
     return f"{section}.epochs is 0"
-
-
-def _tau(tau: object) -> str:
-    return ", ".join(map(str, tau)) if isinstance(tau, tuple) else str(tau)

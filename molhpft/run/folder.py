@@ -115,9 +115,9 @@ class RunFolder:
 
     def drop(self, name: str) -> None:
         """Take a folder of files out of the complete run, which is complete without it."""
-        kept = {k: v for k, v in file_sizes(self.path).items() if not k.startswith(f"{name}/")}
+        rest = {k: v for k, v in file_sizes(self.path).items() if not k.startswith(f"{name}/")}
         with writing(self.path), replacing(self.path / MANIFEST) as aside:
-            aside.write_text(manifest_of(kept))
+            aside.write_text(manifest_of(rest))
         rmtree(self.path / name, ignore_errors=True)
 
     def write_yaml(self, name: str, content: Json) -> None:

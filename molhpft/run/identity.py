@@ -65,7 +65,7 @@ def _content(config: RunConfig, task: Task | None) -> Options:
         return content | {"task": content["task"] | {k: path_digest(v) for k, v in files.items()}}
     if not task.fingerprint:
         raise ValueError(
-            f"task {task.name} has no fingerprint, by which its results are told from those on "
+            f"task {task.name} has no fingerprint, which tells its results from those on "
             "other data; give Task a digest of its rows, labels and splits as fingerprint"
         )
     content["task"] = {k: v for k, v in content["task"].items() if k not in files}

@@ -1,4 +1,4 @@
-"""The molecules of a run that stand out, kept with it: a report draws them without the data."""
+"""The molecules of a run that stand out: a report draws them without the data."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -70,8 +70,8 @@ def standouts(before: Snapshot, after: Snapshot, task: Task) -> Json | None:
             "predicted": float(predicted[row, worst]),
         }
 
-    found: dict[str, Tensor] = {"moved": moved, "energy": energy}
-    return {name: [entry(row) for row in _largest(values)] for name, values in found.items()}
+    by_value: dict[str, Tensor] = {"moved": moved, "energy": energy}
+    return {name: [entry(row) for row in _largest(values)] for name, values in by_value.items()}
 
 
 def _answers(after: Snapshot, task: Task) -> tuple[Tensor, Tensor, Tensor]:

@@ -72,9 +72,9 @@ class Machine:
         sizes = [total // self.processes + (r < total % self.processes) for r in self.ranks]
         padded = rows.new_zeros(max(sizes), *rows.shape[1:])
         padded[: len(rows)] = rows.detach()
-        found = [torch.empty_like(padded) for _ in sizes]
-        torch.distributed.all_gather(found, padded)
-        parts = [part[:size] for part, size in zip(found, sizes, strict=True)]
+        gathered = [torch.empty_like(padded) for _ in sizes]
+        torch.distributed.all_gather(gathered, padded)
+        parts = [part[:size] for part, size in zip(gathered, sizes, strict=True)]
         parts[self.rank] = rows
         if rows.requires_grad:
             rows.register_hook(lambda g: g * self.processes)  # type: ignore[no-untyped-call]
@@ -100,7 +100,7 @@ class Machine:
     def first_alone(self) -> Iterator[None]:
         """A block that the first process runs alone and the others after it.
 
-        What it leaves in a cache is then found there.
+        The others then find in the cache what it left there.
         """
         if self.rank:
             self.wait()

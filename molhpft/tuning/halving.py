@@ -152,8 +152,8 @@ def halve(candidates: Sequence[C], plan: Sequence[Round], score: Callable[[C, in
     for number, now in enumerate(plan):
         scores = [score(candidate, now.until) for candidate in left]
         highest(scores)  # refuses a round in which nothing is left to choose by
-        kept = plan[number + 1].size if number + 1 < len(plan) else 1
-        left = [left[i] for i in sorted(ranked(scores)[:kept])]
+        size = plan[number + 1].size if number + 1 < len(plan) else 1
+        left = [left[i] for i in sorted(ranked(scores)[:size])]
     return left[0]
 
 

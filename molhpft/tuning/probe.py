@@ -131,7 +131,7 @@ def probe_many(
         kind = (i,) if rows is None else (phase.optimizer, phase.batch_size)
         groups.setdefault(kind, []).append(i)
     begin = [rng.get_state() for rng in rngs]
-    found: dict[int, list[Trajectory]] = {}
+    by_phase: dict[int, list[Trajectory]] = {}
     for numbers in groups.values():
         for rng, state in zip(rngs, begin, strict=True):
             rng.set_state(state)
@@ -141,8 +141,8 @@ def probe_many(
             results = [[_through_fit(n, some[0], task, taus=taus, rng=rng) for n, rng in pairs]]
         else:
             results = _stacked(networks, some, task, rows, taus=taus, rngs=rngs)
-        found.update(zip(numbers, results, strict=True))
-    return [found[i] for i in range(len(phases))]
+        by_phase.update(zip(numbers, results, strict=True))
+    return [by_phase[i] for i in range(len(phases))]
 
 
 def _check(
@@ -175,10 +175,10 @@ def _stacked(
     starts = [network.head.state_dict() for network in networks for _ in phases]
     stack = Stack(networks[0].head, starts, groups=len(networks))
     smoothing = [phase.smoothing for phase in phases]
-    taught = labels(task.objective, rows.targets, outputs=stack.outputs, smoothing=smoothing)
-    lesson = Lesson(rows.inputs, taught, orders(task, size=phases[0].batch_size, rngs=rngs))
+    targets = labels(task.objective, rows.targets, outputs=stack.outputs, smoothing=smoothing)
+    lesson = Lesson(rows.inputs, targets, orders(task, size=phases[0].batch_size, rngs=rngs))
     each = [phase for _ in networks for phase in phases]
-    kept = {0: stack.flat.clone()} if 0 in taus else {}
+    weights = {0: stack.flat.clone()} if 0 in taus else {}
     losses: list[list[float]] = []
     small = stack.flat.numel() * phases[0].batch_size < SMALL
     with one_thread() if small else nullcontext():
@@ -188,11 +188,11 @@ def _stacked(
                 losses += [losses[-1]] * (max(taus) - len(losses))
                 break
             if len(losses) in taus:
-                kept[len(losses)] = stack.flat.clone()
-    heads = {tau: stack.heads(flat) for tau, flat in kept.items()}
+                weights[len(losses)] = stack.flat.clone()
+    heads = {tau: stack.heads(flat) for tau, flat in weights.items()}
 
     def trajectory(number: int) -> Trajectory:
-        own = {tau: weights[number] for tau, weights in heads.items()}
+        own = {tau: stacked[number] for tau, stacked in heads.items()}
         return _ended([loss[number] for loss in losses], own, each[number])
 
     many = range(len(networks))
@@ -213,8 +213,8 @@ def _ended(losses: Sequence[float], heads: dict[int, Weights], phase: Phase) -> 
     end = min(lost, default=len(losses) + 1)
     rows = [{"epoch": i, "loss": x if i < end else nan} for i, x in enumerate(losses, start=1)]
     error = DivergedError(f"the loss is not finite from epoch {end} on", phase) if lost else None
-    kept = {tau: head for tau, head in heads.items() if tau < end}
-    return Trajectory(kept, rows, None if error is None else str(error))
+    finite = {tau: head for tau, head in heads.items() if tau < end}
+    return Trajectory(finite, rows, None if error is None else str(error))
 
 
 def _is_finite(head: Weights) -> bool:

@@ -1,20 +1,14 @@
-"""Training a stack of heads: `fit` for heads on features, many at a time.
+"""Training many small heads on the same features at once: `fit` for a stack of heads.
 
-The same batches, losses and optimizer steps as `fit`, head by head, up to rounding. What can be
-known before (labels, averaging constants) is made ready for many steps at once, as many as `BLOCK`
-has room for: memory does not grow with the data, and no number depends on it.
+The same batches, losses and optimizer steps as `fit`, head by head, up to rounding. One by one,
+each step costs far more in calls than in arithmetic; stacked, heads share the calls, and those that
+read the same rows share the product. A head here is linear maps with ReLUs between them, and every
+objective has the gradient `p - y` in its logits up to the averaging constant, so gradients are
+written down, not recorded: with `torch.func.vmap` the same steps take several times as long
+(`benchmarks/vmap_speed.py`).
 
-Heads of one architecture side by side: one product serves them all.
-
-Probing trains many small heads on the same features. One by one, each step costs far more in calls
-than in arithmetic; stacked, the heads share the calls, and those that read the same rows share the
-product. A head here is linear maps with ReLUs between them, so gradients are written down, not
-recorded.
-
-Loss and slope of many heads at once, written down instead of recorded.
-
-Every objective here has the slope `p - y` in its logits, up to the averaging constant. What
-labels and smoothing contribute is known before training begins, so a step only has to compute `p`.
+What is known in advance (labels, averaging constants) is prepared for many steps at once, as many
+as `BLOCK` has room for: memory does not grow with the data, and no number depends on it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +30,7 @@ from molhpft.tuning.phase import Phase
 
 @dataclass(frozen=True)
 class Labels:
-    """What the k heads that read the same rows are taught.
+    """The labels of the k heads that read the same rows.
 
     Attributes:
         y: labels by every smoothing that some head has, (s, t, n), 0 where unmeasured.
@@ -168,13 +162,13 @@ class Stack:
         self._shape = (groups, len(weights) // groups)
         self.flat = torch.cat([w[key].detach().flatten() for key in own for w in weights])
         self.gradient = torch.zeros_like(self.flat)
-        values, slopes = self._parameters(self.flat), self._parameters(self.gradient)
+        values, gradients = self._parameters(self.flat), self._parameters(self.gradient)
         linears = [name for name, m in head.named_modules() if isinstance(m, nn.Linear)]
         self.outputs = values[f"{linears[-1]}.weight"].shape[1]
         self._layers = [
             _Layer(
                 (values[f"{name}.weight"], values[f"{name}.bias"]),
-                (slopes[f"{name}.weight"], slopes[f"{name}.bias"]),
+                (gradients[f"{name}.weight"], gradients[f"{name}.bias"]),
                 # groups share rows: what the first layer gives is each head's own
                 groups=len(weights) if depth else groups,
             )
@@ -188,16 +182,16 @@ class Stack:
             h = layer.forward(h.view(-1, *h.shape[2:]).relu() if depth else h)
         return h.view(*self._shape, *h.shape[2:])
 
-    def backward(self, slope: Tensor) -> None:
-        """Write `gradient`, from the loss's slope in the logits of the last `forward`.
+    def backward(self, gradient: Tensor) -> None:
+        """Write `gradient`, from the loss's gradient in the logits of the last `forward`.
 
         Args:
-            slope: (groups, k, t, n).
+            gradient: (groups, k, t, n).
         """
         for depth, layer in reversed(list(enumerate(self._layers))):
-            slope = layer.backward(slope, onward=depth > 0)
+            gradient = layer.backward(gradient, onward=depth > 0)
 
-    def spread(self, values: Sequence[float]) -> Tensor:
+    def per_weight(self, values: Sequence[float]) -> Tensor:
         """One number a head, repeated for each of its weights: the shape of `flat`."""
         each = torch.tensor(values, dtype=self.flat.dtype, device=self.flat.device)
         return torch.cat([each.repeat_interleave(s.numel()) for s in self._shapes.values()])
@@ -223,14 +217,16 @@ class _Layer:
     """
 
     def __init__(
-        self, values: tuple[Tensor, Tensor], slopes: tuple[Tensor, Tensor], *, groups: int
+        self, values: tuple[Tensor, Tensor], gradients: tuple[Tensor, Tensor], *, groups: int
     ) -> None:
         self._outputs, inputs = values[0].shape[1:]
         self._groups = groups
-        self._weight, self._weight_slope = (
-            pair[0].view(groups, -1, inputs) for pair in (values, slopes)
+        self._weight, self._weight_gradient = (
+            pair[0].view(groups, -1, inputs) for pair in (values, gradients)
         )
-        self._bias, self._bias_slope = (pair[1].view(groups, -1, 1) for pair in (values, slopes))
+        self._bias, self._bias_gradient = (
+            pair[1].view(groups, -1, 1) for pair in (values, gradients)
+        )
         self._input = torch.empty(0)
 
     def forward(self, h: Tensor) -> Tensor:
@@ -238,11 +234,11 @@ class _Layer:
         joint = torch.baddbmm(self._bias, self._weight, h)
         return joint.view(self._groups, -1, self._outputs, joint.shape[2])
 
-    def backward(self, slope: Tensor, *, onward: bool) -> Tensor:
-        """Write the slopes; with `onward`, return that of what the ReLU before was given."""
-        joint = slope.view(self._groups, -1, slope.shape[-1])
-        torch.bmm(joint, self._input.mT, out=self._weight_slope)
-        torch.sum(joint, 2, keepdim=True, out=self._bias_slope)
+    def backward(self, gradient: Tensor, *, onward: bool) -> Tensor:
+        """Write the gradients; with `onward`, return that of what the ReLU before was given."""
+        joint = gradient.view(self._groups, -1, gradient.shape[-1])
+        torch.bmm(joint, self._input.mT, out=self._weight_gradient)
+        torch.sum(joint, 2, keepdim=True, out=self._bias_gradient)
         return torch.bmm(self._weight.mT, joint) * (self._input > 0) if onward else joint
 
 
@@ -294,8 +290,8 @@ def stepping(stack: Stack, phases: Sequence[Phase]) -> Step:
         stack: what it moves.
         phases: of each head; all of one optimizer, everything else may differ.
     """
-    rates = stack.spread([phase.lr for phase in phases])
-    decays = stack.spread([phase.weight_decay for phase in phases])
+    rates = stack.per_weight([phase.lr for phase in phases])
+    decays = stack.per_weight([phase.weight_decay for phase in phases])
     decay: Step | None = None
     if any(phase.weight_decay for phase in phases):
         decay = _decay(stack, decays, rates if phases[0].optimizer == "adamw" else None)
@@ -323,8 +319,8 @@ def feature_rows(network: Network, task: Task) -> Rows | None:
     rows = task.examples.rows if isinstance(task.examples, Views) else task.examples
     if network.backbone.names or not is_stackable(network.head) or not isinstance(rows, Rows):
         return None
-    known = rows.inputs.ndim == 2 and has_closed_form(task.objective, rows.targets)
-    return rows if known else None
+    has_form = rows.inputs.ndim == 2 and has_closed_form(task.objective, rows.targets)
+    return rows if has_form else None
 
 
 def orders(task: Task, *, size: int, rngs: Sequence[torch.Generator]) -> Callable[[], list[Order]]:
@@ -370,19 +366,19 @@ def _steps(
     y = labels.y[..., order].permute(2, 0, 1, 3)
     if y.shape[1] > 1:
         y = y[:, list(labels.which)]
-    shares = _shares(labels.measured[:, order].transpose(0, 1), sizes)[:, None]
-    parts = (torch.split(x, list(sizes), -1) for x in (order, y, shares))
-    for rows, y_step, share in zip(*parts, strict=True):
+    weights = _label_weights(labels.measured[:, order].transpose(0, 1), sizes)[:, None]
+    parts = (torch.split(x, list(sizes), -1) for x in (order, y, weights))
+    for rows, y_step, weight in zip(*parts, strict=True):
         z = inputs.index_select(0, rows.flatten()).view(*rows.shape, -1)
         logits = stack.forward(z)
-        slope = labels.predictions(logits) - y_step
-        loss = (labels.losses(logits, y_step.expand_as(logits)) * share).sum((2, 3))
-        stack.backward(slope.mul_(share))
+        gradient = labels.predictions(logits) - y_step
+        loss = (labels.losses(logits, y_step.expand_as(logits)) * weight).sum((2, 3))
+        stack.backward(gradient.mul_(weight))
         step()
         yield loss
 
 
-def _shares(measured: Tensor, sizes: Sequence[int]) -> Tensor:
+def _label_weights(measured: Tensor, sizes: Sequence[int]) -> Tensor:
     """What each label weighs in the mean of its batch, 0 where unmeasured.
 
     Args:
@@ -403,19 +399,19 @@ def _decay(stack: Stack, decays: Tensor, rates: Tensor | None) -> Step:
 
     if rates is None:
         return into_gradient
-    kept = 1 - rates * decays
+    factor = 1 - rates * decays
 
     def on_weights() -> None:
-        stack.flat.mul_(kept)
+        stack.flat.mul_(factor)
 
     return on_weights
 
 
 def _sgd(stack: Stack, rates: Tensor, momenta: Sequence[float]) -> Step:
-    velocity, kept = torch.zeros_like(stack.flat), stack.spread(momenta)
+    velocity, momentum = torch.zeros_like(stack.flat), stack.per_weight(momenta)
 
     def step() -> None:
-        velocity.mul_(kept).add_(stack.gradient)
+        velocity.mul_(momentum).add_(stack.gradient)
         stack.flat.addcmul_(velocity, rates, value=-1)
 
     return step

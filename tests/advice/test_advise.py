@@ -25,7 +25,7 @@ from molhpft.core.evaluate import Predictions
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
 from molhpft.domains.molecules.fingerprints import morgan_fingerprints
 from molhpft.measure.features import initial_energy
-from molhpft.run.trajectory import Grid, probing
+from molhpft.run.probe_grid import Grid, probe_grid
 from tests.toy import toy_task
 
 PROBE = {"lr": 0.01, "epochs": 20}
@@ -53,7 +53,7 @@ def test_rows_are_those_of_a_probe(found, small):
     taus = [row["tau"] for row in found["probe"]]
     assert (taus[0], taus[-1]) == (0, 20)
     for row, same in zip(
-        found["probe"], probing(small(probe=PROBE), Grid(taus=taus))["rows"], strict=True
+        found["probe"], probe_grid(small(probe=PROBE), Grid(taus=taus))["rows"], strict=True
     ):
         for name in ("aie", "train", "valid"):
             assert row[name] == pytest.approx(same[name], rel=1e-4)

@@ -15,7 +15,7 @@ from molhpft.estimator.calibrate import CalibrationName
 from molhpft.estimator.predict import Precision
 from molhpft.estimator.train import ENCODER, HEAD, TAU, Inference
 from molhpft.run.auto_tau import Expectation
-from molhpft.run.trajectory import READS
+from molhpft.run.probe_grid import READS
 
 CONFIG = """
 task: {name: pretraining, of: chains.smi}

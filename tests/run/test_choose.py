@@ -11,9 +11,9 @@ from molhpft.core.data import Task
 from molhpft.domains.weights import read_weights
 from molhpft.run import run as running
 from molhpft.run.auto_tau import SMOOTHING, choice_reading
+from molhpft.run.probe_grid import Grid, probe_grid
 from molhpft.run.resume import SavedPhase
 from molhpft.run.run import run
-from molhpft.run.trajectory import Grid, probing
 from molhpft.tuning.halving import CANDIDATES, budget
 from tests.kills import killed_at_save
 
@@ -162,7 +162,7 @@ def test_the_head_that_validates_best_is_chosen_where_finetuning_changes_nothing
     config = small(task=task, method=AUTO, probe=probe, finetune=still, seed=seed)
     choice = run(config, tmp_path).read_json("choice.json")
     taus = [candidate["tau"] for candidate in choice["candidates"]]
-    scores = {row["tau"]: row["valid"] for row in probing(config, Grid(taus=taus))["rows"]}
+    scores = {row["tau"]: row["valid"] for row in probe_grid(config, Grid(taus=taus))["rows"]}
     assert choice["chosen"]["tau"] == max(taus, key=lambda tau: scores[tau])
     assert len(set(scores.values())) == len(taus) > 2
 

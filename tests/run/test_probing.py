@@ -10,8 +10,8 @@ from rich.console import Console
 
 from molhpft.core.data import Task
 from molhpft.results.terminal import probe_reading, probe_table
+from molhpft.run.probe_grid import MEASURES, Grid, probe_grid
 from molhpft.run.run import run
-from molhpft.run.trajectory import MEASURES, Grid, probing
 from tests.runs import SMALL, rows_of
 
 
@@ -31,7 +31,7 @@ def test_rows_are_what_runs_say_of_their_probed_heads(small, tmp_path, weights, 
     encoder = {**SMALL["encoder"], "weights": weights}
     for given in (encoder, SMALL["encoder"]):
         config = small(encoder=given, **changes)
-        found = probing(config, Grid(seeds=2))
+        found = probe_grid(config, Grid(seeds=2))
         runs = [rows_of(run(without_finetuning(config, s), tmp_path / str(s))) for s in (0, 1)]
         assert [row["tau"] for row in found["rows"]] == [0, 2, 5]
         for row, one, two in zip(found["rows"], *runs, strict=True):
@@ -46,10 +46,10 @@ def test_rows_are_what_runs_say_of_their_probed_heads(small, tmp_path, weights, 
 
 def test_a_grid_has_a_row_for_each_of_its_points(small):
     grid = Grid(lrs=[0.1, 0.01, 0.1], smoothings=[0.0, 0.3], taus=[7, 1])
-    found = probing(small(), grid)
+    found = probe_grid(small(), grid)
     points = [(row["lr"], row["smoothing"], row["tau"]) for row in found["rows"]]
     assert points == [(lr, s, tau) for lr in (0.1, 0.01) for s in (0.0, 0.3) for tau in (1, 7)]
-    (alone,) = probing(small(), replace(grid, lrs=[0.01], smoothings=[0.3], taus=[7]))["rows"]
+    (alone,) = probe_grid(small(), replace(grid, lrs=[0.01], smoothings=[0.3], taus=[7]))["rows"]
     assert found["rows"][-1] == pytest.approx(alone, rel=1e-4)
     assert "std" not in alone
     assert json.loads(json.dumps(found)) == found
@@ -57,7 +57,7 @@ def test_a_grid_has_a_row_for_each_of_its_points(small):
 
 def test_smoothing_keeps_energy(small):
     grid = Grid(lrs=[0.1], smoothings=[0.0, 0.5], taus=[60])
-    plain, smoothed = probing(small(), grid)["rows"]
+    plain, smoothed = probe_grid(small(), grid)["rows"]
     assert smoothed["aie"] > plain["aie"]
 
 
@@ -66,15 +66,15 @@ def test_the_test_split_is_never_cut_into_batches(small, monkeypatch):
     monkeypatch.setattr(
         Task, "batches", lambda self, split, **k: cut.add(split) or real(self, split, **k)
     )
-    found = probing(small(), Grid())
+    found = probe_grid(small(), Grid())
     assert cut == {"train", "valid"}
     assert "test" not in found["rows"][0]
 
 
 def test_seeds_do_not_depend_on_their_company(small, weights):
     for given in ({**SMALL["encoder"], "weights": weights}, SMALL["encoder"]):
-        both = probing(small(encoder=given), Grid(seeds=2))["rows"]
-        alone = [probing(small(encoder=given, seed=s), Grid())["rows"] for s in (0, 1)]
+        both = probe_grid(small(encoder=given), Grid(seeds=2))["rows"]
+        alone = [probe_grid(small(encoder=given, seed=s), Grid())["rows"] for s in (0, 1)]
         for row, one, two in zip(both, *alone, strict=True):
             assert row["aie"] == pytest.approx((one["aie"] + two["aie"]) / 2, rel=1e-5)
 
@@ -91,12 +91,12 @@ def test_seeds_do_not_depend_on_their_company(small, weights):
 )
 def test_what_cannot_be_probed_is_one_sentence(small, changes, grid, words):
     with pytest.raises(ValueError, match=words):
-        probing(small(**changes), grid)
+        probe_grid(small(**changes), grid)
 
 
 def test_a_rate_that_diverges_costs_its_own_rows_alone(small):
     config, taus = small(probe={"lr": 0.01, "optimizer": "sgd", "weight_decay": 1.0}), [0, 1, 4]
-    found = probing(config, Grid(lrs=[0.1, 1e30, 0.01], taus=taus, seeds=2))
+    found = probe_grid(config, Grid(lrs=[0.1, 1e30, 0.01], taus=taus, seeds=2))
     rows = {(row["lr"], row["tau"]): row for row in found["rows"]}
     assert len(rows) == 9
     for tau in (0, 4):
@@ -105,7 +105,7 @@ def test_a_rate_that_diverges_costs_its_own_rows_alone(small):
         assert math.isnan(rows[1e30, tau]["aie"]) is lost
         assert math.isnan(rows[1e30, tau]["std"]["valid"]) is lost
     for tame in (0.1, 0.01):
-        alone = probing(config, Grid(lrs=[tame], taus=taus, seeds=2))["rows"]
+        alone = probe_grid(config, Grid(lrs=[tame], taus=taus, seeds=2))["rows"]
         for own in alone:
             for name in MEASURES:
                 assert rows[tame, own["tau"]][name] == pytest.approx(own[name], rel=1e-4)
@@ -167,5 +167,5 @@ def test_the_reading_gives_settings_that_a_run_takes():
 
 def test_a_grid_leaves_the_global_generator_alone(small):
     before = torch.get_rng_state()
-    probing(small(), Grid())
+    probe_grid(small(), Grid())
     assert torch.equal(torch.get_rng_state(), before)

@@ -114,7 +114,7 @@ def test_a_task_that_is_given_is_the_one_that_is_run(finished, small, tmp_path):
 
 def test_a_task_without_a_fingerprint_is_refused_for_its_results_have_no_name(small, tmp_path):
     config = small()
-    with pytest.raises(ValueError, match="task rings has no fingerprint, by which its results are"):
+    with pytest.raises(ValueError, match="task rings has no fingerprint, which tells its results"):
         run(config, tmp_path, task=replace(task_of(config), fingerprint=""))
     assert not list(tmp_path.iterdir())
 

@@ -183,7 +183,7 @@ def test_heads_come_out_as_they_went_in_and_share_nothing(build):
 
 def test_a_number_a_head_reaches_all_its_weights():
     stack = Stack(deep_head(), [deep_head().state_dict()] * 3, groups=1)
-    spread = stack.spread([1.0, 2.0, 3.0])
+    spread = stack.per_weight([1.0, 2.0, 3.0])
     assert spread.shape == stack.flat.shape
     for number, head in enumerate(stack.heads(spread), start=1):
         assert all((value == number).all() for value in head.values())
