@@ -1,4 +1,4 @@
-"""Looking at a network changes nothing about it, for every measure that is given one."""
+"""Measuring a network changes nothing about it, for every measure that is given one."""
 
 from copy import deepcopy
 
@@ -11,6 +11,7 @@ from molhpft.measure.dynamics import (
     descent_directions,
     direction_norms,
     head_bound,
+    head_gradient,
     kernel_bound,
     one_step_change,
 )
@@ -25,6 +26,7 @@ TASK = toy_task()
 OTHER = toy_network(seed=1)
 BATCH = next(TASK.batches("train", size=5))
 MEASURES = {
+    "head_gradient": lambda n, rng: head_gradient(n, [BATCH], Multiclass()),
     "tangent_kernel": lambda n, rng: tangent_kernel(n, [BATCH], unit_vectors(2, 8, rng=rng)),
     "direction_norms": lambda n, rng: direction_norms(n, [BATCH]),
     "descent_directions": lambda n, rng: descent_directions(n, [BATCH], Multiclass()),
@@ -77,7 +79,7 @@ def test_no_number_is_drawn_from_the_global_generator(measure, network, rng):
 
 
 @measures
-def test_looking_twice_sees_the_same(measure, network):
+def test_measuring_twice_gives_the_same(measure, network):
     first, second = (measure(network, torch.Generator().manual_seed(0)) for _ in range(2))
     equal = torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second
     assert equal

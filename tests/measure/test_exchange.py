@@ -1,3 +1,5 @@
+"""Backbones under the heads of others."""
+
 import pytest
 import torch
 
