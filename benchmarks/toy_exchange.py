@@ -41,7 +41,7 @@ HEADER = (
 
 def row(encoder: Chain, task: Task, scale: float, rate: float, *, seed: int) -> list[str]:
     """What one setting shows."""
-    network = toy.with_head(encoder, task, seed=seed, scale=scale)
+    network = toy.with_random_head(encoder, task, seed=seed, scale=scale)
     probing = replace(toy.PROBE, lr=rate)
     heads = toy.probed_heads(network, task, taus=TAUS, infinity=INFINITY, phase=probing, seed=seed)
     phase = replace(toy.FINETUNE, lr=rate)

@@ -117,8 +117,8 @@ def pretrained_mlp(task: Task, *, seed: int, phase: Phase = PRETRAIN) -> Chain:
         phase: how to train. A small task is gone through more often, for 1,000 steps at least.
     """
     encoder = random_mlp(seed=seed)
-    # a stream of its own: drawn from that of `with_head`, the first rows of this head would be the
-    # head of the downstream task, which would then know its first classes before any probing
+    # a stream of its own: drawn from that of `with_random_head`, the first rows of this head would
+    # be the head of the downstream task, which would know its first classes before any probing
     with _drawn_from(seed, "pretraining head"):
         network = Network(encoder, linear_head(encoder.width, task.outputs))
     steps = ceil(len(task.rows("train")) / phase.batch_size)
@@ -127,7 +127,7 @@ def pretrained_mlp(task: Task, *, seed: int, phase: Phase = PRETRAIN) -> Chain:
     return encoder
 
 
-def with_head(
+def with_random_head(
     encoder: Chain,
     task: Task,
     *,
@@ -289,7 +289,6 @@ class ToyStudy:
         task: name of the downstream task, which says whose digits they are.
         rows: a row for every tau, the last for infinity.
         variants: method name and row of an MLP head and of label-smoothed probing, from one tau.
-        gradient: length of the loss's gradient in the head where probing to infinity ends.
         exchange: split to scores of backbone i under head j, (m, m).
         exchanged_taus: of the m networks that were exchanged.
         kernels: "pretrained" and "random" to how the backbone's tangent kernel changes.
@@ -299,7 +298,6 @@ class ToyStudy:
     task: str
     rows: list[Json]
     variants: list[tuple[str, Json]]
-    gradient: float
     exchange: dict[str, Tensor]
     exchanged_taus: tuple[int, ...]
     kernels: dict[str, KernelPath]
@@ -336,8 +334,8 @@ class ToyStudy:
             f"{last['shift']['distance']:.2f} and the cosine from {first['shift']['cosine']:.4f} "
             f"to {last['shift']['cosine']:.4f}; the dot product is highest at tau {dot:,}, the "
             f"norm at tau {norm:,}. At tau {last['tau']:,} the loss still falls, by "
-            f"{self.gradient:.1g} a unit of head weight. Validation chooses {method} from tau "
-            f"{best['tau']:,}: test accuracy {show(best['final']['test'], 'accuracy')}.",
+            f"{last['head']['gradient']:.1g} a unit of head weight. Validation chooses {method} "
+            f"from tau {best['tau']:,}: test accuracy {show(best['final']['test'], 'accuracy')}.",
             self._direction(),
             exchange_reading(self.exchange["train"], self.exchanged_taus),
             self._kernels(),
@@ -384,7 +382,6 @@ class ToyStudy:
             "task": self.task,
             "chosen": self.chosen,
             "rows": [{"method": method, **row} for method, row in self.lines],
-            "gradient": self.gradient,
             "exchange": {split: scores.tolist() for split, scores in self.exchange.items()},
             "exchanged_taus": list(self.exchanged_taus),
             "kernels": {name: asdict(path) for name, path in self.kernels.items()},
@@ -420,7 +417,7 @@ def toy_study(
     _check(taus, infinity)
     task = toy_task(mnist=mnist, per_class=per_class, seed=seed)
     encoder = pretrained_mlp(toy_pretrain_task(mnist=mnist), seed=seed)
-    network = with_head(encoder, task, seed=seed)
+    network = with_random_head(encoder, task, seed=seed)
     heads = probed_heads(network, task, taus=taus, infinity=infinity, seed=seed)
     branches = [
         finetuned(network, task, tau, head, seed=seed)
@@ -435,7 +432,6 @@ def toy_study(
         task=task.name,
         rows=[branch.row(task) for branch in branches],
         variants=[(method, branch.row(task)) for method, branch in variants.items()],
-        gradient=training_gradient(network, task),
         exchange=exchange,
         exchanged_taus=tuple(branch.tau for branch in shown),
         kernels=kernels,
@@ -453,8 +449,8 @@ def _check(taus: Sequence[int], infinity: int) -> None:
 
 def _variants(encoder: Chain, task: Task, tau: int, seed: int) -> dict[str, Branch]:
     mlp, linear = (
-        with_head(encoder, task, seed=seed, build=mlp_head),
-        with_head(encoder, task, seed=seed),
+        with_random_head(encoder, task, seed=seed, build=mlp_head),
+        with_random_head(encoder, task, seed=seed),
     )
     plain = probed_heads(mlp, task, taus=[tau], seed=seed)
     smoothing = replace(PROBE, smoothing=SMOOTHING)
@@ -469,7 +465,7 @@ def _kernels(encoder: Chain, task: Task, seed: int) -> dict[str, KernelPath]:
     """Figure 6: both backbones under heads of the same tau, finetuned alike."""
     paths = {}
     for name, backbone in {"pretrained": encoder, "random": random_mlp(seed=seed)}.items():
-        network = with_head(backbone, task, seed=seed)
+        network = with_random_head(backbone, task, seed=seed)
         head = probed_heads(network, task, taus=[KERNEL_TAU], seed=seed)[KERNEL_TAU]
         paths[name] = kernel_path(network, task, head, phase=KERNEL_FINETUNE, seed=seed)
     return paths

@@ -79,6 +79,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(table, tmp_path):
     assert files_of(killed) == files_of(whole)
 
 
+@pytest.mark.slow
 def test_the_same_run_started_twice_waits_for_the_first_and_gives_the_same(table, tmp_path):
     first = start(table, tmp_path / "runs")
     while not saved_steps(tmp_path / "runs"):
@@ -95,6 +96,7 @@ def test_the_same_run_started_twice_waits_for_the_first_and_gives_the_same(table
     assert files_of(tmp_path / "runs") == files_of(tmp_path / "alone")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", ["auto", "reference"])
 def test_two_processes_train_as_one_does(table, tmp_path, monkeypatch, kernels):
     monkeypatch.setenv("MOLHPFT_KERNELS", kernels)

@@ -155,6 +155,7 @@ def test_a_random_split_is_chosen_and_drawn_by_options_or_by_keys(molhpft, table
     assert first == second == third != other
 
 
+@pytest.mark.slow
 def test_two_finetunings_into_one_folder_at_once_both_end_with_its_model(model, table, tmp_path):
     out = tmp_path / "rings"
     command = [sys.executable, "-m", "molhpft.cli", *finetune_words(table, out)]

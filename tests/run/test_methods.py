@@ -190,6 +190,7 @@ def nci(weights, **changes):
     return parse_config({**NCI, "encoder": {**NCI["encoder"], "weights": weights}, **changes})
 
 
+@pytest.mark.slow
 def test_flyp_keeps_the_pretrained_head_beside_the_new_one(nci_encoder):
     network = network_of(nci(nci_encoder, method=FLYP))
     ours = network.head.state_dict()["stages.linear.module.weight"]

@@ -165,6 +165,7 @@ def test_another_seed_gives_another_run(small, tmp_path):
     assert rows_of(folders[0]) != rows_of(folders[1])
 
 
+@pytest.mark.slow
 def test_kernels_change_step_by_step_also_over_an_interruption(small, tmp_path):
     config = small(method={"name": "ft"}, measures=["ntk"])
     whole = run(config, tmp_path / "whole").read_lines("history.jsonl")

@@ -1,12 +1,10 @@
-"""The steps of the toy study, and the paper's trends in a small one on scikit-learn's digits."""
+"""The steps of the toy study: pretrain, probe, finetune, follow a kernel, read an exchange."""
 
-import json
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
-from rich.console import Console
 
 from molhpft.core.evaluate import take
 from molhpft.core.network import linear_head, mlp_head
@@ -45,7 +43,7 @@ def energy(network, task):
 def test_pretrained_features_are_worth_more_than_random_ones(encoder, task):
     scores = []
     for backbone in (toy.random_mlp(seed=0), encoder):
-        network = toy.with_head(backbone, task, seed=0)
+        network = toy.with_random_head(backbone, task, seed=0)
         heads = toy.probed_heads(network, task, taus=[100], seed=0)
         network.head.load_state_dict(heads[100])
         scores.append(energy(network, task))
@@ -56,19 +54,19 @@ def test_the_global_generator_is_left_as_it_was(task):
     torch.manual_seed(5)
     expected = torch.rand(())
     torch.manual_seed(5)
-    toy.with_head(toy.random_mlp(seed=3), task, seed=3)
+    toy.with_random_head(toy.random_mlp(seed=3), task, seed=3)
     assert torch.equal(torch.rand(()), expected)
 
 
 def test_a_head_is_five_times_pytorchs(task):
     plain = 128**-0.5
-    assert weight(toy.with_head(toy.random_mlp(seed=0), task, seed=0)).abs().max() == pytest.approx(
-        5 * plain, rel=0.02
-    )
+    assert weight(
+        toy.with_random_head(toy.random_mlp(seed=0), task, seed=0)
+    ).abs().max() == pytest.approx(5 * plain, rel=0.02)
 
 
 def test_only_the_last_stage_of_an_mlp_head_is_enlarged(task):
-    head = toy.with_head(toy.random_mlp(seed=0), task, seed=0, build=mlp_head).head
+    head = toy.with_random_head(toy.random_mlp(seed=0), task, seed=0, build=mlp_head).head
     hidden, last = (stage.module for stage in head)
     assert hidden[0].weight.abs().max().item() == pytest.approx(128**-0.5, rel=0.02)
     assert last.weight.abs().max().item() == pytest.approx(5 * 256**-0.5, rel=0.02)
@@ -77,14 +75,14 @@ def test_only_the_last_stage_of_an_mlp_head_is_enlarged(task):
 def test_a_new_head_knows_nothing_of_the_pretraining_classes(encoder, task):
     # had both heads one stream, the new one would begin as that of pretraining did
     errors = [
-        energy(toy.with_head(encoder, task, seed=seed, build=linear_head), task)
+        energy(toy.with_random_head(encoder, task, seed=seed, build=linear_head), task)
         for seed in range(5)
     ]
     assert sum(errors) / len(errors) > 0.7
 
 
 def test_a_network_under_a_new_head_is_a_copy(encoder, task):
-    network = toy.with_head(encoder, task, seed=0)
+    network = toy.with_random_head(encoder, task, seed=0)
     assert same_weights(network.backbone, encoder)
     assert all(
         a.data_ptr() != b.data_ptr()
@@ -97,7 +95,7 @@ def test_the_fast_way_to_infinity_ends_where_the_slow_one_does():
         patch.setenv("MOLHPFT_DATA", "absent")
         task = toy_task(per_class=20)
     # random features are small: both ways are gradient flow long before infinity is
-    fast, slow = (toy.with_head(toy.random_mlp(seed=0), task, seed=0) for _ in range(2))
+    fast, slow = (toy.with_random_head(toy.random_mlp(seed=0), task, seed=0) for _ in range(2))
     start = energy(fast, task)
     for network, taus, infinity in ((fast, [0, 50], 5000), (slow, [5000], None)):
         heads = toy.probed_heads(network, task, taus=taus, infinity=infinity, seed=0)
@@ -107,7 +105,7 @@ def test_the_fast_way_to_infinity_ends_where_the_slow_one_does():
 
 
 def test_infinity_leaves_the_heads_before_it_as_they_are(encoder, task):
-    with_it, without = (toy.with_head(encoder, task, seed=0) for _ in range(2))
+    with_it, without = (toy.with_random_head(encoder, task, seed=0) for _ in range(2))
     a = toy.probed_heads(with_it, task, taus=[0, 5], infinity=50, seed=0)
     b = toy.probed_heads(without, task, taus=[0, 5], seed=0)
     assert list(a) == [0, 5, 50]
@@ -115,7 +113,7 @@ def test_infinity_leaves_the_heads_before_it_as_they_are(encoder, task):
 
 
 def test_the_gradient_is_smaller_the_longer_a_head_is_probed(encoder, task):
-    network = toy.with_head(encoder, task, seed=0)
+    network = toy.with_random_head(encoder, task, seed=0)
     gradients = [toy.training_gradient(network, task)]
     for infinity in (100, 5000):
         heads = toy.probed_heads(network, task, taus=[0], infinity=infinity, seed=0)
@@ -126,7 +124,7 @@ def test_the_gradient_is_smaller_the_longer_a_head_is_probed(encoder, task):
 
 
 def test_the_gradient_is_that_of_the_loss_along_its_direction(encoder, task):
-    network = toy.with_head(encoder, task, seed=0).double()
+    network = toy.with_random_head(encoder, task, seed=0).double()
     task = replace(task, examples=replace(task.examples, inputs=task.examples.inputs.double()))
     batch = task.examples.take(task.rows("train"))
     found, loss = (
@@ -146,7 +144,7 @@ SHORT = replace(toy.FINETUNE, epochs=3)
 
 
 def branch(encoder, task, *, seed=0):
-    network = toy.with_head(encoder, task, seed=0)
+    network = toy.with_random_head(encoder, task, seed=0)
     heads = toy.probed_heads(network, task, taus=[0, 4], seed=0)
     return network, heads, toy.finetuned(network, task, 4, heads[4], phase=SHORT, seed=seed)
 
@@ -169,7 +167,7 @@ def test_a_branch_notes_how_far_its_head_has_turned(encoder, task):
 
 
 def test_a_head_turns_less_the_longer_it_was_probed(encoder, task):
-    network = toy.with_head(encoder, task, seed=0)
+    network = toy.with_random_head(encoder, task, seed=0)
     heads = toy.probed_heads(network, task, taus=[0, 8, 200], seed=0)
     found = [
         toy.finetuned(network, task, tau, head, phase=SHORT, seed=0) for tau, head in heads.items()
@@ -181,7 +179,7 @@ def test_a_head_turns_less_the_longer_it_was_probed(encoder, task):
 
 
 def test_a_kernel_is_followed_from_the_start_to_the_end(encoder, task):
-    network = toy.with_head(encoder, task, seed=0)
+    network = toy.with_random_head(encoder, task, seed=0)
     head = toy.probed_heads(network, task, taus=[4], seed=0)[4]
     phase = replace(SHORT, epochs=4)
     path = toy.kernel_path(network, task, head, phase=phase, seed=0)
@@ -200,83 +198,6 @@ def test_the_same_seed_gives_the_same_branch_and_another_does_not(encoder, task)
     assert a.row(task) != c.row(task)
 
 
-TAUS = (0, 2, 16, 128, 512)
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOLHPFT_DATA", "absent")
-        out = tmp_path_factory.mktemp("toy") / "new"
-        return toy_study(out, taus=TAUS, infinity=50_000, per_class=300)
-
-
-def column(study, group, name):
-    return [row[group][name] for row in study.rows]
-
-
-def falls(values):
-    return all(a > b for a, b in pairwise(values))
-
-
-def test_there_is_a_row_for_every_tau_and_one_for_infinity(study):
-    assert [row["tau"] for row in study.rows] == [*TAUS, 50_000]
-
-
-def test_energy_falls_with_tau(study):
-    assert falls(column(study, "energy", "aie"))
-
-
-def test_distance_falls_with_tau(study):
-    assert falls(column(study, "shift", "distance"))
-
-
-def test_cosine_rises_with_tau(study):
-    assert falls([-cosine for cosine in column(study, "shift", "cosine")])
-
-
-@pytest.mark.parametrize("name", ["dot", "norm"])
-def test_dot_product_and_norm_rise_and_then_fall_with_tau(study, name):
-    values = column(study, "shift", name)
-    assert values[0] < max(values[1:-1]) > values[-1]
-
-
-def test_an_mlp_head_leaves_less_energy_and_moves_features_less(study):
-    mlp, linear = dict(study.variants)["HP-FT, MLP head"], study.rows[-2]
-    assert mlp["tau"] == linear["tau"] == TAUS[-1]
-    assert mlp["energy"]["aie"] < linear["energy"]["aie"]
-    assert mlp["shift"]["distance"] < linear["shift"]["distance"]
-
-
-def test_smoothed_probing_moves_features_farther_at_the_same_accuracy(study):
-    smoothed, plain = dict(study.variants)["lsHP-FT"], study.rows[-2]
-    assert smoothed["shift"]["distance"] > plain["shift"]["distance"]
-    assert smoothed["energy"]["aie"] > plain["energy"]["aie"]
-    assert smoothed["probe"]["valid"] == pytest.approx(plain["probe"]["valid"], abs=0.02)
-
-
-@pytest.mark.parametrize("split", ["train", "valid"])
-def test_the_strongly_adapted_backbone_rejects_the_heads_of_others(study, split):
-    scores = study.exchange[split]
-    rest = scores[1:, 1:]
-    strange = (rest.sum() - rest.trace()) / (rest.numel() - len(rest))
-    assert scores[0, 1:].mean() < scores[0, 0] - 0.2
-    assert scores[0, 1:].mean() < strange - 0.1
-
-
-def test_gradient_and_change_of_the_head_fall_with_tau(study):
-    assert falls(column(study, "head", "gradient"))
-    changes = column(study, "head", "change")
-    assert changes[0] > 5 * changes[-1]
-
-
-def test_the_kernel_of_a_pretrained_backbone_changes_less_than_that_of_a_random_one(study):
-    own, other = study.kernels["pretrained"], study.kernels["random"]
-    assert min(own.train[-1], other.train[-1]) > 0.95  # an untrained one would not have moved
-    assert own.from_start[-1] < other.from_start[-1] / 2
-    assert max(own.from_last) < max(other.from_last)
-
-
 REJECTING = torch.tensor([[0.9, 0.4, 0.5], [0.6, 0.95, 0.94], [0.6, 0.93, 0.95]])
 
 
@@ -291,59 +212,6 @@ def test_the_reading_of_an_exchange_counts_what_it_shows():
 def test_an_exchange_without_the_papers_trends_is_said_to_have_none():
     same = torch.tensor([[0.8, 0.9, 0.9], [0.9, 0.5, 0.9], [0.9, 0.4, 0.9]])
     assert exchange_reading(same, (0, 8, 64)).count("not reproduced") == 3
-
-
-def test_the_reading_says_that_the_size_of_heads_was_chosen(study):
-    assert "5 times as large as PyTorch makes them, which is our choice" in study.reading
-
-
-@pytest.mark.parametrize("split", ["train", "valid"])
-def test_the_diagonal_of_the_exchange_has_the_networks_as_they_are(study, split):
-    own = {row["tau"]: row["final"][split] for row in study.rows}
-    expected = torch.tensor([own[tau] for tau in study.exchanged_taus], dtype=torch.float64)
-    torch.testing.assert_close(study.exchange[split].diag(), expected)
-
-
-def test_every_figure_is_a_picture(study):
-    assert list(study.figures) == ["2", "3", "6", "11"]
-    for path in study.figures.values():
-        assert path.name.startswith("toy_digits_figure")
-        assert path.read_bytes()[:4] == b"\x89PNG"
-
-
-def test_the_table_has_a_line_for_everything_that_was_finetuned(study):
-    assert [method for method, _ in study.lines] == [
-        "FT",
-        *["HP-FT"] * 4,
-        "LP-FT",
-        "HP-FT, MLP head",
-        "lsHP-FT",
-    ]
-    assert study.table.row_count == 8
-    console = Console(width=140)
-    with console.capture() as capture:
-        console.print(study.table)
-    assert "toy_digits" in capture.get()
-    assert "molecules" not in capture.get()
-
-
-def test_the_reading_says_where_the_peaks_are(study):
-    norms = column(study, "shift", "norm")
-    peak = study.rows[norms.index(max(norms))]["tau"]
-    assert f"the norm at tau {peak:,}." in study.reading
-    assert "From tau 0 to tau 50,000 the energy goes from" in study.reading
-
-
-def test_the_line_chosen_validates_best(study):
-    _, row = study.lines[study.chosen]
-    assert row["final"]["valid"] == max(row["final"]["valid"] for _, row in study.lines)
-
-
-def test_the_summary_is_plain_values(study):
-    content = json.loads(json.dumps(study.summary))
-    assert content["rows"][0]["method"] == "FT"
-    assert content["gradient"] > 0
-    assert set(content["exchange"]) == {"train", "valid"}
 
 
 @pytest.mark.parametrize(

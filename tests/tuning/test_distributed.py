@@ -53,6 +53,7 @@ def train_among_others(fabric, objective, folder, size):
     machine.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize(
     ("objective", "size"), [(Multiclass(), 8), (Multilabel(), 8), (Multiclass(), 3)], ids=str

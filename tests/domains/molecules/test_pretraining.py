@@ -95,6 +95,7 @@ def test_unreadable_molecules_are_named_by_line_and_in_no_split(listed, caplog):
     assert not any(0 in rows for rows in task.splits.values())
 
 
+@pytest.mark.slow
 def test_molecules_that_are_tested_on_elsewhere_are_left_out(ogb_root, tmp_path, caplog):
     other = ogb_task("ogbg-molesol")
     tested = [other.examples.smiles[i] for split in ("valid", "test") for i in other.splits[split]]
@@ -109,6 +110,7 @@ def test_molecules_that_are_tested_on_elsewhere_are_left_out(ogb_root, tmp_path,
     assert f"{left} of 1188 molecules of mixed are left out" in caplog.text
 
 
+@pytest.mark.slow
 def test_an_ogb_set_keeps_its_labels_and_its_training_split(ogb_root):
     task = pretraining_task(of="ogbg-molfreesolv", targets=("assays", "descriptors"))
     own = ogb_task("ogbg-molfreesolv")
