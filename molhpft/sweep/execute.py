@@ -209,33 +209,27 @@ class LocalWorkers:
 
 @dataclass(eq=False)
 class _Worker:
-    """A process and the trial it has, which has been started so many times."""
+    """A process, the trial it has, and the pipes for trials and for outcomes."""
 
     number: int
     process: subprocess.Popen[bytes]
+    trials: IO[bytes]
+    outcomes: IO[bytes]
     trial: Trial | None = None
-
-    @property
-    def pipes(self) -> tuple[IO[bytes], IO[bytes]]:
-        """Where trials go in and outcomes come out."""
-        into, out = self.process.stdin, self.process.stdout
-        if into is None or out is None:
-            raise RuntimeError("a worker is started with pipes")
-        return into, out
 
     def give(self, trial: Trial) -> None:
         self.trial = trial
         message = vars(trial) | {"config": resolved(trial.config)}
         with suppress(BrokenPipeError):  # it has died, which the end of its outcomes will show
-            self.pipes[0].write(json.dumps(message, default=str).encode() + b"\n")
-            self.pipes[0].flush()
+            self.trials.write(json.dumps(message, default=str).encode() + b"\n")
+            self.trials.flush()
 
     def kill(self) -> int:
         """End the process and those it has started, at once; its exit status."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         status = self.process.wait()
-        for pipe in self.pipes:
+        for pipe in (self.trials, self.outcomes):
             with suppress(BrokenPipeError):
                 pipe.close()
         return status
@@ -270,7 +264,9 @@ class _LocalPool:
             raise UnwritableError(
                 f"cannot start a process with a log in {logs}: {error}"
             ) from error
-        worker = _Worker(number, process)
+        if process.stdin is None or process.stdout is None:
+            raise RuntimeError("a worker is started with pipes")
+        worker = _Worker(number, process, process.stdin, process.stdout)
         self.workers.append(worker)
         return worker
 
@@ -280,13 +276,13 @@ class _LocalPool:
     def wait(self) -> list[Outcome]:
         with selectors.DefaultSelector() as selector:
             for worker in self.workers:
-                selector.register(worker.pipes[1], selectors.EVENT_READ, worker)
+                selector.register(worker.outcomes, selectors.EVENT_READ, worker)
             ready = [key.data for key, _ in selector.select(timeout=1.0)]
         return [outcome for worker in ready if (outcome := self._receive(worker))]
 
     def _receive(self, worker: _Worker) -> Outcome | None:
         """An outcome; None where the process has died and another one has its trial."""
-        line, trial = worker.pipes[1].readline(), worker.trial
+        line, trial = worker.outcomes.readline(), worker.trial
         worker.trial = None
         if line.endswith(b"\n"):
             return Outcome(**json.loads(line))

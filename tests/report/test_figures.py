@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 
 from molhpft.report import figures
+from molhpft.report.plots import colours
 from molhpft.results.statistics import best_on_validation, over_seeds, over_tau
 from molhpft.results.table import read_results
 from tests.runs import measure, write_run
@@ -12,7 +13,7 @@ from tests.runs import measure, write_run
 
 @pytest.fixture(scope="module")
 def palette(results):
-    return figures.colours(over_seeds(best_on_validation(results.table))["label"].tolist())
+    return colours(over_seeds(best_on_validation(results.table))["label"].tolist())
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def test_of_several_settings_the_one_that_validates_best_is_drawn(tmp_path):
 
 
 def test_methods_keep_their_colour_and_neighbours_differ():
-    palette = figures.colours([f"m{k}" for k in range(12)])
+    palette = colours([f"m{k}" for k in range(12)])
     values = list(palette.values())
     assert all(a != b for a, b in pairwise(values))
 
@@ -102,7 +103,7 @@ def panels(root):
     results = read_results(root)
     table = results.table
     variants = figures.task_variants(results, table)
-    palette = figures.colours(sorted(set(table["label"])))
+    palette = colours(sorted(set(table["label"])))
     labels = dict(zip(table["variant"], table["label"], strict=True))
     drawn = (
         figures.ntk(variants, labels, palette),
@@ -205,7 +206,7 @@ def test_figures_that_were_not_measured_are_sentences(tmp_path):
     write_run(tmp_path, {4: (0.6, 0.5)}, method="lp", epochs=0)
     results = read_results(tmp_path)
     variants = figures.task_variants(results, results.table)
-    palette = figures.colours(["lp"])
+    palette = colours(["lp"])
     drawn = [
         *figures.over_taus(results.table, palette),
         *(
