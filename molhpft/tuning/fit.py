@@ -1,9 +1,10 @@
 """The one training loop: `fit` trains a network for one phase."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import ceil, isfinite, isnan
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +82,7 @@ class DivergedError(ValueError):
         super().__init__(f"training diverged: {how}; try a learning rate below lr={phase.lr}")
 
 
-def best_epoch(rows: Sequence[Row]) -> int:
+def best_epoch(rows: Sequence[Mapping[str, Any]]) -> int:
     """Epoch (from 1) of the highest validation score, the earliest of equals.
 
     Predictions that are not finite have no score; 0 where no epoch has one.
