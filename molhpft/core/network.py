@@ -181,7 +181,8 @@ class Network(nn.Module):
 
     def forward(self, batch: Batch) -> Float[Tensor, "n c ..."]:
         """Logits, (n, t) or (n, classes, height, width)."""
-        logits: Tensor = self.head(self.features(batch), batch)
+        # not by `features`: those of a network cut at its first stage are its inputs
+        logits: Tensor = self.head(self.backbone(batch.inputs, batch), batch)
         return logits
 
     def cut(self, at: str) -> "Network":
