@@ -23,7 +23,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 ROOT = Path(__file__).parents[1]
 PRINTED = ROOT / "docs" / "printed"
-PUBLIC = ("molhpft", "molhpft.estimator", "molhpft.core", "molhpft.domains.graphs")
+PUBLIC = (
+    "molhpft",
+    "molhpft.estimator",
+    "molhpft.core",
+    "molhpft.domains.graphs",
+    "molhpft.report",
+)
 WIDE = 90  # columns that fit a page in the usual size
 LINE = re.compile(r"^\{% (\w+) ?(.*?) %\}$", re.MULTILINE)
 

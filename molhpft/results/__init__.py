@@ -1,1 +1,1 @@
-"""Run folders read back: runs, groups of runs, statistics and tables."""
+"""Run folders read back: one tidy table, and what it says of methods over seeds."""
