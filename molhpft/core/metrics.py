@@ -9,8 +9,6 @@ from math import inf, isnan, nan
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
-from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
 from molhpft.core.annotations import Bool, Float, Shaped
@@ -24,7 +22,7 @@ _NAMES = {
     "neg_rmse": "-RMSE",
     "neg_loss": "-loss",
 }
-_METRICS = {"rocauc": roc_auc_score, "ap": average_precision_score}
+_METRICS = {"rocauc": "roc_auc_score", "ap": "average_precision_score"}
 
 
 def measured(targets: Shaped[Tensor, "*n"], *, ignore: int = IGNORE) -> Bool[Tensor, "*n"]:
@@ -160,6 +158,8 @@ def rank_correlation(targets: Float[Tensor, "n t"], logits: Float[Tensor, "n t"]
 def _spearman(y: np.ndarray, q: np.ndarray) -> float:
     if not np.isfinite(q).all() or len(np.unique(q)) < 2:
         return nan
+    from scipy.stats import rankdata
+
     return float(np.corrcoef(rankdata(y), rankdata(q))[0, 1])
 
 
@@ -167,7 +167,9 @@ def _score(metric: str, y: np.ndarray, a: np.ndarray) -> float:
     mask = ~np.isnan(y)
     if len(np.unique(y[mask])) < 2 or not np.isfinite(a[mask]).all():
         return nan
-    return float(_METRICS[metric](y[mask], a[mask]))
+    from sklearn import metrics  # its import takes as long as PyTorch's
+
+    return float(getattr(metrics, _METRICS[metric])(y[mask], a[mask]))
 
 
 def _has_two_labels(column: Tensor) -> bool:

@@ -13,7 +13,6 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from torch import Tensor
 
 from molhpft.core.metrics import mean_absolute_error, rank_correlation
@@ -346,6 +345,8 @@ def _unbounded(
 def _measured(
     model: Uncertainty, scores: Mapping[str, Json], held: Mapping[str, HeldOut], coverage: str
 ) -> list[str]:
+    from scipy.stats import binomtest  # half a second, which a prediction does without
+
     sentences = []
     for split, row in scores.items():
         if split in ("valid", CALIBRATION) or row["coverage"] is None:

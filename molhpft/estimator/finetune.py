@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -76,12 +77,21 @@ def finetune_table(
         raise ValueError(f"{out} is there and is no model; choose another folder (--out)")
     task = table_task(**choice.options)
     name = _name(config, task, inference)
-    if out.exists():
-        return Finetuned(_existing(out, name), out, is_new=False)
-    with locked(out):
+    with nullcontext() if out.exists() else locked(out):
         if out.exists():
             return Finetuned(_existing(out, name), out, is_new=False)
-        return Finetuned(_train_into(out, config, task, inference, name=name), out, is_new=True)
+        partial = out.with_name(f"{out.name}.partial")
+        with writing(out):  # before minutes of looking for molecules the encoder has seen
+            partial.mkdir(parents=True, exist_ok=True)
+        notes = [note.text for note in notes_on(config, task)]
+        model, folder = train(config, task, partial / RUN, inference, notes=notes)
+        model.about["name"] = name
+        with writing(out):
+            model.save_pretrained(partial)
+            os.replace(partial, out)
+        # an interrupted run needs its members until the model that holds them is in place
+        RunFolder(out / RUN / folder.path.name).drop("members")
+        return Finetuned(model, out, is_new=True)
 
 
 def _table_choice(table: Mapping[str, Any], changes: Any) -> Choice:
@@ -114,21 +124,4 @@ def _existing(out: Path, name: str) -> Model:
             f"{out} holds a model of other data or settings; choose another folder (--out), or "
             "delete it"
         )
-    return model
-
-
-def _train_into(
-    out: Path, config: RunConfig, task: Task, inference: Inference, *, name: str
-) -> Model:
-    partial = out.with_name(f"{out.name}.partial")
-    with writing(out):  # before minutes of looking for molecules the encoder has seen
-        partial.mkdir(parents=True, exist_ok=True)
-    notes = [note.text for note in notes_on(config, task)]
-    model, folder = train(config, task, partial / RUN, inference, notes=notes)
-    model.about["name"] = name
-    with writing(out):
-        model.save_pretrained(partial)
-        os.replace(partial, out)
-    # an interrupted run needs its members until the model that holds them is in place
-    RunFolder(out / RUN / folder.path.name).drop("members")
     return model

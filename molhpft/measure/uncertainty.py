@@ -24,7 +24,6 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -209,6 +208,8 @@ def _logistic_line(x: Tensor, y: Tensor, measured: Tensor) -> tuple[Tensor, Tens
 
 def fit_isotonic(logits: Float[Tensor, "..."], targets: Float[Tensor, "..."]) -> Isotonic:
     """scikit-learn's isotonic regression of validation labels on `sigmoid(a)`, task by task."""
+    from sklearn.isotonic import IsotonicRegression
+
     measured, both = _checked(logits, targets)
     knots = [torch.empty(2, 0).double()] * len(both)
     for task in both.nonzero().flatten().tolist():

@@ -12,7 +12,6 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor, nn
 
 from molhpft.core.data import Task
@@ -109,6 +108,8 @@ def _each(one: OneOutput, x: Array, targets: Tensor, penalty: float) -> Solution
 
 
 def _classes(x: Array, targets: Tensor, penalty: float, *, ignore: int) -> Solution:
+    from sklearn.linear_model import LogisticRegression
+
     y = targets.numpy()
     model = LogisticRegression(C=penalty, max_iter=5000).fit(x[y != ignore], y[y != ignore])
     if len(model.classes_) > 2:
@@ -120,6 +121,8 @@ def _classes(x: Array, targets: Tensor, penalty: float, *, ignore: int) -> Solut
 
 
 def _yes_or_no(x: Array, y: Array, penalty: float) -> tuple[Array, float]:
+    from sklearn.linear_model import LogisticRegression
+
     if len(np.unique(y)) < 2:
         raise ValueError(
             "a head can be solved when every output has both classes in the training split, "
@@ -130,6 +133,8 @@ def _yes_or_no(x: Array, y: Array, penalty: float) -> tuple[Array, float]:
 
 
 def _number(x: Array, y: Array, penalty: float) -> tuple[Array, float]:
+    from sklearn.linear_model import Ridge
+
     model = Ridge(alpha=1 / penalty).fit(x, y)
     return model.coef_, float(model.intercept_)
 

@@ -17,7 +17,6 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 from annotated_types import Interval
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -131,6 +130,8 @@ def _arrays(path: Path) -> list[Tensor]:
 
 
 def _sklearn_digits() -> Pictures:
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     small = torch.from_numpy(digits.images).float()[:, None] * (_INK / 16)
     large = F.interpolate(small, size=(SIDE, SIDE), mode="bilinear", align_corners=False)[:, 0]

@@ -18,8 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -374,15 +372,16 @@ def _listed(path: Path) -> list[tuple[str, int]]:
     return [(name, int(label)) for name, label in rows]
 
 
-# what scipy's reader raises for foreign, newer and truncated files
-_UNREADABLE = (KeyError, ValueError, TypeError, OSError, EOFError, zlib.error, MatReadError)
-
-
 def _matlab(files: Files, name: str, key: str) -> Any:
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    # what the reader raises for foreign, newer and truncated files
+    unreadable = (KeyError, ValueError, TypeError, OSError, EOFError, zlib.error, MatReadError)
     (data,) = files.read([name])
     try:
         return np.atleast_1d(loadmat(BytesIO(data), squeeze_me=True)[key])
-    except _UNREADABLE as error:
+    except unreadable as error:
         raise ValueError(
             f"{name} in {files.path} should be a MATLAB file with the variable {key}: {error}"
         ) from error
