@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from molhpft.core.network import Batch
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.files import digest
 from molhpft.domains.molecules.fingerprints import featurized
@@ -96,7 +97,7 @@ def test_features_are_those_of_the_members_side_by_side(model):
     assert z[0].equal(z[2])
     assert model.features(store, rows[:0]).shape == (0, 24)
     heads = [
-        network.head(part, None)
+        network.head(part, Batch(part, torch.zeros(3)))
         for network, part in zip(model.networks, z.split(8, 1), strict=True)
     ]
     torch.testing.assert_close(torch.stack(heads), model.logits(store, rows))
