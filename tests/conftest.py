@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import tests.shapes  # noqa: F401 (before anything that it checks is imported)
+from molhpft.config.registry import TASKS
 from molhpft.config.schema import parse_config
+from molhpft.domains.molecules.tables import csv_task
 from tests.runs import SMALL
 
 torch.set_num_threads(1)
@@ -59,3 +61,10 @@ def small(table):
         return parse_config({**raw, "task": task}, unused_are="dropped", reader=reader)
 
     return config
+
+
+@pytest.fixture
+def sizes(table, monkeypatch):
+    """A task named sizes in the catalog: the number of atoms, which FLYP may go on serving."""
+    task = csv_task(path=table, target_columns=["size"], split="random", split_seed=1)
+    monkeypatch.setitem(TASKS, "sizes", lambda: task)

@@ -3,6 +3,7 @@
 import json
 from zlib import crc32
 
+from molhpft.config.build import build_network, build_recipes, build_task
 from molhpft.run.folder import RunFolder
 
 SMALL = {
@@ -12,7 +13,16 @@ SMALL = {
     "probe": {"lr": 0.01},
     "finetune": {"epochs": 3, "lr": 0.003, "keep": "best", "batch_size": 16},
 }
+FLYP = {"name": "flyp", "pretraining": "sizes", "tau": [0, 1]}
 SHIFT = {"distance": 1.0, "cosine": 0.5, "dot": 2.0, "norm": 2.0, "start_norm": 1.5}
+
+
+def task_of(config):
+    return build_task(config, build_recipes(config)[0])
+
+
+def network_of(config):
+    return build_network(config, task_of(config), build_recipes(config)[0])
 
 
 def branch(tau, valid, test, **more):

@@ -1,3 +1,5 @@
+"""Options are the keyword-only parameters of what is named, with their types and defaults."""
+
 from pathlib import Path
 from typing import Literal
 
@@ -15,12 +17,9 @@ def test_only_keyword_only_parameters_are_options():
 
 
 def test_defaults_are_filled_in_and_types_converted():
-    options = checked("task", keywords(entry), {"path": "a.csv", "rate": "1e-3"})
-    assert options == {"path": Path("a.csv"), "size": 3, "rate": 0.001, "taus": (1,)}
-
-
-def test_a_lone_value_stands_for_a_tuple_of_one():
-    assert checked("task", keywords(entry), {"path": "a", "taus": 4})["taus"] == (4,)
+    given = {"path": "a.csv", "rate": "1e-3", "taus": 4}  # a lone value stands for a tuple of one
+    options = checked("task", keywords(entry), given)
+    assert options == {"path": Path("a.csv"), "size": 3, "rate": 0.001, "taus": (4,)}
 
 
 @pytest.mark.parametrize(
@@ -38,10 +37,14 @@ def test_an_option_that_does_not_fit_is_named(given, message):
         checked("task", keywords(entry), given)
 
 
-def test_a_choice_outside_its_list_is_refused():
-    def pick(*, how: Literal["a", "b"] = "a"):
-        return how
+def test_a_word_with_a_meaning_of_its_own_is_no_tuple():
+    def pick(*, taus: tuple[int, ...] | Literal["auto"] = "auto", how: Literal["a", "b"] = "a"):
+        return taus, how
 
+    assert checked("", keywords(pick), {"taus": "auto"})["taus"] == "auto"
+    assert checked("", keywords(pick), {"taus": 3})["taus"] == (3,)
+    with pytest.raises(ValueError, match="taus is 'atuo', which does not fit"):
+        checked("", keywords(pick), {"taus": "atuo"})
     with pytest.raises(ValueError, match="how is 'c', which does not fit: input should be 'a' or"):
         checked("", keywords(pick), {"how": "c"})
 
@@ -49,13 +52,3 @@ def test_a_choice_outside_its_list_is_refused():
 def test_an_unknown_name_comes_with_the_valid_ones():
     message = unknown("gnc", ["gcn", "mlp"], "encoder")
     assert message == "unknown encoder gnc; did you mean gcn? valid: gcn, mlp"
-
-
-def test_a_word_with_a_meaning_of_its_own_is_no_tuple():
-    def pick(*, taus: tuple[int, ...] | Literal["auto"]):
-        return taus
-
-    assert checked("", keywords(pick), {"taus": "auto"})["taus"] == "auto"
-    assert checked("", keywords(pick), {"taus": 3})["taus"] == (3,)
-    with pytest.raises(ValueError, match="taus is 'atuo', which does not fit"):
-        checked("", keywords(pick), {"taus": "atuo"})

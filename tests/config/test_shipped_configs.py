@@ -6,10 +6,12 @@ import pytest
 import yaml
 
 from molhpft.config.build import build_recipes
-from molhpft.config.schema import load_config
+from molhpft.config.schema import load_config, resolved
 from molhpft.sweep.spec import load_sweep
 
 ROOT = Path(__file__).parents[2]
+
+
 CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
 
 
@@ -41,3 +43,18 @@ def test_a_config_of_ogb_has_its_protocol(path):
         assert (options["layers"], options["width"], options["dropout"]) == (5, 300, 0.5)
         assert options["virtual_node"] == ("virtual_node" in path.stem)
         assert options["weights"] is None
+
+
+def test_pretraining_starts_from_random_weights_and_is_of_pcba_as_of_muv():
+    paths = [path for path in CONFIGS if path.parent.name == "pretrain"]
+    for path in paths:
+        config = load_config(ROOT / path)
+        assert config.method.name == "scratch"
+        assert config.encoder.options["weights"] is None
+    muv, pcba = (
+        resolved(load_config(ROOT / path))
+        for name in ("muv_gcn", "molpcba_gcn")
+        for path in paths
+        if path.stem == name
+    )
+    assert {**muv, "task": {**muv["task"], "of": "ogbg-molpcba"}} == pcba

@@ -161,3 +161,45 @@ def test_settings_are_one_line():
     line = settings_text({"method": {"name": "hp_ft", "tau": [4, 16]}, "finetune.lr": 0.1})
     assert line == "method=hp_ft tau=[4, 16], finetune.lr=0.1"
     assert settings_text({}) == "no settings"
+
+
+TEMPLATE = {
+    "task": "nci_alerts",
+    "encoder": {"name": "gcn", "layers": 1, "width": 4},
+    "probe": {"epochs": 6},
+    "finetune": {"epochs": 2},
+}
+
+
+def test_a_template_serves_some_of_the_methods():
+    grid = {"method": ["lp", "ft"], "finetune.lr": [0.1, 0.2]}
+    trials = parse_sweep({**TEMPLATE, "sweep": grid})
+    chosen = [(trial.config.method.name, trial.settings.get("finetune.lr")) for trial in trials]
+    assert sorted(chosen, key=str) == [("ft", 0.1), ("ft", 0.2), ("lp", None)]
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({"sweep": {"method": ["ft", "scratch"]}}, "in every trial, probe.epochs would do nothing"),
+        ({"sweep": [{"method": ["lp"], "finetune.lr": [1, 2]}, {"seeds": 2}]}, "finetune.lr would"),
+        ({"sweep": {"seeds": 2}, "method": "lp_ft", "finetune": {"momentum": 0.9}}, "momentum"),
+    ],
+    ids=str,
+)
+def test_a_key_that_no_trial_reads_is_refused(raw, words):
+    with pytest.raises(ValueError, match=words):
+        parse_sweep({**TEMPLATE, **raw})
+
+
+def test_what_a_narrower_sweep_has_no_use_for_is_left_out_with_a_warning(tmp_path, caplog):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump({**TEMPLATE, "sweep": {"method": ["lp", "lp_ft"]}}))
+    assert len(load_sweep(path)) == 2
+    assert not caplog.messages
+    (trial,) = load_sweep(path, ["sweep.method=[lp]"])
+    assert "finetune" not in resolved(trial.config)
+    (message,) = caplog.messages
+    assert "in every trial, finetune.epochs would do nothing: method lp does not" in message
+    with pytest.raises(ValueError, match=r"in every trial, finetune\.lr would do nothing"):
+        load_sweep(path, ["sweep.method=[lp]", "sweep.finetune.lr=[0.1, 0.2]"])

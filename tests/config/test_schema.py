@@ -1,0 +1,135 @@
+"""Configs: what is written is what is meant, or an error names the key."""
+
+import re
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from molhpft.config.schema import Reader, load_config, parse_config, resolved
+
+MINIMAL = {"task": "nci_alerts"}
+
+
+def test_a_task_is_all_that_a_config_needs():
+    config = parse_config(MINIMAL)
+    assert config.task.name == "nci_alerts"
+    assert config.probe.trains == "head"
+    assert config.finetune.trains == "all"
+
+
+def test_a_resolved_config_means_the_same():
+    raw = {
+        "task": {"name": "csv", "path": "x.csv", "target_columns": "y"},
+        "encoder": {"name": "gcn", "weights": "w.pth", "width": 16},
+        "method": {"name": "ls_hp_ft", "tau": 3},
+        "finetune": {"lr": 0.5, "patience": 4},
+        "seed": 7,
+    }
+    config = parse_config(raw)
+    assert parse_config(yaml.safe_load(yaml.safe_dump(resolved(config)))) == config
+    assert config.method.options == {"tau": (3,), "smoothing": 0.1}
+
+
+@given(
+    section=st.sampled_from(["task", "encoder", "head", "method", "probe", "finetune"]),
+    key=st.text("abcdefgh_", min_size=1, max_size=8),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_typo_is_an_error_that_names_the_key_and_the_valid_ones(section, key):
+    base = resolved(parse_config(MINIMAL))
+    base[section] = {**base[section], f"{key}_zz": 1}
+    with pytest.raises(ValueError, match=rf"unknown key {section}\.{key}_zz; .*valid: "):
+        parse_config(base)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fintune": {"lr": 1}}, "unknown key fintune; did you mean finetune"),
+        ({"finetune": {"lrate": 1}}, r"unknown key finetune\.lrate; .*valid: finetune\.epochs"),
+        ({"finetune": {"epochs": "many"}}, r"finetune\.epochs is 'many', which does not fit"),
+        ({"finetune": {"epochs": -1}}, r"finetune\.epochs should be at least 0, got -1"),
+        ({"finetune": {"epochs": True}}, r"finetune\.epochs is True, which .*: it is no yes or no"),
+        ({"finetune": {"lr": float("inf")}}, r"finetune\.lr is inf, which does not fit"),
+        ({"finetune": 3}, "finetune must be keys such as epochs and lr, got 3"),
+        ({"probe": {"trains": "all"}}, r"unknown key probe\.trains"),
+        ({"sweep": {"seeds": 2}}, "sweep lists runs; `molhpft sweep` takes such a config"),
+        ({"task": "ogbg-moltox2"}, "unknown task ogbg-moltox2; did you mean ogbg-moltox21"),
+        ({"task": {"path": "x"}}, "task must be a name, or keys with a name among them"),
+        ({"task": {"name": "csv"}}, r"missing key task\.path"),
+        ({"method": {"name": "ft", "tau": [1]}}, r"unknown key method\.tau; valid: none"),
+        ({"method": {"name": "hp_ft"}}, r"missing key method\.tau"),
+        ({"method": {"name": "hp_ft", "tau": [3, -1]}}, r"method\.tau should be at least 0, got -"),
+        ({"encoder": "gnc"}, "unknown encoder gnc; did you mean gcn"),
+        ({"encoder": {"name": "gcn", "dropout": 1}}, r"encoder\.dropout should be in \[0, 1\), go"),
+        ({"measures": ["nkt"]}, "unknown measure nkt; did you mean ntk"),
+        ({"device": "gpu"}, "device is 'gpu', which does not fit: input should be 'auto'"),
+        ({"seed": "x"}, "seed is 'x', which does not fit"),
+        ({"seed": -1}, r"seed should be in \[0, 9223372036854775808\), got -1"),
+        *(
+            ({name: 0}, f"{name} should be at least 1, got 0")
+            for name in ("devices", "nodes", "checkpoint")
+        ),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_one_sentence_with_the_key(change, message):
+    with pytest.raises(ValueError, match=f"^{message}") as caught:
+        parse_config({**MINIMAL, **change})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_without_a_task_says_so():
+    with pytest.raises(ValueError, match=r"missing key task; for example task: \{name: "):
+        parse_config({})
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "task: nci_alerts\n"
+        "method: {name: hp_ft, tau: [0, 3]}\n"
+        "probe: {lr: 0.01}\n"
+        "finetune: {epochs: 2, lr: 0.003}\n"
+    )
+    return path
+
+
+def test_a_file_and_its_changes_are_checked_together(path):
+    config = load_config(path, ["finetune.lr=1e-4", "method.tau=[5]", "seed=3"])
+    assert (config.finetune.lr, config.finetune.epochs) == (1e-4, 2)
+    assert config.method.options["tau"] == (5,)
+    assert config.seed == 3
+
+
+def test_what_a_change_leaves_without_effect_is_left_out_with_a_warning(path, caplog):
+    config = load_config(path, ["method=lp"])
+    assert "finetune" not in resolved(config)
+    (message,) = caplog.messages
+    assert "finetune.epochs and finetune.lr would do nothing: method lp does not" in message
+    assert message.endswith("left out of this run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["method=ft", "probe.lr=0.1"], "probe.lr would do nothing: method ft probes no"),
+        (["method=ft", "probe={lr: 1.0}"], "probe.lr would do nothing"),
+        (["method={name: l2_sp, tau: [3]}", "finetune.anchor=0.5"], "finetune.anchor"),
+        (["method.tau=[3]", "method=ft"], "unknown key method.tau; valid: none"),
+    ],
+)
+def test_a_change_without_effect_is_refused(path, changes, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        load_config(path, changes)
+
+
+def test_a_command_that_reads_a_part_takes_no_change_of_the_rest(path):
+    reader = Reader("molhpft some", ("task", "seed", "finetune.lr"))
+    assert load_config(path, ["seed=3", "finetune.lr=0.5"], reader=reader).finetune.lr == 0.5
+    words = r"molhpft some does not read finetune\.epochs; it reads task, seed, finetune\.lr"
+    with pytest.raises(ValueError, match=words):
+        load_config(path, ["finetune.epochs=3"], reader=reader)
