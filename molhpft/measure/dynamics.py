@@ -25,9 +25,10 @@ from molhpft.core.annotations import Float
 from molhpft.core.evaluate import Snapshot
 from molhpft.core.network import Batch, Chain, Network
 from molhpft.core.objectives import Objective
-from molhpft.measure.features import initial_energy, shift
+from molhpft.measure.features import check_one_shape, initial_energy, shift
 from molhpft.measure.tangent import (
     backbone_weights,
+    check_vectors,
     differentiable,
     features,
     pull_back,
@@ -160,11 +161,7 @@ def alignment(
     Raises:
         ValueError: the shapes differ.
     """
-    if not directions.shape == before.shape == after.shape:
-        raise ValueError(
-            f"directions and features must have one shape, got {tuple(directions.shape)}, "
-            f"{tuple(before.shape)} and {tuple(after.shape)}"
-        )
+    check_one_shape("directions and features", directions, before, after)
     asked, moved = directions.flatten(1).double(), (after.double() - before.double()).flatten(1)
     both = asked.any(1) & moved.any(1)
     return F.cosine_similarity(asked[both], moved[both], dim=1, eps=0).mean().item()
@@ -177,11 +174,7 @@ def _length(parts: Iterable[Tensor]) -> float:
 def _norms(z: Tensor, q: Tensor, vectors: Tensor | None) -> Tensor:
     outputs = q[0].numel()
     vectors = torch.eye(outputs) if vectors is None else vectors
-    if vectors.ndim != 2 or not len(vectors) or vectors.shape[1] != outputs:
-        raise ValueError(
-            f"vectors should be one or more rows of {outputs} numbers, one for each logit of an "
-            f"example, got shape {tuple(vectors.shape)}"
-        )
+    check_vectors(vectors, outputs, "logit")
     squares = torch.zeros(len(z), dtype=torch.float64, device=z.device)
     for u in vectors.to(q):
         (row,) = torch.autograd.grad(q, z, u.view(q.shape[1:]).expand_as(q), retain_graph=True)
@@ -289,11 +282,7 @@ def first_order_error(predicted: Float[Tensor, "..."], actual: Float[Tensor, "..
     Raises:
         ValueError: the shapes differ.
     """
-    if predicted.shape != actual.shape:
-        raise ValueError(
-            f"changes to compare must have one shape, "
-            f"got {tuple(predicted.shape)} and {tuple(actual.shape)}"
-        )
+    check_one_shape("changes to compare", predicted, actual)
     error: float = ((predicted - actual).norm() / actual.norm()).item()
     return error
 

@@ -159,11 +159,7 @@ class RunningShift:
         Raises:
             ValueError: the shapes differ.
         """
-        if before.shape != after.shape:
-            raise ValueError(
-                f"features before and after must have one shape, "
-                f"got {tuple(before.shape)} and {tuple(after.shape)}"
-            )
+        check_one_shape("features before and after", before, after)
         start, end = before.flatten(1).double(), after.flatten(1).double()
         columns = (
             (end - start).norm(dim=1),
@@ -177,6 +173,17 @@ class RunningShift:
     def mean(self) -> Shift:
         """Means over all that were added, of which there is one at least."""
         return Shift(*torch.cat(self._rows).mean(0).tolist())
+
+
+def check_one_shape(what: str, *tensors: Tensor) -> None:
+    """Refuse tensors of different shapes, which are not of the same examples.
+
+    Raises:
+        ValueError: they are, with all shapes.
+    """
+    if len({tensor.shape for tensor in tensors}) > 1:
+        *first, last = (str(tuple(tensor.shape)) for tensor in tensors)
+        raise ValueError(f"{what} must have one shape, got {', '.join(first)} and {last}")
 
 
 def correct_probability(predictions: Predictions, objective: Objective) -> Float[Tensor, " m"]:

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from molhpft.core.annotations import Float
 from molhpft.core.evaluate import inference
 from molhpft.core.network import Batch, Network
+from molhpft.measure.features import check_one_shape
 
 _MOST_NUMBERS = 2**29  # of gradients in memory together
 
@@ -170,11 +171,7 @@ def tangent_kernel(
         zs = [features(network, weights, batch).flatten(1) for batch in batches]
         if not zs:
             raise ValueError("a tangent kernel needs at least one batch, got none")
-        if vectors.ndim != 2 or not len(vectors) or vectors.shape[1] != zs[0].shape[1]:
-            raise ValueError(
-                f"vectors should be one or more rows of feature length {zs[0].shape[1]}, "
-                f"got shape {tuple(vectors.shape)}"
-            )
+        check_vectors(vectors, zs[0].shape[1], "feature")
         return _gram(zs, weights, vectors.to(zs[0])) / len(vectors)
 
 
@@ -188,7 +185,8 @@ def ntk_change(before: Float[Tensor, "..."], after: Float[Tensor, "..."]) -> flo
     Raises:
         ValueError: the shapes differ.
     """
-    before, after = _comparable(before, after)
+    check_one_shape("kernels of the same examples", before, after)
+    before, after = before.double(), after.double()
     change: float = ((after - before).norm() / before.norm()).item()
     return change if before.any() else nan
 
@@ -206,7 +204,8 @@ def ntk_distance(before: Float[Tensor, "..."], after: Float[Tensor, "..."]) -> f
     Raises:
         ValueError: the shapes differ.
     """
-    before, after = _comparable(before, after)
+    check_one_shape("kernels of the same examples", before, after)
+    before, after = before.double(), after.double()
     if not before.any() or not after.any():
         return nan
     return 1 - F.cosine_similarity(before.flatten(), after.flatten(), dim=0).item()
@@ -237,10 +236,14 @@ def _parts(weights: Mapping[str, Tensor], *, rows: int) -> list[dict[str, Tensor
     return parts
 
 
-def _comparable(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-    if before.shape != after.shape:
+def check_vectors(vectors: Float[Tensor, "..."], length: int, of: str) -> None:
+    """Refuse vectors that are not one or more rows of a length.
+
+    Raises:
+        ValueError: they are not, with what they are `of`.
+    """
+    if vectors.ndim != 2 or not len(vectors) or vectors.shape[1] != length:
         raise ValueError(
-            f"kernels must be of the same examples, got {tuple(before.shape)} "
-            f"and {tuple(after.shape)}"
+            f"vectors should be one or more rows of {length} numbers, one for each {of} of an "
+            f"example, got shape {tuple(vectors.shape)}"
         )
-    return before.double(), after.double()

@@ -102,9 +102,9 @@ def test_a_head_without_energy_moves_nothing():
 def test_half_of_the_targets_maximises_the_dot_product_when_kernels_commute(seed):
     begin = commuting(seed)
     best = theory.dot_maximiser(begin)
-    slope = grad(lambda q: theory.mean_dot(begin, q))(best)
+    gradient = grad(lambda q: theory.mean_dot(begin, q))(best)
     curvature = hessian(lambda q: theory.mean_dot(begin, q))(best)
-    torch.testing.assert_close(slope, torch.zeros_like(slope))
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient))
     assert torch.linalg.eigvalsh(curvature).max() < 0
 
 
@@ -112,17 +112,17 @@ def test_half_of_the_targets_maximises_the_dot_product_when_kernels_commute(seed
 def test_lemma_3_maximises_the_norm_when_kernels_commute(seed):
     begin = commuting(seed)
     best = theory.norm_maximiser(begin)
-    slope = grad(lambda q: theory.mean_squared_norm(begin, q))(best)
+    gradient = grad(lambda q: theory.mean_squared_norm(begin, q))(best)
     curvature = hessian(lambda q: theory.mean_squared_norm(begin, q))(best)
-    torch.testing.assert_close(slope, torch.zeros_like(slope))
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient))
     assert torch.linalg.eigvalsh(curvature).max() < 0
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_half_of_the_targets_is_the_best_multiple_of_them_for_any_kernels(seed):
-    begin, shares = start(seed), torch.linspace(0, 1, 101, dtype=torch.float64)
-    dots = torch.stack([theory.mean_dot(begin, share * begin.targets) for share in shares])
-    assert shares[dots.argmax()].item() == pytest.approx(0.5)
+    begin, fractions = start(seed), torch.linspace(0, 1, 101, dtype=torch.float64)
+    dots = torch.stack([theory.mean_dot(begin, fraction * begin.targets) for fraction in fractions])
+    assert fractions[dots.argmax()].item() == pytest.approx(0.5)
 
 
 def test_the_norm_peaks_at_zero_without_features_and_at_half_the_targets_without_a_head():
@@ -139,8 +139,8 @@ def test_the_norm_peaks_at_zero_without_features_and_at_half_the_targets_without
 def test_less_energy_never_means_more_distance(seed):
     begin = start(seed)
     distances = [
-        theory.mean_squared_distance(begin, share * begin.targets).item()
-        for share in torch.linspace(0, 1, 11)
+        theory.mean_squared_distance(begin, fraction * begin.targets).item()
+        for fraction in torch.linspace(0, 1, 11)
     ]
     assert distances == sorted(distances, reverse=True)
 
@@ -149,12 +149,12 @@ def test_less_energy_never_means_more_distance(seed):
 def test_between_half_of_the_targets_and_the_targets_adaptation_is_mild(seed):
     # Table 9 of the paper: features grow longer and hardly turn
     begin = commuting(seed)
-    for share in (0.5 + 1e-6, 0.7, 0.85):
-        q0 = share * begin.targets
+    for fraction in (0.5 + 1e-6, 0.7, 0.85):
+        q0 = fraction * begin.targets
         assert theory.regime(begin, q0) == "mild"
         start_norm = begin.features.square().sum(1).mean()
         assert theory.mean_squared_norm(begin, q0) > start_norm
-        less = theory.mean_dot(begin, (share + 0.05) * begin.targets)
+        less = theory.mean_dot(begin, (fraction + 0.05) * begin.targets)
         assert less < theory.mean_dot(begin, q0)
 
 
@@ -171,10 +171,10 @@ def test_regimes_follow_each_other_as_the_energy_falls(seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_tiny_energy_moves_features_less_than_a_tenth_as_far_as_outputs_of_zero(seed):
     begin = start(seed)
-    share = 1 - theory.regime_energies(begin)[1] / begin.targets.abs().mean()
+    fraction = 1 - theory.regime_energies(begin)[1] / begin.targets.abs().mean()
     near, far = (
-        theory.mean_squared_distance(begin, share * begin.targets).sqrt().item()
-        for share in (share, 0.0)
+        theory.mean_squared_distance(begin, fraction * begin.targets).sqrt().item()
+        for fraction in (fraction, 0.0)
     )
     assert near == pytest.approx(theory.TINY * far)
 
