@@ -39,7 +39,7 @@ class Labels:
 def smiles_of(molecules: Any) -> tuple[str, ...]:
     """SMILES strings of a list, array, series, or table with one column (or one named smiles).
 
-    Cells mean what they mean in a file (`sheets.text_of`): bytes are UTF-8, and None, NaN and
+    Cells mean what they mean in a file (`table_files.text_of`): bytes are UTF-8, and None, NaN and
     pandas' NA an unreadable molecule.
 
     Raises:

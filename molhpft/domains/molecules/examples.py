@@ -108,14 +108,13 @@ def molecule_task(
         mean, std = (torch.tensor(x, dtype=torch.float64) for x in (objective.mean, objective.std))
         targets = (targets.double() - mean) / std
     targets = targets.to(torch.float16 if is_classification else torch.float32)
-    if is_classification:
-        classes = tuple(classes) or (ZERO_ONE,) * targets.shape[1]
-    written = [tuple(classes)] if any(pair != ZERO_ONE for pair in classes) else []
+    classes = tuple(classes) or (ZERO_ONE,) * (targets.shape[1] if is_classification else 0)
+    written = [classes] if any(pair != ZERO_ONE for pair in classes) else []
     about = (objective, tuple(target_names), *written)
     return Task(
         name=name,
         examples=Molecules(
-            *(store, targets, tuple(smiles), tuple(classes), tuple(notes), tuple(lines), unit)
+            *(store, targets, tuple(smiles), classes, tuple(notes), tuple(lines), unit)
         ),
         splits=splits,
         objective=objective,

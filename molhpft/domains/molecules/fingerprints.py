@@ -9,14 +9,13 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar, final
+from typing import TYPE_CHECKING, TypeVar, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rdkit import Chem, DataStructs, rdBase
 from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
-from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from molhpft.domains.files import digest
@@ -30,6 +29,9 @@ from molhpft.domains.molecules.smiles import (
     parse_flagged,
 )
 from molhpft.domains.parallel import parallel_stream
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 T = TypeVar("T")
 
@@ -157,6 +159,8 @@ class Neighbours:
         """
         if not len(_checked(bits)):
             raise ValueError("similarity needs at least 1 training molecule, got 0")
+        from scipy.sparse import csr_matrix  # takes long, and only models compare
+
         # int16 holds any count of 2,048 bits, and is twice as fast as float32
         self._pieces = [
             csr_matrix(piece.numpy(), dtype=np.int16) for piece in torch.split(bits, _PIECE)
@@ -227,7 +231,7 @@ class Neighbours:
         return best, row
 
 
-def _tanimoto(piece: csr_matrix, bits: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _tanimoto(piece: "csr_matrix", bits: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Similarities of all training molecules of a piece to all molecules, (rows, n)."""
     shared = piece @ bits.T.astype(np.int16, order="C")
     either = np.diff(piece.indptr).astype(np.int16)[:, None] + bits.sum(1, dtype=np.int16) - shared

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rdkit import Chem, rdBase
-from rdkit.Chem import Descriptors
 from torch import Tensor
 
 from molhpft.core.annotations import Positive, Seed
@@ -191,6 +190,8 @@ def descriptor_targets(smiles: Sequence[str], train: Tensor) -> tuple[Tensor, li
 
 @cache
 def _descriptor_functions() -> dict[str, Callable[[Chem.Mol], float]]:
+    from rdkit.Chem import Descriptors  # a tenth of a second, and only here
+
     return {
         name: function
         for name, function in Descriptors.descList
