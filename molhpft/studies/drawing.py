@@ -60,7 +60,7 @@ def tau_figure(rows: Sequence[tuple[str, Json]], path: Path, *, score: str) -> N
     Args:
         rows: method name and row of each branch; those of FT, HP-FT and LP-FT make the curves,
             scratch a level line in the first panel.
-        path: file to write, its ending says the format.
+        path: file to write; its ending is the format.
         score: name of the score, for titles.
     """
     branches = [row for name, row in rows if name in ALONG_TAU]
@@ -114,12 +114,9 @@ def confidence_figure(
 ) -> None:
     """Draw Figure 2: p(correct) before finetuning, and how fast the head then turns.
 
-    Args:
-        probabilities: tau, as text, to p(correct) of every training example, (m,).
-        gradients: of the same taus: length of the loss's gradient in the head at the start.
-        changes: of the same taus: relative change of the head after every epoch, from 0 on.
-        path: file to write.
-        note: at its foot.
+    `probabilities` has p(correct) of every training example, (m,), by tau as text; of the same taus
+    are `gradients`, the length of the loss's gradient in the head at the start, and `changes`, the
+    relative change of the head after every epoch, from 0 on.
     """
     figure = new_figure(11, max(5.0, 0.8 * len(probabilities) + 1.2))
     left, right = np.asarray(figure.subfigures(1, 2, width_ratios=(3, 2)))
@@ -155,11 +152,7 @@ def exchange_figure(
 ) -> None:
     """Draw Figure 3: every backbone under every head, without retuning; columns are backbones.
 
-    Args:
-        scores: split to scores in [0, 1], (m, m); row i has backbone i, column j head j.
-        taus: of the m networks, as text.
-        path: file to write.
-        note: at its foot.
+    `scores` has a matrix (m, m) in [0, 1] for each split; row i is backbone i, column j head j.
     """
     figure = new_figure(5.2 * len(scores), 4.8)
     panels = figure.subplots(1, len(scores), squeeze=False)[0]
@@ -181,12 +174,9 @@ def exchange_figure(
 
 
 def kernel_figure(kernels: Mapping[str, Json], path: Path, *, note: str = "") -> None:
-    """Draw Figure 6: how the tangent kernel changes along finetuning, by backbone.
+    """Draw Figure 6: how the tangent kernel changes along finetuning, for two backbones at most.
 
-    Args:
-        kernels: name of a backbone to the fields of its `KernelPath`; two at most.
-        path: file to write.
-        note: at its foot.
+    `kernels` has the fields of a `KernelPath` by name of the backbone.
     """
     figure = new_figure(12, 3.6)
     accuracy, start, last = figure.subplots(1, 3)
@@ -213,11 +203,7 @@ def kernel_figure(kernels: Mapping[str, Json], path: Path, *, note: str = "") ->
 def shift_figure(rows: Sequence[Json], taus: Sequence[str], path: Path, *, note: str = "") -> None:
     """Draw Figure 11: the four distances of features, after finetuning against before, by tau.
 
-    Args:
-        rows: of the branches, as a run's summary has them.
-        taus: of the branches, as text.
-        path: file to write.
-        note: at its foot.
+    `rows` are those of branches in a run's summary, `taus` their taus as text.
     """
     figure = new_figure(11, 6)
     for axes, (name, title) in zip(figure.subplots(2, 2).flat, _SHIFTS.items(), strict=True):

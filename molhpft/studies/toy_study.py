@@ -161,13 +161,6 @@ def probed_heads(
     follow the flow. After 50,000 epochs the energy is that of plain probing to 1 % (MNIST: 0.0868
     for 0.0869), fifteen times as fast.
 
-    Args:
-        network: encoder and random head.
-        task: the downstream task.
-        taus: numbers of epochs.
-        infinity: one more, larger number of epochs.
-        phase: how to probe.
-        seed: of the order of examples.
     """
     rng = torch.Generator().manual_seed(seed_for(seed, "probe"))
     probed, features = on_features(network, task)
@@ -186,16 +179,7 @@ def probed_heads(
 def finetuned(
     network: Network, task: Task, tau: int, head: Weights, *, phase: Phase = FINETUNE, seed: int
 ) -> Branch:
-    """Finetune a copy of the network from a probed head.
-
-    Args:
-        network: encoder and a head of the right shape; left as it is.
-        task: the downstream task.
-        tau: epochs that the head was probed for.
-        head: its weights.
-        phase: how to finetune.
-        seed: of the order of examples, the same for every tau.
-    """
+    """Finetune a copy of the network from a probed head, in the same order for every tau."""
     tuned = deepcopy(network)
     tuned.head.load_state_dict(head)
     start, before = deepcopy(tuned.head), snapshots(tuned, task)
@@ -231,13 +215,6 @@ def kernel_path(
 
     Between all pairs of 50 training examples, as in Figure 6 of Ren et al. (2023), contracted with
     random vectors that are the same throughout.
-
-    Args:
-        network: encoder and a head of the right shape; left as it is.
-        task: the downstream task.
-        head: weights of the head.
-        phase: how to finetune.
-        seed: of examples, vectors and their order in finetuning.
     """
     tuned = deepcopy(network)
     tuned.head.load_state_dict(head)

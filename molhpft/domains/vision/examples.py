@@ -59,11 +59,7 @@ class Augmentation:
     def draw(self, n: int, *, height: int, width: int, rng: torch.Generator) -> Tensor:
         """A random affine map for each of n images, (n, 2, 3), on the CPU.
 
-        Args:
-            n: number of images.
-            height: of the images, in pixels.
-            width: of the images, in pixels.
-            rng: draws the maps; a part that is switched off draws nothing.
+        A part that is switched off draws nothing from `rng`.
         """
         maps = torch.eye(2, 3).repeat(n, 1, 1)
         if self.turn:
@@ -103,23 +99,12 @@ AUGMENTATIONS = {
 
 
 def warp(images: Tensor, maps: Tensor) -> Tensor:
-    """Views of images, bilinear; 0 where a view shows what lies outside its image.
-
-    Args:
-        images: float (n, channels, height, width).
-        maps: (n, 2, 3), from `Augmentation.draw`.
-    """
+    """Bilinear views of float images (n, channels, height, width) by maps (n, 2, 3); 0 outside."""
     return _sample(images, maps, mode="bilinear", outside=0.0)
 
 
 def warp_labels(labels: Tensor, maps: Tensor, *, ignore: int) -> Tensor:
-    """Views of label masks, each pixel the nearest one's label; `ignore` outside the image.
-
-    Args:
-        labels: integers (n, height, width), exact in float32.
-        maps: those of the images.
-        ignore: label of what lies outside.
-    """
+    """Views of label masks (n, height, width), nearest pixel; `ignore` outside the image."""
     views = _sample(labels[:, None].float(), maps, mode="nearest", outside=float(ignore))
     return views[:, 0].to(labels.dtype)
 
@@ -204,9 +189,7 @@ class Images:
     def take(self, index: Tensor, *, rng: torch.Generator | None = None) -> Batch:
         """The images `index` (k,), float (k, channels, height, width), with int64 targets.
 
-        Args:
-            index: row numbers.
-            rng: draws one view of each image; without it images are as they are.
+        One view of each image is drawn by `rng`; without it images are as they are.
         """
         index = index.to(self.pixels.device, non_blocking=True)
         images, targets = self.pixels[index].float() / 255, self.targets[index]

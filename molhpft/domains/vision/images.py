@@ -134,13 +134,7 @@ class Pictures:
 def pictures(
     files: Files, entries: Sequence[tuple[str, int]], *, classes: Sequence[str], size: int
 ) -> Pictures:
-    """The images named by `entries`, in their order.
-
-    Args:
-        files: where they lie.
-        entries: path and class id of each image.
-        classes: name of each class id.
-        size: side of the images in pixels.
+    """Images by their paths and class ids, in the order of `entries`.
 
     Raises:
         ValueError: there is no entry, or a class id has no name.
@@ -154,11 +148,7 @@ def pictures(
 
 
 def check_labels(labels: Tensor, classes: int, path: Path) -> None:
-    """Refuse class ids that name no class.
-
-    Raises:
-        ValueError: an id below 0 or from `classes` on.
-    """
+    """Raise ValueError for class ids below 0 or from `classes` on."""
     wrong = labels[(labels < 0) | (labels >= classes)]
     if len(wrong):
         raise ValueError(
@@ -275,11 +265,7 @@ def _check_left_out(files: Files, places: Mapping[str, tuple[str, str]], around:
 def read_pixels(files: Files, names: Sequence[str], decode: Decode, how: str) -> Tensor:
     """Every image decoded to one shape, (n, ...), from the cache where they were read before.
 
-    Args:
-        files: where they lie.
-        names: of the files.
-        decode: an opened image to a tensor.
-        how: text that changes with the result of `decode`.
+    `how` is a text that changes with the result of `decode`.
 
     Raises:
         ValueError: an image is absent or cannot be read.

@@ -133,11 +133,6 @@ def read_npy_set(path: Path, *, classes: tuple[str, ...], severity: int) -> Labe
     (Hendrycks & Dietterich, 2019), `fog.npy` goes with `labels.npy`, and a fifth of the rows is
     taken, that of `severity`.
 
-    Args:
-        path: the array of images.
-        classes: name of each class id.
-        severity: 1 to 5.
-
     Raises:
         FileNotFoundError: one of the two files is absent.
         ValueError: arrays of another shape or type, or pickled ones; or no such severity.

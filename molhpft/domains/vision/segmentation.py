@@ -37,10 +37,7 @@ def segmentation_resnet(
 ) -> Chain:
     """A ResNet without its pool: features (n, d, height / stride, width / stride).
 
-    Args:
-        depth: layers with weights, as `resnet` counts them.
-        output_stride: image pixels a step on the feature map.
-        channels: of the images.
+    Its options are those of `resnet`.
     """
     whole = resnet(depth=depth, output_stride=output_stride, channels=channels)
     return whole.split("pool")[0]
@@ -241,13 +238,7 @@ def shapes_task(
 
 
 def draw_shapes(n: int, *, size: int, rng: torch.Generator) -> Labelled:
-    """Images with masks of class ids and 255.
-
-    Args:
-        n: number of images.
-        size: side in pixels.
-        rng: draws everything.
-    """
+    """Images with masks of class ids and 255."""
     pixels = torch.randint(0, 100, (n, 3, size, size), generator=rng, dtype=torch.uint8)
     masks = torch.zeros(n, size, size, dtype=torch.uint8)
     for _ in range(2):

@@ -71,7 +71,9 @@ def image_task(
         corruptions: of `CORRUPTIONS`; each adds the split `test_<name>`.
         severity: of corruptions, and of the rows taken from CIFAR-10-C, 1 to 5, 3 by default; for
             those only.
-        shifted: paths of further test sets, see `shifted_set`; each adds the split `<name>`.
+        shifted: paths of further test sets with the same classes, each of which adds the split
+            `<name>`: an array (`.npy`, see `read_npy_set`), a zip file with a folder for each
+            class, or what the layout reads, such as another domain, whose test images count.
         normalise: by the statistics of ImageNet, as most published ResNets, or not at all.
         seed: of every choice of images and of noise, 0 by default; for those only.
 
@@ -99,7 +101,7 @@ def image_task(
     for further in map(Path, shifted):
         if further.stem in parts:
             raise ValueError(f"{further} would be a second split {further.stem!r}; rename it")
-        parts[further.stem] = shifted_set(layout, further, classes, size=size, severity=severity)
+        parts[further.stem] = _shifted_set(layout, further, classes, size=size, severity=severity)
     name = f"{layout}_{path.stem}" if layout in _UNNAMED else layout
     views, statistics = AUGMENTATIONS[augment], _STATISTICS[normalise]
     return labelled_task(name, parts, augment=views, objective=Multiclass(), statistics=statistics)
@@ -115,23 +117,10 @@ def _check_names(layout: str, augment: str, size: int | None) -> None:
         raise ValueError(f"size is a side of at least 1 pixel, got {size}")
 
 
-def shifted_set(
+def _shifted_set(
     layout: str, path: Path, classes: tuple[str, ...], *, size: int, severity: int
 ) -> Labelled:
-    """A further test set of the same classes.
-
-    Args:
-        layout: that of the task.
-        path: an array (`.npy`) as `read_npy_set` takes it, a zip file with a folder for each class,
-            or what the layout reads, such as another domain; of a source with splits "test" counts.
-        classes: name of each class id.
-        size: side in pixels.
-        severity: of CIFAR-10-C.
-
-    Raises:
-        FileNotFoundError: files are absent.
-        ValueError: files contradict their layout, or hold no test images.
-    """
+    """A further test set of the same classes, from the path that `image_task` describes."""
     if path.suffix == ".npy":
         images = read_npy_set(path, classes=classes, severity=severity)
         return resized(grey_to_rgb(images), size)
@@ -161,10 +150,6 @@ def choose_images(
             or (train) all that are left.
         place: where the images lie, for messages.
         rng: draws the images.
-
-    Raises:
-        ValueError: there are no training images, fewer images than asked for, or one that cannot
-            be read.
     """
     base = sources.get("train", sources.get("all"))
     if base is None:
@@ -204,10 +189,6 @@ def stratified_order(targets: Tensor, *, rng: torch.Generator) -> Tensor:
     >>> order = stratified_order(targets, rng=torch.Generator().manual_seed(0))
     >>> targets[order[:20]].bincount()
     tensor([5, 5, 5, 5])
-
-    Args:
-        targets: class ids (n,).
-        rng: draws the order.
     """
     shuffled = torch.randperm(len(targets), generator=rng)
     by_class = shuffled[targets[shuffled].argsort(stable=True)]
@@ -222,16 +203,10 @@ Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
 
 
 def corrupted(pixels: Tensor, name: str, *, severity: int, rng: torch.Generator) -> Tensor:
-    """Corrupted copies of images, uint8 of the same shape.
-
-    Args:
-        pixels: uint8 (n, channels, height, width).
-        name: one of `CORRUPTIONS`.
-        severity: 1 (weak) to 5.
-        rng: draws noise.
+    """Copies of images (n, channels, height, width), uint8, by one of `CORRUPTIONS`.
 
     Raises:
-        ValueError: no such corruption or severity.
+        ValueError: no such corruption, or a severity other than 1 (weak) to 5.
     """
     if name not in CORRUPTIONS:
         raise ValueError(f"no corruption named {name!r}; there are: {', '.join(CORRUPTIONS)}")
