@@ -51,7 +51,7 @@ def aspp_head(
     rates: tuple[Count, ...] = (12, 24, 36),
     dropout: BelowOne = 0.5,
 ) -> Chain:
-    """DeepLabV3's head: atrous spatial pyramid pooling, a convolution, a classifier a pixel.
+    """DeepLabV3's head: atrous spatial pyramid pooling, a convolution, a classifier for each pixel.
 
     Training needs at least two images a batch: the pooled branch normalises one pixel an image.
 
@@ -197,7 +197,9 @@ def _padded_image(image: "Image.Image", size: int) -> Tensor:
 
 def _padded_mask(mask: "Image.Image", size: int) -> Tensor:
     if mask.mode not in ("P", "L"):
-        raise ValueError(f"a mask has one class id a pixel (mode P or L), not mode {mask.mode}")
+        raise ValueError(
+            f"a mask has one class id for each pixel (mode P or L), not mode {mask.mode}"
+        )
     pillow = require("PIL.Image", extra="vision")
     pad = require("PIL.ImageOps", extra="vision").pad
     image = pillow.fromarray(np.array(mask))  # the palette only colours the ids

@@ -247,7 +247,9 @@ def test_an_absent_file_is_named(name, folder):
 
 def test_a_mask_of_colours_instead_of_ids_is_refused(folder):
     Image.new("RGB", (40, 30)).save(folder / "SegmentationClass" / "2007_000003.png")
-    with pytest.raises(ValueError, match=r"2007_000003\.png .* one class id a pixel .* mode RGB"):
+    with pytest.raises(
+        ValueError, match=r"2007_000003\.png .* one class id for each pixel .* mode RGB"
+    ):
         voc_task(path=folder, size=16)
 
 
