@@ -1,4 +1,7 @@
-"""What people hand to an estimator, lists, arrays and data frames, as molecules and targets."""
+"""What people hand to an estimator, lists, arrays and data frames, as molecules and targets.
+
+Cells mean what they mean in a file (`table_files.text_of`, `target_columns.labels_of`).
+"""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,6 +19,8 @@ from torch import Tensor
 from molhpft.domains.molecules.table_files import text_of
 from molhpft.domains.molecules.target_columns import is_censored, labels_of, number
 
+Column = NDArray[Any]
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -25,7 +30,7 @@ class Labels:
         targets: float32 (n, t), NaN where missing.
         names: (t,).
         classes: of a classification, the two values of each target that are learned as 0 and 1.
-        flat: whether they came as (n,), and answers go back so.
+        flat: whether they came as (n,), so that predictions go back so.
         notes: sentences about how text was read.
     """
 
@@ -39,32 +44,29 @@ class Labels:
 def smiles_of(molecules: Any) -> tuple[str, ...]:
     """SMILES strings of a list, array, series, or table with one column (or one named smiles).
 
-    Cells mean what they mean in a file (`table_files.text_of`): bytes are UTF-8, and None, NaN and
-    pandas' NA an unreadable molecule.
+    Bytes are UTF-8; None, NaN and pandas' NA are an unreadable molecule.
+
+    >>> smiles_of([b"CCO", "c1ccccc1", None])
+    ('CCO', 'c1ccccc1', '')
 
     Raises:
         ValueError: these are no texts, or a table of several columns.
     """
     if isinstance(molecules, pd.DataFrame) and "smiles" in molecules.columns:
         molecules = molecules["smiles"]
-    given = np.asarray(molecules, dtype=object)
-    if given.ndim == 2 and given.shape[1] == 1:
-        given = given[:, 0]
-    if given.ndim != 1:
+    cells = np.asarray(molecules, dtype=object)
+    if cells.ndim == 2 and cells.shape[1] == 1:
+        cells = cells[:, 0]
+    if cells.ndim != 1:
         raise ValueError(
             "molecules should be SMILES strings, one a row (n,), or a table with a column named "
-            f"smiles; got an array of shape {given.shape}"
+            f"smiles; got an array of shape {cells.shape}"
         )
-    texts = []
-    for row, value in enumerate(given):
-        text = text_of(value)
+    texts = [text_of(cell) for cell in cells]
+    for row, text in enumerate(texts):
         if text is None:
-            raise ValueError(
-                f"molecules should be SMILES strings; row {row} is {value!r:.60} "
-                f"({type(value).__name__})"
-            )
-        texts.append(text)
-    return tuple(texts)
+            raise ValueError(f"molecules should be SMILES strings; {_shown(cells[row], row)}")
+    return tuple(text or "" for text in texts)
 
 
 def number_labels(y: Any, n: int) -> Labels:
@@ -73,23 +75,24 @@ def number_labels(y: Any, n: int) -> Labels:
     Args:
         y: (n,) or (n, t), NaN where missing; text is read as the cells of a file are, censored
             numbers (`>1.5`) as missing, which a note says.
-        n: molecules there are.
+        n: number of molecules.
 
     Raises:
-        ValueError: these are no finite numbers, or not a row a molecule.
+        ValueError: these are no finite numbers, or not a row for each molecule.
     """
     table, names, flat = _table(y, n)
     notes: list[str] = []
-    if table.dtype == object:
-        for k, name in enumerate(names):
-            table[:, k], said = _uncensored(table[:, k], name)
-            notes += said
-        pairs = zip(table.T, names, strict=True)
-        columns = [[_number(x, row, name) for row, x in enumerate(col)] for col, name in pairs]
-        table = np.array(columns).T
+    columns = []
+    for name, column in zip(names, table.T, strict=True):
+        if table.dtype == object:
+            column, note = _without_censored(column, name)
+            column = np.array([_number(value, row, name) for row, value in enumerate(column)])
+            notes += note
+        columns.append(column.astype(np.float64))
     # float32 before the check: a number too large for it is infinite from here on
-    targets = torch.from_numpy(table.astype(np.float64)).float()
-    _check_finite(targets, names)
+    targets = torch.from_numpy(np.array(columns).T).float()
+    for row, k in targets.isinf().nonzero().tolist()[:1]:
+        raise ValueError(f"target {names[k]!r} should be finite numbers; row {row} is infinite")
     return Labels(targets, names, (), flat, tuple(notes))
 
 
@@ -99,29 +102,37 @@ def class_labels(y: Any, n: int, *, classes: tuple[tuple[Any, Any], ...] | None 
     The greater one also where `finetune` would take the other word for yes: it is the order of
     scikit-learn's `classes_`, by which its scores read probabilities.
 
+    >>> labels = class_labels(["toxic", "harmless", None], 3)
+    >>> labels.classes, labels.targets.flatten().tolist()
+    ((('harmless', 'toxic'),), [1.0, 0.0, nan])
+
     Args:
-        y: (n,) or (n, t) of any two values, NaN, None or a file's missing marks where missing.
+        y: (n,) or (n, t) of any two values; NaN, None or a file's missing marks where missing.
             Words are read as in a file: spaces around them and their case do not count.
-        n: molecules there are.
-        classes: the two values of each target, where they are known; else both must occur.
+        n: number of molecules.
+        classes: the two values of each target, where they are given; else both must occur.
 
     Raises:
         ValueError: a target has not exactly two classes, or other ones than `classes`, or there is
-            not a row a molecule.
+            not a row for each molecule.
     """
     table, names, flat = _table(y, n)
     if classes is not None and len(classes) != len(names):
         raise ValueError(f"there should be {len(classes)} targets, got {len(names)}")
     notes: list[str] = []
-    if table.dtype == object:
-        for k, name in enumerate(names):
-            table[:, k], said = _spelled(table[:, k], name, classes[k] if classes else ())
-            notes += said
-    if classes is None:
-        classes = tuple(_two(column, name) for column, name in zip(table.T, names, strict=True))
-    pairs = zip(table.T, classes, names, strict=True)
-    targets = [torch.from_numpy(_zero_or_one(*column)) for column in pairs]
-    return Labels(torch.stack(targets, 1).float(), names, classes, flat, tuple(notes))
+    pairs, targets = [], []
+    for k, (name, column) in enumerate(zip(names, table.T, strict=True)):
+        given = classes[k] if classes else ()
+        if table.dtype == object:
+            column, note = _with_one_spelling(column, name, given)
+            notes += note
+        missing = np.asarray(pd.isna(column))
+        pair = given or _two_classes(column[~missing], name)
+        for value in column[~missing & (column != pair[0]) & (column != pair[1])][:1]:
+            raise ValueError(f"target {name!r} should be {pair[0]} or {pair[1]}, got {value!r}")
+        pairs.append(pair)
+        targets.append(np.where(missing, np.nan, column == pair[1]).astype(np.float32))
+    return Labels(torch.from_numpy(np.array(targets).T), names, tuple(pairs), flat, tuple(notes))
 
 
 def class_name(label: Any) -> str:
@@ -131,64 +142,33 @@ def class_name(label: Any) -> str:
     return str(label)
 
 
-def _two(column: NDArray[Any], name: str) -> tuple[Any, Any]:
-    known = column[~pd.isna(column)]
-    if known.dtype == object:
-        _check_types(known, name)
-    found = list(np.unique(known))
-    if len(found) != 2:
-        values = f": {', '.join(map(str, found[:5]))}" if found else ""
-        raise ValueError(
-            f"target {name!r} should have labels of two classes, got {len(found)} "
-            f"class{'es' * (len(found) != 1)}{values}"
-        )
-    return found[0], found[1]
-
-
-def _check_types(labels: NDArray[Any], name: str) -> None:
-    """Refuse words beside numbers; numbers of all types, and truth values, are of one."""
-    kinds = {
-        Number if isinstance(x, Number | np.number | np.bool_) else type(x): x for x in labels[::-1]
-    }
-    if len(kinds) > 1:
-        examples = " and ".join(f"{x!r:.40} ({type(x).__name__})" for x in kinds.values())
-        raise ValueError(
-            f"target {name!r} has labels of several types, {examples}; give numbers or words alone"
-        )
-
-
-def _zero_or_one(column: NDArray[Any], pair: tuple[Any, Any], name: str) -> NDArray[np.float64]:
-    missing = np.asarray(pd.isna(column))
-    for value in column[~missing & (column != pair[0]) & (column != pair[1])][:1]:
-        raise ValueError(f"target {name!r} should be {pair[0]} or {pair[1]}, got {value!r}")
-    return np.where(missing, np.nan, column == pair[1]).astype(np.float64)
-
-
 def _table(y: Any, n: int) -> tuple[NDArray[Any], tuple[str, ...], bool]:
-    """Columns (n, t), their names, and whether there is one because `y` was (n,)."""
-    found = _array(y)
-    flat = found.ndim == 1
-    table = found[:, None] if flat else found
+    """Targets (n, t), their names, and whether there is one because `y` was (n,)."""
+    cells = _array(y)
+    flat = cells.ndim == 1
+    table = cells[:, None] if flat else cells
     if table.ndim != 2 or len(table) != n or not table.shape[1]:
         raise ValueError(
             f"targets should be (n,) or (n, t) with a row for each of {n:,} molecules, "
-            f"got {found.shape}"
+            f"got {cells.shape}"
         )
-    given = getattr(y, "columns", None)
-    named = [getattr(y, "name", None) or "target"] if flat else given
-    names = [f"target {k}" for k in range(table.shape[1])] if named is None else list(named)
+    if flat:
+        names = [getattr(y, "name", None) or "target"]
+    else:
+        given = getattr(y, "columns", None)
+        names = [f"target {k}" for k in range(table.shape[1])] if given is None else list(given)
     if table.dtype == object:
-        cells = [_cell(value, row) for row, values in enumerate(table) for value in values]
-        table = np.fromiter(cells, dtype=object, count=table.size).reshape(table.shape)
+        values = [_value(cell, row) for row, cells in enumerate(table) for cell in cells]
+        table = np.fromiter(values, dtype=object, count=table.size).reshape(table.shape)
     return table, tuple(map(str, names)), flat
 
 
 def _array(y: Any) -> NDArray[Any]:
     """An array of numbers, or of the objects that were given; what NumPy masks is None."""
     if isinstance(y, np.ma.MaskedArray):
-        labels = np.array(y.data, dtype=object)
-        labels[np.ma.getmaskarray(y)] = None
-        return labels
+        cells = np.array(y.data, dtype=object)
+        cells[np.ma.getmaskarray(y)] = None
+        return cells
     with suppress(ValueError):  # rows of several lengths
         numbers = np.asarray(y)
         if numbers.dtype.kind in "biuf":
@@ -201,29 +181,53 @@ def _array(y: Any) -> NDArray[Any]:
         ) from error
 
 
-def _cell(value: Any, row: int) -> Any:
+def _value(cell: Any, row: int) -> Any:
     """A label: NaN where it is missing, text of bytes, everything else as it is."""
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    if isinstance(value, str):
-        return str(value)  # of a subclass, such as NumPy's
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, Number | np.number | np.bool_):
-        return value
-    if pd.api.types.is_scalar(value) and pd.isna(value):
+    if isinstance(cell, bytes):
+        cell = cell.decode("utf-8", "replace")
+    if isinstance(cell, str):
+        return str(cell)  # of a subclass, such as NumPy's
+    if isinstance(cell, Decimal):
+        return float(cell)
+    if isinstance(cell, Number | np.number | np.bool_):
+        return cell
+    if pd.api.types.is_scalar(cell) and pd.isna(cell):
         return np.nan  # pandas' NA is equal to nothing
-    raise ValueError(
-        f"a target should be a number or a word a molecule; row {row} is {value!r:.60} "
-        f"({type(value).__name__})"
-    )
+    raise ValueError(f"a target should be a number or a word a molecule; {_shown(cell, row)}")
 
 
-def _spelled(
-    column: NDArray[Any], name: str, known: Sequence[Any]
-) -> tuple[NDArray[Any], list[str]]:
-    """Labels (n,) whose words are spelled alike, NaN where missing, and what was not so before."""
-    words = [value.strip() for value in (*known, *column) if isinstance(value, str)]
+def _shown(value: Any, row: int) -> str:
+    return f"row {row} is {value!r:.60} ({type(value).__name__})"
+
+
+def _two_classes(labels: Column, name: str) -> tuple[Any, Any]:
+    """The two values of a target, the lesser first; numbers of all types are of one type."""
+    if labels.dtype == object:
+        types = {
+            Number if isinstance(x, Number | np.number | np.bool_) else type(x): x
+            for x in labels[::-1]
+        }
+        if len(types) > 1:
+            examples = " and ".join(f"{x!r:.40} ({type(x).__name__})" for x in types.values())
+            raise ValueError(
+                f"target {name!r} has labels of several types, {examples}; give numbers or words "
+                "alone"
+            )
+    values = list(np.unique(labels))
+    if len(values) != 2:
+        listed = f": {', '.join(map(str, values[:5]))}" if values else ""
+        raise ValueError(
+            f"target {name!r} should have labels of two classes, got {len(values)} "
+            f"class{'es' * (len(values) != 1)}{listed}"
+        )
+    return values[0], values[1]
+
+
+def _with_one_spelling(
+    column: Column, name: str, classes: Sequence[Any]
+) -> tuple[Column, list[str]]:
+    """Labels with every word in its first spelling, NaN where missing; a note on the others."""
+    words = [value.strip() for value in (*classes, *column) if isinstance(value, str)]
     spelling = labels_of(words)
     spelled = column.copy()
     others: dict[str, str] = {}
@@ -238,33 +242,26 @@ def _spelled(
     return spelled, [f"{name}: {first}{more}."] if first else []
 
 
-def _uncensored(column: NDArray[Any], name: str) -> tuple[NDArray[Any], list[str]]:
-    """Labels (n,), NaN where missing and, beside numbers, where censored; which these were."""
+def _without_censored(column: Column, name: str) -> tuple[Column, list[str]]:
+    """Labels, NaN where missing and, beside numbers, where censored; a note on the latter."""
     texts = {row: value.strip() for row, value in enumerate(column) if isinstance(value, str)}
     labels = labels_of(texts.values())
-    known = column.copy()
-    known[[row for row, text in texts.items() if not labels[text]]] = np.nan
+    column = column.copy()
+    column[[row for row, text in texts.items() if not labels[text]]] = np.nan
     rows = [row for row, text in texts.items() if is_censored(text)]
-    if not rows or len(rows) == sum(not pd.isna(value) for value in known):
-        return known, []
-    known[rows] = np.nan
-    count = f"{len(rows):,} censored label{'s count' if len(rows) > 1 else ' counts'}"
-    return known, [f"{name}: {count} as missing, row {rows[0]} has {column[rows[0]]!r}."]
+    if not rows or len(rows) == sum(not pd.isna(value) for value in column):
+        return column, []
+    note = (
+        f"{name}: {len(rows):,} censored label{'s count' if len(rows) > 1 else ' counts'} as "
+        f"missing, row {rows[0]} has {column[rows[0]]!r}."
+    )
+    column[rows] = np.nan
+    return column, [note]
 
 
 def _number(value: Any, row: int, name: str) -> float:
-    try:
-        found = number(value.strip()) if isinstance(value, str) else float(value)
-    except (TypeError, ValueError):
-        found = None
-    if found is None:
-        raise ValueError(
-            f"target {name!r} of a regression should be numbers; row {row} is {value!r:.60} "
-            f"({type(value).__name__})"
-        )
-    return found
-
-
-def _check_finite(targets: Tensor, names: Sequence[str]) -> None:
-    for row, k in targets.isinf().nonzero().tolist()[:1]:
-        raise ValueError(f"target {names[k]!r} should be finite numbers; row {row} is infinite")
+    with suppress(TypeError, ValueError):
+        parsed = number(value.strip()) if isinstance(value, str) else float(value)
+        if parsed is not None:
+            return parsed
+    raise ValueError(f"target {name!r} of a regression should be numbers; {_shown(value, row)}")
