@@ -332,9 +332,9 @@ def test_an_unbounded_interval_is_reported_with_the_number_of_molecules_it_takes
 
 
 def test_a_label_in_every_set_is_named_and_many_targets_are_summarised():
-    lines = sentences(CLASSES, n=10, names=[f"t{k}" for k in range(1_000)])
+    lines = sentences(CLASSES, n=10, names=[f"t{k}" for k in range(100)])
     assert len(lines) <= 3
-    assert any("of t0, t1, t2, t3, t4 and 995 more is in every set" in line for line in lines)
+    assert any("of t0, t1, t2, t3, t4 and 95 more is in every set" in line for line in lines)
 
 
 def test_labels_have_the_names_of_the_table():

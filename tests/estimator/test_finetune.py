@@ -12,7 +12,7 @@ from molhpft.estimator.model import Model
 from molhpft.estimator.train import Inference
 from molhpft.run import run as branch
 from molhpft.run.folder import RunFolder
-from tests.estimator.builders import BRIEF, RING, SEVERAL, SIZE, SMILES, write_table
+from tests.estimator.builders import BRIEF, SEVERAL, SIZE, SMILES, write_table
 from tests.kills import KilledError, killed_at_save
 
 FILES = ("README.md", "config.json", "model.safetensors")
@@ -71,12 +71,6 @@ def test_the_same_again_finds_the_model_and_trains_nothing(finished, table, monk
     assert not again.is_new
     assert again.model.about == finished.model.about
     assert tree_of(finished.folder) == before
-
-
-def test_a_table_counts_by_what_it_holds_and_not_by_where_it_lies(finished, table, tmp_path):
-    moved = tmp_path / table.name
-    moved.write_bytes(table.read_bytes())
-    assert not finetune(moved, finished.folder).is_new
 
 
 @pytest.mark.parametrize(
@@ -179,15 +173,6 @@ def test_a_place_that_cannot_be_written_is_one_sentence(table, tmp_path, spoiled
         finetune(table, out)
     assert "\n" not in str(caught.value)
     assert (tmp_path / spoiled).read_text() == "a file"
-
-
-def test_classes_are_recognised_and_answered_with_probabilities(tmp_path):
-    path = write_table(tmp_path / "rings.csv", target="a ring in Å", values=RING)
-    made = finetune(path, tmp_path / "model")
-    assert made.model.spec.target_names == ("a ring in Å",)
-    assert made.model.about["scores"]["test"].keys() >= {"rocauc", "ece", "coverage"}
-    p = made.model.predict(SMILES).values
-    assert ((p >= 0) & (p <= 1)).all()
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, -1, 2, float("nan")])

@@ -186,9 +186,3 @@ def test_a_target_with_four_labels_is_marked_as_never_validated():
 
 def test_splits_with_both_classes_of_every_target_need_no_words():
     assert thin_split_notes(labelled([BALANCED], ("many",))) == []
-
-
-def test_a_thousand_targets_are_a_summary():
-    notes = thin_split_notes(labelled([BALANCED, *[FOUR] * 1_000], [f"t{k}" for k in range(1_001)]))
-    assert len(notes) == 2
-    assert all(note.endswith(": t1, t2, t3, t4, t5 and 995 more.") for note in notes)

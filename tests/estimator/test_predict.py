@@ -189,26 +189,6 @@ def test_a_wrong_row_in_the_middle_leaves_an_earlier_output_alone(
     assert torch.get_num_threads() == threads
 
 
-@pytest.mark.parametrize("ending", [".csv", ".parquet"])
-@pytest.mark.parametrize("name", ["in.csv", "in.parquet"])
-def test_a_table_without_rows_is_said_and_nothing_is_written(model, tmp_path, name, ending):
-    path = tmp_path / name
-    if name.endswith("csv"):
-        path.write_text("id,smiles\n")
-    else:
-        parquet.write_table(pa.table({"smiles": pa.array([], pa.string())}), path)
-    with pytest.raises(ValueError, match="should have rows of molecules; it has none"):
-        predict_table(model, path, tmp_path / f"out{ending}", smiles_column="smiles")
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_table_that_is_not_there_is_not_said_to_be_unwritable(model, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no\.csv should be a table") as caught:
-        predict_table(model, tmp_path / "no.csv", tmp_path / "out.csv", smiles_column="smiles")
-    assert not isinstance(caught.value, UnwritableError)
-    assert not list(tmp_path.iterdir())
-
-
 TEXTS = ["", " ", " 1 ", "007", "1.50", "a,b", 'say "x"', "two\nlines", "\r", "é", "NA", "[red]"]
 NAMES = ["status", "ring", "ring set", "molhpft ring", "z0", "similarity", "[red]", "a, b", "é"]
 tables = st.lists(st.sampled_from(NAMES), unique=True, max_size=4).flatmap(
@@ -299,44 +279,6 @@ def test_no_column_is_lost_to_another_of_its_name(tmp_path):
     for k, column in enumerate(columns):
         np.testing.assert_allclose(numbers(found[column]), p.values[:, k], rtol=1e-5)
     np.testing.assert_allclose(numbers(found["molhpft similarity"]), p.similarity, rtol=1e-5)
-
-
-def itself(path):
-    return path
-
-
-def by_a_longer_path(path):
-    return path.parent / ".." / path.parent.name / path.name
-
-
-def by_a_link(path):
-    link = path.with_name("link.csv")
-    link.symlink_to(path)
-    return link
-
-
-def by_a_second_name(path):
-    path.with_name("second.csv").hardlink_to(path)
-    return path.with_name("second.csv")
-
-
-@pytest.mark.parametrize("out", [itself, by_a_longer_path, by_a_link, by_a_second_name])
-@pytest.mark.parametrize("work", [predict_table, embed_table])
-def test_a_table_is_not_replaced_by_its_answers(model, tmp_path, work, out):
-    path = write_table(tmp_path / "a.csv", ["CCO"])
-    out = out(path)
-    before = {p: (p.read_bytes(), p.is_symlink()) for p in tmp_path.iterdir()}
-    with pytest.raises(ValueError, match=r"would be written over .*a\.csv, which is read; choose"):
-        work(model, path, out, smiles_column="smiles")
-    assert {p: (p.read_bytes(), p.is_symlink()) for p in tmp_path.iterdir()} == before
-
-
-def test_a_table_may_be_called_as_what_is_written_aside(model, tmp_path):
-    path = write_table(tmp_path / "out.csv.partial", SMILES)
-    before = path.read_bytes()
-    predict_table(model, path, tmp_path / "out.csv", smiles_column="smiles")
-    assert path.read_bytes() == before
-    assert list(read_table(tmp_path / "out.csv")["smiles"]) == SMILES
 
 
 def test_an_output_that_is_a_link_to_another_file_is_written_through_it(model, tmp_path):
@@ -482,12 +424,6 @@ def test_two_that_write_one_file_do_not_mix_their_rows(tmp_path):
         two([("a", ("2",))])
     assert path.read_text() == "a\n1\n"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_place_that_cannot_be_written_is_said_before_anything_is_read(tmp_path):
-    (tmp_path / "out.csv").mkdir()
-    with pytest.raises(UnwritableError, match="it is a folder"), table_writer(tmp_path / "out.csv"):
-        pytest.fail("the work began")
 
 
 @pytest.mark.parametrize("name", ["out", "out.txt", "out.csv.gz", "out.tsv"])
