@@ -4,6 +4,7 @@ import json
 from zlib import crc32
 
 from molhpft.config.build import build_network, build_recipes, build_task
+from molhpft.run.auto_tau import ProbeCurve
 from molhpft.run.folder import RunFolder
 
 SMALL = {
@@ -125,3 +126,20 @@ def write_run(
 
 def rows_of(folder):
     return folder.read_json("summary.json")["branches"]
+
+
+def curve(*, metric="accuracy", left=0.3, train=0.8, valid=0.7, halfway=1.0):
+    """A probe whose energy falls from 1 to `left` and whose scores rise to `train` by tau 10."""
+    energies = {0: 1.0, 1: (1 + left) / 2, 5: halfway * left, 10: left}
+    rows = {
+        tau: {"aie": energies[tau], "train": part * train, "valid": valid}
+        for tau, part in ((0, 0.5), (1, 0.7), (10, 1.0))
+    }
+    return ProbeCurve(metric, energies, rows)
+
+
+def fast_curve(**numbers):
+    """As `curve`, with the last training score from tau 1 on."""
+    probed = curve(**numbers)
+    probed.rows[1]["train"] = probed.rows[10]["train"]
+    return probed

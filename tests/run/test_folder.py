@@ -1,3 +1,5 @@
+"""Run folders: written whole under another name, complete only with every file of the manifest."""
+
 import json
 import math
 
@@ -5,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from molhpft.run.folder import RunFolder
+from molhpft.run.folder import RunFolder, check_output
 
 
 @pytest.fixture
@@ -15,20 +17,22 @@ def folder(tmp_path):
     return folder
 
 
-def test_a_run_is_complete_only_under_its_own_name(folder):
+def names(place):
+    return sorted(path.name for path in place.iterdir())
+
+
+def test_a_run_is_complete_only_under_its_own_name_without_what_it_resumed_from(folder):
+    folder.write_tensors("resume/tau1.safetensors", {"w": torch.ones(2)}, {})
     folder.write_json("summary.json", {"x": 1})
+    # where a kill broke off a file
+    (folder.partial / ".model.safetensors.0a.aside").write_bytes(b"half of")
     assert not folder.is_complete
+    folder.open()
     folder.close()
     assert folder.is_complete
     assert folder.read_json("summary.json") == {"x": 1}
+    assert names(folder.path) == ["manifest.json", "summary.json"]
     assert not folder.partial.exists()
-
-
-def test_closing_drops_what_only_an_unfinished_run_needs(folder):
-    folder.write_tensors("resume/tau1.safetensors", {"w": torch.ones(2)}, {})
-    folder.write_json("summary.json", {})
-    folder.close()
-    assert sorted(p.name for p in folder.path.iterdir()) == ["manifest.json", "summary.json"]
 
 
 @pytest.mark.parametrize("name", ["summary.json", "members/tau4.safetensors", "manifest.json"])
@@ -56,31 +60,14 @@ def test_a_run_is_complete_without_what_was_dropped_of_it(folder):
     assert sorted(p.name for p in folder.path.iterdir()) == ["manifest.json", "model.safetensors"]
 
 
-def test_what_a_kill_broke_off_does_not_become_part_of_the_run(folder):
-    (folder.partial / ".model.safetensors.0a.aside").write_bytes(b"half of")
-    folder.open()
-    folder.write_json("summary.json", {})
-    folder.close()
-    assert sorted(p.name for p in folder.path.iterdir()) == ["manifest.json", "summary.json"]
-
-
-def test_tensors_come_back_with_what_was_said_of_them(folder):
+def test_tensors_come_back_with_what_is_said_of_them_and_are_no_view_of_the_file(folder):
+    assert folder.read_tensors("resume/x.safetensors") is None
     tensors = {"w": torch.arange(6).reshape(2, 3).T, "empty": torch.empty(0)}
     folder.write_tensors("resume/x.safetensors", tensors, {"row": {"tau": 3, "score": 0.1}})
-    found, about = folder.read_tensors("resume/x.safetensors")
+    read, about = folder.read_tensors("resume/x.safetensors")
+    folder.write_tensors("resume/x.safetensors", {"w": torch.zeros(3, 2).long()}, {})
     assert about == {"row": {"tau": 3, "score": 0.1}}
-    assert all(torch.equal(found[k], tensors[k]) for k in tensors)
-
-
-def test_what_was_not_written_is_none(folder):
-    assert folder.read_tensors("resume/x.safetensors") is None
-
-
-def test_a_replaced_file_does_not_change_under_its_reader(folder):
-    folder.write_tensors("w.safetensors", {"w": torch.zeros(3)}, {})
-    first, _ = folder.read_tensors("w.safetensors")
-    folder.write_tensors("w.safetensors", {"w": torch.ones(3)}, {})
-    assert first["w"].tolist() == [0, 0, 0]
+    assert all(torch.equal(read[k], tensors[k]) for k in tensors)
 
 
 def test_numbers_that_json_lacks_become_null(folder):
@@ -98,11 +85,12 @@ def test_arrays_come_back(folder):
         assert arrays["a"].tolist() == [0, 1, 2, 3]
 
 
-def test_no_temporary_file_is_left(folder):
+def test_a_pattern_removes_what_it_names_and_no_temporary_file_is_left(folder):
+    for name in ("tau1-0", "tau1-1", "tau10-0"):
+        folder.write_json(f"phase-{name}.json", {})
     folder.write_yaml("config.yaml", {"a": 1})
-    folder.write_tensors("w.safetensors", {"w": torch.zeros(1)}, {})
-    folder.remove("w.safetensors")
-    assert [p.name for p in folder.partial.iterdir()] == ["config.yaml"]
+    folder.remove("phase-tau1-*")
+    assert names(folder.partial) == ["config.yaml", "phase-tau10-0.json"]
 
 
 def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
@@ -117,8 +105,10 @@ def test_json_of_an_unfinished_run_is_read_back(folder):
     assert folder.read_unfinished("a.json") == {"x": 0.1 + 0.2, "rows": []}
 
 
-def test_a_pattern_removes_what_it_names_and_nothing_else(folder):
-    for name in ("tau1-0", "tau1-1", "tau10-0"):
-        folder.write_json(f"phase-{name}.json", {})
-    folder.remove("phase-tau1-*")
-    assert [p.name for p in folder.partial.iterdir()] == ["phase-tau10-0.json"]
+def test_what_is_read_is_not_written_over_by_whatever_link(tmp_path):
+    table, link = tmp_path / "table.csv", tmp_path / "link.csv"
+    table.write_text("smiles\n")
+    link.symlink_to(table)
+    check_output(tmp_path / "other.csv", table, tmp_path / "absent.csv")
+    with pytest.raises(ValueError, match=r"link\.csv would be written over .*table\.csv, which is"):
+        check_output(link, table)

@@ -6,58 +6,57 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
+from filelock import FileLock, Timeout
 
 from molhpft.run.lock import locked
 
-# locks a place, says so, and lets go when its standard input ends or a line comes
+# locks a place, forks, says so, and lets go when its standard input ends
 HOLD = """
 import os, sys
 from pathlib import Path
 from molhpft.run.lock import locked
 with locked(Path(sys.argv[1])):
-    print("held", flush=True)
+    os.fork()
+    os.write(1, b"held\\n")
     sys.stdin.readline()
 """
 
 
-def holder(place):
-    return subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(place)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_the_second_waits_and_says_for_whom_and_since_when(tmp_path):
-    place = tmp_path / "runs" / "a"
-    first = holder(place)
-    assert first.stdout.readline() == "held\n"
-    second = holder(place)
-    waiting = second.stderr.readline()
-    assert waiting.startswith(f"waiting for {place}, on which process {first.pid} on ")
-    assert " works since 2" in waiting
-    assert second.poll() is None
-    first.communicate("\n")
-    assert second.stdout.readline() == "held\n"
-    second.communicate("\n")
-    assert (first.returncode, second.returncode) == (0, 0)
-
-
 def test_neither_a_killed_holder_nor_a_process_it_forked_keeps_the_lock(tmp_path):
-    code = HOLD.replace('print("held", flush=True)', 'os.fork()\n    os.write(1, b"held\\n")')
-    command = [sys.executable, "-c", code, str(tmp_path / "a")]
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "a")]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, start_new_session=True, **pipes) as first:
         assert [first.stdout.readline() for _ in range(2)] == ["held\n"] * 2
+        with pytest.raises(Timeout):
+            FileLock(tmp_path / ".a.lock", timeout=0).acquire()
         first.kill()
         first.wait()
         with locked(tmp_path / "a"):  # would wait for ever
             pass
         os.killpg(first.pid, signal.SIGKILL)
+
+
+def test_the_second_waits_and_says_for_whom_and_since_when(tmp_path, capsys):
+    place, entered, waiting = tmp_path / "runs" / "a", [], ""
+
+    def enter():
+        with locked(place):
+            entered.append(True)
+
+    second = threading.Thread(target=enter)
+    with locked(place):
+        second.start()
+        while not waiting:
+            time.sleep(0.01)
+            waiting = capsys.readouterr().err
+        assert not entered
+    second.join()
+    assert entered
+    assert waiting.startswith(f"waiting for {place}, on which process {os.getpid()} on ")
+    assert " works since 2" in waiting
 
 
 def test_what_is_let_go_leaves_no_file(tmp_path):

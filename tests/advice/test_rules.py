@@ -20,74 +20,20 @@ from molhpft.advice.rules import (
     tau_advice,
 )
 from molhpft.config.changes import apply, parse_change
-from molhpft.core.metrics import PERCENTAGES
 from molhpft.run.auto_tau import (
-    BANDS,
     FALLS,
     GONE,
     HIGH,
     SATURATED,
     ProbeCurve,
-    check_expectation,
-    has_too_little_energy,
-    plateaus,
-    wanted_taus,
 )
-
-EXPECTATIONS = ("strong", "mild", "tiny")
-
-
-def curve(*, metric="accuracy", left=0.3, train=0.8, valid=0.7, halfway=1.0):
-    """Energy that falls from 1 to `left` and stays there, scores that rise to `train`."""
-    energies = {0: 1.0, 1: (1 + left) / 2, 5: halfway * left, 10: left}
-    looks = {
-        tau: {"aie": energies[tau], "train": share * train, "valid": valid}
-        for tau, share in ((0, 0.5), (1, 0.7), (10, 1.0))
-    }
-    return ProbeCurve(metric, energies, looks)
-
-
-def quick(**look):
-    """As `curve`, with the last training score from tau 1 on."""
-    seen = curve(**look)
-    seen.rows[1]["train"] = seen.rows[10]["train"]
-    return seen
-
-
-def test_every_share_but_no_loss_has_a_threshold():
-    assert set(HIGH) == set(PERCENTAGES)
-
-
-@pytest.mark.parametrize("metric", HIGH)
-def test_a_fitted_training_split_means_too_little_energy(metric):
-    assert "by tau 10" in has_too_little_energy(curve(metric=metric, train=SATURATED))
-    assert has_too_little_energy(curve(metric=metric, train=SATURATED - 0.01)) is None
-
-
-@pytest.mark.parametrize(("metric", "high"), HIGH.items())
-def test_a_high_score_means_too_little_energy_only_if_it_is_reached_fast(metric, high):
-    fast = quick(metric=metric, train=high)
-    assert "by tau 1 of 10" in has_too_little_energy(fast)
-    assert has_too_little_energy(quick(metric=metric, train=high - 0.01)) is None
-    assert has_too_little_energy(curve(metric=metric, train=high)) is None
-
-
-def test_energy_nearly_gone_is_too_little():
-    assert "leaves 10%" in has_too_little_energy(curve(left=GONE))
-    assert has_too_little_energy(curve(left=GONE + 0.01)) is None
-
-
-def test_a_plateau_is_energy_that_stays_beside_a_head_that_does_not_fit():
-    assert "energy hardly falls any more" in plateaus(curve())
-    assert plateaus(curve(train=SATURATED)) is None
-    assert plateaus(curve(left=GONE)) is None
-    assert plateaus(curve(halfway=1 + 2 * FALLS)) is None
+from tests.runs import curve, fast_curve
 
 
 # Tables 1 and 2: what smoothing did at the same, long tau
 @pytest.mark.parametrize("case", SMOOTHING_CASES, ids=lambda case: case.name)
 def test_smoothing_is_advised_where_the_papers_heads_fit_90_percent_and_there_it_helped(case):
-    advised = bool(smoothing_advice(quick(train=case.fit / 100), smoothed=False).changes)
+    advised = bool(smoothing_advice(fast_curve(train=case.fit / 100), smoothed=False).changes)
     assert advised == (case.fit >= 90)
     assert case.helped or not advised
 
@@ -119,8 +65,8 @@ def test_where_the_papers_text_has_an_mlp_head_the_tables_are_on_both_sides():
 def test_an_mlp_head_is_to_be_compared_on_tox21_where_it_leads_the_benchmark():
     # the probe in the header of configs/finetune/tox21_hpft.yaml
     energies = {0: 1.5843, 1: 1.2971, 4: 0.8863, 16: 0.5969, 50: 0.5233, 200: 0.4939}
-    seen = ProbeCurve("rocauc", energies, {200: {"aie": 0.4939, "train": 0.87, "valid": 0.7782}})
-    assert head_advice(seen, linear=True).changes == ("head=mlp",)
+    probed = ProbeCurve("rocauc", energies, {200: {"aie": 0.4939, "train": 0.87, "valid": 0.7782}})
+    assert head_advice(probed, linear=True).changes == ("head=mlp",)
 
 
 @pytest.mark.parametrize(
@@ -133,17 +79,17 @@ def test_an_mlp_head_is_for_those_who_want_little_energy(expects, changes):
 
 
 @pytest.mark.parametrize(
-    "seen",
-    [curve(train=SATURATED), curve(left=GONE), quick(train=HIGH["accuracy"])],
+    "probed",
+    [curve(train=SATURATED), curve(left=GONE), fast_curve(train=HIGH["accuracy"])],
     ids=["fits", "gone", "fast"],
 )
-def test_a_linear_head_that_leaves_no_energy_needs_no_mlp(seen):
-    assert head_advice(seen, linear=True).advice == "not needed"
+def test_a_linear_head_that_leaves_no_energy_needs_no_mlp(probed):
+    assert head_advice(probed, linear=True).advice == "not needed"
 
 
 def test_a_head_that_fits_fast_may_still_leave_more_than_tiny_energy():
-    seen = quick(train=HIGH["accuracy"], left=2 * GONE)
-    assert head_advice(seen, linear=True, expects="tiny").changes == ("head=mlp",)
+    probed = fast_curve(train=HIGH["accuracy"], left=2 * GONE)
+    assert head_advice(probed, linear=True, expects="tiny").changes == ("head=mlp",)
 
 
 def test_an_mlp_head_is_not_advised_to_one():
@@ -152,17 +98,15 @@ def test_an_mlp_head_is_not_advised_to_one():
     assert "already no linear head" in line.advice
 
 
-def test_numbers_are_not_judged_by_shares():
-    seen = curve(metric="neg_rmse", train=-3.0, left=0.0, valid=-5.0)
-    assert has_too_little_energy(seen) is None
-    assert plateaus(seen) is None
-    lines = [smoothing_advice(seen, smoothed=False), head_advice(seen, linear=True)]
-    lines.append(backbone_advice(seen, -1.0, "conv1", is_cut=False))
+def test_errors_are_not_judged_by_the_thresholds_of_fractions():
+    probed = curve(metric="neg_rmse", train=-3.0, left=0.0, valid=-5.0)
+    lines = [smoothing_advice(probed, smoothed=False), head_advice(probed, linear=True)]
+    lines.append(backbone_advice(probed, -1.0, "conv1", is_cut=False))
     assert not any(line.changes for line in lines)
 
 
 def test_taus_stop_where_the_training_split_is_fitted():
-    line = tau_advice(quick(train=1.0), (0, 1, 10), None, names_tau=True)
+    line = tau_advice(fast_curve(train=1.0), (0, 1, 10), None, names_tau=True)
     assert line.changes == ("method.tau=[0, 1]",)
     assert "from tau 1 on the training split is fitted" in line.reason
 
@@ -170,38 +114,6 @@ def test_taus_stop_where_the_training_split_is_fitted():
 def test_a_tau_between_both_ends_validated_best_throughout_table_1():
     assert score_of(TAU_CASES) == "10 of 10"
     assert "10 of 10" in tau_advice(curve(), (0, 1, 10), None, names_tau=True).reason
-
-
-@pytest.mark.parametrize(
-    ("expects", "taus"),
-    [(None, (0, 1, 5, 10)), ("strong", (0, 1)), ("mild", (5,)), ("tiny", (10,))],
-)
-def test_taus_are_those_of_the_adaptation_expected(expects, taus):
-    seen = ProbeCurve("accuracy", {0: 1.0, 1: 0.6, 5: 0.3, 10: 0.05}, curve().rows)
-    assert wanted_taus(seen, (0, 1, 5, 10), expects) == taus
-    line = tau_advice(seen, (0, 1, 5, 10), None, names_tau=True, expects=expects)
-    assert line.changes == (f"method.tau=[{', '.join(map(str, taus))}]",)
-
-
-@pytest.mark.parametrize(
-    ("expects", "taus"), [("strong", (0,)), ("mild", (1,)), ("tiny", (1, 10))], ids=EXPECTATIONS
-)
-def test_an_expectation_that_no_energy_suits_has_the_tau_nearest_to_it(expects, taus):
-    seen = ProbeCurve("accuracy", {0: 1.0, 1: 0.05, 10: 0.02}, curve().rows)
-    assert wanted_taus(seen, (0, 1, 10), expects) == taus
-    much = ProbeCurve("accuracy", {0: 1.0, 1: 0.9, 10: 0.8}, curve().rows)
-    assert wanted_taus(much, (0, 1, 10), "mild") == (10,)
-    assert wanted_taus(much, (0, 1, 10), "tiny") == (10,)
-
-
-def test_bands_of_expectations_lie_end_to_end():
-    assert BANDS["tiny"][1] == BANDS["mild"][0]
-    assert BANDS["mild"][1] == BANDS["strong"][0]
-
-
-def test_another_word_is_no_expectation():
-    with pytest.raises(ValueError, match="one of strong, mild, tiny, got 'much'"):
-        check_expectation("much")
 
 
 @pytest.mark.parametrize(
@@ -223,22 +135,35 @@ def test_a_probe_that_does_nothing_is_said():
     assert not line.changes
 
 
-def test_smoothing_is_advised_once():
-    assert smoothing_advice(curve(left=0.01), smoothed=False).changes
-    assert not smoothing_advice(curve(left=0.01), smoothed=True).changes
-    assert not smoothing_advice(curve(), smoothed=False).changes
+@pytest.mark.parametrize(
+    ("expects", "taus"),
+    [(None, [0, 1, 5, 10]), ("strong", [0, 1]), ("mild", [5]), ("tiny", [10])],
+)
+def test_taus_are_those_of_the_adaptation_expected(expects, taus):
+    probed = ProbeCurve("accuracy", {0: 1.0, 1: 0.6, 5: 0.3, 10: 0.05}, curve().rows)
+    line = tau_advice(probed, (0, 1, 5, 10), None, names_tau=True, expects=expects)
+    assert line.changes == (f"method.tau={taus}",)
 
 
-def test_smoothing_is_not_for_those_who_want_tiny_energy():
-    seen = curve(left=0.01)
-    assert not smoothing_advice(seen, smoothed=False, expects="tiny").changes
-    assert smoothing_advice(seen, smoothed=False, expects="mild").changes
+@pytest.mark.parametrize(
+    ("left", "smoothed", "expects", "advised"),
+    [
+        (0.01, False, None, True),
+        (0.01, False, "mild", True),
+        (0.01, False, "tiny", False),
+        (0.01, True, None, False),
+        (0.3, False, None, False),
+    ],
+)
+def test_smoothing_is_advised_once_where_more_energy_is_wanted(left, smoothed, expects, advised):
+    line = smoothing_advice(curve(left=left), smoothed=smoothed, expects=expects)
+    assert bool(line.changes) is advised
 
 
 def test_where_an_mlp_head_leaves_too_much_energy_only_lower_layers_are_copied():
-    seen = curve(left=0.3)
+    probed = curve(left=0.3)
     for expects, changes in (("tiny", ("cut=conv1",)), ("mild", ()), (None, ())):
-        line = backbone_advice(seen, None, "conv1", is_cut=False, linear=False, expects=expects)
+        line = backbone_advice(probed, None, "conv1", is_cut=False, linear=False, expects=expects)
         assert line.changes == changes
     much = backbone_advice(curve(left=0.6), None, "conv1", is_cut=False, linear=False)
     assert "copy the lower layers only" in much.advice

@@ -1,4 +1,4 @@
-"""Sharing a probe: the same bytes as without, one training for all, nothing kept for one."""
+"""What the heads along a probe give, however many are taken at once; and probes that are shared."""
 
 import os
 from pathlib import Path
@@ -9,12 +9,63 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from molhpft.measure.features import initial_energy
 from molhpft.run import run as running
+from molhpft.run import trajectory as trajectories
 from molhpft.run.run import run
-from molhpft.run.trajectory import shared_trajectory
+from molhpft.run.trajectory import (
+    at_taus,
+    head_energies,
+    head_rows,
+    shared_trajectory,
+    without_test,
+)
 from molhpft.sweep.spec import parse_sweep
-from molhpft.tuning.probe import Trajectory
+from molhpft.tuning.frozen_features import on_features
+from molhpft.tuning.phase import Phase
+from molhpft.tuning.probe import Trajectory, probe
 from tests.sweeps import raw_sweep, results_of, undisturbed, write_table
+from tests.toy import seeded, toy_network, toy_task
+
+TAUS = (0, 1, 3, 8)
+
+
+@pytest.fixture(params=["features", "live"])
+def probed(request):
+    network, task = toy_network(), without_test(toy_task())
+    if request.param == "features":
+        network, task = on_features(network, task)
+    phase = Phase(trains="head", epochs=8, lr=0.05, batch_size=8)
+    return probe(network, phase, task, taus=TAUS, rng=seeded()), network, task
+
+
+@pytest.mark.parametrize("together", [1, 100, 2**26])
+def test_rows_are_those_of_each_snapshot(probed, monkeypatch, together):
+    trajectory, network, task = probed
+    monkeypatch.setattr(trajectories, "_LOGITS", together)
+    rows = head_rows(trajectory, network, task)
+    assert tuple(rows) == TAUS
+    for split in ("train", "valid"):
+        for tau, snapshot in trajectory.snapshots(network, task, split).items():
+            assert rows[tau][split] == task.objective.score(snapshot.logits, snapshot.targets)
+            if split == "train":
+                assert rows[tau]["aie"] == pytest.approx(initial_energy(snapshot, task.objective))
+    energies = head_energies(trajectory, network, task)
+    assert energies == {tau: row["aie"] for tau, row in rows.items()}
+
+
+def test_at_taus_keeps_the_heads_that_are_named(probed):
+    trajectory, *_ = probed
+    some = at_taus(trajectory, {3, 0, 99})
+    assert tuple(some.heads) == (0, 3)
+    assert some.rows == trajectory.rows
+
+
+def test_a_task_without_its_test_split_has_the_other_two():
+    task = toy_task()
+    blind = without_test(task)
+    assert list(blind.splits) == ["train", "valid"]
+    assert all(torch.equal(blind.rows(split), task.rows(split)) for split in blind.splits)
 
 
 def trajectory(taus, seed=0):
@@ -35,14 +86,10 @@ def same(one, other):
         assert all(torch.equal(value, other.heads[tau][key]) for key, value in head.items())
 
 
-def kept_files():
-    return set((Path(os.environ["MOLHPFT_CACHE"]) / "probes").glob("*"))
-
-
 epochs = st.lists(st.integers(0, 30), min_size=1, max_size=5, unique=True)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(taus=epochs, others=epochs, seed=st.integers(0, 10**6))
 def test_a_shared_trajectory_is_the_runs_own(taus, others, seed):
     calls = []
@@ -52,10 +99,11 @@ def test_a_shared_trajectory_is_the_runs_own(taus, others, seed):
         calls.append(every)
         return Trajectory({tau: full.heads[tau] for tau in every}, full.rows[: max(every)])
 
-    name = f"hypothesis {seed} {taus} {others}"
+    own = Trajectory({tau: full.heads[tau] for tau in taus}, full.rows[: max(taus)])
     for _ in range(2):
-        found = shared_trajectory(name, taus, build, shared=others)
-        same(found, Trajectory({tau: full.heads[tau] for tau in taus}, full.rows[: max(taus)]))
+        same(
+            shared_trajectory(f"hypothesis {seed} {taus} {others}", taus, build, shared=others), own
+        )
     # hypothesis may repeat an example, which then is kept already
     assert len(calls) <= 1 if max(taus) else calls == [taus, taus]
 
@@ -71,9 +119,12 @@ def test_losses_come_back_to_the_last_bit(values):
 
 
 def test_a_run_that_shares_nothing_keeps_nothing():
-    before = kept_files()
+    def cached():
+        return set((Path(os.environ["MOLHPFT_CACHE"]) / "probes").glob("*"))
+
+    before = cached()
     same(shared_trajectory("alone", [2, 5], trajectory), trajectory([2, 5]))
-    assert kept_files() == before
+    assert cached() == before
 
 
 def test_a_probe_that_diverges_where_only_others_go_is_the_runs_own():

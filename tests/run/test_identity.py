@@ -1,0 +1,63 @@
+"""Names of runs and trials: everything that decides a result, and nothing else."""
+
+from dataclasses import replace
+
+import pytest
+
+from molhpft.config.schema import parse_config, resolved
+from molhpft.domains.molecules.pretraining import joint_task
+from molhpft.run.identity import run_name, trial_name
+from tests.runs import SMALL, task_of
+
+
+def test_the_name_of_a_run_depends_on_content_and_not_on_place(small, table, tmp_path):
+    def name(path=table, **changes):
+        raw = resolved(small(**changes))
+        config = parse_config({**raw, "task": {**raw["task"], "path": str(path)}})
+        return run_name(config, task_of(config))
+
+    moved, edited = tmp_path / "home" / table.name, tmp_path / "new" / table.name
+    for path, text in (
+        (moved, table.read_text()),
+        (edited, table.read_text().replace("\nCCCO,0,", "\nCCCO,1,")),
+    ):
+        path.parent.mkdir()
+        path.write_text(text)
+    assert name() == name(moved) == name(checkpoint=1000)
+    others = [name(edited), name(seed=1), name(finetune={"lr": 0.5}), name(method="lp")]
+    assert len({name(), *others}) == 5
+
+
+def test_weights_count_by_what_the_file_holds(small, tmp_path):
+    files = [tmp_path / name for name in ("a.pth", "b.pth", "c.pth")]
+    for path, content in zip(files, (b"one", b"one", b"other"), strict=True):
+        path.write_bytes(content)
+    encoders = [{**SMALL["encoder"], "weights": str(path)} for path in files]
+    task = task_of(small())
+    first, same, other = (run_name(small(encoder=encoder), task) for encoder in encoders)
+    assert first == same != other
+
+
+def test_a_pretraining_task_beside_it_leaves_the_data_what_they_are(small):
+    config = small()
+    task = task_of(config)
+    joint = joint_task(task, task, weight=0.5)
+    assert joint.fingerprint == task.fingerprint
+    assert run_name(config, joint) != run_name(config, task)
+
+
+def test_a_trial_on_a_folder_of_images_is_another_when_one_of_them_changes(tmp_path):
+    raw = {"encoder": "cifar_resnet", "task": {"name": "image_folder", "path": str(tmp_path)}}
+    (tmp_path / "train").mkdir()
+    image = tmp_path / "train" / "a.png"
+    image.write_bytes(b"one")
+    before = trial_name(parse_config(raw))
+    assert trial_name(parse_config(raw)) == before
+    image.write_bytes(b"three")
+    assert trial_name(parse_config(raw)) != before
+
+
+def test_a_task_without_a_fingerprint_is_refused_for_its_results_have_no_name(small):
+    task = replace(task_of(small()), fingerprint="")
+    with pytest.raises(ValueError, match="task rings has no fingerprint, which tells its results"):
+        run_name(small(), task)
