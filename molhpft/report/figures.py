@@ -305,7 +305,7 @@ def bound(variants: Sequence[Variant]) -> Panel:
     note = "how far features moved, and how far Proposition 1 lets them"
     branches = [b for _, runs in variants for run in runs for b in run.summary["branches"]]
     bounds = [_measured(branch, "bound") for branch in branches]
-    beyond = list(dict.fromkeys(word for own in bounds for word in own.get("beyond") or ()))
+    beyond = list(dict.fromkeys(word for each in bounds for word in each.get("beyond") or ()))
     if beyond:
         note += f" (a comparison: it is not derived for {listed(beyond)})"
     y = "distance ‖z_T - z_0‖"
@@ -320,7 +320,7 @@ def per_target(results: Results, table: pd.DataFrame, palette: Mapping[str, str]
     title = "Score of every target"
     metric = str(table["metric"].iloc[0])
     scores = _target_scores(results, best_on_validation(table))
-    names = list(dict.fromkeys(name for own in scores.values() for name in own))
+    names = list(dict.fromkeys(name for targets in scores.values() for name in targets))
     if not names:
         return Panel(title, _not_measured("targets"))
     first = next(iter(scores.values()))
@@ -328,13 +328,13 @@ def per_target(results: Results, table: pd.DataFrame, palette: Mapping[str, str]
     shown = names[-MOST_TARGETS:]
     traces = [
         scatter(
-            [None if name not in own else in_points(own[name], metric) for name in shown],
+            [None if name not in targets else in_points(targets[name], metric) for name in shown],
             shown,
             mode="markers",
             name=label,
             marker={"color": palette[label], "size": 10, "opacity": 0.85},
         )
-        for label, own in scores.items()
+        for label, targets in scores.items()
     ]
     made = by_name(traces, x=f"test {score_name(metric)}", height=150 + 26 * len(shown))
     rest = f" The best {len(shown)} of {len(names)} targets." if len(names) > len(shown) else ""
@@ -382,7 +382,7 @@ def _target_scores(results: Results, best: pd.DataFrame) -> dict[str, dict[str, 
             for name, value in _measured(branch, "targets").get("test", {}).items():
                 if value is not None:
                     scores.setdefault(str(label), {}).setdefault(name, []).append(value)
-    return {label: {n: mean(v) for n, v in own.items()} for label, own in scores.items()}
+    return {label: {n: mean(v) for n, v in targets.items()} for label, targets in scores.items()}
 
 
 def _by_tau(runs: Iterable[Run], *path: str) -> dict[int, list[float]]:
@@ -426,9 +426,9 @@ def _histogram(runs: Iterable[Run], when: str) -> dict[Key, float]:
             if measured and len(sums) == len(measured):
                 counts[branch["tau"]] = [a + b for a, b in zip(sums, measured, strict=True)]
     return {
-        (tau, k): n / max(sum(own), 1)
-        for tau, own in sorted(counts.items())
-        for k, n in enumerate(own)
+        (tau, k): n / max(sum(bins), 1)
+        for tau, bins in sorted(counts.items())
+        for k, n in enumerate(bins)
     }
 
 
@@ -475,18 +475,18 @@ def _measured_against_tau(
     single = False
     for name, runs in variants:
         values = {line: _by_tau(runs, *path) for line, path in lines.items()}
-        taus = sorted(set.intersection(*(set(own) for own in values.values())))
+        taus = sorted(set.intersection(*map(set, values.values())))
         single |= len(taus) == 1
         if len(taus) < 2:
             continue
-        means = {line: [mean(own[tau]) for tau in taus] for line, own in values.items()}
+        means = {line: [mean(by_tau[tau]) for tau in taus] for line, by_tau in values.items()}
         if relative:
-            means = {k: [v / own[0] if own[0] else 0 for v in own] for k, own in means.items()}
+            means = {k: [v / m[0] if m[0] else 0 for v in m] for k, m in means.items()}
         traces = [
             scatter(
-                map(str, taus), own, name=line, mode="lines+markers", line={"color": COLOURS[k]}
+                map(str, taus), heights, name=line, mode="lines+markers", line={"color": COLOURS[k]}
             )
-            for k, (line, own) in enumerate(means.items())
+            for k, (line, heights) in enumerate(means.items())
         ]
         made = against_tau(traces, taus, y=y, height=300)
         made["layout"]["yaxis"]["rangemode"] = "tozero"

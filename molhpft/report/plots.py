@@ -99,7 +99,7 @@ def method_lines(
     lines: Mapping[str, Mapping[Key, float]], tau: int, palette: Mapping[str, str], *, y: str
 ) -> Json:
     """A figure over epochs of finetuning with a line a method, at one tau."""
-    own = {k: {epoch: v for (t, epoch), v in line.items() if t == tau} for k, line in lines.items()}
+    at_tau = {k: {epoch: v for (t, epoch), v in m.items() if t == tau} for k, m in lines.items()}
     traces = [
         scatter(
             line,
@@ -109,10 +109,10 @@ def method_lines(
             line={"color": palette[label]},
             showlegend=True,
         )
-        for label, line in own.items()
+        for label, line in at_tau.items()
     ]
     made = figure(traces, x=EPOCH, y=y, height=300)
-    return _with_whole_epochs(made, [epoch for line in own.values() for epoch in line])
+    return _with_whole_epochs(made, [epoch for line in at_tau.values() for epoch in line])
 
 
 def _with_whole_epochs(made: Json, epochs: Iterable[int]) -> Json:
@@ -140,11 +140,11 @@ def _tau_lines(
     shades = sample(SCALE, [k / max(len(taus) - 1, 1) for k in range(len(taus))])
     traces = []
     for tau, shade in zip(taus, shades, strict=True):
-        own = {place(k): v for (t, k), v in values.items() if t == tau}
+        line = {place(k): v for (t, k), v in values.items() if t == tau}
         traces.append(
             scatter(
-                own,
-                own.values(),
+                line,
+                line.values(),
                 name=f"tau {tau}",
                 showlegend=True,
                 mode="lines" if steps else "lines+markers",

@@ -43,15 +43,15 @@ _MEAN = "Mean over seeds ± half of the 95 % interval (Student's t)."
 _VERDICTS = {
     "better": "Better on test than {}.",
     "worse": "Worse on test than {}.",
-    "open": "Not told apart on test by these seeds: {}.",
-    "alone": "Not compared, for no seed is shared: {}.",
+    "open": "No significant difference on test: {}.",
+    "alone": "Not compared, because no seed is shared: {}.",
 }
 
 
 def networks(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of networks, without baselines; all rows where there is nothing but baselines."""
-    own = rows[rows["head"].notna()]
-    return rows if own.empty else own
+    with_head = rows[rows["head"].notna()]
+    return rows if with_head.empty else with_head
 
 
 def comparisons(best: pd.DataFrame) -> pd.DataFrame:
@@ -81,7 +81,7 @@ def conclusions(table: pd.DataFrame, best: pd.DataFrame) -> list[str]:
         *_gains_of_tau(table, best, [first, *map(str, summary["label"])]),
     ]
     if count < ENOUGH_SEEDS:
-        sentences.append(f"With {seeds} this is a first look: run more for intervals that hold.")
+        sentences.append(f"With {seeds} this is preliminary: run more for reliable intervals.")
     return sentences
 
 
@@ -101,7 +101,7 @@ def _taus(table: pd.DataFrame, label: str) -> list[int]:
 
 
 def _verdicts(table: pd.DataFrame, metric: str, *, seeds: int) -> list[str]:
-    """Which others it beats, cannot be told from, or loses to, after Holm's correction."""
+    """Which others are worse, not significantly different or better, after Holm's correction."""
     groups: dict[str, list[str]] = {verdict: [] for verdict in _VERDICTS}
     nearest = table.reindex(table["difference"].abs().sort_values(na_position="last").index)
     for row in nearest.to_dict("records"):
@@ -122,7 +122,7 @@ def _verdicts(table: pd.DataFrame, metric: str, *, seeds: int) -> list[str]:
         unit = " in points" if metric in PERCENTAGES else ""
         correction = "" if compared == 1 else f", corrected for {compared} comparisons (Holm)"
         sentences.append(
-            f"Numbers are differences of paired test scores{unit}, n = {seeds} unless said, each "
+            f"Numbers are differences of paired test scores{unit}, n = {seeds} unless given, each "
             "with its own 95 % interval; verdicts are those of paired t-tests at p < "
             f"{SIGNIFICANT}{correction}."
         )
@@ -213,7 +213,7 @@ def problems_table(results: Results) -> Table | None:
     if not results.problems:
         return None
     rows = tuple((text_cell(p.path.name), text_cell(p.what)) for p in results.problems)
-    return Table("Left out", "Folders that could not be read whole.", ("folder", "why"), rows)
+    return Table("Left out", "Folders that could not be read completely.", ("folder", "why"), rows)
 
 
 def _methods(best: pd.DataFrame, by: Level, title: str, note: str) -> Table:
@@ -240,8 +240,8 @@ def _methods(best: pd.DataFrame, by: Level, title: str, note: str) -> Table:
     splits = (name.removeprefix("final_") for name in further)
     return Table(
         title,
-        f"Score: {score_name(metric)}. {_MEAN} {note} tried: settings and tau that a seed chose "
-        "from; epochs: of finetuning, all that were tried.",
+        f"Score: {score_name(metric)}. {_MEAN} {note} tried: settings and taus that a seed chose "
+        "from; epochs: of finetuning, over all of them.",
         ("method", "test", "valid", *splits, "seeds", "tau", "tried", "epochs"),
         tuple(rows),
         marked=summary[by].tolist().index(leader(networks(best), by=by)),

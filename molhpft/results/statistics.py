@@ -222,10 +222,10 @@ def compare(best: pd.DataFrame, *, first: str | None = None) -> pd.DataFrame:
     comparisons: list[Json] = []
     for task, rows in best.groupby("task", sort=False):
         method = first or leader(rows)
-        own = rows[rows["label"] == method]
+        first_rows = rows[rows["label"] == method]
         against = [
             {"task": task, "method": method, "other": other}
-            | _comparison(own, rows[rows["label"] == other])
+            | _comparison(first_rows, rows[rows["label"] == other])
             for other in dict.fromkeys(rows["label"])
             if other != method
         ]

@@ -220,7 +220,7 @@ def _name_tasks(rows: Sequence[Json], options: Sequence[str]) -> None:
 def _tells_apart(key: str, tasks: Sequence[Sequence[Json]]) -> bool:
     """Whether an option differs between tasks, and not within one."""
     values = [{_text(row[key]) for row in task} for task in tasks]
-    return all(len(own) == 1 for own in values) and len(set.union(*values)) > 1
+    return all(len(texts) == 1 for texts in values) and len(set.union(*values)) > 1
 
 
 def _label(rows: Sequence[Json]) -> None:

@@ -306,12 +306,12 @@ class _LocalPool:
 
 def _environment(number: int, threads: int) -> dict[str, str]:
     """This process's environment, with the worker's part of the machine."""
-    own = {"OMP_NUM_THREADS": str(threads), "NUMBA_NUM_THREADS": str(threads)}
+    limits = {"OMP_NUM_THREADS": str(threads), "NUMBA_NUM_THREADS": str(threads)}
     if gpus := torch.cuda.device_count():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
         devices = visible.split(",")
-        own["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
-    return {"MOLHPFT_WORKERS": str(threads), **os.environ, **own}
+        limits["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
+    return {"MOLHPFT_WORKERS": str(threads), **os.environ, **limits}
 
 
 def _processors() -> int:
@@ -462,7 +462,7 @@ def _check_answers(address: str) -> None:
 
 
 def _with_absolute_paths(trial: Trial) -> Trial:
-    """The trial with absolute paths of its files: other machines work in folders of their own."""
+    """The trial with absolute paths of its files: other machines have other working folders."""
 
     def absolute(choice: Choice) -> Choice:
         files = {

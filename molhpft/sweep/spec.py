@@ -214,10 +214,10 @@ def _share_probes(trials: Sequence[Trial]) -> list[Trial]:
     taus: dict[str, set[int]] = {}
     for trial in trials:
         recipes = build_recipes(trial.config)
-        own = {recipe.tau for recipe in recipes}
-        name = probe_name(trial.config, recipes[0]) if max(own) else trial.name
+        needed = {recipe.tau for recipe in recipes}
+        name = probe_name(trial.config, recipes[0]) if max(needed) else trial.name
         groups.setdefault(name, []).append(trial)
-        taus.setdefault(name, set()).update(own)
+        taus.setdefault(name, set()).update(needed)
     shared = {
         trial.name: (place, tuple(sorted(taus[name])) if len(group) > 1 else ())
         for name, group in groups.items()

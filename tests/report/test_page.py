@@ -90,7 +90,7 @@ def test_conclusions_come_first_and_say_how_sure_they_are(html, report):
     assert words.index(sentences[0]) < words.index("<table>")
     assert "validates best among networks: test ROC-AUC (%)" in sentences[0]
     assert "over 2 seeds" in sentences[0]
-    assert any("run more for intervals that hold" in sentence for sentence in sentences)
+    assert any("run more for reliable intervals" in sentence for sentence in sentences)
 
 
 def test_what_could_not_be_read_is_listed(html, report):

@@ -38,8 +38,8 @@ def test_verdicts_follow_the_corrected_tests(tmp_path):
     assert "over 5 seeds, with tau 4 chosen." in text
     assert re.search(r"Better on test than ft \+(4\.9|5\.)", text)
     assert re.search(r"Worse on test than l2-sp -(5\.9|6\.)", text)
-    assert re.search(r"Not told apart on test by these seeds: lp [+-]0\.0", text)
-    assert "n = 5 unless said" in text
+    assert re.search(r"No significant difference on test: lp [+-]0\.0", text)
+    assert "n = 5 unless given" in text
     assert "corrected for 3 comparisons (Holm)" in text
     assert re.search(r"changes the test score of hp-ft by \+10\.00 \[.*\] against tau 0\.", text)
     assert "against tau 4" not in text
@@ -70,10 +70,10 @@ def test_a_baseline_is_compared_with_and_never_leads(tmp_path):
 
 
 @pytest.mark.parametrize(("seeds", "words"), [(1, "With 1 seed"), (2, "With 2 seeds")])
-def test_few_seeds_are_called_a_first_look(tmp_path, seeds, words):
+def test_few_seeds_are_called_preliminary(tmp_path, seeds, words):
     table, best = tree(tmp_path, {"ft": {0: (0.7, 0.6)}, "lp": {4: (0.6, 0.5)}}, seeds=seeds)
     sentences = conclusions(table, best)
-    assert sentences[-1].startswith(f"{words} this is a first look")
+    assert sentences[-1].startswith(f"{words} this is preliminary")
     assert not any(sentence.startswith("Better") for sentence in sentences) or seeds > 1
 
 
@@ -82,7 +82,7 @@ def test_methods_without_a_shared_seed_are_not_compared(tmp_path):
     write_run(tmp_path, {4: (0.6, 0.5)}, method="lp", seed=2)
     table = read_results(tmp_path).table
     sentences = conclusions(table, best_on_validation(table))
-    assert "Not compared, for no seed is shared: lp." in sentences
+    assert "Not compared, because no seed is shared: lp." in sentences
     assert not any("paired" in sentence for sentence in sentences)
 
 
