@@ -79,13 +79,7 @@ def pace(what: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int
     if not console.is_terminal:
         yield _Lines(what, total, console) if shown else _quiet
         return
-    columns = (
-        _Description(),
-        BarColumn(),
-        TaskProgressColumn(),
-        _Speed(),
-        TimeRemainingColumn(),
-    )
+    columns = (_Description(), BarColumn(), TaskProgressColumn(), _Speed(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
         step = progress.add_task(what, total=total)
         yield lambda done: progress.update(step, completed=done)

@@ -290,8 +290,7 @@ def test_what_is_not_a_whole_zip_is_refused(archive, target, kept_bytes):
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["../out.txt", "x/../../out.txt", "/out.txt", "..\\out.txt", "C:\\out.txt", "x/link"],
+    "name", ["../out.txt", "x/../../out.txt", "/out.txt", "..\\out.txt", "C:\\out.txt", "x/link"]
 )
 def test_a_member_that_leaves_the_folder_or_links_elsewhere_is_refused(tmp_path, target, name):
     path = tmp_path / "evil.zip"

@@ -101,10 +101,7 @@ def molecule_splits(
 
 
 def scaffold_split(
-    smiles: Sequence[str],
-    fractions: Fractions = _EIGHT_ONE_ONE,
-    *,
-    calibration: float = 0.0,
+    smiles: Sequence[str], fractions: Fractions = _EIGHT_ONE_ONE, *, calibration: float = 0.0
 ) -> dict[str, Tensor]:
     """OGB's scaffold split: no scaffold is in two splits, and the rare ones are tested on.
 

@@ -148,10 +148,7 @@ def test_similarities_are_rdkits_to_the_last_digit(molecules):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    seed=st.integers(0, 10_000),
-    m=st.integers(2, 13),
-    n=st.integers(0, 12),
-    share=st.floats(0, 1),
+    seed=st.integers(0, 10_000), m=st.integers(2, 13), n=st.integers(0, 12), share=st.floats(0, 1)
 )
 def test_pieces_change_nothing_and_the_first_of_equals_is_named(seed, m, n, share):
     train, bits = random_bits(seed, m), random_bits(seed + (n % 2), n)

@@ -1,5 +1,4 @@
 import gzip
-import os
 import shutil
 import zipfile
 from importlib.resources import files
@@ -79,6 +78,9 @@ def test_a_real_data_set_has_ogbs_sizes_labels_and_objective(real, name, sizes, 
     ours = found(task.examples.targets).float()
     torch.testing.assert_close(ours, theirs, equal_nan=True, rtol=1e-5, atol=1e-5)
     assert task.outputs == theirs.shape[1] == len(task.target_names)
+    assert sum(map(len, task.splits.values())) == len(task.examples) == sum(sizes)
+    if name == "tox21":
+        assert task.target_names[:2] == ("NR-AR", "NR-AR-LBD")
     assert type(task.objective) is type(objective) if numbers else task.objective == objective
 
 
@@ -118,16 +120,6 @@ def test_a_split_that_ogbs_data_do_not_have_is_refused_before_fetching(root):
         ogb_task("ogbg-molhiv", split="column")
 
 
-def test_molecules_that_rdkit_refuses_are_kept_as_ogb_keeps_them(real):
-    task = ogb_task("ogbg-moltox21")
-    assert task.examples.store.readable.all()
-    assert sum(len(rows) for rows in task.splits.values()) == len(task.examples) == 7831
-
-
-def test_columns_are_named_after_the_assays(real):
-    assert ogb_task("ogbg-moltox21").target_names[:2] == ("NR-AR", "NR-AR-LBD")
-
-
 def test_data_sets_are_those_of_ogbs_list_with_its_metrics_and_addresses():
     with files("ogb").joinpath("graphproppred", "master.csv").open() as file:
         master = pd.read_csv(file, index_col=0, dtype=str)
@@ -147,10 +139,6 @@ def test_an_unknown_name_lists_the_known_ones():
         ogb_task("ogbg-molbase")
     with pytest.raises(ValueError, match="no data set named"):
         ogb_folder("../elsewhere")
-
-
-def test_the_folder_is_ogbs_own_name_in_the_data_folder(root):
-    assert ogb_folder("ogbg-molhiv") == root / "ogbg_molhiv"
 
 
 def test_offline_one_sentence_says_where_to_put_what(root, offline):
@@ -210,17 +198,6 @@ def test_a_molecule_of_another_size_than_ogbs_is_named(folder, kind, ours):
     path = folder / "raw" / f"num-{kind}-list.csv.gz"
     _write(path, gzip.decompress(path.read_bytes()).decode().replace("6", "7"))
     with pytest.raises(ValueError, match=rf"row 1 \(c1ccccc1\) has {ours}, and 7 in .*{kind}"):
-        ogb_task("ogbg-molbace")
-
-
-def test_real_counts_that_were_altered_are_refused(ogb_root, root):
-    shutil.copytree(ogb_root / "ogbg_molbace", root / "ogbg_molbace", copy_function=shutil.copyfile)
-    path = root / "ogbg_molbace" / "raw" / "num-node-list.csv.gz"
-    os.chmod(path.parent, 0o755)
-    counts = gzip.decompress(path.read_bytes()).decode().split()
-    counts[1000] = str(int(counts[1000]) + 1)
-    _write(path, "\n".join(counts))
-    with pytest.raises(ValueError, match=r"row 1000 \(.*\(1 such molecules?\)"):
         ogb_task("ogbg-molbace")
 
 

@@ -141,8 +141,7 @@ def test_each_class_is_dealt_in_proportion(zeros, ones, seed):
 
 
 @pytest.mark.parametrize(
-    ("ones", "dealt"),
-    [(1, [1, 0, 0, 0]), (2, [1, 1, 0, 0]), (4, [2, 1, 1, 0]), (7, [4, 1, 1, 1])],
+    ("ones", "dealt"), [(1, [1, 0, 0, 0]), (2, [1, 1, 0, 0]), (4, [2, 1, 1, 0]), (7, [4, 1, 1, 1])]
 )
 def test_of_a_rare_class_training_has_most_and_validation_the_next(ones, dealt):
     y = torch.tensor([0.0] * 96 + [1.0] * ones)[:, None]

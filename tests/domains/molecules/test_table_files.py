@@ -275,10 +275,7 @@ def test_an_unknown_column_lists_the_known_ones(tmp_path, name):
         path.write_text("smiles,y\nC,1\n")
     else:
         _write_parquet(path, smiles=["C"], y=[1])
-    for read in (
-        lambda: read_sheet(path).column("SMILES"),
-        lambda: [*streamed(path, "SMILES")],
-    ):
+    for read in (lambda: read_sheet(path).column("SMILES"), lambda: [*streamed(path, "SMILES")]):
         with pytest.raises(ValueError, match="no column 'SMILES'; it has: smiles, y"):
             read()
 
@@ -310,10 +307,7 @@ def test_molecules_of_a_parquet_file_are_text_or_bytes_and_null_is_an_empty_cell
 def test_molecules_of_a_parquet_file_of_any_other_type_are_refused_by_it(tmp_path, values):
     path = _write_parquet(tmp_path / "a.parquet", smiles=values)
     says = f"'smiles' .* should hold SMILES as text; it is of type {str(pa.array(values).type)[:4]}"
-    for read in (
-        lambda: read_sheet(path).molecules("smiles"),
-        lambda: [*streamed(path, "smiles")],
-    ):
+    for read in (lambda: read_sheet(path).molecules("smiles"), lambda: [*streamed(path, "smiles")]):
         with pytest.raises(ValueError, match=says):
             read()
 
