@@ -20,10 +20,10 @@ T = TypeVar("T")
 
 
 def plain_console(*, stderr: bool = False, width: int | None = None) -> Console:
-    """Where text is printed as it is written.
+    """A console that prints text as it is.
 
-    Names of columns, files and tasks are anybody's: in their brackets and colons Rich would look
-    for styles (`[red]`) and emoji (`:smile:`), and give up a finished command at a stray `[/b]`.
+    Users name columns, files and tasks: Rich would read their brackets and colons as styles
+    (`[red]`) and emoji (`:smile:`), and end a finished command with an error at a stray `[/b]`.
 
     Args:
         stderr: whether on standard error, else on standard output.
@@ -34,7 +34,7 @@ def plain_console(*, stderr: bool = False, width: int | None = None) -> Console:
 
 @contextmanager
 def bar(what: str, *, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar that is moved by calling what the context gives with the number of steps done.
+    """A progress bar; the context gives a function to call with the number of steps done.
 
     Args:
         what: what is being done, such as "packing molecules".
@@ -68,7 +68,7 @@ def track(items: Iterable[T], what: str, *, total: int | None = None) -> Iterato
 def pace(what: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
     """A bar with examples a second and the time left; where there is no terminal, a line a minute.
 
-    Moved by calling what the context gives with the number of examples done.
+    The context gives a function to call with the number of examples done.
 
     Args:
         what: what is being done, such as "finetuning, tau 4".

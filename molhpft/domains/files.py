@@ -95,9 +95,9 @@ def _sweep(path: Path) -> None:
 
 
 class UnwritableError(OSError):
-    """A folder takes no more: its disk is full, or it may not be written to.
+    """A folder cannot be written to, such as on a full disk.
 
-    A class of its own, because nothing is wrong with the run: whoever runs many has to stop.
+    A class of its own, because nothing is wrong with the run: a sweep stops instead of trying on.
     """
 
 
@@ -136,7 +136,7 @@ def digest(*parts: bytes | str | Tensor | Path) -> str:
 
 
 def short_digest(content: Any) -> str:
-    """Ten hex digits that stand for plain values: a name, not a proof."""
+    """Ten hex digits that name plain values; too few to prove anything."""
     return digest(json.dumps(content, sort_keys=True))[:10]
 
 

@@ -1,8 +1,8 @@
-"""Work on many items by all processors, where one process at a time is the library's limit.
+"""Work on many items, shared between all processors.
 
 RDKit holds Python's lock, so threads do not help it. Processes are forked: they see the items
 without copying them, start in milliseconds, and need no guard in the user's script. They may only
-do what is safe after a fork, which PyTorch's arithmetic on several threads is not.
+do what is safe after a fork, which rules out PyTorch's arithmetic on several threads.
 """
 
 import multiprocessing

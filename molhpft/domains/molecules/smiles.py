@@ -281,8 +281,8 @@ class _Column:
     Attributes:
         value: RDKit's value of an atom or a bond.
         number: that value's number in the column.
-        signs: the column is all 0 for a SMILES string that has none of these; "" where any
-            string may have other numbers.
+        signs: a SMILES string without any of these has 0 in the whole column; "" where no sign
+            tells.
     """
 
     value: Callable[[Any], Any]

@@ -75,8 +75,8 @@ def read_table(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no such table; or it is to be said which columns, or which kind, are
-            meant. The message says where and why.
+        ValueError: the file is no such table, or the columns or their kind have to be named; the
+            message says where and why.
     """
     if kind not in get_args(AnyKind):
         raise ValueError(f"kind should be auto, classification or regression, got {kind!r}")
