@@ -119,6 +119,8 @@ PACKED = {
     "of Excel.csv": ("sep=;\r\n" + TEXT.replace(",", ";")).encode("utf-8-sig"),
     "of Excel as Unicode text.txt": TEXT.replace(",", "\t").encode("utf-16"),
     "semicolons.csv": TEXT.replace(",", ";").encode(),
+    "marked.csv": TEXT.encode("utf-8-sig"),
+    "no list.txt": TEXT.replace(",", "\t").encode(),
     "tabs.csv": TEXT.replace(",", "\t").encode(),
 }
 
@@ -190,10 +192,6 @@ def test_a_column_without_a_name_is_called_by_its_place(path):
     sheet = _read(path, ",smiles,,y\n0,C,x,1\n")
     assert list(sheet.columns) == ["column 1", "smiles", "column 3", "y"]
     assert sheet.nameless == {"column 1", "column 3"}
-
-
-def test_a_byte_order_mark_is_no_part_of_a_name(path):
-    assert list(_read(path, "\ufeffsmiles,y\nC,1\n").columns) == ["smiles", "y"]
 
 
 def test_a_column_of_long_notes_that_nobody_asked_for_is_no_reason_to_refuse_a_table(path):
@@ -288,6 +286,10 @@ TYPES = {
     "bytes of one length": (pa.array([b"CCO", b"CCN"], pa.binary(3)), ["CCO", "CCN"]),
     "bytes that are no UTF-8": (pa.array([b"CC\xff", b"C"]), ["CC\ufffd", "C"]),
     "nothing": (pa.array([None, None]), ["", ""]),
+    "an extension": (
+        pa.ExtensionArray.from_storage(pa.json_(), pa.array(["CCO", "C"])),
+        ["CCO", "C"],
+    ),
 }
 
 
@@ -354,13 +356,6 @@ def test_cells_that_arrow_cannot_write_as_text_are_refused_by_their_type(tmp_pat
         Part(tmp_path / "a.parquet", (1,), {"odd": odd}).texts("odd")
 
 
-def test_an_extension_over_text_is_its_text(tmp_path):
-    file = tmp_path / "a.parquet"
-    cells = pa.ExtensionArray.from_storage(pa.json_(), pa.array(MOLECULES))
-    parquet.write_table(pa.table({"smiles": cells}), file)
-    assert read_sheet(file).molecules("smiles") == MOLECULES
-
-
 def test_texts_of_a_part_have_no_spaces_around_whatever_the_file(tmp_path):
     spaced = {"smiles": [" CCO", "CCN \t"], "y": ["1", " 2 "]}
     pd.DataFrame(spaced).to_parquet(tmp_path / "a.parquet")
@@ -399,11 +394,6 @@ def test_a_list_has_a_molecule_a_line_with_or_without_a_name_and_blank_lines_too
     assert sheet.columns["smiles"] == ("CCO", "", "C", "CC", "CCC |$a;b;c$|", "no")
     assert sheet.columns["name"] == ("ethanol", "", "", "a b", "d", "molecule")
     assert sheet.lines == (1, 2, 3, 4, 5, 6)
-
-
-def test_a_text_file_whose_first_word_is_no_molecule_is_a_table(tmp_path):
-    (tmp_path / "a.txt").write_text(TEXT.replace(",", "\t"))
-    assert read_sheet(tmp_path / "a.txt").columns["smiles"] == MOLECULES
 
 
 def test_names_of_tables_are_told_in_any_case_and_lose_their_endings(tmp_path):
