@@ -85,9 +85,6 @@ def commands(*names: str) -> str:
     # imported on use: most pages do without PyTorch
     from typer.main import get_command
 
-    from molhpft.cli import (
-        runs,  # noqa: F401 - they add commands
-    )
     from molhpft.cli.app import app
 
     group: Any = get_command(app)

@@ -24,8 +24,8 @@ from molhpft.core.objectives import Multiclass, Multilabel, Squared
 from molhpft.domains.files import Json
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.measure.features import batch_norm_drift
-from molhpft.run.auto_tau import Expectation, ProbeCurve, check_expectation
 from molhpft.run.device import settled
+from molhpft.run.probe_curve import Expectation, ProbeCurve, check_expectation
 from molhpft.run.trajectory import at_taus, head_energies, head_rows, probing_ground, without_test
 from molhpft.tuning.halving import CANDIDATES, spaced, watched
 from molhpft.tuning.probe import probe

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from molhpft.core.metrics import comparable, score_name, show
-from molhpft.run.auto_tau import (
+from molhpft.run.probe_curve import (
     BANDS,
     HIGH,
     SMOOTHING,

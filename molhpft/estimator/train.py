@@ -25,11 +25,7 @@ from molhpft.domains.molecules.checkpoints import fitting_encoder
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.fingerprints import Neighbours, packed_fingerprints, unpack_bits
 from molhpft.domains.molecules.graphs import load_or_pack
-from molhpft.domains.molecules.splits import (
-    CALIBRATION,
-    calibration_share,
-    molecule_splits,
-)
+from molhpft.domains.molecules.splits import CALIBRATION, calibration_share, molecule_splits
 from molhpft.domains.weights import read_weights
 from molhpft.estimator.calibrate import (
     CalibrationName,

@@ -1,17 +1,84 @@
-"""What a run says of a network before and after finetuning: scores, energy, feature shift."""
+"""A branch of a run: finetuned from one prepared head, and described before and after."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from copy import deepcopy
+from dataclasses import asdict, dataclass
 from math import isnan
 
+import torch
 from torch import Tensor
 
+from molhpft.config.measures import callbacks_along, phase_name
+from molhpft.config.schema import RunConfig
 from molhpft.core.data import Task
+from molhpft.core.determinism import seed_for
 from molhpft.core.evaluate import EVALUATION_SIZE, Predictions, Snapshot, inference, predict, take
 from molhpft.core.network import Network
+from molhpft.domains.console import pace
 from molhpft.domains.files import Json
 from molhpft.measure.features import RunningShift, energy
+from molhpft.run.folder import RunFolder
+from molhpft.run.resume import SavedPhase
+from molhpft.tuning.callbacks import Callback, PauseAfter
+from molhpft.tuning.distributed import Machine
+from molhpft.tuning.fit import fit
+from molhpft.tuning.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where a run happens: its config for this machine, its folder and its processes."""
+
+    config: RunConfig
+    folder: RunFolder
+    machine: Machine
+
+
+@dataclass(frozen=True)
+class _Shown(Callback):
+    """Shows how many examples have been trained on."""
+
+    show: Callable[[int], object]
+
+    def after_step(self, step: int, examples: int, progress: object) -> None:
+        self.show(examples)
+
+
+def finetune(
+    start: Network, task: Task, recipe: Recipe, setting: Setting, *, until: int | None = None
+) -> tuple[Network, list[Json]]:
+    """Finetune a copy of a probed network, or resume it; with the copy, one row an epoch.
+
+    Args:
+        start: with the head of `recipe.tau`; left as it is.
+        task: what to train on.
+        recipe: the method; its phases after the probe are run.
+        setting: keeps the progress of each phase, and what an interrupted run left of it.
+        until: epochs after which each phase pauses, to be resumed by a later call; None for its
+            end.
+    """
+    config, machine, tuned = setting.config, setting.machine, deepcopy(start)
+    callbacks = callbacks_along(config.measures, start, task, seed=config.seed)
+    callbacks += [] if until is None else [PauseAfter(until)]
+    history: list[Json] = []
+    for number, phase in enumerate(recipe.after):
+        saved = SavedPhase(setting.folder, f"{recipe.key}-{number}", config.checkpoint)
+        rng = torch.Generator().manual_seed(seed_for(config.seed, "finetune") + number)
+        total = phase.epochs * len(task.rows("train"))
+        with pace(f"finetuning, tau {recipe.tau}", total, shown=machine.rank == 0) as show:
+            along = [saved, *callbacks, _Shown(show)]
+            rows = fit(tuned, phase, task, rng=rng, callbacks=along, machine=machine)
+        history += [{"phase": phase_name(number), "tau": recipe.tau, **row} for row in rows]
+    return tuned, history
+
+
+def write_member(tuned: Network, recipe: Recipe, setting: Setting) -> None:
+    """Write the final network of a branch, when the config asks for all of them."""
+    if setting.config.members:
+        name = f"members/{recipe.key}.safetensors"
+        setting.folder.write_tensors(name, tuned.state_dict(), {"tau": recipe.tau})
+
 
 _log = logging.getLogger(__name__)
 

@@ -1,8 +1,7 @@
 """HP-FT on one page: `run` takes a config to a complete run folder."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,31 +10,34 @@ from molhpft.config.build import build_network, build_recipes, build_task, weigh
 from molhpft.config.measures import (
     WITHOUT_FINETUNING,
     Branch,
-    callbacks_along,
     check_measures,
     measure_branch,
     measure_run,
-    phase_name,
 )
 from molhpft.config.schema import RunConfig, resolved
 from molhpft.core.data import Task
 from molhpft.core.determinism import seed_for
 from molhpft.core.metrics import comparable
 from molhpft.core.network import Network
-from molhpft.domains.console import pace
 from molhpft.domains.files import Json
-from molhpft.run.auto_tau import FILE, candidate_recipe, choose
-from molhpft.run.branch import after_finetuning, before_finetuning, predictions, snapshots
+from molhpft.run.auto_tau import candidate_recipe, choose_tau
+from molhpft.run.branch import (
+    Setting,
+    after_finetuning,
+    before_finetuning,
+    finetune,
+    predictions,
+    snapshots,
+    write_member,
+)
 from molhpft.run.device import launch, settled
 from molhpft.run.folder import RunFolder
 from molhpft.run.identity import probe_name, run_name
 from molhpft.run.lock import locked
-from molhpft.run.resume import SavedPhase, has_branch, load_branch, save_branch
+from molhpft.run.resume import has_branch, load_branch, save_branch
 from molhpft.run.standouts import STANDOUTS, standouts
-from molhpft.run.trajectory import probing_ground, shared_trajectory, without_test
-from molhpft.tuning.callbacks import Callback, PauseAfter, Weights
-from molhpft.tuning.distributed import Machine
-from molhpft.tuning.fit import fit, score
+from molhpft.run.trajectory import probing_ground, shared_trajectory
+from molhpft.tuning.callbacks import Weights
 from molhpft.tuning.probe import Trajectory, probe, with_head
 from molhpft.tuning.recipes import Recipe
 from molhpft.tuning.solve_head import mix, solve_head
@@ -99,25 +101,6 @@ def run(
     return folder
 
 
-@dataclass(frozen=True)
-class Setting:
-    """Where a run happens: its config for this machine, its folder and its processes."""
-
-    config: RunConfig
-    folder: RunFolder
-    machine: Machine
-
-
-@dataclass(frozen=True)
-class _Shown(Callback):
-    """Shows how many examples have been trained on."""
-
-    show: Callable[[int], object]
-
-    def after_step(self, step: int, examples: int, progress: object) -> None:
-        self.show(examples)
-
-
 def probe_heads(
     network: Network,
     task: Task,
@@ -140,54 +123,6 @@ def probe_heads(
     name = probe_name(config, recipes[0], task)
     taus = [recipe.tau for recipe in recipes]
     return shared_trajectory(name, taus, build, shared=shared), head, features
-
-
-def choose_tau(network: Network, task: Task, recipe: Recipe, setting: Setting) -> Json:
-    """Choose the head to finetune from, without the test split; or find the choice made."""
-    folder, machine = setting.folder, setting.machine
-    begun = machine.agreed(folder.read_unfinished(FILE))
-    if begun and begun["chosen"]:
-        return begun
-    blind, config = without_test(task), setting.config
-    head, features = probing_ground(network, blind, views=config.views, seed=config.seed)
-
-    def tried(candidate: Recipe, weights: Weights, until: int) -> tuple[int, float]:
-        start = with_head(network, weights)
-        tuned, rows = finetune(start, blind, candidate, setting, until=until)
-        write_member(tuned, candidate, setting)
-        machine.wait()  # the first process has written what all resume from
-        return len(rows), machine.agreed(score(tuned, blind, "valid"))
-
-    seed = seed_for(config.seed, "probe")
-    return choose(recipe, head, features, folder, tried, seed=seed, begun=begun)
-
-
-def finetune(
-    start: Network, task: Task, recipe: Recipe, setting: Setting, *, until: int | None = None
-) -> tuple[Network, list[Json]]:
-    """Finetune a copy of a probed network, or resume it; with the copy, one row an epoch.
-
-    Args:
-        start: with the head of `recipe.tau`; left as it is.
-        task: what to train on.
-        recipe: the method; its phases after the probe are run.
-        setting: keeps the progress of each phase, and what an interrupted run left of it.
-        until: epochs after which each phase pauses, to be resumed by a later call; None for its
-            end.
-    """
-    config, machine, tuned = setting.config, setting.machine, deepcopy(start)
-    callbacks = callbacks_along(config.measures, start, task, seed=config.seed)
-    callbacks += [] if until is None else [PauseAfter(until)]
-    history: list[Json] = []
-    for number, phase in enumerate(recipe.after):
-        saved = SavedPhase(setting.folder, f"{recipe.key}-{number}", config.checkpoint)
-        rng = torch.Generator().manual_seed(seed_for(config.seed, "finetune") + number)
-        total = phase.epochs * len(task.rows("train"))
-        with pace(f"finetuning, tau {recipe.tau}", total, shown=machine.rank == 0) as show:
-            along = [saved, *callbacks, _Shown(show)]
-            rows = fit(tuned, phase, task, rng=rng, callbacks=along, machine=machine)
-        history += [{"phase": phase_name(number), "tau": recipe.tau, **row} for row in rows]
-    return tuned, history
 
 
 def prepare_head(
@@ -226,13 +161,6 @@ def measure(branch: Branch, head: Network, features: Task, names: Sequence[str])
     )
     names = [name for name in names if finetuned or name in WITHOUT_FINETUNING]
     return row | ({"measures": measure_branch(names, branch)} if names else {})
-
-
-def write_member(tuned: Network, recipe: Recipe, setting: Setting) -> None:
-    """Write the final network of a branch, when the config asks for all of them."""
-    if setting.config.members:
-        name = f"members/{recipe.key}.safetensors"
-        setting.folder.write_tensors(name, tuned.state_dict(), {"tau": recipe.tau})
 
 
 def write_results(

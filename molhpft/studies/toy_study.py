@@ -30,12 +30,7 @@ from molhpft.measure.features import correct_probability, shift
 from molhpft.measure.tangent import ntk_change, tangent_kernel, unit_vectors
 from molhpft.results.terminal import branch_table
 from molhpft.run.branch import before_finetuning, scores, snapshots
-from molhpft.studies.drawing import (
-    confidence_figure,
-    exchange_figure,
-    kernel_figure,
-    shift_figure,
-)
+from molhpft.studies.drawing import confidence_figure, exchange_figure, kernel_figure, shift_figure
 from molhpft.tuning.callbacks import Measure, Row, Weights
 from molhpft.tuning.fit import fit, score
 from molhpft.tuning.frozen_features import on_features

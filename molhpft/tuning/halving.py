@@ -6,7 +6,7 @@ successive halving (Jamieson and Talwalkar, 2016). Candidates are paused, not ru
 their own, so that the last one left ends with what finetuning from it alone ends with.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, isfinite
 from typing import TypeVar
@@ -137,24 +137,14 @@ def rounds(candidates: int, *, epochs: int) -> tuple[Round, ...]:
     return tuple(Round(size, until) for size, until in zip(sizes, untils, strict=True))
 
 
-def halve(candidates: Sequence[C], plan: Sequence[Round], score: Callable[[C, int], float]) -> C:
-    """The candidate that is left when every round has kept those of the highest score.
-
-    Args:
-        candidates: the first of equals is kept.
-        plan: from `rounds`, for as many candidates.
-        score: of a candidate that is finetuned until an epoch; higher is better, NaN is worst.
+def survivors(candidates: Sequence[C], scores: Sequence[float], count: int) -> list[C]:
+    """The `count` candidates of the highest scores, in their order; NaN is worst.
 
     Raises:
-        ValueError: no score of a round is finite.
+        ValueError: no score is finite.
     """
-    left = list(candidates)
-    for number, now in enumerate(plan):
-        scores = [score(candidate, now.until) for candidate in left]
-        highest(scores)  # refuses a round in which nothing is left to choose by
-        size = plan[number + 1].size if number + 1 < len(plan) else 1
-        left = [left[i] for i in sorted(ranked(scores)[:size])]
-    return left[0]
+    highest(scores)  # refuses a round in which nothing is left to choose by
+    return [candidates[i] for i in sorted(ranked(scores)[:count])]
 
 
 def _doubling(first: int, sizes: Sequence[int]) -> list[int]:

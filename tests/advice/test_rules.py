@@ -20,7 +20,7 @@ from molhpft.advice.rules import (
     tau_advice,
 )
 from molhpft.config.changes import apply, parse_change
-from molhpft.run.auto_tau import (
+from molhpft.run.probe_curve import (
     FALLS,
     GONE,
     HIGH,

@@ -9,7 +9,8 @@ from molhpft.core.data import Task
 from molhpft.core.metrics import PERCENTAGES
 from molhpft.domains.weights import read_weights
 from molhpft.run import run as running
-from molhpft.run.auto_tau import (
+from molhpft.run.auto_tau import choice_reading
+from molhpft.run.probe_curve import (
     BANDS,
     FALLS,
     GONE,
@@ -18,7 +19,6 @@ from molhpft.run.auto_tau import (
     SMOOTHING,
     ProbeCurve,
     check_expectation,
-    choice_reading,
     has_too_little_energy,
     plateaus,
     wanted_taus,
@@ -221,7 +221,7 @@ def test_the_test_split_has_no_part_in_the_choice(chosen, small, tmp_path, monke
 
 
 def test_the_test_split_is_not_read_before_the_choice(small, tmp_path, monkeypatch):
-    cut, real, choose = set(), Task.batches, running.choose
+    cut, real, choose = set(), Task.batches, running.choose_tau
 
     class Done(BaseException):
         pass
@@ -230,7 +230,7 @@ def test_the_test_split_is_not_read_before_the_choice(small, tmp_path, monkeypat
         choose(*arguments, **options)
         raise Done
 
-    monkeypatch.setattr(running, "choose", stop)
+    monkeypatch.setattr(running, "choose_tau", stop)
     monkeypatch.setattr(
         Task, "batches", lambda self, split, **k: cut.add(split) or real(self, split, **k)
     )

@@ -8,14 +8,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from molhpft.sweep import progress
-from molhpft.sweep.progress import (
-    Board,
-    Lines,
-    displayed,
-    seeds_table,
-    sweep_reading,
-    sweep_table,
-)
+from molhpft.sweep.progress import Board, Lines, displayed, seeds_table, sweep_reading, sweep_table
 
 
 @pytest.fixture

@@ -19,14 +19,7 @@ from molhpft.tuning.fit import fit
 from molhpft.tuning.frozen_features import on_features
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.probe import probe, probe_many, with_head
-from tests.toy import (
-    reading_network,
-    same_weights,
-    seeded,
-    toy_network,
-    toy_task,
-    without_labels,
-)
+from tests.toy import reading_network, same_weights, seeded, toy_network, toy_task, without_labels
 
 HEAD = Phase(trains="head", epochs=1, lr=0.05, batch_size=8)
 

@@ -21,20 +21,8 @@ from molhpft.core.annotations import Count, Seed
 from molhpft.core.data import Task
 from molhpft.core.objectives import Multiclass
 from molhpft.domains.extras import require
-from molhpft.domains.vision.examples import (
-    AUGMENTATIONS,
-    IMAGENET,
-    Labelled,
-    Source,
-    labelled_task,
-)
-from molhpft.domains.vision.layouts import (
-    LAYOUTS,
-    SEVERITIES,
-    grey_to_rgb,
-    read_npy_set,
-    resized,
-)
+from molhpft.domains.vision.examples import AUGMENTATIONS, IMAGENET, Labelled, Source, labelled_task
+from molhpft.domains.vision.layouts import LAYOUTS, SEVERITIES, grey_to_rgb, read_npy_set, resized
 
 Severity = Annotated[int, Interval(ge=1, le=SEVERITIES)]
 SEVERITY = 3
