@@ -1,4 +1,4 @@
-"""Time to cut a batch of molecules: this package against PyTorch Geometric's DataLoader.
+"""Time to collate a batch of molecules: this package against PyTorch Geometric's DataLoader.
 
     python benchmarks/batch_speed.py
     python benchmarks/batch_speed.py --molecules 1000 --repeats 3
@@ -28,7 +28,7 @@ OURS, PEER = "molhpft Task.batches", "PyG DataLoader"
 
 
 class Ours:
-    """Batches cut from packed molecules."""
+    """Batches collated from packed molecules."""
 
     def __init__(self, name: str, smiles: list[str], targets: torch.Tensor) -> None:
         self.task: Task = molecule_task(
@@ -79,7 +79,7 @@ def measured(name: str, smiles: list[str], repeats: int) -> tuple[dict[str, floa
     graphs = list(map(data_of, smiles))
     ours, peer = Ours(name, smiles, torch.cat([graph.y for graph in graphs])), Peer(graphs)
     if ours.epoch() != peer.epoch():
-        sys.exit(f"{name}: the two sides should cut the same batches, they do not")
+        sys.exit(f"{name}: the two sides should collate the same batches and do not")
     return in_turn({PEER: peer.epoch, OURS: ours.epoch}, repeats), len(peer.loader)
 
 
