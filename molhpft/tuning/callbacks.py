@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from molhpft.core.annotations import Float
 from molhpft.core.network import Network
 
 Row = dict[str, float]
@@ -30,7 +31,7 @@ class Progress:
     """
 
     rows: tuple[Row, ...]
-    losses: Tensor
+    losses: Float[Tensor, " steps"]
     weights: Weights
     best: Weights
     anchor: Weights

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
+from molhpft.core.annotations import Float, Shaped
 from molhpft.core.network import Batch, Network
 from molhpft.kernels.batch_norm import shared_rows
 
@@ -61,7 +62,7 @@ class Machine:
 
         return logits
 
-    def whole(self, rows: Tensor, total: int) -> Tensor:
+    def whole(self, rows: Shaped[Tensor, "rows ..."], total: int) -> Shaped[Tensor, "{total} ..."]:
         """Rows of all processes, (total, ...), from this one's share of a batch.
 
         Gradients reach this process's own rows, times the number of processes: averaging the
@@ -85,7 +86,7 @@ class Machine:
         """Numbers of all processes."""
         return range(self.processes)
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Float[Tensor, ""]) -> None:
         """Gradients of a loss, those of all processes in each."""
         if self.fabric:
             self.fabric.backward(loss)

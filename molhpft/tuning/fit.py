@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from molhpft.core.annotations import Float
 from molhpft.core.data import Task
 from molhpft.core.determinism import seed_dropout
 from molhpft.core.evaluate import EVALUATION_SIZE, predict
@@ -281,7 +282,7 @@ def _copy(weights: Weights) -> Weights:
     return {name: value.detach().clone() for name, value in weights.items()}
 
 
-def _squared_distance(backbone: Chain, anchor: Weights) -> Tensor:
+def _squared_distance(backbone: Chain, anchor: Weights) -> Float[Tensor, ""]:
     moved = [(p - anchor[name]).square().sum() for name, p in backbone.named_parameters()]
     return torch.stack(moved).sum()
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from molhpft.core.annotations import Int, Shaped
 from molhpft.core.data import Rows, Task
 from molhpft.core.evaluate import EVALUATION_SIZE, take
 from molhpft.core.network import Batch, Chain, Network, Plain
@@ -32,17 +33,17 @@ class Views:
     """
 
     rows: Rows
-    views: Tensor
+    views: Int[Tensor, "n k"]
 
     @property
-    def targets(self) -> Tensor:
+    def targets(self) -> Shaped[Tensor, "n ..."]:
         """Labels of the examples, (n, ...)."""
         return self.rows.targets[: len(self)]
 
     def __len__(self) -> int:
         return len(self.views)
 
-    def take(self, index: Tensor, *, rng: torch.Generator | None = None) -> Batch:
+    def take(self, index: Int[Tensor, " m"], *, rng: torch.Generator | None = None) -> Batch:
         """The examples `index` (m,): one view of each that `rng` draws, or without it as is."""
         if rng is not None:
             drawn = torch.randint(self.views.shape[1], (len(index),), generator=rng)
@@ -109,7 +110,7 @@ def _augmented(task: Task, *, size: int, rng: torch.Generator | None) -> Iterato
         yield task.examples.take(index, rng=rng)
 
 
-def _numbered(views: int, splits: Mapping[str, Tensor], n: int) -> Tensor:
+def _numbered(views: int, splits: Mapping[str, Tensor], n: int) -> Int[Tensor, "{n} {views}"]:
     """Row numbers of each example's views, (n, views): view k of train follows the n rows."""
     train = splits["train"]
     numbers = torch.arange(n)[:, None].repeat(1, views)

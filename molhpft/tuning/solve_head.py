@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from molhpft.core.annotations import Shaped
 from molhpft.core.data import Task
 from molhpft.core.evaluate import EVALUATION_SIZE, take
 from molhpft.core.network import Network, Plain
@@ -101,13 +102,15 @@ def _solver(objective: Objective) -> Solver:
     )
 
 
-def _each(one: OneOutput, x: Array, targets: Tensor, penalty: float) -> Solution:
+def _each(one: OneOutput, x: Array, targets: Shaped[Tensor, "n ..."], penalty: float) -> Solution:
     columns = targets.double().numpy().T
     solved = [one(x[~np.isnan(y)], y[~np.isnan(y)], penalty) for y in columns]
     return np.stack([weight for weight, _ in solved]), np.array([bias for _, bias in solved])
 
 
-def _classes(x: Array, targets: Tensor, penalty: float, *, ignore: int) -> Solution:
+def _classes(
+    x: Array, targets: Shaped[Tensor, "n ..."], penalty: float, *, ignore: int
+) -> Solution:
     from sklearn.linear_model import LogisticRegression
 
     y = targets.numpy()

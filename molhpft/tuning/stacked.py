@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from molhpft.core.annotations import Bool, Float, Int, Shaped
 from molhpft.core.data import Rows, Task
 from molhpft.core.metrics import measured
 from molhpft.core.network import Chain, Network, Plain
@@ -40,20 +41,24 @@ class Labels:
         losses: of logits and `y`, an entry for each of `measured`.
     """
 
-    y: Tensor
+    y: Float[Tensor, "s t n"]
     which: tuple[int, ...]
-    measured: Tensor
+    measured: Float[Tensor, "u n"]
     predictions: Callable[[Tensor], Tensor]
     losses: Callable[[Tensor, Tensor], Tensor]
 
 
-def has_closed_form(objective: Objective, targets: Tensor) -> bool:
+def has_closed_form(objective: Objective, targets: Shaped[Tensor, "n ..."]) -> bool:
     """Whether `labels` knows the objective, and targets are a row an example."""
     return type(objective) in _FORMS and targets.ndim == (1 if _by_class(objective) else 2)
 
 
 def labels(
-    objective: Objective, targets: Tensor, *, outputs: int, smoothing: Sequence[float]
+    objective: Objective,
+    targets: Shaped[Tensor, "n ..."],
+    *,
+    outputs: int,
+    smoothing: Sequence[float],
 ) -> Labels:
     """Labels of every row, for heads that differ in smoothing.
 
@@ -81,7 +86,7 @@ def _by_class(objective: Objective) -> bool:
     return isinstance(objective, Multiclass)
 
 
-def _measured(objective: Objective, targets: Tensor) -> Tensor:
+def _measured(objective: Objective, targets: Shaped[Tensor, "n ..."]) -> Bool[Tensor, "n u"]:
     if isinstance(objective, Multiclass):
         return measured(targets, ignore=objective.ignore)[:, None]
     return measured(targets)
@@ -175,14 +180,14 @@ class Stack:
             for depth, name in enumerate(linears)
         ]
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Float[Tensor, "groups n d"]) -> Float[Tensor, "groups k t n"]:
         """Logits (groups, k, t, n) of features (groups, n, d), a block for each group."""
         h = z.mT
         for depth, layer in enumerate(self._layers):
             h = layer.forward(h.view(-1, *h.shape[2:]).relu() if depth else h)
         return h.view(*self._shape, *h.shape[2:])
 
-    def backward(self, gradient: Tensor) -> None:
+    def backward(self, gradient: Float[Tensor, "groups k t n"]) -> None:
         """Write `gradient`, from the loss's gradient in the logits of the last `forward`.
 
         Args:
@@ -191,18 +196,18 @@ class Stack:
         for depth, layer in reversed(list(enumerate(self._layers))):
             gradient = layer.backward(gradient, onward=depth > 0)
 
-    def per_weight(self, values: Sequence[float]) -> Tensor:
+    def per_weight(self, values: Sequence[float]) -> Float[Tensor, " weights"]:
         """One number a head, repeated for each of its weights: the shape of `flat`."""
         each = torch.tensor(values, dtype=self.flat.dtype, device=self.flat.device)
         return torch.cat([each.repeat_interleave(s.numel()) for s in self._shapes.values()])
 
-    def heads(self, flat: Tensor) -> list[Weights]:
+    def heads(self, flat: Float[Tensor, " weights"]) -> list[Weights]:
         """State dict of each head, group by group, from a copy of `flat`."""
         stacked = self._parameters(flat)
         count = self._shape[0] * self._shape[1]
         return [{key: value[i].clone() for key, value in stacked.items()} for i in range(count)]
 
-    def _parameters(self, flat: Tensor) -> Weights:
+    def _parameters(self, flat: Float[Tensor, " weights"]) -> Weights:
         """Views of each parameter of all heads, (heads, *shape)."""
         count = self._shape[0] * self._shape[1]
         sizes = [count * shape.numel() for shape in self._shapes.values()]
@@ -262,12 +267,14 @@ class Lesson:
         orders: gives the batches of the next epoch, for each group.
     """
 
-    inputs: Tensor
+    inputs: Float[Tensor, "n d"]
     labels: Labels
     orders: Callable[[], Sequence[Order]]
 
 
-def train(stack: Stack, step: Step, lesson: Lesson, *, epochs: int) -> Iterator[Tensor]:
+def train(
+    stack: Stack, step: Step, lesson: Lesson, *, epochs: int
+) -> Iterator[Float[Tensor, "groups k"]]:
     """Train a stack in place; yields after every epoch.
 
     Args:
@@ -345,7 +352,9 @@ def orders(task: Task, *, size: int, rngs: Sequence[torch.Generator]) -> Callabl
 
 
 @torch.no_grad()
-def _epoch(stack: Stack, step: Step, lesson: Lesson, orders: Sequence[Order]) -> Tensor:
+def _epoch(
+    stack: Stack, step: Step, lesson: Lesson, orders: Sequence[Order]
+) -> Float[Tensor, "groups k"]:
     sizes = [len(rows) for rows in orders[0]]
     order = torch.stack([torch.cat(rows) for rows in orders]).to(lesson.inputs.device)
     heads = len(orders) * len(lesson.labels.which)
@@ -359,8 +368,8 @@ def _epoch(stack: Stack, step: Step, lesson: Lesson, orders: Sequence[Order]) ->
 
 
 def _steps(
-    stack: Stack, step: Step, lesson: Lesson, order: Tensor, sizes: Sequence[int]
-) -> Iterator[Tensor]:
+    stack: Stack, step: Step, lesson: Lesson, order: Int[Tensor, "groups n"], sizes: Sequence[int]
+) -> Iterator[Float[Tensor, "groups k"]]:
     """Step on the rows `order` (groups, n), batch by batch; the losses of each step (groups, k)."""
     labels, inputs = lesson.labels, lesson.inputs
     y = labels.y[..., order].permute(2, 0, 1, 3)
@@ -378,7 +387,9 @@ def _steps(
         yield loss
 
 
-def _label_weights(measured: Tensor, sizes: Sequence[int]) -> Tensor:
+def _label_weights(
+    measured: Float[Tensor, "groups u n"], sizes: Sequence[int]
+) -> Float[Tensor, "groups u n"]:
     """What each label weighs in the mean of its batch, 0 where unmeasured.
 
     Args:
@@ -391,7 +402,9 @@ def _label_weights(measured: Tensor, sizes: Sequence[int]) -> Tensor:
     return measured / counts.clamp(min=1)[:, None, batch]
 
 
-def _decay(stack: Stack, decays: Tensor, rates: Tensor | None) -> Step:
+def _decay(
+    stack: Stack, decays: Float[Tensor, " weights"], rates: Float[Tensor, " weights"] | None
+) -> Step:
     """Weight decay: into the gradient, or with `rates` straight on the weights."""
 
     def into_gradient() -> None:
@@ -407,7 +420,7 @@ def _decay(stack: Stack, decays: Tensor, rates: Tensor | None) -> Step:
     return on_weights
 
 
-def _sgd(stack: Stack, rates: Tensor, momenta: Sequence[float]) -> Step:
+def _sgd(stack: Stack, rates: Float[Tensor, " weights"], momenta: Sequence[float]) -> Step:
     velocity, momentum = torch.zeros_like(stack.flat), stack.per_weight(momenta)
 
     def step() -> None:
@@ -417,7 +430,7 @@ def _sgd(stack: Stack, rates: Tensor, momenta: Sequence[float]) -> Step:
     return step
 
 
-def _adam(stack: Stack, rates: Tensor) -> Step:
+def _adam(stack: Stack, rates: Float[Tensor, " weights"]) -> Step:
     mean, square, work = (torch.zeros_like(stack.flat) for _ in range(3))
     steps = 0
 
