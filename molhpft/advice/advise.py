@@ -68,29 +68,24 @@ def advise(config: RunConfig, *, expects: Expectation | None = None) -> Json:
     """Probe a config's head for all epochs of `probe`, and advise on what to finetune with.
 
     Args:
-        config: as for a run; nothing is finetuned.
-        expects: how much the features should change for this task: "strong" where pretraining has
-            little to do with it, "mild" where features fit but not exactly, "tiny" where they fit
-            as they are or labels are few; None for no idea.
+        config: as for a run.
+        expects: how much the features should change: "strong" where pretraining has little to do
+            with the task, "mild" where features fit but not exactly, "tiny" where they fit as they
+            are or labels are few; None for no idea.
 
     Returns:
-        task, encoder, weights, metric, expects; `probe`, rows of tau, `aie`, `train` and `valid`;
-        `morgan`, the validation score of the quick baseline, `molecules`, what it was fitted to;
-        `advice`, rows of topic, advice, reason and changes.
+        `probe`, rows of tau, `aie`, `train` and `valid`; `morgan`, the validation score of the
+        quick baseline; `advice`, rows of topic, advice, reason and changes; and what they are of.
 
     Raises:
         FileNotFoundError: data or weights are absent.
-        ValueError: data, weights and settings do not go together, the head is not probed, or
-            `expects` is none of the three.
+        ValueError: data, weights and settings do not fit, or the head is not probed.
     """
     check_expectation(expects)
-    recipe = _probing_recipe(config)
-    task = without_test(build_task(config, recipe))
-    network = build_network(config, task, recipe).to(settled(config).device)
+    recipe, task, network = _build(config)
     on_device = task.to(next(network.parameters()).device)
     curve, candidates, balance = _probe(config, recipe, network, on_device)
     molecules, morgan = _quick_baseline(config, task)
-    drift = _batch_norm_drift(config, network, on_device)
     linear = config.head.name == "linear"
     advice = [
         rules.tau_advice(
@@ -103,7 +98,7 @@ def advise(config: RunConfig, *, expects: Expectation | None = None) -> Json:
         rules.smoothing_advice(curve, smoothed=recipe.probe.smoothing > 0, expects=expects),
         rules.head_advice(curve, linear=linear, expects=expects),
         rules.batch_norm_advice(
-            drift,
+            _batch_norm_drift(config, network, on_device),
             batch_size=config.finetune.batch_size,
             frozen=config.finetune.batch_norm == "frozen",
         ),
@@ -130,7 +125,8 @@ def advise(config: RunConfig, *, expects: Expectation | None = None) -> Json:
     }
 
 
-def _probing_recipe(config: RunConfig) -> Recipe:
+def _build(config: RunConfig) -> tuple[Recipe, Task, Network]:
+    """A recipe that probes to the end, the task without its test split, and the network."""
     recipe = build_recipes(config)[0]
     if recipe.inverse_penalties or not recipe.pretrained or not config.probe.epochs:
         raise ValueError(
@@ -138,7 +134,9 @@ def _probing_recipe(config: RunConfig) -> Recipe:
             f"with probe.epochs {config.probe.epochs} has none; give another, such as --set "
             "'method={name: hp_ft, tau: auto}' --set probe.epochs=200"
         )
-    return replace(recipe, probe=replace(recipe.probe, epochs=config.probe.epochs))
+    recipe = replace(recipe, probe=replace(recipe.probe, epochs=config.probe.epochs))
+    task = without_test(build_task(config, recipe))
+    return recipe, task, build_network(config, task, recipe).to(settled(config).device)
 
 
 def _probe(
