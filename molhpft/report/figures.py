@@ -168,7 +168,7 @@ def training_curves(variants: Sequence[Variant]) -> Panel:
         if losses:
             metric = str(runs[0].summary["metric"])
             figures = [over_epochs(losses, y="training loss")]
-            note = f"Finetuning of {name}, a line a tau, mean over {_seeds(runs)}."
+            note = f"Finetuning of {name}, one line per tau, mean over {_seeds(runs)}."
             scores = {k: in_points(v, metric) for k, v in _by_epoch(runs, "valid").items()}
             if scores:
                 figures.append(over_epochs(scores, y=f"validation {score_name(metric)}"))
@@ -190,7 +190,7 @@ def confidence(variants: Sequence[Variant]) -> Panel:
             )
             note = (
                 f"Fraction of training labels by the probability that {name} gives to the "
-                f"correct label, a line a tau, mean over {_seeds(runs)}."
+                f"correct label, one line per tau, mean over {_seeds(runs)}."
             )
             return Panel(title, note, tuple(figures))
     return Panel(title, _not_measured("confidence"))
@@ -218,7 +218,7 @@ def exchange(variants: Sequence[Variant]) -> Panel:
             )
             note = (
                 f"{name}: score of the backbone of one tau under the head of another, without "
-                f"retuning, mean over {_seeds(same)}. The diagonal has the networks as they are."
+                f"retuning, mean over {_seeds(same)}. The diagonal shows the networks as trained."
             )
             return Panel(title, note, tuple(figures))
     return Panel(title, _not_measured("exchange"))
@@ -234,7 +234,7 @@ def direction(variants: Sequence[Variant]) -> Panel:
             norms |= {(tau, 0): mean(values) for tau, values in start.items()}
             note = (
                 f"{name}: mean norm of the gradient of the logits with respect to the features, "
-                f"a line a tau, mean over {_seeds(runs)}."
+                f"one line per tau, mean over {_seeds(runs)}."
             )
             return Panel(title, note, (over_epochs(dict(sorted(norms.items())), y="‖∂q/∂z‖"),))
     return Panel(title, _not_measured("direction"))
@@ -268,7 +268,7 @@ def ntk(
     what = "How far the kernel of the backbone has moved, relative to its size"
     if len(best) == 1:
         ((label, (name, runs)),) = best.items()
-        note = f"{name}: {what.lower()}, a line a tau, mean over {_seeds(runs)}."
+        note = f"{name}: {what.lower()}, one line per tau, mean over {_seeds(runs)}."
         return Panel(title, note, tuple(over_epochs(c[label], y=y) for y, c in changes.items()))
     taus = [{tau for tau, _ in _by_epoch(runs, "ntk_change")} for _, runs in best.values()]
     tau = min(set.intersection(*taus) or set.union(*taus))

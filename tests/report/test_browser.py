@@ -210,7 +210,7 @@ def test_a_long_table_opens_on_a_click_and_has_all_its_rows(browser, tmp_path):
         assert one.locator("tbody tr").count() == rows > 12
 
 
-def test_what_is_absent_is_said_once_and_at_the_end(desktop):
+def test_what_is_absent_is_listed_once_and_at_the_end(desktop):
     assert desktop.page.locator(".panel:not(:has(.figure))").count() == 0
     for title in desktop.page.locator(".absent li").all_inner_texts():
         assert (

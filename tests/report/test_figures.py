@@ -182,7 +182,7 @@ def test_measures_of_branches_are_drawn_against_tau_and_tabled(tmp_path):
     assert "alignment" not in cells
 
 
-def test_measures_at_one_tau_are_tabled_and_what_is_missing_is_said(tmp_path):
+def test_measures_at_one_tau_are_tabled_and_what_is_missing_is_named(tmp_path):
     run = write_run(tmp_path, {0: (0.6, 0.5)}, method="ft")
     measure(run, {0: {"drift": {"distance": 0.25}}})
     drawn, table = panels(tmp_path)

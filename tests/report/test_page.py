@@ -170,7 +170,7 @@ def test_the_same_folders_give_the_same_bytes_without_their_data_and_are_left_al
     assert {p: p.stat().st_mtime_ns for p in tree.rglob("*")} == before
 
 
-def test_a_contradiction_is_said_on_the_page_and_in_the_text(tmp_path):
+def test_a_contradiction_is_a_note_on_the_page_and_in_the_text(tmp_path):
     for k, score in (("a", 0.5), ("b", 0.52)):
         write_run(tmp_path / "runs" / k, {0: (0.6, score)}, method="ft")
     report = write_report(tmp_path / "runs", tmp_path / "out")
