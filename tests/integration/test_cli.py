@@ -95,11 +95,6 @@ def test_advice_on_nothing_is_one_sentence(molhpft, config):
     assert "method scratch" in line
 
 
-def test_a_probe_of_nothing_is_one_sentence(molhpft, config):
-    line = one_sentence(*molhpft("probe", config, "--set", "method=ft"))
-    assert "method ft does not train a head by itself" in line
-
-
 def test_data_describes_a_table(molhpft, table):
     status, out, _ = molhpft("data", table, "--json")
     description = json.loads(out)
@@ -140,10 +135,6 @@ def test_data_describes_drawn_images(molhpft):
     status, shown, _ = molhpft("data", "shapes", "--set", "images=20")
     assert status == 0
     assert "share" in shown
-
-
-def test_data_that_need_a_path_say_so(molhpft):
-    assert "missing key task.path" in one_sentence(*molhpft("data", "mnist"))
 
 
 def test_data_describes_an_ogb_set(molhpft, ogb_root):
@@ -198,12 +189,6 @@ def test_a_report_answers_and_says_where_it_lies(molhpft, config, tmp_path):
     page = tmp_path / "report" / "report.html"
     assert f"Report: {page}" in out
     assert page.read_text().startswith("<!doctype html>")
-
-
-def test_a_report_of_nothing_is_one_sentence(molhpft, tmp_path):
-    line = one_sentence(*molhpft("report", tmp_path))
-    assert "holds no finished run" in line
-    assert "no folder at" in one_sentence(*molhpft("report", tmp_path / "none"))
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,6 @@ from molhpft.core.network import Network, linear_head
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
 from molhpft.domains.graphs.backbones import gnn_backbone
 from molhpft.domains.graphs.tasks import concatenated, pyg_task
-from molhpft.tuning.fit import fit
-from molhpft.tuning.phase import Phase
 from tests.domains.graphs.rings import NODES, graph, rings_and_paths
 
 SPLITS = {"train": range(40), "valid": range(40, 50), "test": torch.arange(50, 60)}
@@ -64,12 +62,6 @@ def test_a_data_set_and_the_list_of_its_graphs_are_the_same_task():
 def test_the_transform_of_a_data_set_is_applied():
     task = ring_task(Rings(Constant()))
     assert task.examples.take(torch.tensor([0])).inputs.x.shape[1] == NODES + 1
-
-
-def test_further_splits_are_kept_in_their_order():
-    task = ring_task(splits={**SPLITS, "ood": [3, 1], "later": ()})
-    assert list(task.splits) == ["train", "valid", "test", "ood", "later"]
-    assert task.splits["ood"].tolist() == [3, 1]
 
 
 def test_data_sets_that_come_split_are_concatenated_row_by_row():
@@ -169,13 +161,6 @@ def test_batches_go_where_the_task_is():
     assert batch.inputs.x.is_meta
     assert batch.inputs.edge_index.is_meta
     assert batch.targets.is_meta
-
-
-def test_rings_are_told_from_paths_after_training(rng):
-    task, network = ring_task(), ring_network()
-    phase = Phase(trains="all", epochs=15, lr=0.02, batch_size=10)
-    losses = [row["loss"] for row in fit(network, phase, task, rng=rng)]
-    assert losses[-1] < losses[0] / 2
 
 
 def test_a_snapshot_has_a_row_a_graph_in_the_order_of_the_split():

@@ -219,13 +219,6 @@ def test_a_zip_with_a_broken_directory_is_refused(tmp_path):
         open_files(path)
 
 
-def test_a_listed_file_that_is_absent_is_named(tmp_path):
-    files = open_files(write(tmp_path / "set", TREE, zipped=False))
-    source = pictures(files, [("train/cat/9.png", 0)], classes=["cat"], size=8)
-    with pytest.raises(ValueError, match=r"should hold train/cat/9\.png; it is absent"):
-        taken(source)
-
-
 @pytest.mark.parametrize(
     ("entries", "message"),
     [([], "list of images; it is empty"), ([("a.png", 2)], "should lie from 0 to 1; 1 do not")],
@@ -251,12 +244,6 @@ def test_an_image_that_changed_is_decoded_anew(zipped, tmp_path):
     if not zipped:
         os.utime(path / "test/dog/1.PNG", ns=(1, 1))
     assert taken(read_by_class(path, size=8)["test"]).pixels[0, 0, 0, 0] == 99
-
-
-def test_another_size_is_decoded_anew(tmp_path):
-    path = write(tmp_path / "set", TREE, zipped=False)
-    for size in (8, 4):
-        assert taken(read_by_class(path, size=size)["test"]).pixels.shape[-1] == size
 
 
 def test_only_the_rows_that_are_taken_are_read(tmp_path):
