@@ -331,6 +331,13 @@ def test_a_head_of_twice_the_weight_doubles_direction_and_energy_but_not_the_ker
     assert loud.kernel == pytest.approx(quiet.kernel)
 
 
+def test_a_perfect_head_moves_nothing():
+    network, batch = smooth_network().eval(), dense_batch()
+    step = decompose(network, Batch(batch.inputs, network(batch).detach()), Squared(), lr=0.1)
+    assert step.energy == 0
+    assert (step.change == 0).all()
+
+
 def test_the_step_is_that_of_the_optimizer():
     network, batch = smooth_network().eval(), dense_batch()
     before = network.features(batch).detach()

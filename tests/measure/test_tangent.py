@@ -187,6 +187,12 @@ def test_dropout_and_batch_statistics_do_not_enter_the_kernel(batch):
     torch.testing.assert_close(tangent_kernel(training, [batch], torch.eye(4)), expected)
 
 
+def test_unit_vectors_have_length_one_and_the_generator_decides_them():
+    a, b = (unit_vectors(5, 300, rng=torch.Generator().manual_seed(7)) for _ in range(2))
+    torch.testing.assert_close(a.norm(dim=1), torch.ones(5))
+    assert torch.equal(a, b)
+
+
 def test_the_same_kernel_has_changed_by_nothing(batch):
     kernel = tangent_kernel(linear_network(), [batch], torch.eye(4))
     assert ntk_change(kernel, kernel) == 0

@@ -27,6 +27,7 @@ from molhpft.measure.uncertainty import (
     prediction_sets,
     set_coverage,
     set_thresholds,
+    uncalibrated,
 )
 from tests.toy import NAN
 
@@ -243,6 +244,11 @@ def test_a_file_gives_back_the_same_probabilities(fit):
     assert torch.equal(after.probabilities(a), before.probabilities(a))
 
 
+def test_uncalibrated_probabilities_are_sigmoids():
+    a = split()[0].float()
+    torch.testing.assert_close(uncalibrated(3).probabilities(a), a.sigmoid())
+
+
 def test_calibrations_of_other_names_are_refused():
     with pytest.raises(ValueError, match=r"^no calibration named 'spline'; there are: temp"):
         from_tensors("spline", {})
@@ -428,14 +434,14 @@ def test_the_molecule_at_the_threshold_is_covered(seed, level):
         assert set_coverage(result, own).coverage == pytest.approx(min(rank(m, level), m) / m)
 
 
-def test_the_lowest_level_takes_the_least_error():
+def test_the_lowest_target_gives_the_least_error():
     values, y = measured(0, n=20, t=2)
     assert torch.equal(
         interval_widths(values, y, target_coverage=1e-12), (y - values).abs().amin(0)
     )
 
 
-def test_a_product_that_rounds_up_takes_no_rank_too_many():
+def test_a_product_that_rounds_up_is_no_rank_too_many():
     values, y = torch.zeros(99, 1), torch.arange(1.0, 100.0)[:, None]
     assert 100 * 0.55 > 55
     assert interval_widths(values, y, target_coverage=0.55).item() == 55
@@ -461,7 +467,7 @@ def test_sets_cover_what_they_promise_for_each_class(level):
 
 @settings(max_examples=25, deadline=None)
 @given(SEEDS, LEVELS, LEVELS)
-def test_a_higher_level_makes_no_set_and_no_interval_smaller(seed, one, other):
+def test_a_higher_target_makes_no_set_and_no_interval_smaller(seed, one, other):
     low, high = sorted([float(one), float(other)])
     a, y = classified(seed, n=30, t=4)
     small, large = (
@@ -485,18 +491,20 @@ def test_unmeasured_labels_change_nothing(seed):
         assert torch.equal(fit(*more, target_coverage=0.7), fit(guess, y, target_coverage=0.7))
 
 
-def test_unmeasured_labels_do_not_count_in_coverage():
+def test_coverage_is_the_fraction_of_measured_labels_in_their_set_and_size_the_mean():
     sets = torch.tensor([[[True, False], [True, True]], [[False, False], [False, True]]])
-    y = torch.tensor([[0.0, NAN], [1.0, NAN]])
+    y = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    assert set_coverage(sets, y) == SetCoverage(coverage=0.5, mean_size=1.0)
+    y[:, 1] = NAN
     assert set_coverage(sets, y) == SetCoverage(coverage=0.5, mean_size=0.5)
     widths = torch.tensor([1.0, 0.0])
     assert interval_coverage(torch.zeros(2, 2), torch.tensor([[1.0, NAN], [2, NAN]]), widths) == 0.5
 
 
-def test_coverage_is_the_fraction_of_labels_in_their_set_and_size_the_mean():
-    sets = torch.tensor([[[True, False], [True, True]], [[False, False], [False, True]]])
-    result = set_coverage(sets, torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
-    assert result == SetCoverage(coverage=0.5, mean_size=1.0)
+def test_every_molecule_may_have_thresholds_of_its_own_and_may_look_like_neither_class():
+    thresholds = torch.tensor([[[-3.0, -3.0]], [[math.inf, math.inf]]])
+    sets = prediction_sets(torch.zeros(2, 1), thresholds)[:, 0].tolist()
+    assert sets == [[False, False], [True, True]]
 
 
 def test_too_few_molecules_rule_nothing_out():
@@ -512,19 +520,15 @@ def test_too_few_molecules_rule_nothing_out():
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, -0.5, NAN])
-def test_levels_lie_between_none_and_all(level):
+@pytest.mark.parametrize("fit", [set_thresholds, interval_widths])
+def test_a_target_coverage_lies_between_none_and_all(fit, level):
     with pytest.raises(ValueError, match="must lie between 0 and 1"):
-        set_thresholds(*classified(0, n=8, t=2), target_coverage=level)
-    with pytest.raises(ValueError, match="must lie between 0 and 1"):
-        interval_widths(*measured(0, n=8, t=2), target_coverage=level)
+        fit(*classified(0, n=8, t=2), target_coverage=level)
 
 
-def test_a_regression_gets_no_sets():
+def test_sets_are_of_classes_and_made_of_numbers_only():
     with pytest.raises(ValueError, match=r"^labels must be 0, 1 or NaN"):
         set_thresholds(torch.full((1, 1), 0.5), torch.full((1, 1), 2.5), target_coverage=0.9)
-
-
-def test_sets_are_made_of_numbers_only():
     with pytest.raises(ValueError, match="must be numbers, got nan"):
         prediction_sets(torch.tensor([[NAN]]), torch.ones(1, 2))
 
@@ -532,12 +536,9 @@ def test_sets_are_made_of_numbers_only():
 def test_other_shapes_are_refused():
     with pytest.raises(ValueError, match=r"^logits must be \(n, 2\), got \(5, 1\)"):
         prediction_sets(torch.zeros(5, 1), torch.ones(2, 2))
-    for use in (
-        lambda *pair: interval_widths(*pair, target_coverage=0.9),
-        lambda *pair: set_thresholds(*pair, target_coverage=0.9),
-    ):
+    for fit in (interval_widths, set_thresholds):
         with pytest.raises(ValueError, match=r"must both be \(n, t\)"):
-            use(torch.zeros(5, 1), torch.zeros(5, 2))
+            fit(torch.zeros(5, 1), torch.zeros(5, 2), target_coverage=0.9)
 
 
 def test_nothing_measured_has_no_coverage():
