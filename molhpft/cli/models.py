@@ -34,7 +34,8 @@ TABLE = "The table"
 
 ModelFolder = Annotated[str, typer.Argument(help="Folder of a model, or its name on the hub.")]
 TablePath = Annotated[
-    Path, typer.Argument(help="CSV, Parquet, SDF or list of SMILES, packed, too; or /dev/stdin.")
+    Path,
+    typer.Argument(help="CSV, Parquet, SDF or list of SMILES, also compressed; or /dev/stdin."),
 ]
 SmilesColumn = Annotated[
     str | None,

@@ -88,7 +88,7 @@ def quickstart(out: Out = Path("runs/quickstart"), as_json: AsJson = False) -> N
 def study(
     name: Annotated[StudyName, typer.Argument(help="Which study.")],
     out: Out = Path("runs/study"),
-    seed: Seed = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random number.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Regenerate the paper's toy figures (2, 3, 11), or hold the linear theory to real training."""
@@ -97,7 +97,7 @@ def study(
     from molhpft.studies.toy_study import toy_study
 
     require("matplotlib", extra="report")
-    result: Any = (toy_study if name == "toy" else linear_study)(out, seed=seed or 0)
+    result: Any = (toy_study if name == "toy" else linear_study)(out, seed=seed)
     _show(result, *result.figures.values(), as_json=as_json)
 
 
