@@ -46,7 +46,7 @@ def test_a_table_becomes_a_model_with_answers_and_an_explanation(example, tmp_pa
     for words in ("validation chooses tau", "ROC-AUC", "in domain", "explained:"):
         assert words in out
     written = {path.name for path in (tmp_path / "made").iterdir()}
-    assert written == {"alerts.csv", "answers.csv", "explanation.svg", "model"}
+    assert written == {"alerts.csv", "predictions.csv", "explanation.svg", "model"}
     assert (tmp_path / "made" / "explanation.svg").read_text().startswith("<svg")
     assert (tmp_path / "made" / "model" / "config.json").is_file()
 
@@ -59,7 +59,7 @@ def test_a_table_of_ones_own_may_have_several_targets_and_holes(example, tmp_pat
     status, out, error = example("csv_to_model.py", *options)
     assert status == 0, error
     assert "ring: in domain the set holds the label" in out
-    assert (tmp_path / "runs" / "csv_to_model" / "answers.csv").is_file()
+    assert (tmp_path / "runs" / "csv_to_model" / "predictions.csv").is_file()
 
 
 @pytest.mark.slow

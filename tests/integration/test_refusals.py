@@ -42,7 +42,6 @@ OPTIONS = {
     "coverage of 0": (("--target-coverage", "0"), "should lie between 0 and 1, got 0"),
     "no such head": (("--head", "deep"), "unknown head deep"),
     "no such encoder": (("--encoder", "nope"), "no weight file at nope"),
-    "a table as encoder": (("--encoder", "RINGS"), "is not a weight file"),
     "no such key": (("--set", "finetune.epoch=3"), "did you mean finetune.epochs"),
     "a split twice": (("--set", "task.split=scaffold"), "task.split is given twice, by an option"),
     "another table": (("--set", "task.path=b.csv"), "task.path is given twice, by an option as /"),
