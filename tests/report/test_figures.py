@@ -202,23 +202,8 @@ def test_every_target_has_its_score(results, palette):
         assert sum(trace["x"]) / 2 == pytest.approx(100 * own)
 
 
-def test_figures_that_were_not_measured_are_sentences(tmp_path):
+def test_without_finetuning_there_are_no_training_curves(tmp_path):
     write_run(tmp_path, {4: (0.6, 0.5)}, method="lp", epochs=0)
     results = read_results(tmp_path)
-    variants = figures.task_variants(results, results.table)
-    palette = colours(["lp"])
-    drawn = [
-        *figures.over_taus(results.table, palette),
-        *(
-            make(variants)
-            for make in (
-                figures.training_curves,
-                figures.confidence,
-                figures.exchange,
-            )
-        ),
-        *(panels(tmp_path)[0].values()),
-        figures.per_target(results, results.table, palette),
-    ]
-    assert all(panel.figures == () for panel in drawn)
-    assert all(panel.note.endswith((".", "config.")) for panel in drawn)
+    panel = figures.training_curves(figures.task_variants(results, results.table))
+    assert (panel.note, panel.figures) == ("No run here has finetuned.", ())

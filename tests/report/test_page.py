@@ -193,12 +193,6 @@ def test_a_place_that_cannot_be_written_is_an_error(tree, tmp_path):
         write_report(tree, tmp_path / "file" / "report")
 
 
-def test_nothing_to_report_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="holds no finished run"):
-        write_report(tmp_path, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
 def test_without_validation_scores_nothing_is_chosen(tmp_path):
     nan = float("nan")
     write_run(tmp_path / "runs", {0: (nan, 0.5)}, method="ft")
