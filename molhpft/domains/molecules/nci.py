@@ -5,20 +5,23 @@ topological descriptors, the downstream task structural alerts (substructures th
 out). Both use one scaffold split, so pretraining on "train" sees no downstream test molecule.
 """
 
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rdkit import Chem, RDConfig, rdBase
 from rdkit.Chem.FilterCatalog import FilterCatalog, FilterCatalogParams
 from torch import Tensor
 
 from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, Squared
-from molhpft.domains.console import track
 from molhpft.domains.files import cached_tensors
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.pretraining import descriptor_targets
-from molhpft.domains.molecules.smiles import smiles_digest
+from molhpft.domains.molecules.smiles import cached_rows, smiles_digest
 from molhpft.domains.molecules.splits import cached_scaffold_split
 
 ALERTS = ("NIH", "PAINS", "CHEMBL_Glaxo", "CHEMBL_SureChEMBL", "ZINC")
@@ -49,10 +52,11 @@ def nci_alerts_task() -> Task:
     """Downstream: which catalogs of structural alerts each molecule trips, by mean ROC-AUC."""
     smiles = _molecules()
     key = f"nci/alerts-{_VERSION}-{smiles_digest(smiles)}"
+    alerts = cached_rows(key, "targets", smiles, _alert_rows, "matching structural alerts")
     return molecule_task(
         "nci_alerts",
         smiles=smiles,
-        targets=cached_tensors(key, lambda: {"targets": _alert_table(smiles)})["targets"],
+        targets=torch.from_numpy(alerts),
         target_names=ALERTS,
         splits=cached_scaffold_split(smiles),
         objective=Multilabel(),
@@ -83,12 +87,14 @@ def _first_rows(smiles: list[str]) -> Tensor:
     return torch.tensor(list(first.values()))
 
 
-def _alert_table(smiles: list[str]) -> Tensor:
+def _alert_rows(smiles: Sequence[str]) -> NDArray[np.float32]:
     catalogs = [_catalog(name) for name in ALERTS]
-    mols = map(Chem.MolFromSmiles, track(smiles, "matching structural alerts"))
-    return torch.tensor([[catalog.HasMatch(mol) for catalog in catalogs] for mol in mols]).float()
+    mols = map(Chem.MolFromSmiles, smiles)
+    matches = [[catalog.HasMatch(mol) for catalog in catalogs] for mol in mols]
+    return np.array(matches, dtype=np.float32)
 
 
+@cache
 def _catalog(name: str) -> FilterCatalog:
     params = FilterCatalogParams()
     params.AddCatalog(FilterCatalogParams.FilterCatalogs.names[name])

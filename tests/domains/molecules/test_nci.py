@@ -19,17 +19,19 @@ def descriptors():
     return nci_descriptors_task()
 
 
-def test_the_molecules_are_strictly_readable_and_none_comes_twice(alerts):
-    canonical = [Chem.MolToSmiles(Chem.MolFromSmiles(s)) for s in alerts.examples.smiles]
+def test_the_molecules_are_strictly_readable_and_none_comes_twice():
+    canonical = [Chem.MolToSmiles(Chem.MolFromSmiles(s)) for s in nci._molecules()]
     assert len(set(canonical)) == len(canonical) == 4892
 
 
+@pytest.mark.slow
 def test_every_molecule_is_in_exactly_one_split_of_ogbs_shares(alerts):
     rows = torch.cat(list(alerts.splits.values()))
     assert rows.sort().values.tolist() == list(range(len(alerts.examples)))
     assert [len(alerts.splits[name]) for name in ("train", "valid", "test")] == [3913, 489, 490]
 
 
+@pytest.mark.slow
 def test_pretraining_trains_on_no_molecule_that_is_tested_on_downstream(alerts, descriptors):
     assert alerts.examples.smiles == descriptors.examples.smiles
     trained = {descriptors.examples.smiles[i] for i in descriptors.splits["train"].tolist()}
@@ -39,6 +41,7 @@ def test_pretraining_trains_on_no_molecule_that_is_tested_on_downstream(alerts, 
     assert all(torch.equal(ours[name], alerts.splits[name]) for name in ours)
 
 
+@pytest.mark.slow
 def test_every_alert_has_a_fair_share_of_both_classes_in_every_split(alerts):
     assert alerts.objective == Multilabel(metric="rocauc")
     assert alerts.outputs == len(nci.ALERTS) == len(alerts.target_names)
@@ -49,10 +52,12 @@ def test_every_alert_has_a_fair_share_of_both_classes_in_every_split(alerts):
         assert ((share > 0.03) & (share < 0.6)).all()
 
 
+@pytest.mark.slow
 def test_no_two_alerts_are_the_same_label(alerts):
     assert len({tuple(column) for column in alerts.examples.targets.T.tolist()}) == alerts.outputs
 
 
+@pytest.mark.slow
 def test_the_catalog_that_was_left_out_is_another_taken_twice(alerts):
     left_out, taken = nci._catalog("CHEMBL_BMS"), nci._catalog("NIH")
     assert left_out.GetNumEntries() == taken.GetNumEntries()
@@ -60,6 +65,7 @@ def test_the_catalog_that_was_left_out_is_another_taken_twice(alerts):
     assert [left_out.HasMatch(mol) for mol in mols] == [taken.HasMatch(mol) for mol in mols]
 
 
+@pytest.mark.slow
 def test_descriptors_are_standard_over_the_training_split(descriptors):
     assert descriptors.objective == Squared()
     train = descriptors.examples.targets[descriptors.splits["train"]].double()
@@ -71,6 +77,7 @@ def test_descriptors_are_standard_over_the_training_split(descriptors):
     assert measured.abs().max() < 10
 
 
+@pytest.mark.slow
 def test_a_descriptor_rises_with_what_rdkit_computes_under_its_name(descriptors):
     assert descriptors.outputs == len(descriptors.target_names) > 80
     assert not [name for name in descriptors.target_names if name.startswith("fr_")]
@@ -83,12 +90,13 @@ def test_a_descriptor_rises_with_what_rdkit_computes_under_its_name(descriptors)
     assert (weight[order].diff() >= 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["alerts", "descriptors"])
 def test_the_second_call_computes_nothing_and_gives_the_same(request, monkeypatch, task):
     first = request.getfixturevalue(task)
     for module, slow in (
         (nci, "_first_rows"),
-        (nci, "_alert_table"),
+        (nci, "_alert_rows"),
         (pretraining, "_descriptor_rows"),
     ):
         monkeypatch.setattr(module, slow, lambda smiles: pytest.fail("computed again"))
