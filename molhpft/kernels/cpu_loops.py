@@ -272,14 +272,7 @@ def moments(part: int, begin: int, end: int, a: Rows, mean: Floats, squares: Flo
 
 @loop
 def activate(
-    part: int,
-    begin: int,
-    end: int,
-    a: Rows,
-    factor: Floats,
-    shift: Floats,
-    rule: Ints,
-    out: Rows,
+    part: int, begin: int, end: int, a: Rows, factor: Floats, shift: Floats, rule: Ints, out: Rows
 ) -> None:
     """`factor a + shift`, or 0 where a ReLU or dropout has it so.
 
@@ -404,12 +397,7 @@ def _fill_pointer(ends: Ends, begin: int, end: int, pointer: Ints, first: int, l
 
 @loop
 def collate(
-    rows: Ints,
-    nodes: Bytes,
-    edges: Bytes,
-    ends: Ends,
-    node_offsets: Ints,
-    edge_offsets: Ints,
+    rows: Ints, nodes: Bytes, edges: Bytes, ends: Ends, node_offsets: Ints, edge_offsets: Ints
 ) -> tuple[Any, ...]:
     """Nodes, source, target, edges, pointer, graph and offsets: see `reference.collate`."""
     n, m = _lengths(rows, node_offsets, edge_offsets)

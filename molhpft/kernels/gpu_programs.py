@@ -221,11 +221,7 @@ def _stays(
 
 @triton.jit(do_not_specialize=_CHANGING)
 def moments(
-    a: tl.tensor,
-    mean: tl.tensor,
-    squares: tl.tensor,
-    n: tl.tensor,
-    d: tl.constexpr,
+    a: tl.tensor, mean: tl.tensor, squares: tl.tensor, n: tl.tensor, d: tl.constexpr
 ) -> None:
     """Mean of each part of the rows and squared distances from it, (parts, d) each."""
     c = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)

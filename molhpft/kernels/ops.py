@@ -1,8 +1,8 @@
 """The operations that graph encoders are made of, each by the fastest means its tensors allow.
 
 Every function asks `dispatch` for fused kernels, falls back to `reference` where there are none,
-and otherwise gives an `Operation`: its result, its fused gradient, and its plain equal, which
-derivatives of derivatives are taken from.
+and otherwise calls an `Operation`: the fused result, its fused gradient, and its plain equal, from
+which derivatives of derivatives come.
 """
 
 from collections.abc import Callable
@@ -75,7 +75,7 @@ def embed(rows: Tensor, table: Tensor) -> Tensor:
 def linear(h: Tensor, weight: Tensor, bias: Tensor, *, skip_embedding: bool = False) -> Tensor:
     """`h weight^T + bias`, (n, m), for rows `h` (n, k), `weight` (m, k) and `bias` (m,).
 
-    Under autocast the three products of training are taken in its dtype, from factors rounded to
+    Under autocast the three products of training are computed in its dtype, from factors rounded to
     it. The result has that dtype too, as PyTorch's own has it; weights and their gradients do not.
 
     Args:

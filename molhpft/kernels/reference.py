@@ -181,7 +181,7 @@ def collate(
     node, graph, offsets = _runs(node_offsets, rows, device=nodes.device)
     edge, owner, _ = _runs(edge_offsets, rows, device=nodes.device)
     begin, end = (ends[edge].long() + offsets[owner, None]).unbind(1)
-    # a stable order: the neighbours of a node come as they do in its graph taken alone
+    # a stable order: the neighbours of a node come as they do in its graph alone
     target, order = torch.cat([end, begin]).sort(stable=True)
     source, features = torch.cat([begin, end])[order], edges[edge.repeat(2)[order]]
     pointer = torch.searchsorted(target, torch.arange(len(node) + 1, device=target.device))

@@ -344,8 +344,8 @@ def proposition_1(
     examples, which only lowers the left side.
 
     Args:
-        before: of the training split, taken just before finetuning.
-        after: of the same examples, taken after it.
+        before: of the training split, just before finetuning.
+        after: of the same examples, after it.
         objective: the finetuning objective, without label smoothing.
         lr: the highest learning rate of a stage of the backbone.
         steps: T, those of the finetuning that `after` comes from, not its epochs.
