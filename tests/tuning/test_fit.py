@@ -7,9 +7,11 @@ from math import ceil
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from molhpft.core.evaluate import take
+from molhpft.core.network import Chain, Network, Plain
 from molhpft.core.objectives import Multilabel, ScoredByLoss, Squared
 from molhpft.measure.features import initial_energy
 from molhpft.tuning.fit import best_epoch, fit, score
@@ -108,8 +110,14 @@ def test_a_phase_is_what_one_would_write_by_hand_in_torch(setting):
 
 
 def test_probing_leaves_every_number_of_the_backbone():
-    network, _ = trained(HEAD)
-    start = toy_network(dropout=0.3)
+    def with_statistics_alone():
+        network = toy_network(dropout=0.3)
+        scale = Plain(nn.BatchNorm1d(8, affine=False), width=8)
+        stages = {**network.backbone.named_stages(), "scale": scale}
+        return Network(Chain(stages), network.head)
+
+    start, network = with_statistics_alone(), with_statistics_alone()
+    trained(HEAD, network=network)
     assert same_weights(network.backbone, start.backbone)
     assert not same_weights(network.head, start.head)
 
