@@ -280,9 +280,9 @@ def test_probe_examples_are_of_every_class(monkeypatch):
     labels = []
     network = deepcopy(PLAIN)
     network.head.register_forward_pre_hook(lambda _, args: labels.append(args[1].targets.item()))
-    (along,) = callbacks_along(["direction"], network, ordered, seed=0)
+    (callback,) = callbacks_along(["direction"], network, ordered, seed=0)
     labels.clear()
-    along.measure(network)
+    callback.measure(network)
     assert sorted(labels.count(label) for label in range(3)) == [16, 17, 17]
 
 
@@ -325,11 +325,7 @@ def test_a_scaled_target_is_scored_in_its_own_unit(rng):
 
 
 SMILES = ("CCO", "c1ccccc1N", "C1CC1", "C", "CC(=O)OC1CCCC1", "C#N", "CCCC", "O=C=O")
-
-
 N = len(SMILES)
-
-
 PHASE = Phase(trains="all", epochs=1, lr=1e-3, batch_size=4, optimizer="sgd", momentum=0.0)
 
 
@@ -376,9 +372,9 @@ def linear():
 
 
 def served_beside():
-    kept = torch.randn(N, 3, generator=torch.Generator().manual_seed(0))
+    auxiliary = torch.randn(N, 3, generator=torch.Generator().manual_seed(0))
     objective = Joint(Multilabel(), Squared(), outputs=2, weight=0.5)
-    return over_all("flyp", molecules(kept), objective, 5)
+    return over_all("flyp", molecules(auxiliary), objective, 5)
 
 
 DOMAINS = {
@@ -444,8 +440,8 @@ def numbers_in(value):
 
 def results_of(name, branch):
     if name in ALONG:
-        (along,) = callbacks_along([name], branch.start, branch.task, seed=0)
-        yield along.measure(branch.end)
+        (callback,) = callbacks_along([name], branch.start, branch.task, seed=0)
+        yield callback.measure(branch.end)
     if name in AT_END:
         yield measure_branch([name], branch)[name]
     if name in TOGETHER:
@@ -488,10 +484,10 @@ def test_the_head_is_asked_no_more_often_where_it_has_more_logits(outputs, monke
     task = over_all("wide", Rows(inputs, torch.zeros(N, outputs)), Squared(), outputs)
     asked = []
     network = Network(toy_mlp(), linear_head(128, outputs))
-    (along,) = callbacks_along(["direction"], network, task, seed=0)
+    (callback,) = callbacks_along(["direction"], network, task, seed=0)
     gradient = torch.autograd.grad
     monkeypatch.setattr(
         torch.autograd, "grad", lambda *a, **k: asked.append(1) or gradient(*a, **k)
     )
-    along.measure(network)
+    callback.measure(network)
     assert len(asked) == measuring.PROBE_EXAMPLES * min(outputs, 16)

@@ -62,8 +62,8 @@ def test_a_number_of_any_entry_is_in_its_range_or_refused_with_key_and_range(whi
     except ValueError as error:
         config, refused = None, str(error)
     if config:
-        taken = getattr(config, section).options[key]
-        numbers = taken if isinstance(taken, tuple) else [taken]
+        value_or_values = getattr(config, section).options[key]
+        numbers = value_or_values if isinstance(value_or_values, tuple) else [value_or_values]
         assert all(contains(interval, number) for number in numbers)
     else:
         assert f"{section}.{key} " in refused
@@ -107,8 +107,8 @@ def architecture(chain):
     ("section", "name"), [(s, name) for s in ("encoder", "head") for name in SECTIONS[s]]
 )
 def test_every_option_of_a_network_changes_the_network(section, name):
-    entry, known = SECTIONS[section][name], keywords(SECTIONS[section][name])
-    values = {k: OPTIONS[k][name] if isinstance(OPTIONS[k], dict) else OPTIONS[k] for k in known}
+    entry, options = SECTIONS[section][name], keywords(SECTIONS[section][name])
+    values = {k: OPTIONS[k][name] if isinstance(OPTIONS[k], dict) else OPTIONS[k] for k in options}
     base = {key: pair[0] for key, pair in values.items()}
     sizes = (6, 3) if section == "head" else ()
     first = architecture(entry(*sizes, **base))

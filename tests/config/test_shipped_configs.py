@@ -10,8 +10,6 @@ from molhpft.config.schema import load_config, resolved
 from molhpft.sweep.spec import load_sweep
 
 ROOT = Path(__file__).parents[2]
-
-
 CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
 
 

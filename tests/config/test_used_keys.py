@@ -12,11 +12,7 @@ from molhpft.config.schema import parse_config, resolved
 from molhpft.tuning.phase import Phase
 
 BASE = {"task": "nci_alerts", "encoder": {"name": "gcn", "layers": 1, "width": 4}}
-
-
 NEEDED = {"tau": [0, 3], "pretraining": "nci_descriptors"}
-
-
 PHASE_KEYS = [field.name for field in fields(Phase) if field.name != "trains"]
 
 

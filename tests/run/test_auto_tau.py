@@ -97,17 +97,11 @@ def test_another_word_is_no_expectation():
 
 
 AUTO = {"name": "hp_ft", "tau": "auto"}
-
-
 EPOCHS = 6
-
-
 BRIEF = {
     "probe": {"lr": 0.01, "epochs": 40},
     "finetune": {"epochs": EPOCHS, "lr": 0.003, "keep": "best", "batch_size": 16},
 }
-
-
 SCHEDULED = {**BRIEF, "finetune": {**BRIEF["finetune"], "schedule": "cosine", "keep": "last"}}
 
 
@@ -221,7 +215,7 @@ def test_the_test_split_has_no_part_in_the_choice(chosen, small, tmp_path, monke
 
 
 def test_the_test_split_is_not_read_before_the_choice(small, tmp_path, monkeypatch):
-    cut, real, choose = set(), Task.batches, running.choose_tau
+    splits, real, choose = set(), Task.batches, running.choose_tau
 
     class Done(BaseException):
         pass
@@ -232,11 +226,11 @@ def test_the_test_split_is_not_read_before_the_choice(small, tmp_path, monkeypat
 
     monkeypatch.setattr(running, "choose_tau", stop)
     monkeypatch.setattr(
-        Task, "batches", lambda self, split, **k: cut.add(split) or real(self, split, **k)
+        Task, "batches", lambda self, split, **k: splits.add(split) or real(self, split, **k)
     )
     with pytest.raises(Done):
         run(small(method=AUTO, **BRIEF), tmp_path)
-    assert cut == {"train", "valid"}
+    assert splits == {"train", "valid"}
 
 
 @pytest.mark.parametrize("saves", [1, 7, 10])

@@ -7,8 +7,6 @@ from molhpft.config.schema import parse_config
 from molhpft.run.device import hardware, launch, multiplies_bfloat16, settled
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8"}
-
-
 SRUN = {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "6", "SLURM_NNODES": "2"}
 
 
@@ -68,13 +66,13 @@ def test_a_machine_of_one_process_multiplies_in_the_precision_that_was_asked_for
             assert (a @ a.T).dtype == dtype
 
 
-@pytest.mark.parametrize(("threads", "told"), [(1, "1 thread"), (2, "2 threads")])
-def test_hardware_is_told_with_the_threads_that_are_used(threads, told):
+@pytest.mark.parametrize(("threads", "words"), [(1, "1 thread"), (2, "2 threads")])
+def test_hardware_is_named_with_the_threads_that_are_used(threads, words):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         processor, _, counted = hardware(config(device="cpu")).rpartition(", ")
     finally:
         torch.set_num_threads(before)
-    assert counted == told
+    assert counted == words
     assert processor.strip()

@@ -20,8 +20,6 @@ OPTIONS = {
     "lp_logistic": {"inverse_penalties": [0.01, 1.0]},
     "lp_ft_converged": {"inverse_penalties": [0.01, 1.0]},
 }
-
-
 BRIEF = {"probe": {"lr": 0.01, "epochs": 4}, "finetune": {"epochs": 2, "lr": 0.003}}
 
 
@@ -39,8 +37,6 @@ def around(config, folder):
 
 
 SOLVED = ("lp_logistic", "lp_ft_converged")
-
-
 PROBES = ("lp", "lp_logistic")
 
 

@@ -14,8 +14,6 @@ from molhpft.tuning.phase import Phase
 from tests.toy import Counter, Saving, same_weights, seeded, toy_network, toy_task
 
 FT = Phase(trains="all", epochs=4, lr=0.01, batch_size=10)
-
-
 PHASES = {
     "plain": FT,
     "best": replace(FT, lr=0.05, keep="best"),
@@ -53,21 +51,21 @@ def test_progress_is_kept_after_every_epoch_and_so_many_steps(steps):
 def test_each_step_tells_how_many_examples_have_been_seen(batch_size):
     class Counting(Rows):
         def take(self, index, *, rng=None):
-            taken.append(len(index))
+            sizes.append(len(index))
             return super().take(index, rng=rng)
 
-    taken, seen = [], []
+    sizes, counts = [], []
     task = toy_task(n=3 * 65)
     counting = replace(task, examples=Counting(task.examples.inputs, task.examples.targets))
 
     class Seen(Callback):
         def after_step(self, step, examples, progress):
-            assert step == len(seen) + 1
-            seen.append(examples)
+            assert step == len(counts) + 1
+            counts.append(examples)
 
     trained(replace(FT, batch_size=batch_size), Seen(), task=counting)
-    assert seen == list(accumulate(taken))
-    assert seen[-1] == FT.epochs * 65
+    assert counts == list(accumulate(sizes))
+    assert counts[-1] == FT.epochs * 65
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])

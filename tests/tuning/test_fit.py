@@ -19,8 +19,6 @@ from molhpft.tuning.phase import Phase
 from tests.toy import NAN, same_weights, scripted, seeded, toy_network, toy_task
 
 FT = Phase(trains="all", epochs=4, lr=0.01, batch_size=10)
-
-
 HEAD = replace(FT, trains="head", lr=0.1)
 
 

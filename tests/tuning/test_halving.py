@@ -53,18 +53,18 @@ def test_candidates_are_distinct_taus_of_falling_energy(numbers, count):
     assert 1 <= len(taus) <= count
     assert set(taus) <= set(energies)
     assert list(taus) == sorted(set(taus))
-    along = [energies[tau] for tau in taus]
-    assert all(a > b for a, b in itertools.pairwise(along))
+    falling = [energies[tau] for tau in taus]
+    assert all(a > b for a, b in itertools.pairwise(falling))
     if count > 1:
-        assert along[-1] == min(numbers)
+        assert falling[-1] == min(numbers)
 
 
 @given(st.integers(2, 8), st.integers(50, 200))
 def test_candidates_lie_evenly_in_energy_where_epochs_are_fine(count, longest):
     energies = {tau: 1 / (1 + tau / 50) for tau in range(longest + 1)}
-    along = [energies[tau] for tau in spaced(energies, count)]
-    steps = [a - b for a, b in itertools.pairwise(along)]
-    assert len(along) == count
+    falling = [energies[tau] for tau in spaced(energies, count)]
+    steps = [a - b for a, b in itertools.pairwise(falling)]
+    assert len(falling) == count
     finest = energies[0] - energies[1]  # energy falls fastest at first
     assert max(steps) - min(steps) <= 2 * finest
 

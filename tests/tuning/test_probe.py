@@ -22,11 +22,7 @@ from molhpft.tuning.probe import probe, probe_many, with_head
 from tests.toy import reading_network, same_weights, seeded, toy_network, toy_task, without_labels
 
 HEAD = Phase(trains="head", epochs=1, lr=0.05, batch_size=8)
-
-
 OBJECTIVES = [Multiclass(), Multilabel(), Squared()]
-
-
 HEADS = {
     "linear": linear_head,
     "mlp": lambda width, outputs: mlp_head(width, outputs, hidden=5),

@@ -16,8 +16,6 @@ from molhpft.tuning.recipes import AuxiliaryTask, Recipe
 from tests.toy import same_weights, toy_network, toy_task
 
 PROBE = Phase(trains="head", epochs=50, lr=0.1)
-
-
 FINETUNE = Phase(trains="all", epochs=3, lr=0.01)
 
 
@@ -114,8 +112,8 @@ def residuals_along(recipe):
     network, task, residuals = toy_network(), toy_task(Multilabel()), []
     for phase in (replace(recipe.probe, epochs=150), replace(recipe.after[0], epochs=150, lr=0.02)):
         fit(network, phase, task, rng=torch.Generator().manual_seed(0))
-        seen = predict(network, task, "train")
-        residuals.append((seen.logits.sigmoid() - seen.targets).abs().mean().item())
+        predicted = predict(network, task, "train")
+        residuals.append((predicted.logits.sigmoid() - predicted.targets).abs().mean().item())
     return residuals
 
 

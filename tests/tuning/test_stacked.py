@@ -129,7 +129,7 @@ def test_only_a_head_on_a_matrix_is_trained_as_a_stack():
 
 
 @pytest.mark.parametrize(
-    ("objective", "shape", "known"),
+    ("objective", "shape", "closed"),
     [
         (Multilabel(), (4, 3), True),
         (Squared(), (4, 3), True),
@@ -138,8 +138,8 @@ def test_only_a_head_on_a_matrix_is_trained_as_a_stack():
         (ClassContrast(), (4,), False),
     ],
 )
-def test_only_objectives_and_targets_that_are_known_have_a_closed_form(objective, shape, known):
-    assert has_closed_form(objective, torch.zeros(shape)) is known
+def test_only_objectives_and_targets_of_some_kinds_have_a_closed_form(objective, shape, closed):
+    assert has_closed_form(objective, torch.zeros(shape)) is closed
 
 
 @settings(max_examples=50, deadline=None)
@@ -183,9 +183,9 @@ def test_heads_come_out_as_they_went_in_and_share_nothing(build):
 
 def test_a_number_a_head_reaches_all_its_weights():
     stack = Stack(deep_head(), [deep_head().state_dict()] * 3, groups=1)
-    spread = stack.per_weight([1.0, 2.0, 3.0])
-    assert spread.shape == stack.flat.shape
-    for number, head in enumerate(stack.heads(spread), start=1):
+    numbers = stack.per_weight([1.0, 2.0, 3.0])
+    assert numbers.shape == stack.flat.shape
+    for number, head in enumerate(stack.heads(numbers), start=1):
         assert all((value == number).all() for value in head.values())
 
 
