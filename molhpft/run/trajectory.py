@@ -1,6 +1,5 @@
 """One run of head probing: what is probed, what its heads give, and the cache of shared probes."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -12,7 +11,7 @@ from molhpft.core.data import Task
 from molhpft.core.determinism import seed_for
 from molhpft.core.evaluate import Snapshot
 from molhpft.core.network import Network
-from molhpft.domains.files import Json, cached_tensors
+from molhpft.domains.files import Json, cached_tensors, digest
 from molhpft.domains.weights import strip_prefix
 from molhpft.measure.features import initial_energy
 from molhpft.tuning.frozen_features import on_features
@@ -109,7 +108,7 @@ def shared_trajectory(
     every = sorted({*taus, *shared})
     if not shared or not max(taus):
         return build(taus)
-    key = hashlib.sha256(f"{name} {every}".encode()).hexdigest()[:32]
+    key = digest(f"{name} {every}")[:32]
     try:
         tensors = cached_tensors(f"probes/{key}", lambda: _to_tensors(build(every)))
     except ValueError:
