@@ -57,11 +57,9 @@ def image_task(
         test: number of images to use, see `choose_images`.
         augment: views that training sees, one of `AUGMENTATIONS`.
         corruptions: of `CORRUPTIONS`; each adds the split `test_<name>`.
-        severity: of corruptions, and of the rows taken from CIFAR-10-C, 1 to 5, 3 by default; for
-            those only.
+        severity: of corruptions and of rows of CIFAR-10-C only, 1 to 5, by default 3.
         shifted: paths of further test sets with the same classes, each of which adds the split
-            `<name>`: an array (`.npy`, see `read_npy_set`), a zip file with a folder for each
-            class, or what the layout reads, such as another domain, whose test images count.
+            `<name>`: an array (see `read_npy_set`), a zip file, or the test images of the layout.
         normalise: by the statistics of ImageNet, as most published ResNets, or not at all.
         seed: of every choice of images and of noise, 0 by default; for those only.
 
