@@ -62,8 +62,8 @@ def test_a_number_of_any_entry_is_in_its_range_or_refused_with_key_and_range(whi
     except ValueError as error:
         config, refused = None, str(error)
     if config:
-        value_or_values = getattr(config, section).options[key]
-        numbers = value_or_values if isinstance(value_or_values, tuple) else [value_or_values]
+        parsed = getattr(config, section).options[key]
+        numbers = parsed if isinstance(parsed, tuple) else [parsed]
         assert all(contains(interval, number) for number in numbers)
     else:
         assert f"{section}.{key} " in refused

@@ -66,7 +66,7 @@ def phases(draw, objective):
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_probing_many_heads_equals_training_them_one_by_one(data):
     objective = data.draw(st.sampled_from(OBJECTIVES))
