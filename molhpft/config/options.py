@@ -1,7 +1,7 @@
 """Options of a function or dataclass, checked against its signature.
 
 An option has one definition: the keyword-only parameter that takes it, with its type, its range
-(`core/ranges.py`) and its default.
+(`core/annotations.py`) and its default.
 """
 
 import inspect

@@ -116,7 +116,7 @@ def hp_ft(probe: Phase, finetune: Phase, *, tau: Tau) -> Recipes:
     Args:
         probe: template of the head phase; its epochs are the largest tau that "auto" may choose.
         finetune: template of the finetuning phase.
-        tau: epochs of head probing, or "auto" to have them chosen (`tuning/select.py`).
+        tau: epochs of head probing, or "auto" to have them chosen (`tuning/halving.py`).
 
     Returns:
         a recipe for each tau, which share one probe; for "auto" one that is still to be settled.
