@@ -54,7 +54,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides the result of a run.
+    """A whole run, as data: what decides its result, what it records and where it is made.
 
     Attributes:
         task: what to learn.
@@ -72,17 +72,17 @@ class RunConfig:
         nodes: machines, each with that many processes.
         precision: of products: 32, "bf16-mixed" with sums in float32, or "auto", which takes
             bfloat16 for graph encoders on processors that have units for it.
-        checkpoint: optimizer steps between two savings within an epoch; None saves after epochs
+        checkpoint: optimizer steps between two saves within an epoch; None saves after epochs
             only. It changes no result, only what an interruption costs.
         cut: name of the stage from which on the backbone is re-initialised and counted as head (a
             partial backbone); None keeps all of it.
         views: how the head sees augmented examples while it is probed: 0 for the features of the
             plain examples, a number of cached views of each, or "live" for a forward pass every
-            epoch. Heads that read more than features are always probed live.
+            epoch. Heads that read more than features are probed live, and take no number of views.
         measures: what to measure beside energy, scores and shift; see `measures.NAMES`.
         features: whether to write the features before and after finetuning.
-        members: whether to write the network of every tau that was finetuned from, as an ensemble;
-            those that `tau: auto` did not finish are among them.
+        members: whether to write every finetuned network, one per tau, as an ensemble; those that
+            `tau: auto` abandoned are among them.
     """
 
     task: Choice
@@ -119,7 +119,7 @@ class Reader:
     probes: bool = False
 
     def check(self, changed: Collection[str]) -> None:
-        """Refuse changes of what is not read.
+        """Refuse changes to keys that this command does not read.
 
         Raises:
             ValueError: there is one among them.
@@ -136,8 +136,8 @@ def load_config(
 ) -> RunConfig:
     """Read a config file, apply changes, check it.
 
-    No key is ignored: it is used or is an error. Keys of the file that a change leaves unused, as
-    "method=lp" does `finetune`, are left out with a warning.
+    No key is ignored: it is used or is an error. Keys of the file that a change makes useless, as
+    "method=lp" does `finetune`, are dropped with a warning.
 
     Args:
         path: a YAML file.
@@ -222,10 +222,10 @@ def unused_keys(
             why = f"encoder {config.encoder.name} has no batch norm below its head"
             reasons["finetune.batch_norm"] = why
     read = reader.keys if reader else ()
-    return {k: reasons[k] for k in written(raw) if k in reasons and k not in read}
+    return {k: reasons[k] for k in given_keys(raw) if k in reasons and k not in read}
 
 
-def written(raw: Mapping[str, Any]) -> list[str]:
+def given_keys(raw: Mapping[str, Any]) -> list[str]:
     """Dotted keys that a config gives, of those that may do nothing in some run."""
     keys = []
     for section in ("probe", "finetune"):
@@ -344,7 +344,7 @@ def _used(config: RunConfig) -> UsedKeys:
 
 
 def _unused_before(path: Path, reader: Reader | None) -> dict[str, str]:
-    """Keys of a file that would do nothing if nothing of it were changed."""
+    """Keys of a file that would do nothing even without the changes."""
     try:
         raw = read_config(path)
         task = None if "task" in raw else Choice("any", {})

@@ -16,7 +16,7 @@ from molhpft.config.registry import ENCODERS, METHODS
 from molhpft.domains.files import listed
 from molhpft.tuning.phase import Phase
 
-_HEADS = (
+_PROBE_PAIR = (
     Phase(
         trains="head",
         epochs=1,
@@ -36,7 +36,7 @@ _HEADS = (
         smoothing=0.2,
     ),
 )
-_WHOLES = (
+_FINETUNE_PAIR = (
     Phase(
         trains="all",
         epochs=1,
@@ -72,25 +72,25 @@ _WHOLES = (
 PROBE_KEYS = tuple(
     field.name
     for field in fields(Phase)
-    if getattr(_HEADS[0], field.name) != getattr(_HEADS[1], field.name)
+    if getattr(_PROBE_PAIR[0], field.name) != getattr(_PROBE_PAIR[1], field.name)
 )
 
 
 @dataclass(frozen=True)
 class UsedKeys:
-    """What of a config a method uses.
+    """Which parts of a config a method uses.
 
     Attributes:
         probe: keys of the probe template.
         finetune: keys of the finetuning template.
         weights: whether the encoder starts from its weights.
-        head: whether a head is prepared on features, trained or solved.
+        trains_head: whether a head is trained on features.
     """
 
     probe: frozenset[str]
     finetune: frozenset[str]
     weights: bool
-    head: bool
+    trains_head: bool
 
 
 def used_keys(
@@ -101,25 +101,27 @@ def used_keys(
     Args:
         method: its name.
         options: its own, checked.
-        probe: the config's; with 0 epochs no other key of it matters. So with `finetune`.
-        finetune: the config's.
+        probe: the config's; with 0 epochs no other key of it matters.
+        finetune: the config's, likewise.
         probes: whether a head is probed even where the method itself does not.
 
     Raises:
         ValueError: the method cannot have these options.
     """
     build = METHODS[method]
-    first, second = (build(*pair, **options) for pair in zip(_HEADS, _WHOLES, strict=True))
+    first, second = (
+        build(*pair, **options) for pair in zip(_PROBE_PAIR, _FINETUNE_PAIR, strict=True)
+    )
     pairs = list(zip(first, second, strict=True))
     probed = [(a.probe, b.probe) for a, b in pairs if probes or a.probe.epochs]
     tuned = [both for a, b in pairs for both in zip(a.after, b.after, strict=True)]
     trained = _differing(probed, probe) & {*PROBE_KEYS}
-    lasts = "epochs" not in trained or probe.epochs > 0
+    has_epochs = "epochs" not in trained or probe.epochs > 0
     return UsedKeys(
         probe=trained,
         finetune=_differing(tuned, finetune),
         weights=first[0].pretrained,
-        head=any(recipe.inverse_penalties for recipe in first) or (bool(probed) and lasts),
+        trains_head=bool(probed) and has_epochs,
     )
 
 
@@ -128,8 +130,8 @@ def unused_in_method(
 ) -> dict[str, str]:
     """Dotted keys that a run of a method does not use, each with the reason.
 
-    Arguments as for `used_keys`. Keys of `probe` and `finetune`, and those beside them that need a
-    phase the method does not have.
+    Arguments are those of `used_keys`. Covers the keys of `probe` and `finetune`, and those beside
+    them that need a phase the method does not have.
     """
     used = used_keys(method, options, probe=probe, finetune=finetune, probes=probes)
     tau = options.get("tau")
@@ -146,8 +148,8 @@ def unused_in_method(
                 reasons[f"{section}.{key}"] = why
     if not used.weights:
         reasons["encoder.weights"] = f"method {name} starts from random weights"
-    if not used.head:
-        reasons["views"] = f"method {name} probes no head"
+    if not used.trains_head:
+        reasons["views"] = f"method {name} trains no head on features"
     if not used.finetune or finetune.epochs == 0:
         reasons["checkpoint"] = "nothing is finetuned"
     return reasons
@@ -163,7 +165,7 @@ def unused_message(reasons: Mapping[str, str]) -> str:
 
 @lru_cache
 def has_batch_norm(encoder: str, options: tuple[tuple[str, object], ...], cut: str | None) -> bool:
-    """Whether a backbone normalises by batches, found out without making room for its weights.
+    """Whether a backbone has batch norm, found out without allocating its weights.
 
     Raises:
         ValueError: the encoder has no such stage to cut at.

@@ -1,7 +1,7 @@
 """`tau: auto`: the head to finetune from, chosen by short finetunings (successive halving).
 
-Candidates lie evenly in energy along one probe. They are finetuned a little, those that validate
-best go on from where they were, and so on. Nothing here sees the test split: tasks come without it.
+Candidates are evenly spaced in energy along one probe. They are finetuned a little, those that
+validate best go on from where they were, and so on. The test split is taken off the task first.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from molhpft.core.determinism import seed_for
 from molhpft.core.metrics import score_name, show
 from molhpft.core.network import Network
 from molhpft.domains.files import Json
-from molhpft.run.branch import Setting, finetune, write_member
+from molhpft.run.branch import RunContext, finetune, write_member
 from molhpft.run.probe_curve import SMOOTHING, ProbeCurve, has_too_little_energy, plateaus
 from molhpft.run.trajectory import at_taus, head_energies, head_rows, probing_ground, without_test
 from molhpft.tuning.callbacks import Weights
@@ -33,25 +33,25 @@ from molhpft.tuning.phase import Phase
 from molhpft.tuning.probe import Trajectory, probe, with_head
 from molhpft.tuning.recipes import Recipe
 
-FILE = "choice.json"
+CHOICE_FILE = "choice.json"
 
 Heads = dict[str, Weights]  # by `Recipe.key`
 
 
-def choose_tau(network: Network, task: Task, recipe: Recipe, setting: Setting) -> Json:
+def choose_tau(network: Network, task: Task, recipe: Recipe, context: RunContext) -> Json:
     """Choose tau, resume the choice of an interrupted run, or find it made.
 
     Args:
         network: whose head is probed; left as it is.
         task: to choose on; its test split is not read.
         recipe: that `chooses`.
-        setting: of the run; its folder gets `choice.json` after every score.
+        context: of the run; its folder gets `choice.json` after every score.
 
     Returns:
         the choice: candidates, their scores, what they cost, and the one that was `chosen`.
     """
-    config, folder, machine = setting.config, setting.folder, setting.machine
-    choice = machine.agreed(folder.read_unfinished(FILE))
+    config, folder, machine = context.config, context.folder, context.machine
+    choice = machine.agreed(folder.read_unfinished(CHOICE_FILE))
     if choice and choice["chosen"]:
         return choice
     task, seed = without_test(task), seed_for(config.seed, "probe")
@@ -59,8 +59,8 @@ def choose_tau(network: Network, task: Task, recipe: Recipe, setting: Setting) -
     if choice:
         heads = _heads(recipe, choice, probed, features, seed)
     else:
-        choice, heads = _begun(recipe, probed, features, seed)
-    folder.write_json(FILE, choice)
+        choice, heads = _first_choice(recipe, probed, features, seed)
+    folder.write_json(CHOICE_FILE, choice)
     left, epochs = choice["candidates"], recipe.after[0].epochs
     plan = rounds(len(left), epochs=epochs)
     for now, count in zip(plan, [*(later.size for later in plan[1:]), 1], strict=False):
@@ -70,18 +70,18 @@ def choose_tau(network: Network, task: Task, recipe: Recipe, setting: Setting) -
             if valid is None:
                 own = candidate_recipe(recipe, candidate)
                 start = with_head(network, heads[own.key])
-                tuned, rows = finetune(start, task, own, setting, until=now.until)
-                write_member(tuned, own, setting)
+                tuned, rows = finetune(start, task, own, context, until=now.until)
+                write_member(tuned, own, context)
                 machine.wait()  # the first process has written what all resume from
                 valid = machine.agreed(score(tuned, task, "valid"))
                 named = {name: candidate[name] for name in ("tau", "smoothing")}
                 row = {**named, "until": now.until, "epochs": len(rows), "valid": valid}
                 choice["scores"].append(row)
-                folder.write_json(FILE, choice)
+                folder.write_json(CHOICE_FILE, choice)
             scores.append(valid)
         left = survivors(left, scores, count)
     choice |= {"chosen": left[0], "spent": _spent(choice, left[0], epochs)}
-    folder.write_json(FILE, choice)
+    folder.write_json(CHOICE_FILE, choice)
     return choice
 
 
@@ -94,24 +94,24 @@ def candidate_recipe(recipe: Recipe, candidate: Json) -> Recipe:
 def choice_reading(choice: Json, metric: str) -> str:
     """The choice in a few sentences."""
     best, others = choice["chosen"], [c for c in choice["candidates"] if c != choice["chosen"]]
-    sentences = [f"tau {_name(best)} was the only candidate along the probe."]
+    sentences = [f"tau {_name(best)} was the only candidate the probe offered."]
     if others:
         names = ", ".join(_name(candidate) for candidate in choice["candidates"])
         *_, last = (row for row in choice["scores"] if _same(row, best))
         sentences = [
-            f"tau {_name(best)} was chosen among {names} (even steps of energy) by the validation "
-            f"scores of short finetunings, in which it led after epoch {last['epochs']} with "
-            f"{score_name(metric)} {show(last['valid'], metric)}."
+            f"tau {_name(best)} was chosen among {names} (evenly spaced in energy) by the "
+            f"validation scores of short finetunings, in which it led after epoch {last['epochs']} "
+            f"with {score_name(metric)} {show(last['valid'], metric)}."
         ]
     sentences.append(
-        f"Finetuning took at most {choice['spent']} epochs in all, of a budget of "
-        f"{choice['budget']}; {CANDIDATES} taus to the end take {choice['grid']}. The test split "
-        "was not read for the choice."
+        f"Finetuning took at most {choice['spent']} of the {choice['budget']} epochs budgeted; "
+        f"finetuning {CANDIDATES} taus to the end would take {choice['grid']}. The test split was "
+        "not read for the choice."
     )
     return " ".join([*sentences, *choice["notes"]])
 
 
-def _begun(recipe: Recipe, network: Network, task: Task, seed: int) -> tuple[Json, Heads]:
+def _first_choice(recipe: Recipe, network: Network, task: Task, seed: int) -> tuple[Json, Heads]:
     """Candidates along the probe, and their heads; nothing is finetuned yet."""
     longest, epochs = recipe.tau, recipe.after[0].epochs
     plain = _probe(network, recipe.probe, task, watched(longest), seed)

@@ -27,7 +27,7 @@ from molhpft.tuning.recipes import Recipe
 
 
 @dataclass(frozen=True)
-class Setting:
+class RunContext:
     """Where a run happens: its config for this machine, its folder and its processes."""
 
     config: RunConfig
@@ -46,24 +46,24 @@ class _Shown(Callback):
 
 
 def finetune(
-    start: Network, task: Task, recipe: Recipe, setting: Setting, *, until: int | None = None
+    start: Network, task: Task, recipe: Recipe, context: RunContext, *, until: int | None = None
 ) -> tuple[Network, list[Json]]:
-    """Finetune a copy of a probed network, or resume it; with the copy, one row an epoch.
+    """Finetune a copy of a probed network, or resume that. Returns the copy and one row per epoch.
 
     Args:
         start: with the head of `recipe.tau`; left as it is.
         task: what to train on.
         recipe: the method; its phases after the probe are run.
-        setting: keeps the progress of each phase, and what an interrupted run left of it.
-        until: epochs after which each phase pauses, to be resumed by a later call; None for its
-            end.
+        context: keeps the progress of each phase, and what an interrupted run left of it.
+        until: epochs after which each phase pauses, to be resumed by a later call; None runs to
+            the end.
     """
-    config, machine, tuned = setting.config, setting.machine, deepcopy(start)
+    config, machine, tuned = context.config, context.machine, deepcopy(start)
     callbacks = callbacks_along(config.measures, start, task, seed=config.seed)
     callbacks += [] if until is None else [PauseAfter(until)]
     history: list[Json] = []
     for number, phase in enumerate(recipe.after):
-        saved = SavedPhase(setting.folder, f"{recipe.key}-{number}", config.checkpoint)
+        saved = SavedPhase(context.folder, f"{recipe.key}-{number}", config.checkpoint)
         rng = torch.Generator().manual_seed(seed_for(config.seed, "finetune") + number)
         total = phase.epochs * len(task.rows("train"))
         with pace(f"finetuning, tau {recipe.tau}", total, shown=machine.rank == 0) as show:
@@ -73,11 +73,11 @@ def finetune(
     return tuned, history
 
 
-def write_member(tuned: Network, recipe: Recipe, setting: Setting) -> None:
-    """Write the final network of a branch, when the config asks for all of them."""
-    if setting.config.members:
+def write_member(tuned: Network, recipe: Recipe, context: RunContext) -> None:
+    """Write a finetuned network, finished or paused, when the config asks for all of them."""
+    if context.config.members:
         name = f"members/{recipe.key}.safetensors"
-        setting.folder.write_tensors(name, tuned.state_dict(), {"tau": recipe.tau})
+        context.folder.write_tensors(name, tuned.state_dict(), {"tau": recipe.tau})
 
 
 _log = logging.getLogger(__name__)

@@ -156,13 +156,7 @@ class RunFolder:
             ValueError: the file is damaged.
         """
         path = self.path / name
-        try:
-            content: Json = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:  # no UTF-8, or no JSON
-            raise ValueError(
-                f"{path} is damaged ({error}); delete {self.path} and run again"
-            ) from error
-        return content
+        return _json_of(path, remedy=f"delete {self.path} and run again")
 
     def read_lines(self, name: str) -> list[Json]:
         """Rows that `write_lines` wrote into the complete run."""
@@ -188,12 +182,13 @@ class RunFolder:
             ) from error
 
     def read_unfinished(self, name: str) -> Json | None:
-        """What `write_json` wrote while the run was on its way; None if it did not."""
+        """What `write_json` wrote while the run was on its way; None if it did not.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
         path = self.partial / name
-        if not path.is_file():
-            return None
-        content: Json = json.loads(path.read_text(encoding="utf-8"))
-        return content
+        return _json_of(path, remedy=f"delete {path} and run again") if path.is_file() else None
 
     def remove(self, pattern: str) -> None:
         """Remove files of the unfinished run, those that are there."""
@@ -212,6 +207,14 @@ class RunFolder:
             path.parent.mkdir(exist_ok=True)
             with replacing(path) as aside:
                 write(aside)
+
+
+def _json_of(path: Path, *, remedy: str) -> Json:
+    try:
+        content: Json = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no UTF-8, or no JSON
+        raise ValueError(f"{path} is damaged ({error}); {remedy}") from error
+    return content
 
 
 def check_output(out: Path, *inputs: Path) -> None:

@@ -47,7 +47,7 @@ class SavedPhase(Callback):
     Attributes:
         folder: of the run.
         key: of the phase, such as "tau4-0".
-        every: optimizer steps between two savings within an epoch; None saves between epochs only.
+        every: optimizer steps between two saves within an epoch; None saves between epochs only.
     """
 
     folder: RunFolder
@@ -55,7 +55,7 @@ class SavedPhase(Callback):
     every: int | None = None
 
     def resume(self) -> Progress | None:
-        """The progress when it was last kept; None if it never was."""
+        """The progress last saved; None if there is none."""
         saved = self.folder.read_tensors(self._file)
         if saved is None:
             return None

@@ -22,7 +22,7 @@ from molhpft.core.network import Network
 from molhpft.domains.files import Json
 from molhpft.run.auto_tau import candidate_recipe, choose_tau
 from molhpft.run.branch import (
-    Setting,
+    RunContext,
     after_finetuning,
     before_finetuning,
     finetune,
@@ -75,27 +75,27 @@ def run(
             return folder
         folder.open()
         folder.write_yaml("config.yaml", resolved(given))
-        setting = Setting(config, folder, machine)
+        context = RunContext(config, folder, machine)
         network = build_network(config, task, recipes[0]).to(machine.device)
         task = task.to(machine.device)
-        choice = choose_tau(network, task, recipes[0], setting) if recipes[0].chooses else None
+        choice = choose_tau(network, task, recipes[0], context) if recipes[0].chooses else None
         if choice:
             recipes = (candidate_recipe(recipes[0], choice["chosen"]),)
-        trajectory, probed, features = probe_heads(network, task, recipes, setting, shared=shared)
+        trajectory, probed, features = probe_heads(network, task, recipes, context, shared=shared)
         for recipe in recipes:  # one for each tau
             if not machine.agreed(has_branch(folder, recipe.tau)):
                 head, extra = prepare_head(trajectory, probed, features, recipe)
                 start = with_head(network, head.head.state_dict())
-                tuned, history = finetune(start, task, recipe, setting)
+                tuned, history = finetune(start, task, recipe, context)
                 if recipe.alphas:
                     tuned, extra["alpha"] = mix(start, tuned, task, alphas=recipe.alphas)
                 branch = Branch(start, tuned, task, recipe, history, config.seed)
                 row = measure(branch, head, features, config.measures) | extra
-                write_member(tuned, recipe, setting)
+                write_member(tuned, recipe, context)
                 save_branch(folder, recipe, tuned.state_dict(), row, history)
         machine.wait()
         branches = {recipe.tau: load_branch(folder, recipe.tau) for recipe in recipes}
-        write_results(network, task, branches, trajectory, choice, setting)
+        write_results(network, task, branches, trajectory, choice, context)
         folder.close()
         machine.wait()
     return folder
@@ -105,12 +105,12 @@ def probe_heads(
     network: Network,
     task: Task,
     recipes: Sequence[Recipe],
-    setting: Setting,
+    context: RunContext,
     *,
     shared: Sequence[int] = (),
 ) -> tuple[Trajectory, Network, Task]:
     """Heads of every tau from one probe; with the network and the task that they were probed on."""
-    config = setting.config
+    config = context.config
     # features are not worth taking for a head that is not trained
     trains = any(recipe.tau or recipe.inverse_penalties for recipe in recipes)
     views = config.views if trains else "live"
@@ -128,7 +128,7 @@ def probe_heads(
 def prepare_head(
     trajectory: Trajectory, probed: Network, features: Task, recipe: Recipe
 ) -> tuple[Network, Json]:
-    """What was probed, with the head that a recipe finetunes from; and what that head was found by.
+    """The probed network with the head of a recipe, and how that head was found.
 
     Args:
         trajectory: heads by tau.
@@ -148,7 +148,7 @@ def measure(branch: Branch, head: Network, features: Task, names: Sequence[str])
     """Energy, scores and feature shift of a finetuned branch, and the measures named.
 
     Args:
-        branch: that has ended.
+        branch: a finished one.
         head: what was probed, with the head that finetuning began with.
         features: what `head` reads: the branch's task, or its cached features.
         names: further measures.
@@ -169,7 +169,7 @@ def write_results(
     branches: Mapping[int, tuple[Weights, Json]],
     trajectory: Trajectory,
     choice: Json | None,
-    setting: Setting,
+    context: RunContext,
 ) -> None:
     """Choose on validation; write history, model, summary and, when asked for, features.
 
@@ -179,9 +179,9 @@ def write_results(
         branches: tau to final weights, and its "row" and "history".
         trajectory: of the probe that the branches share.
         choice: how tau was chosen before finetuning, where the config left it open.
-        setting: of the run.
+        context: of the run.
     """
-    config, folder = setting.config, setting.folder
+    config, folder = context.config, context.folder
     rows = [about["row"] for _, about in branches.values()]
     chosen = max(rows, key=lambda row: comparable(row["final"]["valid"]))["tau"]
     probed = [{"phase": "probe", **row} for row in trajectory.rows]

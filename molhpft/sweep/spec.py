@@ -17,7 +17,7 @@ from typing import Any, Literal
 from molhpft.config.build import build_recipes
 from molhpft.config.changes import SWEEP, apply, parse_changes, read_config
 from molhpft.config.options import Options
-from molhpft.config.schema import RunConfig, is_among, parse_config, unused_keys, written
+from molhpft.config.schema import RunConfig, given_keys, is_among, parse_config, unused_keys
 from molhpft.config.used_keys import unused_message
 from molhpft.run.identity import probe_name, trial_name
 
@@ -193,7 +193,7 @@ def _trial(base: Options, settings: Options) -> tuple[Trial, dict[str, str | Non
             raise ValueError("a trial has one device; leave devices and nodes out of a sweep")
     except ValueError as error:
         raise ValueError(f"trial with {settings_text(settings)}: {error}") from error
-    keys = {key: reasons.get(key) for key in written(raw)}
+    keys = {key: reasons.get(key) for key in given_keys(raw)}
     used = {key: value for key, value in settings.items() if not _is_idle(key, keys)}
     return Trial(trial_name(config), used, config), keys
 

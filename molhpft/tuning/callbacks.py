@@ -1,4 +1,4 @@
-"""What a caller does beside training: numbers to add, progress to show or keep, a pause."""
+"""Hooks that run alongside training: they add numbers, show or save progress, or pause."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ Weights = dict[str, Tensor]
 class Progress:
     """Everything a phase needs to go on, between two epochs or in the middle of one.
 
-    Its tensors are copies: a progress that is kept in memory does not change as training goes on.
+    Training never writes to its tensors: a progress kept in memory stays as it is.
 
     Attributes:
         rows: one per finished epoch.
         losses: of the steps since then, (steps,).
         weights: of the network.
         best: of the network at its best validation score; empty if the phase keeps the last.
-        anchor: of the backbone when the phase began; empty if nothing pulls it back there.
+        anchor: backbone weights when the phase began; empty without an anchor.
         moments: of the optimizer.
         callbacks: `state` of each callback, "number of the callback.name" to tensor.
         epoch_rng: state of the generator given to `fit` when the current epoch began.
@@ -42,7 +42,7 @@ class Progress:
 
 
 class Callback:
-    """What a caller does beside training. Every method does nothing; override what you need.
+    """Hooks that run alongside training. Every method does nothing; override what you need.
 
     A callback may look at the network, not change it.
 

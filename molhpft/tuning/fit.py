@@ -1,4 +1,7 @@
-"""The one training loop: `fit` trains a network for one phase."""
+"""The training loop: `fit` trains a network for one phase.
+
+Heads on cached features have a faster form of it, `tuning.stacked`, which tests hold equal.
+"""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,10 +47,10 @@ def fit(
 
     Args:
         network: changed in place; with `phase.trains == "head"` its backbone is not. Afterwards
-            the same parameters require gradients as before, also when training fails.
+            the same parameters require gradients as before, even if training fails.
         phase: what to train and how.
         task: trained on its "train" split; "valid" is watched when the phase asks for it.
-        rng: draws the order of the examples and, through a seed a step, dropout.
+        rng: draws the order of the examples, and seeds dropout at every step.
         callbacks: numbers to add to each row, progress to show or keep, a pause; see `Callback`.
             A phase resumed by one of them ends as an uninterrupted one, to the last bit on a CPU.
         machine: precision, and the processes that share the work; all of them call `fit` alike.
@@ -58,7 +61,7 @@ def fit(
 
     Raises:
         ValueError: the loss, a weight, or the validation score of every epoch that could be kept
-            became infinite or NaN; nothing is left to train; or batches are smaller than the
+            became infinite or NaN; no parameter is trainable; or batches are smaller than the
             number of processes.
     """
     with torch.enable_grad(), _global_rng_kept(network), _frozen_where_untrained(network, phase):
@@ -84,7 +87,7 @@ class DivergedError(ValueError):
 
 
 def best_epoch(rows: Sequence[Mapping[str, Any]]) -> int:
-    """Epoch (from 1) of the highest validation score, the earliest of equals.
+    """Epoch (from 1) of the highest validation score, on ties the earliest.
 
     Predictions that are not finite have no score; 0 where no epoch has one.
     """
@@ -217,8 +220,8 @@ class _Training:
             self.network.load_state_dict(self.best)
         elif self.phase.keep == "best" and self.rows:
             raise DivergedError(
-                f"after none of {len(self.rows)} epochs were all predictions on the validation "
-                "split finite, so that no epoch is the best",
+                f"no epoch of {len(self.rows)} gave finite predictions on the whole validation "
+                "split, so that there is no best one to keep",
                 self.phase,
             )
         if not all(p.isfinite().all() for p in self.network.parameters()):
@@ -241,7 +244,7 @@ class _Training:
         return seed, batches
 
     def _seen(self, steps: int) -> int:
-        """Examples in the first so many batches of an epoch, the longer of which come first."""
+        """Examples in the first `steps` batches of an epoch; the longer batches come first."""
         short, longer = divmod(self.examples, self.steps)
         return steps * short + min(steps, longer)
 

@@ -22,12 +22,12 @@ _RATIO = 1.1
 
 
 def ranked(scores: Sequence[float]) -> list[int]:
-    """Numbers of the scores, highest first, equals in their order; NaN comes last."""
+    """Indices of the scores, highest first, ties in their order; NaN comes last."""
     return sorted(range(len(scores)), key=lambda i: -comparable(scores[i]))
 
 
 def highest(scores: Sequence[float]) -> int:
-    """Number of the highest score, the first of equals; NaN is never the highest.
+    """Index of the highest score, on ties the first; NaN is never the highest.
 
     Raises:
         ValueError: no score is finite.

@@ -40,7 +40,7 @@ class Trajectory:
     def snapshots(self, network: Network, task: Task, split: str) -> dict[int, Snapshot]:
         """What the head of each tau says about a split: tau to its snapshot.
 
-        On features a linear head costs one product for all tau together.
+        On features a linear head costs one product for all taus together.
 
         Args:
             network: whose head was probed; left as it is.
@@ -150,13 +150,17 @@ def _check(
 ) -> None:
     if not networks or not phases or not taus or len(networks) != len(rngs):
         raise ValueError(
-            "a probe needs a network, a phase and a tau at least, and a generator a network; got "
+            "a probe needs at least one network, phase and tau, and one generator per network; got "
             f"{len(networks)}, {len(phases)}, {len(taus)} and {len(rngs)} generators"
         )
+    if min(taus) < 0:
+        raise ValueError(f"tau is a number of epochs, at least 0, got {min(taus)}")
     for phase in phases:
+        if phase.trains != "head":
+            raise ValueError("a probe trains the head alone, got a phase that trains all")
         if phase.schedule != "constant" or phase.watches_validation:
             raise ValueError(
-                "a probe that serves several tau needs schedule: constant, keep: last and no "
+                "a probe that serves several taus needs schedule: constant, keep: last and no "
                 f"patience, got schedule: {phase.schedule}, keep: {phase.keep}, patience: "
                 f"{phase.patience}"
             )

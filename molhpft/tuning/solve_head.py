@@ -41,8 +41,8 @@ def solve_head(
     Args:
         network: with a head of one linear layer; left as it is.
         task: trained on "train", chosen on "valid".
-        inverse_penalties: values of C to choose from, as scikit-learn has them; the smallest of
-            equals is chosen.
+        inverse_penalties: values of C to choose from, as scikit-learn has them; on ties the
+            smallest is chosen.
 
     Raises:
         ValueError: the head is not one linear layer, the objective joins several or contrasts
@@ -165,7 +165,7 @@ def mix(
         start: as finetuning began.
         end: of the same architecture, as finetuning ended.
         task: whose validation score decides.
-        alphas: weights of `end` to choose from; the smallest of equals is chosen.
+        alphas: weights of `end` to choose from; on ties the smallest is chosen.
 
     Raises:
         ValueError: no mixture has a finite validation score.

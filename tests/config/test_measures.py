@@ -246,7 +246,6 @@ def backwards(branch):
         (lambda: finetuned(DESCENT, alphas=(0.5,)), ""),
         (lambda: finetuned(DESCENT, task=replace(toy_task(), objective=ClassContrast())), ""),
     ],
-    ids=str,
 )
 def test_the_bound_names_what_it_is_not_derived_for(branch, words):
     bound = bound_of(branch())

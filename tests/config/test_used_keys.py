@@ -5,6 +5,7 @@ from dataclasses import fields
 import pytest
 import yaml
 
+from molhpft.config import used_keys
 from molhpft.config.build import build_recipes
 from molhpft.config.options import keywords
 from molhpft.config.registry import METHODS
@@ -127,7 +128,11 @@ def test_a_setting_of_a_phase_changes_what_is_trained_or_is_refused(name, sectio
             {"finetune": {"epochs": 0, "lr": 1}},
             "finetune.lr would do nothing: finetune.epochs is 0",
         ),
-        ({"method": "ft", "views": 3}, "views would do nothing: method ft probes no head"),
+        (
+            {"method": "ft", "views": 3},
+            "views would do nothing: method ft trains no head on features",
+        ),
+        ({"method": "lp_logistic", "views": 3}, "method lp_logistic trains no head on features"),
         ({"method": "lp", "checkpoint": 5}, "checkpoint would do nothing: nothing is finetuned"),
         (
             {"method": "scratch", "encoder": {"name": "gcn", "weights": "gcn_muv"}},
@@ -171,3 +176,9 @@ def test_a_template_for_every_method_means_what_acts_of_it(name):
     again = yaml.safe_load(yaml.safe_dump(resolved(config)))
     assert parse_config(again) == config
     assert trained(parse_config(again)) == trained(config)
+
+
+def test_the_templates_that_methods_are_tried_with_differ_in_every_setting():
+    names = {field.name for field in fields(Phase)} - {"trains"}
+    one, other = used_keys._FINETUNE_PAIR
+    assert {name for name in names if getattr(one, name) != getattr(other, name)} == names
