@@ -4,7 +4,6 @@ Same task, splits and score as any run, and a run folder of the same shape, so t
 report show them beside networks. They have no tau, no energy and no features that could move.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from molhpft.core.determinism import seed_for
 from molhpft.core.metrics import comparable
 from molhpft.core.objectives import Multilabel
 from molhpft.domains.console import track
-from molhpft.domains.files import Json, digest
+from molhpft.domains.files import Json, short_digest
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.fingerprints import BITS, RADIUS, morgan_fingerprints
 from molhpft.domains.parallel import worker_count
@@ -242,8 +241,8 @@ def _folder_name(config: Json, choice: Choice, task: Task) -> str:
     """By content: the task's fingerprint stands for its files, wherever they lie."""
     options = {k: v for k, v in choice.options.items() if not isinstance(v, Path)}
     parts = [config["encoder"], config["method"], config["seed"], choice.name, plain(options)]
-    content = json.dumps([*parts, task.fingerprint, __version__, FORMAT], sort_keys=True)
-    return f"{task.name}-{config['method']['name']}-{digest(content)[:10]}"
+    content = short_digest([*parts, task.fingerprint, __version__, FORMAT])
+    return f"{task.name}-{config['method']['name']}-{content}"
 
 
 BASELINES: dict[str, Baseline] = {

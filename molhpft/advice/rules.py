@@ -139,13 +139,13 @@ def tau_advice(
     names_tau: bool,
     expects: Expectation | None = None,
 ) -> Advice:
-    """Which taus to compare: even steps of energy, of those that the expected adaptation wants.
+    """Which taus to compare: evenly spaced in energy, of those that the expected adaptation wants.
 
     They stop where the head fits its training split.
 
     Args:
         curve: what was seen.
-        candidates: even steps of energy along it, rising.
+        candidates: evenly spaced in energy along it, rising.
         base_rate: energy of a head that knows nothing but how common the labels are.
         names_tau: whether the config's method has a tau to set.
         expects: how much the features are expected to change; None for no idea.

@@ -15,8 +15,6 @@ What a branch pays for each, whatever the width of its features and the size of 
     drift           a forward pass over the training split for each epoch of finetuning
     targets         a forward pass over every split
     exchange        forward passes of every backbone over two splits, a head for each of the others
-
-The score of every target by itself: a mean over targets hides those that were lost.
 """
 
 from collections.abc import Callable, Sequence
@@ -68,7 +66,7 @@ Scores = dict[str, float | None]
 
 
 def target_scores(task: Task, logits: Tensor, targets: Tensor) -> Scores:
-    """Name of each target to its score on one split, higher is better.
+    """Name of each target to its score on one split, higher is better: a mean hides the lost ones.
 
     A class is scored by the share of its own units that are predicted right (its recall), any other
     target by its metric on its column alone, one that is served beside the task's by its own.

@@ -43,6 +43,7 @@ _HOME_CACHE = "~/.cache/molhpft"
 _ABANDONED = 86_400  # seconds since anything was written to it
 _CHUNK = 1 << 20  # bytes
 _TIMEOUT = 30.0  # seconds without a byte
+ANOTHER_FILE = "make room or choose another file"
 _ANOTHER_FOLDER = (
     "make room or choose another folder (--out), and run again: it goes on where it was"
 )

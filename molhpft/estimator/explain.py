@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from molhpft.domains.files import writing
+from molhpft.domains.files import ANOTHER_FILE, writing
 from molhpft.domains.molecules.draw import (
     atom_contributions,
     contribution_png,
@@ -16,7 +16,6 @@ from molhpft.domains.molecules.draw import (
 from molhpft.domains.molecules.graphs import load_or_pack, pack
 from molhpft.domains.molecules.smiles import MOST_ATOMS
 from molhpft.estimator.model import Model
-from molhpft.run.folder import ANOTHER_FILE
 
 STEPS = 256
 _SAMPLE = 500  # training molecules whose mean atom is the baseline

@@ -22,12 +22,12 @@ from molhpft.core.determinism import threads
 from molhpft.core.objectives import Squared
 from molhpft.domains.console import bar
 from molhpft.domains.extras import require
-from molhpft.domains.files import replacing, writing
+from molhpft.domains.files import ANOTHER_FILE, replacing, writing
 from molhpft.domains.molecules.fingerprints import Featurized, featurized_parts, unpack_bits
 from molhpft.domains.molecules.graphs import graph_store
 from molhpft.domains.molecules.table_files import Part, stream_parts
 from molhpft.estimator.model import Model, Prediction
-from molhpft.run.folder import ANOTHER_FILE, check_output
+from molhpft.run.folder import check_output
 
 T = TypeVar("T")
 Named: TypeAlias = tuple[str, Any]

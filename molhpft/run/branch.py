@@ -25,6 +25,8 @@ from molhpft.tuning.distributed import Machine
 from molhpft.tuning.fit import fit
 from molhpft.tuning.recipes import Recipe
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class RunContext:
@@ -78,9 +80,6 @@ def write_member(tuned: Network, recipe: Recipe, context: RunContext) -> None:
     if context.config.members:
         name = f"members/{recipe.key}.safetensors"
         context.folder.write_tensors(name, tuned.state_dict(), {"tau": recipe.tau})
-
-
-_log = logging.getLogger(__name__)
 
 
 def snapshots(network: Network, task: Task) -> dict[str, Snapshot]:

@@ -55,9 +55,6 @@ def lacking(text: str | bytes | None, sizes: Mapping[str, int]) -> list[str]:
         return [MANIFEST]
 
 
-ANOTHER_FILE = "make room or choose another file"
-
-
 @dataclass(frozen=True)
 class RunFolder:
     """Files of one run.
@@ -82,7 +79,7 @@ class RunFolder:
 
     @property
     def lacking(self) -> list[str]:
-        """Files of the run that are not there, or not whole; see `manifest`."""
+        """Files of the run that are not there, or not whole; see `lacking`."""
         manifest = self.path / MANIFEST
         text = manifest.read_bytes() if manifest.is_file() else None
         return lacking(text, file_sizes(self.path))

@@ -73,11 +73,11 @@ def run(
     with locked(folder.path, machine=machine):
         if machine.agreed(folder.is_complete):  # made by another process in the meantime
             return folder
+        network = build_network(config, task, recipes[0]).to(machine.device)
+        task = task.to(machine.device)
         folder.open()
         folder.write_yaml("config.yaml", resolved(given))
         context = RunContext(config, folder, machine)
-        network = build_network(config, task, recipes[0]).to(machine.device)
-        task = task.to(machine.device)
         choice = choose_tau(network, task, recipes[0], context) if recipes[0].chooses else None
         if choice:
             recipes = (candidate_recipe(recipes[0], choice["chosen"]),)
@@ -95,6 +95,7 @@ def run(
                 save_branch(folder, recipe, tuned.state_dict(), row, history)
         machine.wait()
         branches = {recipe.tau: load_branch(folder, recipe.tau) for recipe in recipes}
+        machine.wait()  # all have read what closing the folder removes
         write_results(network, task, branches, trajectory, choice, context)
         folder.close()
         machine.wait()

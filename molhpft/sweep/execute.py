@@ -26,7 +26,7 @@ from typing import IO, Any, Literal, Protocol, TextIO
 import torch
 
 from molhpft.config.schema import Choice, parse_config, resolved
-from molhpft.domains.extras import require
+from molhpft.domains.extras import MissingExtraError, require
 from molhpft.domains.files import Json, UnwritableError
 from molhpft.run.device import hardware
 from molhpft.run.lock import locked
@@ -161,7 +161,8 @@ def run_trial(trial: Trial, out: Path) -> Outcome:
     except Exception as error:
         # whatever a trial dies of, the others have to go on
         traceback.print_exc()
-        plain = isinstance(error, ValueError | OSError)  # these already are sentences for a user
+        # these already are sentences for a user
+        plain = isinstance(error, ValueError | OSError | MissingExtraError)
         message = str(error) if plain else f"{type(error).__name__}: {error}"
         return Outcome(trial.name, "failed", None, message[:_LONGEST], monotonic() - begin)
     seconds = monotonic() - begin

@@ -22,6 +22,10 @@ from molhpft.tuning.fit import DivergedError, fit
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.stacked import Lesson, Stack, feature_rows, labels, orders, stepping, train
 
+Rngs = Sequence[torch.Generator]
+
+SMALL = 2**22  # products of numbers in a step, below which threads wait longer than they compute
+
 
 @dataclass(frozen=True)
 class Trajectory:
@@ -60,11 +64,6 @@ class Trajectory:
             tau: Snapshot(logits=a, targets=y, features=z)
             for tau, a in zip(self.heads, logits, strict=True)
         }
-
-
-Rngs = Sequence[torch.Generator]
-
-SMALL = 2**22  # products of numbers in a step, below which threads wait longer than they compute
 
 
 def with_head(network: Network, head: Weights) -> Network:

@@ -75,7 +75,7 @@ def test_a_run_that_chooses_tau_says_how(molhpft, config, tmp_path):
     options = ("--set", "method.tau=auto", "--set", "probe.epochs=9", "--set", "seed=1")
     status, out, _ = molhpft("run", config, *options, "--out", tmp_path)
     assert status == 0
-    for words in ("Validation chooses tau", "even steps of energy", "of a budget of 2"):
+    for words in ("Validation chooses tau", "evenly spaced in energy", "of the 2 epochs budgeted"):
         assert words in " ".join(out.split())
 
 

@@ -271,7 +271,7 @@ def test_the_reading_says_what_was_chosen_from_what_and_for_how_much(chosen):
     choice = chosen.read_json("choice.json")
     text = choice_reading(choice, "rocauc")
     assert f"tau {choice['chosen']['tau']}" in text
-    assert f"budget of {choice['budget']}" in text
+    assert f"of the {choice['budget']} epochs budgeted" in text
     assert "test split was not read" in text
     alone = {**choice, "candidates": [choice["chosen"]], "scores": []}
     assert "the only candidate" in choice_reading(alone, "rocauc")

@@ -9,16 +9,19 @@ import yaml
 
 from molhpft.config import measures as measuring
 from molhpft.config.build import build_recipes
-from molhpft.config.schema import parse_config
+from molhpft.config.schema import Choice, parse_config
 from molhpft.core.determinism import seed_for
 from molhpft.domains.molecules.tables import csv_task
 from molhpft.domains.weights import read_weights
+from molhpft.run import run as running
 from molhpft.run.branch import predictions, scores
 from molhpft.run.device import launch, settled
+from molhpft.run.folder import RunFolder
 from molhpft.run.run import run
+from molhpft.tuning.distributed import Machine
 from molhpft.tuning.fit import fit
 from tests.kills import killed_at_save
-from tests.runs import network_of, rows_of, task_of
+from tests.runs import SMALL, network_of, rows_of, task_of
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,52 @@ def test_a_finished_run_is_not_redone(finished, small, monkeypatch):
     monkeypatch.setattr("molhpft.run.run.probe", lambda *a, **k: pytest.fail("redone"))
     again = run(small(features=True), finished.path.parent)
     assert again == finished
+
+
+def test_a_run_of_a_table_that_has_moved_is_not_redone(
+    finished, small, table, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("molhpft.run.run.probe", lambda *a, **k: pytest.fail("redone"))
+    moved = tmp_path / table.name
+    moved.write_text(table.read_text())
+    config = small(features=True)
+    task = Choice("csv", config.task.options | {"path": moved})
+    assert run(replace(config, task=task), finished.path.parent) == finished
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cut": "conv9"}, "conv9"),
+        ({"encoder": {**SMALL["encoder"], "weights": __file__}}, "weight"),
+    ],
+)
+def test_what_cannot_be_built_leaves_no_folder(small, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        run(small(**changes), tmp_path)
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".partial"]
+
+
+def test_a_task_without_a_fingerprint_leaves_no_folder(small, tmp_path):
+    config = small()
+    with pytest.raises(ValueError, match="has no fingerprint"):
+        run(config, tmp_path, task=replace(task_of(config), fingerprint=""))
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_process_has_read_the_branches_before_the_folder_is_closed(
+    small, tmp_path, monkeypatch
+):
+    """What closing the folder removes, another process may still be reading."""
+    order, load, close = [], running.load_branch, RunFolder.close
+    monkeypatch.setattr(Machine, "wait", lambda self: order.append("wait"))
+    monkeypatch.setattr(running, "load_branch", lambda *a: order.append("load") or load(*a))
+    monkeypatch.setattr(RunFolder, "close", lambda self: order.append("close") or close(self))
+    run(small(method={"name": "lp"}, probe={"epochs": 1, "lr": 0.01}), tmp_path)
+    first, last = order.index("load"), order.index("close")
+    assert "wait" in order[:first]
+    assert "wait" in order[first:last]
+    assert "wait" in order[last:]
 
 
 def test_a_task_that_is_given_is_the_one_that_is_run(finished, small, tmp_path):

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from molhpft.config.schema import without
+from molhpft.domains.extras import MissingExtraError
 from molhpft.sweep import execute
 from molhpft.sweep.execute import LocalWorkers, run_and_publish, run_trial, sweep
 from molhpft.sweep.spec import parse_sweep
@@ -118,13 +119,22 @@ def test_a_failure_is_recorded_and_the_rest_goes_on(broken, tmp_path):
     assert loud.started == [row["name"] for row in rows if row["status"] == "failed"]
 
 
-def test_an_unforeseen_error_of_a_trial_is_named(raw, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ZeroDivisionError("by nothing"), "ZeroDivisionError: by nothing"),
+        (MissingExtraError("this needs PIL"), "this needs PIL"),
+    ],
+)
+def test_an_error_of_a_trial_is_its_sentence_and_an_unforeseen_one_is_named(
+    raw, tmp_path, monkeypatch, error, text
+):
     def fail(*_, **__):
-        raise ZeroDivisionError("by nothing")
+        raise error
 
     monkeypatch.setattr(execute, "run", fail)
     rows = sweep(parse_sweep(raw), str(tmp_path), Here())
-    assert {row["error"] for row in rows} == {"ZeroDivisionError: by nothing"}
+    assert {row["error"] for row in rows} == {text}
 
 
 def test_a_run_without_a_record_is_not_redone(raw, tmp_path, monkeypatch):

@@ -208,7 +208,7 @@ def test_an_epoch_whose_score_is_nan_is_never_the_best(scores, best):
 
 def test_no_epoch_is_the_best_of_scores_that_are_all_nan():
     assert best_epoch([{"valid": NAN}, {"valid": NAN}]) == best_epoch([]) == 0
-    with pytest.raises(ValueError, match="after none of 3 epochs were all predictions on the val"):
+    with pytest.raises(ValueError, match="no epoch of 3 gave finite predictions on the whole val"):
         trained(replace(FT, epochs=3, keep="best"), task=scripted(NAN, NAN, NAN))
 
 

@@ -139,7 +139,7 @@ def test_generators_go_on_as_after_fit(kind):
     "setting", [{"schedule": "cosine"}, {"keep": "best"}, {"patience": 2}], ids=str
 )
 def test_settings_under_which_tau_would_depend_on_the_largest_are_refused(setting):
-    with pytest.raises(ValueError, match=r"^a probe that serves several tau needs"):
+    with pytest.raises(ValueError, match=r"^a probe that serves several taus needs"):
         probe(toy_network(), replace(HEAD, **setting), toy_task(), taus=[1], rng=seeded())
 
 
@@ -149,7 +149,7 @@ def test_settings_under_which_tau_would_depend_on_the_largest_are_refused(settin
 )
 def test_a_probe_of_nothing_is_refused(networks, chosen, taus, rngs):
     rngs = [seeded() for _ in range(rngs)]
-    with pytest.raises(ValueError, match=r"^a probe needs a network, a phase and a tau at least"):
+    with pytest.raises(ValueError, match=r"^a probe needs at least one network, phase and tau"):
         probe_many(heads_of("linear", networks), chosen, toy_task(), taus=taus, rngs=rngs)
 
 
