@@ -73,8 +73,8 @@ def encoders(
         for file in files:
             screen.print(f"{file} is {inventory.describe_weights(file)}.", soft_wrap=True)
         return
-    names = inventory.hub_models(ask_hub=hub)
     screen.print(terminal.encoder_table(inventory.encoders()))
     screen.print(terminal.shipped_table(inventory.shipped()))
+    names = inventory.hub_models(ask_hub=hub)  # may fail, for want of a network
     where = "On the hub" if hub else "Fetched from the hub before"
     screen.print(f"{where}: {', '.join(names) or 'none'}.", soft_wrap=True)

@@ -211,7 +211,8 @@ def model_tables(model: "Model") -> "list[Table]":
     from rich.text import Text
 
     from molhpft.core.objectives import Squared
-    from molhpft.domains.files import NAMED, listed
+    from molhpft.domains.files import listed
+    from molhpft.estimator.calibrate import NAMED
     from molhpft.estimator.model import score_rows
 
     about, spec = model.about, model.spec

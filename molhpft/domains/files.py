@@ -36,9 +36,6 @@ Json = dict[str, Any]
 ASIDE = ".aside"
 """Ending of what is being written, `.<name>.<32 hex digits>.aside`; a killed process leaves it."""
 
-NAMED = 5
-"""Targets that a sentence names; of more the others are counted."""
-
 _HOME_CACHE = "~/.cache/molhpft"
 _ABANDONED = 86_400  # seconds since anything was written to it
 _CHUNK = 1 << 20  # bytes

@@ -85,11 +85,17 @@ def hub_folder(name: str, **options: Any) -> Path:
 
     Raises:
         FileNotFoundError: the hub has none, or cannot be reached.
+        MissingExtraError: huggingface_hub is not installed; the message begins with the folder.
     """
     owner, _, rest = name.partition("/")
     if not owner or not rest or "/" in rest:
         raise FileNotFoundError(f"no folder at {name!r}; a model on the hub is called owner/name")
-    snapshot_download = require("huggingface_hub", extra="hub").snapshot_download
+    try:
+        snapshot_download = require("huggingface_hub", extra="hub").snapshot_download
+    except MissingExtraError as error:
+        raise MissingExtraError(
+            f"no folder at {name!r}; to look for it on the model hub, {error}", name=error.name
+        ) from error
     invalid = require("huggingface_hub.errors", extra="hub").HFValidationError
     try:
         return Path(snapshot_download(name, allow_patterns=list(FILES), **options))

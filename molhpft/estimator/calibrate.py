@@ -17,7 +17,7 @@ from torch import Tensor
 
 from molhpft.core.metrics import mean_absolute_error, rank_correlation
 from molhpft.core.objectives import Multilabel, Squared
-from molhpft.domains.files import NAMED, Json, listed
+from molhpft.domains.files import Json, listed
 from molhpft.domains.molecules.fingerprints import Neighbours, unpack_bits
 from molhpft.domains.molecules.splits import CALIBRATION
 from molhpft.domains.weights import strip_prefix
@@ -35,6 +35,9 @@ from molhpft.measure.uncertainty import (
     set_thresholds,
     uncalibrated,
 )
+
+NAMED = 5
+"""Targets that a sentence names; of more the others are counted."""
 
 CalibrationName = Literal["platt", "temperature", "isotonic", "none"]
 _FITS: dict[str, Callable[[Tensor, Tensor], Calibration]] = {

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from molhpft.domains.files import listed
 from molhpft.domains.molecules.table_files import text_of
 from molhpft.domains.molecules.target_columns import is_censored, labels_of, number
 
@@ -237,9 +238,8 @@ def _with_one_spelling(
             spelled[row] = label or np.nan
             if label and label != value:
                 others.setdefault(value, f"{value!r} counts as {label!r} (row {row})")
-    more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
-    first = ", ".join(list(others.values())[:3])
-    return spelled, [f"{name}: {first}{more}."] if first else []
+    first = listed(others.values(), most=3)
+    return spelled, [f"{name}: {first}."] if first else []
 
 
 def _without_censored(column: Column, name: str) -> tuple[Column, list[str]]:

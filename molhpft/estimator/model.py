@@ -23,16 +23,18 @@ from molhpft.core.evaluate import EVALUATION_SIZE, inference
 from molhpft.core.network import Batch, Network
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.extras import require
-from molhpft.domains.files import NAMED, Json, digest, listed
+from molhpft.domains.files import Json, digest, listed
 from molhpft.domains.molecules.examples import ZERO_ONE
 from molhpft.domains.molecules.fingerprints import Featurized, featurized, unpack_bits
 from molhpft.domains.molecules.graphs import GraphStore, graph_store
 from molhpft.domains.weights import ABOUT, FILES, MEMBER, hub_folder, strip_prefix
-from molhpft.estimator.calibrate import Uncertainty, uncertainty_from
+from molhpft.estimator.calibrate import NAMED, Uncertainty, uncertainty_from
 
 CONFIG, WEIGHTS, CARD = FILES
 # raised when folders are written so that another version cannot read them, or would misread them
 FORMAT = 3
+
+COMMIT_MESSAGE = "Push model using molhpft"
 
 _UNCERTAINTY, _SMILES = "uncertainty.", "training_smiles"
 _KINDS = {Multilabel: "classification", Squared: "regression"}
@@ -289,20 +291,55 @@ class Model:
         }
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, **hub: Any) -> "Model":
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        **unknown: Any,
+    ) -> "Model":
         """The model in a folder, or else on the hub under that name.
 
         Args:
-            name: of a folder, or `owner/name`.
-            hub: options of huggingface_hub's `snapshot_download`, such as `revision` or `token`.
+            name: of a folder, or `owner/name`; the options are for the latter only.
+            revision: branch, tag or commit on the hub.
+            token: for the hub; False for none, True or None for the one that is stored.
+            cache_dir: where models of the hub are kept.
+            force_download: whether to fetch again what is kept.
+            local_files_only: whether to take what is kept and not ask the hub.
+            unknown: refused.
 
         Raises:
             FileNotFoundError: neither has a model, or the hub cannot be reached.
             MissingExtraError: there is no such folder, and huggingface_hub is not installed.
-            ValueError: the model is damaged or of another version.
+            ValueError: the model is damaged or of another version, or has no such option.
         """
+        options = {
+            "revision": revision,
+            "token": token,
+            "cache_dir": cache_dir,
+            "force_download": force_download,
+            "local_files_only": local_files_only,
+        }
+        if unknown:
+            raise ValueError(
+                f"options to load a model with should be of {listed(options)}, got "
+                f"{listed(unknown)}"
+            )
         folder = Path(name)
-        return _read(folder if folder.is_dir() else hub_folder(str(name), **hub))
+        if not folder.is_dir():
+            return _read(hub_folder(str(name), **options))
+        given = [key for key, option in options.items() if option not in (None, False)]
+        if given:
+            raise ValueError(
+                f"the model in the folder {folder} has no options to load it with, got "
+                f"{listed(given)}; they are for the hub"
+            )
+        return _read(folder)
 
     def push_to_hub(
         self,
@@ -310,7 +347,7 @@ class Model:
         *,
         private: bool | None = None,
         token: str | None = None,
-        commit_message: str = "Push model using molhpft",
+        commit_message: str = COMMIT_MESSAGE,
     ) -> str:
         """Upload the model to the hub; gives the address of the commit.
 

@@ -11,11 +11,12 @@ from molhpft.advice.inventory import absent_data, overlap_with, trained_on
 from molhpft.config.schema import RunConfig
 from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, Squared
-from molhpft.domains.files import NAMED, listed
+from molhpft.domains.files import listed
 from molhpft.domains.molecules.checkpoints import describe
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.overlap import inchikey_blocks
 from molhpft.domains.weights import read_weights
+from molhpft.estimator.calibrate import NAMED
 from molhpft.estimator.train import unscored_targets
 
 

@@ -21,11 +21,10 @@ from torch import Tensor
 from molhpft.core.determinism import threads
 from molhpft.core.objectives import Squared
 from molhpft.domains.console import bar
-from molhpft.domains.extras import require
 from molhpft.domains.files import ANOTHER_FILE, replacing, writing
 from molhpft.domains.molecules.fingerprints import Featurized, featurized_parts, unpack_bits
 from molhpft.domains.molecules.graphs import graph_store
-from molhpft.domains.molecules.table_files import Part, stream_parts
+from molhpft.domains.molecules.table_files import Part, arrow, stream_parts
 from molhpft.estimator.model import Model, Prediction
 from molhpft.run.folder import check_output
 
@@ -147,8 +146,9 @@ def _extend(
 
 
 def _status(molecules: Featurized, readable: Tensor) -> list[str]:
-    pairs = zip(readable.tolist(), molecules.dubious.tolist(), strict=True)
-    return [(INVALID_VALENCE if odd else OK) if is_read else UNREADABLE for is_read, odd in pairs]
+    read = [INVALID_VALENCE if invalid else OK for invalid in molecules.invalid_valence.tolist()]
+    pairs = zip(readable.tolist(), read, strict=True)
+    return [status if is_readable else UNREADABLE for is_readable, status in pairs]
 
 
 def _beside(part: Part, columns: Iterable[Named]) -> list[Named]:
@@ -215,7 +215,7 @@ def table_writer(path: Path) -> AbstractContextManager[Write]:
         return _whole(path, _csv_file)
     if path.suffix.lower() != ".parquet":
         raise ValueError(f"{path} should end in .csv or .parquet")
-    require("pyarrow", extra="parquet")
+    arrow()
     return _whole(path, _parquet_file)
 
 
@@ -277,11 +277,14 @@ def _csv_cells(cells: Any) -> Sequence[Any]:
         return list(cells.tolist())
     if isinstance(cells, list | tuple):
         return cells
-    pa = require("pyarrow", extra="parquet")
+    pa = arrow()
     kind = cells.type
     if pa.types.is_float32(kind) or pa.types.is_float16(kind):
         return list(cells.cast(pa.float32()).cast(pa.string()).to_pylist())
-    values = list(cells.to_pylist())
+    try:
+        values = list(cells.to_pylist())
+    except pa.ArrowInvalid:  # times in a zone that is not known; they are stored in UTC
+        values = list(cells.cast(pa.timestamp(kind.unit, "UTC")).to_pylist())
     if pa.types.is_nested(kind):
         return [None if x is None else json.dumps(x, default=str) for x in values]
     return [x.decode("utf-8", "backslashreplace") if isinstance(x, bytes) else x for x in values]
@@ -289,7 +292,7 @@ def _csv_cells(cells: Any) -> Sequence[Any]:
 
 @contextmanager
 def _parquet_file(path: Path) -> Iterator[Write]:
-    pa, parquet = require("pyarrow", extra="parquet"), require("pyarrow.parquet", extra="parquet")
+    pa = arrow()
     with ExitStack() as stack:
         writer: Any = None
 
@@ -302,7 +305,7 @@ def _parquet_file(path: Path) -> Iterator[Write]:
             ]
             table = pa.Table.from_arrays(arrays, names=[name for name, _ in columns])
             if writer is None:
-                writer = stack.enter_context(parquet.ParquetWriter(path, table.schema))
+                writer = stack.enter_context(pa.parquet.ParquetWriter(path, table.schema))
             writer.write_table(table)
 
         yield write

@@ -26,7 +26,7 @@ from molhpft.domains.molecules.graphs import graph_store
 from molhpft.domains.molecules.splits import CALIBRATION, calibration_notes, with_calibration
 from molhpft.estimator.calibrate import CalibrationName
 from molhpft.estimator.labels import Labels, class_labels, class_name, number_labels, smiles_of
-from molhpft.estimator.model import Model, Prediction
+from molhpft.estimator.model import COMMIT_MESSAGE, Model, Prediction
 from molhpft.estimator.notes import DataWarning, notes_on
 from molhpft.estimator.train import (
     ENCODER,
@@ -164,18 +164,31 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         check_is_fitted(self)
         self.model_.save_pretrained(folder)
 
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = COMMIT_MESSAGE,
+    ) -> str:
         """Upload the fitted estimator; see `Model.push_to_hub`."""
         check_is_fitted(self)
-        return self.model_.push_to_hub(repo_id, **options)
+        return self.model_.push_to_hub(
+            repo_id, private=private, token=token, commit_message=commit_message
+        )
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **hub: Any) -> Any:
         """The estimator that was saved in a folder, or is on the hub under that name.
 
+        Args:
+            name: of a folder, or `owner/name`.
+            hub: options of `Model.from_pretrained`.
+
         Raises:
             FileNotFoundError: the folder holds no model.
-            ValueError: it holds a damaged one, or none of this class.
+            ValueError: it holds a damaged one, or none of this class, or has no such option.
         """
         model = Model.from_pretrained(name, **hub)
         saved = model.about.get("estimator", {"class": "model of `molhpft finetune`"})

@@ -132,11 +132,9 @@ def _verdicts(table: pd.DataFrame, metric: str, *, seeds: int) -> list[str]:
 def _difference(row: Mapping[Any, Any], metric: str, *, seeds: int) -> str:
     """A difference with its interval, and n where that is not the number of seeds."""
     text = score_text(float(row["difference"]), metric, sign="+")
-    ends = [finite_or_none(row[f"difference_{end}"]) for end in ("low", "high")]
-    if None not in ends:
-        text += (
-            f" [{', '.join(score_text(end, metric, sign='+') for end in ends if end is not None)}]"
-        )
+    low, high = (finite_or_none(row[f"difference_{end}"]) for end in ("low", "high"))
+    if low is not None and high is not None:
+        text += f" [{score_text(low, metric, sign='+')}, {score_text(high, metric, sign='+')}]"
     return text if row["n"] == seeds else f"{text} (n = {row['n']})"
 
 

@@ -207,10 +207,14 @@ def _config(path: Path) -> Json:
         config = yaml.safe_load(_text(path / "config.yaml"))
     except yaml.YAMLError as error:
         raise ValueError(f"config.yaml is damaged ({' '.join(str(error).split())})") from error
-    sections = [config.get(key) for key in ("task", "method")] if isinstance(config, dict) else [0]
-    if not all(isinstance(s, dict) and isinstance(s.get("name"), str) for s in sections):
+    sections = ("task", "method")
+    if not isinstance(config, dict) or not all(_is_named(config.get(key)) for key in sections):
         raise ValueError("config.yaml is none of a run: it should name a task and a method")
     return dict(config)
+
+
+def _is_named(section: object) -> bool:
+    return isinstance(section, dict) and isinstance(section.get("name"), str)
 
 
 def _history(path: Path) -> list[Json]:

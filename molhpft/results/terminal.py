@@ -175,7 +175,7 @@ def probe_table(result: Json) -> Table:
     """A line for each learning rate, smoothing and tau; the best on validation is marked.
 
     Args:
-        result: of `probing`.
+        result: of `probe_grid`.
     """
     count, metric = len(result["seeds"]), result["metric"]
     seeds = f", mean ± standard deviation over {count} seeds" if count > 1 else ""

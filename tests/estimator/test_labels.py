@@ -203,8 +203,8 @@ def test_words_are_read_as_in_a_file_and_what_was_spelled_otherwise_is_said():
     expected = torch.tensor([1, 0, 1, 1, NAN, 0])
     torch.testing.assert_close(found.targets.flatten(), expected, equal_nan=True)
     assert found.notes == (
-        "target: 'active ' counts as 'active' (row 2), 'ACTIVE' counts as 'active' (row 3), "
-        "'inactive' counts as 'Inactive' (row 5).",
+        "target: 'active ' counts as 'active' (row 2), 'ACTIVE' counts as 'active' (row 3) "
+        "and 'inactive' counts as 'Inactive' (row 5).",
     )
     later = class_labels(["INACTIVE", "Active"], 2, classes=found.classes)
     assert later.targets.flatten().tolist() == [0, 1]

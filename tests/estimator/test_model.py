@@ -296,6 +296,28 @@ def test_an_empty_folder_is_no_model(tmp_path):
         Model.from_pretrained(tmp_path)
 
 
+def test_a_folder_has_no_options_and_nothing_has_unknown_ones(folder):
+    with pytest.raises(ValueError, match="no options to load it with, got revision and token"):
+        Model.from_pretrained(folder, token="x", revision="main")
+    for name in (folder, "owner/name"):
+        with pytest.raises(ValueError, match=r"should be of revision, .*files_only, got colour$"):
+            Model.from_pretrained(name, colour="red")
+
+
+def test_the_options_go_to_the_hub(folder, monkeypatch):
+    asked = {}
+
+    def fetched(name, **options):
+        asked.update(options, name=name)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetched)
+    model = Model.from_pretrained("owner/name", revision="v1", token=False, local_files_only=True)
+    assert model.predict(["CCO"]).readable.all()
+    expected = {"name": "owner/name", "revision": "v1", "token": False, "local_files_only": True}
+    assert expected.items() <= asked.items()
+
+
 def test_the_card_has_front_matter_scores_and_the_warning_about_molecules(folder):
     _, front, text = (folder / "README.md").read_text().split("---\n", 2)
     assert yaml.safe_load(front)["library_name"] == "molhpft"

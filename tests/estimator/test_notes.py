@@ -61,7 +61,7 @@ def test_what_a_weight_file_of_others_is_taken_for_is_said_with_the_reason(tmp_p
 
 def test_molecules_that_cannot_be_read_are_counted():
     (said,) = notes([*CLEAN, "no molecule", ""])
-    assert said == ("2 of 8 molecules cannot be read and were left out: 'no molecule', ''.")
+    assert said == ("2 of 8 molecules cannot be read and were left out: 'no molecule' and ''.")
     (said,) = notes([*CLEAN, *"??????"])
     assert said.endswith("left out: '?', '?', '?', '?', '?' and 1 more.")
 

@@ -411,6 +411,18 @@ def test_a_device_that_takes_nothing_is_one_sentence():
         write_much(Path("/dev/full"))
 
 
+def test_a_place_that_cannot_be_written_is_said_before_the_work_begins(tmp_path):
+    (tmp_path / "out.csv").mkdir()
+    with pytest.raises(UnwritableError, match="it is a folder"), table_writer(tmp_path / "out.csv"):
+        pytest.fail("the work began")
+
+
+def test_times_in_a_zone_that_is_not_known_are_written_in_utc(tmp_path):
+    with table_writer(tmp_path / "out.csv") as write:
+        write([("a", pa.array([0, None], pa.timestamp("s", "Mars/Olympus")))])
+    assert (tmp_path / "out.csv").read_text() == 'a\n1970-01-01 00:00:00+00:00\n""\n'
+
+
 def test_columns_of_text_are_written_as_they_are_and_may_share_a_name(tmp_path):
     with table_writer(tmp_path / "out.csv") as write:
         write([("a", ("1", " x ")), ("a", pa.array([1.5, None], pa.float32()))])

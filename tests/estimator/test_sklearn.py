@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 
 from molhpft.estimator import DataWarning, HPFTClassifier, HPFTRegressor
+from molhpft.estimator.model import Model
 from tests.estimator.builders import BRIEF, RING, SIZE, SMILES
 
 NAN = float("nan")
@@ -210,6 +211,16 @@ def test_saving_and_loading_changes_no_answer(classifier, regressor, tmp_path):
         assert again.energy_ == fitted.energy_
     with pytest.raises(ValueError, match="holds no HPFTRegressor, but a HPFTClassifier"):
         HPFTRegressor.from_pretrained(tmp_path / "HPFTClassifier")
+    with pytest.raises(ValueError, match="no options to load it with, got revision"):
+        HPFTClassifier.from_pretrained(tmp_path / "HPFTClassifier", revision="main")
+
+
+def test_pushing_takes_the_options_of_a_model(classifier, monkeypatch):
+    given = {"private": True, "token": "x", "commit_message": "rings"}
+    pushed = {}
+    monkeypatch.setattr(Model, "push_to_hub", lambda _, *name, **how: pushed.update(how) or name)
+    assert classifier.push_to_hub("me/rings", **given) == ("me/rings",)
+    assert pushed == given
 
 
 def test_searches_scores_and_pipelines_of_scikit_learn_work():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from molhpft.advice import inventory
 from molhpft.cli import app as cli
 from molhpft.domains import weights
 from tests.integration.commands import one_sentence
@@ -154,6 +155,16 @@ def test_encoders_lists_every_encoder_and_identifies_files(molhpft, tmp_path):
     )
     _, out, _ = molhpft("encoders", tmp_path / "w.pth")
     assert "which fits gcn_pretrain_gnns" in out
+
+
+def test_encoders_are_listed_before_the_hub_is_asked(molhpft, monkeypatch):
+    def unreachable():
+        raise FileNotFoundError("the model hub cannot be reached: no network")
+
+    monkeypatch.setattr(inventory, "hub_names", unreachable)
+    status, out, err = molhpft("encoders", "--hub")
+    assert (status, err) == (2, "error: the model hub cannot be reached: no network\n")
+    assert "gcn_pretrain_gnns" in out
 
 
 def test_encoders_lists_what_is_shipped_and_identifies_it_by_name(molhpft, tmp_path, monkeypatch):

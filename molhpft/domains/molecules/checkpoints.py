@@ -102,16 +102,29 @@ _ARCHITECTURES = (  # of two that fit, the first is meant
     Architecture("a D-MPNN of chemprop", ("W_i.weight", "W_h.weight", "W_o.weight")),
 )
 
-# files that pretrain-gnns has published, with their SHA-256 (`<name>.pth`)
-_PUBLIC = """
-ff1d9c5e5c198b8faf8af576c303808853e3f55a52aed7ae27964e3c8635a81a gcn_contextpred
-8fb73bcce4991d6778e7309474505fcf2e5ff69f5debf166a5e6b91edf3f1493 gcn_supervised
-49cf0465e623c14fc802cdc67b47cbb78326f43fc7991afe6a14e1ff471755d5 gcn_supervised_contextpred
-aca7caa7c15a0e478b57d5d2cca84d8bda6d4500614bd96486b84739bff3929b graphsage_supervised_contextpred
-ad433c867915b166fbc98154d763eaa83fa53cd60bf3a3b0c2086a0ef7dc684e gat_supervised_contextpred
-"""
-_NAMES = dict(line.split() for line in _PUBLIC.strip().splitlines())
-_PUBLISHED = {"gcn": _GCN, "graphsage": _GRAPHSAGE, "gat": _GAT}
+# SHA-256 of files that pretrain-gnns has published, with their names and what they are of
+_PUBLIC = {
+    "ff1d9c5e5c198b8faf8af576c303808853e3f55a52aed7ae27964e3c8635a81a": (
+        "gcn_contextpred.pth",
+        _GCN,
+    ),
+    "8fb73bcce4991d6778e7309474505fcf2e5ff69f5debf166a5e6b91edf3f1493": (
+        "gcn_supervised.pth",
+        _GCN,
+    ),
+    "49cf0465e623c14fc802cdc67b47cbb78326f43fc7991afe6a14e1ff471755d5": (
+        "gcn_supervised_contextpred.pth",
+        _GCN,
+    ),
+    "aca7caa7c15a0e478b57d5d2cca84d8bda6d4500614bd96486b84739bff3929b": (
+        "graphsage_supervised_contextpred.pth",
+        _GRAPHSAGE,
+    ),
+    "ad433c867915b166fbc98154d763eaa83fa53cd60bf3a3b0c2086a0ef7dc684e": (
+        "gat_supervised_contextpred.pth",
+        _GAT,
+    ),
+}
 
 
 def load_encoder(backbone: Chain, path: Path) -> None:
@@ -207,8 +220,8 @@ def fitting_encoder(file: WeightFile) -> dict[str, Any]:
 
 def _recognised(file: WeightFile) -> tuple[Architecture, str]:
     """The architecture of a file and the wrapper before its names."""
-    if file.digest in _NAMES:
-        return _PUBLISHED[_NAMES[file.digest].partition("_")[0]], ""
+    if file.digest in _PUBLIC:
+        return _PUBLIC[file.digest][1], ""
     for architecture in _ARCHITECTURES:
         prefix = encoder_prefix(file, architecture.landmarks[:1])
         if prefix is None or not all(prefix + n in file.tensors for n in architecture.landmarks):
@@ -225,8 +238,8 @@ def _recognised(file: WeightFile) -> tuple[Architecture, str]:
 
 def _reason(file: WeightFile, architecture: Architecture) -> str:
     """How a file was recognised."""
-    if file.digest in _NAMES:
-        return f"its digest is that of {_NAMES[file.digest]}.pth of pretrain-gnns"
+    if file.digest in _PUBLIC:
+        return f"its digest is that of {_PUBLIC[file.digest][0]} of pretrain-gnns"
     if architecture is _GCN:
         return (
             "taken for one by its names and shapes, which a GraphSAGE shares, and since the rows "

@@ -9,7 +9,7 @@ from torch import Tensor
 from molhpft.core.data import Task
 from molhpft.core.network import Batch
 from molhpft.core.objectives import Multilabel, Objective, Squared
-from molhpft.domains.files import digest
+from molhpft.domains.files import digest, listed
 from molhpft.domains.molecules.graphs import GraphStore, load_or_pack
 from molhpft.domains.molecules.smiles import FEATURISER_VERSION
 
@@ -138,13 +138,11 @@ def unreadable_note(
     rows = (~readable).nonzero().flatten().tolist()
     if not rows:
         return ""
-    where = {row: f" ({unit} {lines[row]})" if lines else "" for row in rows[:_NAMED]}
-    first = ", ".join(f"{smiles[row][:40]!r}{place}" for row, place in where.items())
-    more = f" and {len(rows) - _NAMED:,} more" if len(rows) > _NAMED else ""
+    where = {row: f" ({unit} {lines[row]})" if lines else "" for row in rows}
+    named = listed([f"{smiles[row][:40]!r}{place}" for row, place in where.items()], most=_NAMED)
     were = "was" if len(rows) == 1 else "were"
     return (
-        f"{len(rows):,} of {len(smiles):,} molecules cannot be read and {were} left out: "
-        f"{first}{more}."
+        f"{len(rows):,} of {len(smiles):,} molecules cannot be read and {were} left out: {named}."
     )
 
 

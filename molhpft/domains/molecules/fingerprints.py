@@ -91,14 +91,14 @@ class Featurized:
         smiles: (n,).
         graphs: end to end.
         fingerprints: eight bits a byte, uint8 (n, 256).
-        dubious: bool (n,), whether a molecule was read although RDKit refuses its valences, such as
-            those of carbon with five bonds.
+        invalid_valence: bool (n,), whether a molecule was read although RDKit refuses its valences,
+            such as those of carbon with five bonds.
     """
 
     smiles: tuple[str, ...]
     graphs: Packed
     fingerprints: NDArray[np.uint8]
-    dubious: NDArray[np.bool_]
+    invalid_valence: NDArray[np.bool_]
 
 
 def featurized(smiles: Sequence[str]) -> Featurized:
@@ -110,7 +110,7 @@ def featurized(smiles: Sequence[str]) -> Featurized:
         tuple(smiles),
         concatenate(part.graphs for part in parts),
         np.concatenate([part.fingerprints for part in parts]),
-        np.concatenate([part.dubious for part in parts]),
+        np.concatenate([part.invalid_valence for part in parts]),
     )
 
 
@@ -134,7 +134,7 @@ def _featurized(smiles: Sequence[str]) -> Featurized:
         tuple(smiles),
         pack_molecules(zip(molecules, smiles, strict=True)),
         fingerprint_rows(molecules),
-        np.array([dubious for _, dubious in flagged], dtype=np.bool_),
+        np.array([invalid_valence for _, invalid_valence in flagged], dtype=np.bool_),
     )
 
 

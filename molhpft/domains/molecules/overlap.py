@@ -17,32 +17,21 @@ _VERSION = 1  # raised with every change of what is computed below
 _LENGTH = 14
 
 
-def is_shared(smiles: Sequence[str], others: Sequence[str]) -> Tensor:
-    """Which molecules are among `others` too, bool (n,).
-
-    Molecules are the same when their largest fragments (salts lose their ions) have the same first
-    block of the InChIKey: formula and connectivity, whatever the stereochemistry, isotopes and
-    protonation.
-
-    >>> is_shared(["OCC", "C"], ["CCO"]).tolist()
-    [True, False]
-
-    Args:
-        smiles: (n,); what cannot be read, or has no InChI, is shared with nothing.
-        others: any number.
-    """
-    return is_among(inchikey_blocks(smiles), inchikey_blocks(others))
-
-
 def is_among(blocks: NDArray[np.bytes_], others: NDArray[np.bytes_]) -> Tensor:
-    """`is_shared` of `inchikey_blocks`, bool (n,): parts of data sets are then read only once."""
+    """Which molecules, by their `inchikey_blocks`, are among `others` too, bool (n,).
+
+    >>> is_among(inchikey_blocks(["OCC", "C"]), inchikey_blocks(["CCO"])).tolist()
+    [True, False]
+    """
     return torch.from_numpy(np.isin(blocks, others) & (blocks != b""))
 
 
 def inchikey_blocks(smiles: Sequence[str]) -> NDArray[np.bytes_]:
-    """First blocks of the InChIKeys of largest fragments (n,), empty where there is none.
+    """First blocks of the InChIKeys of largest fragments (n,), by which molecules are the same.
 
-    Kept in the cache folder: a molecule takes about a millisecond.
+    A block is formula and connectivity, whatever the stereochemistry, isotopes and protonation; the
+    largest fragment is a salt without its ions. Empty for what cannot be read or has no InChI. Kept
+    in the cache folder: a molecule takes about a millisecond.
     """
     key = f"inchikeys/{_VERSION}-{smiles_digest(smiles)}"
     # the cache can hold ASCII codes, (n, 14)

@@ -67,7 +67,7 @@ def pretraining_task(
             is then scored on them is no estimate any more.
         without: OGB data sets whose validation and test molecules (of OGB's split) are left out of
             every split, so that an encoder is never tested on molecules it was pretrained on; see
-            `overlap.is_shared`.
+            `overlap.is_among`.
         smiles_column: of a file, "smiles" by default.
         split: by scaffold, at random or both, as for any data set.
         split_seed: draws the random splits, 0 by default; for those only.
@@ -207,8 +207,8 @@ def _descriptor_rows(smiles: Sequence[str]) -> NDArray[np.float32]:
 
 def _descriptors_of(smiles: str) -> list[float]:
     functions = _descriptor_functions().values()
-    mol, dubious = parse_flagged(smiles)
-    if mol is None or dubious:
+    mol, invalid_valence = parse_flagged(smiles)
+    if mol is None or invalid_valence:
         return [nan] * len(functions)
     return [_value(function, mol) for function in functions]
 

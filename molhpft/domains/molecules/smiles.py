@@ -105,7 +105,7 @@ def parse(smiles: str) -> Chem.Mol | None:
 
 
 def parse_flagged(smiles: str) -> tuple[Chem.Mol | None, bool]:
-    """`parse`, and whether the molecule is dubious: read, but of a valence that RDKit refuses.
+    """`parse`, and whether it has an invalid valence: is read though RDKit refuses it.
 
     RDKit's messages are for the caller to silence, around all of its many strings.
     """

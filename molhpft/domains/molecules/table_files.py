@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
+from types import ModuleType
 from typing import IO, TYPE_CHECKING, Any, TextIO, TypeAlias, Union
 from zipfile import BadZipFile, ZipFile
 
@@ -29,6 +30,7 @@ import numpy as np
 from rdkit import Chem, rdBase
 
 from molhpft.domains.extras import require
+from molhpft.domains.files import listed
 from molhpft.domains.molecules.smiles import parse, sanitize_leniently
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ _SDF_COUNTS = re.compile(r"(?:[^\n]*\n){3}[^\n]*V[23]000")
 _SDF_ITEM = re.compile(r">.*<(.+)>")
 _SDF_END = "$$$$"
 
+_WRITABLE = "have a text or a number in every cell"
 _READABLE = "a table (CSV, Parquet, SDF) or a list of SMILES (.smi)"
 _PACKINGS: dict[re.Pattern[bytes], Callable[[IO[bytes]], Any]] = {
     re.compile(rb"\x1f\x8b"): gzip.open,
@@ -88,14 +91,6 @@ class Part:
     path: Path
     lines: tuple[int, ...]
     cells: Mapping[str, Cells]
-
-    def arrays(self) -> dict[str, "pa.Array"]:
-        """All columns, in the types of the file."""
-        pa = require("pyarrow", extra="parquet")
-        return {
-            name: pa.array(cells, pa.string()) if isinstance(cells, Sequence) else cells
-            for name, cells in self.cells.items()
-        }
 
     def texts(self, name: str) -> list[str]:
         """Cells of a column as text without spaces around; bytes are UTF-8, null and NaN empty.
@@ -249,6 +244,16 @@ def text_of(value: object) -> str | None:
     return "" if value is pd.NA or value is pd.NaT else None
 
 
+def arrow() -> ModuleType:
+    """The package pyarrow with its module `parquet`; imported once, and not before it is used.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    require("pyarrow.parquet", extra="parquet")
+    return require("pyarrow", extra="parquet")
+
+
 @dataclass(frozen=True, eq=False)
 class _Source:
     """An open file and what is in it."""
@@ -309,7 +314,7 @@ def _member(path: Path, archive: ZipFile) -> IO[bytes]:
     if len(names) != 1:
         raise ValueError(
             f"{path} should be a zip archive of one file; it holds "
-            f"{', '.join(names[:5]) or 'none'}{', ...' if len(names) > 5 else ''}"
+            f"{listed(names, most=3) or 'none'}"
         )
     try:
         return archive.open(names[0])
@@ -495,10 +500,9 @@ def _sdf_smiles(block: str) -> str:
 
 
 def _parquet_parts(path: Path, file: IO[bytes]) -> Iterator[Part]:
-    parquet = require("pyarrow.parquet", extra="parquet")
-    pa = require("pyarrow", extra="parquet")
+    pa = arrow()
     try:
-        with parquet.ParquetFile(file) as table:
+        with pa.parquet.ParquetFile(file) as table:
             names = table.schema_arrow.names
             _check_names(path, names)
             first = 1
@@ -515,7 +519,7 @@ def _texts(cells: Cells) -> list[str] | None:
     """Cells as `Part.texts` has them; None where they are of a type that no text says."""
     if isinstance(cells, Sequence):
         return list(map(str.strip, cells))
-    pa = require("pyarrow", extra="parquet")
+    pa = arrow()
     if isinstance(cells.type, pa.BaseExtensionType):
         return _texts(cells.storage)
     if pa.types.is_dictionary(cells.type):
@@ -526,7 +530,7 @@ def _texts(cells: Cells) -> list[str] | None:
         return [(text_of(cell) or "").strip() for cell in cells.to_pylist()]
     try:
         texts = cells.cast("string").to_pylist()
-    except pa.ArrowNotImplementedError:
+    except pa.ArrowException:  # a type without a text, or a time in a zone that is not known
         return None
     return ["" if text in (None, "nan") else text for text in texts]  # nan is NaN of a number
 
@@ -539,7 +543,7 @@ def _foreign_type(cells: Cells) -> str:
 
 
 def _is_text(kind: "pa.DataType") -> bool:
-    pa = require("pyarrow", extra="parquet")
+    pa = arrow()
     if isinstance(kind, pa.BaseExtensionType):
         return _is_text(kind.storage_type)
     if pa.types.is_dictionary(kind):
@@ -547,9 +551,6 @@ def _is_text(kind: "pa.DataType") -> bool:
     texts = (pa.string(), pa.large_string(), pa.string_view())
     binaries = (pa.binary(), pa.large_binary(), pa.binary_view(), pa.binary(1))
     return kind.id in {text.id for text in (*texts, *binaries)} or pa.types.is_null(kind)
-
-
-_WRITABLE = "have a text or a number in every cell"
 
 
 def _unknown(path: Path, name: str, names: Iterable[str]) -> ValueError:

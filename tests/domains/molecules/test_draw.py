@@ -48,6 +48,10 @@ def test_a_drawing_is_svg_of_the_size_asked_for_on_the_ground_of_the_page(smiles
     assert "<rect" not in svg
 
 
+def test_what_rdkit_refuses_for_its_valences_is_drawn():
+    assert "<path" in molecule_svg("F[Al-3](F)(F)(F)(F)F")
+
+
 def test_atoms_that_lie_close_to_each_other_are_not_boxed_in_red():
     assert "#FF0000" not in molecule_svg("C" * 100, width=100, height=100)
 

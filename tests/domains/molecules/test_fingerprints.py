@@ -76,7 +76,7 @@ def test_one_reading_gives_the_graphs_and_fingerprints_of_two(smiles):
     expected = packed_fingerprints([smiles[k] for k in readable])
     assert np.array_equal(both.fingerprints[readable], expected)
     assert not np.delete(both.fingerprints, readable, axis=0).any()
-    assert both.dubious.shape == (len(smiles),)
+    assert both.invalid_valence.shape == (len(smiles),)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -111,7 +111,7 @@ def test_what_is_too_large_is_unreadable_and_odd_valences_are_marked(monkeypatch
     monkeypatch.setattr(smiles_module, "MOST_ATOMS", 6)
     molecules = featurized(["C(C)(C)(C)(C)C", "C" * 7, "no molecule", "CN(C)(C)C", "C[N+](C)(C)C"])
     assert molecules.graphs.atoms.tolist() == [6, 0, 0, 5, 5]
-    assert molecules.dubious.tolist() == [True, False, False, True, False]
+    assert molecules.invalid_valence.tolist() == [True, False, False, True, False]
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,15 @@ from hypothesis import strategies as st
 from rdkit import Chem
 
 from molhpft.domains.molecules import overlap
-from molhpft.domains.molecules.overlap import inchikey_blocks, is_shared, scaffold_keys
+from molhpft.domains.molecules.overlap import inchikey_blocks, is_among, scaffold_keys
 from molhpft.domains.molecules.smiles import parse
 from molhpft.domains.molecules.splits import scaffold
 
 SOME = ["CCO", "c1ccccc1", "CC(=O)O", "CC(N)C(=O)O", "CCOCC", "CCN(CC)CC", "C1CCCCC1", "CC(C)=O"]
+
+
+def is_shared(smiles, others):
+    return is_among(inchikey_blocks(smiles), inchikey_blocks(others))
 
 
 @pytest.mark.parametrize(

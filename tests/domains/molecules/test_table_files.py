@@ -234,7 +234,7 @@ FOREIGN = {
     "a.feather": (b"ARROW1\0\0", r"an Arrow \(Feather\) file"),
     "a.csv.zst": (b"\x28\xb5\x2f\xfd\x04", "packed by zstandard"),
     "a.bin": (b"abc\0\1\xff", "a binary file of no known kind"),
-    "two.zip": (_zipped(a=TEXT, b=TEXT), "zip archive of one file; it holds a, b"),
+    "two.zip": (_zipped(a=TEXT, b=TEXT), "zip archive of one file; it holds a and b"),
     "half.parquet": (b"PAR1\0\0\0", "should be a Parquet file, whole"),
     "half.gz": (gzip.compress(TEXT.encode())[:20], "should be a packed file, whole"),
     "half.bz2": (bz2.compress(TEXT.encode())[:20], "should be a packed file, whole"),
@@ -314,6 +314,16 @@ def test_molecules_of_a_parquet_file_of_any_other_type_are_refused_by_it(tmp_pat
             read()
 
 
+def test_times_in_a_zone_that_is_not_known_have_no_text_and_are_in_nobodys_way(tmp_path):
+    times = pa.array([0, None], pa.timestamp("s", "Mars/Olympus"))
+    path = _write_parquet(tmp_path / "a.parquet", smiles=["C", "N"], at=times)
+    sheet = read_sheet(path)
+    assert sheet.column("smiles") == ("C", "N")
+    for read in (lambda: sheet.column("at"), lambda: next(stream_parts(path)).texts("at")):
+        with pytest.raises(ValueError, match=r"'at' of .*a\.parquet should have a text"):
+            read()
+
+
 def test_numbers_of_a_parquet_file_are_read_as_they_are_and_nan_is_an_empty_cell(tmp_path):
     path = _write_parquet(
         tmp_path / "a.parquet",
@@ -373,7 +383,7 @@ def test_a_stream_keeps_the_types_of_the_columns_and_all_parts_but_the_last_are_
     parquet.write_table(pa.table(columns), tmp_path / "a.parquet", row_group_size=100)
     parts = list(stream_parts(tmp_path / "a.parquet"))
     assert [len(part.lines) for part in parts] == [ROWS, ROWS, 3]
-    joined = [value for part in parts for value in part.arrays()["parts"].to_pylist()]
+    joined = [value for part in parts for value in part.cells["parts"].to_pylist()]
     assert joined == columns["parts"]
     assert sum((part.lines for part in parts), ()) == tuple(range(1, n + 1))
 

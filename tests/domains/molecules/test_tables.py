@@ -207,7 +207,7 @@ def test_unreadable_molecules_keep_their_rows_and_enter_no_split(path, caplog, s
     assert everywhere == [*range(8), *range(10, 18)]
     assert caplog.text.count("cannot be read") == 1
     assert "2 of 18 molecules" in caplog.text
-    assert "'not a molecule' (line 10), '' (line 11)." in caplog.text
+    assert "'not a molecule' (line 10) and '' (line 11)." in caplog.text
 
 
 def test_many_unreadable_lines_are_counted_and_the_first_ones_named(path, caplog):
