@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from lightning_fabric import Fabric
 from peers import GCN, graphs_of, logits_of, train_epoch
 from timing import in_turn, print_figures, print_table
 
@@ -44,7 +43,7 @@ class Ours(Callback):
 
     def __init__(self, precision, task, peer, device):
         self.name, self.task = precision, task.to(device)
-        self.machine = Machine(Fabric(accelerator=device, devices=1, precision=precision))
+        self.machine = Machine(device=torch.device(device), mixed=precision == "bf16-mixed")
         self.network = Network(
             ogb_gcn(layers=LAYERS, width=WIDTH), linear_head(WIDTH, task.outputs)
         )
