@@ -1,8 +1,8 @@
 """Further measures of a run, by the names that a config may ask for.
 
-Energy, scores and shift are always taken. These cost more: some look along finetuning, an epoch at
-a time, some at a branch when it has ended, one at all branches together. They run on every domain;
-where a measure has no meaning `check_measures` says so before anything is trained.
+Energy, scores and shift are always measured. These cost more: some are measured after every epoch
+of finetuning, some when a branch has ended, one over all branches together. They run on every
+domain; where a measure has no meaning `check_measures` says so before anything is trained.
 
 What a branch pays for each, whatever the width of its features and the size of its logits (k is
 `PROBE_EXAMPLES` or the training split, r at most `PROBE_VECTORS`, passes are of one example):
@@ -202,8 +202,8 @@ def measure_branch(names: Sequence[str], branch: Branch) -> Json:
 def unmeasured(names: Sequence[str], summary: Json) -> list[str]:
     """Measures that a run was asked for and has not, as it has finetuned nothing."""
     rows = [*summary["branches"], summary]
-    known = {name for row in rows for name in row.get("measures") or ()}
-    return [name for name in names if name not in known]
+    measured_names = {name for row in rows for name in row.get("measures") or ()}
+    return [name for name in names if name not in measured_names]
 
 
 def measure_run(names: Sequence[str], networks: Sequence[Network], task: Task) -> Json:
@@ -306,13 +306,13 @@ def _decomposition(branch: Branch) -> Json:
     batch = branch.task.examples.take(rows).double()
     objective = branch.task.objective
     parts = decompose(network, batch, objective, lr=STEP_LR)
-    taken = one_step_change(network, batch, objective, lr=STEP_LR)
+    step = one_step_change(network, batch, objective, lr=STEP_LR)
     return {
         "lr": STEP_LR,
         "kernel": parts.kernel,
         "direction": parts.direction,
         "energy": parts.energy,
-        "first_order_error": first_order_error(parts.change, taken),
+        "first_order_error": first_order_error(parts.change, step),
     }
 
 
@@ -350,7 +350,7 @@ def _beyond_proposition_1(branch: Branch) -> list[str]:
     task, recipe, phase = branch.task, branch.recipe, branch.recipe.after[0]
     objective = task.objective
     own = objective.objective if isinstance(objective, ScoredByLoss) else objective
-    energies = [initial_energy(taken, objective) for taken in (branch.before, branch.after)]
+    energies = [initial_energy(snapshot, objective) for snapshot in (branch.before, branch.after)]
     conditions = {
         f"steps of {phase.optimizer}": phase.optimizer != "sgd",
         f"momentum {phase.momentum:g}": phase.optimizer == "sgd" and phase.momentum > 0,
@@ -384,11 +384,11 @@ def _trained_as_measured(branch: Branch) -> bool:
 
 def _targets(branch: Branch) -> Json:
     """Final score of every target, by split and name."""
-    task, taken = branch.task, {}
+    task, scores = branch.task, {}
     for split in task.splits:
         end = take(branch.end, task.batches(split, size=EVALUATION_SIZE))
-        taken[split] = target_scores(task, end.logits, end.targets)
-    return taken
+        scores[split] = target_scores(task, end.logits, end.targets)
+    return scores
 
 
 def _exchange(networks: Sequence[Network], task: Task) -> Json:

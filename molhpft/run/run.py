@@ -211,10 +211,12 @@ def _with_weights(network: Network, weights: Weights) -> Network:
 
 def _write_features(start: Network, end: Network, task: Task, folder: RunFolder) -> None:
     """Features before and after, and the molecules that stand out."""
-    taken = {"before": snapshots(start, task), "after": snapshots(end, task)}
-    arrays = {f"{split}_{when}": s.features for when, t in taken.items() for split, s in t.items()}
+    by_time = {"before": snapshots(start, task), "after": snapshots(end, task)}
+    arrays = {
+        f"{split}_{when}": s.features for when, t in by_time.items() for split, s in t.items()
+    }
     folder.write_arrays("features.npz", arrays)
-    molecules = standouts(taken["before"]["train"], taken["after"]["train"], task)
+    molecules = standouts(by_time["before"]["train"], by_time["after"]["train"], task)
     if molecules is not None:
         folder.write_json(STANDOUTS, molecules)
 

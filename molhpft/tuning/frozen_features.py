@@ -91,10 +91,10 @@ def on_features(
         return network, task
     device = next(network.head.parameters()).device
     snapshots = {name: take(network, task.batches(name, size=size)) for name in task.splits}
-    taken = [take(network, _augmented(task, size=size, rng=rng)) for _ in range(views)]
+    augmented = [take(network, _augmented(task, size=size, rng=rng)) for _ in range(views)]
     rows = Rows(
-        torch.cat([s.features for s in (*snapshots.values(), *taken)]),
-        torch.cat([s.targets for s in (*snapshots.values(), *taken)]),
+        torch.cat([s.features for s in (*snapshots.values(), *augmented)]),
+        torch.cat([s.targets for s in (*snapshots.values(), *augmented)]),
     ).to(device)
     sizes = [len(s.targets) for s in snapshots.values()]
     numbers = torch.split(torch.arange(sum(sizes)), sizes)
