@@ -35,7 +35,7 @@ from molhpft.tuning.callbacks import Measure, Row, Weights
 from molhpft.tuning.fit import fit, score
 from molhpft.tuning.frozen_features import on_features
 from molhpft.tuning.phase import Phase
-from molhpft.tuning.probe import probe
+from molhpft.tuning.probe import probe, with_head
 
 TAUS = (0, 2, 4, 8, 16, 64, 256, 1024)
 INFINITY = 50_000
@@ -165,8 +165,7 @@ def probed_heads(
         left = (infinity - max(taus)) * ceil(n / phase.batch_size)
         fast = replace(phase, batch_size=n, momentum=_MOMENTUM)
         steps = ceil(left * (1 - _MOMENTUM) + _MOMENTUM / (1 - _MOMENTUM))
-        last = Network(probed.backbone, deepcopy(probed.head))
-        last.head.load_state_dict(heads[max(taus)])
+        last = with_head(probed, heads[max(taus)])
         heads[infinity] = probe(last, fast, features, taus=[steps], rng=rng).heads[steps]
     return heads
 
