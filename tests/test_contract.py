@@ -34,13 +34,33 @@ EXAMPLES = {
     (Images, "vectors"): lambda: images(CLASSES),
     (Images, "maps"): lambda: images(CLASSES[:, None, None].expand(-1, 32, 32).to(torch.uint8)),
 }
-PAIRS = [(n, h) for n, e in ENCODERS.items() for h, head in HEADS.items() if head.reads == e.gives]
+# what stands behind a name: an encoder of the catalog and its options
+VARIANTS = {
+    **{name: (name, {}) for name in ENCODERS},
+    **{
+        f"{name}, {options}": (name, {"layers": 2, "width": 8, **options})
+        for name in ("gcn",)
+        for options in (
+            {"norm": "layer", "residual": True, "virtual_node": True},
+            {"norm": "none", "pool": "attention"},
+            {"jumping_knowledge": True, "pool": "mean+sum"},
+            {"jumping_knowledge": True, "pool": "attention", "virtual_node": True},
+        )
+    },
+}
+PAIRS = [
+    (name, head)
+    for name, (encoder, options) in VARIANTS.items()
+    for head in (HEADS if not options else ["linear"])
+    if HEADS[head].reads == ENCODERS[encoder].gives
+]
 
-encoders = pytest.mark.parametrize("name", ENCODERS)
+encoders = pytest.mark.parametrize("name", VARIANTS)
 
 
 def task_for(name):
-    examples = EXAMPLES[ENCODERS[name].takes, ENCODERS[name].gives]()
+    encoder = ENCODERS[VARIANTS[name][0]]
+    examples = EXAMPLES[encoder.takes, encoder.gives]()
     rows = torch.arange(len(CLASSES))
     return Task("contract", examples, {"train": rows, "valid": rows}, Multiclass(), outputs=3)
 
@@ -48,7 +68,8 @@ def task_for(name):
 def network_of(name, head=None):
     """In eval mode, with batch statistics that are not those of initialisation."""
     torch.manual_seed(0)
-    backbone = ENCODERS[name].build()
+    encoder, options = VARIANTS[name]
+    backbone = ENCODERS[encoder].build(**options)
     head = head or next(h for n, h in PAIRS if n == name)
     network = Network(backbone, HEADS[head].build(backbone.width, 3)).train()
     network(task_for(name).examples.take(torch.arange(len(CLASSES))))

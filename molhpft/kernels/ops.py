@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.weak import WeakIdKeyDictionary
 
 from molhpft.kernels import reference
@@ -24,7 +25,7 @@ from molhpft.kernels.batch_norm import (
     statistics,
 )
 from molhpft.kernels.dispatch import Gradients, Kernels, Operation, collate_kernel, kernels_for
-from molhpft.kernels.reference import CSRGraph, apply_epilogue, draw_epilogue
+from molhpft.kernels.reference import CSRGraph, Epilogue, apply_epilogue, draw_epilogue
 
 # with so many more sums than rows in the table, products of the table are the faster ones
 _ROWS_PER_TABLE_ROW = 4
@@ -96,12 +97,13 @@ def linear(h: Tensor, weight: Tensor, bias: Tensor, *, skip_embedding: bool = Fa
 
 
 def normalise(a: Tensor, norm: nn.Module, *, relu: bool, dropout: float, training: bool) -> Tensor:
-    """Batch norm, ReLU and dropout of rows `a` (n, d).
+    """A norm, ReLU and dropout of rows `a` (n, d).
 
     Args:
         a: (n, d).
-        norm: a batch norm; its own mode says which statistics it uses, and in training mode its
-            running statistics move. Forward hooks on it run only where nothing is fused.
+        norm: a batch norm, whose own mode says which statistics it uses, and whose running
+            statistics move in training mode; forward hooks on it run only where nothing is fused.
+            Any other module of rows, such as a layer norm or the identity, is called as it is.
         relu: whether there is a ReLU.
         dropout: probability of dropping an entry.
         training: whether there is dropout.
@@ -110,6 +112,8 @@ def normalise(a: Tensor, norm: nn.Module, *, relu: bool, dropout: float, trainin
         ValueError: `dropout` is no probability, or a single row has no statistics.
     """
     epilogue = draw_epilogue(relu=relu, dropout=dropout if training else 0.0)
+    if not isinstance(norm, _BatchNorm):
+        return _activate(norm(a), epilogue)
     if not has_statistics(norm, rows=2 if is_shared() else len(a)):
         return reference.normalise(a, norm, epilogue)
     kernels = kernels_for(norm.weight, norm.bias, rows=a)
@@ -125,6 +129,22 @@ def collate(rows: Tensor, **packed: Tensor) -> tuple[Tensor, ...]:
     """Some of many packed graphs as one batch; see `reference.collate` for what `packed` has."""
     kernel = collate_kernel(packed["nodes"].device)
     return (kernel or reference.collate)(rows, **packed)
+
+
+def _activate(h: Tensor, epilogue: Epilogue) -> Tensor:
+    """ReLU and dropout of rows `h` (n, d), which are a line of factor 1 before them."""
+    factor = torch.full(h.shape[1:], epilogue.scale, device=h.device)
+    kernels = kernels_for(factor, rows=h) if epilogue.threshold else None
+    if kernels is None:  # without dropout, PyTorch's own ReLU is as fast
+        return apply_epilogue(h, epilogue)
+    zero = torch.zeros_like(factor)
+    return Operation(
+        reference=partial(apply_epilogue, epilogue=epilogue),
+        forward=lambda h: kernels.activate(h, factor, zero, epilogue),
+        backward=lambda g, wanted, h: (
+            kernels.activate_backward(g, h, factor, zero, epilogue, zero, zero),
+        ),
+    )(h)
 
 
 # The linear layer

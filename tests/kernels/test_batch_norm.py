@@ -97,6 +97,20 @@ def test_another_norm_is_called_as_it_is(norm):
     assert torch.equal(normalise(a, norm, relu=True, dropout=0.0, training=True), F.relu(norm(a)))
 
 
+@pytest.mark.parametrize("norm", [nn.LayerNorm(6), nn.Identity()], ids=str)
+@pytest.mark.parametrize("relu", [True, False])
+def test_what_follows_another_norm_equals_the_reference(norm, relu, monkeypatch):
+    def result_and_gradient():
+        torch.manual_seed(0)
+        (a,) = draw_leaves((300, 6))
+        h = normalise(a, norm, relu=relu, dropout=0.4, training=True)
+        return h, torch.autograd.grad(h.square().sum(), a)[0]
+
+    fused = result_and_gradient()
+    monkeypatch.setenv("MOLHPFT_KERNELS", "reference")
+    torch.testing.assert_close(fused, result_and_gradient())
+
+
 def test_a_single_row_evaluates_and_is_refused_in_training_as_pytorch_refuses_it():
     norm = batch_norm(3, trained=False)
     for a in (ROWS[:0], ROWS[:1]):

@@ -6,9 +6,10 @@ checkpoints of Hu et al. (2020) is linear with self-loops.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from math import prod
-from typing import TypeVar
+from typing import Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,6 +19,13 @@ from torch.nn import functional as F
 from molhpft.core.annotations import BelowOne, Count
 from molhpft.core.network import Batch, Chain, Stage
 from molhpft.domains.molecules.graphs import GraphBatch
+from molhpft.domains.molecules.pooling import (
+    CollectMolecules,
+    JoinLayers,
+    Pooling,
+    atom_pool,
+    sum_pool,
+)
 from molhpft.domains.molecules.smiles import ATOM_SIZES, BOND_SIZES
 from molhpft.kernels.ops import convolve, embed, linear, normalise, propagate
 from molhpft.kernels.reference import CSRGraph
@@ -31,40 +39,83 @@ PRETRAIN_GNNS_SIZES = (6, 3)  # bond type with self-loop and mask, bond directio
 SELF_LOOP = 4  # bond type of the self-loops
 CHIRAL_TAGS = 3
 
+Norm = Literal["batch", "layer", "none"]
 Derived = TypeVar("Derived")
 
 
 def ogb_gcn(
-    *, layers: Count = 5, width: Count = 300, dropout: BelowOne = 0.5, virtual_node: bool = False
+    *,
+    layers: Count = 5,
+    width: Count = 300,
+    dropout: BelowOne = 0.5,
+    virtual_node: bool = False,
+    norm: Norm = "batch",
+    residual: bool = False,
+    jumping_knowledge: bool = False,
+    pool: Pooling = "mean",
 ) -> Chain:
-    """OGB's example GCN.
+    """OGB's example GCN; norm, residual, jumping knowledge and pool at their defaults.
 
     Args:
         layers: number of graph convolutions.
-        width: length of atom and molecule features.
+        width: length of atom features, and of molecule features but for the last two options.
         dropout: probability of dropping an atom's feature after each convolution.
         virtual_node: add an atom to each molecule that every atom talks to (Gilmer et al., 2017).
+        norm: `batch`, `layer` or `none` after each convolution; a table too small for statistics
+            of batches wants one of the latter two.
+        residual: add to what each convolution gives what it was given.
+        jumping_knowledge: pool the atoms after every convolution, not only after the last, and
+            concatenate (Xu et al., 2018); features are `layers` times as long.
+        pool: `mean` of a molecule's atoms, their `sum` over 25, `mean+sum`, both and so twice as
+            long, or `attention`, a mean with learned weights.
     """
-    embed: Stage = AtomEmbedding(ATOM_SIZES, width)
-    stages: dict[str, Stage] = {}
-    for layer in range(layers):
-        last = layer == layers - 1
-        stage: Stage = Convolution(OGBConvolution(width), width, dropout=dropout, last=last)
-        stages[f"conv{layer}"] = (
-            WithVirtualNode(stage, dropout, last=last) if virtual_node else stage
-        )
-    embed = AddVirtualNode(embed) if virtual_node else embed
-    return Chain({"embed": embed, **stages, "pool": MeanPool(width)})
+    options = StageOptions(dropout, virtual_node, norm, residual, jumping_knowledge, pool)
+    return encoder_chain(AtomEmbedding(ATOM_SIZES, width), OGBConvolution, layers, options)
 
 
 def pretrain_gnns_gcn(*, layers: Count = 5, width: Count = 300, dropout: BelowOne = 0.5) -> Chain:
     """The GCN of the public checkpoints of Hu et al. (2020); arguments as for `ogb_gcn`."""
-    stages: dict[str, Stage] = {"embed": AtomEmbedding(PRETRAIN_GNNS_ATOM_SIZES, width)}
+    embed = AtomEmbedding(PRETRAIN_GNNS_ATOM_SIZES, width)
+    return encoder_chain(embed, PretrainGNNsConvolution, layers, StageOptions(dropout))
+
+
+@dataclass(frozen=True)
+class StageOptions:
+    """What the stages of an encoder do beside its convolutions; see `ogb_gcn`."""
+
+    dropout: float
+    virtual_node: bool = False
+    norm: Norm = "batch"
+    residual: bool = False
+    jumping_knowledge: bool = False
+    pool: Pooling = "mean"
+
+
+def encoder_chain(
+    embed: Stage, convolution: Callable[[int], nn.Module], layers: int, options: StageOptions
+) -> Chain:
+    """The stages `embed, conv0, ..., pool`.
+
+    Args:
+        embed: graphs to atom features.
+        convolution: width to a new function of `h` and graphs that gives new atom features.
+        layers: number of convolutions.
+        options: what is built around them.
+    """
+    width = embed.width
+    stages: dict[str, Stage] = {}
     for layer in range(layers):
-        convolution = PretrainGNNsConvolution(width)
         last = layer == layers - 1
-        stages[f"conv{layer}"] = Convolution(convolution, width, dropout=dropout, last=last)
-    return Chain({**stages, "pool": MeanPool(width)})
+        stage: Stage = Convolution(convolution(width), width, options, last=last)
+        if options.virtual_node:
+            stage = WithVirtualNode(stage, options, last=last)
+        if options.jumping_knowledge:
+            stage = CollectMolecules(stage, atom_pool(options.pool, width), before=layer)
+        stages[f"conv{layer}"] = stage
+    pool = atom_pool(options.pool, width)
+    pool = JoinLayers(layers, pool.width) if options.jumping_knowledge else pool
+    embed = AddVirtualNode(embed) if options.virtual_node else embed
+    return Chain({"embed": embed, **stages, "pool": pool})
 
 
 class AtomEmbedding(Stage):
@@ -95,38 +146,45 @@ class AtomEmbedding(Stage):
 
 
 class Convolution(Stage):
-    """Graph convolution, batch norm, ReLU (not after the last layer) and dropout."""
+    """Graph convolution, norm, ReLU (not after the last layer), dropout; added to `h` if residual.
 
-    def __init__(self, convolution: nn.Module, width: int, *, dropout: float, last: bool) -> None:
+    Args:
+        convolution: function of `h` and graphs.
+        width: of the atom features it reads and emits.
+        options: dropout, norm and residual are read.
+        last: whether it is the last layer.
+    """
+
+    def __init__(
+        self, convolution: nn.Module, width: int, options: StageOptions, *, last: bool
+    ) -> None:
         super().__init__()
         self.convolution = convolution
-        self.norm = nn.BatchNorm1d(width)
-        self.dropout = dropout
+        self.norm = _norm(options.norm, width)
+        self.dropout = options.dropout
+        self.residual = options.residual
         self.last = last
         self.width = width
 
     def forward(self, h: Tensor, batch: Batch) -> Tensor:
         """Atom features (atoms, width)."""
-        return normalise(
+        change = normalise(
             self.convolution(h, batch.inputs),
             self.norm,
             relu=not self.last,
             dropout=self.dropout,
             training=self.training,
         )
+        return h + change if self.residual else change
 
 
-class MeanPool(Stage):
-    """Mean of each molecule's atoms, (n, width); 0 for a molecule without atoms."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.width = width
-
-    def forward(self, h: Tensor, batch: Batch) -> Tensor:
-        """Molecule features (n, width); rows of virtual nodes are left out."""
-        graphs: GraphBatch = batch.inputs
-        return _sum_pool(h[: len(graphs.graph)], graphs) / graphs.counts.clamp(min=1)[:, None]
+def _norm(norm: Norm, width: int) -> nn.Module:
+    norms: dict[Norm, Callable[[int], nn.Module]] = {
+        "batch": nn.BatchNorm1d,
+        "layer": nn.LayerNorm,
+        "none": nn.Identity,
+    }
+    return norms[norm](width)
 
 
 class AddVirtualNode(Stage):
@@ -149,12 +207,12 @@ class WithVirtualNode(Stage):
     `h_i += v`, convolve; `v <- dropout(mlp(v + sum_i h_i))`, not after the last convolution.
     """
 
-    def __init__(self, convolution: Stage, dropout: float, *, last: bool) -> None:
+    def __init__(self, convolution: Stage, options: StageOptions, *, last: bool) -> None:
         super().__init__()
         width = convolution.width
         self.convolution = convolution
-        self.update = None if last else _virtual_node_mlp(width)
-        self.dropout = dropout
+        self.update = None if last else _virtual_node_mlp(width, options.norm)
+        self.dropout = options.dropout
         self.width = width
 
     def forward(self, h: Tensor, batch: Batch) -> Tensor:
@@ -163,22 +221,16 @@ class WithVirtualNode(Stage):
         atoms, nodes = h[: len(graphs.graph)], h[len(graphs.graph) :]
         atoms = atoms + nodes.index_select(0, graphs.graph)
         if self.update is not None:
-            nodes = self.update(_sum_pool(atoms, graphs) + nodes)
+            nodes = self.update(sum_pool(atoms, graphs) + nodes)
             nodes = F.dropout(nodes, self.dropout, self.training)
         return torch.cat([self.convolution(atoms, batch), nodes])
 
 
-def _virtual_node_mlp(width: int) -> nn.Sequential:
+def _virtual_node_mlp(width: int, norm: Norm) -> nn.Sequential:
     return nn.Sequential(
-        *(nn.Linear(width, 2 * width), nn.BatchNorm1d(2 * width), nn.ReLU()),
-        *(nn.Linear(2 * width, width), nn.BatchNorm1d(width), nn.ReLU()),
+        *(nn.Linear(width, 2 * width), _norm(norm, 2 * width), nn.ReLU()),
+        *(nn.Linear(2 * width, width), _norm(norm, width), nn.ReLU()),
     )
-
-
-def _sum_pool(h: Tensor, graphs: GraphBatch) -> Tensor:
-    # rows that autocast has made half as precise are summed in float32
-    h = h.to(torch.promote_types(h.dtype, torch.float32))
-    return h.new_zeros(len(graphs), h.shape[1]).index_add(0, graphs.graph, h)
 
 
 class ColumnEmbedding(nn.Module):

@@ -35,6 +35,12 @@ ENCODERS = {
     "ogb": lambda: ogb_gcn(layers=3, width=8),
     "ogb, virtual node": lambda: ogb_gcn(layers=3, width=8, virtual_node=True),
     "pretrain-gnns": lambda: pretrain_gnns_gcn(layers=3, width=8),
+    "all layers, mean and sum": lambda: ogb_gcn(
+        layers=3, width=8, jumping_knowledge=True, pool="mean+sum", norm="layer", residual=True
+    ),
+    "all layers, attention, virtual node": lambda: ogb_gcn(
+        layers=3, width=8, jumping_knowledge=True, pool="attention", norm="none", virtual_node=True
+    ),
 }
 encoders = pytest.mark.parametrize("build", ENCODERS.values(), ids=ENCODERS)
 some_rows = st.lists(st.integers(0, len(SMILES) - 1), min_size=1, max_size=6)
@@ -143,7 +149,8 @@ def test_permuting_atoms_leaves_the_features_unchanged(build, row, seed):
 
 @encoders
 def test_every_cut_leaves_the_function_unchanged_bit_for_bit(build):
-    network = Network(encoder(build), linear_head(8, 3)).eval()
+    chain = encoder(build)
+    network = Network(chain, linear_head(chain.width, 3)).eval()
     batch = batch_of(range(len(SMILES)))
     for stage in network.backbone.names:
         assert torch.equal(network.cut(stage)(batch), network(batch)), stage
@@ -162,6 +169,46 @@ def test_a_molecule_without_atoms_has_features_zero_and_disturbs_no_other(build)
     alone = Batch(store.take(torch.tensor([1])), torch.zeros(1, 1))
     assert (features[[0, 2]] == 0).all()
     torch.testing.assert_close(features[1:2], chain(alone.inputs, alone))
+
+
+def test_a_residual_layer_adds_what_it_was_given():
+    torch.manual_seed(0)
+    plain, residual = (ogb_gcn(layers=1, width=8, residual=r).eval() for r in (False, True))
+    residual.load_state_dict(plain.state_dict())
+    batch = batch_of(range(len(SMILES)))
+    h = torch.randn(len(batch.inputs.graph), 8)
+    given, added = (chain.stages["conv0"](h, batch) for chain in (plain, residual))
+    assert torch.equal(added, given + h)
+
+
+def test_jumping_knowledge_pools_what_every_convolution_gives():
+    torch.manual_seed(0)
+    options = {"layers": 3, "width": 8, "virtual_node": True, "pool": "mean+sum"}
+    plain, joined = (ogb_gcn(jumping_knowledge=j, **options).eval() for j in (False, True))
+    weights = plain.state_dict()
+    joined.load_state_dict(
+        {
+            k: weights[k.replace("convolution.", "", 1) if "conv" in k.split(".")[1] else k]
+            for k in joined.state_dict()
+        }
+    )
+    batch, pooled = batch_of(range(len(SMILES))), []
+    h = batch.inputs
+    for name, stage in plain.named_stages().items():
+        if name != "pool":
+            h = stage(h, batch)
+            pooled += [plain.stages["pool"](h, batch)] if name != "embed" else []
+    torch.testing.assert_close(joined(batch.inputs, batch), torch.cat(pooled, 1))
+    assert joined.width == 3 * 2 * 8
+
+
+@pytest.mark.parametrize("norm", ["layer", "none"])
+def test_without_batch_norm_nothing_depends_on_the_rest_of_the_batch_in_training(norm):
+    torch.manual_seed(0)
+    chain = ogb_gcn(layers=3, width=8, dropout=0.0, norm=norm, virtual_node=True).train()
+    together = batch_of(range(len(SMILES)))
+    alone = batch_of([3])
+    torch.testing.assert_close(chain(together.inputs, together)[3:4], chain(alone.inputs, alone))
 
 
 @encoders
