@@ -39,7 +39,7 @@ VARIANTS = {
     **{name: (name, {}) for name in ENCODERS},
     **{
         f"{name}, {options}": (name, {"layers": 2, "width": 8, **options})
-        for name in ("gcn",)
+        for name in ("gcn", "gine")
         for options in (
             {"norm": "layer", "residual": True, "virtual_node": True},
             {"norm": "none", "pool": "attention"},

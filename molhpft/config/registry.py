@@ -14,6 +14,7 @@ from molhpft.core.network import Chain, cosine_head, linear_head, mlp_head
 from molhpft.domains.molecules.checkpoints import load_encoder
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
+from molhpft.domains.molecules.gine import gine
 from molhpft.domains.molecules.nci import nci_alerts_task, nci_descriptors_task
 from molhpft.domains.molecules.ogb import ogb_names, ogb_task
 from molhpft.domains.molecules.pretraining import pretraining_task
@@ -93,6 +94,13 @@ ENCODERS: dict[str, Encoder] = {
         load_encoder,
         Molecules,
         "model.safetensors of a gcn run; state dict of OGB's example GCN, virtual node or not",
+        mixed=True,
+    ),
+    "gine": Encoder(
+        gine,
+        load_encoder,
+        Molecules,
+        "model.safetensors of a gine run",
         mixed=True,
     ),
     "gcn_pretrain_gnns": Encoder(

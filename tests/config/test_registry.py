@@ -82,7 +82,7 @@ OPTIONS = {
     "norm": ("batch", "layer"),
     "residual": (False, True),
     "jumping_knowledge": (False, True),
-    "pool": {"pyg_gnn": ("mean", "max"), "gcn": ("mean", "sum")},
+    "pool": {"pyg_gnn": ("mean", "max"), "gcn": ("mean", "sum"), "gine": ("mean", "sum")},
     "inputs": (4, 5),
     "depth": {"cifar_resnet": (20, 32), "resnet": (18, 34), "segmentation_resnet": (18, 34)},
     "channels": (1, 3),

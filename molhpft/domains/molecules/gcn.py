@@ -160,7 +160,7 @@ class Convolution(Stage):
     ) -> None:
         super().__init__()
         self.convolution = convolution
-        self.norm = _norm(options.norm, width)
+        self.norm = norm_layer(options.norm, width)
         self.dropout = options.dropout
         self.residual = options.residual
         self.last = last
@@ -178,7 +178,8 @@ class Convolution(Stage):
         return h + change if self.residual else change
 
 
-def _norm(norm: Norm, width: int) -> nn.Module:
+def norm_layer(norm: Norm, width: int) -> nn.Module:
+    """A norm of rows of a width, by name; `none` is the identity."""
     norms: dict[Norm, Callable[[int], nn.Module]] = {
         "batch": nn.BatchNorm1d,
         "layer": nn.LayerNorm,
@@ -228,8 +229,8 @@ class WithVirtualNode(Stage):
 
 def _virtual_node_mlp(width: int, norm: Norm) -> nn.Sequential:
     return nn.Sequential(
-        *(nn.Linear(width, 2 * width), _norm(norm, 2 * width), nn.ReLU()),
-        *(nn.Linear(2 * width, width), _norm(norm, width), nn.ReLU()),
+        *(nn.Linear(width, 2 * width), norm_layer(norm, 2 * width), nn.ReLU()),
+        *(nn.Linear(2 * width, width), norm_layer(norm, width), nn.ReLU()),
     )
 
 
