@@ -1,0 +1,184 @@
+"""The sets that encoders are judged on: MoleculeACE, ADMET and OGB, with the rows of each split.
+
+`valid` chooses: it never reads a test row. `test` is for the final table.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from molhpft.domains.files import digest
+from molhpft.domains.molecules.graphs import load_or_pack
+from molhpft.domains.molecules.ogb import ogb_task
+from molhpft.domains.molecules.splits import cached_scaffold_split
+
+Split = Literal["valid", "test"]
+Rows = NDArray[np.int64]
+
+MOLECULEACE, ADMET, OGB = "MoleculeACE", "ADMET", "OGB"
+QUICK_ROWS = 2_000  # training rows of a set where time is short
+HOLD_OUTS = 2  # random fifths of MoleculeACE's training rows that are held out in turn
+
+_ADMET_COLUMNS = {  # of SMILES and of the label
+    "ames": ("Smiles", "Class"),
+    "bioavailability": ("Smiles", "Bioavailability"),
+    "caco2": ("Drug", "Y"),
+    "cyp1a2": ("smiles", "Activity"),
+    "cyp2d6": ("smiles", "Activity"),
+    "cyp3a4": ("smiles", "Activity"),
+    "herg": ("Smiles", "Class"),
+    "hia": ("Drug", "Y"),
+    "ppbr": ("Drug", "Y"),
+    "solubility": ("Drug", "Y"),
+}
+_OGB_NAMES = ("bace", "tox21", "hiv")
+_QUICK = (  # assays of 730 to 3,600 molecules
+    "CHEMBL4203_Ki",
+    "CHEMBL262_Ki",
+    "CHEMBL2971_Ki",
+    "CHEMBL287_Ki",
+    "CHEMBL2147_Ki",
+    "CHEMBL219_Ki",
+    "CHEMBL236_Ki",
+    "CHEMBL234_Ki",
+    "bace",
+    "caco2",
+    "ames",
+    "solubility",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """Row numbers that train and others that are scored."""
+
+    train: Rows
+    scored: Rows
+
+
+@dataclass(frozen=True, eq=False)
+class DevelopmentSet:
+    """Labelled molecules and how they are split.
+
+    Attributes:
+        name: of an assay or a data set.
+        group: MoleculeACE, ADMET or OGB.
+        smiles: (n,).
+        labels: (n, t), NaN where unmeasured.
+        classes: whether labels are 0 and 1; otherwise they are numbers.
+        folds: whose scores are averaged.
+    """
+
+    name: str
+    group: str
+    smiles: tuple[str, ...]
+    labels: NDArray[np.float64]
+    classes: bool
+    folds: tuple[Fold, ...]
+
+    @property
+    def metric(self) -> str:
+        """What it is scored by."""
+        return "ROC-AUC" if self.classes else "RMSE"
+
+    def content(self, fold: Fold) -> str:
+        """Digest of molecules, labels and the rows of a fold."""
+        arrays = (self.labels, fold.train, fold.scored)
+        return digest("\n".join(self.smiles), *(array.tobytes() for array in arrays))
+
+
+def set_names(root: Path, *, quick: bool = False) -> list[str]:
+    """Names of all sets, or of those for when time is short."""
+    assays = sorted(path.name.partition(".")[0] for path in (root / "moleculeace").glob("*.csv.gz"))
+    names = [*assays, *_ADMET_COLUMNS, *_OGB_NAMES]
+    return [name for name in names if name in _QUICK] if quick else names
+
+
+def data_root() -> Path:
+    """The folder beside which `MOLHPFT_DATA` has the OGB sets: it holds moleculeace and admet."""
+    return Path(os.environ.get("MOLHPFT_DATA", "ogb")).resolve().parent
+
+
+def development_set(root: Path, name: str, split: Split, *, quick: bool = False) -> DevelopmentSet:
+    """A set by its name.
+
+    Args:
+        root: folder of `moleculeace` and `admet`; OGB's sets are read from `MOLHPFT_DATA`.
+        name: one of `set_names`.
+        split: `valid` holds out rows that the published split trains or validates on; `test` its
+            test rows.
+        quick: whether at most `QUICK_ROWS` rows train, evenly spaced.
+
+    Raises:
+        ValueError: a molecule cannot be read: it would have to be left out of the scores.
+    """
+    read: Callable[[Path, str, Split], DevelopmentSet] = _moleculeace
+    if name in _ADMET_COLUMNS:
+        read = _admet
+    elif name in _OGB_NAMES:
+        read = _ogb
+    loaded = read(root, name, split)
+    unreadable = int((~load_or_pack(loaded.smiles).readable).sum())
+    if unreadable:
+        raise ValueError(f"{name} should hold readable molecules only; {unreadable} are not")
+    if quick:
+        thinned = partial(_thinned, rows=QUICK_ROWS)
+        loaded = replace(loaded, folds=tuple(map(thinned, loaded.folds)))
+    return loaded
+
+
+def _moleculeace(root: Path, name: str, split: Split) -> DevelopmentSet:
+    table = pd.read_csv(root / "moleculeace" / f"{name}.csv.gz")
+    train, test = (np.flatnonzero(table["split"] == part) for part in ("train", "test"))
+    if split == "test":
+        folds: tuple[Fold, ...] = (Fold(train, test),)
+    else:
+        order = np.random.default_rng(0).permutation(train)
+        fifths = np.array_split(order, 5)[:HOLD_OUTS]
+        folds = tuple(Fold(np.setdiff1d(train, fifth), np.sort(fifth)) for fifth in fifths)
+    return DevelopmentSet(
+        name, MOLECULEACE, *_columns(table, "smiles", "y"), classes=False, folds=folds
+    )
+
+
+def _admet(root: Path, name: str, split: Split) -> DevelopmentSet:
+    table = pd.read_csv(root / "admet" / f"{name}.csv.gz")
+    smiles, labels = _columns(table, *_ADMET_COLUMNS[name])
+    rows = {part: index.numpy() for part, index in cached_scaffold_split(smiles).items()}
+    classes = bool(np.isin(labels, (0, 1)).all())
+    folds = (Fold(rows["train"], rows[split]),)
+    return DevelopmentSet(name, ADMET, smiles, labels, classes, folds)
+
+
+def _ogb(root: Path, name: str, split: Split) -> DevelopmentSet:
+    task = ogb_task(f"ogbg-mol{name}")
+    labels = task.examples.targets.double().numpy()
+    folds = (Fold(task.rows("train").numpy(), task.rows(split).numpy()),)
+    return DevelopmentSet(name, OGB, tuple(task.examples.smiles), labels, classes=True, folds=folds)
+
+
+def _columns(
+    table: pd.DataFrame, smiles: str, label: str
+) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    return tuple(table[smiles]), table[[label]].to_numpy(dtype=np.float64)
+
+
+def _thinned(fold: Fold, rows: int) -> Fold:
+    """The fold with at most so many training rows, evenly spaced."""
+    if len(fold.train) <= rows:
+        return fold
+    spaced = torch.linspace(0, len(fold.train) - 1, rows).long().numpy()
+    return replace(fold, train=fold.train[spaced])
+
+
+def used_rows(folds: Sequence[Fold]) -> Rows:
+    """Rows that some fold trains on or scores, ascending."""
+    return np.unique(np.concatenate([rows for fold in folds for rows in (fold.train, fold.scored)]))

@@ -1,0 +1,212 @@
+"""Encoders judged by their frozen features on MoleculeACE, ADMET and OGB sets, as Markdown tables.
+
+    python benchmarks/encoders.py --encoders gcn_muv model.safetensors gcn.pth --quick
+    python benchmarks/encoders.py --encoders gcn_muv gcn.pth --baselines forest svr_counts
+
+The protocol is that of `frozen_protocol.py`. Scores of `--split valid`, the default, choose;
+`--split test` is for the final table. RMSE: lower is better; ROC-AUC in percent: higher is. What
+was computed before is read from `--store`. `--quick` takes 12 sets and at most 2,000 training rows.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+import torch
+from development_sets import (
+    ADMET,
+    DevelopmentSet,
+    Fold,
+    data_root,
+    development_set,
+    set_names,
+)
+from frozen_protocol import (
+    VERSION,
+    encoder_features,
+    forest_score,
+    gaussian_kernels,
+    machine_score,
+    minmax_kernels,
+    morgan_counts,
+    sampled,
+)
+from result_store import ResultStore
+from scipy.stats import rankdata
+
+from molhpft.config.registry import ENCODERS
+from molhpft.core.network import Chain
+from molhpft.domains.files import cached_tensors, digest
+from molhpft.domains.molecules.checkpoints import fitting_encoder
+from molhpft.domains.weights import SHIPPED, read_weights
+
+FOREST, SVR_COUNTS = "forest", "svr_counts"
+BASELINES = (FOREST, SVR_COUNTS)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Something that is scored on every set.
+
+    Attributes:
+        name: of its row.
+        identity: what its scores depend on besides the data.
+        score: of a fold of a set, under a seed.
+        seeds: how many are averaged; 1 for what nothing is drawn in.
+    """
+
+    name: str
+    identity: str
+    score: Callable[[DevelopmentSet, Fold, int], float]
+    seeds: int = 1
+
+
+def judged_encoder(given: str) -> Judged:
+    """An encoder by the name of a shipped one or the path of a weight file."""
+    shipped = SHIPPED / f"{given}.safetensors"
+    path = shipped if shipped.is_file() else Path(given)
+    backbone, identity = loaded_encoder(path)
+
+    def score(data: DevelopmentSet, fold: Fold, seed: int) -> float:
+        some = sampled(data, fold)
+        features = _cached_features(backbone, identity, data, some)
+        return machine_score(data, some, gaussian_kernels(features, some))
+
+    name = path.stem if path.stem != "model" else f"{path.parent.name}"
+    return Judged(name, identity, score)
+
+
+def loaded_encoder(path: Path) -> tuple[Chain, str]:
+    """The backbone that a weight file fits, with its weights, and the digest of the file."""
+    file = read_weights(path)
+    options = fitting_encoder(file)
+    entry = ENCODERS[options.pop("name")]
+    backbone = entry.build(**options)
+    entry.load(backbone, path)
+    return backbone, file.digest
+
+
+def _cached_features(
+    backbone: Chain, identity: str, data: DevelopmentSet, fold: Fold
+) -> np.ndarray:
+    """Features of the rows of a fold at their places among all rows; the others are NaN."""
+    rows = np.unique(np.concatenate([fold.train, fold.scored, *_other_rows(data)]))
+    smiles = tuple(data.smiles[row] for row in rows)
+
+    def build() -> dict[str, torch.Tensor]:
+        return {"features": torch.from_numpy(encoder_features(backbone, smiles))}
+
+    key = f"judged/{identity[:16]}-{digest(*smiles)[:24]}"
+    features = cached_tensors(key, build)["features"].numpy()
+    whole = np.full((len(data.smiles), features.shape[1]), np.nan, dtype=np.float32)
+    whole[rows] = features
+    return whole
+
+
+def _other_rows(data: DevelopmentSet) -> list[np.ndarray]:
+    """Rows of all folds, if there are several: they share molecules."""
+    if len(data.folds) == 1:
+        return []
+    return [rows for fold in data.folds for rows in (fold.train, fold.scored)]
+
+
+def judged_baseline(name: str, seeds: int) -> Judged:
+    """Morgan counts under a random forest, or under a support vector machine."""
+    if name == FOREST:
+
+        def forest(data: DevelopmentSet, fold: Fold, seed: int) -> float:
+            return forest_score(data, fold, morgan_counts(data.smiles), seed)
+
+        return Judged(name, name, forest, seeds)
+
+    def machine(data: DevelopmentSet, fold: Fold, seed: int) -> float:
+        some = sampled(data, fold)
+        return machine_score(data, some, minmax_kernels(morgan_counts(data.smiles), some))
+
+    return Judged(name, name, machine)
+
+
+def stored_score(judged: Judged, data: DevelopmentSet, store: ResultStore) -> float:
+    """Mean over folds and seeds, computed where the store has none."""
+    scores = []
+    for fold in data.folds:
+        content = data.content(fold)
+        for seed in range(judged.seeds):
+            depends_on = {
+                "protocol": VERSION,
+                "judged": judged.identity,
+                "set": data.name,
+                "content": content,
+                "seed": seed,
+            }
+            scores.append(store.once(depends_on, lambda f=fold, s=seed: judged.score(data, f, s)))
+    return mean(scores)
+
+
+def mean_ranks(scores: np.ndarray, lower_is_better: Sequence[bool]) -> np.ndarray:
+    """Mean over sets of each row's rank, 1 for the best, ties in the middle.
+
+    Args:
+        scores: (rows, sets).
+        lower_is_better: (sets,).
+    """
+    signs = np.where(lower_is_better, 1.0, -1.0)
+    return rankdata(scores * signs, axis=0).mean(1)
+
+
+def tables(names: Sequence[str], sets: Sequence[DevelopmentSet], scores: np.ndarray) -> list[str]:
+    """Markdown: a table of groups and one of sets, a column for each judged.
+
+    Args:
+        names: (rows,).
+        sets: (k,), in order of their columns.
+        scores: (rows, k).
+    """
+    header = [f"| | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+    lines = list(header)
+    groups = dict.fromkeys((data.group, data.metric) for data in sets)
+    for group, metric in groups:
+        columns = [k for k, data in enumerate(sets) if (data.group, data.metric) == (group, metric)]
+        what = f"{group}, mean {metric} of {len(columns)}"
+        lines.append(_line(what, scores[:, columns].mean(1), metric))
+    admet = [k for k, data in enumerate(sets) if data.group == ADMET]
+    if admet:
+        ranks = mean_ranks(scores[:, admet], [not sets[k].classes for k in admet])
+        lines.append(_line(f"{ADMET}, mean rank over {len(admet)}", ranks, "rank"))
+    lines += ["", *header]
+    for k, data in enumerate(sets):
+        lines.append(_line(f"{data.name} ({data.metric})", scores[:, k], data.metric))
+    return lines
+
+
+def _line(what: str, values: Sequence[float] | np.ndarray, metric: str) -> str:
+    digits = 4 if metric == "RMSE" else 2
+    return f"| {what} | " + " | ".join(f"{value:.{digits}f}" for value in values) + " |"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--encoders", nargs="+", default=["gcn_muv"], metavar="NAME_OR_PATH")
+    parser.add_argument("--baselines", nargs="*", default=[], choices=BASELINES)
+    parser.add_argument("--sets", nargs="+", help="names of sets; all by default")
+    parser.add_argument("--split", choices=("valid", "test"), default="valid")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--data", type=Path, default=data_root())
+    parser.add_argument("--store", type=Path, default=Path("runs/encoders.jsonl"))
+    given = parser.parse_args(arguments)
+    store = ResultStore(given.store)
+    judged = [judged_encoder(encoder) for encoder in given.encoders]
+    judged += [judged_baseline(name, 1 if given.quick else 3) for name in given.baselines]
+    sets, columns = [], []
+    for name in given.sets or set_names(given.data, quick=given.quick):
+        sets.append(development_set(given.data, name, given.split, quick=given.quick))
+        columns.append([stored_score(one, sets[-1], store) for one in judged])
+    print("\n".join(tables([one.name for one in judged], sets, np.array(columns).T)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""How a fixed representation of molecules is judged: the same kernel machine for every one of them.
+
+Features are standardised on the training rows (a column that is constant there is 0 everywhere),
+then a support vector machine with C = 3 and the kernel exp(-|x - y|^2 / (2 d)) for d columns is
+fitted, with nothing tuned. Numbers are standardised on the training rows as well, so that C and the
+tube of 0.1 mean the same in every unit; the RMSE is in the unit of the table. Of several targets
+each has its own machine, fitted to the rows it is measured on; their ROC-AUC is averaged over the
+targets that have both classes among the scored rows.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from development_sets import DevelopmentSet, Fold, Rows
+from numpy.typing import NDArray
+from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
+from scipy.sparse import csr_matrix, hstack
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, SVR
+
+from molhpft.core.evaluate import inference
+from molhpft.core.network import Batch, Chain
+from molhpft.domains.molecules.graphs import load_or_pack
+from molhpft.domains.molecules.smiles import parse
+
+Array = NDArray[np.float64]
+
+VERSION = "frozen 1"
+C = 3.0
+MOST_ROWS = 20_000  # of an exact machine: its kernel then takes 3 GB, and minutes
+SAMPLE = 8_000  # rows of a set that has more
+
+_BATCH = 256
+_RADIUS, _BITS = 2, 2_048
+_TREES = 500
+
+
+@dataclass(frozen=True, eq=False)
+class Sides:
+    """What a machine is fitted to and asked about, as `Kernel` or as inputs."""
+
+    train: Array
+    scored: Array
+
+
+def encoder_features(backbone: Chain, smiles: tuple[str, ...]) -> NDArray[np.float32]:
+    """Features in eval mode, (n, d)."""
+    store = load_or_pack(smiles)
+    nothing = torch.empty(0)
+    with inference(backbone):
+        parts = []
+        for index in torch.arange(len(smiles)).split(_BATCH):
+            batch = Batch(store.take(index), nothing)
+            parts.append(backbone(batch.inputs, batch).float())
+    return torch.cat(parts).numpy()
+
+
+@lru_cache(maxsize=1)
+def morgan_counts(smiles: tuple[str, ...]) -> csr_matrix:
+    """Counts of circular neighbourhoods of radius 2, folded to 2,048 columns, (n, 2048)."""
+    generator = GetMorganGenerator(radius=_RADIUS, fpSize=_BITS)
+    counts = [generator.GetCountFingerprintAsNumPy(parse(string)) for string in smiles]
+    return csr_matrix(np.stack(counts).astype(np.float32))
+
+
+def gaussian_kernels(features: NDArray[np.float32], fold: Fold) -> Sides:
+    """Kernels of training rows, and of scored rows with them."""
+    scaler = StandardScaler().fit(features[fold.train].astype(np.float64))
+    x, q = (scaler.transform(features[rows]) for rows in (fold.train, fold.scored))
+    return Sides(_gaussian(x, x), _gaussian(q, x))
+
+
+def _gaussian(a: Array, b: Array) -> Array:
+    kernel = a @ b.T
+    kernel *= 2
+    kernel -= np.square(a).sum(1)[:, None]
+    kernel -= np.square(b).sum(1)
+    kernel /= 2 * a.shape[1]
+    return np.exp(np.minimum(kernel, 0, out=kernel), out=kernel)
+
+
+def minmax_kernels(counts: csr_matrix, fold: Fold) -> Sides:
+    """Kernels sum(min) / sum(max) of counts: Tanimoto's similarity where all are 0 or 1."""
+    unary = _unary(counts)
+    x, q = unary[fold.train], unary[fold.scored]
+    return Sides(_minmax(x, x), _minmax(q, x))
+
+
+def _unary(counts: csr_matrix) -> csr_matrix:
+    """A count c as c columns of 1: the product of two rows is then the sum of their minima."""
+    counts = counts.tocsc()
+    parts = []
+    for threshold in range(1, int(counts.max()) + 1):
+        above = counts >= threshold
+        parts.append(above[:, above.getnnz(0) > 0].astype(np.float32))
+    return hstack(parts, format="csr")
+
+
+def _minmax(a: csr_matrix, b: csr_matrix) -> Array:
+    least = (a @ b.T).toarray().astype(np.float64)
+    sums = [np.asarray(side.sum(1), dtype=np.float64).ravel() for side in (a, b)]
+    return least / np.maximum(sums[0][:, None] + sums[1] - least, 1e-12)
+
+
+def machine_score(data: DevelopmentSet, fold: Fold, kernels: Sides) -> float:
+    """RMSE, or mean ROC-AUC in percent, of support vector machines on given kernels."""
+
+    def outputs(y: Array, rows: Rows) -> Array:
+        kernel, test = kernels.train, kernels.scored
+        if len(rows) < len(kernel):
+            kernel, test = kernel[np.ix_(rows, rows)], test[:, rows]
+        if data.classes:
+            return SVC(C=C, kernel="precomputed").fit(kernel, y[rows]).decision_function(test)
+        mean, std = y[rows].mean(), y[rows].std()
+        machine = SVR(C=C, kernel="precomputed").fit(kernel, (y[rows] - mean) / std)
+        return machine.predict(test) * std + mean
+
+    return _score(data, fold, outputs)
+
+
+def forest_score(data: DevelopmentSet, fold: Fold, counts: csr_matrix, seed: int) -> float:
+    """RMSE, or mean ROC-AUC in percent, of a random forest on counts."""
+    x, q = (counts[rows].toarray() for rows in (fold.train, fold.scored))
+
+    def outputs(y: Array, rows: Rows) -> Array:
+        options = {"n_estimators": _TREES, "n_jobs": 2, "random_state": seed}
+        if data.classes:
+            forest = RandomForestClassifier(**options).fit(x[rows], y[rows])
+            return forest.predict_proba(q)[:, 1]
+        return RandomForestRegressor(**options).fit(x[rows], y[rows]).predict(q)
+
+    return _score(data, fold, outputs)
+
+
+def _score(data: DevelopmentSet, fold: Fold, outputs: Callable[[Array, Rows], Array]) -> float:
+    """Mean over targets; `outputs` gives those of the scored rows."""
+    scores = []
+    for y, truth in _targets(data, fold):
+        known = ~np.isnan(truth)
+        predicted = outputs(y, np.flatnonzero(~np.isnan(y)))
+        if not np.isfinite(predicted).all():
+            raise ValueError(f"predictions for {data.name} should be finite numbers")
+        if data.classes:
+            scores.append(100 * roc_auc_score(truth[known], predicted[known]))
+        else:
+            scores.append(np.sqrt(np.square(truth - predicted)[known].mean()))
+    return float(np.mean(scores))
+
+
+def _targets(data: DevelopmentSet, fold: Fold) -> Iterator[tuple[Array, Array]]:
+    """Labels to learn and labels to score of each target that can be scored."""
+    for column in data.labels.T:
+        y, truth = column[fold.train], column[fold.scored]
+        if not data.classes or len(np.unique(truth[~np.isnan(truth)])) == 2:
+            yield y, truth
+
+
+def sampled(data: DevelopmentSet, fold: Fold) -> Fold:
+    """The fold a machine can take: of more than `MOST_ROWS` training rows a sample of `SAMPLE`.
+
+    Rows of the rarer class are all in it; the same are drawn on every call.
+    """
+    if len(fold.train) <= MOST_ROWS:
+        return fold
+    y = data.labels[fold.train, 0]
+    rare = y == (np.nanmean(y) < 0.5)
+    drawn = np.random.default_rng(0).permutation(np.flatnonzero(~rare))[: SAMPLE - rare.sum()]
+    return Fold(fold.train[np.sort(np.concatenate([np.flatnonzero(rare), drawn]))], fold.scored)
