@@ -24,6 +24,7 @@ from molhpft.domains.molecules.examples import Molecules, molecule_task
 from molhpft.domains.molecules.fingerprints import Neighbours, packed_fingerprints, unpack_bits
 from molhpft.domains.molecules.ogb import ogb_task
 from molhpft.domains.molecules.splits import random_split, scaffold_groups
+from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.estimator.calibrate import HeldOut, Uncertainty, fit_uncertainty
 from molhpft.estimator.train import Inference, holdout_split, model_config, train
 from molhpft.measure.uncertainty import interval_widths, prediction_sets, set_thresholds
@@ -32,7 +33,7 @@ NAMES = ("ogbg-molfreesolv", "ogbg-molesol", "ogbg-molbace")
 KINDS = ("random", "scaffold")
 TEST = 0.2
 HELD = ("valid", "calibration", "test")
-SETTINGS: Mapping[str, Any] = {"encoder": "gcn_muv", "tau": (2, 16), "head": "mlp"}
+SETTINGS: Mapping[str, Any] = {"encoder": DEFAULT_ENCODER, "tau": (2, 16), "head": "mlp"}
 EPOCHS = 3
 HOW = {
     "valid": "of validation, which chose",

@@ -28,7 +28,8 @@ from molhpft.config.schema import RunConfig, load_config, parse_config, resolved
 from molhpft.core.data import Task
 from molhpft.domains.molecules.ogb import ogb_task
 from molhpft.domains.molecules.overlap import inchikey_blocks, is_among
-from molhpft.domains.weights import ABOUT, SHIPPED, read_weights
+from molhpft.domains.shipped import SHIPPED
+from molhpft.domains.weights import ABOUT, read_weights
 from molhpft.run.folder import RunFolder
 from molhpft.run.run import run
 

@@ -9,7 +9,8 @@ import torch
 from molhpft.advice.inventory import describe_weights
 from molhpft.config.registry import ENCODERS
 from molhpft.domains.molecules.checkpoints import load_encoder
-from molhpft.domains.weights import SHIPPED, read_weights, shipped_encoders, weight_file
+from molhpft.domains.shipped import SHIPPED, shipped_encoders
+from molhpft.domains.weights import read_weights, weight_file
 
 FILES = [weight_file(Path(name)) for name in shipped_encoders()]
 MOST = 3_000_000  # bytes: it is installed with every copy of the package

@@ -17,6 +17,7 @@ from molhpft.cli.arguments import (
     Seed,
     with_flags,
 )
+from molhpft.domains.shipped import DEFAULT_ENCODER
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -84,7 +85,7 @@ SplitColumn = Annotated[
     typer.Option(metavar="NAME", help="Column for --split column.", rich_help_panel=TABLE),
 ]
 EncoderName = Annotated[
-    str | None, typer.Option(help="Shipped encoder or weight file.", show_default="gcn_muv")
+    str | None, typer.Option(help="Shipped encoder or weight file.", show_default=DEFAULT_ENCODER)
 ]
 Taus = Annotated[
     list[str],

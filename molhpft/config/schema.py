@@ -25,6 +25,9 @@ from molhpft.config.used_keys import (
     used_keys,
 )
 from molhpft.core.annotations import Count, Seed, Whole
+from molhpft.domains.molecules.checkpoints import fitting_encoder
+from molhpft.domains.shipped import DEFAULT_ENCODER
+from molhpft.domains.weights import read_weights, weight_file
 from molhpft.tuning.phase import MOMENTUM, Phase
 
 _log = logging.getLogger(__name__)
@@ -36,7 +39,7 @@ MACHINE = ("device", "devices", "nodes", "checkpoint")
 """Keys that decide where a run is made and what an interruption costs."""
 
 DEFAULTS: Options = {
-    "encoder": {"name": "gcn", "weights": "gcn_muv"},
+    "encoder": {"weights": DEFAULT_ENCODER},
     "head": {"name": "linear"},
     "method": {"name": "hp_ft", "tau": [0, 1, 4, 16, 50, 200]},
     "probe": {"epochs": 200, "lr": 1e-3},
@@ -59,8 +62,9 @@ class RunConfig:
     Attributes:
         task: what to learn.
         encoder: the backbone; its option `weights` is the file to start from, or the name of a
-            shipped encoder; None for random. A config without an encoder starts from a shipped
-            one; an encoder that is named without weights is random.
+            shipped encoder; None for random. A config without an encoder starts from
+            `DEFAULT_ENCODER`; weights without a name mean the encoder that they are of, a name
+            without weights a random one.
         head: what stands on the backbone.
         method: how both are trained.
         probe: how a head alone is trained, where the method does not say.
@@ -149,7 +153,7 @@ def load_config(
         ValueError: not YAML, a key or value that no entry of the catalog knows, or a key that
             would do nothing.
     """
-    raw, changed = read_config(path, changes), parse_changes(changes)
+    raw, changed = _with_encoder(read_config(path, changes)), parse_changes(changes)
     if reader:
         reader.check(changed)
     unused, before = unused_keys(raw, reader=reader), _unused_before(path, reader)
@@ -186,6 +190,8 @@ def parse_config(
         ValueError: the first key or value that does not fit, with what would, or a key that would
             do nothing, with the reason.
     """
+    # before the weights are left out, which may be all that says which encoder is meant
+    raw = _with_encoder(raw)
     unused = unused_keys(raw, task=task, defaults=defaults, reader=reader)
     if unused and unused_are == "refused":
         it = "it" if len(unused) == 1 else "them"
@@ -271,12 +277,16 @@ def checked_choice(section: str, value: Any) -> Choice:
 
     Args:
         section: "task", "encoder", "head" or "method".
-        value: the entry's name, or a dictionary of its `name` and options.
+        value: the entry's name, or a dictionary of its `name` and options. An encoder's name and
+            shape may be left to its `weights`; options that are given go before those of the file.
 
     Raises:
-        ValueError: the section has no such entry, or the entry no such option.
+        FileNotFoundError: an encoder without a name has weights that are not there.
+        ValueError: the section has no such entry, or the entry no such option, or no encoder takes
+            the weights.
     """
     value = {"name": value} if isinstance(value, str) else value
+    value = _recognised(value) if section == "encoder" else value
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         raise ValueError(f"{section} must be a name, or keys with a name among them, got {value!r}")
     entries = SECTIONS[section]
@@ -289,6 +299,27 @@ def checked_choice(section: str, value: Any) -> Choice:
             "weights", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Path | None
         )
     return Choice(name, checked(section, parameters, options))
+
+
+def _with_encoder(raw: Mapping[str, Any]) -> Options:
+    return {**raw, "encoder": _recognised(raw["encoder"])} if "encoder" in raw else dict(raw)
+
+
+def _recognised(encoder: Any) -> Any:
+    """An encoder's keys with the name and shape that its weight file says, if they have no name."""
+    if not isinstance(encoder, Mapping) or "name" in encoder:
+        return encoder
+    weights = encoder.get("weights")
+    if not isinstance(weights, str | Path):
+        return encoder
+    file = weight_file(Path(weights))
+    return {**_fitting(file, file.stat().st_mtime_ns if file.is_file() else None), **encoder}
+
+
+@lru_cache(maxsize=8)
+def _fitting(file: Path, changed: int | None) -> Options:
+    """`fitting_encoder` of a file as it is since `changed`: a sweep asks for each of its runs."""
+    return fitting_encoder(read_weights(file))
 
 
 def _parsed(raw: Mapping[str, Any], task: Choice | None, defaults: Options) -> RunConfig:
@@ -349,7 +380,7 @@ def _unused_before(path: Path, reader: Reader | None) -> dict[str, str]:
         raw = read_config(path)
         task = None if "task" in raw else Choice("any", {})
         return unused_keys(raw, task=task, reader=reader)
-    except ValueError:
+    except (ValueError, FileNotFoundError):
         return {}  # it is no whole config before the changes
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from molhpft.domains.extras import MissingExtraError, require
 from molhpft.domains.files import digest
+from molhpft.domains.shipped import shipped_card, shipped_encoders, shipped_file
 
 T = TypeVar("T")
 
@@ -32,9 +33,6 @@ ABOUT = "molhpft"
 
 MEMBER = "member{}."
 """What the names of a network's tensors begin with in a model of several networks."""
-
-SHIPPED = Path(__file__).parents[1] / "encoders"
-"""Folder of the encoders that come with this package: `<name>.safetensors` and its card, `.md`."""
 
 HUB = "hub:"
 """What the name of a model on the hub begins with where a path could stand."""
@@ -69,11 +67,6 @@ def strip_prefix(named: Mapping[str, T], prefix: str) -> dict[str, T]:
     {'w': 1, 'b': 2}
     """
     return {n.removeprefix(prefix): value for n, value in named.items() if n.startswith(prefix)}
-
-
-def shipped_encoders() -> list[str]:
-    """Names of the encoders that come with this package."""
-    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
 
 
 def hub_folder(name: str, **options: Any) -> Path:
@@ -148,15 +141,16 @@ def weight_file(given: Path) -> Path:
     the hub as `hub:owner/name`.
 
     Raises:
-        FileNotFoundError: the hub has no such model, or cannot be reached.
+        FileNotFoundError: the hub has no such model, or cannot be reached; or the encoder is not
+            shipped any more.
     """
     if str(given).startswith(HUB):
         given = hub_folder(str(given).removeprefix(HUB))
     if given.is_dir():
         return given / MODEL
-    if not given.exists() and str(given) in shipped_encoders():
-        return SHIPPED / f"{given}.safetensors"
-    return given
+    if given.exists():
+        return given
+    return shipped_file(str(given)) or given
 
 
 def read_weights(path: Path) -> WeightFile:
@@ -238,9 +232,9 @@ def encoder_prefix(file: WeightFile, landmarks: Sequence[str]) -> str | None:
 
 def _check_digest(path: Path, sha256: str) -> None:
     """Refuse a file that is not the one its card, or the config beside it, was written for."""
-    card, config = path.with_suffix(".md"), path.with_name("config.json")
+    card, config = shipped_card(path), path.with_name("config.json")
     expected = None
-    if path.parent == SHIPPED and card.is_file():
+    if card is not None:
         expected = re.search(r"sha256: `(\w+)`", card.read_text(encoding="utf-8"))
     elif path.name == MODEL and config.is_file():
         expected = re.search(r'"sha256": "(\w+)"', config.read_text(encoding="utf-8"))

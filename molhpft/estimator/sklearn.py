@@ -24,12 +24,12 @@ from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.fingerprints import featurized
 from molhpft.domains.molecules.graphs import graph_store
 from molhpft.domains.molecules.splits import CALIBRATION, calibration_notes, with_calibration
+from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.estimator.calibrate import CalibrationName
 from molhpft.estimator.labels import Labels, class_labels, class_name, number_labels, smiles_of
 from molhpft.estimator.model import COMMIT_MESSAGE, Model, Prediction
 from molhpft.estimator.notes import DataWarning, notes_on
 from molhpft.estimator.train import (
-    ENCODER,
     HEAD,
     TAU,
     Encoder,
@@ -74,7 +74,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
     def __init__(
         self,
         *,
-        encoder: Encoder = ENCODER,
+        encoder: Encoder = DEFAULT_ENCODER,
         tau: Tau = TAU,
         head: str | Mapping[str, Any] = HEAD,
         ensemble: bool = Inference.ensemble,
@@ -199,7 +199,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
     def _config(self) -> RunConfig:
         """The config of the options; one that is left at its default may stand in `config`."""
         return model_config(
-            encoder=None if _is(self.encoder, ENCODER) else self.encoder,
+            encoder=None if _is(self.encoder, DEFAULT_ENCODER) else self.encoder,
             tau=None if _is(self.tau, TAU) else self.tau,
             head=None if _is(self.head, HEAD) else self.head,
             seed=None if _is(self.random_state, 0) else _seed(self.random_state),

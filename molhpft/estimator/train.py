@@ -21,11 +21,11 @@ from molhpft.core.evaluate import predict
 from molhpft.core.network import Network
 from molhpft.core.objectives import Multilabel, ScoredByLoss, Squared
 from molhpft.domains.files import Json
-from molhpft.domains.molecules.checkpoints import fitting_encoder
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.fingerprints import Neighbours, packed_fingerprints, unpack_bits
 from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.splits import CALIBRATION, calibration_share, molecule_splits
+from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.domains.weights import read_weights
 from molhpft.estimator.calibrate import (
     CalibrationName,
@@ -43,7 +43,6 @@ Encoder = str | Path | Mapping[str, Any]
 Tau = int | Literal["auto"] | tuple[int, ...]
 Holdout = Literal["scaffold", "random"]
 
-ENCODER: str = DEFAULTS["encoder"]["weights"]
 TAU: Tau = "auto"
 # what validated best in configs/sweeps/default_settings.yaml and is not a config's own default
 HEAD = "mlp"
@@ -95,7 +94,7 @@ def model_config(
         )
     raw = {
         **given,
-        "encoder": _entry("encoder", given, encoder, default=ENCODER),
+        "encoder": _entry("encoder", given, encoder, default=DEFAULT_ENCODER),
         "head": _entry("head", given, head, default=HEAD),
         "method": _method(given.get("method", {}), tau),
         "seed": _once("seed", given, seed, default=0),
@@ -147,8 +146,7 @@ def _named(section: str, value: Any) -> Options:
         return dict(jsonable(value))
     if section == "head":
         return {"name": value}
-    path = Path(value)
-    return {**fitting_encoder(read_weights(path)), "weights": str(path)}
+    return {"weights": str(value)}
 
 
 def _method(given: Any, tau: Tau | None) -> Any:

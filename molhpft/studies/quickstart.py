@@ -11,11 +11,12 @@ from molhpft.core.determinism import one_thread
 from molhpft.core.metrics import comparable, score_name, show
 from molhpft.domains.extras import MissingExtraError
 from molhpft.domains.files import Json
+from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.results.terminal import branch_table
 from molhpft.run.run import run
 from molhpft.studies.drawing import tau_figure
 
-ENCODER = {"name": "gcn", "dropout": 0.1, "weights": "gcn_muv"}
+ENCODER = {"weights": DEFAULT_ENCODER, "dropout": 0.1}
 TAUS = [0, 1, 4, 16, 64, 256]
 COMPARE: Json = {
     "task": "nci_alerts",

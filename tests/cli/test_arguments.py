@@ -11,9 +11,10 @@ from molhpft.cli.arguments import with_flags
 from molhpft.config.schema import RunConfig, load_config
 from molhpft.domains.molecules.tables import TableSplit, table_task
 from molhpft.domains.molecules.target_columns import AnyKind
+from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.estimator.calibrate import CalibrationName
 from molhpft.estimator.predict import Precision
-from molhpft.estimator.train import ENCODER, HEAD, TAU, Inference
+from molhpft.estimator.train import HEAD, TAU, Inference
 from molhpft.run.probe_curve import Expectation
 from molhpft.run.probe_grid import READS
 
@@ -64,7 +65,7 @@ def test_the_defaults_that_help_shows_are_those_of_the_code():
         return annotation.annotation.__metadata__[0].show_default
 
     table = introspection.signature(table_task).parameters
-    assert (shown("encoder"), shown("head"), shown("tau")) == (ENCODER, HEAD, TAU)
+    assert (shown("encoder"), shown("head"), shown("tau")) == (DEFAULT_ENCODER, HEAD, TAU)
     for name in ("smiles_column", "kind", "split"):
         assert shown(name) == table[name].default
     defaults = introspection.signature(models.finetune).parameters

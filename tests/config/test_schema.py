@@ -1,12 +1,18 @@
 """Configs: what is written is what is meant, or an error names the key."""
 
+import json
+import os
 import re
+from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
+from molhpft.config import schema
 from molhpft.config.schema import Reader, load_config, parse_config, resolved
 
 MINIMAL = {"task": "nci_alerts"}
@@ -133,3 +139,58 @@ def test_a_command_that_reads_a_part_takes_no_change_of_the_rest(path):
     words = r"molhpft some does not read finetune\.epochs; it reads task, seed, finetune\.lr"
     with pytest.raises(ValueError, match=words):
         load_config(path, ["finetune.epochs=3"], reader=reader)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Writes a weight file of a gcn run; gives its path as text."""
+
+    def write(**options):
+        about = {"encoder": "gcn", "config": {"encoder": {"name": "gcn", **options}}}
+        tensors = {"backbone.stages.embed.columns.tables.0": torch.zeros(119, 8)}
+        path = tmp_path / "w.safetensors"
+        save_file(tensors, path, metadata={"molhpft": json.dumps(about)})
+        return str(path)
+
+    return write
+
+
+def encoder_of(encoder, **keys):
+    return parse_config({**MINIMAL, **keys, "encoder": encoder}).encoder
+
+
+def test_weights_without_a_name_say_which_encoder_is_meant(weights):
+    path = weights(layers=2, width=8, virtual_node=True, dropout=0.1)
+    found = encoder_of({"weights": path, "dropout": 0.25})
+    assert found.name == "gcn"
+    assert found.options["weights"] == Path(path)
+    assert (found.options["layers"], found.options["width"]) == (2, 8)
+    assert found.options["virtual_node"]
+    assert found.options["dropout"] == 0.25
+    assert encoder_of({"weights": path, "layers": 3}).options["layers"] == 3
+
+
+def test_another_file_in_the_place_of_weights_is_looked_at_again(weights):
+    path = weights(layers=2)
+    assert encoder_of({"weights": path}).options["layers"] == 2
+    weights(layers=4)
+    os.utime(path, ns=(0, 0))
+    assert encoder_of({"weights": path}).options["layers"] == 4
+
+
+def test_a_method_from_scratch_has_the_shape_that_the_dropped_weights_have(weights):
+    raw = {"encoder": {"weights": weights(layers=2)}, "method": "scratch", **MINIMAL}
+    found = parse_config(raw, unused_are="dropped").encoder
+    assert (found.options["weights"], found.options["layers"]) == (None, 2)
+
+
+def test_a_config_without_an_encoder_takes_the_default_in_its_own_shape(weights, monkeypatch):
+    path = weights(layers=1, width=8)
+    monkeypatch.setitem(schema.DEFAULTS, "encoder", {"weights": path})
+    found = parse_config(MINIMAL).encoder
+    assert (found.options["weights"], found.options["layers"]) == (Path(path), 1)
+
+
+def test_keys_of_an_encoder_without_name_or_weights_are_refused():
+    with pytest.raises(ValueError, match="encoder must be a name, or keys with a name among them"):
+        encoder_of({"layers": 2})

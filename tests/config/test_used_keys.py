@@ -10,6 +10,7 @@ from molhpft.config.build import build_recipes
 from molhpft.config.options import keywords
 from molhpft.config.registry import METHODS
 from molhpft.config.schema import parse_config, resolved
+from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.tuning.phase import Phase
 
 BASE = {"task": "nci_alerts", "encoder": {"name": "gcn", "layers": 1, "width": 4}}
@@ -135,7 +136,7 @@ def test_a_setting_of_a_phase_changes_what_is_trained_or_is_refused(name, sectio
         ({"method": "lp_logistic", "views": 3}, "method lp_logistic trains no head on features"),
         ({"method": "lp", "checkpoint": 5}, "checkpoint would do nothing: nothing is finetuned"),
         (
-            {"method": "scratch", "encoder": {"name": "gcn", "weights": "gcn_muv"}},
+            {"method": "scratch", "encoder": {"weights": DEFAULT_ENCODER}},
             "encoder.weights would do nothing: method scratch starts from random weights",
         ),
         (

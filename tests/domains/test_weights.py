@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from molhpft.domains import weights
-from molhpft.domains.weights import read_weights, shipped_encoders, weight_file
+from molhpft.domains import shipped as places
+from molhpft.domains.shipped import shipped_encoders
+from molhpft.domains.weights import read_weights, weight_file
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(7)}
 
@@ -40,7 +41,7 @@ def test_a_state_dict_comes_back_wrapped_or_not(tmp_path, wrapper, zipped):
 @pytest.fixture
 def shipped(tmp_path, monkeypatch):
     """A package that ships one encoder, `small`."""
-    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "encoders")
+    monkeypatch.setattr(places, "SHIPPED", tmp_path / "encoders")
     (tmp_path / "encoders").mkdir()
     save_file(TENSORS, tmp_path / "encoders" / "small.safetensors")
     (tmp_path / "encoders" / "small.md").write_text("card")

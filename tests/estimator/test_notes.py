@@ -8,6 +8,7 @@ import torch
 from molhpft.core.objectives import Multilabel
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.pretraining import molecules_trained_on
+from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.estimator.notes import notes_on, thin_split_notes
 from molhpft.estimator.train import model_config
 from tests.advice.test_inventory import write_encoder
@@ -154,7 +155,7 @@ def test_what_has_no_molecules_has_no_notes():
 
 def test_no_data_set_is_fetched_only_to_look_for_shared_molecules(tmp_path, monkeypatch):
     monkeypatch.setenv("MOLHPFT_DATA", str(tmp_path))
-    *_, said = texts(config_of("gcn_muv"), task_of(CLEAN, valid=[4], test=[5]))
+    *_, said = texts(config_of(DEFAULT_ENCODER), task_of(CLEAN, valid=[4], test=[5]))
     assert "for lack of ogbg-molmuv, ogbg-moltox21, ogbg-molhiv on this machine" in said
     assert not list(tmp_path.iterdir())
 

@@ -15,7 +15,7 @@ from molhpft.config.schema import Choice, resolved
 from molhpft.core.evaluate import predict
 from molhpft.domains.molecules.smiles import parse
 from molhpft.domains.molecules.splits import scaffold
-from molhpft.domains.weights import shipped_encoders
+from molhpft.domains.shipped import DEFAULT_ENCODER, shipped_encoders
 from molhpft.estimator.train import IN_MEMORY, Inference, holdout_split, model_config, train
 from tests.estimator.builders import ENCODER, RING, SIZE, random_model, ring_task, size_task
 from tests.toy import toy_task
@@ -94,7 +94,7 @@ def test_what_an_option_leaves_open_may_stand_in_the_config():
     own = {"encoder": {"dropout": 0.25}, "head": {"name": "linear"}, "seed": 3}
     found = model_config(more=own | {"method": {"tau": [1, 2]}})
     assert (found.encoder.options["dropout"], found.head.name, found.seed) == (0.25, "linear", 3)
-    assert found.encoder.options["weights"] == Path("gcn_muv")
+    assert found.encoder.options["weights"] == Path(DEFAULT_ENCODER)
     assert (found.method.name, found.method.options["tau"]) == ("hp_ft", (1, 2))
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from molhpft.advice import inventory
 from molhpft.cli import app as cli
-from molhpft.domains import weights
+from molhpft.domains import shipped
 from tests.integration.commands import one_sentence
 
 SMALL = """
@@ -168,7 +168,7 @@ def test_encoders_are_listed_before_the_hub_is_asked(molhpft, monkeypatch):
 
 
 def test_encoders_lists_what_is_shipped_and_identifies_it_by_name(molhpft, tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
+    monkeypatch.setattr(shipped, "SHIPPED", tmp_path)
     tensors = {"backbone.stages.embed.columns.tables.0": torch.zeros(119, 8)}
     save_file(tensors, tmp_path / "tiny.safetensors", metadata={"molhpft": '{"encoder": "gcn"}'})
     _, out, _ = molhpft("encoders")

@@ -11,7 +11,7 @@ import torch
 
 from molhpft.config.build import build_network, build_recipes, build_task
 from molhpft.config.schema import load_config, parse_config
-from molhpft.domains import weights
+from molhpft.domains import shipped as places
 from molhpft.domains.molecules.ogb import ogb_task
 from molhpft.domains.weights import read_weights
 from molhpft.run.identity import run_name
@@ -50,14 +50,14 @@ def shipped(script, ogb_root, tmp_path_factory):
     config.write_text(CONFIG.replace("LIST", str(folder / "list.smi")))
     done = run(load_config(config), folder / "runs").path
     options = ["--config", config, "--name", "small", "--against", "ogbg-molbace"]
-    places = ["--probes", folder / "probes", "--out", folder / "encoders"]
-    script.main(list(map(str, [done, *options, *places])))
+    folders = ["--probes", folder / "probes", "--out", folder / "encoders"]
+    script.main(list(map(str, [done, *options, *folders])))
     return folder
 
 
 @pytest.fixture
 def named(shipped, monkeypatch):
-    monkeypatch.setattr(weights, "SHIPPED", shipped / "encoders")
+    monkeypatch.setattr(places, "SHIPPED", shipped / "encoders")
     return parse_config(
         {
             "task": "nci_alerts",
@@ -102,7 +102,7 @@ def test_a_config_finds_the_encoder_by_its_name(shipped, named):
 def test_another_file_of_the_same_name_is_another_run(shipped, named, tmp_path, monkeypatch):
     task = build_task(named, build_recipes(named)[0])
     first = run_name(named, task)
-    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
+    monkeypatch.setattr(places, "SHIPPED", tmp_path)
     (tmp_path / "small.safetensors").write_bytes(b"another")
     assert run_name(named, task) != first
 

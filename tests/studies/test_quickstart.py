@@ -8,9 +8,9 @@ from safetensors.torch import save_file
 
 from molhpft.config.build import build_network, build_recipes, build_task
 from molhpft.config.schema import parse_config
-from molhpft.domains import weights
+from molhpft.domains import shipped as places
 from molhpft.domains.molecules.gcn import ogb_gcn
-from molhpft.domains.weights import shipped_encoders
+from molhpft.domains.shipped import shipped_encoders
 from molhpft.studies import quickstart as module
 
 
@@ -21,7 +21,7 @@ def result(tmp_path_factory):
     save_file(tensors, shipped / "tiny.safetensors", metadata={"molhpft": '{"encoder": "gcn"}'})
     tiny = {"name": "gcn", "layers": 1, "width": 16, "weights": "tiny"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(weights, "SHIPPED", shipped)
+        patch.setattr(places, "SHIPPED", shipped)
         patch.setattr(module, "ENCODER", tiny)
         patch.setattr(module, "TAUS", [0, 2, 8])
         patch.setitem(module.COMPARE, "finetune", {"epochs": 1, "lr": 1e-3, "keep": "best"})

@@ -1,0 +1,45 @@
+"""The encoders that come with this package: where they lie, and what replaced those of the past.
+
+It imports nothing that takes long: the help of the command line names the default.
+"""
+
+from pathlib import Path
+
+SHIPPED = Path(__file__).parents[1] / "encoders"
+"""Folder of the encoders: `<name>.safetensors` and its card, `.md`."""
+
+DEFAULT_ENCODER = "gcn_muv"
+"""Where a config, an estimator or a command starts from if it names no encoder."""
+
+REPLACED: dict[str, str] = {}
+"""Names of encoders that earlier versions shipped, each with the one that took its place."""
+
+
+def shipped_encoders() -> list[str]:
+    """Names of the encoders that come with this package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+
+
+def shipped_file(name: str) -> Path | None:
+    """The weight file of a shipped encoder; None for a name that no version has shipped.
+
+    Raises:
+        FileNotFoundError: an earlier version shipped it; the message names its successor.
+    """
+    if name in shipped_encoders():
+        return SHIPPED / f"{name}.safetensors"
+    if name in REPLACED:
+        raise FileNotFoundError(
+            f"encoder {name} is not shipped any more; {REPLACED[name]} replaced it"
+        )
+    return None
+
+
+def shipped_card(file: Path) -> Path | None:
+    """The card beside a weight file of `SHIPPED`; None for any other file, or where there is none.
+
+    Args:
+        file: path of a weight file.
+    """
+    card = file.with_suffix(".md")
+    return card if file.parent == SHIPPED and card.is_file() else None
