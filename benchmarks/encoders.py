@@ -41,7 +41,8 @@ from molhpft.config.registry import ENCODERS
 from molhpft.core.network import Chain
 from molhpft.domains.files import cached_tensors, digest
 from molhpft.domains.molecules.checkpoints import fitting_encoder
-from molhpft.domains.weights import SHIPPED, read_weights
+from molhpft.domains.shipped import SHIPPED
+from molhpft.domains.weights import read_weights
 
 FOREST, SVR_COUNTS = "forest", "svr_counts"
 BASELINES = (FOREST, SVR_COUNTS)
