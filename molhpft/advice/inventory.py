@@ -20,7 +20,6 @@ from molhpft.domains.molecules.overlap import inchikey_blocks, scaffold_keys
 from molhpft.domains.molecules.pretraining import molecules_trained_on
 from molhpft.domains.molecules.table_files import is_table, read_sheet
 from molhpft.domains.molecules.target_columns import ALL
-from molhpft.domains.shipped import REPLACED, shipped_encoders
 from molhpft.domains.vision.checkpoints import describe as describe_image_weights
 from molhpft.domains.vision.examples import Images
 from molhpft.domains.weights import (
@@ -29,6 +28,7 @@ from molhpft.domains.weights import (
     cached_names,
     hub_names,
     read_weights,
+    shipped_encoders,
     weight_file,
 )
 
@@ -77,7 +77,7 @@ def overlap_with(task: Task, others: Sequence[str]) -> list[Json]:
 
 
 def _training_molecules(other: str) -> Sequence[str]:
-    if other in (*shipped_encoders(), *REPLACED) or other.endswith(_WEIGHTS):
+    if other in shipped_encoders() or other.endswith(_WEIGHTS):
         return trained_on(read_weights(Path(other)))
     if other not in TASKS and is_table(other):
         return read_sheet(Path(other)).molecules("smiles")

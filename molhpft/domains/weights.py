@@ -18,7 +18,8 @@ from torch import Tensor
 
 from molhpft.domains.extras import MissingExtraError, require
 from molhpft.domains.files import digest
-from molhpft.domains.shipped import shipped_card, shipped_encoders, shipped_file
+from molhpft.domains.shipped import shipped_card, shipped_file
+from molhpft.domains.shipped import shipped_encoders as shipped_encoders
 
 T = TypeVar("T")
 
