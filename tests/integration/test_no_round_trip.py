@@ -17,6 +17,7 @@ from molhpft.core.network import Network, linear_head
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
+from molhpft.domains.molecules.gine import gine
 from molhpft.domains.vision.examples import Augmentation, Images
 from molhpft.tuning import fit as optim
 from molhpft.tuning.fit import fit
@@ -146,11 +147,21 @@ def kernels(request, monkeypatch):
         monkeypatch.setattr(ops, "kernels_for", lambda *_, **__: gpu)
 
 
-@pytest.mark.parametrize("build", [ogb_gcn, partial(ogb_gcn, virtual_node=True), pretrain_gnns_gcn])
+@pytest.mark.parametrize(
+    "build",
+    [
+        ogb_gcn,
+        partial(ogb_gcn, virtual_node=True),
+        partial(ogb_gcn, jumping_knowledge=True, pool="mean+sum"),
+        partial(gine, norm="layer", pool="attention"),
+        pretrain_gnns_gcn,
+    ],
+)
 @pytest.mark.parametrize("anchor", [0.0, 0.1])
 @pytest.mark.usefixtures("_no_autocast")
 def test_an_epoch_asks_the_device_for_its_mean_loss_and_nothing_else(kernels, steps, build, anchor):
-    network = Network(build(layers=2, width=8), linear_head(8, 2)).to("meta")
+    backbone = build(layers=2, width=8)
+    network = Network(backbone, linear_head(backbone.width, 2)).to("meta")
     phase = Phase(trains="all", epochs=1, lr=0.01, batch_size=5, anchor=anchor, schedule="cosine")
     small, rng = task(Multilabel()), torch.Generator().manual_seed(0)
     with RefusesBlockingCopies(), pytest.raises(RuntimeError, match=r"item\(\) cannot be called"):

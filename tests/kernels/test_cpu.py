@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from molhpft.core.network import Batch
 from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
+from molhpft.domains.molecules.gine import gine
 from molhpft.domains.molecules.graphs import pack
 from molhpft.kernels import cpu, ops
 from molhpft.kernels.cpu_loops import narrowed, widened
@@ -130,6 +131,10 @@ def test_further_derivatives_of_bfloat16_are_those_of_the_reference():
 ENCODERS = {
     "ogb": lambda: ogb_gcn(layers=3, width=32, dropout=0.0),
     "ogb, virtual node": lambda: ogb_gcn(layers=3, width=32, dropout=0.0, virtual_node=True),
+    "all layers": lambda: ogb_gcn(
+        layers=3, width=32, dropout=0.0, jumping_knowledge=True, pool="mean+sum", residual=True
+    ),
+    "gine": lambda: gine(layers=3, width=32, dropout=0.0, norm="layer", pool="attention"),
     "pretrain-gnns": lambda: pretrain_gnns_gcn(layers=3, width=32, dropout=0.0),
 }
 
@@ -140,7 +145,7 @@ def test_an_encoder_under_autocast_is_about_as_exact_as_pytorchs_autocast(build,
     chain = build()
     store = pack(["C", "[Na+].[Cl-]", "c1ccc2ccccc2c1", "FS(F)(F)(F)(F)F", "CC(=O)[O-].[NH4+]"])
     batch = Batch(store.take(torch.arange(60) % len(store)), torch.zeros(60, 1))
-    target = torch.randn(60, 32)
+    target = torch.randn(60, chain.width)
 
     def numbers(*, rounded):
         with torch.autocast("cpu", torch.bfloat16, enabled=rounded):

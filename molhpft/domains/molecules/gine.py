@@ -55,7 +55,7 @@ class GINEConvolution(nn.Module):
 
     def __init__(self, width: int, norm: Norm) -> None:
         super().__init__()
-        self.eps = nn.Parameter(torch.zeros(()))
+        self.eps = nn.Parameter(torch.zeros(1))
         self.bond = ColumnEmbedding(OGB_SIZES, width)
         self.hidden = nn.Linear(width, 2 * width)
         self.norm = norm_layer(norm, 2 * width)
@@ -66,7 +66,9 @@ class GINEConvolution(nn.Module):
     def forward(self, h: Tensor, graphs: GraphBatch) -> Tensor:
         """New atom features (atoms, d) from `h` (atoms, d)."""
         heard = convolve(h, self.bond.combinations(), self.no_root, gine_edges(graphs))
-        x = linear((1 + self.eps) * h + heard, self.hidden.weight, self.hidden.bias)
+        # a factor without axes leaves rows in the precision that autocast gave them
+        x = (1 + self.eps.squeeze()) * h + heard
+        x = linear(x, self.hidden.weight, self.hidden.bias)
         x = normalise(x, self.norm, relu=True, dropout=0.0, training=self.training)
         return linear(x, self.out.weight, self.out.bias)
 

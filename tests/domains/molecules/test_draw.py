@@ -122,6 +122,9 @@ WIDTH, OUTPUTS = 8, 3
 ENCODERS = {
     "ogb": lambda: ogb_gcn(layers=3, width=WIDTH),
     "ogb, virtual node": lambda: ogb_gcn(layers=3, width=WIDTH, virtual_node=True),
+    "all layers, virtual node": lambda: ogb_gcn(
+        layers=3, width=WIDTH, virtual_node=True, jumping_knowledge=True, pool="mean+sum"
+    ),
     "pretrain-gnns": lambda: pretrain_gnns_gcn(layers=3, width=WIDTH),
 }
 encoders = pytest.mark.parametrize("build", ENCODERS.values(), ids=ENCODERS)
@@ -134,7 +137,8 @@ def batch_of(rows):
 def trained(encoder, head=linear_head):
     """A network in training mode with batch statistics that are not those of initialisation."""
     torch.manual_seed(0)
-    network = Network(encoder(), head(WIDTH, OUTPUTS)).train()
+    backbone = encoder()
+    network = Network(backbone, head(backbone.width, OUTPUTS)).train()
     for name, parameter in network.named_parameters():
         if name.endswith(("bias", "embed.node")):
             torch.nn.init.normal_(parameter, std=0.3)
