@@ -100,7 +100,7 @@ ENCODERS: dict[str, Encoder] = {
         gine,
         load_encoder,
         Molecules,
-        "model.safetensors of a gine run",
+        "model.safetensors of a gine run; state dict of OGB's example GIN, virtual node or not",
         mixed=True,
     ),
     "gcn_pretrain_gnns": Encoder(

@@ -12,6 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from molhpft.core.network import Chain
+from molhpft.domains.molecules.gcn import Convolution
+from molhpft.domains.molecules.pooling import POOLS
 from molhpft.domains.weights import WeightFile, encoder_prefix, read_weights, strip_prefix
 
 Renaming = tuple[tuple[str, str], ...]
@@ -36,13 +38,24 @@ _OGB: Renaming = (
     ),
     (r"gnn_node\.batch_norms\.(\d+)\.(\w+)", r"conv\1.norm.\2"),
 )
-# with a virtual node, every stage is wrapped in one that knows about it
-_OGB_VIRTUAL_NODE: Renaming = (
-    *((old, new.replace("embed.", "embed.embed.", 1)) for old, new in _OGB[:1]),
-    *((old, new.replace(r"conv\1.", r"conv\1.convolution.", 1)) for old, new in _OGB[1:]),
-    (r"gnn_node\.virtualnode_embedding\.weight", r"embed.node"),
-    (r"gnn_node\.mlp_virtualnode_list\.(\d+)\.(\d+)\.(\w+)", r"conv\1.update.\2.\3"),
+_OGB_GIN: Renaming = (
+    _OGB[0],
+    (r"gnn_node\.convs\.(\d+)\.eps", r"conv\1.convolution.eps"),
+    (r"gnn_node\.convs\.(\d+)\.mlp\.0\.(\w+)", r"conv\1.convolution.hidden.\2"),
+    (r"gnn_node\.convs\.(\d+)\.mlp\.1\.(\w+)", r"conv\1.convolution.norm.\2"),
+    (r"gnn_node\.convs\.(\d+)\.mlp\.3\.(\w+)", r"conv\1.convolution.out.\2"),
+    *_OGB[-2:],
 )
+
+
+def _with_virtual_node(renaming: Renaming) -> Renaming:
+    """The same where every stage is wrapped in one that knows about a virtual node."""
+    return (
+        *((old, new.replace("embed.", "embed.embed.", 1)) for old, new in renaming[:1]),
+        *((old, new.replace(r"conv\1.", r"conv\1.convolution.", 1)) for old, new in renaming[1:]),
+        (r"gnn_node\.virtualnode_embedding\.weight", r"embed.node"),
+        (r"gnn_node\.mlp_virtualnode_list\.(\d+)\.(\d+)\.(\w+)", r"conv\1.update.\2.\3"),
+    )
 
 
 @dataclass(frozen=True)
@@ -88,7 +101,7 @@ _ARCHITECTURES = (  # of two that fit, the first is meant
         "a GCN of OGB's examples with a virtual node",
         ("gnn_node.virtualnode_embedding.weight", "gnn_node.convs.0.root_emb.weight"),
         {"name": "gcn", "virtual_node": True},
-        _OGB_VIRTUAL_NODE,
+        _with_virtual_node(_OGB),
     ),
     Architecture(
         "a GCN of OGB's examples",
@@ -97,7 +110,16 @@ _ARCHITECTURES = (  # of two that fit, the first is meant
         _OGB,
     ),
     Architecture(
-        "a GIN of OGB's examples", ("gnn_node.convs.0.eps", "gnn_node.convs.0.mlp.0.weight")
+        "a GIN of OGB's examples with a virtual node",
+        ("gnn_node.virtualnode_embedding.weight", "gnn_node.convs.0.eps"),
+        {"name": "gine", "virtual_node": True},
+        _with_virtual_node(_OGB_GIN),
+    ),
+    Architecture(
+        "a GIN of OGB's examples",
+        ("gnn_node.convs.0.eps", "gnn_node.convs.0.mlp.0.weight"),
+        {"name": "gine", "virtual_node": False},
+        _OGB_GIN,
     ),
     Architecture("a D-MPNN of chemprop", ("W_i.weight", "W_h.weight", "W_o.weight")),
 )
@@ -143,7 +165,7 @@ def load_encoder(backbone: Chain, path: Path) -> None:
     """
     file = read_weights(path)
     weights, own = encoder_weights(file), backbone.state_dict()
-    misfit = _first_misfit(weights, own)
+    misfit = _first_misfit(weights, own) or _unseen_misfit(file, backbone)
     if misfit:
         raise ValueError(f"{path} is {describe(file)}; this encoder differs from it: {misfit}")
     backbone.load_state_dict({name: weights[name].view_as(own[name]) for name in own})
@@ -285,3 +307,33 @@ def _first_misfit(weights: dict[str, Tensor], own: dict[str, Tensor]) -> str | N
             ours, theirs = tuple(own[name].shape), tuple(weights[name].shape)
             return f"{name} is {ours} in it and {theirs} in the file"
     return None
+
+
+def _unseen_misfit(file: WeightFile, backbone: Chain) -> str | None:
+    """The first option in which our own file says it differs and of which no tensor tells."""
+    said: dict[str, Any] = file.about.get("config", {}).get("encoder", {})
+    for key, value in _unseen_options(backbone).items() if said else ():
+        # a file from before there was the option was trained with what is now the default
+        trained = said.get(key, _UNSEEN_DEFAULTS[key])
+        if trained != value:
+            return f"the file was trained with {key}: {_in_yaml(trained)}, it has {_in_yaml(value)}"
+    return None
+
+
+_UNSEEN_DEFAULTS = {"residual": False, "pool": "mean"}
+
+
+def _unseen_options(backbone: Chain) -> dict[str, Any]:
+    """Options of a backbone that has them, of which its tensors tell nothing."""
+    options: dict[str, Any] = {}
+    for module in backbone.modules():
+        if isinstance(module, Convolution):
+            options["residual"] = module.residual
+        for name, kind in POOLS.items():
+            if isinstance(module, kind):
+                options["pool"] = name
+    return options
+
+
+def _in_yaml(value: Any) -> str:
+    return str(value).lower()

@@ -20,23 +20,6 @@ Pooling = Literal["mean", "sum", "mean+sum", "attention"]
 TYPICAL_ATOMS = 25
 
 
-def atom_pool(pool: Pooling, width: int) -> Stage:
-    """The pool of a name.
-
-    Args:
-        pool: `mean`; `sum`, which counts, over `TYPICAL_ATOMS`; `mean+sum`, both side by side; or
-            `attention`, a mean with learned weights.
-        width: of an atom's features.
-    """
-    pools: dict[Pooling, type[MeanPool | SumPool | MeanAndSumPool | AttentionPool]] = {
-        "mean": MeanPool,
-        "sum": SumPool,
-        "mean+sum": MeanAndSumPool,
-        "attention": AttentionPool,
-    }
-    return pools[pool](width)
-
-
 class MeanPool(Stage):
     """Mean of each molecule's atoms, (n, width); 0 for a molecule without atoms."""
 
@@ -102,6 +85,25 @@ class AttentionPool(Stage):
         total = sum_pool(torch.cat([weights * h, weights], 1), graphs)
         # the highest weight of a molecule with atoms is 1
         return total[:, :-1] / total[:, -1:].clamp(min=1)
+
+
+POOLS: dict[Pooling, type[MeanPool | SumPool | MeanAndSumPool | AttentionPool]] = {
+    "mean": MeanPool,
+    "sum": SumPool,
+    "mean+sum": MeanAndSumPool,
+    "attention": AttentionPool,
+}
+
+
+def atom_pool(pool: Pooling, width: int) -> Stage:
+    """The pool of a name.
+
+    Args:
+        pool: `mean`; `sum`, which counts, over `TYPICAL_ATOMS`; `mean+sum`, both side by side; or
+            `attention`, a mean with learned weights.
+        width: of an atom's features.
+    """
+    return POOLS[pool](width)
 
 
 class CollectMolecules(Stage):

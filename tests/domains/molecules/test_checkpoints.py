@@ -9,12 +9,14 @@ from safetensors.torch import save_file
 from molhpft.core.network import Batch
 from molhpft.domains.molecules.checkpoints import describe, fitting_encoder, load_encoder
 from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
+from molhpft.domains.molecules.gine import gine
 from molhpft.domains.molecules.graphs import pack
 from molhpft.domains.weights import read_weights
 from tests.toy import same_weights
 
 SIZES = {"layers": 2, "width": 4}
 LAYER = {"linear.weight": (4, 4), "linear.bias": (4,)}
+OGB_LAYER = {**LAYER, "root_emb.weight": (1, 4)}
 NORM = {"weight": (4,), "bias": (4,), "running_mean": (4,), "running_var": (4,)}
 VIRTUAL = {"0": LAYER["linear.weight"], "3": LAYER["linear.weight"]}
 
@@ -53,17 +55,27 @@ def pretrain_gnns_file(path, width=4):
     return tensors
 
 
-def ogb_file(path, *, virtual_node=False):
+GIN = {
+    "eps": (1,),
+    **{"mlp.0.weight": (8, 4), "mlp.0.bias": (8,), "mlp.3.weight": (4, 8), "mlp.3.bias": (4,)},
+    **{k: (8,) if s else s for k, s in norms("mlp.1").items()},
+}
+
+
+def ogb_gin_file(path, *, virtual_node=False):
+    return ogb_file(path, virtual_node=virtual_node, layer=GIN)
+
+
+def ogb_file(path, *, virtual_node=False, layer=OGB_LAYER):
     sizes = (119, 5, 12, 12, 10, 6, 6, 2, 2)
     atoms = "gnn_node.atom_encoder.atom_embedding_list"
     shapes = {f"{atoms}.{k}.weight": (size, 4) for k, size in enumerate(sizes)}
-    for layer in range(2):
-        conv = f"gnn_node.convs.{layer}"
-        shapes |= {f"{conv}.{name}": shape for name, shape in LAYER.items()}
-        shapes |= {f"{conv}.root_emb.weight": (1, 4)}
+    for k in range(2):
+        conv = f"gnn_node.convs.{k}"
+        shapes |= {f"{conv}.{name}": shape for name, shape in layer.items()}
         bonds = f"{conv}.bond_encoder.bond_embedding_list"
-        shapes |= {f"{bonds}.{k}.weight": (size, 4) for k, size in enumerate((5, 6, 2))}
-        shapes |= norms(f"gnn_node.batch_norms.{layer}")
+        shapes |= {f"{bonds}.{i}.weight": (size, 4) for i, size in enumerate((5, 6, 2))}
+        shapes |= norms(f"gnn_node.batch_norms.{k}")
     if virtual_node:
         shapes |= {"gnn_node.virtualnode_embedding.weight": (1, 4)}
         mlp = "gnn_node.mlp_virtualnode_list.0"
@@ -87,9 +99,12 @@ def test_a_pretrain_gnns_checkpoint_fills_every_weight(tmp_path):
 
 
 @pytest.mark.parametrize("virtual_node", [False, True])
-def test_an_ogb_state_dict_fills_every_weight_and_its_head_is_left_out(tmp_path, virtual_node):
-    theirs = ogb_file(tmp_path / "w.pth", virtual_node=virtual_node)
-    chain = ogb_gcn(**SIZES, virtual_node=virtual_node)
+@pytest.mark.parametrize(("write", "build"), [(ogb_file, ogb_gcn), (ogb_gin_file, gine)])
+def test_an_ogb_state_dict_fills_every_weight_and_its_head_is_left_out(
+    tmp_path, write, build, virtual_node
+):
+    theirs = write(tmp_path / "w.pth", virtual_node=virtual_node)
+    chain = build(**SIZES, virtual_node=virtual_node)
     load_encoder(chain, tmp_path / "w.pth")
     encoder = {k: v for k, v in theirs.items() if not k.startswith("graph_pred_linear")}
     ours = sorted(float(v.sum()) for v in chain.state_dict().values())
@@ -178,7 +193,6 @@ def test_what_names_and_shapes_leave_open_is_said(tmp_path):
         (["x_embedding1.weight", "gnns.0.mlp.0.weight", "feat_lin.weight"], "a GIN of MolCLR"),
         (["x_embedding1.weight", "gnns.0.att"], "a GAT of pretrain-gnns"),
         (["x_embedding1.weight", "gnns.0.weight"], "a GCN of MolCLR"),
-        (["gnn_node.convs.0.eps", "gnn_node.convs.0.mlp.0.weight"], "a GIN of OGB's examples"),
         (["W_i.weight", "W_h.weight", "W_o.weight"], "a D-MPNN of chemprop"),
     ],
 )
@@ -294,15 +308,16 @@ def test_the_public_checkpoints_load_and_give_finite_features(ogb_root, name):
             lambda path: ogb_file(path, virtual_node=True),
             {"name": "gcn", **SIZES, "virtual_node": True},
         ),
+        (ogb_gin_file, {"name": "gine", **SIZES, "virtual_node": False}),
     ],
-    ids=["pretrain-gnns", "ogb", "ogb with a virtual node"],
+    ids=["pretrain-gnns", "ogb", "ogb with a virtual node", "ogb's gin"],
 )
 def test_the_encoder_that_fits_a_file_is_found_and_takes_it(tmp_path, write, expected):
     write(tmp_path / "w.pth")
     found = fitting_encoder(read_weights(tmp_path / "w.pth"))
     assert found == expected
     name = found.pop("name")
-    build = {"gcn": ogb_gcn, "gcn_pretrain_gnns": pretrain_gnns_gcn}[name]
+    build = {"gcn": ogb_gcn, "gine": gine, "gcn_pretrain_gnns": pretrain_gnns_gcn}[name]
     load_encoder(build(**found), tmp_path / "w.pth")
 
 
@@ -313,6 +328,49 @@ def test_the_encoder_of_our_own_file_is_as_it_says_without_dropout_and_origin(tm
     about = {"molhpft": json.dumps({"encoder": "gcn", "config": config})}
     save_file(weights, tmp_path / "w.safetensors", metadata=about)
     assert fitting_encoder(read_weights(tmp_path / "w.safetensors")) == own
+
+
+def own_file(path, name, build, **options):
+    """As a run leaves it, and its backbone."""
+    chain = build(**SIZES, **options)
+    weights = {f"backbone.{k}": v for k, v in chain.state_dict().items()}
+    about = {"encoder": name, "config": {"encoder": {"name": name, **SIZES, **options}}}
+    save_file(weights, path, metadata={"molhpft": json.dumps(about)})
+    return chain
+
+
+@pytest.mark.parametrize(("name", "build"), [("gcn", ogb_gcn), ("gine", gine)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"norm": "layer", "residual": True, "pool": "mean+sum"},
+        {"norm": "none", "jumping_knowledge": True, "pool": "attention", "virtual_node": True},
+    ],
+)
+def test_our_own_file_tells_the_options_with_which_it_comes_back(tmp_path, name, build, options):
+    chain = own_file(tmp_path / "w.safetensors", name, build, **options)
+    found = fitting_encoder(read_weights(tmp_path / "w.safetensors"))
+    assert found.pop("name") == name
+    other = build(**found)
+    load_encoder(other, tmp_path / "w.safetensors")
+    assert same_weights(chain, other)
+
+
+@pytest.mark.parametrize(
+    ("trained", "built", "message"),
+    [
+        ({"pool": "mean+sum"}, {}, r"trained with pool: mean\+sum, it has mean$"),
+        ({}, {"pool": "sum"}, "trained with pool: mean, it has sum$"),
+        ({"residual": True}, {}, "trained with residual: true, it has false$"),
+        ({"norm": "layer"}, {}, r"needs stages\.conv0\.norm\.running_mean, which the file lacks"),
+        ({"norm": "layer"}, {"norm": "none"}, r"has stages\.conv0\.norm\.\w+, which it has no"),
+        ({"jumping_knowledge": True}, {}, "which the file lacks"),
+    ],
+)
+def test_an_encoder_with_other_options_than_the_files_is_refused(tmp_path, trained, built, message):
+    own_file(tmp_path / "w.safetensors", "gcn", ogb_gcn, **trained)
+    with pytest.raises(ValueError, match=message):
+        load_encoder(ogb_gcn(**SIZES, **built), tmp_path / "w.safetensors")
 
 
 def test_a_file_that_does_not_say_its_encoder_is_asked_to_be_named(tmp_path):
