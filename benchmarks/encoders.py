@@ -9,7 +9,7 @@ was computed before is read from `--store`. `--quick` takes 12 sets and at most 
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -147,6 +147,15 @@ def stored_score(judged: Judged, data: DevelopmentSet, store: ResultStore) -> fl
     return mean(scores)
 
 
+def scored(
+    judged: Sequence[Judged], sets: Iterable[DevelopmentSet], store: ResultStore
+) -> tuple[list[DevelopmentSet], np.ndarray]:
+    """The sets, and the scores (judged, sets); all are scored on a set before the next is read."""
+    sets_and_scores = [(data, [stored_score(one, data, store) for one in judged]) for data in sets]
+    read, columns = zip(*sets_and_scores, strict=True)
+    return list(read), np.array(columns).T
+
+
 def mean_ranks(scores: np.ndarray, lower_is_better: Sequence[bool]) -> np.ndarray:
     """Mean over sets of each row's rank, 1 for the best, ties in the middle.
 
@@ -202,11 +211,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     store = ResultStore(given.store)
     judged = [judged_encoder(encoder) for encoder in given.encoders]
     judged += [judged_baseline(name, 1 if given.quick else 3) for name in given.baselines]
-    sets, columns = [], []
-    for name in given.sets or set_names(given.data, quick=given.quick):
-        sets.append(development_set(given.data, name, given.split, quick=given.quick))
-        columns.append([stored_score(one, sets[-1], store) for one in judged])
-    print("\n".join(tables([one.name for one in judged], sets, np.array(columns).T)))
+    names = given.sets or set_names(given.data, quick=given.quick)
+    sets = (development_set(given.data, name, given.split, quick=given.quick) for name in names)
+    print("\n".join(tables([one.name for one in judged], *scored(judged, sets, store))))
 
 
 if __name__ == "__main__":
