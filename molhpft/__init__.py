@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from molhpft.config.schema import load_config
     from molhpft.estimator.model import Model
+    from molhpft.estimator.molecule_encoder import MoleculeEncoder
     from molhpft.estimator.sklearn import HPFTClassifier, HPFTRegressor
 
-__all__ = ["HPFTClassifier", "HPFTRegressor", "Model", "load_config"]
+__all__ = ["HPFTClassifier", "HPFTRegressor", "Model", "MoleculeEncoder", "load_config"]
 __version__ = version("molhpft")
 
 _MODULES = {
     "HPFTClassifier": "molhpft.estimator.sklearn",
     "HPFTRegressor": "molhpft.estimator.sklearn",
     "Model": "molhpft.estimator.model",
+    "MoleculeEncoder": "molhpft.estimator.molecule_encoder",
     "load_config": "molhpft.config.schema",
 }
 

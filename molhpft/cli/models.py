@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from molhpft.estimator.finetune import Finetuned
+    from molhpft.estimator.frozen import FrozenEncoder
     from molhpft.estimator.model import Model
     from molhpft.estimator.train import Tau
 
@@ -170,15 +171,34 @@ def predict(
 
 
 def embed(
-    model: ModelFolder,
-    data: TablePath,
     out: OutTable,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="As for predict; only the table is given beside --encoder."),
+    ] = None,
+    data: Annotated[Path | None, typer.Argument(help="As for predict.", show_default=False)] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="Shipped encoder or weight file, in place of a model."),
+    ] = None,
     smiles_column: SmilesColumn = None,
 ) -> None:
-    """Write a model's features for every row of a table, beside its own columns."""
+    """Write features of a model, or of an encoder alone, for every row of a table.
+
+    They stand beside the table's own columns.
+    """
+    from molhpft.domains.files import listed
     from molhpft.estimator.predict import embed_table
 
-    _wrote(out, embed_table(_model(model, out), data, out, smiles_column=smiles_column or "smiles"))
+    words = [str(word) for word in (model, data) if word is not None]
+    if len(words) != (1 if encoder else 2):
+        raise ValueError(
+            "embed takes a model and a table, or a table alone beside --encoder; got "
+            f"{listed([*words, f'--encoder {encoder}'] if encoder else words) or 'no table'}"
+        )
+    embedder = _encoder(encoder, out) if encoder else _model(words[0], out)
+    column = smiles_column or "smiles"
+    _wrote(out, embed_table(embedder, Path(words[-1]), out, smiles_column=column))
 
 
 def explain(
@@ -258,6 +278,16 @@ def _model(name: str, out: Path) -> "Model":
     folder = Path(name)
     check_output(out, folder, *(folder.iterdir() if folder.is_dir() else ()))
     return Model.from_pretrained(name)
+
+
+def _encoder(weights: str, out: Path) -> "FrozenEncoder":
+    """The encoder of that name or file, which `out` is not."""
+    from molhpft.domains.weights import weight_file
+    from molhpft.estimator.frozen import frozen_encoder
+    from molhpft.run.folder import check_output
+
+    check_output(out, weight_file(Path(weights)))
+    return frozen_encoder(weights)
 
 
 def _show(finetuned: "Finetuned", *, as_json: bool) -> None:

@@ -10,12 +10,25 @@ from typing import TYPE_CHECKING, Any
 from molhpft.estimator.model import Model, Prediction
 
 if TYPE_CHECKING:
+    from molhpft.estimator.molecule_encoder import MoleculeEncoder
     from molhpft.estimator.notes import DataWarning
     from molhpft.estimator.sklearn import HPFTClassifier, HPFTRegressor
 
-__all__ = ["DataWarning", "HPFTClassifier", "HPFTRegressor", "Model", "Prediction"]
+__all__ = [
+    "DataWarning",
+    "HPFTClassifier",
+    "HPFTRegressor",
+    "Model",
+    "MoleculeEncoder",
+    "Prediction",
+]
 
-_LATER = {"DataWarning": "notes", "HPFTClassifier": "sklearn", "HPFTRegressor": "sklearn"}
+_LATER = {
+    "DataWarning": "notes",
+    "HPFTClassifier": "sklearn",
+    "HPFTRegressor": "sklearn",
+    "MoleculeEncoder": "molecule_encoder",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,8 +4,8 @@ A folder holds config.json, model.safetensors and a card (README.md). Nothing in
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,8 +19,8 @@ from torch import Tensor
 from molhpft import __version__
 from molhpft.config.build import shaped_network
 from molhpft.config.schema import Choice, checked_choice, plain
-from molhpft.core.evaluate import EVALUATION_SIZE, inference
-from molhpft.core.network import Batch, Network
+from molhpft.core.evaluate import inference
+from molhpft.core.network import Network
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.extras import require
 from molhpft.domains.files import Json, digest, listed
@@ -29,6 +29,7 @@ from molhpft.domains.molecules.fingerprints import Featurized, featurized, unpac
 from molhpft.domains.molecules.graphs import GraphStore, graph_store
 from molhpft.domains.weights import ABOUT, FILES, MEMBER, hub_folder, strip_prefix
 from molhpft.estimator.calibrate import NAMED, Uncertainty, uncertainty_from
+from molhpft.estimator.frozen import backbone_features, unlabelled_batches
 
 CONFIG, WEIGHTS, CARD = FILES
 # raised when folders are written so that another version cannot read them, or would misread them
@@ -223,27 +224,19 @@ class Model:
 
     def logits(self, store: GraphStore, rows: Tensor) -> Tensor:
         """Logits of each of k members for m molecules, float32 (k, m, t) on the CPU."""
-        with _evaluating(self.networks):
+        with ExitStack() as stack:
+            for network in self.networks:
+                stack.enter_context(inference(network))
             parts = [
                 torch.stack([network(batch) for network in self.networks]).float().cpu()
-                for batch in self._batches(store, rows)
+                for batch in unlabelled_batches(store, rows, self.device)
             ]
         empty = torch.empty(len(self.networks), 0, len(self.spec.target_names))
         return torch.cat([empty, *parts], dim=1)
 
     def features(self, store: GraphStore, rows: Tensor) -> Tensor:
         """Features of m molecules, those of all members side by side, float32 (m, k * d)."""
-        with _evaluating(self.networks):
-            parts = [
-                torch.cat([network.features(batch) for network in self.networks], dim=1).cpu()
-                for batch in self._batches(store, rows)
-            ]
-        return torch.cat(parts) if parts else torch.empty(0, self.width)
-
-    def _batches(self, store: GraphStore, rows: Tensor) -> Iterator[Batch]:
-        for some in torch.split(rows, EVALUATION_SIZE):
-            inputs = store.take(some).to(self.device)
-            yield Batch(inputs, torch.empty(len(some), 0, device=self.device))
+        return backbone_features([network.backbone for network in self.networks], store, rows)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config, weights and card into a folder, over files of these names.
@@ -362,14 +355,6 @@ class Model:
                 repo_id=repo_id, folder_path=folder, commit_message=commit_message
             )
         return str(commit)
-
-
-@contextmanager
-def _evaluating(networks: Sequence[Network]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for network in networks:
-            stack.enter_context(inference(network))
-        yield
 
 
 def _std(members: Tensor) -> Tensor:

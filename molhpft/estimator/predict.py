@@ -23,8 +23,8 @@ from molhpft.core.objectives import Squared
 from molhpft.domains.console import bar
 from molhpft.domains.files import ANOTHER_FILE, replacing, writing
 from molhpft.domains.molecules.fingerprints import Featurized, featurized_parts, unpack_bits
-from molhpft.domains.molecules.graphs import graph_store
 from molhpft.domains.molecules.table_files import Part, arrow, stream_parts
+from molhpft.estimator.frozen import Embedder, feature_names, part_features
 from molhpft.estimator.model import Model, Prediction
 from molhpft.run.folder import check_output
 
@@ -88,15 +88,20 @@ def predict_table(
     return _extend(path, out, smiles_column, with_nearest, predicted, what="predicting")
 
 
-def embed_table(model: Model, path: Path, out: Path, *, smiles_column: str) -> dict[str, int]:
-    """Write the features of every row of a table, `z0`, `z1`, ...; otherwise as `predict_table`."""
+def embed_table(embedder: Embedder, path: Path, out: Path, *, smiles_column: str) -> dict[str, int]:
+    """Write the features of every row of a table, `z0`, `z1`, ...; otherwise as `predict_table`.
+
+    Args:
+        embedder: a fitted model, or an encoder alone.
+        path: of a table or list of any kind that `read_sheet` takes.
+        out: as of `predict_table`.
+        smiles_column: name of the column with the molecules.
+    """
+    names = feature_names(embedder)
 
     def embedded(molecules: Featurized) -> tuple[Featurized, Tensor, Iterable[Named]]:
-        store = graph_store(molecules.graphs)
-        rows = store.readable.nonzero().flatten()
-        z = torch.full((len(store), model.width), torch.nan)
-        z[rows] = model.features(store, rows)
-        return molecules, store.readable, [(f"z{k}", _numbers(z_k)) for k, z_k in enumerate(z.T)]
+        readable, z = part_features(embedder, molecules)
+        return molecules, readable, zip(names, map(_numbers, z.T), strict=True)
 
     return _extend(path, out, smiles_column, lambda part: part, embedded, what="embedding")
 

@@ -21,11 +21,10 @@ from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.files import Json, listed
 from molhpft.domains.molecules.examples import molecule_task
-from molhpft.domains.molecules.fingerprints import featurized
-from molhpft.domains.molecules.graphs import graph_store
 from molhpft.domains.molecules.splits import CALIBRATION, calibration_notes, with_calibration
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.estimator.calibrate import CalibrationName
+from molhpft.estimator.frozen import smiles_features
 from molhpft.estimator.labels import Labels, class_labels, class_name, number_labels, smiles_of
 from molhpft.estimator.model import COMMIT_MESSAGE, Model, Prediction
 from molhpft.estimator.notes import DataWarning, notes_on
@@ -148,11 +147,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         NaN for a molecule that cannot be read.
         """
         check_is_fitted(self)
-        store = graph_store(featurized(smiles_of(molecules)).graphs)
-        rows = store.readable.nonzero().flatten()
-        features = torch.full((len(store), self.model_.width), torch.nan)
-        features[rows] = self.model_.features(store, rows)
-        return features.numpy()
+        return smiles_features(self.model_, smiles_of(molecules))
 
     def predict_with_uncertainty(self, molecules: Any) -> Prediction:
         """Values, standard deviations, prediction sets and applicability; see `Prediction`."""

@@ -12,12 +12,13 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 
-from molhpft.estimator import DataWarning, HPFTClassifier, HPFTRegressor
+from molhpft.estimator import DataWarning, HPFTClassifier, HPFTRegressor, MoleculeEncoder
 from molhpft.estimator.model import Model
 from tests.estimator.builders import BRIEF, RING, SIZE, SMILES
 
 NAN = float("nan")
 SHORT = {"finetune": {"epochs": 1}}
+ESTIMATORS = [HPFTClassifier(), HPFTRegressor(), MoleculeEncoder()]
 
 
 # those that hand over no tables of numbers; `check_estimator` itself runs only the first of them
@@ -35,13 +36,13 @@ CHECKS = [
 ]
 
 
-@pytest.mark.parametrize("estimator", [HPFTClassifier(), HPFTRegressor()], ids=str)
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=str)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_the_checks_of_scikit_learn_that_apply_pass(estimator, check):
     check(type(estimator).__name__, estimator)
 
 
-@pytest.mark.parametrize("estimator", [HPFTClassifier(), HPFTRegressor()], ids=str)
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=str)
 def test_scikit_learn_finds_no_further_check_that_applies(estimator):
     with pytest.warns(SkipTestWarning, match="requires input"):
         found = list(estimator_checks.estimator_checks_generator(estimator, mark="skip"))

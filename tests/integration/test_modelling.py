@@ -13,6 +13,8 @@ from pyarrow import parquet
 from typer.testing import CliRunner
 
 from molhpft.cli.app import app
+from molhpft.domains.shipped import DEFAULT_ENCODER
+from molhpft.estimator import MoleculeEncoder
 from molhpft.estimator.model import Model
 from molhpft.run import run
 from tests.estimator.builders import CHANGES, SMILES, random_model, write_table
@@ -98,6 +100,47 @@ def test_embed_writes_the_features_of_all_members(molhpft, model, asked, tmp_pat
     width = Model.from_pretrained(model).width
     assert list(found) == ["id", "smiles", "status", *(f"z{k}" for k in range(width))]
     assert [cell is None for cell in found["z0"]] == [text in ("no molecule", "") for text in ASKED]
+
+
+def test_embed_takes_an_encoder_in_place_of_a_model(molhpft, model, asked, tmp_path):
+    status, out, _ = molhpft("embed", asked, "--encoder", model, "--out", tmp_path / "z.csv")
+    assert status == 0
+    assert f"Wrote {tmp_path / 'z.csv'}: 11 ok, 2 unreadable." in out
+    rows, z = rows_of(tmp_path / "z.csv"), MoleculeEncoder(model).fit_transform(ASKED)
+    assert [row["smiles"] for row in rows] == ASKED
+    found = [[float(row[f"z{k}"] or "nan") for k in range(z.shape[1])] for row in rows]
+    np.testing.assert_allclose(found, z, rtol=1e-5)
+    assert f"z{z.shape[1]}" not in rows[0]
+
+
+def test_embed_knows_a_shipped_encoder_by_its_name(molhpft, asked, tmp_path):
+    words = ("embed", asked, "--encoder", DEFAULT_ENCODER, "--out", tmp_path / "z.parquet")
+    assert molhpft(*words)[0] == 0
+    found = parquet.read_table(tmp_path / "z.parquet").to_pandas().filter(regex=r"^z\d+$")
+    expected = MoleculeEncoder().fit_transform(ASKED)
+    np.testing.assert_allclose(found.to_numpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "got"),
+    [
+        (("MODEL", "TABLE", "--encoder", "gcn_x"), "got MODEL, TABLE and --encoder gcn_x"),
+        (("TABLE",), "got TABLE"),
+        ((), "got no table"),
+        (("--encoder", "gcn_x"), "got --encoder gcn_x"),
+    ],
+)
+def test_embed_takes_either_a_model_or_an_encoder(molhpft, tmp_path, words, got):
+    line = one_sentence(*molhpft("embed", *words, "--out", tmp_path / "z.csv"))
+    says = "embed takes a model and a table, or a table alone beside --encoder"
+    assert line == f"error: {says}; {got}"
+
+
+def test_embed_writes_over_no_weight_file(molhpft, model, asked, tmp_path):
+    copy = tmp_path / "w.csv"
+    copy.write_bytes((model / "model.safetensors").read_bytes())
+    line = one_sentence(*molhpft("embed", asked, "--encoder", copy, "--out", copy))
+    assert "would be written over" in line
 
 
 @pytest.mark.parametrize("ending", [".svg", ".png"])
