@@ -219,7 +219,7 @@ class WithVirtualNode(Stage):
     def forward(self, h: Tensor, batch: Batch) -> Tensor:
         """Atoms, then virtual nodes, (atoms + n, width)."""
         graphs: GraphBatch = batch.inputs
-        atoms, nodes = h[: len(graphs.graph)], h[len(graphs.graph) :]
+        atoms, nodes = torch.split(h, [len(graphs.graph), len(graphs)])
         atoms = atoms + nodes.index_select(0, graphs.graph)
         if self.update is not None:
             nodes = self.update(sum_pool(atoms, graphs) + nodes)

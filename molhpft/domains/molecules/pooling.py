@@ -75,7 +75,7 @@ class AttentionPool(Stage):
     def forward(self, h: Tensor, batch: Batch) -> Tensor:
         """Molecule features (n, width)."""
         graphs: GraphBatch = batch.inputs
-        h = _in_full_precision(h[: len(graphs.graph)])
+        h = _in_full_precision(_atoms(h, graphs))
         # weights are quotients of exponentials, for which bfloat16 is too coarse
         with torch.autocast(h.device.type, enabled=False):
             scores = self.score(h)
@@ -128,8 +128,9 @@ class CollectMolecules(Stage):
         """Rows of the convolution, then `k` rows a molecule of every layer so far."""
         collected = self.before * len(batch.inputs) * (self.pool.width // self.width)
         # the first gets the very tensor of the embedding, which products of its table need
-        end = len(h) - collected
-        rows, earlier = (h[:end], h[end:]) if collected else (h, h[:0])
+        rows, earlier = h, h[:0]
+        if collected:
+            rows, earlier = torch.split(h, [len(h) - collected, collected])
         rows = self.convolution(rows, batch)
         return torch.cat([rows, earlier, self.pool(rows, batch).reshape(-1, self.width)])
 
@@ -157,8 +158,13 @@ class JoinLayers(Stage):
 
 def sum_pool(h: Tensor, graphs: GraphBatch) -> Tensor:
     """Sum of the rows of each molecule's atoms, (n, d), in float32 at least."""
-    h = _in_full_precision(h[: len(graphs.graph)])
+    h = _in_full_precision(_atoms(h, graphs))
     return h.new_zeros(len(graphs), h.shape[1]).index_add(0, graphs.graph, h)
+
+
+def _atoms(h: Tensor, graphs: GraphBatch) -> Tensor:
+    # even a slice of everything is copied in the backward pass
+    return h if len(h) == len(graphs.graph) else h[: len(graphs.graph)]
 
 
 def _mean(total: Tensor, graphs: GraphBatch) -> Tensor:
