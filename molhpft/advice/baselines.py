@@ -179,7 +179,7 @@ def _logits(
     inputs = {s: csr_matrix(bits[rows].numpy(), dtype=float) for s, rows in task.splits.items()}
     columns = []
     for k in track(range(task.outputs), "fitting targets"):
-        y = molecules.targets[train, k].double().numpy()
+        y = molecules.targets[train][:, k].double().numpy()
         measured = ~np.isnan(y)
         model = baseline.model(classes, value, seed_for(seed, f"target {k}") % 2**32)
         x = inputs["train"][measured]

@@ -1,6 +1,7 @@
 """What is at hand: data sets in numbers, encoders, weight files, and molecules they share."""
 
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,9 @@ from torch import Tensor
 from molhpft.config.changes import parse_changes
 from molhpft.config.options import Options, checked, keywords, unknown
 from molhpft.config.registry import ENCODERS, TASKS
-from molhpft.core.data import Examples, Rows, Task
+from molhpft.core.data import Examples, Rows, TargetTable, Task
 from molhpft.core.objectives import Squared
-from molhpft.domains.files import Json
+from molhpft.domains.files import Json, listed
 from molhpft.domains.molecules.checkpoints import describe as describe_graph_weights
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.ogb import ogb_folder, ogb_names
@@ -32,6 +33,7 @@ from molhpft.domains.weights import (
     weight_file,
 )
 
+_STRETCH = 16_384  # rows whose targets are in memory at a time
 _WEIGHTS = (".safetensors", ".pth", ".th")
 
 
@@ -109,9 +111,9 @@ def trained_on(file: WeightFile) -> Sequence[str]:
 def absent_data(file: WeightFile) -> list[str]:
     """OGB data sets that `trained_on` would have to download."""
     task = file.about.get("config", {}).get("task", {})
-    names = [
-        name for name in (str(task.get("of")), *task.get("without", ())) if name in ogb_names()
-    ]
+    # where there is one source, an earlier version wrote it without a list
+    of = [task["of"]] if isinstance(task.get("of"), str) else task.get("of", ())
+    names = [str(one) for one in (*of, *task.get("without", ())) if str(one) in ogb_names()]
     return [name for name in names if not ogb_folder(name).is_dir()]
 
 
@@ -218,10 +220,10 @@ def encoders() -> list[Json]:
 
 
 def _place(name: str, options: Options) -> str:
-    source = str(options.get("path", options.get("of", name)))
-    if source in ogb_names():
-        return str(ogb_folder(source))
-    return "comes with the installation" if source == name else source
+    sources = [str(one) for one in options.get("of", [options.get("path", name)])]
+    if sources == [name] and name not in ogb_names():
+        return "comes with the installation"
+    return listed([str(ogb_folder(one)) if one in ogb_names() else one for one in sources])
 
 
 def _counts(examples: Examples) -> Json:
@@ -247,13 +249,13 @@ def _targets(task: Task) -> list[Json]:
     if not isinstance(examples, Molecules | Images | Rows):
         return []
     names = task.target_names
-    if examples.targets.is_floating_point():
+    targets = examples.targets
+    if not isinstance(targets, Tensor) or targets.is_floating_point():
         names = names or tuple(f"output {k}" for k in range(task.outputs))
-        values = task.objective.values if isinstance(task.objective, Squared) else Tensor.double
-        columns = zip(names, values(examples.targets).T, strict=True)
-        return [{"name": name, **_balance(column)} for name, column in columns]
+        balances = _balances(task, targets, len(examples))
+        return [{"name": name, **own} for name, own in zip(names, balances, strict=True)]
     names = names or tuple(f"class {k}" for k in range(task.outputs))
-    counts = torch.bincount(examples.targets.flatten().long(), minlength=task.outputs)
+    counts = torch.bincount(targets.flatten().long(), minlength=task.outputs)
     counts = counts[: task.outputs]
     total = int(counts.sum())
     return [
@@ -262,9 +264,24 @@ def _targets(task: Task) -> list[Json]:
     ]
 
 
-def _balance(column: Tensor) -> Json:
-    y = column[~column.isnan()]
-    numbers: Json = {"labels": len(y), "missing": len(column) - len(y)}
-    if ((y == 0) | (y == 1)).all():
-        return numbers | {"positive": y.mean().item()}
-    return numbers | {"mean": y.mean().item(), "std": y.std().item()}
+def _balances(task: Task, targets: Tensor | TargetTable, n: int) -> list[Json]:
+    """Numbers of each column of n rows of targets, which are read a stretch at a time."""
+    values = task.objective.values if isinstance(task.objective, Squared) else Tensor.double
+    total = torch.zeros(4, task.outputs, dtype=torch.float64)
+    for rows in torch.split(torch.arange(n), _STRETCH):
+        y = values(targets[rows])
+        labelled = ~y.isnan()
+        other = labelled & (y != 0) & (y != 1)
+        y = torch.where(labelled, y, 0.0)
+        total += torch.stack([labelled.sum(0), y.sum(0), y.square().sum(0), other.sum(0)])
+    return [_balance(n, *column) for column in total.T.tolist()]
+
+
+def _balance(n: int, labels: float, total: float, squares: float, others: float) -> Json:
+    """Of a column with so many labels, their sum and sum of squares; `others` are not 0 or 1."""
+    numbers: Json = {"labels": int(labels), "missing": n - int(labels)}
+    mean = total / labels if labels else nan
+    if not others:
+        return numbers | {"positive": mean}
+    variance = (squares - labels * mean**2) / (labels - 1) if labels > 1 else nan
+    return numbers | {"mean": mean, "std": max(variance, 0.0) ** 0.5}

@@ -37,6 +37,7 @@ from molhpft.core.objectives import (
     Multiclass,
     Multilabel,
     Objective,
+    Part,
     ScoredByLoss,
     Squared,
 )
@@ -107,9 +108,10 @@ def _score(objective: Objective, logits: Tensor, targets: Tensor) -> float | Non
 def _of_column(objective: Objective, k: int) -> Objective:
     """What is asked of output k alone."""
     if isinstance(objective, Joint):
-        t = objective.outputs
-        own, k = (objective.main, k) if k < t else (objective.auxiliary, k - t)
-        return _of_column(own, k)
+        for part in (Part(objective.main, objective.outputs), *objective.others):
+            if k < part.outputs:
+                return _of_column(part.objective, k)
+            k -= part.outputs
     if isinstance(objective, ScoredByLoss):
         return replace(objective, objective=_of_column(objective.objective, k))
     return objective.column(k) if isinstance(objective, Squared) else objective
@@ -328,7 +330,7 @@ def _drift(branch: Branch) -> Json:
 
 def _bound(branch: Branch) -> Json:
     phase, ends = branch.recipe.after[0], (branch.start, branch.end)
-    steps = branch.epochs * ceil(len(branch.task.rows("train")) / phase.batch_size)
+    steps = branch.epochs * ceil(branch.task.epoch_size / phase.batch_size)
     backbone = _Backbone.of(branch.start, branch.task, branch.seed)
     head = _Head.of(branch.start, branch.task, branch.seed)
     bound = proposition_1(

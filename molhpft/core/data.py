@@ -14,11 +14,29 @@ from molhpft.core.objectives import Objective
 
 
 @runtime_checkable
+class TargetTable(Protocol):
+    """Targets of n examples that are made when rows are asked for."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where they come to be."""
+        ...
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Targets by row number, float32 (k, t)."""
+        ...
+
+    def to(self, device: torch.device | str) -> "TargetTable":
+        """The same targets, made on `device`."""
+        ...
+
+
+@runtime_checkable
 class Examples(Protocol):
     """A data set that gives batches by row number."""
 
     @property
-    def targets(self) -> Tensor:
+    def targets(self) -> Tensor | TargetTable:
         """Labels of every row, (n, ...), as in `Batch` but of any width of number."""
 
     def __len__(self) -> int:
@@ -66,6 +84,25 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Portion:
+    """What an epoch of training takes of some of the training rows, drawn anew for each epoch.
+
+    Attributes:
+        rows: places in the training split (k,), counted from 0.
+        count: how many are taken; all of them once before any is taken again.
+    """
+
+    rows: Int[Tensor, " k"]
+    count: int
+
+    def drawn(self, rng: torch.Generator) -> Int[Tensor, " m"]:
+        """Places in random order, (count,)."""
+        times = ceil(self.count / len(self.rows))
+        orders = [torch.randperm(len(self.rows), generator=rng) for _ in range(times)]
+        return self.rows[torch.cat(orders)[: self.count]]
+
+
+@dataclass(frozen=True)
 class Task:
     """What a network is trained for.
 
@@ -78,6 +115,7 @@ class Task:
         fingerprint: digest of everything above but the name: results are compared on it.
         target_names: one for each logit, for tables; empty where outputs have no names.
         auxiliary: digest of a further task whose targets are trained on too; empty for none.
+        portions: what an epoch takes of the training split; empty for every row once.
 
     >>> from molhpft.core.objectives import Multiclass
     >>> rows = Rows(torch.eye(5), torch.tensor([0, 1, 0, 1, 0]))
@@ -94,6 +132,12 @@ class Task:
     fingerprint: str = ""
     target_names: tuple[str, ...] = ()
     auxiliary: str = ""
+    portions: tuple[Portion, ...] = ()
+
+    @property
+    def epoch_size(self) -> int:
+        """Training examples in an epoch."""
+        return sum(p.count for p in self.portions) if self.portions else len(self.rows("train"))
 
     def batches(
         self,
@@ -104,7 +148,7 @@ class Task:
         skip: int = 0,
         part: tuple[int, int] = (0, 1),
     ) -> Iterator[Batch]:
-        """Every row of a split once, in batches of at most `size`.
+        """Every row of a split once, or what portions draw of it, in batches of at most `size`.
 
         Batches differ by at most one row in length: a single last row would have no batch
         statistics.
@@ -121,6 +165,8 @@ class Task:
             ValueError: no split has that name, or it is empty.
         """
         rows = self.rows(split)
+        if rng is not None and split == "train" and self.portions:
+            rows = rows[torch.cat([portion.drawn(rng) for portion in self.portions])]
         if rng is not None:
             rows = rows[torch.randperm(len(rows), generator=rng)]
         k, parts = part

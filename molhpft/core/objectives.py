@@ -318,22 +318,36 @@ class ClassContrast:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Some further outputs of a network, with an objective of their own.
+
+    Attributes:
+        objective: of these outputs.
+        outputs: number of logits, and of target columns.
+        weight: of their loss beside the main one.
+    """
+
+    objective: Objective
+    outputs: int
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class Joint:
-    """The first outputs belong to the main objective, the others to an auxiliary one.
+    """The first outputs belong to the main objective, the others to auxiliary ones.
 
     Energy and score are those of the main objective alone: the head is prepared for it.
 
     Attributes:
         main: of the new task.
-        auxiliary: of the pretraining, which finetuning goes on training (FLYP, Goyal et al., 2023).
         outputs: number of logits, and of target columns, that are the main objective's.
-        weight: of the auxiliary loss beside the main one.
+        others: what follows them, such as the pretraining that finetuning goes on with (FLYP, Goyal
+            et al., 2023).
     """
 
     main: Objective
-    auxiliary: Objective
     outputs: int
-    weight: float
+    others: tuple[Part, ...]
 
     @property
     def metric(self) -> str:
@@ -346,10 +360,14 @@ class Joint:
         return self.main.has_classes
 
     def loss(self, logits: Table, targets: Table) -> Scalar:
-        """Main loss plus `weight` times the auxiliary one."""
-        t = self.outputs
-        auxiliary = self.auxiliary.loss(logits[:, t:], targets[:, t:])
-        return self.main.loss(logits[:, :t], targets[:, :t]) + self.weight * auxiliary
+        """Main loss plus the weighted losses of the others."""
+        loss = self.main.loss(logits[:, : self.outputs], targets[:, : self.outputs])
+        begin = self.outputs
+        for part in self.others:
+            end = begin + part.outputs
+            own = part.objective.loss(logits[:, begin:end], targets[:, begin:end])
+            loss, begin = loss + part.weight * own, end
+        return loss
 
     def labels(self, targets: Table, *, outputs: int) -> PerUnit:
         """Those of the main objective."""

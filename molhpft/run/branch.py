@@ -67,7 +67,7 @@ def finetune(
     for number, phase in enumerate(recipe.after):
         saved = SavedPhase(context.folder, f"{recipe.key}-{number}", config.checkpoint)
         rng = torch.Generator().manual_seed(seed_for(config.seed, "finetune") + number)
-        total = phase.epochs * len(task.rows("train"))
+        total = phase.epochs * task.epoch_size
         with pace(f"finetuning, tau {recipe.tau}", total, shown=machine.rank == 0) as show:
             along = [saved, *callbacks, _Shown(show)]
             rows = fit(tuned, phase, task, rng=rng, callbacks=along, machine=machine)

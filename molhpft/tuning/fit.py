@@ -130,7 +130,7 @@ class _Training:
         self.losses: list[Tensor] = []  # of the steps of the current epoch
         self.epoch_rng = rng.get_state()
         self.anchor = _copy(dict(network.backbone.named_parameters()) if phase.anchor else {})
-        self.examples = len(task.rows("train"))
+        self.examples = task.epoch_size
         self.steps = ceil(self.examples / phase.batch_size)
         if self.examples // self.steps < machine.processes:
             raise ValueError(

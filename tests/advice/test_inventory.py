@@ -92,7 +92,7 @@ def test_of_an_encoder_its_pretraining_molecules_count(ours, tmp_path, use):
     names.write_text("\n".join([*THEIRS, *(f"{'N' * k}CC" for k in range(1, 31))]) + "\n")
     task = {"name": "pretraining", "of": str(names), "use": use, "targets": ["descriptors"]}
     path = write_encoder(tmp_path / "e.safetensors", **task)
-    trained = molecules_trained_on(of=names, use=use)
+    trained = molecules_trained_on(of=(names,), use=use)
     assert overlap(ours, str(path)) == overlap_with(ours, trained)
     assert (set(trained) >= set(THEIRS[:4])) == (use == "all")
 

@@ -40,7 +40,7 @@ from molhpft.core.network import (
     mlp_head,
     side_tuned,
 )
-from molhpft.core.objectives import ClassContrast, Joint, Multiclass, Multilabel, Squared
+from molhpft.core.objectives import ClassContrast, Joint, Multiclass, Multilabel, Part, Squared
 from molhpft.domains.console import plain_console
 from molhpft.domains.graphs.backbones import gnn_backbone
 from molhpft.domains.graphs.tasks import pyg_task
@@ -372,7 +372,7 @@ def linear():
 
 def served_beside():
     auxiliary = torch.randn(N, 3, generator=torch.Generator().manual_seed(0))
-    objective = Joint(Multilabel(), Squared(), outputs=2, weight=0.5)
+    objective = Joint(Multilabel(), 2, (Part(Squared(), 3, 0.5),))
     return over_all("flyp", molecules(auxiliary), objective, 5)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molhpft.core.data import Rows, Task, probe_sample
-from molhpft.core.objectives import Joint, Multiclass, Multilabel, Squared
+from molhpft.core.objectives import Joint, Multiclass, Multilabel, Part, Squared
 from tests.toy import NAN, toy_task
 
 
@@ -137,7 +137,7 @@ def test_a_second_task_takes_no_turns():
     y = torch.zeros(400, 2)
     y[:200, 0] = 1
     y[300, 1] = 1
-    task = task_of(y, Joint(Multilabel(), Squared(), outputs=1, weight=1.0), outputs=2)
+    task = task_of(y, Joint(Multilabel(), 1, (Part(Squared(), 1),)), outputs=2)
     drawn = torch.cat([probe_sample(task, 4, rng=seeded(s)) for s in range(20)])
     assert 300 not in drawn.tolist()
     assert y[drawn, 0].mean() == 0.5

@@ -14,6 +14,7 @@ from molhpft.core.objectives import (
     Joint,
     Multiclass,
     Multilabel,
+    Part,
     ScoredByLoss,
     Squared,
 )
@@ -161,7 +162,7 @@ def test_the_score_of_contrast_is_accuracy():
     assert ClassContrast().score(a, y) == Multiclass().score(a, y) == pytest.approx(2 / 3)
 
 
-JOINT = Joint(Multilabel(metric="ap"), Squared(), outputs=2, weight=0.5)
+JOINT = Joint(Multilabel(metric="ap"), 2, (Part(Squared(), 1, 0.5),))
 TARGETS = torch.tensor([[1, 0, 0.3], [NAN, NAN, -1.0], [0, 1, NAN]])
 
 
@@ -175,7 +176,7 @@ def test_a_joint_loss_is_the_weighted_sum_and_all_else_is_of_the_main_objective(
     labels = main.labels(y, outputs=2)
     torch.testing.assert_close(JOINT.labels(TARGETS, outputs=2), labels, equal_nan=True)
     assert (JOINT.score(logits, TARGETS), JOINT.metric) == (main.score(a, y), "ap")
-    smoothed = Joint(Multilabel(metric="ap", smoothing=0.2), Squared(), 2, 0.5)
+    smoothed = Joint(Multilabel(metric="ap", smoothing=0.2), 2, JOINT.others)
     assert JOINT.smoothed(0.2) == smoothed
 
 
@@ -194,6 +195,7 @@ def test_an_objective_scored_by_its_loss_is_otherwise_itself(rng):
     assert scored.score(logits[:2], one_class) < 0
 
 
+N, C = 8, 3
 COLUMNS = [
     Multilabel(),
     Multilabel(smoothing=0.2),
@@ -201,8 +203,8 @@ COLUMNS = [
     Squared(),
     Squared((4.0, -2.0, 0.0), (0.5, 30.0, 1.0)),
     ScoredByLoss(Multilabel()),
-    Joint(Multilabel(), Squared(), outputs=3, weight=0.5),
-    Joint(Squared(), Multilabel(), outputs=3, weight=0.5),
+    Joint(Multilabel(), C, (Part(Squared(), C, 0.5),)),
+    Joint(Squared(), C, (Part(Multilabel(), 1, 0.5), Part(Squared(), C - 1))),
 ]
 CLASSES = [
     Multiclass(),
@@ -211,7 +213,6 @@ CLASSES = [
     ClassContrast(),
 ]
 objectives = pytest.mark.parametrize("objective", [*COLUMNS, *CLASSES], ids=str)
-N, C = 8, 3
 
 
 def drawn(objective, seed):

@@ -144,7 +144,7 @@ def test_molecules_that_the_encoder_was_pretrained_on_are_counted(tmp_path):
     path = write_encoder(tmp_path / "e.safetensors", **task)
     given = {"name": "gcn", "layers": 1, "width": 2, "weights": str(path)}
     *_, said = texts(config_of(given), task_of(CLEAN, valid=[0, 1], test=[4]))
-    assert "OCC" in molecules_trained_on(of=names, use="all")
+    assert "OCC" in molecules_trained_on(of=(names,), use="all")
     counts = "2 of 3 of train, 1 of 2 of valid, 0 of 1 of test"
     assert said == f"Molecules that the encoder e.safetensors was pretrained on: {counts}."
 

@@ -11,7 +11,7 @@ from torch.func import jacrev, vmap
 
 from molhpft.core.evaluate import take
 from molhpft.core.network import Batch, Chain, Network, Plain, Stage, linear_head, mlp_head
-from molhpft.core.objectives import ClassContrast, Joint, Multiclass, Multilabel, Squared
+from molhpft.core.objectives import ClassContrast, Joint, Multiclass, Multilabel, Part, Squared
 from molhpft.domains.molecules.checkpoints import load_encoder
 from molhpft.domains.molecules.gcn import pretrain_gnns_gcn
 from molhpft.measure.dynamics import (
@@ -144,7 +144,7 @@ def test_directions_do_not_depend_on_how_examples_are_batched(batch):
 def test_an_auxiliary_task_asks_for_nothing(batch):
     network = curved_network()
     y = torch.tensor([[1, NAN, 9.0], [NAN, NAN, -9], *[[0, 1, 5]] * 5]).double()
-    objective = Joint(Multilabel(), Squared(), outputs=2, weight=3.0)
+    objective = Joint(Multilabel(), 2, (Part(Squared(), 1, 3.0),))
     both = descent_directions(network, [Batch(batch.inputs, y)], objective)
     main = Network(network.backbone, Chain({**network.head.named_stages(), "two": First(2)}))
     alone = descent_directions(main, [Batch(batch.inputs, y[:, :2])], Multilabel())

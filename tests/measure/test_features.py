@@ -11,7 +11,7 @@ from torch import nn
 
 from molhpft.core.evaluate import Predictions, take
 from molhpft.core.network import Chain, Network, Plain, linear_head
-from molhpft.core.objectives import ClassContrast, Joint, Multiclass, Multilabel, Squared
+from molhpft.core.objectives import ClassContrast, Joint, Multiclass, Multilabel, Part, Squared
 from molhpft.measure.features import (
     RunningShift,
     balanced_energy,
@@ -84,7 +84,12 @@ def test_a_regression_has_no_balanced_energy():
 @pytest.mark.parametrize("rows", [1, 3, 100])
 @pytest.mark.parametrize(
     "objective",
-    [Multiclass(), ClassContrast(), Multilabel(), Joint(Multilabel(), Squared(), 2, 0.5)],
+    [
+        Multiclass(),
+        ClassContrast(),
+        Multilabel(),
+        Joint(Multilabel(), 2, (Part(Squared(), 1, 0.5),)),
+    ],
     ids=str,
 )
 def test_energy_does_not_depend_on_how_many_rows_are_read_at_a_time(

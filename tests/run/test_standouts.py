@@ -7,7 +7,7 @@ import torch
 
 from molhpft.core.data import Task
 from molhpft.core.evaluate import Snapshot
-from molhpft.core.objectives import Joint, Multilabel, Squared
+from molhpft.core.objectives import Joint, Multilabel, Part, Squared
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.graphs import pack
 from molhpft.run.standouts import SHOWN, standouts
@@ -54,7 +54,7 @@ def test_numbers_are_in_their_own_unit_also_beside_an_auxiliary_task():
     first = standouts(*snapshots(logits, torch.zeros(8, 2)), task_of(scaled))["energy"][0]
     assert (first["smiles"], first["target"]) == (SMILES[3], "output 0")
     assert (first["label"], first["predicted"]) == (5.0, 25.0)
-    joint = replace(task_of(Joint(scaled, Squared(), outputs=2, weight=1.0)), outputs=3)
+    joint = replace(task_of(Joint(scaled, 2, (Part(Squared(), 1),))), outputs=3)
     wide = torch.cat([logits, torch.ones(8, 1)], 1)
     before, after = snapshots(wide, torch.zeros(8, 3))
     assert standouts(before, after, joint)["energy"][0] == first

@@ -15,6 +15,7 @@ from molhpft.core.objectives import (
     Joint,
     Multiclass,
     Multilabel,
+    Part,
     ScoredByLoss,
     Squared,
 )
@@ -153,7 +154,7 @@ def test_what_cannot_be_solved_is_refused():
     refused("got 3 of 4; use method lp", classes, linear_head(6, 4))
     layers = "one linear layer, got stages hidden, linear; set head:"
     refused(layers, classes, mlp_head(6, 3))
-    joint = Joint(Multilabel(), Squared(), 2, 1.0)
+    joint = Joint(Multilabel(), 2, (Part(Squared(), 1),))
     for objective in (ClassContrast(), joint, ScoredByLoss(ClassContrast())):
         task = replace(one_class, objective=objective)
         refused(r"this task is (ClassContrast|Joint): use method lp", task)

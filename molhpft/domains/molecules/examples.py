@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from molhpft.core.data import Task
+from molhpft.core.data import TargetTable, Task
 from molhpft.core.network import Batch
 from molhpft.core.objectives import Multilabel, Objective, Squared
 from molhpft.domains.files import digest, listed
@@ -26,7 +26,7 @@ class Molecules:
         store: n graphs; a molecule that cannot be read has none and is in no split.
         targets: (n, t), NaN where unmeasured; numbers in float32, in standard deviations from the
             mean where the objective says so, and 0 and 1 in float16, which loses nothing and halves
-            the memory of a large table.
+            the memory of a large table. What would not fit in memory is a `TargetTable`.
         smiles: (n,), as the source writes them.
         classes: (t,), what the source writes for 0 and for 1 of each target of a classification.
         notes: sentences of the source about how it was read, for people.
@@ -35,7 +35,7 @@ class Molecules:
     """
 
     store: GraphStore
-    targets: Tensor
+    targets: Tensor | TargetTable
     smiles: tuple[str, ...]
     classes: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()

@@ -135,6 +135,14 @@ class GraphStore:
         )
         return GraphBatch(*batch)
 
+    def subset(self, rows: Tensor) -> "GraphStore":
+        """The molecules `rows` (k,), in that order, as a store."""
+        atoms, atom_offsets = _runs(self.atom_offsets, rows)
+        bonds, bond_offsets = _runs(self.bond_offsets, rows)
+        return GraphStore(
+            self.atoms[atoms], self.bonds[bonds], self.ends[bonds], atom_offsets, bond_offsets
+        )
+
     def _rows(self, index: Tensor) -> Tensor:
         """Row numbers, checked, on the CPU."""
         if index.dtype != torch.int64:
@@ -164,10 +172,31 @@ def graph_store(packed: Packed) -> GraphStore:
     )
 
 
+def joined(stores: Sequence[GraphStore]) -> GraphStore:
+    """The molecules of several stores, one after another."""
+    if len(stores) == 1:
+        return stores[0]
+    return GraphStore(
+        atoms=torch.cat([store.atoms for store in stores]),
+        bonds=torch.cat([store.bonds for store in stores]),
+        ends=torch.cat([store.ends for store in stores]),
+        atom_offsets=run_offsets(torch.cat([store.atom_offsets.diff() for store in stores])),
+        bond_offsets=run_offsets(torch.cat([store.bond_offsets.diff() for store in stores])),
+    )
+
+
 def load_or_pack(smiles: Sequence[str]) -> GraphStore:
     """`pack(smiles)`, kept in the cache folder and mapped into memory from there the next time."""
     key = f"graphs/{smiles_digest(smiles)}"
     return GraphStore(**cached_tensors(key, lambda: _tensors(pack(smiles))))
+
+
+def _runs(offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Which rows of a packed table some runs of it are, and their offsets end to end."""
+    starts, counts = offsets[rows], offsets.diff()[rows]
+    new = run_offsets(counts)
+    shift = (starts - new[:-1]).repeat_interleave(counts)
+    return torch.arange(int(new[-1])) + shift, new
 
 
 def _tensors(value: Any) -> dict[str, Tensor]:

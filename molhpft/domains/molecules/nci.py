@@ -19,8 +19,8 @@ from torch import Tensor
 from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.files import cached_tensors
+from molhpft.domains.molecules.computed_targets import descriptor_targets
 from molhpft.domains.molecules.examples import molecule_task
-from molhpft.domains.molecules.pretraining import descriptor_targets
 from molhpft.domains.molecules.smiles import cached_rows, smiles_digest
 from molhpft.domains.molecules.splits import cached_scaffold_split
 

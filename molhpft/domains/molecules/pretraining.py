@@ -1,4 +1,4 @@
-"""Tasks to pretrain an encoder on: assays with missing labels, descriptors that need none, or both.
+"""Tasks to pretrain an encoder on: molecules of several sources, targets of several kinds.
 
 They are scored by minus their loss: the metric of assays with a handful of actives is noise, and
 validation decides which epoch's encoder is kept. `joint_task` goes on serving such a task while
@@ -6,105 +6,169 @@ finetuning, on the same molecules.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from itertools import compress
-from math import nan
+from itertools import accumulate
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Annotated, Literal, TypeVar, cast, get_args
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from numpy.typing import NDArray
-from rdkit import Chem, rdBase
+from rdkit import rdBase
 from torch import Tensor
 
-from molhpft.core.annotations import Positive, Seed
-from molhpft.core.data import Task
-from molhpft.core.objectives import Joint, ScoredByLoss, Squared
-from molhpft.domains.files import digest
-from molhpft.domains.molecules.examples import Molecules, molecule_task, unreadable_note
-from molhpft.domains.molecules.graphs import load_or_pack
+from molhpft.core.annotations import Count, Positive, Seed
+from molhpft.core.data import Portion, Task
+from molhpft.core.objectives import Joint, Objective, Part, ScoredByLoss, Squared
+from molhpft.domains.files import digest, listed
+from molhpft.domains.molecules.computed_targets import (
+    COMPUTED_VERSION,
+    KINDS,
+    Kind,
+    Labels,
+    Scaled,
+    TargetColumns,
+    computed_targets,
+)
+from molhpft.domains.molecules.examples import Molecules, unreadable_note
+from molhpft.domains.molecules.graphs import GraphStore, joined, load_or_pack
 from molhpft.domains.molecules.ogb import ogb_names, ogb_task
 from molhpft.domains.molecules.overlap import inchikey_blocks, is_among
-from molhpft.domains.molecules.smiles import cached_rows, parse_flagged, smiles_digest
-from molhpft.domains.molecules.splits import Split, check_choice, molecule_splits
-from molhpft.domains.molecules.table_files import read_sheet, table_name
-from molhpft.domains.molecules.tables import csv_task
+from molhpft.domains.molecules.smiles import FEATURISER_VERSION, parse
+from molhpft.domains.molecules.splits import (
+    Split,
+    check_choice,
+    molecule_splits,
+)
+from molhpft.domains.molecules.table_files import (
+    LIST_COLUMNS,
+    Sheet,
+    is_table,
+    read_sheet,
+    table_name,
+)
+from molhpft.domains.molecules.tables import table_task
 from molhpft.domains.molecules.target_columns import ALL
 
-Target = Literal["assays", "descriptors"]
+Target = Literal["assays", Kind]
 Use = Literal["train", "all"]
 Splits = Mapping[str, Tensor]
 
-_VERSION = 1  # raised with every change of what is computed below
-_SLOW = ("qed", "SPS", "Ipc", "AvgIpc", "BCUT2D_", "FpDensity")
-_TAIL = 0.01
+_TARGETS: tuple[Target, ...] = ("assays", *KINDS)
+_NAMES = ("train", "valid", "test")
+_TENTH = 0.1
+_GOLDEN = 0.6180339887498949
+_TRIED = 50  # cells of a column that are read to see whether it holds SMILES
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Molecules to pretrain on, and their labels where they have any.
+
+    Attributes:
+        name: for people.
+        smiles: (n,).
+        store: their graphs.
+        splits: of those that can be read.
+        labels: (n, t), NaN where unmeasured; no columns without labels.
+        objective: that the labels are for.
+        label_names: (t,).
+    """
+
+    name: str
+    smiles: Sequence[str]
+    store: GraphStore
+    splits: Splits
+    labels: Tensor
+    objective: Objective
+    label_names: tuple[str, ...]
 
 
 def pretraining_task(
     *,
-    of: Path,
+    of: tuple[Path, ...],
     targets: tuple[Target, ...] = ("descriptors",),
-    weight: Positive | None = None,
+    weights: tuple[Positive, ...] | None = None,
     use: Use = "train",
-    without: tuple[str, ...] = (),
+    most: tuple[Count, ...] | None = None,
+    share: tuple[Positive, ...] | None = None,
+    without: tuple[Path, ...] = (),
     smiles_column: str | None = None,
-    split: Split = "scaffold",
+    split: Split | None = None,
     split_seed: Seed | None = None,
+    held_out: Annotated[float, Interval(gt=0, lt=0.5)] | None = None,
 ) -> Task:
-    """A data set, a table or a plain list of SMILES to pretrain on, scored by minus the loss.
+    """Data sets, tables and plain lists of SMILES to pretrain on, scored by minus the loss.
 
     Args:
-        of: an OGB data set by name, or the path of a table or list of any kind that can be read.
-        targets: "assays" are the labels of the data set, or of all columns of a table that can be
-            targets; "descriptors" those of RDKit in standard deviations, which need no labels.
-        weight: of the descriptors' loss beside the assays', 1 by default; for both targets only.
+        of: OGB data sets by name, and paths of tables or lists of any kind that can be read.
+        targets: "assays" are the labels of data sets, and of all columns of tables that can be
+            targets; the others are computed from structure, see `computed_targets`.
+        weights: of the loss of each kind of targets, 1 by default; only their ratios matter.
         use: "train" leaves the other splits out; "all" trains on their molecules as well, and what
             is then scored on them is no estimate any more.
-        without: OGB data sets whose validation and test molecules (of OGB's split) are left out of
-            every split, so that an encoder is never tested on molecules it was pretrained on; see
-            `overlap.is_among`.
-        smiles_column: of a file, "smiles" by default.
-        split: by scaffold, at random or both, as for any data set.
+        most: molecules of each source to use, spread evenly over it; all of them by default.
+        share: of its training molecules that an epoch takes of each source, drawn anew for every
+            epoch, 1 by default; 2 takes each of them twice.
+        without: OGB data sets whose validation and test molecules (of OGB's split), and tables, or
+            folders of tables, whose molecules, all of them, are left out of every split, so that an
+            encoder is never tested on molecules it was pretrained on; see `overlap.is_among`.
+        smiles_column: of files, "smiles" by default.
+        split: of files, by scaffold (the default), at random or both; OGB's sets have their own.
         split_seed: draws the random splits, 0 by default; for those only.
+        held_out: fraction of a file's molecules to validate on, and another as large to test on;
+            a tenth by default.
 
     Raises:
         FileNotFoundError: the data are absent.
         ValueError: the data cannot be used, or the options contradict each other.
     """
-    _check(targets, weight, use)
-    check_choice(split, split_seed, get_args(Split))
-    source = _source(of, "assays" in targets, smiles_column, split, split_seed)
-    splits = _used(source, use, _left_out(source, without))
-    parts = []
-    if source.assays is not None and "assays" in targets:
-        parts.append(_with_splits(source.assays, splits))
-    if "descriptors" in targets:
-        parts.append(_descriptors(source, splits))
-    task = parts[0] if len(parts) == 1 else joint_task(*parts, weight=weight or 1.0)
-    # scored by the loss of both kinds of targets, which are then one task
-    both = digest(f"{task.fingerprint} {task.auxiliary}")
-    return replace(
-        task,
-        name=f"pretraining-on-{use}-of-{source.name}",
-        fingerprint=both if task.auxiliary else task.fingerprint,
-        auxiliary="",
-        objective=ScoredByLoss(task.objective),
+    _check(targets, weights, use)
+    how = _Reading(smiles_column, split, split_seed, held_out)
+    sources = _sources(of, how, most, labelled="assays" in targets)
+    splits = [_used(source, use, _left_out(source, without)) for source in sources]
+    starts = _starts(sources)
+    whole = {
+        name: torch.cat([own[name] + start for own, start in zip(splits, starts, strict=True)])
+        for name in _NAMES
+    }
+    if not len(whole["train"]):
+        raise ValueError(f"no molecule of {_listed_names(sources)} is left to pretrain on")
+    columns, parts = _targets(sources, whole["train"], targets, weights or (1.0,) * len(targets))
+    first, *others = parts
+    objective = Joint(first.objective, first.outputs, tuple(others)) if others else first.objective
+    portions = _portions(splits, _one_each("share", share, of)) if share else ()
+    return Task(
+        name=f"pretraining-on-{use}-of-{_listed_names(sources)}",
+        examples=Molecules(
+            joined([source.store for source in sources]),
+            columns,
+            tuple(smiles for source in sources for smiles in source.smiles),
+        ),
+        splits=whole,
+        objective=ScoredByLoss(objective),
+        outputs=len(columns.names),
+        fingerprint=_fingerprint(sources, whole, (objective, columns.names, share)),
+        target_names=columns.names,
+        portions=portions,
     )
 
 
 def molecules_trained_on(
     *,
-    of: Path,
+    of: tuple[Path, ...],
     use: Use = "train",
-    without: tuple[str, ...] = (),
+    most: tuple[Count, ...] | None = None,
+    without: tuple[Path, ...] = (),
     smiles_column: str | None = None,
-    split: Split = "scaffold",
+    split: Split | None = None,
     split_seed: Seed | None = None,
+    held_out: Annotated[float, Interval(gt=0, lt=0.5)] | None = None,
 ) -> list[str]:
     """SMILES of the molecules that `pretraining_task` with these options trains on.
 
@@ -112,10 +176,10 @@ def molecules_trained_on(
         FileNotFoundError: the data are absent.
         ValueError: the data cannot be used.
     """
-    labelled = str(of) in ogb_names()
-    source = _source(of, labelled, smiles_column, split, split_seed)
-    rows = _used(source, use, _left_out(source, without))["train"]
-    return [source.smiles[row] for row in rows.tolist()]
+    how = _Reading(smiles_column, split, split_seed, held_out)
+    sources = _sources(of, how, most, labelled=False)
+    rows = [_used(source, use, _left_out(source, without))["train"] for source in sources]
+    return [s.smiles[row] for s, train in zip(sources, rows, strict=True) for row in train.tolist()]
 
 
 def joint_task(task: Task, pretraining: Task, *, weight: float) -> Task:
@@ -145,172 +209,217 @@ def joint_task(task: Task, pretraining: Task, *, weight: float) -> Task:
             f"{task.name}; name a pretraining task on the same molecules"
         )
     auxiliary = torch.where(rows[:, None] < 0, torch.nan, old.targets[rows])
+    everything = torch.arange(len(new))
+    part = Part(pretraining.objective, pretraining.outputs, weight)
     return replace(
         task,
-        examples=replace(new, targets=torch.cat([new.targets, auxiliary], dim=1)),
-        objective=Joint(task.objective, pretraining.objective, task.outputs, weight),
+        examples=replace(new, targets=torch.cat([new.targets[everything], auxiliary], dim=1)),
+        objective=Joint(task.objective, task.outputs, (part,)),
         outputs=task.outputs + pretraining.outputs,
         target_names=(*task.target_names, *pretraining.target_names),
         auxiliary=digest(f"{pretraining.fingerprint} {weight}"),
     )
 
 
-def descriptor_targets(smiles: Sequence[str], train: Tensor) -> tuple[Tensor, list[str]]:
-    """RDKit's descriptors of molecules, in standard deviations, for a regression.
-
-    All of `Descriptors.descList` but the slow ones and fragment counts (`fr_`), which are close to
-    structural alerts; about 3 ms a molecule. Heavy tails are cut off at the 1st and 99th
-    percentile; descriptors that are then constant are left out. Percentiles, means and standard
-    deviations are those of the measured values of the training split.
-
-    Args:
-        smiles: (n,).
-        train: row numbers of the training split (k,).
-
-    Returns:
-        targets, float32 (n, t), and names of the descriptors (t,). A target is NaN, missing, where
-        the descriptor is not finite, and all of a molecule's are where RDKit does not read it
-        strictly: descriptors of impossible valences mean nothing.
-
-    Raises:
-        ValueError: no descriptor differs between training molecules.
-    """
-    key = f"descriptors/{_VERSION}-{smiles_digest(smiles)}"  # raw values: splits come and go
-    values = cached_rows(key, "values", smiles, _descriptor_rows, "computing descriptors")
-    columns = [_standardised(column, train) for column in torch.from_numpy(values).T]
-    varying = [column for column in columns if column is not None]
-    if not varying:
+def _check(targets: Sequence[Target], weights: Sequence[float] | None, use: Use) -> None:
+    if not targets or len(set(targets)) < len(targets) or not {*targets} <= {*_TARGETS}:
         raise ValueError(
-            f"descriptors should differ between the {len(train):,} training molecules; none does: "
-            "give more molecules, written so that RDKit reads them"
+            f"targets should be some of {', '.join(_TARGETS)}, each once, got {list(targets)}"
         )
-    names = compress(_descriptor_functions(), [column is not None for column in columns])
-    return torch.stack(varying, 1), list(names)
+    if use not in get_args(Use):
+        raise ValueError(f"use should be {' or '.join(get_args(Use))}, got {use!r}")
+    if weights is None:
+        return
+    if len(weights) != len(targets) or not all(weight > 0 for weight in weights):
+        raise ValueError(
+            f"weights should be numbers above 0, one for each of {len(targets)} targets "
+            f"({', '.join(targets)}), got {list(weights)}"
+        )
 
 
-@cache
-def _descriptor_functions() -> dict[str, Callable[[Chem.Mol], float]]:
-    from rdkit.Chem import Descriptors  # a tenth of a second, and only here
-
-    return {
-        name: function
-        for name, function in Descriptors.descList
-        if not name.startswith(("fr_", *_SLOW))
-    }
+def _one_each(key: str, values: tuple[T, ...], of: Sequence[Path]) -> tuple[T, ...]:
+    """One value for each source; a lone one is for all."""
+    if len(values) not in (1, len(of)):
+        raise ValueError(
+            f"{key} should be one number, or one for each of {len(of)} sources, got {list(values)}"
+        )
+    return values * len(of) if len(values) == 1 else values
 
 
-def _descriptor_rows(smiles: Sequence[str]) -> NDArray[np.float32]:
-    with rdBase.BlockLogs(), np.errstate(over="ignore"):
-        rows = [_descriptors_of(string) for string in smiles]
-        return np.array(rows, dtype=np.float64).astype(np.float32)
-
-
-def _descriptors_of(smiles: str) -> list[float]:
-    functions = _descriptor_functions().values()
-    mol, invalid_valence = parse_flagged(smiles)
-    if mol is None or invalid_valence:
-        return [nan] * len(functions)
-    return [_value(function, mol) for function in functions]
-
-
-def _value(function: Callable[[Chem.Mol], float], mol: Chem.Mol) -> float:
-    try:
-        return float(function(mol))
-    # what descriptors raise for molecules that they are not defined for
-    except (ArithmeticError, LookupError, ValueError, RuntimeError):
-        return nan
-
-
-def _standardised(column: Tensor, train: Tensor) -> Tensor | None:
-    """A column (n,) with its tails cut, in training deviations; None where it does not vary.
-
-    One at a time: `Tensor.quantile` takes no more than 16 million numbers.
-    """
-    column = torch.where(column.isfinite(), column, torch.nan).double()
-    measured = column[train]
-    measured = measured[~measured.isnan()]
-    if not len(measured):
-        return None
-    low, high = measured.quantile(torch.tensor([_TAIL, 1 - _TAIL], dtype=measured.dtype))
-    if low >= high:
-        return None
-    std, mean = torch.std_mean(measured.clamp(low, high))
-    return ((column.clamp(low, high) - mean) / std).float()
+# Sources
 
 
 @dataclass(frozen=True)
-class _Source:
-    """Molecules to pretrain on, and the task of their labels where they have any."""
+class _Reading:
+    """How files are read and split; None where nothing was said."""
 
-    name: str
-    smiles: Sequence[str]
-    splits: Splits
-    assays: Task | None = None
-
-
-def _check(targets: Sequence[Target], weight: float | None, use: Use) -> None:
-    if not targets or len(set(targets)) < len(targets) or not {*targets} <= {*get_args(Target)}:
-        choices = " and ".join(get_args(Target))
-        raise ValueError(f"targets should be one or both of {choices}, got {list(targets)}")
-    if use not in get_args(Use):
-        raise ValueError(f"use should be {' or '.join(get_args(Use))}, got {use!r}")
-    if weight is not None and (len(targets) == 1 or not weight > 0):
-        raise ValueError(
-            "weight is that of descriptors beside assays and above 0, for both targets only; "
-            f"got weight {weight} with targets {', '.join(targets)}"
-        )
+    smiles_column: str | None
+    split: Split | None
+    split_seed: int | None
+    held_out: float | None
 
 
-def _source(
-    of: Path, labelled: bool, column: str | None, split: Split, seed: int | None
-) -> _Source:
+def _sources(
+    of: Sequence[Path], how: _Reading, most: tuple[int, ...] | None, *, labelled: bool
+) -> list[Source]:
+    if not of:
+        raise ValueError("of should name what to pretrain on: data sets, tables or lists of SMILES")
+    check_choice(how.split or "scaffold", how.split_seed, get_args(Split))
+    said = [key for key, value in vars(how).items() if value is not None]
+    if said and all(str(one) in ogb_names() for one in of):
+        raise ValueError(f"{said[0]} is for tables and lists, and all sources are OGB's data sets")
+    numbers = (None,) * len(of) if most is None else _one_each("most", most, of)
+    return [_source(one, how, n, labelled=labelled) for one, n in zip(of, numbers, strict=True)]
+
+
+def _source(of: Path, how: _Reading, most: int | None, *, labelled: bool) -> Source:
     if str(of) in ogb_names():
-        if column is not None:
-            raise ValueError(f"smiles_column is for tables; {of} is an OGB data set: leave it out")
-        return _of_task(ogb_task(str(of), split=split, split_seed=seed))
-    column = column or "smiles"
-    if not labelled:
-        return _unlabelled(of, column, split, seed)
-    options = {"smiles_column": column, "split": split, "split_seed": seed}
-    return _of_task(csv_task(path=of, target_columns=(ALL,), **options))
+        return _spread(_of_ogb(str(of)), most)
+    sheet, column = read_sheet(of), how.smiles_column or "smiles"
+    if labelled and not {*sheet.names} <= {column, *LIST_COLUMNS}:
+        source = _spread(_of_table(of, column), most)
+    else:
+        source = _of_list(sheet, column, most)
+    held_out = _TENTH if how.held_out is None else how.held_out
+    splits = molecule_splits(
+        source.smiles,
+        how.split or "scaffold",
+        how.split_seed,
+        rows=source.store.readable.nonzero().flatten(),
+        fractions=(1 - 2 * held_out, held_out, held_out),
+    )
+    return replace(source, splits={name: splits[name] for name in _NAMES})
 
 
-def _of_task(task: Task) -> _Source:
-    examples = cast(Molecules, task.examples)
-    return _Source(task.name, examples.smiles, task.splits, task)
+def _of_ogb(name: str) -> Source:
+    task = ogb_task(name)
+    molecules = cast(Molecules, task.examples)
+    return Source(
+        name,
+        molecules.smiles,
+        molecules.store,
+        {split: task.splits[split] for split in _NAMES},
+        cast(Tensor, molecules.targets),
+        task.objective,
+        task.target_names,
+    )
 
 
-def _unlabelled(path: Path, column: str, split: Split, seed: int | None) -> _Source:
-    sheet = read_sheet(path)
-    smiles = sheet.molecules(column)
-    readable = load_or_pack(smiles).readable
-    if not readable.any():
+def _of_table(path: Path, column: str) -> Source:
+    """Molecules and labels of a table, without splits."""
+    task = table_task(path=path, smiles_column=column, target_columns=(ALL,), split="random")
+    molecules = cast(Molecules, task.examples)
+    for note in (*molecules.notes, molecules.unreadable):
+        if note:
+            _log.warning("%s: %s", path, note)
+    return Source(
+        table_name(path),
+        molecules.smiles,
+        molecules.store,
+        {},
+        cast(Tensor, molecules.targets),
+        task.objective,
+        task.target_names,
+    )
+
+
+def _of_list(sheet: Sheet, column: str, most: int | None) -> Source:
+    """Molecules of a file, those that are used, without labels and splits."""
+    smiles, lines = sheet.molecules(column), sheet.lines
+    if most is not None and most < len(smiles):
+        rows = _spread_rows(len(smiles), most).tolist()
+        smiles, lines = (tuple(column[row] for row in rows) for column in (smiles, lines))
+    store = load_or_pack(smiles)
+    if not store.readable.any():
         raise ValueError(
-            f"{path} should hold SMILES; none of its {len(smiles):,} rows can be read, the first "
-            f"is {smiles[0]!r:.60}"
+            f"{sheet.path} should hold SMILES; none of its {len(smiles):,} rows can be read, the "
+            f"first is {smiles[0]!r:.60}"
         )
-    if note := unreadable_note(smiles, readable, lines=sheet.lines, unit=sheet.unit):
-        _log.warning("%s: %s", path, note)
-    splits = molecule_splits(smiles, split, seed, rows=readable.nonzero().flatten())
-    return _Source(table_name(path), smiles, splits)
+    if note := unreadable_note(smiles, store.readable, lines=lines, unit=sheet.unit):
+        _log.warning("%s: %s", sheet.path, note)
+    return Source(
+        table_name(sheet.path), smiles, store, {}, torch.empty(len(smiles), 0), Squared(), ()
+    )
 
 
-def _left_out(source: _Source, without: Sequence[str]) -> Tensor:
+def _spread(source: Source, most: int | None) -> Source:
+    """So many of the molecules, spread evenly."""
+    n = len(source.smiles)
+    if most is None or most >= n:
+        return source
+    rows = _spread_rows(n, most)
+    place = torch.full((n,), -1)
+    place[rows] = torch.arange(most)
+    splits = {name: place[index] for name, index in source.splits.items()}
+    return replace(
+        source,
+        smiles=tuple(source.smiles[row] for row in rows.tolist()),
+        store=source.store.subset(rows),
+        splits={name: index[index >= 0] for name, index in splits.items()},
+        labels=source.labels[rows],
+    )
+
+
+def _spread_rows(n: int, most: int) -> Tensor:
+    """Row numbers of `most` of n rows, spread evenly; of fewer they are the first of these."""
+    # multiples of the golden ratio: however many are taken, they leave no large gap
+    return torch.from_numpy((np.arange(n) * _GOLDEN % 1).argsort(kind="stable")[:most].copy())
+
+
+def _listed_names(sources: Sequence[Source]) -> str:
+    return "-and-".join(source.name for source in sources)
+
+
+def _starts(sources: Sequence[Source]) -> list[int]:
+    """Row of the first molecule of each source where they stand one after another."""
+    return [*accumulate((len(source.smiles) for source in sources), initial=0)][:-1]
+
+
+# Which of their molecules are used
+
+
+def _left_out(source: Source, without: Sequence[Path]) -> Tensor:
     """Which molecules are tested on elsewhere, bool (n,)."""
     tested = torch.zeros(len(source.smiles), dtype=torch.bool)
-    for name in without:
-        other = _of_task(ogb_task(name))
-        rows = torch.cat([other.splits["valid"], other.splits["test"]]).numpy()
-        tested |= is_among(inchikey_blocks(source.smiles), inchikey_blocks(other.smiles)[rows])
+    for other in without:
+        tested |= is_among(inchikey_blocks(source.smiles), _tested_on(other))
     if without:
         _log.warning(
             "%d of %d molecules of %s are left out: %s validate or test on them",
-            *(int(tested.sum()), len(tested), source.name, " and ".join(without)),
+            *(int(tested.sum()), len(tested), source.name, listed([str(one) for one in without])),
         )
     return tested
 
 
-def _used(source: _Source, use: Use, left_out: Tensor) -> dict[str, Tensor]:
+def _tested_on(of: Path) -> NDArray[np.bytes_]:
+    """InChIKey blocks of what a data set validates and tests on, and of all of a table."""
+    if of.is_dir():
+        tables = sorted(path for path in of.iterdir() if is_table(path.name))
+        if not tables:
+            raise ValueError(f"{of}, whose tables are to be left out, has none")
+        return np.concatenate([_tested_on(path) for path in tables])
+    if str(of) not in ogb_names():
+        return inchikey_blocks(_any_molecules(read_sheet(of)))
+    other = _of_ogb(str(of))
+    rows = torch.cat([other.splits["valid"], other.splits["test"]]).tolist()
+    return inchikey_blocks([other.smiles[row] for row in rows])
+
+
+def _any_molecules(sheet: Sheet) -> Sequence[str]:
+    """The column of a table whose cells are SMILES, whatever its name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for name in sorted(sheet.columns, key=lambda name: name.lower() != "smiles"):
+        cells = [cell for cell in sheet.columns[name] if cell][:_TRIED]
+        # numbers are no molecules, and a word that is one by chance is not followed by others
+        if cells and sum(parse(cell) is not None for cell in cells) > len(cells) / 2:
+            return sheet.columns[name]
+    raise ValueError(f"{sheet.path} should have a column of SMILES; it has: {listed(sheet.names)}")
+
+
+def _used(source: Source, use: Use, left_out: Tensor) -> dict[str, Tensor]:
     splits = {name: rows[~left_out[rows]] for name, rows in source.splits.items()}
     if use == "train":
         return splits
@@ -323,30 +432,54 @@ def _used(source: _Source, use: Use, left_out: Tensor) -> dict[str, Tensor]:
     return {**splits, "train": rows}
 
 
-def _with_splits(task: Task, splits: Splits) -> Task:
-    """The same task with other splits, which its fingerprint must know."""
-    examples = cast(Molecules, task.examples)
-    return molecule_task(
-        task.name,
-        smiles=examples.smiles,
-        targets=examples.targets,
-        target_names=task.target_names,
-        splits=splits,
-        objective=task.objective,
-        classes=examples.classes,
-        notes=examples.notes,
-        lines=examples.lines,
-        unit=examples.unit,
+def _portions(splits: Sequence[Splits], share: Sequence[float]) -> tuple[Portion, ...]:
+    sizes = [len(own["train"]) for own in splits]
+    places = torch.split(torch.arange(sum(sizes)), sizes)
+    return tuple(
+        Portion(rows, max(1, round(fraction * len(rows))))
+        for rows, fraction in zip(places, share, strict=True)
+        if len(rows)
     )
 
 
-def _descriptors(source: _Source, splits: Splits) -> Task:
-    targets, names = descriptor_targets(source.smiles, splits["train"])
-    return molecule_task(
-        f"descriptors of {source.name}",
-        smiles=source.smiles,
-        targets=targets,
-        target_names=names,
-        splits=splits,
-        objective=Squared(),
+# What is learned of them
+
+
+def _targets(
+    sources: Sequence[Source],
+    train: Tensor,
+    targets: Sequence[Target],
+    weights: Sequence[float],
+) -> tuple[TargetColumns, list[Part]]:
+    """All columns and their objectives; assays have one for each source, computed targets one."""
+    columns: list[Labels | Scaled] = []
+    parts = []
+    for target, weight in zip(targets, weights, strict=True):
+        weight = weight / weights[0]
+        if target != "assays":
+            computed = computed_targets(target, [source.smiles for source in sources], train)
+            columns.append(computed)
+            parts.append(Part(Squared(), len(computed.names), weight))
+            continue
+        starts = _starts(sources)
+        labelled = [(s, k) for s, k in zip(sources, starts, strict=True) if s.label_names]
+        if not labelled:
+            raise ValueError(
+                f"assays should be labels of a data set or a table; "
+                f"{_listed_names(sources)} has none: name such a source, or leave assays out"
+            )
+        for source, start in labelled:
+            columns.append(Labels(source.labels, start, source.label_names))
+            parts.append(Part(source.objective, len(source.label_names), weight))
+    return TargetColumns(tuple(columns)), parts
+
+
+def _fingerprint(sources: Sequence[Source], splits: Splits, about: object) -> str:
+    """What tells a task from every other; computed targets follow from their molecules."""
+    return digest(
+        f"{FEATURISER_VERSION} {COMPUTED_VERSION} {rdBase.rdkitVersion} {about!r}",
+        *("\n".join(source.smiles) for source in sources),
+        # every NaN is made the same one: its bytes carry a payload
+        *(torch.where(source.labels.isnan(), torch.nan, source.labels) for source in sources),
+        *(part for split in _NAMES for part in (split, splits[split])),
     )

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 ROWS = 512  # of a part
 
+LIST_COLUMNS = ("smiles", "name")
+"""Columns of a list of SMILES, which has no others."""
+
 _HEAD = 1 << 16  # bytes by which a file is recognised
 _LONGEST_CELL = 100_000_000  # characters
 _SEPARATORS = (",", "\t", ";")
@@ -348,7 +351,7 @@ def _recognised(path: Path, file: IO[bytes], opened: ExitStack) -> _Source:
     if _SDF_COUNTS.match(start) or ending in (".sdf", ".sd"):
         return _Source(_sdf_parts(path, text))
     if ending in _LISTS or (ending == ".txt" and _begins_with_a_molecule(start)):
-        return _Source(_parts(path, ["smiles", "name"], _list_rows(text)))
+        return _Source(_parts(path, [*LIST_COLUMNS], _list_rows(text)))
     return _csv_source(path, text, start)
 
 

@@ -1,19 +1,22 @@
 import logging
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from rdkit import Chem
-from rdkit.Chem import Descriptors
 
-from molhpft.core.objectives import Joint, Multilabel, ScoredByLoss, Squared
-from molhpft.domains.molecules import pretraining
+from molhpft.core.data import Rows
+from molhpft.core.objectives import Joint, Multilabel, Part, ScoredByLoss, Squared
+from molhpft.domains.molecules.computed_targets import descriptor_targets
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.ogb import ogb_task
 from molhpft.domains.molecules.overlap import inchikey_blocks, is_among
-from molhpft.domains.molecules.pretraining import descriptor_targets, joint_task, pretraining_task
+from molhpft.domains.molecules.pretraining import (
+    joint_task,
+    molecules_trained_on,
+    pretraining_task,
+)
 from tests.toy import toy_task
 
 CHAINS = [f"{'C' * n}{end}" for n in range(1, 16) for end in ("", "O", "N", "c1ccccc1")]
@@ -39,40 +42,130 @@ def targets_of(task, split="train"):
 
 
 def test_a_plain_list_is_a_regression_on_descriptors(listed):
-    task = pretraining_task(of=listed, split="random")
+    task = pretraining_task(of=(listed,), split="random")
     expected, names = descriptor_targets(CHAINS, task.splits["train"])
     assert task.name == "pretraining-on-train-of-chains"
     assert task.objective == ScoredByLoss(Squared())
     assert task.target_names == tuple(names)
-    torch.testing.assert_close(task.examples.targets, expected, equal_nan=True)
+    torch.testing.assert_close(task.examples.targets[torch.arange(60)], expected, equal_nan=True)
     assert sorted(torch.cat(list(task.splits.values())).tolist()) == list(range(len(CHAINS)))
 
 
 def test_assays_and_descriptors_are_both_served(table):
-    task = pretraining_task(of=table, targets=("assays", "descriptors"), weight=0.5, split="random")
-    assert task.objective == ScoredByLoss(Joint(Multilabel(), Squared(), 2, 0.5))
+    both, weights = ("assays", "descriptors"), (2.0, 1.0)
+    task = pretraining_task(of=(table,), targets=both, weights=weights, split="random")
+    n = task.outputs - 2
+    assert task.objective == ScoredByLoss(Joint(Multilabel(), 2, (Part(Squared(), n, 0.5),)))
     assert task.target_names[:2] == ("alcohol", "odd")
-    labels = task.examples.targets[:, :2]
+    labels = task.examples.targets[torch.arange(60)][:, :2]
     assert labels[:, 0].tolist() == [float(s.endswith("O")) for s in CHAINS]
     assert labels[:, 1].isnan().tolist() == [bool(k % 3) for k in range(len(CHAINS))]
     expected, _ = descriptor_targets(CHAINS, task.splits["train"])
-    torch.testing.assert_close(task.examples.targets[:, 2:], expected, equal_nan=True)
+    computed = task.examples.targets[torch.arange(60)][:, 2:]
+    torch.testing.assert_close(computed, expected, equal_nan=True)
+
+
+@pytest.fixture
+def two(listed, table, tmp_path):
+    """A list of ethers and the table, as sources."""
+    path = tmp_path / "ethers.smi"
+    path.write_text("\n".join(f"{'C' * k}O{'C' * m}" for k in range(1, 8) for m in range(1, k + 1)))
+    return (path, table)
+
+
+KINDS = ("assays", "fragments", "morgan")
+
+
+def test_molecules_of_several_sources_have_the_labels_of_their_own(two):
+    task = pretraining_task(of=two, targets=KINDS, split="random")
+    assert task.name == "pretraining-on-train-of-ethers-and-chains"
+    ethers = len(task.examples) - len(CHAINS)
+    everything = task.examples.targets[torch.arange(len(task.examples))]
+    assert everything[:ethers, :2].isnan().all()
+    assert everything[ethers:, 0].tolist() == [float(s.endswith("O")) for s in CHAINS]
+    assert everything[:, 2:].isfinite().all()
+    lone = pretraining_task(of=two[1:], targets=KINDS, split="random")
+    rows = lone.splits["train"]
+    same = task.examples.take(rows + ethers).inputs, lone.examples.take(rows).inputs
+    assert all(torch.equal(*pair) for pair in zip(*(vars(g).values() for g in same), strict=True))
+
+
+def test_a_source_gives_so_many_molecules_and_more_of_them_begin_with_the_same(two):
+    few = pretraining_task(of=two, most=(5, 20), split="random")
+    more = pretraining_task(of=two, most=(9, 100), split="random")
+    assert len(few.examples) == 25
+    assert len(more.examples) == 9 + len(CHAINS)
+    assert more.examples.smiles[:5] == few.examples.smiles[:5]
+    place = {smiles: row for row, smiles in enumerate(CHAINS)}
+    picked = sorted(place[smiles] for smiles in few.examples.smiles[5:])
+    gaps = [after - before for before, after in pairwise([-1, *picked, len(CHAINS)])]
+    assert max(gaps) <= 2 * len(CHAINS) / 20
+
+
+def test_an_epoch_takes_its_share_of_each_source(two, rng):
+    task = pretraining_task(of=two, share=(0.5, 2.0), split="random")
+    ethers = len(task.examples) - len(CHAINS)
+    train = task.splits["train"]
+    sizes = [int((train < ethers).sum()), int((train >= ethers).sum())]
+    assert task.epoch_size == round(sizes[0] / 2) + 2 * sizes[1]
+    numbered = replace(task, examples=Rows(*[torch.arange(len(task.examples))] * 2))
+    seen = torch.cat([batch.targets for batch in numbered.batches("train", size=7, rng=rng)])
+    counts = torch.bincount(seen, minlength=len(task.examples))
+    assert counts[train[train >= ethers]].tolist() == [2] * sizes[1]
+    assert int(counts[:ethers].sum()) == round(sizes[0] / 2)
+    assert counts[:ethers].max() == 1
+
+
+@pytest.mark.parametrize("named", ["the table", "its folder"])
+def test_molecules_of_a_table_are_left_out_whatever_its_column_is_called(
+    two, named, tmp_path, caplog
+):
+    other = tmp_path / "elsewhere" / "tested.csv"
+    other.parent.mkdir()
+    other.write_text("Drug_ID,Drug,Y\nethanol,OCC,1\npropanol,C(O)CC,0\n")
+    other = other if named == "the table" else other.parent
+    with caplog.at_level(logging.WARNING):
+        task = pretraining_task(of=two, without=(other,), split="random")
+    used = [task.examples.smiles[i] for rows in task.splits.values() for i in rows]
+    left = set(task.examples.smiles) - set(used)
+    assert left == {"CCO", "CCCO"}
+    assert not left & set(molecules_trained_on(of=two, without=(other,), split="random"))
+    assert "2 of 60 molecules of chains are left out" in caplog.text
+
+
+def test_a_table_without_molecules_is_no_set_to_leave_out(listed, tmp_path):
+    other = tmp_path / "numbers.csv"
+    other.write_text("a,b\n1,2\n3,4\n")
+    with pytest.raises(ValueError, match="should have a column of SMILES; it has: a and b"):
+        pretraining_task(of=(listed,), without=(other,), split="random")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="whose tables are to be left out, has none"):
+        pretraining_task(of=(listed,), without=(tmp_path / "empty",), split="random")
+
+
+def test_so_much_is_held_out_as_was_asked_for(listed):
+    task = pretraining_task(of=(listed,), split="random", held_out=0.05)
+    assert {name: len(rows) for name, rows in task.splits.items()} == {
+        "train": 54,
+        "valid": 3,
+        "test": 3,
+    }
 
 
 def test_assays_alone_are_those_of_the_table(table):
-    task = pretraining_task(of=table, targets=("assays",), split="random")
+    task = pretraining_task(of=(table,), targets=("assays",), split="random")
     assert task.objective == ScoredByLoss(Multilabel())
     assert task.outputs == 2
 
 
 def test_everything_that_decides_a_task_is_in_its_fingerprint(table):
-    both = {"of": table, "targets": ("assays", "descriptors"), "split": "random"}
+    both = {"of": (table,), "targets": ("assays", "descriptors"), "split": "random"}
     tasks = [
         pretraining_task(**both),
-        pretraining_task(**both, weight=2.0),
+        pretraining_task(**both, weights=(2.0, 1.0)),
         pretraining_task(**both, use="all"),
         pretraining_task(**both, split_seed=1),
-        pretraining_task(of=table, split="random"),
+        pretraining_task(of=(table,), split="random"),
     ]
     assert len({task.fingerprint for task in tasks}) == len(tasks)
     assert pretraining_task(**both).fingerprint == tasks[0].fingerprint
@@ -80,7 +173,7 @@ def test_everything_that_decides_a_task_is_in_its_fingerprint(table):
 
 def test_all_trains_on_every_molecule_and_says_so(listed, caplog):
     with caplog.at_level(logging.WARNING):
-        task = pretraining_task(of=listed, use="all", split="random")
+        task = pretraining_task(of=(listed,), use="all", split="random")
     assert task.splits["train"].tolist() == list(range(len(CHAINS)))
     assert len(task.splits["valid"]) == len(task.splits["test"]) == 6
     assert "on all 60 molecules of chains" in caplog.text
@@ -90,7 +183,7 @@ def test_all_trains_on_every_molecule_and_says_so(listed, caplog):
 def test_unreadable_molecules_are_named_by_line_and_in_no_split(listed, caplog):
     listed.write_text("\n".join(["header", *CHAINS]))
     with caplog.at_level(logging.WARNING):
-        task = pretraining_task(of=listed, split="random")
+        task = pretraining_task(of=(listed,), split="random")
     assert "'header' (line 1)" in caplog.text
     assert not any(0 in rows for rows in task.splits.values())
 
@@ -102,7 +195,7 @@ def test_molecules_that_are_tested_on_elsewhere_are_left_out(ogb_root, tmp_path,
     path = tmp_path / "mixed.smi"
     path.write_text("\n".join([*CHAINS, *other.examples.smiles]))
     with caplog.at_level(logging.WARNING):
-        task = pretraining_task(of=path, without=("ogbg-molesol",), split="random")
+        task = pretraining_task(of=(path,), without=(Path("ogbg-molesol"),), split="random")
     used = [task.examples.smiles[i] for rows in task.splits.values() for i in rows]
     elsewhere = inchikey_blocks(tested)
     assert not is_among(inchikey_blocks(used), elsewhere).any()
@@ -114,10 +207,12 @@ def test_molecules_that_are_tested_on_elsewhere_are_left_out(ogb_root, tmp_path,
 
 @pytest.mark.slow
 def test_an_ogb_set_keeps_its_labels_and_its_training_split(ogb_root):
-    task = pretraining_task(of="ogbg-molfreesolv", targets=("assays", "descriptors"))
+    task = pretraining_task(of=(Path("ogbg-molfreesolv"),), targets=("assays", "descriptors"))
     own = ogb_task("ogbg-molfreesolv")
     assert all(torch.equal(task.splits[name], own.splits[name]) for name in own.splits)
-    assert torch.equal(task.examples.targets[:, :1], own.examples.targets)
+    assert torch.equal(
+        task.examples.targets[torch.arange(len(own.examples))][:, :1], own.examples.targets
+    )
     train = targets_of(task)[:, 1:].double()
     torch.testing.assert_close(train.nanmean(0), torch.zeros_like(train[0]), atol=1e-4, rtol=0)
 
@@ -125,34 +220,40 @@ def test_an_ogb_set_keeps_its_labels_and_its_training_split(ogb_root):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"targets": ()}, "one or both of assays and descriptors, got"),
-        ({"targets": ("assays", "assays")}, "one or both"),
-        ({"targets": ("labels",)}, "one or both"),
-        ({"targets": ("assays",)}, r"chains\.smi should have a column of labels"),
-        ({"weight": 2.0}, "for both targets only; got weight 2.0 with targets descriptors"),
+        ({"of": ()}, "of should name what to pretrain on"),
+        ({"targets": ()}, "some of assays, descriptors, fragments, .*, each once, got"),
+        ({"targets": ("assays", "assays")}, "each once"),
+        ({"targets": ("labels",)}, r"got \['labels'\]"),
+        ({"targets": ("assays",)}, "labels of a data set or a table; chains has none"),
+        ({"weights": (2.0, 1.0)}, r"one for each of 1 targets \(descriptors\), got \[2.0, 1.0\]"),
+        ({"share": (0.5, 0.5)}, r"share should be one number, or one for each of 1 sources"),
+        ({"most": (5, 5)}, r"most should be one number, or one for each of 1 sources"),
         ({"use": "test"}, "use should be train or all, got 'test'"),
         ({"split": "column"}, "split should be scaffold, random or random_and_scaffold"),
         ({"split_seed": 3}, "split_seed is for split random"),
         ({"smiles_column": "mol"}, "no column 'mol'; it has: smiles, name"),
-        ({"of": "ogbg-molesol", "smiles_column": "mol"}, "is an OGB data set: leave it out"),
-        ({"without": ("ogbg-moltox",)}, "no data set named 'ogbg-moltox'"),
+        (
+            {"of": (Path("ogbg-molesol"),), "smiles_column": "mol"},
+            "smiles_column is for tables and lists",
+        ),
+        ({"of": (Path("ogbg-molesol"),), "held_out": 0.2}, "held_out is for tables and lists"),
     ],
 )
 def test_what_cannot_be_meant_is_one_sentence(listed, options, words):
     with pytest.raises(ValueError, match=words):
-        pretraining_task(**{"of": listed, **options})
+        pretraining_task(**{"of": (listed,), **options})
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan")])
 def test_a_weight_is_above_zero(table, weight):
     with pytest.raises(ValueError, match="above 0"):
-        pretraining_task(of=table, targets=("assays", "descriptors"), weight=weight)
+        pretraining_task(of=(table,), targets=("assays", "descriptors"), weights=(1.0, weight))
 
 
 def test_a_list_with_nothing_to_train_on_says_so(tmp_path):
     (tmp_path / "x.smi").write_text("xx\nyy\n")
     with pytest.raises(ValueError, match="none of its 2 rows can be read, the first is 'xx'"):
-        pretraining_task(of=tmp_path / "x.smi")
+        pretraining_task(of=(tmp_path / "x.smi",))
 
 
 def task(name, smiles, targets, objective):
@@ -205,105 +306,3 @@ def test_tasks_without_a_common_molecule_are_refused():
 def test_tasks_of_something_else_are_refused():
     with pytest.raises(ValueError, match="between tasks of molecules, got new and toy"):
         joint_task(NEW, toy_task(), weight=1.0)
-
-
-TRAIN = torch.arange(40)
-HEXAFLUOROALUMINATE = "[Al](F)(F)(F)(F)(F)F"  # which RDKit reads without its check of valences only
-
-
-def test_targets_are_what_rdkit_computes_cut_and_in_training_deviations():
-    targets, names = descriptor_targets(CHAINS, TRAIN)
-    functions = dict(Descriptors.descList)
-    for k, name in enumerate(names):
-        raw = np.array([functions[name](Chem.MolFromSmiles(s)) for s in CHAINS], dtype=np.float32)
-        cut = raw.astype(np.float64).clip(*np.quantile(raw[:40].astype(np.float64), [0.01, 0.99]))
-        expected = (cut - cut[:40].mean()) / cut[:40].std(ddof=1)
-        np.testing.assert_allclose(targets[:, k].numpy(), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_neither_slow_descriptors_nor_fragment_counts_are_taken():
-    _, names = descriptor_targets(CHAINS, TRAIN)
-    assert len(set(names)) == len(names)
-    assert not [name for name in names if name.startswith(("fr_", "BCUT2D_", "qed", "Ipc"))]
-    assert {"MolWt", "MolLogP", "TPSA"} <= set(names)
-
-
-@pytest.mark.parametrize("smiles", ["not a molecule", "", HEXAFLUOROALUMINATE, "C\x00C", "\udcff"])
-def test_what_rdkit_does_not_read_strictly_has_no_targets_and_changes_no_other(smiles):
-    plain, names = descriptor_targets(CHAINS, TRAIN)
-    with_it, same = descriptor_targets([*CHAINS, smiles], torch.cat([TRAIN, torch.tensor([60])]))
-    assert names == same
-    assert with_it[60].isnan().all()
-    torch.testing.assert_close(with_it[:60], plain)
-
-
-def test_a_descriptor_that_is_not_finite_is_missing():
-    # Gasteiger's charges know no mercury: NaN for the whole molecule
-    targets, names = descriptor_targets([*CHAINS, "C[Hg]C"], TRAIN)
-    assert targets[60, names.index("MaxPartialCharge")].isnan()
-    assert targets[60, names.index("MolWt")].isfinite()
-    assert targets[:60].isfinite().all()
-
-
-def broken(error):
-    def function(mol):
-        raise error
-
-    return function
-
-
-@pytest.mark.parametrize("error", [ZeroDivisionError(), KeyError(3), ValueError(), RuntimeError()])
-def test_a_descriptor_that_fails_is_missing(error):
-    mol = Chem.MolFromSmiles("C")
-    assert np.isnan(pretraining._value(broken(error), mol))
-    with pytest.raises(MemoryError):
-        pretraining._value(broken(MemoryError()), mol)
-
-
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**31), n=st.integers(4, 60), missing=st.floats(0, 0.9))
-def test_standardising_equals_a_plain_loop_over_measured_training_values(seed, n, missing):
-    rng = np.random.default_rng(seed)
-    values = rng.standard_cauchy((n, 3))
-    values[:, 1] = 3
-    values[rng.random((n, 3)) < missing] = rng.choice([np.nan, np.inf, -np.inf])
-    train = np.sort(rng.permutation(n)[: n // 2 + 1])
-    for column in values.T:
-        target = pretraining._standardised(torch.from_numpy(column), torch.from_numpy(train))
-        measured = column[train][np.isfinite(column[train])]
-        low, high = np.quantile(measured, [0.01, 0.99]) if len(measured) else (0, 0)
-        if low >= high:
-            assert target is None
-            continue
-        cut = np.where(np.isfinite(column), column.clip(low, high), np.nan)
-        inside = measured.clip(low, high)
-        expected = (cut - inside.mean()) / inside.std(ddof=1)
-        np.testing.assert_allclose(target.numpy(), expected, rtol=1e-3, atol=1e-4)
-
-
-def test_other_molecules_than_those_trained_on_do_not_shape_the_scale():
-    targets, _ = descriptor_targets(CHAINS, TRAIN)
-    fewer, _ = descriptor_targets(CHAINS[:40], TRAIN)
-    torch.testing.assert_close(targets[:40], fewer)
-
-
-def test_processes_change_nothing(monkeypatch, tmp_path):
-    smiles, tables = [*CHAINS, "xx"] * 20, []
-    for workers in ("1", "2"):
-        monkeypatch.setenv("MOLHPFT_CACHE", str(tmp_path / workers))
-        monkeypatch.setenv("MOLHPFT_WORKERS", workers)
-        tables.append(descriptor_targets(smiles, TRAIN)[0])
-    torch.testing.assert_close(*tables, rtol=0, atol=0, equal_nan=True)
-    assert len(tables[0]) == len(smiles)
-
-
-def test_another_split_of_the_same_molecules_computes_nothing(monkeypatch):
-    first, _ = descriptor_targets(CHAINS, TRAIN)
-    monkeypatch.setattr(pretraining, "_descriptor_rows", lambda _: pytest.fail("computed again"))
-    second, _ = descriptor_targets(CHAINS, TRAIN + 10)
-    assert not torch.equal(first, second)
-
-
-def test_molecules_that_do_not_differ_are_refused():
-    with pytest.raises(ValueError, match="differ between the 3 training molecules; none does"):
-        descriptor_targets(["CCO", "OCC", "C(O)C"], torch.arange(3))
