@@ -55,4 +55,5 @@ def test_pretraining_starts_from_random_weights_and_is_of_pcba_as_of_muv():
         for path in paths
         if path.stem == name
     )
-    assert {**muv, "task": {**muv["task"], "of": ["ogbg-molpcba"]}} == pcba
+    assert {**muv, "task": {**muv["task"], "of": pcba["task"]["of"]}} == pcba
+    assert [str(one) for one in pcba["task"]["of"]] == ["ogbg-molpcba"]
