@@ -1,40 +1,45 @@
-"""Write the encoder of a finished pretraining run as a shipped encoder: weights and model card.
+r"""Write the encoder of a finished pretraining run as a shipped encoder: weights and model card.
 
-    python benchmarks/ship_encoder.py RUN --config configs/pretrain/muv_gcn.yaml --name gcn_muv
+    python benchmarks/encoders.py --encoders RUN/model.safetensors gcn_muv > probes.md
+    python benchmarks/ship_encoder.py RUN --config configs/pretrain/muv_gcn.yaml --name gcn_muv \
+        --half --licences benchmarks/licences.md --probes probes.md --ablation ablation.md
 
-RUN is the run folder; `--public` takes a file of pretrain-gnns to compare with.
-
-The card is printed from the run folder, a leak check by InChIKey, and linear probes of the encoder,
-of the same one with random weights, and of a public one of pretrain-gnns; the probes are runs of
-their own, and are not redone. MOLHPFT_DATA must hold the data sets that are probed.
+RUN is the run folder. The card is printed from it, from a leak check by InChIKey against the sets
+and tables of the config's `without` and of `--against`, and from the Markdown of the files that are
+named. `--half` rounds the weights to float16.
 """
 
 import argparse
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from run_configs import split_header
-from safetensors.torch import save_file
+from safetensors.torch import save
+from torch import Tensor
 
-from molhpft.config.build import build_recipes, build_task
 from molhpft.config.changes import read_config
+from molhpft.config.options import keywords
 from molhpft.config.schema import RunConfig, load_config, parse_config, resolved
-from molhpft.core.data import Task
-from molhpft.domains.molecules.ogb import ogb_task
+from molhpft.domains.molecules.ogb import ogb_names, ogb_task
 from molhpft.domains.molecules.overlap import inchikey_blocks, is_among
+from molhpft.domains.molecules.pretraining import molecules_trained_on
+from molhpft.domains.molecules.smiles import parse
+from molhpft.domains.molecules.table_files import Sheet, read_sheet
 from molhpft.domains.shipped import SHIPPED
 from molhpft.domains.weights import ABOUT, read_weights
 from molhpft.run.folder import RunFolder
-from molhpft.run.run import run
 
-AGAINST = ("ogbg-moltox21", "ogbg-molhiv")
+MOST = 12_000_000  # bytes: a shipped encoder is installed with every copy of the package
 PREFIX = "backbone."
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+_TRIED = 50  # cells of a column that are read to see whether it holds SMILES
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,21 @@ class Source:
     folder: RunFolder
     config: RunConfig
     path: Path
+
+
+@dataclass(frozen=True)
+class Sections:
+    """Markdown of the card that is written by others.
+
+    Attributes:
+        licences: of the data.
+        probes: how the features do on other sets.
+        ablation: what else was tried; may be empty.
+    """
+
+    licences: str
+    probes: str
+    ablation: str = ""
 
 
 def read_source(folder: Path, path: Path) -> Source:
@@ -64,61 +84,117 @@ def read_source(folder: Path, path: Path) -> Source:
     return Source(run_folder, config, path)
 
 
-def write_encoder(source: Source, file: Path) -> int:
-    """The encoder's weights alone, with what it is; gives the number of its parameters."""
-    saved = read_weights(source.folder.path / "model.safetensors")
-    tensors = {k: v.contiguous() for k, v in saved.tensors.items() if k.startswith(PREFIX)}
+def encoder_tensors(source: Source, *, half: bool) -> dict[str, Tensor]:
+    """The weights of the run's encoder alone.
+
+    Args:
+        source: the run.
+        half: whether to round to float16 what it can hold; statistics of batch norms and weights
+            beyond 65,504 stay float32.
+    """
+    saved = read_weights(source.folder.path / "model.safetensors").tensors
+    own = {name: tensor for name, tensor in saved.items() if name.startswith(PREFIX)}
+    return {name: (halved(t) if half else t).contiguous() for name, t in own.items()}
+
+
+def halved(tensor: Tensor) -> Tensor:
+    """A tensor of real numbers in float16, if none of them becomes infinite; any other as it is."""
+    if not tensor.is_floating_point():
+        return tensor
+    rounded = tensor.half()
+    return rounded if rounded.isfinite().all() else tensor
+
+
+def write_encoder(source: Source, file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write weights with what the run says about them.
+
+    Raises:
+        ValueError: the file would be larger than `MOST`; nothing is written.
+    """
+    about = read_weights(source.folder.path / "model.safetensors").about
+    content = save(dict(tensors), metadata={ABOUT: json.dumps(about)})
+    if len(content) > MOST:
+        raise ValueError(
+            f"{file.stem} should have at most {MOST / 1e6:.0f} MB to be shipped, it has "
+            f"{len(content) / 1e6:.1f}; write half precision (--half) or train a smaller one"
+        )
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, file, metadata={ABOUT: json.dumps(saved.about)})
-    buffers = ("running_mean", "running_var", "num_batches_tracked")
-    return sum(v.numel() for k, v in tensors.items() if not k.endswith(buffers))
+    file.write_bytes(content)
 
 
-def training_blocks(config: RunConfig, **changes: Any) -> NDArray[np.bytes_]:
-    """InChIKey blocks of the molecules that a config trains on, with other options of the task."""
-    task = replace(config.task, options={**config.task.options, **changes})
-    return split_blocks(build_task(replace(config, task=task), build_recipes(config)[0]), "train")
+def precision(tensors: Mapping[str, Tensor]) -> str:
+    """In which format real numbers are stored, and that they are loaded as float32."""
+    kinds = {name: t.dtype for name, t in tensors.items() if t.is_floating_point()}
+    if torch.float16 not in kinds.values():
+        return "float32"
+    kept = [name for name, kind in kinds.items() if kind != torch.float16]
+    but = f" but for {len(kept)} tensors that it cannot hold ({', '.join(kept)})" if kept else ""
+    return f"stored in float16{but}, loaded as float32"
 
 
-def split_blocks(task: Task, split: str) -> NDArray[np.bytes_]:
-    """InChIKey blocks of the molecules of a split."""
-    return inchikey_blocks(task.examples.smiles)[task.rows(split).numpy()]
+def trained_on(source: Source) -> tuple[NDArray[np.bytes_], NDArray[np.bytes_]]:
+    """InChIKey blocks of the training molecules, and of those that no `without` would leave out.
+
+    Raises:
+        ValueError: they are not as many as the run trained on.
+    """
+    options = source.config.task.options
+    known = keywords(molecules_trained_on)
+    given = {key: value for key, value in options.items() if key in known}
+    used = molecules_trained_on(**given)
+    expected = source.folder.read_json("summary.json")["sizes"]["train"]
+    if len(used) != expected:
+        raise ValueError(
+            f"{source.folder.path} trained on {expected:,} molecules; the data at hand give "
+            f"{len(used):,}: put the files that it was trained on in their places"
+        )
+    everything = molecules_trained_on(**{**given, "without": ()})
+    blocks, left = inchikey_blocks(everything), set(used)
+    return blocks[np.array([smiles in left for smiles in everything])], blocks
 
 
-def leak_table(config: RunConfig, against: Sequence[str]) -> list[str]:
-    """Markdown: how many molecules of each split were trained on, and how many would have been."""
-    used, everything = training_blocks(config), training_blocks(config, without=())
+def tested_blocks(name: str) -> dict[str, NDArray[np.bytes_]]:
+    """InChIKey blocks of each split of an OGB set, or of `all` molecules of a table."""
+    if name not in ogb_names():
+        return {"all": inchikey_blocks(molecules_of(read_sheet(Path(name))))}
+    task = ogb_task(name)
+    blocks = inchikey_blocks(task.examples.smiles)
+    return {split: blocks[rows.numpy()] for split, rows in task.splits.items()}
+
+
+def molecules_of(sheet: Sheet) -> Sequence[str]:
+    """The first column of a table most of whose cells are SMILES, whatever its name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for name, column in sheet.columns.items():
+        cells = [cell for cell in column if cell][:_TRIED]
+        # numbers are no molecules, and a word that is one by chance is not followed by others
+        if cells and sum(parse(cell) is not None for cell in cells) > len(cells) / 2:
+            return sheet.molecules(name)
+    raise ValueError(f"{sheet.path} should have a column of SMILES; none of its columns is one")
+
+
+def leak_table(source: Source, against: Sequence[str]) -> list[str]:
+    """Markdown: how many molecules of each split were trained on, and how many would have been.
+
+    Raises:
+        ValueError: molecules that the config leaves out were trained on.
+    """
+    left_out = each(source.config.task.options["without"])
+    used, everything = trained_on(source)
     lines = ["| data set | split | molecules | trained on | without leaving any out |", "|---" * 5]
     lines[1] += "|"
     for name in against:
-        task = ogb_task(name)
-        for split in task.splits:
-            theirs = split_blocks(task, split)
+        for split, theirs in tested_blocks(name).items():
             counts = [int(is_among(theirs, ours).sum()) for ours in (used, everything)]
+            if counts[0] and name in left_out and split != "train":
+                raise ValueError(
+                    f"{counts[0]:,} of {len(theirs):,} molecules of {name} ({split}) were trained "
+                    f"on, though {source.path} leaves them out: the data have changed since"
+                )
             lines.append(f"| {name} | {split} | {len(theirs):,} | {counts[0]:,} | {counts[1]:,} |")
-    return lines
-
-
-def probe_table(
-    config: RunConfig, encoder: Path, public: Path | None, against: Sequence[str], out: Path
-) -> list[str]:
-    """Markdown: solved linear probes, validation and test in percent."""
-    ours = {"name": config.encoder.name, **config.encoder.options}
-    tried = {
-        "this encoder": {**ours, "weights": str(encoder)},
-        "the same, random weights": {**ours, "weights": None},
-    }
-    if public is not None:
-        tried[public.name] = {"name": "gcn_pretrain_gnns", "weights": str(public)}
-    lines = ["| encoder | " + " | ".join(f"{n} valid | {n} test" for n in against) + " |"]
-    lines.append("|---" * (1 + 2 * len(against)) + "|")
-    for what, settings in tried.items():
-        cells = []
-        for name in against:
-            raw = {"task": name, "encoder": settings, "method": "lp_logistic"}
-            row = run(parse_config(raw), out).read_json("summary.json")["branches"][0]["final"]
-            cells += [f"{100 * row[split]:.2f}" for split in ("valid", "test")]
-        lines.append(f"| {what} | " + " | ".join(cells) + " |")
     return lines
 
 
@@ -139,42 +215,89 @@ def minutes(folder: RunFolder) -> float:
     return (last.stat().st_mtime - first.stat().st_mtime) / 60
 
 
+def each(value: Any) -> list[str]:
+    """What an option lists, as text; one value is a list of it, None is none."""
+    if value is None:
+        return []
+    return [str(one) for one in value] if isinstance(value, list | tuple) else [str(value)]
+
+
+def data_section(source: Source, leaks: Sequence[str]) -> list[str]:
+    """Markdown: sources, targets, which epoch was kept, and what was left out."""
+    summary, config = source.folder.read_json("summary.json"), source.config
+    options, sizes = config.task.options, summary["sizes"]
+    sources, most, share = (each(options.get(key)) for key in ("of", "most", "share"))
+    rows = [
+        "| source | at most | share of an epoch |",
+        "|---|---|---|",
+        *(
+            f"| `{name}` | {_of(most, k, 'all')} | {_of(share, k, '1')} |"
+            for k, name in enumerate(sources)
+        ),
+    ]
+    targets, weights = each(options["targets"]), each(options.get("weights"))
+    weighed = ", ".join(f"{t} (weight {_of(weights, k, '1')})" for k, t in enumerate(targets))
+    kept = "of least loss on" if config.finetune.keep == "best" else "last; the loss is that of"
+    part = "the training splits" if options["use"] == "train" else "all"
+    return [
+        *rows,
+        "",
+        f"Of these, {part}: {sizes['train']:,} molecules, {summary['outputs']:,} targets: "
+        f"{weighed}. Epoch: the one {kept} {sizes['valid']:,} validation molecules.",
+        "",
+        "Left out of pretraining were the molecules that these sets validate or test on, and all "
+        f"molecules of these tables: {', '.join(each(options['without'])) or 'none'}.",
+        "",
+        "Molecules of other sets that were trained on, by the first block of the InChIKey "
+        "(connectivity) of the largest fragment:",
+        "",
+        *leaks,
+    ]
+
+
+def _of(values: Sequence[str], k: int, otherwise: str) -> str:
+    """The k-th of several values, a lone one for all, or the default where there is none."""
+    if not values:
+        return otherwise
+    return values[0] if len(values) == 1 else values[k]
+
+
 def card(
-    source: Source, file: Path, parameters: int, *, leaks: Sequence[str], probes: Sequence[str]
+    source: Source,
+    file: Path,
+    tensors: Mapping[str, Tensor],
+    *,
+    leaks: Sequence[str],
+    sections: Sections,
 ) -> str:
     """The model card, as Markdown."""
-    summary, options = source.folder.read_json("summary.json"), source.config.task.options
-    _, command, _ = split_header(source.path.read_text())
-    build = {k: v for k, v in source.config.encoder.options.items() if k != "weights"}
-    left = ", ".join(options["without"]) or "none"
-    what = [
-        f"# {file.stem}",
-        "",
-        f"Encoder `{source.config.encoder.name}` "
-        f"({', '.join(f'{k} {v}' for k, v in build.items())}; {parameters:,} parameters, float32), "
-        f"pretrained by `{source.path}`.",
-        "",
-        f"Use: `encoder: {{name: {source.config.encoder.name}, weights: {file.stem}}}`.",
-        "",
-        f"sha256: `{hashlib.sha256(file.read_bytes()).hexdigest()}`",
-        "",
-        "## Data",
-        "",
-        f"`{options['of']}`, {'its training split' if options['use'] == 'train' else 'all of it'}: "
-        f"{summary['sizes']['train']:,} molecules, {summary['outputs']} targets "
-        f"({' and '.join(options['targets'])}). Epoch: that of least loss on "
-        f"{summary['sizes']['valid']:,} validation molecules. Left out of pretraining: molecules "
-        f"that these sets validate or test on: {left}.",
-        "",
-        "Molecules of the sets probed below that were trained on, by the first block of the "
-        "InChIKey (connectivity) of the largest fragment:",
-        "",
-    ]
-    training = ["", "## Training", "", "```bash", command, "```", ""]
-    took = f"{minutes(source.folder):.0f} minutes from the first file of the run to its last. Loss:"
-    scores = "Linear probes (`method: lp_logistic`, penalty chosen on validation), ROC-AUC in %:"
-    after = [took, "", *loss_table(source.folder), "", "## Probes", "", scores, "", *probes, ""]
-    return "\n".join([*what, *leaks, *training, *after])
+    encoder, (_, command, _) = source.config.encoder, split_header(source.path.read_text())
+    shape = ", ".join(f"{k} {v}" for k, v in encoder.options.items() if k != "weights")
+    parameters = sum(t.numel() for name, t in tensors.items() if not name.endswith(_BUFFERS))
+    parts = {
+        "Data": "\n".join(data_section(source, leaks)),
+        "Licences": sections.licences,
+        "Training": "\n".join(
+            [
+                f"```bash\n{command}\n```\n",
+                f"{minutes(source.folder):.0f} minutes from the first file of the run to its last. "
+                "Loss:\n",
+                *loss_table(source.folder),
+            ]
+        ),
+        "Probes": sections.probes,
+        "Ablation": sections.ablation,
+    }
+    return "\n\n".join(
+        [
+            f"# {file.stem}",
+            f"Encoder `{encoder.name}` ({shape}; {parameters:,} parameters, {precision(tensors)}), "
+            f"pretrained by `{source.path}`.",
+            f"Use: `encoder: {{weights: {file.stem}}}`.",
+            f"sha256: `{hashlib.sha256(file.read_bytes()).hexdigest()}`",
+            *(f"## {title}\n\n{text.strip()}" for title, text in parts.items() if text),
+        ]
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -183,17 +306,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--name", required=True)
-    parser.add_argument("--public", type=Path)
-    parser.add_argument("--against", nargs="+", default=AGAINST)
-    parser.add_argument("--probes", type=Path, default=Path("runs/probes"))
+    parser.add_argument("--half", action="store_true", help="write float16")
+    parser.add_argument("--against", nargs="+", default=[], help="further sets and tables")
+    for name, what in (("licences", "of the data"), ("probes", "printed by encoders.py")):
+        parser.add_argument(f"--{name}", type=Path, required=True, help=f"Markdown, {what}")
+    parser.add_argument("--ablation", type=Path, help="Markdown, what else was tried")
     parser.add_argument("--out", type=Path, default=SHIPPED)
     given = parser.parse_args(arguments)
     source, file = read_source(given.run, given.config), given.out / f"{given.name}.safetensors"
-    parameters = write_encoder(source, file)
-    leaks = leak_table(source.config, given.against)
-    probes = probe_table(source.config, file, given.public, given.against, given.probes)
-    text = card(source, file, parameters, leaks=leaks, probes=probes)
-    file.with_suffix(".md").write_text(text)
+    sections = Sections(
+        given.licences.read_text(),
+        given.probes.read_text(),
+        given.ablation.read_text() if given.ablation else "",
+    )
+    against = dict.fromkeys([*each(source.config.task.options["without"]), *given.against])
+    leaks = leak_table(source, list(against))
+    tensors = encoder_tensors(source, half=given.half)
+    write_encoder(source, file, tensors)
+    text = card(source, file, tensors, leaks=leaks, sections=sections)
+    file.with_suffix(".md").write_text(f"{text}\n")
     print(text)
 
 

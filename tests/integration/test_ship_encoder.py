@@ -40,30 +40,44 @@ def script():
 
 
 @pytest.fixture(scope="module")
-def shipped(script, ogb_root, tmp_path_factory):
-    """Folder with a config `small.yaml`, its run and the encoder `small` that came of it."""
+def trained(ogb_root, tmp_path_factory):
+    """Folder with a config `small.yaml`, its run, and a table of which two rows are trained on."""
     folder = tmp_path_factory.mktemp("ship")
     bace = ogb_task("ogbg-molbace").examples.smiles
     chains = [f"{'C' * n}{end}" for n in range(3, 23) for end in ("", "O", "N")]
     (folder / "list.smi").write_text("\n".join([*chains, *bace[::40]]))
+    (folder / "assay.csv").write_text("y,Drug\n1,CCCCO\n2,OCCCC\n3,c1ccccc1\n4,not one\n")
+    for name in ("licences", "probes", "ablation"):
+        (folder / f"{name}.md").write_text(f"| what {name} say |\n")
     config = folder / "small.yaml"
     config.write_text(CONFIG.replace("LIST", str(folder / "list.smi")))
-    done = run(load_config(config), folder / "runs").path
-    options = ["--config", config, "--name", "small", "--against", "ogbg-molbace"]
-    folders = ["--probes", folder / "probes", "--out", folder / "encoders"]
-    script.main(list(map(str, [done, *options, *folders])))
+    run(load_config(config), folder / "runs")
     return folder
+
+
+def words(folder, *more, out="encoders"):
+    (done,) = (folder / "runs").iterdir()
+    files = [w for n in ("licences", "probes") for w in (f"--{n}", folder / f"{n}.md")]
+    options = ["--config", folder / "small.yaml", "--name", "small", "--out", folder / out]
+    return list(map(str, [done, *options, *files, *more]))
+
+
+@pytest.fixture(scope="module")
+def shipped(script, trained):
+    """The same folder with the encoder `small` in its `encoders`."""
+    against = ("--against", trained / "assay.csv")
+    script.main(words(trained, *against, "--ablation", trained / "ablation.md"))
+    return trained
 
 
 @pytest.fixture
 def named(shipped, monkeypatch):
     monkeypatch.setattr(places, "SHIPPED", shipped / "encoders")
-    return parse_config(
-        {
-            "task": "nci_alerts",
-            "encoder": {"name": "gcn", "layers": 1, "width": 8, "weights": "small"},
-        }
-    )
+    return parse_config({"task": "nci_alerts", "encoder": {"weights": "small"}})
+
+
+def card_of(shipped):
+    return (shipped / "encoders" / "small.md").read_text()
 
 
 def test_the_file_holds_the_encoder_of_the_run_and_no_head(shipped):
@@ -75,20 +89,97 @@ def test_the_file_holds_the_encoder_of_the_run_and_no_head(shipped):
 
 
 def test_the_card_says_what_the_file_is(shipped):
-    text = (shipped / "encoders" / "small.md").read_text()
+    text = card_of(shipped)
     digest = hashlib.sha256((shipped / "encoders" / "small.safetensors").read_bytes()).hexdigest()
     assert f"sha256: `{digest}`" in text
     assert "molhpft run small.yaml" in text
-    assert "this encoder" in text
+    assert "parameters, float32)" in text
+    assert "encoder: {weights: small}" in text
+
+
+def test_the_card_has_its_sections_in_order_and_takes_in_what_files_say(shipped):
+    text = card_of(shipped)
+    titles = re.findall(r"^## (\w+)$", text, re.MULTILINE)
+    assert titles == ["Data", "Licences", "Training", "Probes", "Ablation"]
+    for name in ("licences", "probes", "ablation"):
+        assert f"## {name.title()}\n\n| what {name} say |" in text
 
 
 def test_no_validated_or_tested_molecule_was_trained_on_and_the_card_counts_those_left_out(shipped):
-    text = (shipped / "encoders" / "small.md").read_text()
-    rows = re.findall(r"\| ogbg-molbace \| (\w+) \| [\d,]+ \| (\d+) \| (\d+) \|", text)
+    rows = re.findall(r"\| ogbg-molbace \| (\w+) \| [\d,]+ \| (\d+) \| (\d+) \|", card_of(shipped))
     counts = {split: (int(used), int(could)) for split, used, could in rows}
     assert counts["valid"][0] == counts["test"][0] == 0
     assert counts["valid"][1] + counts["test"][1] > 0
     assert counts["train"][0] > 0
+
+
+def test_all_molecules_of_a_table_count_whatever_their_column_is_called(shipped):
+    (row,) = (line for line in card_of(shipped).splitlines() if "assay.csv | all" in line)
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[2] == "4"
+    assert cells[3] in ("0", "2")  # both are the molecule butanol, of one split or another
+    assert cells[4] == cells[3]
+
+
+def test_a_table_without_molecules_is_refused(script, trained):
+    table = trained / "numbers.csv"
+    table.write_text("a,b\n1,x\n2,y\n")
+    with pytest.raises(ValueError, match=r"numbers\.csv should have a column of SMILES"):
+        script.tested_blocks(str(table))
+
+
+def test_what_is_left_out_but_was_trained_on_is_refused(script, trained, monkeypatch):
+    source = script.read_source(next((trained / "runs").iterdir()), trained / "small.yaml")
+    tested = script.tested_blocks("ogbg-molbace")["test"]
+    monkeypatch.setattr(script, "trained_on", lambda _: (tested[:1], tested))
+    with pytest.raises(ValueError, match=r"1 of 152 molecules of ogbg-molbace \(test\) were train"):
+        script.leak_table(source, ["ogbg-molbace"])
+
+
+def test_data_that_are_not_those_of_the_run_are_refused(script, trained, monkeypatch):
+    source = script.read_source(next((trained / "runs").iterdir()), trained / "small.yaml")
+    monkeypatch.setattr(script, "molecules_trained_on", lambda **_: ["CCO"])
+    with pytest.raises(ValueError, match=r"trained on .* the data at hand give 1"):
+        script.trained_on(source)
+
+
+def test_half_precision_is_said_and_rounds_nothing_but_weights(script, trained, monkeypatch):
+    script.main(words(trained, "--half", out="halves"))
+    whole, half = (
+        read_weights(path).tensors
+        for path in (
+            next((trained / "runs").glob("*/model.safetensors")),
+            trained / "halves" / "small.safetensors",
+        )
+    )
+    kinds = {tensor.dtype for tensor in half.values()}
+    assert kinds == {torch.float16, torch.int64}  # batches that batch norms have counted
+    assert all(torch.equal(value, whole[name].to(value.dtype)) for name, value in half.items())
+    text = (trained / "halves" / "small.md").read_text()
+    assert "stored in float16, loaded as float32" in text
+    monkeypatch.setattr(places, "SHIPPED", trained / "halves")
+    config = parse_config({"task": "nci_alerts", "encoder": {"weights": "small"}})
+    recipe = build_recipes(config)[0]
+    own = build_network(config, build_task(config, recipe), recipe).backbone.state_dict()
+    assert {value.dtype for value in own.values()} == {torch.float32, torch.int64}
+    assert all(
+        torch.equal(value, half[f"backbone.{n}"].to(value.dtype)) for n, value in own.items()
+    )
+
+
+def test_numbers_that_float16_cannot_hold_stay_float32_and_are_named(script):
+    tensors = {"weight": torch.tensor([1.0]), "norm.running_var": torch.tensor([1e5, 1.0])}
+    halved = {name: script.halved(tensor) for name, tensor in tensors.items()}
+    assert [tensor.dtype for tensor in halved.values()] == [torch.float16, torch.float32]
+    assert "but for 1 tensors that it cannot hold (norm.running_var)" in script.precision(halved)
+    assert script.precision(tensors) == "float32"
+
+
+def test_a_file_that_is_too_large_is_refused_and_not_written(script, trained, monkeypatch):
+    monkeypatch.setattr(script, "MOST", 3_000)
+    with pytest.raises(ValueError, match="small should have at most 0 MB to be shipped"):
+        script.main(words(trained, out="large"))
+    assert not (trained / "large").exists()
 
 
 def test_a_config_finds_the_encoder_by_its_name(shipped, named):
