@@ -397,11 +397,10 @@ def _scalars() -> Parameters:
 
 def plain(options: Options) -> Options:
     """Options as YAML writes them: paths as text, tuples as lists."""
-    return {
-        key: str(value)
-        if isinstance(value, Path)
-        else list(value)
-        if isinstance(value, tuple)
-        else value
-        for key, value in options.items()
-    }
+    return {key: _plain(value) for key, value in options.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value

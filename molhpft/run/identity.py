@@ -1,7 +1,9 @@
 """The names of runs, trials and probes: everything that decides a result, and nothing else."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from molhpft import __version__
 from molhpft.config.build import weights_digest
@@ -60,9 +62,9 @@ def _content(config: RunConfig, task: Task | None) -> Options:
     content = resolved(config) | {"version": __version__, "format": FORMAT}
     del content["checkpoint"]
     content["encoder"]["weights"] = weights_digest(config)
-    files = {k: v for k, v in config.task.options.items() if isinstance(v, Path)}
+    files = {k: v for k, v in config.task.options.items() if _names_files(v)}
     if task is None:
-        return content | {"task": content["task"] | {k: path_digest(v) for k, v in files.items()}}
+        return content | {"task": content["task"] | {k: _held(v) for k, v in files.items()}}
     if not task.fingerprint:
         raise ValueError(
             f"task {task.name} has no fingerprint, which tells its results from those on "
@@ -70,3 +72,15 @@ def _content(config: RunConfig, task: Task | None) -> Options:
         )
     content["task"] = {k: v for k, v in content["task"].items() if k not in files}
     return content | {"data": [task.fingerprint, task.auxiliary]}
+
+
+def _names_files(value: Any) -> bool:
+    several = isinstance(value, tuple) and any(isinstance(one, Path) for one in value)
+    return several or isinstance(value, Path)
+
+
+def _held(value: Path | Sequence[Path]) -> str | list[str]:
+    """What files hold; of what is no file, as the name of a data set, the name."""
+    if not isinstance(value, Path):
+        return [str(_held(one)) for one in value]
+    return path_digest(value) if value.exists() else str(value)

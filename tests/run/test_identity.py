@@ -57,6 +57,22 @@ def test_a_trial_on_a_folder_of_images_is_another_when_one_of_them_changes(tmp_p
     assert trial_name(parse_config(raw)) != before
 
 
+def test_a_trial_on_several_sources_knows_each_by_its_name_or_by_what_it_holds(tmp_path):
+    path = tmp_path / "list.smi"
+    path.write_text("C")
+
+    def name(*of):
+        task = {"name": "pretraining", "of": [str(one) for one in of]}
+        return trial_name(parse_config({"encoder": "gcn", "task": task}))
+
+    before = [name("ogbg-molhiv", path), name("ogbg-molmuv", path), name(path)]
+    moved = tmp_path / "moved.smi"
+    moved.write_text("C")
+    assert name("ogbg-molhiv", moved) == before[0]
+    path.write_text("CC")
+    assert len({*before, name("ogbg-molhiv", path), name(path)}) == 5
+
+
 def test_a_task_without_a_fingerprint_is_refused_for_its_results_have_no_name(small):
     task = replace(task_of(small()), fingerprint="")
     with pytest.raises(ValueError, match="task rings has no fingerprint, which tells its results"):
