@@ -4,8 +4,8 @@
 """
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from molhpft.domains.files import digest
 from molhpft.domains.molecules.graphs import load_or_pack
@@ -58,10 +59,17 @@ _QUICK = (  # assays of 730 to 3,600 molecules
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """Row numbers that train and others that are scored."""
+    """Row numbers of a split.
+
+    Attributes:
+        train: that are learned from.
+        scored: that are predicted.
+        validation: that finetuning may choose by; where there are none, it holds out some of train.
+    """
 
     train: Rows
     scored: Rows
+    validation: Rows = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +101,38 @@ class DevelopmentSet:
         """Digest of molecules, labels and the rows of a fold."""
         arrays = (self.labels, fold.train, fold.scored)
         return digest("\n".join(self.smiles), *(array.tobytes() for array in arrays))
+
+    def scorable(self, fold: Fold) -> list[int]:
+        """Numbers of the targets that can be scored: those with both classes, or any number."""
+        if not self.classes:
+            return list(range(self.labels.shape[1]))
+        return [
+            target
+            for target, y in enumerate(self.labels[fold.scored].T)
+            if len(np.unique(y[~np.isnan(y)])) == 2
+        ]
+
+    def score(self, fold: Fold, predicted: NDArray[np.float64]) -> float:
+        """RMSE or ROC-AUC in percent, a mean over the targets that can be scored.
+
+        Args:
+            fold: whose scored rows are predicted.
+            predicted: a column for each target, (m, t); of others than `scorable` ones anything.
+
+        Raises:
+            ValueError: a prediction is not finite.
+        """
+        scores = []
+        for target in self.scorable(fold):
+            truth, output = self.labels[fold.scored, target], predicted[:, target]
+            if not np.isfinite(output).all():
+                raise ValueError(f"predictions for {self.name} should be finite numbers")
+            known = ~np.isnan(truth)
+            if self.classes:
+                scores.append(100 * roc_auc_score(truth[known], output[known]))
+            else:
+                scores.append(np.sqrt(np.square(truth - output)[known].mean()))
+        return float(np.mean(scores))
 
 
 def set_names(root: Path, *, quick: bool = False) -> list[str]:
@@ -154,15 +194,23 @@ def _admet(root: Path, name: str, split: Split) -> DevelopmentSet:
     smiles, labels = _columns(table, *_ADMET_COLUMNS[name])
     rows = {part: index.numpy() for part, index in cached_scaffold_split(smiles).items()}
     classes = bool(np.isin(labels, (0, 1)).all())
-    folds = (Fold(rows["train"], rows[split]),)
+    folds = (_published(rows, split),)
     return DevelopmentSet(name, ADMET, smiles, labels, classes, folds)
 
 
 def _ogb(root: Path, name: str, split: Split) -> DevelopmentSet:
     task = ogb_task(f"ogbg-mol{name}")
     labels = task.examples.targets.double().numpy()
-    folds = (Fold(task.rows("train").numpy(), task.rows(split).numpy()),)
+    rows = {part: task.rows(part).numpy() for part in ("train", "valid", "test")}
+    folds = (_published(rows, split),)
     return DevelopmentSet(name, OGB, tuple(task.examples.smiles), labels, classes=True, folds=folds)
+
+
+def _published(rows: Mapping[str, Rows], split: Split) -> Fold:
+    """Validation rows are scored, or chosen by where test rows are scored."""
+    if split == "valid":
+        return Fold(rows["train"], rows["valid"])
+    return Fold(rows["train"], rows["test"], rows["valid"])
 
 
 def _columns(
@@ -177,8 +225,3 @@ def _thinned(fold: Fold, rows: int) -> Fold:
         return fold
     spaced = torch.linspace(0, len(fold.train) - 1, rows).long().numpy()
     return replace(fold, train=fold.train[spaced])
-
-
-def used_rows(folds: Sequence[Fold]) -> Rows:
-    """Rows that some fold trains on or scores, ascending."""
-    return np.unique(np.concatenate([rows for fold in folds for rows in (fold.train, fold.scored)]))

@@ -2,10 +2,12 @@
 
     python benchmarks/encoders.py --encoders gcn_muv model.safetensors gcn.pth --quick
     python benchmarks/encoders.py --encoders gcn_muv gcn.pth --baselines forest svr_counts
+    python benchmarks/encoders.py --encoders gcn_muv --finetuned --sets CHEMBL262_Ki bace
 
 The protocol is that of `frozen_protocol.py`. Scores of `--split valid`, the default, choose;
 `--split test` is for the final table. RMSE: lower is better; ROC-AUC in percent: higher is. What
 was computed before is read from `--store`. `--quick` takes 12 sets and at most 2,000 training rows.
+With `--finetuned` the encoders are finetuned instead, as `finetuned_protocol.py` says.
 """
 
 import argparse
@@ -24,6 +26,8 @@ from development_sets import (
     development_set,
     set_names,
 )
+from finetuned_protocol import VERSION as FINETUNED
+from finetuned_protocol import changed_keys, finetuned_score, finetuning_identity
 from frozen_protocol import (
     VERSION,
     encoder_features,
@@ -41,8 +45,9 @@ from molhpft.config.registry import ENCODERS
 from molhpft.core.network import Chain
 from molhpft.domains.files import cached_tensors, digest
 from molhpft.domains.molecules.checkpoints import fitting_encoder
-from molhpft.domains.shipped import SHIPPED
-from molhpft.domains.weights import read_weights
+from molhpft.domains.molecules.smiles import FEATURISER_VERSION
+from molhpft.domains.shipped import DEFAULT_ENCODER
+from molhpft.domains.weights import MODEL, read_weights, weight_file
 
 FOREST, SVR_COUNTS = "forest", "svr_counts"
 BASELINES = (FOREST, SVR_COUNTS)
@@ -53,22 +58,23 @@ class Judged:
     """Something that is scored on every set.
 
     Attributes:
-        name: of its row.
-        identity: what its scores depend on besides the data.
+        name: of its column.
+        identity: what its scores depend on besides protocol, data and seed.
         score: of a fold of a set, under a seed.
-        seeds: how many are averaged; 1 for what nothing is drawn in.
+        seeds: how many are averaged; 1 where nothing is drawn.
+        protocol: by which it is scored.
     """
 
     name: str
     identity: str
     score: Callable[[DevelopmentSet, Fold, int], float]
     seeds: int = 1
+    protocol: str = VERSION
 
 
 def judged_encoder(given: str) -> Judged:
     """An encoder by the name of a shipped one or the path of a weight file."""
-    shipped = SHIPPED / f"{given}.safetensors"
-    path = shipped if shipped.is_file() else Path(given)
+    path = weight_file(Path(given))
     backbone, identity = loaded_encoder(path)
 
     def score(data: DevelopmentSet, fold: Fold, seed: int) -> float:
@@ -76,8 +82,24 @@ def judged_encoder(given: str) -> Judged:
         features = _cached_features(backbone, identity, data, some)
         return machine_score(data, some, gaussian_kernels(features, some))
 
-    name = path.stem if path.stem != "model" else f"{path.parent.name}"
-    return Judged(name, identity, score)
+    return Judged(encoder_name(path), identity, score)
+
+
+def encoder_name(path: Path) -> str:
+    """Name of the file, or of the run whose model it is."""
+    return path.parent.name if path.name == MODEL else path.stem
+
+
+def judged_finetuning(given: str, changes: Sequence[str], seeds: int) -> Judged:
+    """An encoder, as for `judged_encoder`, that the estimators finetune."""
+    path = weight_file(Path(given))
+    config = changed_keys(changes)
+
+    def score(data: DevelopmentSet, fold: Fold, seed: int) -> float:
+        return finetuned_score(data, fold, path, config=config, seed=seed)
+
+    name = " ".join([f"{encoder_name(path)} finetuned", *changes])
+    return Judged(name, finetuning_identity(path, config), score, seeds, FINETUNED)
 
 
 def loaded_encoder(path: Path) -> tuple[Chain, str]:
@@ -93,25 +115,19 @@ def loaded_encoder(path: Path) -> tuple[Chain, str]:
 def _cached_features(
     backbone: Chain, identity: str, data: DevelopmentSet, fold: Fold
 ) -> np.ndarray:
-    """Features of the rows of a fold at their places among all rows; the others are NaN."""
-    rows = np.unique(np.concatenate([fold.train, fold.scored, *_other_rows(data)]))
+    """Features (n, d), NaN for molecules that neither this fold nor another one reads."""
+    others = data.folds if len(data.folds) > 1 else ()
+    rows = np.unique(np.concatenate([r for f in (fold, *others) for r in (f.train, f.scored)]))
     smiles = tuple(data.smiles[row] for row in rows)
 
     def build() -> dict[str, torch.Tensor]:
         return {"features": torch.from_numpy(encoder_features(backbone, smiles))}
 
-    key = f"judged/{identity[:16]}-{digest(*smiles)[:24]}"
+    key = f"judged/{digest(identity, FEATURISER_VERSION, *smiles)[:32]}"
     features = cached_tensors(key, build)["features"].numpy()
     whole = np.full((len(data.smiles), features.shape[1]), np.nan, dtype=np.float32)
     whole[rows] = features
     return whole
-
-
-def _other_rows(data: DevelopmentSet) -> list[np.ndarray]:
-    """Rows of all folds, if there are several: they share molecules."""
-    if len(data.folds) == 1:
-        return []
-    return [rows for fold in data.folds for rows in (fold.train, fold.scored)]
 
 
 def judged_baseline(name: str, seeds: int) -> Judged:
@@ -137,12 +153,14 @@ def stored_score(judged: Judged, data: DevelopmentSet, store: ResultStore) -> fl
         content = data.content(fold)
         for seed in range(judged.seeds):
             depends_on = {
-                "protocol": VERSION,
+                "protocol": judged.protocol,
                 "judged": judged.identity,
                 "set": data.name,
                 "content": content,
                 "seed": seed,
             }
+            if judged.protocol == FINETUNED:
+                depends_on["validation"] = digest(fold.validation.tobytes())
             scores.append(store.once(depends_on, lambda f=fold, s=seed: judged.score(data, f, s)))
     return mean(scores)
 
@@ -200,17 +218,26 @@ def _line(what: str, values: Sequence[float] | np.ndarray, metric: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--encoders", nargs="+", default=["gcn_muv"], metavar="NAME_OR_PATH")
+    parser.add_argument("--encoders", nargs="*", default=[DEFAULT_ENCODER], metavar="NAME_OR_PATH")
     parser.add_argument("--baselines", nargs="*", default=[], choices=BASELINES)
     parser.add_argument("--sets", nargs="+", help="names of sets; all by default")
     parser.add_argument("--split", choices=("valid", "test"), default="valid")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--data", type=Path, default=data_root())
     parser.add_argument("--store", type=Path, default=Path("runs/encoders.jsonl"))
+    parser.add_argument("--finetuned", action="store_true")
+    parser.add_argument("--set", action="append", default=[], help="a key of `--finetuned`")
+    parser.add_argument("--seeds", type=int, help="of what is drawn; 3, or 1 with --quick")
     given = parser.parse_args(arguments)
+    if given.set and not given.finetuned:
+        parser.error("--set changes how encoders are finetuned; give --finetuned, too")
+    seeds = given.seeds or (1 if given.quick else 3)
     store = ResultStore(given.store)
-    judged = [judged_encoder(encoder) for encoder in given.encoders]
-    judged += [judged_baseline(name, 1 if given.quick else 3) for name in given.baselines]
+    if given.finetuned:
+        judged = [judged_finetuning(one, given.set, seeds) for one in given.encoders]
+    else:
+        judged = [judged_encoder(one) for one in given.encoders]
+    judged += [judged_baseline(name, seeds) for name in given.baselines]
     names = given.sets or set_names(given.data, quick=given.quick)
     sets = (development_set(given.data, name, given.split, quick=given.quick) for name in names)
     print("\n".join(tables([one.name for one in judged], *scored(judged, sets, store))))

@@ -8,7 +8,7 @@ each has its own machine, fitted to the rows it is measured on; their ROC-AUC is
 targets that have both classes among the scored rows.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 from scipy.sparse import csr_matrix, hstack
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
-from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
@@ -108,56 +107,48 @@ def _minmax(a: csr_matrix, b: csr_matrix) -> Array:
 
 
 def machine_score(data: DevelopmentSet, fold: Fold, kernels: Sides) -> float:
-    """RMSE, or mean ROC-AUC in percent, of support vector machines on given kernels."""
+    """Score of support vector machines on given kernels."""
 
     def outputs(y: Array, rows: Rows) -> Array:
         kernel, test = kernels.train, kernels.scored
         if len(rows) < len(kernel):
             kernel, test = kernel[np.ix_(rows, rows)], test[:, rows]
         if data.classes:
-            return SVC(C=C, kernel="precomputed").fit(kernel, y[rows]).decision_function(test)
-        mean, std = y[rows].mean(), y[rows].std()
-        machine = SVR(C=C, kernel="precomputed").fit(kernel, (y[rows] - mean) / std)
+            return SVC(C=C, kernel="precomputed").fit(kernel, y).decision_function(test)
+        mean, std = y.mean(), y.std()
+        machine = SVR(C=C, kernel="precomputed").fit(kernel, (y - mean) / std)
         return machine.predict(test) * std + mean
 
-    return _score(data, fold, outputs)
+    return data.score(fold, _predicted(data, fold, outputs))
 
 
 def forest_score(data: DevelopmentSet, fold: Fold, counts: csr_matrix, seed: int) -> float:
-    """RMSE, or mean ROC-AUC in percent, of a random forest on counts."""
+    """Score of a random forest on counts, one for each target."""
     x, q = (counts[rows].toarray() for rows in (fold.train, fold.scored))
 
     def outputs(y: Array, rows: Rows) -> Array:
         options = {"n_estimators": _TREES, "n_jobs": 2, "random_state": seed}
         if data.classes:
-            forest = RandomForestClassifier(**options).fit(x[rows], y[rows])
-            return forest.predict_proba(q)[:, 1]
-        return RandomForestRegressor(**options).fit(x[rows], y[rows]).predict(q)
+            return RandomForestClassifier(**options).fit(x[rows], y).predict_proba(q)[:, 1]
+        return RandomForestRegressor(**options).fit(x[rows], y).predict(q)
 
-    return _score(data, fold, outputs)
-
-
-def _score(data: DevelopmentSet, fold: Fold, outputs: Callable[[Array, Rows], Array]) -> float:
-    """Mean over targets; `outputs` gives those of the scored rows."""
-    scores = []
-    for y, truth in _targets(data, fold):
-        known = ~np.isnan(truth)
-        predicted = outputs(y, np.flatnonzero(~np.isnan(y)))
-        if not np.isfinite(predicted).all():
-            raise ValueError(f"predictions for {data.name} should be finite numbers")
-        if data.classes:
-            scores.append(100 * roc_auc_score(truth[known], predicted[known]))
-        else:
-            scores.append(np.sqrt(np.square(truth - predicted)[known].mean()))
-    return float(np.mean(scores))
+    return data.score(fold, _predicted(data, fold, outputs))
 
 
-def _targets(data: DevelopmentSet, fold: Fold) -> Iterator[tuple[Array, Array]]:
-    """Labels to learn and labels to score of each target that can be scored."""
-    for column in data.labels.T:
-        y, truth = column[fold.train], column[fold.scored]
-        if not data.classes or len(np.unique(truth[~np.isnan(truth)])) == 2:
-            yield y, truth
+def _predicted(data: DevelopmentSet, fold: Fold, outputs: Callable[[Array, Rows], Array]) -> Array:
+    """Outputs for the scored rows, (m, t), of a model for each target that can be scored.
+
+    Args:
+        data: of the labels.
+        fold: of its rows.
+        outputs: from the labels that a target has, and their places among the training rows.
+    """
+    predicted = np.full((len(fold.scored), data.labels.shape[1]), np.nan)
+    for target in data.scorable(fold):
+        y = data.labels[fold.train, target]
+        rows = np.flatnonzero(~np.isnan(y))
+        predicted[:, target] = outputs(y[rows], rows)
+    return predicted
 
 
 def sampled(data: DevelopmentSet, fold: Fold) -> Fold:

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from molhpft.domains.shipped import DEFAULT_ENCODER
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -90,7 +92,7 @@ def pretend(ablation, monkeypatch, sets):
             raise RuntimeError("no such key")
         return ablation.Pretrained(Path(), 1, 1.0, 1.0)
 
-    judged = ablation.judged_encoder("gcn_muv")
+    judged = ablation.judged_encoder(DEFAULT_ENCODER)
     monkeypatch.setattr(ablation, "pretrained", pretrained)
     monkeypatch.setattr(ablation, "judged_encoder", lambda given: judged)
     scores = np.array([[1.0, 50.0, 1.0, 50.0]])
