@@ -123,7 +123,7 @@ def _cached_features(
     def build() -> dict[str, torch.Tensor]:
         return {"features": torch.from_numpy(encoder_features(backbone, smiles))}
 
-    key = f"judged/{digest(identity, FEATURISER_VERSION, *smiles)[:32]}"
+    key = f"judged/{digest(identity, str(FEATURISER_VERSION), *smiles)[:32]}"
     features = cached_tensors(key, build)["features"].numpy()
     whole = np.full((len(data.smiles), features.shape[1]), np.nan, dtype=np.float32)
     whole[rows] = features
