@@ -1,8 +1,10 @@
 """Fixtures every test may use: one thread, a cache of its own, and the real data where it lies."""
 
 import os
+import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +15,9 @@ from molhpft.domains.molecules.tables import csv_task
 from tests.runs import SMALL
 
 torch.set_num_threads(1)
+
+# what another environment of Python needs of ours
+ALONE = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV"))}
 
 if not torch.cuda.is_available():
     # read when triton is imported: its programs then run on the CPU, step by step
@@ -34,6 +39,27 @@ def ogb_root():
     if not (root / "ogbg_molbace").is_dir():
         pytest.skip("real data absent: set MOLHPFT_DATA to a folder that holds ogbg_molbace")
     return root
+
+
+@pytest.fixture(scope="session")
+def chemprop_says(tmp_path_factory):
+    """What chemprop itself makes of molecules, in an environment of its own; see chemprop_own.py.
+
+    A function of what is asked, SMILES and files, to the arrays of the answer.
+    """
+    python = os.environ.get("MOLHPFT_CHEMPROP")
+    if not python:
+        pytest.skip("set MOLHPFT_CHEMPROP to the python of an environment that has chemprop 2.3")
+    script = Path(__file__).parent / "domains/molecules/chemprop_own.py"
+
+    def says(what, smiles, *files):
+        folder = tmp_path_factory.mktemp("chemprop")
+        (folder / "smiles.txt").write_text("\n".join(smiles) + "\n")
+        paths = [str(folder / "smiles.txt"), str(folder / "out.npz"), *map(str, files)]
+        subprocess.run([python, "-W", "ignore", str(script), what, *paths], check=True, env=ALONE)
+        return dict(np.load(folder / "out.npz"))
+
+    return says
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from molhpft.core.data import Rows, Task
 from molhpft.core.network import Chain, cosine_head, linear_head, mlp_head
 from molhpft.domains.molecules.checkpoints import load_encoder
+from molhpft.domains.molecules.dmpnn import dmpnn
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
 from molhpft.domains.molecules.gine import gine
@@ -108,6 +109,13 @@ ENCODERS: dict[str, Encoder] = {
         load_encoder,
         Molecules,
         "model.safetensors of a gcn_pretrain_gnns run; gcn_*.pth of pretrain-gnns",
+        mixed=True,
+    ),
+    "dmpnn": Encoder(
+        dmpnn,
+        load_encoder,
+        Molecules,
+        "model.safetensors of a dmpnn run; models of chemprop 2, CheMeleon (.pt)",
         mixed=True,
     ),
     "pyg_gnn": Encoder(

@@ -7,8 +7,10 @@ import json
 import pickle
 import re
 import warnings
+import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,12 +55,15 @@ class WeightFile:
         tensors: name to tensor, on the CPU.
         about: what this package wrote about its own file; empty for those of others.
         digest: SHA-256 of the file, in hexadecimal; empty for weights that are in none.
+        settings: what others wrote as `hyper_parameters` beside the tensors; of an object, the name
+            of its class.
     """
 
     path: Path
     tensors: dict[str, Tensor]
     about: dict[str, Any]
     digest: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def strip_prefix(named: Mapping[str, T], prefix: str) -> dict[str, T]:
@@ -158,7 +163,8 @@ def read_weights(path: Path) -> WeightFile:
     """Read a safetensors file, or a `.pth` whose only content is tensors.
 
     A state dict wrapped in a dictionary under a customary name, such as "state_dict", is unwrapped,
-    and `_orig_mod.`, which `torch.compile` puts into names, is left out of them.
+    and `_orig_mod.`, which `torch.compile` puts into names, is left out of them. Of the objects
+    that chemprop stores beside its tensors, only the names of their classes are read.
 
     Args:
         path: as in `weight_file`.
@@ -178,10 +184,12 @@ def read_weights(path: Path) -> WeightFile:
         magic = file.read(9)
     sha256 = digest(path)
     _check_digest(path, sha256)
+    settings: dict[str, Any] = {}
     if magic[8:9] == b"{":
         tensors, about = _read_safetensors(path)
     elif magic[:2] in (b"PK", b"\x80\x02"):
-        tensors, about = _state_dict(path, _load_tensors_only(path)), {}
+        loaded = _load_tensors_only(path)
+        tensors, about, settings = _state_dict(path, loaded), {}, _settings(loaded)
     else:
         raise ValueError(
             f"{path} is not a weight file ({path.stat().st_size} bytes, neither safetensors nor a "
@@ -194,7 +202,7 @@ def read_weights(path: Path) -> WeightFile:
             f"{path} holds weights that are not finite, in {odd}: the training that wrote it has "
             "diverged; give weights of an earlier epoch"
         )
-    return WeightFile(path, tensors, about, sha256)
+    return WeightFile(path, tensors, about, sha256, settings)
 
 
 def encoder_prefix(file: WeightFile, landmarks: Sequence[str]) -> str | None:
@@ -259,12 +267,37 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(f"{path} is damaged or truncated ({error}); fetch it again") from error
 
 
+class _Inert:
+    """Stands for an object that is not restored: takes whatever it is given and does nothing."""
+
+    def __new__(cls, *_: Any, **__: Any) -> "_Inert":
+        return object.__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        """Leaves the state out."""
+
+
+def _stand_ins(path: Path) -> list[Any]:
+    """Classes that do nothing, in the place of all that a chemprop model's file would call."""
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    if not any(name.startswith("chemprop.") for name in names):
+        return []
+    return [
+        # Lightning's dictionary of hyper-parameters is filled as an ordered one is
+        (OrderedDict if kind == "AttributeDict" else type(kind, (_Inert,), {}), name)
+        for name in names
+        for kind in [name.rpartition(".")[2]]
+    ]
+
+
 def _load_tensors_only(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             # torch warns of pickle protocols it may not read; what it cannot read it refuses
             warnings.simplefilter("ignore", UserWarning)
-            return torch.load(path, weights_only=True, map_location="cpu")
+            stand_ins = _stand_ins(path) if zipfile.is_zipfile(path) else []
+            with torch.serialization.safe_globals(stand_ins):
+                return torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} holds Python objects that only unpickling would restore, which can run code "
@@ -274,6 +307,22 @@ def _load_tensors_only(path: Path) -> Any:
     except Exception as error:
         # the reader of tensors fails in a different way for each place where a file can end
         raise ValueError(f"{path} is damaged or truncated; fetch it again") from error
+
+
+def _settings(loaded: Any) -> dict[str, Any]:
+    """The hyper-parameters beside a state dict, with objects as the names of their classes."""
+    settings = loaded.get("hyper_parameters") if isinstance(loaded, Mapping) else None
+    return _plain(settings) if isinstance(settings, Mapping) else {}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return (value if isinstance(value, type) else type(value)).__name__
 
 
 def _state_dict(path: Path, loaded: Any) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from molhpft.kernels import cpu_loops
 from molhpft.kernels.cpu_loops import Floats, Ints
-from molhpft.kernels.reference import CSRGraph, Epilogue
+from molhpft.kernels.reference import BondGraph, CSRGraph, Epilogue
 
 # rows that one thread sums up; their number is fixed, so that sums do not depend on how many
 # threads there are
@@ -59,6 +59,60 @@ def embed_backward(g: Tensor, rows: Tensor, length: int) -> Tensor:
     loops = cpu_loops.embed_backward, cpu_loops.embed_backward_in_parts
     _over_parts(*loops, parts, len(g), *_arrays(rows, g), gtable)
     return _added(gtable)
+
+
+def bond_states(p: Tensor, q: Tensor, graph: BondGraph) -> Tensor:
+    """See `directed.bond_states`."""
+    out = torch.empty(len(graph.source), p.shape[1])
+    arrays = *_arrays(p, q), *_arrays(graph.source, graph.kind, out)
+    _over_rows(cpu_loops.bond_states, cpu_loops.bond_states_in_parts, len(out), *arrays)
+    return out
+
+
+def bond_states_backward(g: Tensor, kinds: int, graph: BondGraph) -> tuple[Tensor, Tensor]:
+    """Gradients of `bond_states` in `p` and `q` (kinds, d) for the gradient `g` of its result."""
+    n = len(graph.pointer) - 1
+    parts, gp = _sums(n), torch.zeros(n, g.shape[1])
+    gq = _zeros(parts, kinds, g.shape[1])
+    arrays = *_arrays(g, graph.pointer, graph.reverse, graph.kind, gp), gq
+    loops = cpu_loops.bond_states_backward, cpu_loops.bond_states_backward_in_parts
+    _over_parts(*loops, parts, n, *arrays)
+    return gp, _added(gq)
+
+
+def messages(a: Tensor, graph: BondGraph) -> Tensor:
+    """See `directed.messages`."""
+    out = _empty_like(a)
+    arrays = _arrays(a, graph.pointer, graph.reverse, out)
+    loops = cpu_loops.messages, cpu_loops.messages_in_parts
+    _over_rows(*loops, len(graph.pointer) - 1, *arrays)
+    return out
+
+
+def messages_backward(g: Tensor, a: Tensor, graph: BondGraph) -> Tensor:
+    """Gradient of `messages` in `a` for the gradient `g` of its result."""
+    ga = _empty_like(a)
+    arrays = _arrays(g, a, graph.pointer, graph.reverse, ga)
+    loops = cpu_loops.messages_backward, cpu_loops.messages_backward_in_parts
+    _over_rows(*loops, len(graph.pointer) - 1, *arrays)
+    return ga
+
+
+def arrivals(a: Tensor, graph: BondGraph) -> Tensor:
+    """See `directed.arrivals`."""
+    n = len(graph.pointer) - 1
+    out = torch.zeros(n, a.shape[1])
+    arrays = _arrays(a, graph.pointer, out)
+    _over_rows(cpu_loops.arrivals, cpu_loops.arrivals_in_parts, n, *arrays)
+    return out
+
+
+def arrivals_backward(g: Tensor, a: Tensor, graph: BondGraph) -> Tensor:
+    """Gradient of `arrivals` in `a` for the gradient `g` of its result."""
+    ga = _empty_like(a)
+    loops = cpu_loops.arrivals_backward, cpu_loops.arrivals_backward_in_parts
+    _over_rows(*loops, len(graph.pointer) - 1, *_arrays(g, a, graph.pointer, ga))
+    return ga
 
 
 def moments(a: Tensor) -> tuple[Tensor, Tensor]:

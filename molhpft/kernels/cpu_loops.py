@@ -206,6 +206,139 @@ def embed_backward(part: int, begin: int, end: int, rows: Ints, g: Rows, gtable:
                 gtable[part, row, c] += widened(g[i, c])
 
 
+@loop
+def bond_states(
+    part: int, begin: int, end: int, p: Floats, q: Floats, source: Ints, kind: Ints, out: Floats
+) -> None:
+    """`out_e = p[source_e] + q[kind_e]` for the edges `begin` to `end`."""
+    for e in range(begin, end):
+        i, b = source[e], kind[e]
+        for c in range(p.shape[1]):
+            out[e, c] = p[i, c] + q[b, c]
+
+
+@loop
+def bond_states_backward(
+    part: int,
+    begin: int,
+    end: int,
+    g: Floats,
+    pointer: Ints,
+    reverse: Ints,
+    kind: Ints,
+    gp: Floats,
+    gq: Floats,
+) -> None:
+    """Gradients for `g`; `gq` (parts, kinds, d) is added to, `gp` holds zeros."""
+    for i in range(begin, end):
+        for k in range(pointer[i], pointer[i + 1]):
+            # what left atom i are the reverses of what came in
+            out, b = reverse[k], kind[k]
+            for c in range(g.shape[1]):
+                gp[i, c] += g[out, c]
+                gq[part, b, c] += g[k, c]
+
+
+@loop
+def messages(
+    part: int, begin: int, end: int, a: Floats, pointer: Ints, reverse: Ints, out: Floats
+) -> None:
+    """`out` of an edge from atom i: the sum of `relu(a)` over the edges into i but its reverse."""
+    total = np.empty(a.shape[1], dtype=np.float32)
+    for i in range(begin, end):
+        total[:] = ZERO
+        for k in range(pointer[i], pointer[i + 1]):
+            for c in range(a.shape[1]):
+                value = a[k, c]
+                total[c] += ZERO if value < ZERO else value
+        for k in range(pointer[i], pointer[i + 1]):
+            e = reverse[k]
+            for c in range(a.shape[1]):
+                value = a[k, c]
+                out[e, c] = total[c] - (ZERO if value < ZERO else value)
+
+
+@loop
+def messages_backward(
+    part: int, begin: int, end: int, g: Floats, a: Floats, pointer: Ints, reverse: Ints, ga: Floats
+) -> None:
+    """Gradient of `messages` in `a`."""
+    total = np.empty(a.shape[1], dtype=np.float32)
+    for i in range(begin, end):
+        total[:] = ZERO
+        for k in range(pointer[i], pointer[i + 1]):
+            e = reverse[k]
+            for c in range(a.shape[1]):
+                total[c] += g[e, c]
+        for k in range(pointer[i], pointer[i + 1]):
+            e = reverse[k]
+            for c in range(a.shape[1]):
+                ga[k, c] = ZERO if a[k, c] <= ZERO else total[c] - g[e, c]
+
+
+@loop
+def arrivals(part: int, begin: int, end: int, a: Floats, pointer: Ints, out: Floats) -> None:
+    """`out_i`: the sum of `relu(a)` over the edges into atom i; `out` holds zeros."""
+    for i in range(begin, end):
+        for k in range(pointer[i], pointer[i + 1]):
+            for c in range(a.shape[1]):
+                value = a[k, c]
+                out[i, c] += ZERO if value < ZERO else value
+
+
+@loop
+def arrivals_backward(
+    part: int, begin: int, end: int, g: Floats, a: Floats, pointer: Ints, ga: Floats
+) -> None:
+    """Gradient of `arrivals` in `a`."""
+    for i in range(begin, end):
+        for k in range(pointer[i], pointer[i + 1]):
+            for c in range(a.shape[1]):
+                ga[k, c] = ZERO if a[k, c] <= ZERO else g[i, c]
+
+
+@in_parts
+def bond_states_in_parts(parts: int, n: int, *arrays: Any) -> None:
+    """`bond_states` of `n` rows."""
+    for part in prange(parts):
+        bond_states(part, part * n // parts, (part + 1) * n // parts, *arrays)
+
+
+@in_parts
+def bond_states_backward_in_parts(parts: int, n: int, *arrays: Any) -> None:
+    """`bond_states_backward` of `n` rows."""
+    for part in prange(parts):
+        bond_states_backward(part, part * n // parts, (part + 1) * n // parts, *arrays)
+
+
+@in_parts
+def messages_in_parts(parts: int, n: int, *arrays: Any) -> None:
+    """`messages` of `n` rows."""
+    for part in prange(parts):
+        messages(part, part * n // parts, (part + 1) * n // parts, *arrays)
+
+
+@in_parts
+def messages_backward_in_parts(parts: int, n: int, *arrays: Any) -> None:
+    """`messages_backward` of `n` rows."""
+    for part in prange(parts):
+        messages_backward(part, part * n // parts, (part + 1) * n // parts, *arrays)
+
+
+@in_parts
+def arrivals_in_parts(parts: int, n: int, *arrays: Any) -> None:
+    """`arrivals` of `n` rows."""
+    for part in prange(parts):
+        arrivals(part, part * n // parts, (part + 1) * n // parts, *arrays)
+
+
+@in_parts
+def arrivals_backward_in_parts(parts: int, n: int, *arrays: Any) -> None:
+    """`arrivals_backward` of `n` rows."""
+    for part in prange(parts):
+        arrivals_backward(part, part * n // parts, (part + 1) * n // parts, *arrays)
+
+
 @in_parts
 def convolve_in_parts(parts: int, n: int, *arrays: Any) -> None:
     """`convolve` of `n` rows."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
 
-from molhpft.kernels.reference import CSRGraph, Epilogue
+from molhpft.kernels.reference import BondGraph, CSRGraph, Epilogue
 
 VARIABLE = "MOLHPFT_KERNELS"
 _SETTINGS = ("auto", "reference")
@@ -89,6 +89,42 @@ def kernels_for(*tensors: Tensor, rows: Tensor | None = None) -> Kernels | None:
         kernels: Kernels = _cpu()
         return kernels
     return _gpu() if device == "cuda" else None
+
+
+class DirectedKernels(Protocol):
+    """What `cpu.py` alone offers, for messages along directed edges."""
+
+    def bond_states(self, p: Tensor, q: Tensor, graph: BondGraph) -> Tensor:
+        """A row of a node and one of a table for each edge."""
+
+    def bond_states_backward(
+        self, g: Tensor, kinds: int, graph: BondGraph
+    ) -> tuple[Tensor, Tensor]:
+        """Their gradients."""
+
+    def messages(self, a: Tensor, graph: BondGraph) -> Tensor:
+        """What each edge hears from the edges before it."""
+
+    def messages_backward(self, g: Tensor, a: Tensor, graph: BondGraph) -> Tensor:
+        """Its gradient."""
+
+    def arrivals(self, a: Tensor, graph: BondGraph) -> Tensor:
+        """What each node hears."""
+
+    def arrivals_backward(self, g: Tensor, a: Tensor, graph: BondGraph) -> Tensor:
+        """Its gradient."""
+
+
+def directed_kernels_for(*tensors: Tensor) -> DirectedKernels | None:
+    """Fused kernels for messages along edges; None but for float32 on the CPU, see `kernels_for`.
+
+    Raises:
+        ValueError: the environment variable has another value.
+    """
+    if tensors[0].device.type != "cpu" or kernels_for(*tensors) is None:
+        return None
+    kernels: DirectedKernels = _cpu()
+    return kernels
 
 
 def collate_kernel(device: torch.device) -> Callable[..., tuple[Tensor, ...]] | None:

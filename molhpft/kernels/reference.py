@@ -52,6 +52,25 @@ class CSRGraph:
         return tuple(tensor.numpy() for tensor in self.for_kernels)
 
 
+@dataclass(frozen=True, eq=False)
+class BondGraph:
+    """Directed edges between `N` nodes, those into one node side by side, each with its reverse.
+
+    Attributes:
+        pointer: int64 (N + 1,), first edge into each node, then E.
+        source: int64 (E,), the node an edge comes from.
+        target: int64 (E,), the node it goes to; ascending.
+        kind: int64 (E,), row of an edge in the table of edge vectors.
+        reverse: int64 (E,), number of the edge that goes the other way.
+    """
+
+    pointer: Tensor
+    source: Tensor
+    target: Tensor
+    kind: Tensor
+    reverse: Tensor
+
+
 @dataclass(frozen=True)
 class Epilogue:
     """What an entry goes through after batch norm: a ReLU or not, then dropout.
@@ -117,6 +136,34 @@ def propagate(x: Tensor, graph: CSRGraph) -> Tensor:
     sent = x.index_select(0, graph.source) * graph.norm[:, None]
     total = x / graph.degree[:, None]
     return total.index_add(0, graph.target, sent.to(total.dtype))
+
+
+def bond_states(p: Tensor, q: Tensor, graph: BondGraph) -> Tensor:
+    """`p[source_e] + q[kind_e]` of each edge, (E, d), for nodes `p` (N, d) and `q` (kinds, d)."""
+    return p.index_select(0, graph.source) + q.index_select(0, graph.kind)
+
+
+def messages(a: Tensor, graph: BondGraph) -> Tensor:
+    """What each edge i -> j hears: the sum of `relu(a)` over the edges into i but j -> i, (E, d).
+
+    Args:
+        a: a row for each edge, (E, d).
+        graph: of E edges.
+    """
+    h = F.relu(a)
+    return arrivals(a, graph).index_select(0, graph.source) - h.index_select(0, graph.reverse)
+
+
+def arrivals(a: Tensor, graph: BondGraph) -> Tensor:
+    """Sum of `relu(a)` over the edges into each node, (N, d), for rows `a` (E, d) of edges."""
+    return a.new_zeros(len(graph.pointer) - 1, a.shape[1]).index_add(0, graph.target, F.relu(a))
+
+
+def reverse_edges(source: Tensor, target: Tensor, nodes: int) -> Tensor:
+    """Number of the edge that goes the other way, of each of E edges that all have one, (E,)."""
+    there = (target * nodes + source).argsort(stable=True)
+    back = (source * nodes + target).argsort(stable=True)
+    return torch.empty_like(there).index_copy_(0, there, back)
 
 
 def embed(rows: Tensor, table: Tensor) -> Tensor:

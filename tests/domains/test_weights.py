@@ -1,4 +1,6 @@
 import pickle
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,21 @@ def test_what_needs_unpickling_is_refused_and_not_run(tmp_path):
         with pytest.raises(ValueError, match="only unpickling would restore"):
             read_weights(path)
     assert not (tmp_path / "burst").exists()
+
+
+def test_objects_in_a_chemprop_file_are_read_by_name_and_not_run(tmp_path, monkeypatch):
+    own = types.ModuleType("chemprop")
+    own.Passing = type("Passing", (), {"__module__": "chemprop"})
+    monkeypatch.setitem(sys.modules, "chemprop", own)
+    settings = {"cls": own.Passing, "made": own.Passing(), "depth": 3, "x": [1, {"y": None}]}
+    burst = {"bomb": Bomb(tmp_path / "burst")}
+    file = {"hyper_parameters": {**settings, **burst}, "state_dict": TENSORS}
+    torch.save(file, tmp_path / "w.pt")
+    found = read_weights(tmp_path / "w.pt")
+    assert not (tmp_path / "burst").exists()
+    assert found.tensors.keys() == TENSORS.keys()
+    names = {"cls": "Passing", "made": "Passing", "bomb": "open"}
+    assert found.settings == {**settings, **names}
 
 
 def test_a_whole_pickled_model_is_refused(tmp_path):

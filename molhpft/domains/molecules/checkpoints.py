@@ -12,13 +12,18 @@ from typing import Any
 from torch import Tensor
 
 from molhpft.core.network import Chain
+from molhpft.domains.molecules import chemprop_files
 from molhpft.domains.molecules.gcn import Convolution
 from molhpft.domains.molecules.pooling import POOLS
 from molhpft.domains.weights import WeightFile, encoder_prefix, read_weights, strip_prefix
 
 Renaming = tuple[tuple[str, str], ...]
 
-_OURS = ("stages.embed.columns.tables.0", "stages.embed.embed.columns.tables.0")
+_OURS = (
+    "stages.embed.columns.tables.0",
+    "stages.embed.embed.columns.tables.0",
+    "stages.embed.sent.weight",
+)
 
 _PRETRAIN_GNNS: Renaming = (
     (r"x_embedding1\.weight", r"embed.columns.tables.0"),
@@ -86,6 +91,7 @@ _GRAPHSAGE = Architecture("a GraphSAGE of pretrain-gnns (Hu et al., 2020)", _GCN
 _GAT = Architecture(
     "a GAT of pretrain-gnns (Hu et al., 2020)", ("x_embedding1.weight", "gnns.0.att")
 )
+_DMPNN = Architecture("a D-MPNN of chemprop", chemprop_files.LANDMARKS, {"name": "dmpnn"})
 _ARCHITECTURES = (  # of two that fit, the first is meant
     _GCN,
     Architecture(
@@ -121,7 +127,7 @@ _ARCHITECTURES = (  # of two that fit, the first is meant
         {"name": "gine", "virtual_node": False},
         _OGB_GIN,
     ),
-    Architecture("a D-MPNN of chemprop", ("W_i.weight", "W_h.weight", "W_o.weight")),
+    _DMPNN,
 )
 
 # SHA-256 of files that pretrain-gnns has published, with their names and what they are of
@@ -154,9 +160,9 @@ def load_encoder(backbone: Chain, path: Path) -> None:
 
     Args:
         backbone: changed in place, or not at all.
-        path: one of our `model.safetensors`, a state dict of OGB's example GNN, or a checkpoint
-            of pretrain-gnns; in any floating point format, its names behind any wrapper such as
-            `module.` or `model.gnn.`.
+        path: one of our `model.safetensors`, a state dict of OGB's example GNN, a checkpoint of
+            pretrain-gnns, or a model of chemprop 2; in any floating point format, its names behind
+            any wrapper such as `module.` or `model.gnn.`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -184,6 +190,8 @@ def encoder_weights(file: WeightFile) -> dict[str, Tensor]:
     architecture, prefix = _recognised(file)
     if architecture.fits is None:
         raise ValueError(f"{file.path} is {describe(file)}")
+    if architecture is _DMPNN:
+        return chemprop_files.backbone_weights(file, prefix)
     weights, renaming = {}, architecture.renaming
     roots = {landmark.partition(".")[0] for landmark in architecture.landmarks}
     for name, tensor in strip_prefix(file.tensors, prefix).items():
@@ -209,9 +217,12 @@ def describe(file: WeightFile) -> str:
     """
     if encoder_prefix(file, _OURS) is not None:
         return f"a molhpft model trained as encoder {file.about.get('encoder', 'unknown')}"
-    architecture, _ = _recognised(file)
+    architecture, prefix = _recognised(file)
     fits = architecture.fits
-    if fits is None:
+    if architecture is _DMPNN:
+        options = chemprop_files.dmpnn_options(file, prefix).items()
+        takes = f"which fits dmpnn with {', '.join(f'{k}: {_in_yaml(v)}' for k, v in options)}"
+    elif fits is None:
         takes = "which no encoder of this package takes"
     elif fits.get("virtual_node"):
         takes = f"which fits {fits['name']} with virtual_node: true"
@@ -233,10 +244,13 @@ def fitting_encoder(file: WeightFile) -> dict[str, Any]:
         if not own:
             raise ValueError(f"{file.path} does not say which encoder it is of; name it in full")
         return {key: value for key, value in own.items() if key not in ("weights", "dropout")}
+    architecture, prefix = _recognised(file)
+    if architecture is _DMPNN:
+        return {"name": "dmpnn", **chemprop_files.dmpnn_options(file, prefix)}
     weights = encoder_weights(file)
     layers = {match[0] for name in weights if (match := re.search(r"conv\d+", name))}
     widths = {t.shape[1] for name, t in weights.items() if name.endswith("columns.tables.0")}
-    fits = dict(_recognised(file)[0].fits or {})
+    fits = dict(architecture.fits or {})
     return {"name": fits.pop("name"), "layers": len(layers), "width": widths.pop(), **fits}
 
 
@@ -254,7 +268,7 @@ def _recognised(file: WeightFile) -> tuple[Architecture, str]:
     raise ValueError(
         f"{file.path} is no graph encoder this package knows (its first tensors are "
         f"{', '.join(list(file.tensors)[:3]) or 'none'}); give a molhpft model.safetensors, a "
-        "state dict of OGB's example GCN or a GCN checkpoint of pretrain-gnns"
+        "state dict of OGB's example GCN, a GCN checkpoint of pretrain-gnns or a chemprop 2 model"
     )
 
 
@@ -310,8 +324,14 @@ def _first_misfit(weights: dict[str, Tensor], own: dict[str, Tensor]) -> str | N
 
 
 def _unseen_misfit(file: WeightFile, backbone: Chain) -> str | None:
-    """The first option in which our own file says it differs and of which no tensor tells."""
+    """The first option in which a file says it differs and of which no tensor tells."""
     said: dict[str, Any] = file.about.get("config", {}).get("encoder", {})
+    if encoder_prefix(file, _OURS) is None:
+        architecture, prefix = _recognised(file)
+        said = chemprop_files.dmpnn_options(file, prefix) if architecture is _DMPNN else {}
+    misfit = chemprop_files.misfit(said, backbone)
+    if misfit:
+        return misfit
     for key, value in _unseen_options(backbone).items() if said else ():
         # a file from before there was the option was trained with what is now the default
         trained = said.get(key, _UNSEEN_DEFAULTS[key])

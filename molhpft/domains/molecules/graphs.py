@@ -26,10 +26,10 @@ class GraphBatch:
     `pointer[i]` to `pointer[i + 1]` of `source`.
 
     Attributes:
-        atoms: uint8 (N, 9), columns as in `smiles.ATOM_SIZES`; molecule after molecule.
+        atoms: uint8 (N, 11), columns as in `smiles.PACKED_ATOM_SIZES`; molecule after molecule.
         source: int64 (E,), the atom an edge comes from.
         target: int64 (E,), the atom it goes to; ascending.
-        bonds: uint8 (E, 4), columns as in `smiles.BOND_SIZES`, equal in both directions.
+        bonds: uint8 (E, 5), columns as in `smiles.PACKED_BOND_SIZES`, equal in both directions.
         pointer: int64 (N + 1,), first edge of each atom, then E.
         graph: int64 (N,), number of the molecule each atom belongs to; ascending.
         offsets: int64 (n + 1,), first atom of each molecule, then N; a molecule may have none.
@@ -78,8 +78,8 @@ class GraphStore:
     [6, 3]
 
     Attributes:
-        atoms: uint8 (A, 9), columns as in `smiles.ATOM_SIZES`.
-        bonds: uint8 (B, 4), columns as in `smiles.BOND_SIZES`; each bond once.
+        atoms: uint8 (A, 11), columns as in `smiles.PACKED_ATOM_SIZES`.
+        bonds: uint8 (B, 5), columns as in `smiles.PACKED_BOND_SIZES`; each bond once.
         ends: int16 (B, 2), atom numbers within the molecule.
         atom_offsets: int64 (n + 1,), first atom of each molecule, then A; on the CPU always.
         bond_offsets: int64 (n + 1,), first bond of each molecule, then B; on the CPU always.

@@ -14,7 +14,12 @@ from molhpft.core.annotations import BelowOne, Count
 from molhpft.core.network import Batch, Chain, Stage
 from molhpft.domains.molecules.gcn import AtomEmbedding
 from molhpft.domains.molecules.graphs import GraphBatch
-from molhpft.domains.molecules.smiles import ATOM_SIZES, BOND_SIZES
+from molhpft.domains.molecules.smiles import (
+    ATOM_SIZES,
+    BOND_SIZES,
+    PACKED_ATOM_SIZES,
+    PACKED_BOND_SIZES,
+)
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch as Graphs
@@ -26,25 +31,35 @@ def to_pyg(graphs: GraphBatch) -> "Graphs":
 
     Returns:
         `x` int64 (N, 9), `edge_index` (2, E) with source above target, `edge_attr` int64 (E, 4),
-        `batch` (N,) and `ptr` (n + 1,), in the order of `graphs`.
+        `batch` (N,) and `ptr` (n + 1,), in the order of `graphs`; and `x_extra` int64 (N, 2) and
+        `edge_attr_extra` int64 (E, 1), the columns of which OGB's encoders know nothing.
     """
     from torch_geometric.data import Batch as Graphs
     from torch_geometric.data import Data
 
+    atoms, bonds = graphs.atoms.long(), graphs.bonds.long()
+    nodes = _halves("x", atoms, len(ATOM_SIZES))
+    edges = _halves("edge_attr", bonds, len(BOND_SIZES))
     batch = Graphs(
         _base_cls=Data,
-        x=graphs.atoms.long(),
         edge_index=torch.stack([graphs.source, graphs.target]),
-        edge_attr=graphs.bonds.long(),
+        **nodes,
+        **edges,
         batch=graphs.graph,
         ptr=graphs.offsets,
     )
     # where each molecule starts, as `Batch.from_data_list` notes it; nothing public can
-    edges = graphs.pointer[graphs.offsets]
+    first_edges = graphs.pointer[graphs.offsets]
     zeros = torch.zeros_like(graphs.offsets[1:])
     batch._num_graphs = len(graphs)
-    batch._slice_dict = {"x": graphs.offsets, "edge_index": edges, "edge_attr": edges}
-    batch._inc_dict = {"x": zeros, "edge_index": graphs.offsets[:-1], "edge_attr": zeros}
+    batch._slice_dict = {
+        **dict.fromkeys(nodes, graphs.offsets),
+        **dict.fromkeys(("edge_index", *edges), first_edges),
+    }
+    batch._inc_dict = {
+        **dict.fromkeys((*nodes, *edges), zeros),
+        "edge_index": graphs.offsets[:-1],
+    }
     return batch
 
 
@@ -54,13 +69,14 @@ def from_pyg(batch: "Data") -> GraphBatch:
     Args:
         batch: `x` (N, 9) and `edge_attr` (E, 4) as `smiles.featurize` gives them, every bond in
             both directions with the same features. A batch has `ptr`, as `Batch.from_data_list`
-            makes it.
+            makes it. Where it has no `x_extra` and `edge_attr_extra`, as `to_pyg` gives them, the
+            result lacks these columns, and encoders that read them refuse it.
 
     Raises:
         ValueError: it holds no molecules in this sense; the message says where it does not.
     """
-    atoms = _columns(batch, "x", ATOM_SIZES)
-    bonds = _columns(batch, "edge_attr", BOND_SIZES)
+    atoms = _packed(batch, "x", ATOM_SIZES, PACKED_ATOM_SIZES)
+    bonds = _packed(batch, "edge_attr", BOND_SIZES, PACKED_BOND_SIZES)
     offsets, graph = _membership(batch, len(atoms))
     if batch.edge_index is None or batch.edge_index.shape != (2, len(bonds)):
         raise ValueError(f"edge_index should have a column for each row of edge_attr, {len(bonds)}")
@@ -130,6 +146,25 @@ class OnMolecules(Stage):
         return result
 
 
+def _halves(name: str, columns: Tensor, known: int) -> dict[str, Tensor]:
+    """The columns that OGB's encoders know, and after them the others."""
+    return {name: columns[:, :known], f"{name}_extra": columns[:, known:]}
+
+
+def _packed(batch: "Data", name: str, known: Sequence[int], packed: Sequence[int]) -> Tensor:
+    """The columns that OGB's encoders know, and the others where they are there."""
+    columns, extra = _columns(batch, name, known), f"{name}_extra"
+    if extra not in batch:
+        return columns
+    others = _columns(batch, extra, packed[len(known) :])
+    if len(others) != len(columns):
+        raise ValueError(
+            f"{extra} should have a row for each row of {name}, {len(columns)}; "
+            f"it has {len(others)}"
+        )
+    return torch.cat([columns, others], 1)
+
+
 def _columns(batch: "Data", name: str, sizes: Sequence[int]) -> Tensor:
     columns: Tensor | None = getattr(batch, name, None)
     if columns is None or columns.dim() != 2 or columns.shape[1] != len(sizes):
@@ -183,6 +218,7 @@ def _check_bonds(source: Tensor, target: Tensor, bonds: Tensor, graph: Tensor) -
 def _keys(source: Tensor, target: Tensor, bonds: Tensor, atoms: int) -> Tensor:
     """One number for each edge that says its ends and features, (E,)."""
     key = source * atoms + target
-    for column, size in zip(bonds.T, BOND_SIZES, strict=True):
+    # of a batch without the extra columns, the first ones
+    for column, size in zip(bonds.T, PACKED_BOND_SIZES[: bonds.shape[1]], strict=True):
         key = key * size + column
     return key

@@ -1,10 +1,10 @@
 """Molecules as small integers: SMILES strings to OGB's atom and bond features, end to end.
 
-One table of features serves both families of encoders. OGB's read the nine atom columns and the
-first three bond columns. The public checkpoints of Hu et al. (2020) read atom columns 0 (atomic
+One table of features serves all families of encoders. OGB's read the first nine atom columns and
+the first three bond columns. The public checkpoints of Hu et al. (2020) read atom columns 0 (atomic
 number - 1, the same numbering) and 1 (chirality, of which they know 0, 1 and 2 only) and bond
 columns 0 (single, double, triple, aromatic as here; no "misc") and 3 (direction, which OGB does not
-have).
+have). chemprop's read all but the direction; the last columns are for them alone.
 """
 
 import json
@@ -24,13 +24,18 @@ from molhpft.domains.files import cached_tensors, digest
 from molhpft.domains.parallel import parallel_map
 
 # raised whenever a SMILES string gets other numbers, so that no cache outlives the change
-FEATURISER_VERSION: int = 2
+FEATURISER_VERSION: int = 3
 
 # element, chirality, degree, charge, hydrogens, radical electrons, hybridisation, aromatic, in ring
 ATOM_SIZES: tuple[int, ...] = (119, 5, 12, 12, 10, 6, 6, 2, 2)
 
 # type, stereo, conjugated, direction (none, up right, down right)
 BOND_SIZES: tuple[int, ...] = (5, 6, 2, 3)
+
+# after these: hybridisation that OGB has no name for (none, S, SP2D) and isotope (0 where it is not
+# given, 255 also for those beyond); whether the bond is in a ring
+PACKED_ATOM_SIZES: tuple[int, ...] = (*ATOM_SIZES, 3, 256)
+PACKED_BOND_SIZES: tuple[int, ...] = (*BOND_SIZES, 2)
 
 MOST_ATOMS = 32_767  # what int16 can number
 
@@ -50,8 +55,8 @@ class Graph:
     [[0, 1], [1, 2]]
 
     Attributes:
-        atoms: uint8 (a, 9), entries below `ATOM_SIZES`.
-        bonds: uint8 (b, 4), entries below `BOND_SIZES`; each bond once, in RDKit's order.
+        atoms: uint8 (a, 11), entries below `PACKED_ATOM_SIZES`.
+        bonds: uint8 (b, 5), entries below `PACKED_BOND_SIZES`; each bond once, in RDKit's order.
         ends: int16 (b, 2), the two atom numbers of each bond.
     """
 
@@ -80,8 +85,8 @@ class Columns:
     """The numbers of one molecule before they are tables.
 
     Attributes:
-        atoms: a string of bytes for each of `ATOM_SIZES`, as long as there are atoms.
-        bonds: one for each of `BOND_SIZES`, as long as there are bonds.
+        atoms: a string of bytes for each of `PACKED_ATOM_SIZES`, as long as there are atoms.
+        bonds: one for each of `PACKED_BOND_SIZES`, as long as there are bonds.
         ends: int16 numbers of the first and of the second atom of each bond.
     """
 
@@ -152,8 +157,8 @@ def columns(mol: Chem.Mol, smiles: str | None = None) -> Columns:
 
     Args:
         mol: the molecule.
-        smiles: the string `mol` was read from, if it was: without a sign of stereochemistry in
-            it, the columns for stereochemistry are all 0, and RDKit is not asked.
+        smiles: the string `mol` was read from, if it was: without a sign of stereochemistry,
+            isotopes or rings in it, the columns for these are all 0, and RDKit is not asked.
 
     Raises:
         ValueError: the molecule has more atoms than int16 can number.
@@ -167,8 +172,8 @@ def columns(mol: Chem.Mol, smiles: str | None = None) -> Columns:
     atoms = list(map(mol.GetAtomWithIdx, range(mol.GetNumAtoms())))
     bonds = list(map(mol.GetBondWithIdx, range(mol.GetNumBonds())))
     return Columns(
-        atoms=[_numbers(atoms, column, smiles) for column in _ATOM_COLUMNS],
-        bonds=[_numbers(bonds, column, smiles) for column in _BOND_COLUMNS],
+        atoms=_all_numbers(atoms, _ATOM_COLUMNS, smiles),
+        bonds=_all_numbers(bonds, _BOND_COLUMNS, smiles),
         ends=[array("h", map(end, bonds)).tobytes() for end in _ENDS],
     )
 
@@ -283,11 +288,13 @@ class _Column:
         number: that value's number in the column.
         signs: a SMILES string without any of these has 0 in the whole column; "" where no sign
             tells.
+        needs: an earlier column and a number in it: where no part has it, this column is 0 too.
     """
 
     value: Callable[[Any], Any]
     number: Callable[[Any], int]
     signs: str = ""
+    needs: tuple[int, int] | None = None
 
 
 def _ogb_column(
@@ -295,6 +302,17 @@ def _ogb_column(
 ) -> _Column:
     """A column as OGB numbers it: by the place among the entries, the last for anything else."""
     return _Column(value, _Numbers(entries, enum, other=len(entries) - 1).__getitem__, signs)
+
+
+def _all_numbers(
+    parts: Sequence[Any], columns: Sequence[_Column], smiles: str | None
+) -> list[bytes]:
+    """Numbers of all atoms or all bonds in each column."""
+    done: list[bytes] = []
+    for column in columns:
+        absent = column.needs is not None and column.needs[1] not in done[column.needs[0]]
+        done.append(bytes(len(parts)) if absent else _numbers(parts, column, smiles))
+    return done
 
 
 def _numbers(parts: Sequence[Any], column: _Column, smiles: str | None) -> bytes:
@@ -305,8 +323,9 @@ def _numbers(parts: Sequence[Any], column: _Column, smiles: str | None) -> bytes
     return bytes(map(column.number, map(column.value, parts)))
 
 
-# SMILES writes stereochemistry with @ at atoms and / \\ at bonds; its extensions open with |
-_AT_ATOMS, _AT_BONDS = "@|", "/\\|"
+# SMILES writes stereochemistry with @ at atoms and / \\ at bonds, isotopes within brackets, and
+# closes rings by digits; its extensions open with |
+_AT_ATOMS, _AT_BONDS, _BRACKET, _DIGITS = "@|", "/\\|", "[", "0123456789"
 _MISC = "misc"
 _NO_YES = (False, True)
 # ogb.utils.features.allowable_features
@@ -314,6 +333,8 @@ _CHIRALITY = ("CHI_UNSPECIFIED", "CHI_TETRAHEDRAL_CW", "CHI_TETRAHEDRAL_CCW", "C
 _HYBRIDIZATION = ("SP", "SP2", "SP3", "SP3D", "SP3D2", _MISC)
 _BOND_TYPE = ("SINGLE", "DOUBLE", "TRIPLE", "AROMATIC", _MISC)
 _BOND_STEREO = tuple(f"STEREO{kind}" for kind in ("NONE", "Z", "E", "CIS", "TRANS", "ANY"))
+_RARE_HYBRIDIZATION = _Numbers((_MISC, "S", "SP2D"), Chem.HybridizationType, other=0)
+_ISOTOPE = _Numbers(range(255), None, other=255)
 _ATOM_COLUMNS: tuple[_Column, ...] = (
     _ogb_column(Chem.Atom.GetAtomicNum, (*range(1, 119), _MISC)),
     _ogb_column(Chem.Atom.GetChiralTag, _CHIRALITY, Chem.ChiralType, signs=_AT_ATOMS),
@@ -324,6 +345,12 @@ _ATOM_COLUMNS: tuple[_Column, ...] = (
     _ogb_column(Chem.Atom.GetHybridization, _HYBRIDIZATION, Chem.HybridizationType),
     _ogb_column(Chem.Atom.GetIsAromatic, _NO_YES),
     _ogb_column(Chem.Atom.IsInRing, _NO_YES),
+    _Column(
+        Chem.Atom.GetHybridization,
+        _RARE_HYBRIDIZATION.__getitem__,
+        needs=(6, _HYBRIDIZATION.index(_MISC)),
+    ),
+    _Column(Chem.Atom.GetIsotope, _ISOTOPE.__getitem__, _BRACKET),
 )
 _DIRECTION = _Numbers(("NONE", "ENDUPRIGHT", "ENDDOWNRIGHT"), Chem.BondDir, other=0)
 _BOND_COLUMNS: tuple[_Column, ...] = (
@@ -331,7 +358,8 @@ _BOND_COLUMNS: tuple[_Column, ...] = (
     _ogb_column(Chem.Bond.GetStereo, _BOND_STEREO, Chem.BondStereo, signs=_AT_BONDS),
     _ogb_column(Chem.Bond.GetIsConjugated, _NO_YES),
     _Column(Chem.Bond.GetBondDir, _DIRECTION.__getitem__, _AT_BONDS),
+    _ogb_column(Chem.Bond.IsInRing, _NO_YES, signs=_DIGITS),
 )
 _ENDS = (Chem.Bond.GetBeginAtomIdx, Chem.Bond.GetEndAtomIdx)
-_NOTHING = Columns([b""] * len(ATOM_SIZES), [b""] * len(BOND_SIZES), [b""] * len(_ENDS))
+_NOTHING = Columns([b""] * len(_ATOM_COLUMNS), [b""] * len(_BOND_COLUMNS), [b""] * len(_ENDS))
 _NO_MOLECULES = pack_molecules([])

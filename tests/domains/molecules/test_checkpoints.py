@@ -193,7 +193,6 @@ def test_what_names_and_shapes_leave_open_is_said(tmp_path):
         (["x_embedding1.weight", "gnns.0.mlp.0.weight", "feat_lin.weight"], "a GIN of MolCLR"),
         (["x_embedding1.weight", "gnns.0.att"], "a GAT of pretrain-gnns"),
         (["x_embedding1.weight", "gnns.0.weight"], "a GCN of MolCLR"),
-        (["W_i.weight", "W_h.weight", "W_o.weight"], "a D-MPNN of chemprop"),
     ],
 )
 def test_an_architecture_that_has_no_encoder_here_is_called_by_its_name(tmp_path, names, what):

@@ -67,13 +67,22 @@ def test_edges_may_come_in_any_order(index, seed):
     batch = to_pyg(taken(index))
     order = torch.randperm(batch.num_edges, generator=torch.Generator().manual_seed(seed))
     batch.edge_index, batch.edge_attr = batch.edge_index[:, order], batch.edge_attr[order]
+    batch.edge_attr_extra = batch.edge_attr_extra[order]
     graphs = from_pyg(batch)
     assert torch.equal(graphs.pointer, taken(index).pointer)
     for atom in range(len(graphs.atoms)):
         own = slice(int(graphs.pointer[atom]), int(graphs.pointer[atom + 1]))
         came = batch.edge_index[1] == atom
         assert torch.equal(graphs.source[own], batch.edge_index[0, came])
-        assert torch.equal(graphs.bonds[own], batch.edge_attr[came].to(torch.uint8))
+        columns = torch.cat([batch.edge_attr[came], batch.edge_attr_extra[came]], 1)
+        assert torch.equal(graphs.bonds[own], columns.to(torch.uint8))
+
+
+def test_a_batch_without_the_extra_columns_is_read_without_them():
+    batch = to_pyg(taken([3]))
+    del batch.x_extra, batch.edge_attr_extra
+    assert torch.equal(from_pyg(batch).atoms, taken([3]).atoms[:, :9])
+    assert torch.equal(from_pyg(batch).bonds, taken([3]).bonds[:, :4])
 
 
 def benzene(**changes):
@@ -122,12 +131,16 @@ def test_whole_numbers_kept_as_floats_are_read_and_a_lone_molecule_needs_no_batc
         (benzene(x=with_last("x", 2)), r"below 119, 5, .*; row 0 is \[5, 0, .*, 2\]"),
         (benzene(x=lambda d: d.x - 0.5), r"whole numbers .* row 0 is \[4\.5, "),
         (benzene(edge_attr=lambda d: d.edge_attr[:, :3]), r"edge_attr .* 4 columns .* \(12, 3\)"),
-        (benzene(edge_attr=lambda d: d.edge_attr[:-1]), "a column for each row of edge_attr, 11"),
+        (benzene(edge_attr=lambda d: d.edge_attr[:-1]), "a row for each row of edge_attr, 11"),
         (benzene(edge_index=with_last("edge_index", 6)), "hold atoms 0 to 5, it holds 0 to 6"),
         (benzene(edge_index=with_last("edge_index", -1)), "hold atoms 0 to 5, it holds -1 to 5"),
         (benzene(edge_index=with_last("edge_index", 3)), "two atoms .* edge 11 goes from 3 to 3"),
         (
-            benzene(edge_index=one_way, edge_attr=lambda d: d.edge_attr[: d.num_edges]),
+            benzene(
+                edge_index=one_way,
+                edge_attr=lambda d: d.edge_attr[: d.num_edges],
+                edge_attr_extra=lambda d: d.edge_attr_extra[: d.num_edges],
+            ),
             "there in both directions with the same features",
         ),
         (benzene(edge_attr=with_last("edge_attr", torch.tensor([0, 1, 2] * 4))), "both directions"),

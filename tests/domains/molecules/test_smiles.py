@@ -15,6 +15,8 @@ from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.smiles import (
     ATOM_SIZES,
     BOND_SIZES,
+    PACKED_ATOM_SIZES,
+    PACKED_BOND_SIZES,
     columns,
     featurize,
     packed_graphs,
@@ -60,7 +62,7 @@ def test_all_molecules_have_the_numbers_of_ogbs_raw_files(ogb_root, name):
     assert store.readable.all()
     assert np.array_equal(store.atom_offsets.diff(), _raw(folder, "num-node-list")[:, 0])
     assert np.array_equal(store.bond_offsets.diff(), _raw(folder, "num-edge-list")[:, 0])
-    assert np.array_equal(store.atoms, _raw(folder, "node-feat"))
+    assert np.array_equal(store.atoms[:, :9], _raw(folder, "node-feat"))
     assert np.array_equal(store.bonds[:, :3], _raw(folder, "edge-feat"))
     assert np.array_equal(store.ends, _raw(folder, "edge"))
 
@@ -69,7 +71,7 @@ def test_all_molecules_have_the_numbers_of_ogbs_raw_files(ogb_root, name):
 @given(mixtures)
 def test_a_molecule_has_the_numbers_of_ogbs_own_function(smiles):
     graph, theirs = featurize(parse(smiles)), smiles2graph(smiles)
-    assert np.array_equal(graph.atoms, theirs["node_feat"])
+    assert np.array_equal(graph.atoms[:, :9], theirs["node_feat"])
     assert np.array_equal(graph.bonds[:, :3], theirs["edge_feat"][::2])
     assert np.array_equal(graph.ends, theirs["edge_index"].T[::2])
 
@@ -91,8 +93,8 @@ def test_any_text_is_a_molecule_within_the_vocabulary_or_none(text):
     if mol is not None:
         graph = featurize(mol)
         assert len(graph.atoms) > 0
-        assert (graph.atoms < ATOM_SIZES).all()
-        assert (graph.bonds < BOND_SIZES).all()
+        assert (graph.atoms < PACKED_ATOM_SIZES).all()
+        assert (graph.bonds < PACKED_BOND_SIZES).all()
         assert (graph.ends < len(graph.atoms)).all()
 
 
@@ -138,8 +140,8 @@ def test_the_arrays_are_small_integers_of_fixed_width(smiles):
     graph = featurize(parse(smiles))
     assert (graph.atoms.dtype, graph.bonds.dtype) == (np.uint8, np.uint8)
     assert graph.ends.dtype == np.int16
-    assert graph.atoms.shape[1:] == (9,)
-    assert graph.bonds.shape == (len(graph.ends), 4)
+    assert graph.atoms.shape[1:] == (11,)
+    assert graph.bonds.shape == (len(graph.ends), 5)
     assert graph.ends.shape[1:] == (2,)
     assert graph.atoms.flags.c_contiguous
     assert graph.bonds.flags.c_contiguous
@@ -252,6 +254,23 @@ def _stereo(smiles):
     return b"".join([numbers.atoms[1], numbers.bonds[1], numbers.bonds[3]])
 
 
+@settings(max_examples=100, deadline=None)
+@given(mixtures)
+@example("C$C")
+@example("F[Pt@SP1](Cl)(Br)N")
+@example("[2H]C([13CH3])[238U]")
+@example("C1CC1C1CC1.[Na+]")
+@example("[NH3]->[Fe]1<-[NH2]CC[NH2]->1")
+def test_columns_that_a_string_gives_no_sign_of_are_those_that_rdkit_would_give(smiles):
+    mol = parse(smiles)
+    told, asked = module.columns(mol, smiles), module.columns(mol)
+    rare = {"S": 1, "SP2D": 2}
+    assert told == asked
+    assert list(told.atoms[9]) == [rare.get(str(a.GetHybridization()), 0) for a in mol.GetAtoms()]
+    assert list(told.atoms[10]) == [min(a.GetIsotope(), 255) for a in mol.GetAtoms()]
+    assert list(told.bonds[4]) == [b.IsInRing() for b in mol.GetBonds()]
+
+
 def test_the_examples_have_stereochemistry_where_they_are_marked():
     assert not any(any(_stereo(smiles)) for smiles in UNMARKED)
     assert sum(any(_stereo(smiles)) for smiles in MARKED) > len(MARKED) / 2
@@ -260,8 +279,8 @@ def test_the_examples_have_stereochemistry_where_they_are_marked():
 @pytest.mark.parametrize("smiles", [[], ["hello"], ["C"]])
 def test_what_has_no_atoms_or_bonds_keeps_its_shapes(smiles):
     packed = packed_graphs(smiles)
-    assert packed.graph.atoms.shape[1:] == (len(ATOM_SIZES),)
-    assert packed.graph.bonds.shape == (0, len(BOND_SIZES))
+    assert packed.graph.atoms.shape[1:] == (len(PACKED_ATOM_SIZES),)
+    assert packed.graph.bonds.shape == (0, len(PACKED_BOND_SIZES))
     assert packed.graph.ends.shape == (0, 2)
     assert packed.atoms.shape == packed.bonds.shape == (len(smiles),)
     assert (packed.atoms.dtype, packed.graph.ends.dtype) == (np.int64, np.int16)
