@@ -18,7 +18,7 @@ from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
 from chemprop.models import MPNN
 from chemprop.nn import BondMessagePassing, MeanAggregation, NormAggregation, SumAggregation
 from chemprop.utils import make_mol
-from rdkit import RDLogger
+from rdkit import RDLogger, rdBase
 
 AGGREGATIONS = {"mean": MeanAggregation, "sum": SumAggregation, "norm": NormAggregation}
 
@@ -38,6 +38,7 @@ def columns(graphs):
         "atom_bits": np.packbits(atoms[:, :-1].astype(bool), axis=1),
         "masses": atoms[:, -1],
         "bond_bits": np.packbits(bonds.astype(bool), axis=1),
+        "rdkit": rdBase.rdkitVersion,
         "counts": np.array([(len(g.V), len(g.E)) if g else (0, 0) for g in graphs]),
     }
 
