@@ -91,7 +91,7 @@ OPTIONS = {
         "segmentation_resnet": (18, 34),
     },
     "aggregation": ("norm", "mean"),
-    "norm": (None, 50.0),
+    "norm_constant": (None, 50.0),
     "bias": (False, True),
     "batch_norm": (False, True),
     "channels": (1, 3),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from molhpft.core.network import Chain
 from molhpft.domains.molecules.chemprop_features import ATOM_FEATURES, BOND_FEATURES
-from molhpft.domains.molecules.dmpnn import NORM, Aggregate, Messages
+from molhpft.domains.molecules.dmpnn import NORM_CONSTANT, Aggregate, Messages
 from molhpft.domains.weights import WeightFile, strip_prefix
 
 LANDMARKS = ("W_i.weight", "W_h.weight", "W_o.weight")
@@ -68,7 +68,7 @@ def dmpnn_options(file: WeightFile, prefix: str) -> dict[str, Any]:
     if pooling:
         options["aggregation"] = _AGGREGATIONS[pooling["cls"]]
     if options.get("aggregation") == "norm":
-        options["norm"] = float(pooling.get("norm", NORM))
+        options["norm_constant"] = float(pooling.get("norm", NORM_CONSTANT))
     return options
 
 
@@ -79,7 +79,7 @@ def misfit(options: Mapping[str, Any], backbone: Chain) -> str | None:
         options: what the file says of itself; what it leaves out fits.
         backbone: any chain; one of another kind fits too.
     """
-    said = {"norm": NORM, **{k: v for k, v in options.items() if v is not None}}
+    said = {"norm_constant": NORM_CONSTANT, **{k: v for k, v in options.items() if v is not None}}
     for name, value in _options_of(backbone).items():
         if said.get(name, value) != value:
             return f"{name} is {value} in it and {said[name]} in the file"
@@ -94,7 +94,8 @@ def _options_of(backbone: Chain) -> dict[str, Any]:
             options["depth"] = stage.depth
         if isinstance(stage, Aggregate):
             options["aggregation"] = stage.aggregation
-            options |= {"norm": stage.norm} if stage.aggregation == "norm" else {}
+            if stage.aggregation == "norm":
+                options["norm_constant"] = stage.norm_constant
     return options
 
 

@@ -30,7 +30,7 @@ from molhpft.domains.molecules.graphs import GraphBatch
 from molhpft.kernels.directed import arrivals, bond_states, messages
 from molhpft.kernels.ops import linear
 
-NORM = 100.0
+NORM_CONSTANT = 100.0
 
 Aggregation = Literal["mean", "sum", "norm"]
 
@@ -41,7 +41,7 @@ def dmpnn(
     width: Count = 300,
     dropout: BelowOne = 0.0,
     aggregation: Aggregation = "norm",
-    norm: Positive | None = None,
+    norm_constant: Positive | None = None,
     bias: bool = False,
     batch_norm: bool = False,
 ) -> Chain:
@@ -51,24 +51,28 @@ def dmpnn(
         depth: number of times that messages are made, the first of bonds alone.
         width: length of bond, atom and molecule features.
         dropout: probability of dropping an entry of a bond's or an atom's features.
-        aggregation: what a molecule has of its atoms: their mean, their sum, or that over `norm`.
-        norm: the divisor of aggregation norm; unset: 100.
+        aggregation: of a molecule's atoms: their mean, their sum, or the sum over a constant
+            (norm).
+        norm_constant: the divisor of aggregation norm; unset: 100.
         bias: whether the matrices `W_i` and `W_h` have biases.
         batch_norm: whether the features of molecules are normalised.
 
     Raises:
-        ValueError: `norm` is given for an aggregation that does not divide by it.
+        ValueError: `norm_constant` is given for an aggregation that does not divide by it.
     """
-    if norm is not None and aggregation != "norm":
+    if norm_constant is not None and aggregation != "norm":
         raise ValueError(
-            f"norm divides the sum of aggregation norm, and aggregation is {aggregation}; "
-            "leave norm out"
+            f"norm_constant divides the sum of aggregation norm, and aggregation is {aggregation}; "
+            "leave it out"
         )
+    constant = NORM_CONSTANT if norm_constant is None else norm_constant
     stages: dict[str, Stage] = {
         "embed": AtomInputs(width, bias=bias),
         "message": Messages(width, depth=depth, dropout=dropout, bias=bias),
         "atoms": AtomOutputs(width, dropout=dropout),
-        "pool": Aggregate(width, aggregation, NORM if norm is None else norm),
+        "pool": Aggregate(
+            width, aggregation, NORM_CONSTANT if norm_constant is None else norm_constant
+        ),
     }
     if batch_norm:
         stages["norm"] = Plain(nn.BatchNorm1d(width), width=width)
@@ -144,10 +148,10 @@ class AtomOutputs(Stage):
 class Aggregate(Stage):
     """Mean of each molecule's atoms, or their sum divided by a constant, (n, width)."""
 
-    def __init__(self, width: int, aggregation: Aggregation, norm: float) -> None:
+    def __init__(self, width: int, aggregation: Aggregation, norm_constant: float) -> None:
         super().__init__()
         self.aggregation = aggregation
-        self.norm = norm
+        self.norm_constant = norm_constant
         self.width = width
 
     def forward(self, h: Tensor, batch: Batch) -> Tensor:
@@ -157,7 +161,7 @@ class Aggregate(Stage):
         if self.aggregation == "sum":
             return total
         if self.aggregation == "norm":
-            return total / self.norm
+            return total / self.norm_constant
         return total / graphs.counts.clamp(min=1)[:, None]
 
 

@@ -89,7 +89,7 @@ def test_atoms_are_those_of_the_equations(depth):
         ({"aggregation": "mean"}, lambda atoms: atoms.mean(0)),
         ({"aggregation": "sum"}, lambda atoms: atoms.sum(0)),
         ({"aggregation": "norm"}, lambda atoms: atoms.sum(0) / 100),
-        ({"aggregation": "norm", "norm": 7.0}, lambda atoms: atoms.sum(0) / 7),
+        ({"aggregation": "norm", "norm_constant": 7.0}, lambda atoms: atoms.sum(0) / 7),
     ],
 )
 def test_a_molecule_is_the_aggregate_of_its_atoms(options, aggregate):
@@ -100,8 +100,8 @@ def test_a_molecule_is_the_aggregate_of_its_atoms(options, aggregate):
 
 
 def test_a_divisor_that_would_do_nothing_is_refused():
-    with pytest.raises(ValueError, match="aggregation is mean; leave norm out"):
-        dmpnn(aggregation="mean", norm=50.0)
+    with pytest.raises(ValueError, match="aggregation is mean; leave it out"):
+        dmpnn(aggregation="mean", norm_constant=50.0)
 
 
 def test_dropout_is_in_every_message_and_in_the_atoms():
