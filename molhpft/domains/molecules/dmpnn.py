@@ -70,9 +70,7 @@ def dmpnn(
         "embed": AtomInputs(width, bias=bias),
         "message": Messages(width, depth=depth, dropout=dropout, bias=bias),
         "atoms": AtomOutputs(width, dropout=dropout),
-        "pool": Aggregate(
-            width, aggregation, NORM_CONSTANT if norm_constant is None else norm_constant
-        ),
+        "pool": Aggregate(width, aggregation, constant),
     }
     if batch_norm:
         stages["norm"] = Plain(nn.BatchNorm1d(width), width=width)
