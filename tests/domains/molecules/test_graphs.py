@@ -130,7 +130,7 @@ def test_an_unreadable_molecule_keeps_its_place_and_has_no_atoms():
 @pytest.mark.parametrize("index", [[], [POOL.index(UNREADABLE)], [0, 0]])
 def test_a_batch_without_bonds_keeps_its_shapes(index):
     batch = _take(index)
-    assert batch.bonds.shape == (0, 4)
+    assert batch.bonds.shape == (0, 5)
     assert batch.source.shape == batch.target.shape == batch.norm.shape == (0,)
     assert batch.pointer.tolist() == [0] * (1 + len(batch.atoms))
 
