@@ -23,7 +23,12 @@ from rdkit.Chem.rdFingerprintGenerator import (
 )
 from torch import Tensor
 
-from molhpft.domains.molecules.smiles import cached_rows, parse, parse_flagged, smiles_digest
+from molhpft.domains.molecules.smiles import (
+    cached_rows,
+    parse,
+    parse_flagged,
+    reading_digest,
+)
 
 Kind = Literal["descriptors", "fragments", "morgan", "atom_pairs", "torsions"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -218,7 +223,7 @@ def _raw(kind: Kind, sources: Sequence[Sequence[str]]) -> Raw:
 
 
 def _shard(kind: Kind, smiles: Sequence[str]) -> Tensor:
-    key = f"{kind}/{COMPUTED_VERSION}-{smiles_digest(smiles)}"  # raw values: splits come and go
+    key = f"{kind}/{reading_digest(smiles, COMPUTED_VERSION)}"  # raw values: splits come and go
     compute, doing = partial(_ROWS[kind], kind), f"computing {kind.replace('_', ' ')}"
     return torch.from_numpy(cached_rows(key, "values", smiles, compute, doing))
 

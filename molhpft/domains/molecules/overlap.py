@@ -10,7 +10,7 @@ from rdkit.Chem import rdinchi
 from torch import Tensor
 
 from molhpft.domains.files import digest
-from molhpft.domains.molecules.smiles import cached_rows, parse, smiles_digest
+from molhpft.domains.molecules.smiles import cached_rows, parse, reading_digest
 from molhpft.domains.molecules.splits import scaffold
 
 _VERSION = 1  # raised with every change of what is computed below
@@ -33,7 +33,7 @@ def inchikey_blocks(smiles: Sequence[str]) -> NDArray[np.bytes_]:
     largest fragment is a salt without its ions. Empty for what cannot be read or has no InChI. Kept
     in the cache folder: a molecule takes about a millisecond.
     """
-    key = f"inchikeys/{_VERSION}-{smiles_digest(smiles)}"
+    key = f"inchikeys/{reading_digest(smiles, _VERSION)}"
     # the cache can hold ASCII codes, (n, 14)
     codes = cached_rows(key, "keys", smiles, _block_codes, "computing InChIKeys")
     return codes.view(f"S{_LENGTH}")[:, 0]
@@ -44,7 +44,7 @@ def scaffold_keys(smiles: Sequence[str]) -> NDArray[np.int64]:
 
     0 for a molecule without a ring, or that cannot be read. Kept in the cache folder.
     """
-    key = f"scaffold-keys/{_VERSION}-{smiles_digest(smiles)}"
+    key = f"scaffold-keys/{reading_digest(smiles, _VERSION)}"
     return cached_rows(key, "keys", smiles, _scaffold_keys, "finding scaffolds")
 
 

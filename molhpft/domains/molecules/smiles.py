@@ -215,6 +215,11 @@ def smiles_digest(smiles: Sequence[str]) -> str:
     return digest(json.dumps([FEATURISER_VERSION, rdBase.rdkitVersion, list(smiles)]))
 
 
+def reading_digest(smiles: Sequence[str], version: int) -> str:
+    """Name of what is computed from molecules as RDKit reads them, by code of a version."""
+    return digest(json.dumps([version, rdBase.rdkitVersion, list(smiles)]))
+
+
 def cached_rows(
     key: str,
     name: str,
