@@ -21,6 +21,7 @@ from molhpft.domains.molecules.overlap import inchikey_blocks, scaffold_keys
 from molhpft.domains.molecules.pretraining import molecules_trained_on
 from molhpft.domains.molecules.table_files import is_table, read_sheet
 from molhpft.domains.molecules.target_columns import ALL
+from molhpft.domains.shipped import REPLACED, shipped_encoders
 from molhpft.domains.vision.checkpoints import describe as describe_image_weights
 from molhpft.domains.vision.examples import Images
 from molhpft.domains.weights import (
@@ -29,7 +30,6 @@ from molhpft.domains.weights import (
     cached_names,
     hub_names,
     read_weights,
-    shipped_encoders,
     weight_file,
 )
 
@@ -79,7 +79,7 @@ def overlap_with(task: Task, others: Sequence[str]) -> list[Json]:
 
 
 def _training_molecules(other: str) -> Sequence[str]:
-    if other in shipped_encoders() or other.endswith(_WEIGHTS):
+    if other in (*shipped_encoders(), *REPLACED) or other.endswith(_WEIGHTS):
         return trained_on(read_weights(Path(other)))
     if other not in TASKS and is_table(other):
         return read_sheet(Path(other)).molecules("smiles")
@@ -105,16 +105,23 @@ def trained_on(file: WeightFile) -> Sequence[str]:
         raise ValueError(f"{file.path} does not say on which molecules it was pretrained")
     options = keywords(molecules_trained_on)
     given = {key: value for key, value in task.items() if key in options}
+    if all(one in ogb_names() for one in _sources(task)) and given.get("split") == "scaffold":
+        del given["split"]  # an earlier version wrote the default down even for OGB's sets
     return molecules_trained_on(**checked("task", options, given))
 
 
 def absent_data(file: WeightFile) -> list[str]:
     """OGB data sets that `trained_on` would have to download."""
     task = file.about.get("config", {}).get("task", {})
-    # where there is one source, an earlier version wrote it without a list
-    of = [task["of"]] if isinstance(task.get("of"), str) else task.get("of", ())
-    names = [str(one) for one in (*of, *task.get("without", ())) if str(one) in ogb_names()]
+    names = [one for one in (*_sources(task), *task.get("without", ())) if one in ogb_names()]
     return [name for name in names if not ogb_folder(name).is_dir()]
+
+
+def _sources(task: Json) -> list[str]:
+    """What a pretraining task is of, as a weight file tells it."""
+    of = task.get("of", [])
+    # where there is one source, an earlier version wrote it without a list
+    return [of] if isinstance(of, str) else of
 
 
 def _molecules(task: Task) -> Molecules:

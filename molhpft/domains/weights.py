@@ -20,8 +20,7 @@ from torch import Tensor
 
 from molhpft.domains.extras import MissingExtraError, require
 from molhpft.domains.files import digest
-from molhpft.domains.shipped import shipped_card, shipped_file
-from molhpft.domains.shipped import shipped_encoders as shipped_encoders
+from molhpft.domains.shipped import shipped_card, shipped_encoders, shipped_file
 
 T = TypeVar("T")
 

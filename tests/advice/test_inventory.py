@@ -97,6 +97,14 @@ def test_of_an_encoder_its_pretraining_molecules_count(ours, tmp_path, use):
     assert (set(trained) >= set(THEIRS[:4])) == (use == "all")
 
 
+def test_a_file_of_an_earlier_version_which_wrote_down_every_default_is_understood(
+    tmp_path, ogb_root
+):
+    ogb = {"name": "pretraining", "of": "ogbg-molbace", "split": "scaffold", "split_seed": None}
+    files = write_encoder(tmp_path / "e.safetensors", **ogb, use="train", smiles_column=None)
+    assert len(trained_on(read_weights(files))) == 1_210
+
+
 def test_a_file_that_does_not_say_its_molecules_says_that(ours, tmp_path):
     for path in (
         write_encoder(tmp_path / "silent.safetensors"),

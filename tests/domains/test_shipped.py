@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from molhpft.advice.inventory import describe_data
 from molhpft.config.schema import parse_config
 from molhpft.domains.shipped import DEFAULT_ENCODER, REPLACED, shipped_encoders, shipped_file
 from molhpft.domains.weights import read_weights, weight_file
@@ -33,6 +34,7 @@ WAYS = {
     "weight_file": lambda: weight_file(Path("gcn_old")),
     "read_weights": lambda: read_weights(Path("gcn_old")),
     "config": lambda: parse_config({"task": "nci_alerts", "encoder": {"weights": "gcn_old"}}),
+    "data --against": lambda: describe_data("nci_alerts", against="gcn_old"),
     "estimator": lambda: model_config(encoder="gcn_old", more={}),
 }
 

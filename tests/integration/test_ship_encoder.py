@@ -20,7 +20,14 @@ from molhpft.run.run import run
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CONFIG = """# Small.
 # $ molhpft run small.yaml
-task: {name: pretraining, of: LIST, split: random, without: [ogbg-molbace]}
+task:
+  name: pretraining
+  of: [HERE/list.smi, HERE/more.smi]
+  share: [1, 2]
+  targets: [descriptors, morgan]
+  weights: [1, 0.5]
+  split: random
+  without: [ogbg-molbace, HERE/assay.csv]
 encoder: {name: gcn, layers: 1, width: 8}
 method: scratch
 finetune: {epochs: 2, lr: 0.01, keep: best}
@@ -41,16 +48,18 @@ def script():
 
 @pytest.fixture(scope="module")
 def trained(ogb_root, tmp_path_factory):
-    """Folder with a config `small.yaml`, its run, and a table of which two rows are trained on."""
+    """Folder with a config `small.yaml`, its run, and a table that the config leaves out."""
     folder = tmp_path_factory.mktemp("ship")
     bace = ogb_task("ogbg-molbace").examples.smiles
     chains = [f"{'C' * n}{end}" for n in range(3, 23) for end in ("", "O", "N")]
     (folder / "list.smi").write_text("\n".join([*chains, *bace[::40]]))
-    (folder / "assay.csv").write_text("y,Drug\n1,CCCCO\n2,OCCCC\n3,c1ccccc1\n4,not one\n")
+    (folder / "more.smi").write_text("\n".join(f"C{'=C' * n}" for n in range(1, 31)))
+    others = [f"{k},O{'C' * k}" for k in range(3, 13)]
+    (folder / "assay.csv").write_text("\n".join(["y,Drug", *others, "0,not one"]) + "\n")
     for name in ("licences", "probes", "ablation"):
         (folder / f"{name}.md").write_text(f"| what {name} say |\n")
     config = folder / "small.yaml"
-    config.write_text(CONFIG.replace("LIST", str(folder / "list.smi")))
+    config.write_text(CONFIG.replace("HERE", str(folder)))
     run(load_config(config), folder / "runs")
     return folder
 
@@ -65,8 +74,7 @@ def words(folder, *more, out="encoders"):
 @pytest.fixture(scope="module")
 def shipped(script, trained):
     """The same folder with the encoder `small` in its `encoders`."""
-    against = ("--against", trained / "assay.csv")
-    script.main(words(trained, *against, "--ablation", trained / "ablation.md"))
+    script.main(words(trained, "--ablation", trained / "ablation.md"))
     return trained
 
 
@@ -116,9 +124,15 @@ def test_no_validated_or_tested_molecule_was_trained_on_and_the_card_counts_thos
 def test_all_molecules_of_a_table_count_whatever_their_column_is_called(shipped):
     (row,) = (line for line in card_of(shipped).splitlines() if "assay.csv | all" in line)
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[2] == "4"
-    assert cells[3] in ("0", "2")  # both are the molecule butanol, of one split or another
-    assert cells[4] == cells[3]
+    assert cells[2:4] == ["11", "0"]
+    assert 0 < int(cells[4]) <= 10
+
+
+def test_the_card_names_every_source_and_target_with_its_weight(shipped):
+    text = card_of(shipped)
+    for name, share in (("list", 1), ("more", 2)):
+        assert re.search(rf"^\| `.*{name}\.smi` \| all \| {share}\.0 \|$", text, re.MULTILINE)
+    assert "descriptors (weight 1.0), morgan (weight 0.5)" in text
 
 
 def test_a_table_without_molecules_is_refused(script, trained):
