@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import isnan
 
 import torch
@@ -15,6 +15,7 @@ from molhpft.core.data import Task
 from molhpft.core.determinism import seed_for
 from molhpft.core.evaluate import EVALUATION_SIZE, Predictions, Snapshot, inference, predict, take
 from molhpft.core.network import Network
+from molhpft.core.objectives import ScoredByLoss
 from molhpft.domains.console import pace
 from molhpft.domains.files import Json
 from molhpft.measure.features import RunningShift, energy
@@ -24,6 +25,8 @@ from molhpft.tuning.callbacks import Callback, PauseAfter
 from molhpft.tuning.distributed import Machine
 from molhpft.tuning.fit import fit
 from molhpft.tuning.recipes import Recipe
+
+_SAMPLE = 10_000  # training examples of a pretraining that are evaluated
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +83,19 @@ def write_member(tuned: Network, recipe: Recipe, context: RunContext) -> None:
     if context.config.members:
         name = f"members/{recipe.key}.safetensors"
         context.folder.write_tensors(name, tuned.state_dict(), {"tau": recipe.tau})
+
+
+def evaluated(task: Task) -> Task:
+    """The task that training is judged by: of a pretraining, with a sample of its training split.
+
+    The loss on all of a million molecules with thousands of targets would say the same, fill the
+    memory and take as long as training for half an epoch.
+    """
+    rows = task.rows("train")
+    if not isinstance(task.objective, ScoredByLoss) or len(rows) <= _SAMPLE:
+        return task
+    sample = rows[torch.linspace(0, len(rows) - 1, _SAMPLE).long()]
+    return replace(task, splits={**task.splits, "train": sample}, portions=())
 
 
 def snapshots(network: Network, task: Task) -> dict[str, Snapshot]:

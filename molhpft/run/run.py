@@ -25,6 +25,7 @@ from molhpft.run.branch import (
     RunContext,
     after_finetuning,
     before_finetuning,
+    evaluated,
     finetune,
     predictions,
     snapshots,
@@ -89,8 +90,8 @@ def run(
                 tuned, history = finetune(start, task, recipe, context)
                 if recipe.alphas:
                     tuned, extra["alpha"] = mix(start, tuned, task, alphas=recipe.alphas)
-                branch = Branch(start, tuned, task, recipe, history, config.seed)
-                row = measure(branch, head, features, config.measures) | extra
+                branch = Branch(start, tuned, evaluated(task), recipe, history, config.seed)
+                row = measure(branch, head, evaluated(features), config.measures) | extra
                 write_member(tuned, recipe, context)
                 save_branch(folder, recipe, tuned.state_dict(), row, history)
         machine.wait()

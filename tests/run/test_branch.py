@@ -36,3 +36,17 @@ def test_predictions_that_are_not_finite_have_no_score_and_are_warned_of(caplog)
     assert all(isnan(score) for score in end["final"].values())
     (message,) = (record.getMessage() for record in caplog.records)
     assert message.startswith("predictions on train, valid, test of toy are not all finite after f")
+
+
+def test_a_pretraining_is_judged_by_an_even_sample_of_what_it_trains_on(monkeypatch):
+    task = toy_task()
+    train = task.rows("train")
+    monkeypatch.setattr("molhpft.run.branch._SAMPLE", 5)
+    assert evaluated(task) is task
+    pretraining = replace(task, objective=ScoredByLoss(task.objective))
+    judged = evaluated(pretraining)
+    expected = train[torch.linspace(0, len(train) - 1, 5).long()]
+    assert torch.equal(judged.rows("train"), expected)
+    assert torch.equal(judged.rows("valid"), task.rows("valid"))
+    monkeypatch.setattr("molhpft.run.branch._SAMPLE", len(train))
+    assert evaluated(pretraining) is pretraining
