@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from molhpft.config.changes import parse_changes
@@ -17,11 +18,11 @@ from molhpft.domains.files import Json, listed
 from molhpft.domains.molecules.checkpoints import describe as describe_graph_weights
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.ogb import ogb_folder, ogb_names
-from molhpft.domains.molecules.overlap import inchikey_blocks, scaffold_keys
+from molhpft.domains.molecules.overlap import MoleculeSet, inchikey_blocks, scaffold_keys
 from molhpft.domains.molecules.pretraining import molecules_trained_on
 from molhpft.domains.molecules.table_files import is_table, read_sheet
 from molhpft.domains.molecules.target_columns import ALL
-from molhpft.domains.shipped import REPLACED, shipped_encoders
+from molhpft.domains.shipped import REPLACED, shipped_encoders, shipped_molecules
 from molhpft.domains.vision.checkpoints import describe as describe_image_weights
 from molhpft.domains.vision.examples import Images
 from molhpft.domains.weights import (
@@ -47,14 +48,29 @@ def overlap(task: Task, other: str) -> list[Json]:
             package, which says what it was trained on.
 
     Returns:
-        for every split: `split`, `molecules`, `shared` (with the same `inchikey_blocks`) and
-        `scaffolds` (their ring system is that of a molecule of the other).
+        for every split: `split`, `molecules`, `shared` (with the same `inchikey_blocks`) and, but
+        for shipped encoders, `scaffolds` (their ring system is that of a molecule of the other).
 
     Raises:
         FileNotFoundError: the other's molecules are absent.
         ValueError: one of them has no molecules, or the weight file does not say.
     """
+    if other in (*shipped_encoders(), *REPLACED) or other.endswith(_WEIGHTS):
+        return overlap_with_encoder(task, read_weights(Path(other)))
     return overlap_with(task, _training_molecules(other))
+
+
+def overlap_with_encoder(task: Task, file: WeightFile) -> list[Json]:
+    """`overlap` with what an encoder was pretrained on: known without the data if it is shipped.
+
+    Raises:
+        FileNotFoundError: its molecules are needed and not at hand.
+        ValueError: the task has no molecules, or the file does not say.
+    """
+    if (known := shipped_molecules(file.path)) is None:
+        return overlap_with(task, trained_on(file))
+    keys = inchikey_blocks(_molecules(task).smiles)
+    return _counted(task, shared=MoleculeSet.from_bytes(known.read_bytes()).has(keys))
 
 
 def overlap_with(task: Task, others: Sequence[str]) -> list[Json]:
@@ -67,20 +83,19 @@ def overlap_with(task: Task, others: Sequence[str]) -> list[Json]:
     keys, scaffolds = inchikey_blocks(smiles), scaffold_keys(smiles)
     same = np.isin(keys, inchikey_blocks(others)) & (keys != b"")
     alike = np.isin(scaffolds, scaffold_keys(others)) & (scaffolds != 0)
+    return _counted(task, shared=same, scaffolds=alike)
+
+
+def _counted(task: Task, **marked: NDArray[np.bool_]) -> list[Json]:
+    """For every split, its molecules and how many of them are marked."""
     return [
-        {
-            "split": split,
-            "molecules": len(rows),
-            "shared": int(same[rows.numpy()].sum()),
-            "scaffolds": int(alike[rows.numpy()].sum()),
-        }
+        {"split": split, "molecules": len(rows)}
+        | {name: int(marks[rows.numpy()].sum()) for name, marks in marked.items()}
         for split, rows in task.splits.items()
     ]
 
 
 def _training_molecules(other: str) -> Sequence[str]:
-    if other in (*shipped_encoders(), *REPLACED) or other.endswith(_WEIGHTS):
-        return trained_on(read_weights(Path(other)))
     if other not in TASKS and is_table(other):
         return read_sheet(Path(other)).molecules("smiles")
     if other not in TASKS:
@@ -111,7 +126,9 @@ def trained_on(file: WeightFile) -> Sequence[str]:
 
 
 def absent_data(file: WeightFile) -> list[str]:
-    """OGB data sets that `trained_on` would have to download."""
+    """OGB data sets that `overlap_with_encoder` would have to download."""
+    if shipped_molecules(file.path) is not None:
+        return []
     task = file.about.get("config", {}).get("task", {})
     names = [one for one in (*_sources(task), *task.get("without", ())) if one in ogb_names()]
     return [name for name in names if not ogb_folder(name).is_dir()]

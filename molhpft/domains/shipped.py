@@ -6,7 +6,7 @@ It imports nothing that takes long: the help of the command line names the defau
 from pathlib import Path
 
 SHIPPED = Path(__file__).parents[1] / "encoders"
-"""Folder of the encoders: `<name>.safetensors` and its card, `.md`."""
+"""Folder of the encoders: `<name>.safetensors`, its card, `.md`, and the molecules it has seen."""
 
 DEFAULT_ENCODER = "gcn_muv"
 """Where a config, an estimator or a command starts from if it names no encoder."""
@@ -33,6 +33,16 @@ def shipped_file(name: str) -> Path | None:
             f"encoder {name} is not shipped any more; {REPLACED[name]} replaced it"
         )
     return None
+
+
+def shipped_molecules(file: Path) -> Path | None:
+    """The set of pretraining molecules beside a weight file of `SHIPPED`; None as for a card.
+
+    Args:
+        file: path of a weight file.
+    """
+    molecules = file.with_suffix(".molecules")
+    return molecules if file.parent == SHIPPED and molecules.is_file() else None
 
 
 def shipped_card(file: Path) -> Path | None:

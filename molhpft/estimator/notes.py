@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from molhpft.advice.inventory import absent_data, overlap_with, trained_on
+from molhpft.advice.inventory import absent_data, overlap_with_encoder
 from molhpft.config.schema import RunConfig
 from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, Squared
@@ -144,7 +144,7 @@ def _leakage(config: RunConfig, task: Task) -> list[Note]:
             )
         ]
     try:
-        rows = overlap_with(task, trained_on(file))
+        rows = overlap_with_encoder(task, file)
     except (FileNotFoundError, ValueError) as error:
         return [Note(f"{unknown} is not known: {error}.")]
     counts = [f"{row['shared']:,} of {row['molecules']:,} of {row['split']}" for row in rows]

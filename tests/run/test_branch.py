@@ -1,14 +1,21 @@
 """What a run says of a network before and after finetuning."""
 
+from dataclasses import replace
 from math import isnan
 
 import pytest
 import torch
 
 from molhpft.core.evaluate import take
-from molhpft.core.objectives import Squared
+from molhpft.core.objectives import ScoredByLoss, Squared
 from molhpft.measure.features import initial_energy, shift
-from molhpft.run.branch import after_finetuning, before_finetuning, predictions, snapshots
+from molhpft.run.branch import (
+    after_finetuning,
+    before_finetuning,
+    evaluated,
+    predictions,
+    snapshots,
+)
 from molhpft.tuning.fit import score
 from tests.toy import toy_network, toy_task
 

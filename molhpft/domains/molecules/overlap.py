@@ -1,6 +1,8 @@
 """Which molecules two data sets share, however they are written: the leak check of pretraining."""
 
+import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,6 +17,63 @@ from molhpft.domains.molecules.splits import scaffold
 
 _VERSION = 1  # raised with every change of what is computed below
 _LENGTH = 14
+_BITS = 40  # of a hash: of a million molecules, one in a million others is taken for one of them
+
+
+@dataclass(frozen=True, eq=False)
+class MoleculeSet:
+    """Molecules known by hashes of their InChIKey blocks: three bytes each in a file.
+
+    An encoder comes with those it was pretrained on, so that a leak is found without the data.
+
+    >>> known = MoleculeSet.of(inchikey_blocks(["CCO", "C"]))
+    >>> known.has(inchikey_blocks(["OCC", "CC"])).tolist()
+    [True, False]
+
+    Attributes:
+        hashes: uint64 (n,), ascending, each once.
+    """
+
+    hashes: NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, blocks: NDArray[np.bytes_]) -> "MoleculeSet":
+        """The molecules with these `inchikey_blocks`; empty ones are none."""
+        return cls(np.unique(_hashes(blocks[blocks != b""])))
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "MoleculeSet":
+        """The set that `to_bytes` has written.
+
+        Raises:
+            ValueError: the content is damaged, or something else.
+        """
+        try:
+            planes = np.frombuffer(zlib.decompress(content), dtype=np.uint8).reshape(8, -1)
+        except (zlib.error, ValueError) as error:
+            raise ValueError(f"no set of molecules, or a damaged one: {error}") from error
+        gaps = np.ascontiguousarray(planes.T).view("<u8")[:, 0]
+        return cls(gaps.astype(np.uint64).cumsum(dtype=np.uint64))
+
+    def to_bytes(self) -> bytes:
+        """Three bytes a molecule, of a million."""
+        gaps = np.diff(self.hashes, prepend=np.uint64(0)).astype("<u8")
+        # bytes of one significance together: the high ones are all 0
+        return zlib.compress(gaps.view(np.uint8).reshape(-1, 8).T.tobytes(), level=9)
+
+    def has(self, blocks: NDArray[np.bytes_]) -> NDArray[np.bool_]:
+        """Which molecules, by their `inchikey_blocks`, are in the set, (n,)."""
+        known: NDArray[np.bool_] = np.isin(_hashes(blocks), self.hashes)
+        return np.logical_and(known, blocks != b"")
+
+
+def _hashes(blocks: NDArray[np.bytes_]) -> NDArray[np.uint64]:
+    """Low bits of blocks read as numbers with 26 digits, which are hashes already, (n,)."""
+    codes = np.ascontiguousarray(blocks, dtype=f"S{_LENGTH}").view(np.uint8).reshape(-1, _LENGTH)
+    number = np.zeros(len(codes), dtype=np.uint64)
+    for digit in codes.T.astype(np.uint64):
+        number = number * np.uint64(26) + digit
+    return number & np.uint64(2**_BITS - 1)
 
 
 def is_among(blocks: NDArray[np.bytes_], others: NDArray[np.bytes_]) -> Tensor:

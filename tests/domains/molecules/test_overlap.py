@@ -1,3 +1,6 @@
+import zlib
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -5,7 +8,7 @@ from hypothesis import strategies as st
 from rdkit import Chem
 
 from molhpft.domains.molecules import overlap
-from molhpft.domains.molecules.overlap import inchikey_blocks, is_among, scaffold_keys
+from molhpft.domains.molecules.overlap import MoleculeSet, inchikey_blocks, is_among, scaffold_keys
 from molhpft.domains.molecules.smiles import parse
 from molhpft.domains.molecules.splits import scaffold
 
@@ -104,3 +107,33 @@ def test_scaffolds_are_found_once(monkeypatch):
     first = scaffold_keys(RINGS)
     monkeypatch.setattr(overlap, "_scaffold_keys", lambda smiles: pytest.fail("computed again"))
     assert (scaffold_keys(RINGS) == first).all()
+
+
+LETTERS = st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ", min_size=14, max_size=14)
+
+
+@given(ours=st.lists(LETTERS, max_size=30), theirs=st.lists(LETTERS, max_size=30))
+def test_a_set_of_molecules_knows_its_own_and_no_others_through_a_file(ours, theirs):
+    blocks, others = (np.array(some, dtype="S14") for some in (ours, theirs))
+    known = MoleculeSet.from_bytes(MoleculeSet.of(blocks).to_bytes())
+    assert known.has(blocks).all()
+    assert known.has(others).tolist() == [one in ours for one in theirs]
+
+
+def test_what_cannot_be_read_is_in_no_set():
+    known = MoleculeSet.of(inchikey_blocks(["CCO", "no molecule"]))
+    assert known.hashes.size == 1
+    assert known.has(inchikey_blocks(["xx", "OCC", "C"])).tolist() == [False, True, False]
+
+
+def test_a_set_takes_three_bytes_a_molecule():
+    rng = np.random.default_rng(0)
+    letters = rng.integers(65, 91, (100_000, 14), dtype=np.uint8)
+    content = MoleculeSet.of(letters.view("S14")[:, 0]).to_bytes()
+    assert len(content) < 3.7e5
+
+
+@pytest.mark.parametrize("content", [b"", b"molecules", zlib.compress(b"12345")])
+def test_a_damaged_set_is_one_sentence(content):
+    with pytest.raises(ValueError, match="no set of molecules, or a damaged one"):
+        MoleculeSet.from_bytes(content)
