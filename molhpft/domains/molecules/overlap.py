@@ -63,8 +63,8 @@ class MoleculeSet:
 
     def has(self, blocks: NDArray[np.bytes_]) -> NDArray[np.bool_]:
         """Which molecules, by their `inchikey_blocks`, are in the set, (n,)."""
-        known: NDArray[np.bool_] = np.isin(_hashes(blocks), self.hashes)
-        return np.logical_and(known, blocks != b"")
+        marks: NDArray[np.bool_] = np.isin(_hashes(blocks), self.hashes) & (blocks != b"")
+        return marks
 
 
 def _hashes(blocks: NDArray[np.bytes_]) -> NDArray[np.uint64]:
