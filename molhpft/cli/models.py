@@ -174,9 +174,11 @@ def embed(
     out: OutTable,
     model: Annotated[
         str | None,
-        typer.Argument(help="As for predict; only the table is given beside --encoder."),
+        typer.Argument(help="As of predict; left out beside --encoder."),
     ] = None,
-    data: Annotated[Path | None, typer.Argument(help="As for predict.", show_default=False)] = None,
+    data: Annotated[
+        Path | None, typer.Argument(help="Table, as of predict.", show_default=False)
+    ] = None,
     encoder: Annotated[
         str | None,
         typer.Option(help="Shipped encoder or weight file, in place of a model."),
