@@ -136,8 +136,16 @@ class DevelopmentSet:
 
 
 def set_names(root: Path, *, quick: bool = False) -> list[str]:
-    """Names of all sets, or of those for when time is short."""
+    """Names of all sets, or of those for when time is short.
+
+    Raises:
+        FileNotFoundError: there are no assays of MoleculeACE.
+    """
     assays = sorted(path.name.partition(".")[0] for path in (root / "moleculeace").glob("*.csv.gz"))
+    if not assays:
+        raise FileNotFoundError(
+            f"no assays at {root / 'moleculeace'}; give the folder that holds it"
+        )
     names = [*assays, *_ADMET_COLUMNS, *_OGB_NAMES]
     return [name for name in names if name in _QUICK] if quick else names
 

@@ -239,6 +239,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         judged = [judged_encoder(one) for one in given.encoders]
     judged += [judged_baseline(name, seeds) for name in given.baselines]
     names = given.sets or set_names(given.data, quick=given.quick)
+    unknown = sorted(set(names) - set(set_names(given.data)))
+    if unknown:
+        parser.error(f"--sets names {', '.join(unknown)}, which {given.data} does not hold")
     sets = (development_set(given.data, name, given.split, quick=given.quick) for name in names)
     print("\n".join(tables([one.name for one in judged], *scored(judged, sets, store))))
 

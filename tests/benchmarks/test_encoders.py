@@ -270,3 +270,11 @@ def test_changes_without_finetuning_are_refused(encoders, capsys):
     with pytest.raises(SystemExit):
         encoders.main(["--set", "finetune.lr=0.1"])
     assert "give --finetuned" in capsys.readouterr().err
+
+
+def test_sets_that_are_not_there_are_named(encoders, sets, root, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        encoders.main(["--data", str(root), "--sets", "caco2", "caco3", "--encoders"])
+    assert "--sets names caco3" in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError, match="no assays"):
+        sets.set_names(tmp_path / "elsewhere")
