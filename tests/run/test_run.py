@@ -9,7 +9,7 @@ import yaml
 
 from molhpft.config import measures as measuring
 from molhpft.config.build import build_recipes
-from molhpft.config.schema import Choice, parse_config
+from molhpft.config.schema import Choice, parse_config, resolved
 from molhpft.core.determinism import seed_for
 from molhpft.domains.molecules.tables import csv_task
 from molhpft.domains.weights import read_weights
@@ -140,6 +140,29 @@ def test_an_interrupted_run_resumes_exactly(finished, small, tmp_path, saves):
     for name in ("summary.json", "history.jsonl", "model.safetensors"):
         assert (resumed.path / name).read_bytes() == (finished.path / name).read_bytes(), name
     assert [p.name for p in tmp_path.iterdir()] == [finished.path.name]
+
+
+@pytest.mark.parametrize("saves", [1, 3])
+def test_an_interrupted_pretraining_on_shares_of_sources_resumes_exactly(small, tmp_path, saves):
+    names = tmp_path / "chains.smi"
+    names.write_text("\n".join(f"{'C' * k}{end}" for k in range(1, 30) for end in ("O", "N")))
+    labelled = tmp_path / "labelled.csv"
+    labelled.write_text("smiles,even\n" + "".join(f"C1{'C' * k}1,{k % 2}\n" for k in range(1, 30)))
+    task = {
+        "name": "pretraining",
+        "of": [str(names), str(labelled)],
+        "targets": ["assays", "descriptors", "morgan"],
+        "share": [0.5, 2.0],
+        "split": "random",
+    }
+    raw = resolved(small(method="scratch", finetune={"epochs": 3, "keep": "last"}))
+    config = parse_config({**raw, "task": task})
+    whole = run(config, tmp_path / "whole")
+    with killed_at_save(saves):
+        run(config, tmp_path / "killed")
+    resumed = run(config, tmp_path / "killed")
+    for name in ("summary.json", "history.jsonl", "model.safetensors"):
+        assert (resumed.path / name).read_bytes() == (whole.path / name).read_bytes(), name
 
 
 def test_kernels_change_step_by_step_also_over_an_interruption(small, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from math import ceil
 import pytest
 import torch
 
-from molhpft.core.data import Rows
+from molhpft.core.data import Portion, Rows
 from molhpft.tuning.callbacks import Callback, Measure, PauseAfter
 from molhpft.tuning.fit import fit, score
 from molhpft.tuning.phase import Phase
@@ -70,13 +70,17 @@ def test_each_step_tells_how_many_examples_have_been_seen(batch_size):
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 @pytest.mark.parametrize("stop", [0, 1, 4, 11])
-def test_a_resumed_phase_ends_as_an_uninterrupted_one(optimizer, stop):
+@pytest.mark.parametrize("portioned", [False, True])
+def test_a_resumed_phase_ends_as_an_uninterrupted_one(optimizer, stop, portioned):
+    n = len(toy_task().rows("train"))
+    portions = Portion(torch.arange(n // 3), n // 2), Portion(torch.arange(n // 3, n), n // 2)
+    task = replace(toy_task(), portions=portions if portioned else ())
     phase = replace(
         FT, epochs=6, optimizer=optimizer, schedule="cosine", anchor=0.1, keep="best", patience=4
     )
     saving = Saving(every=2)
-    whole, rows = trained(phase, saving)
-    resumed, resumed_rows = trained(phase, Saving(saving.saved[stop]), seed=99)
+    whole, rows = trained(phase, saving, task=task)
+    resumed, resumed_rows = trained(phase, Saving(saving.saved[stop]), seed=99, task=task)
     assert resumed_rows == rows
     assert same_weights(resumed, whole)
 
