@@ -247,8 +247,10 @@ def _statistics(kind: Kind, column: Tensor) -> tuple[float, float, float, float]
     measured = measured[~measured.isnan()]
     if not len(measured):
         return None
-    ends = (_TAIL, 1 - _TAIL) if kind == "descriptors" else (0.0, 1.0)
-    low, high = measured.quantile(torch.tensor(ends, dtype=measured.dtype))
+    low, high = measured.aminmax()
+    if kind == "descriptors":
+        ends = torch.tensor([_TAIL, 1 - _TAIL], dtype=measured.dtype)
+        low, high = measured.quantile(ends)
     if low >= high:
         return None
     std, mean = torch.std_mean(measured.clamp(low, high))
