@@ -131,7 +131,7 @@ def pretraining_task(
     _check(targets, weights, use)
     how = _Reading(smiles_column, split, split_seed, held_out)
     sources = _sources(of, how, most, labelled="assays" in targets)
-    splits = [_used(source, use, _left_out(source, without)) for source in sources]
+    splits = _used_of_each(sources, use, without)
     starts = _starts(sources)
     whole = {
         name: torch.cat([own[name] + start for own, start in zip(splits, starts, strict=True)])
@@ -178,8 +178,12 @@ def molecules_trained_on(
     """
     how = _Reading(smiles_column, split, split_seed, held_out)
     sources = _sources(of, how, most, labelled=False)
-    rows = [_used(source, use, _left_out(source, without))["train"] for source in sources]
-    return [s.smiles[row] for s, train in zip(sources, rows, strict=True) for row in train.tolist()]
+    splits = _used_of_each(sources, use, without)
+    return [
+        source.smiles[row]
+        for source, own in zip(sources, splits, strict=True)
+        for row in own["train"].tolist()
+    ]
 
 
 def joint_task(task: Task, pretraining: Task, *, weight: float) -> Task:
@@ -378,17 +382,22 @@ def _starts(sources: Sequence[Source]) -> list[int]:
 # Which of their molecules are used
 
 
-def _left_out(source: Source, without: Sequence[Path]) -> Tensor:
-    """Which molecules are tested on elsewhere, bool (n,)."""
-    tested = torch.zeros(len(source.smiles), dtype=torch.bool)
-    for other in without:
-        tested |= is_among(inchikey_blocks(source.smiles), _tested_on(other))
-    if without:
+def _used_of_each(
+    sources: Sequence[Source], use: Use, without: Sequence[Path]
+) -> list[dict[str, Tensor]]:
+    """The splits of each source, without what is tested on elsewhere."""
+    if not without:
+        return [_used(source, use, torch.zeros(len(source.smiles)).bool()) for source in sources]
+    tested = np.concatenate([_tested_on(other) for other in without])
+    names, splits = listed([str(one) for one in without]), []
+    for source in sources:
+        left_out = is_among(inchikey_blocks(source.smiles), tested)
         _log.warning(
             "%d of %d molecules of %s are left out: %s validate or test on them",
-            *(int(tested.sum()), len(tested), source.name, listed([str(one) for one in without])),
+            *(int(left_out.sum()), len(left_out), source.name, names),
         )
-    return tested
+        splits.append(_used(source, use, left_out))
+    return splits
 
 
 def _tested_on(of: Path) -> NDArray[np.bytes_]:
