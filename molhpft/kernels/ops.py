@@ -250,6 +250,8 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def inner_product(a: Tensor, b: Tensor) -> Tensor:
     """`a^T b`, (k, m), for `a` (n, k) and `b` (n, m), in their own dtype or float32."""
+    # oneDNN takes a thousand times as long for columns of a wider matrix
+    a, b = a.contiguous(), b.contiguous()
     even = len(a) // _STEP * _STEP if a.device.type == "cpu" else len(a)
     whole = _product(a[:even].T, b[:even].T) if even else a.new_zeros(a.shape[1], b.shape[1])
     if even == len(a):

@@ -392,3 +392,12 @@ def test_sums_of_inference_mode_are_not_remembered_as_their_changes_are_not_coun
         h = embed(draw_rows(99, 3), torch.ones(LENGTH, 5))
         assert row_sums_of(h) is None
         assert linear(h, torch.ones(2, 5), torch.zeros(2)).eq(15).all()
+
+
+def test_columns_of_a_wider_matrix_are_multiplied_as_dense_ones(monkeypatch):
+    seen = []
+    plain = ops._product
+    monkeypatch.setattr(ops, "_product", lambda a, b, bias=None: seen.append((a, b)) or plain(a, b))
+    a, b = torch.randn(64, 6), torch.randn(64, 10)
+    torch.testing.assert_close(inner_product(a[:, :3], b[:, 5:]), a[:, :3].T @ b[:, 5:])
+    assert all(x.T.is_contiguous() for pair in seen for x in pair)
