@@ -1,0 +1,73 @@
+"""Files of chemprop 2: read back, described, and refused where they are another function."""
+
+import pytest
+import torch
+
+from molhpft.domains.molecules.checkpoints import describe, fitting_encoder, load_encoder
+from molhpft.domains.molecules.dmpnn import dmpnn
+from molhpft.domains.weights import read_weights
+
+
+def tensors(width, *, bias=False):
+    rng = torch.Generator().manual_seed(0)
+    shapes = {"W_i.weight": (width, 86), "W_h.weight": (width, width)}
+    shapes |= {"W_o.weight": (width, 72 + width), "W_o.bias": (width,)}
+    shapes |= {"W_i.bias": (width,), "W_h.bias": (width,)} if bias else {}
+    return {name: torch.randn(shape, generator=rng) for name, shape in shapes.items()}
+
+
+def passing_file(path, width=6, *, bias=False, extra=(), **settings):
+    """Message passing alone, laid out as CheMeleon's file."""
+    plain = {"d_v": 72, "d_e": 14, "d_h": width, "bias": bias, "depth": 3, "undirected": False}
+    theirs = {**tensors(width, bias=bias), **dict(extra)}
+    file = {"hyper_parameters": {**plain, "activation": "relu", **settings}, "state_dict": theirs}
+    torch.save(file, path)
+    return theirs
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "aggregation"), [(6, 3, "norm"), (2048, 6, "mean"), (6, 1, "sum")]
+)
+def test_message_passing_fills_every_weight(tmp_path, width, depth, aggregation):
+    theirs = passing_file(tmp_path / "w.pt", width, depth=depth)
+    options = fitting_encoder(read_weights(tmp_path / "w.pt"))
+    assert options == {"name": "dmpnn", "depth": depth, "width": width, "bias": False}
+    chain = dmpnn(depth=depth, width=width, aggregation=aggregation)
+    load_encoder(chain, tmp_path / "w.pt")
+    own = {name.removeprefix("stages."): t for name, t in chain.state_dict().items()}
+    w_i = torch.cat([own["embed.sent.weight"], own["message.bonds.weight"]], 1)
+    w_o = torch.cat([own["embed.own.weight"], own["atoms.linear.weight"]], 1)
+    assert torch.equal(w_i, theirs["W_i.weight"])
+    assert torch.equal(w_o, theirs["W_o.weight"])
+    assert torch.equal(own["embed.own.bias"], theirs["W_o.bias"])
+    if depth > 1:
+        assert torch.equal(own["message.linear.weight"], theirs["W_h.weight"])
+
+
+def test_a_file_says_what_takes_it(tmp_path):
+    passing_file(tmp_path / "w.pt", bias=True)
+    said = describe(read_weights(tmp_path / "w.pt"))
+    assert "a D-MPNN of chemprop, which fits dmpnn with depth: 3, width: 6, bias: true" in said
+
+
+def test_another_depth_than_the_file_has_is_refused(tmp_path):
+    passing_file(tmp_path / "w.pt", depth=4)
+    with pytest.raises(ValueError, match="depth is 3 in it and 4 in the file"):
+        load_encoder(dmpnn(width=6), tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"undirected": True}, "is undirected"),
+        ({"activation": "TANH"}, "has activation TANH; dmpnn has ReLU"),
+        ({"depth": None}, "does not say how deep it is"),
+        ({"extra": {"W_i.weight": torch.ones(6, 72)}}, "passes messages between atoms"),
+        ({"extra": {"W_i.weight": torch.ones(6, 147)}}, "reads 147 columns"),
+        ({"extra": {"W_d.weight": torch.ones(6, 6)}}, r"has W_d\.weight as well"),
+    ],
+)
+def test_another_function_is_refused_in_a_sentence(tmp_path, changes, message):
+    passing_file(tmp_path / "w.pt", **changes)
+    with pytest.raises(ValueError, match=f"is a D-MPNN of chemprop that {message}"):
+        load_encoder(dmpnn(width=6), tmp_path / "w.pt")
