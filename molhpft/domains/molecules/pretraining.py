@@ -21,7 +21,7 @@ from torch import Tensor
 
 from molhpft.core.annotations import Count, Positive, Seed
 from molhpft.core.data import Portion, Task
-from molhpft.core.objectives import Joint, Objective, Part, ScoredByLoss, Squared
+from molhpft.core.objectives import Joint, Multilabel, Objective, Part, ScoredByLoss, Squared
 from molhpft.domains.files import digest, listed
 from molhpft.domains.molecules.computed_targets import (
     COMPUTED_VERSION,
@@ -49,7 +49,7 @@ from molhpft.domains.molecules.table_files import (
     read_sheet,
     table_name,
 )
-from molhpft.domains.molecules.tables import table_task
+from molhpft.domains.molecules.tables import read_table
 from molhpft.domains.molecules.target_columns import ALL
 
 Target = Literal["assays", Kind]
@@ -311,19 +311,20 @@ def _of_ogb(name: str) -> Source:
 
 def _of_table(path: Path, column: str) -> Source:
     """Molecules and labels of a table, without splits."""
-    task = table_task(path=path, smiles_column=column, target_columns=(ALL,), split="random")
-    molecules = cast(Molecules, task.examples)
-    for note in (*molecules.notes, molecules.unreadable):
+    table = read_table(path, smiles_column=column, target_columns=(ALL,))
+    sheet, targets = table.sheet, table.targets
+    unreadable = unreadable_note(table.smiles, table.readable, lines=sheet.lines, unit=sheet.unit)
+    for note in (*targets.notes, unreadable):
         if note:
             _log.warning("%s: %s", path, note)
     return Source(
         table_name(path),
-        molecules.smiles,
-        molecules.store,
+        table.smiles,
+        load_or_pack(table.smiles),
         {},
-        cast(Tensor, molecules.targets),
-        task.objective,
-        task.target_names,
+        targets.values,
+        Multilabel() if targets.kind == "classification" else Squared(),
+        tuple(targets.names),
     )
 
 
@@ -478,9 +479,44 @@ def _targets(
                 f"{_listed_names(sources)} has none: name such a source, or leave assays out"
             )
         for source, start in labelled:
-            columns.append(Labels(source.labels, start, source.label_names))
-            parts.append(Part(source.objective, len(source.label_names), weight))
+            labels = _assays(source, train[train >= start] - start, start)
+            columns.append(labels)
+            kind = Multilabel() if isinstance(source.objective, Multilabel) else Squared()
+            parts.append(Part(kind, len(labels.names), weight))
     return TargetColumns(tuple(columns)), parts
+
+
+def _assays(source: Source, train: Tensor, start: int) -> Labels:
+    """Labels that differ between training molecules, numbers in their standard deviations.
+
+    Args:
+        source: of the labels.
+        train: row numbers of its training molecules; any beyond its end are of other sources.
+        start: row number of its first molecule.
+
+    Raises:
+        ValueError: no labels differ.
+    """
+    measured = source.labels[train[train < len(source.labels)]].double()
+    labelled = ~measured.isnan()
+    counts = labelled.sum(0)
+    mean = measured.nansum(0) / counts
+    variance = torch.where(labelled, (measured - mean).square(), 0.0).sum(0) / counts
+    learned = variance > 0  # nor is NaN, of no label at all
+    names = tuple(name for name, one in zip(source.label_names, learned, strict=True) if one)
+    if left := len(learned) - len(names):
+        _log.warning(
+            "%d of %d assays of %s are left out: their labels do not differ between training "
+            "molecules, or there are none",
+            *(left, len(learned), source.name),
+        )
+    if not names:
+        raise ValueError(f"assays of {source.name} should differ between training molecules")
+    values = source.labels[:, learned]
+    if isinstance(source.objective, Multilabel):
+        return Labels(values.half(), start, names)  # 0 and 1 lose nothing
+    scaled = (values.double() - mean[learned]) / variance[learned].sqrt()
+    return Labels(scaled.float(), start, names)
 
 
 def _fingerprint(sources: Sequence[Source], splits: Splits, about: object) -> str:
