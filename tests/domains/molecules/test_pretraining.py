@@ -143,6 +143,23 @@ def test_a_table_without_molecules_is_no_set_to_leave_out(listed, tmp_path):
         pretraining_task(of=(listed,), without=(tmp_path / "empty",), split="random")
 
 
+def test_assays_that_do_not_differ_in_training_are_left_out_and_numbers_are_scaled(
+    listed, tmp_path, caplog
+):
+    path = tmp_path / "numbers.csv"
+    cells = [f"{s},{k}.5,{7 if k == 3 else ''}," for k, s in enumerate(CHAINS)]
+    path.write_text("\n".join(["smiles,size,once,never", *cells]))
+    with caplog.at_level(logging.WARNING):
+        task = pretraining_task(of=(listed, path), targets=("assays",), split="random")
+    assert task.target_names == ("size",)
+    assert "1 of 2 assays of numbers are left out" in caplog.text
+    train = task.splits["train"]
+    own = task.examples.targets[train[train >= len(CHAINS)]].double()
+    torch.testing.assert_close(own.mean(), torch.tensor(0.0).double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(own.square().mean(), torch.tensor(1.0).double())
+    assert task.examples.targets[train[train < len(CHAINS)]].isnan().all()
+
+
 def test_so_much_is_held_out_as_was_asked_for(listed):
     task = pretraining_task(of=(listed,), split="random", held_out=0.05)
     assert {name: len(rows) for name, rows in task.splits.items()} == {
@@ -210,9 +227,8 @@ def test_an_ogb_set_keeps_its_labels_and_its_training_split(ogb_root):
     task = pretraining_task(of=(Path("ogbg-molfreesolv"),), targets=("assays", "descriptors"))
     own = ogb_task("ogbg-molfreesolv")
     assert all(torch.equal(task.splits[name], own.splits[name]) for name in own.splits)
-    assert torch.equal(
-        task.examples.targets[torch.arange(len(own.examples))][:, :1], own.examples.targets
-    )
+    labels = task.examples.targets[torch.arange(len(own.examples))][:, :1]
+    torch.testing.assert_close(labels, own.examples.targets)
     train = targets_of(task)[:, 1:].double()
     torch.testing.assert_close(train.nanmean(0), torch.zeros_like(train[0]), atol=1e-4, rtol=0)
 
