@@ -1,4 +1,4 @@
-r"""Write the encoder of a finished pretraining run as a shipped encoder: weights and model card.
+r"""Write the encoder of a finished pretraining run as a shipped encoder: weights, molecules, card.
 
     python benchmarks/encoders.py --encoders RUN/model.safetensors gcn_muv > probes.md
     python benchmarks/ship_encoder.py RUN --config configs/pretrain/muv_gcn.yaml --name gcn_muv \
@@ -28,10 +28,8 @@ from molhpft.config.changes import read_config
 from molhpft.config.options import keywords
 from molhpft.config.schema import RunConfig, load_config, parse_config, resolved
 from molhpft.domains.molecules.ogb import ogb_names, ogb_task
-from molhpft.domains.molecules.overlap import inchikey_blocks, is_among
-from molhpft.domains.molecules.pretraining import molecules_trained_on
-from molhpft.domains.molecules.smiles import parse
-from molhpft.domains.molecules.table_files import Sheet, read_sheet
+from molhpft.domains.molecules.overlap import MoleculeSet, inchikey_blocks, is_among
+from molhpft.domains.molecules.pretraining import molecules_trained_on, tested_on
 from molhpft.domains.shipped import SHIPPED
 from molhpft.domains.weights import ABOUT, read_weights
 from molhpft.run.folder import RunFolder
@@ -39,7 +37,6 @@ from molhpft.run.folder import RunFolder
 MOST = 12_000_000  # bytes: a shipped encoder is installed with every copy of the package
 PREFIX = "backbone."
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
-_TRIED = 50  # cells of a column that are read to see whether it holds SMILES
 
 
 @dataclass(frozen=True)
@@ -154,36 +151,32 @@ def trained_on(source: Source) -> tuple[NDArray[np.bytes_], NDArray[np.bytes_]]:
 
 
 def tested_blocks(name: str) -> dict[str, NDArray[np.bytes_]]:
-    """InChIKey blocks of each split of an OGB set, or of `all` molecules of a table."""
+    """InChIKey blocks of each split of an OGB set, or of `all` molecules of tables."""
     if name not in ogb_names():
-        return {"all": inchikey_blocks(molecules_of(read_sheet(Path(name))))}
+        return {"all": tested_on(Path(name))}
     task = ogb_task(name)
     blocks = inchikey_blocks(task.examples.smiles)
     return {split: blocks[rows.numpy()] for split, rows in task.splits.items()}
 
 
-def molecules_of(sheet: Sheet) -> Sequence[str]:
-    """The first column of a table most of whose cells are SMILES, whatever its name.
-
-    Raises:
-        ValueError: there is none.
-    """
-    for name, column in sheet.columns.items():
-        cells = [cell for cell in column if cell][:_TRIED]
-        # numbers are no molecules, and a word that is one by chance is not followed by others
-        if cells and sum(parse(cell) is not None for cell in cells) > len(cells) / 2:
-            return sheet.molecules(name)
-    raise ValueError(f"{sheet.path} should have a column of SMILES; none of its columns is one")
-
-
-def leak_table(source: Source, against: Sequence[str]) -> list[str]:
+def leak_table(
+    source: Source,
+    against: Sequence[str],
+    used: NDArray[np.bytes_],
+    everything: NDArray[np.bytes_],
+) -> list[str]:
     """Markdown: how many molecules of each split were trained on, and how many would have been.
+
+    Args:
+        source: of the encoder.
+        against: sets and tables.
+        used: InChIKey blocks of the training molecules.
+        everything: those that could have been.
 
     Raises:
         ValueError: molecules that the config leaves out were trained on.
     """
     left_out = each(source.config.task.options["without"])
-    used, everything = trained_on(source)
     lines = ["| data set | split | molecules | trained on | without leaving any out |", "|---" * 5]
     lines[1] += "|"
     for name in against:
@@ -301,7 +294,7 @@ def card(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write both files."""
+    """Write the three files."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--config", type=Path, required=True)
@@ -320,9 +313,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given.ablation.read_text() if given.ablation else "",
     )
     against = dict.fromkeys([*each(source.config.task.options["without"]), *given.against])
-    leaks = leak_table(source, list(against))
+    used, everything = trained_on(source)
+    leaks = leak_table(source, list(against), used, everything)
     tensors = encoder_tensors(source, half=given.half)
     write_encoder(source, file, tensors)
+    file.with_suffix(".molecules").write_bytes(MoleculeSet.of(used).to_bytes())
     text = card(source, file, tensors, leaks=leaks, sections=sections)
     file.with_suffix(".md").write_text(f"{text}\n")
     print(text)

@@ -84,3 +84,4 @@ def test_an_installed_package_has_the_encoders():
     (data,) = (line for line in project.splitlines() if line.startswith('molhpft = ["py.typed"'))
     assert '"encoders/*.safetensors"' in data
     assert '"encoders/*.md"' in data
+    assert '"encoders/*.molecules"' in data

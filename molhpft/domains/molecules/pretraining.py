@@ -186,6 +186,29 @@ def molecules_trained_on(
     ]
 
 
+def tested_on(of: Path) -> NDArray[np.bytes_]:
+    """InChIKey blocks of what `without` leaves out for a set.
+
+    Args:
+        of: OGB data set by name: its validation and test molecules; or path of a table, whose
+            column of SMILES may have any name, or of a folder of tables: all of theirs.
+
+    Raises:
+        FileNotFoundError: it is absent.
+        ValueError: it has no molecules.
+    """
+    if of.is_dir():
+        tables = sorted(path for path in of.iterdir() if is_table(path.name))
+        if not tables:
+            raise ValueError(f"{of}, whose tables are to be left out, has none")
+        return np.concatenate([tested_on(path) for path in tables])
+    if str(of) not in ogb_names():
+        return inchikey_blocks(_any_molecules(read_sheet(of)))
+    other = _of_ogb(str(of))
+    rows = torch.cat([other.splits["valid"], other.splits["test"]]).tolist()
+    return inchikey_blocks([other.smiles[row] for row in rows])
+
+
 def joint_task(task: Task, pretraining: Task, *, weight: float) -> Task:
     """The new task with the pretraining targets of its molecules as further outputs.
 
@@ -389,7 +412,7 @@ def _used_of_each(
     """The splits of each source, without what is tested on elsewhere."""
     if not without:
         return [_used(source, use, torch.zeros(len(source.smiles)).bool()) for source in sources]
-    tested = np.concatenate([_tested_on(other) for other in without])
+    tested = np.concatenate([tested_on(other) for other in without])
     names, splits = listed([str(one) for one in without]), []
     for source in sources:
         left_out = is_among(inchikey_blocks(source.smiles), tested)
@@ -399,20 +422,6 @@ def _used_of_each(
         )
         splits.append(_used(source, use, left_out))
     return splits
-
-
-def _tested_on(of: Path) -> NDArray[np.bytes_]:
-    """InChIKey blocks of what a data set validates and tests on, and of all of a table."""
-    if of.is_dir():
-        tables = sorted(path for path in of.iterdir() if is_table(path.name))
-        if not tables:
-            raise ValueError(f"{of}, whose tables are to be left out, has none")
-        return np.concatenate([_tested_on(path) for path in tables])
-    if str(of) not in ogb_names():
-        return inchikey_blocks(_any_molecules(read_sheet(of)))
-    other = _of_ogb(str(of))
-    rows = torch.cat([other.splits["valid"], other.splits["test"]]).tolist()
-    return inchikey_blocks([other.smiles[row] for row in rows])
 
 
 def _any_molecules(sheet: Sheet) -> Sequence[str]:
