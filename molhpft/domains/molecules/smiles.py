@@ -290,20 +290,24 @@ class _Column:
 
     Attributes:
         value: RDKit's value of an atom or a bond.
-        number: that value's number in the column.
-        signs: a SMILES string without any of these has 0 in the whole column; "" where no sign
+        number: that value's number in the column; None where it is a number or truth value itself.
+        signs: a SMILES string without any of these has 0 in the whole column; none where no sign
             tells.
         needs: an earlier column and a number in it: where no part has it, this column is 0 too.
     """
 
     value: Callable[[Any], Any]
-    number: Callable[[Any], int]
-    signs: str = ""
+    number: Callable[[Any], int] | None = None
+    signs: Sequence[str] = ()
     needs: tuple[int, int] | None = None
 
 
 def _ogb_column(
-    value: Callable[[Any], Any], entries: Sequence[Any], enum: Any = None, *, signs: str = ""
+    value: Callable[[Any], Any],
+    entries: Sequence[Any],
+    enum: Any = None,
+    *,
+    signs: Sequence[str] = (),
 ) -> _Column:
     """A column as OGB numbers it: by the place among the entries, the last for anything else."""
     return _Column(value, _Numbers(entries, enum, other=len(entries) - 1).__getitem__, signs)
@@ -325,14 +329,15 @@ def _numbers(parts: Sequence[Any], column: _Column, smiles: str | None) -> bytes
     if column.signs and smiles is not None and not any(map(smiles.__contains__, column.signs)):
         return bytes(len(parts))
     # a column at a time inside C: a Python loop over the atoms takes a quarter longer
-    return bytes(map(column.number, map(column.value, parts)))
+    values = map(column.value, parts)
+    return bytes(values if column.number is None else map(column.number, values))
 
 
-# SMILES writes stereochemistry with @ at atoms and / \\ at bonds, isotopes within brackets, and
+# SMILES writes stereochemistry with @ at atoms and / \\ at bonds, isotopes as [13C], and
 # closes rings by digits; its extensions open with |
-_AT_ATOMS, _AT_BONDS, _BRACKET, _DIGITS = "@|", "/\\|", "[", "0123456789"
+_AT_ATOMS, _AT_BONDS, _DIGITS = "@|", "/\\|", "0123456789"
+_ISOTOPES = tuple(f"[{digit}" for digit in _DIGITS)
 _MISC = "misc"
-_NO_YES = (False, True)
 # ogb.utils.features.allowable_features
 _CHIRALITY = ("CHI_UNSPECIFIED", "CHI_TETRAHEDRAL_CW", "CHI_TETRAHEDRAL_CCW", "CHI_OTHER", _MISC)
 _HYBRIDIZATION = ("SP", "SP2", "SP3", "SP3D", "SP3D2", _MISC)
@@ -348,22 +353,22 @@ _ATOM_COLUMNS: tuple[_Column, ...] = (
     _ogb_column(Chem.Atom.GetTotalNumHs, (*range(9), _MISC)),
     _ogb_column(Chem.Atom.GetNumRadicalElectrons, (*range(5), _MISC)),
     _ogb_column(Chem.Atom.GetHybridization, _HYBRIDIZATION, Chem.HybridizationType),
-    _ogb_column(Chem.Atom.GetIsAromatic, _NO_YES),
-    _ogb_column(Chem.Atom.IsInRing, _NO_YES),
+    _Column(Chem.Atom.GetIsAromatic),
+    _Column(Chem.Atom.IsInRing),
     _Column(
         Chem.Atom.GetHybridization,
         _RARE_HYBRIDIZATION.__getitem__,
         needs=(6, _HYBRIDIZATION.index(_MISC)),
     ),
-    _Column(Chem.Atom.GetIsotope, _ISOTOPE.__getitem__, _BRACKET),
+    _Column(Chem.Atom.GetIsotope, _ISOTOPE.__getitem__, _ISOTOPES),
 )
 _DIRECTION = _Numbers(("NONE", "ENDUPRIGHT", "ENDDOWNRIGHT"), Chem.BondDir, other=0)
 _BOND_COLUMNS: tuple[_Column, ...] = (
     _ogb_column(Chem.Bond.GetBondType, _BOND_TYPE, Chem.BondType),
     _ogb_column(Chem.Bond.GetStereo, _BOND_STEREO, Chem.BondStereo, signs=_AT_BONDS),
-    _ogb_column(Chem.Bond.GetIsConjugated, _NO_YES),
+    _Column(Chem.Bond.GetIsConjugated),
     _Column(Chem.Bond.GetBondDir, _DIRECTION.__getitem__, _AT_BONDS),
-    _ogb_column(Chem.Bond.IsInRing, _NO_YES, signs=_DIGITS),
+    _Column(Chem.Bond.IsInRing, signs=_DIGITS),
 )
 _ENDS = (Chem.Bond.GetBeginAtomIdx, Chem.Bond.GetEndAtomIdx)
 _NOTHING = Columns([b""] * len(_ATOM_COLUMNS), [b""] * len(_BOND_COLUMNS), [b""] * len(_ENDS))
