@@ -41,13 +41,12 @@ from frozen_protocol import (
 from result_store import ResultStore
 from scipy.stats import rankdata
 
-from molhpft.config.registry import ENCODERS
 from molhpft.core.network import Chain
 from molhpft.domains.files import cached_tensors, digest
-from molhpft.domains.molecules.checkpoints import fitting_encoder
 from molhpft.domains.molecules.smiles import FEATURISER_VERSION
 from molhpft.domains.shipped import DEFAULT_ENCODER
-from molhpft.domains.weights import MODEL, read_weights, weight_file
+from molhpft.domains.weights import MODEL, weight_file
+from molhpft.estimator.frozen import pretrained_backbone
 
 FOREST, SVR_COUNTS = "forest", "svr_counts"
 BASELINES = (FOREST, SVR_COUNTS)
@@ -75,7 +74,7 @@ class Judged:
 def judged_encoder(given: str) -> Judged:
     """An encoder by the name of a shipped one or the path of a weight file."""
     path = weight_file(Path(given))
-    backbone, identity = loaded_encoder(path)
+    backbone, identity = pretrained_backbone(path), digest(path)
 
     def score(data: DevelopmentSet, fold: Fold, seed: int) -> float:
         some = sampled(data, fold)
@@ -100,16 +99,6 @@ def judged_finetuning(given: str, changes: Sequence[str], seeds: int) -> Judged:
 
     name = " ".join([f"{encoder_name(path)} finetuned", *changes])
     return Judged(name, finetuning_identity(path, config), score, seeds, FINETUNED)
-
-
-def loaded_encoder(path: Path) -> tuple[Chain, str]:
-    """The backbone that a weight file fits, with its weights, and the digest of the file."""
-    file = read_weights(path)
-    options = fitting_encoder(file)
-    entry = ENCODERS[options.pop("name")]
-    backbone = entry.build(**options)
-    entry.load(backbone, path)
-    return backbone, file.digest
 
 
 def _cached_features(

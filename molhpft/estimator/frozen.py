@@ -53,7 +53,17 @@ class FrozenEncoder:
 
 
 def frozen_encoder(weights: str | Path) -> FrozenEncoder:
-    """The encoder of a weight file, which says its kind and shape.
+    """`pretrained_backbone` as what has features of molecules.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: no encoder of molecules takes the file.
+    """
+    return FrozenEncoder(pretrained_backbone(weights))
+
+
+def pretrained_backbone(weights: str | Path) -> Chain:
+    """The encoder of a weight file, which says its kind and shape, with its weights.
 
     Args:
         weights: name of a shipped encoder, path of a weight file or of a model's folder, or
@@ -68,7 +78,7 @@ def frozen_encoder(weights: str | Path) -> FrozenEncoder:
     encoder = ENCODERS[choice.name]
     backbone = encoder.build(**options)
     encoder.load(backbone, Path(weights))
-    return FrozenEncoder(backbone)
+    return backbone
 
 
 def backbone_features(backbones: Sequence[Chain], store: GraphStore, rows: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from molhpft.core.network import Batch
 from molhpft.domains.molecules.graphs import pack
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.domains.weights import weight_file
+from molhpft.estimator.frozen import pretrained_backbone
 from tests.estimator.builders import SMILES
 
 RINGS = ("O", "c1ccccc1", "C1CC1", "C1CCC1", "C1CCNCC1", "C1CCCC1")
@@ -122,8 +123,8 @@ def test_rows_of_the_rarer_class_are_all_in_a_sample(protocol, sets, monkeypatch
     assert some.scored is data.folds[0].scored
 
 
-def test_features_are_those_of_the_backbone_in_eval_mode(protocol, encoders):
-    backbone, _ = encoders.loaded_encoder(weight_file(Path(DEFAULT_ENCODER)))
+def test_features_are_those_of_the_backbone_in_eval_mode(protocol):
+    backbone = pretrained_backbone(DEFAULT_ENCODER)
     backbone.train()
     features = protocol.encoder_features(backbone, tuple(SMILES))
     backbone.eval()
