@@ -220,8 +220,7 @@ def describe(file: WeightFile) -> str:
     architecture, prefix = _recognised(file)
     fits = architecture.fits
     if architecture is _DMPNN:
-        options = chemprop_files.dmpnn_options(file, prefix).items()
-        takes = f"which fits dmpnn with {', '.join(f'{k}: {_in_yaml(v)}' for k, v in options)}"
+        takes = _fitting_dmpnn(chemprop_files.dmpnn_options(file, prefix))
     elif fits is None:
         takes = "which no encoder of this package takes"
     elif fits.get("virtual_node"):
@@ -229,6 +228,18 @@ def describe(file: WeightFile) -> str:
     else:
         takes = f"which fits {fits['name']}"
     return f"{architecture.what}, {takes} ({_reason(file, architecture)})"
+
+
+def _fitting_dmpnn(options: dict[str, Any]) -> str:
+    """Which `dmpnn` takes a file that says these options of itself."""
+    fits = f"which fits dmpnn with {', '.join(f'{k}: {_in_yaml(v)}' for k, v in options.items())}"
+    assumed = chemprop_files.assumed_aggregation(options)
+    if not assumed:
+        return fits
+    return (
+        f"{fits}, and any aggregation, of which it says nothing: set encoder.aggregation, or "
+        f"{assumed['aggregation']} is taken"
+    )
 
 
 def fitting_encoder(file: WeightFile) -> dict[str, Any]:
@@ -246,7 +257,8 @@ def fitting_encoder(file: WeightFile) -> dict[str, Any]:
         return {key: value for key, value in own.items() if key not in ("weights", "dropout")}
     architecture, prefix = _recognised(file)
     if architecture is _DMPNN:
-        return {"name": "dmpnn", **chemprop_files.dmpnn_options(file, prefix)}
+        options = chemprop_files.dmpnn_options(file, prefix)
+        return {"name": "dmpnn", **options, **chemprop_files.assumed_aggregation(options)}
     weights = encoder_weights(file)
     layers = {match[0] for name in weights if (match := re.search(r"conv\d+", name))}
     widths = {t.shape[1] for name, t in weights.items() if name.endswith("columns.tables.0")}

@@ -24,6 +24,7 @@ _WHOLE = {
     "W_o.bias": "stages.embed.own.bias",
 }
 _W_H = ("W_h.weight", "W_h.bias")
+_CHEMELEON = {"depth": 6, "width": 2048}
 _ACTIVATIONS = ("relu", "RELU", "ReLU")
 
 
@@ -50,7 +51,7 @@ def backbone_weights(file: WeightFile, prefix: str) -> dict[str, Tensor]:
 def dmpnn_options(file: WeightFile, prefix: str) -> dict[str, Any]:
     """What a D-MPNN of chemprop says of its shape, as the options of `dmpnn`.
 
-    A file of message passing alone says nothing of aggregation.
+    A file of message passing alone says nothing of aggregation; see `assumed_aggregation`.
 
     Raises:
         ValueError: it is of a variant that `dmpnn` has no place for.
@@ -70,6 +71,23 @@ def dmpnn_options(file: WeightFile, prefix: str) -> dict[str, Any]:
     if options.get("aggregation") == "norm":
         options["norm_constant"] = float(pooling.get("norm", NORM_CONSTANT))
     return options
+
+
+def assumed_aggregation(options: Mapping[str, Any]) -> dict[str, Any]:
+    """How atoms are aggregated where a file does not say it: as chemprop does by default.
+
+    That is the mean for CheMeleon, which is known by its depth and width, and norm for all others.
+
+    Args:
+        options: what the file says of itself.
+
+    Returns:
+        the option `aggregation`, or nothing where the file says it.
+    """
+    if "aggregation" in options:
+        return {}
+    is_chemeleon = options.items() >= _CHEMELEON.items()
+    return {"aggregation": "mean" if is_chemeleon else "norm"}
 
 
 def misfit(options: Mapping[str, Any], backbone: Chain) -> str | None:

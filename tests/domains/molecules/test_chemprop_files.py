@@ -30,8 +30,6 @@ def passing_file(path, width=6, *, bias=False, extra=(), **settings):
 )
 def test_message_passing_fills_every_weight(tmp_path, width, depth, aggregation):
     theirs = passing_file(tmp_path / "w.pt", width, depth=depth)
-    options = fitting_encoder(read_weights(tmp_path / "w.pt"))
-    assert options == {"name": "dmpnn", "depth": depth, "width": width, "bias": False}
     chain = dmpnn(depth=depth, width=width, aggregation=aggregation)
     load_encoder(chain, tmp_path / "w.pt")
     own = {name.removeprefix("stages."): t for name, t in chain.state_dict().items()}
@@ -42,6 +40,23 @@ def test_message_passing_fills_every_weight(tmp_path, width, depth, aggregation)
     assert torch.equal(own["embed.own.bias"], theirs["W_o.bias"])
     if depth > 1:
         assert torch.equal(own["message.linear.weight"], theirs["W_h.weight"])
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "aggregation"), [(6, 3, "norm"), (2048, 6, "mean"), (2048, 3, "norm")]
+)
+def test_message_passing_alone_is_aggregated_as_chemprop_does(tmp_path, width, depth, aggregation):
+    passing_file(tmp_path / "w.pt", width, depth=depth)
+    file = read_weights(tmp_path / "w.pt")
+    shape = {"name": "dmpnn", "depth": depth, "width": width, "bias": False}
+    assert fitting_encoder(file) == {**shape, "aggregation": aggregation}
+    assert f"set encoder.aggregation, or {aggregation} is taken" in describe(file)
+
+
+def test_an_aggregation_that_a_file_does_not_say_can_be_any(tmp_path):
+    passing_file(tmp_path / "w.pt")
+    for aggregation in ("mean", "sum", "norm"):
+        load_encoder(dmpnn(width=6, aggregation=aggregation), tmp_path / "w.pt")
 
 
 def test_a_file_says_what_takes_it(tmp_path):
