@@ -60,12 +60,15 @@ def write_table(path, *, target="ring", values=RING, smiles=SMILES):
 
 
 ENCODER = {"name": "gcn", "layers": 2, "width": 8}
+DMPNN = {"name": "dmpnn", "depth": 3, "width": 8}
 NETWORKS = {
     "plain": {},
     "virtual node": {"encoder": {"virtual_node": True}},
     "mlp": {"head": "mlp"},
     "cut": {"cut": "conv1"},
     "pretrain-gnns": {"encoder": {"name": "gcn_pretrain_gnns"}},
+    "dmpnn": {"encoder": DMPNN},
+    "dmpnn, cut": {"encoder": DMPNN, "cut": "atoms"},
 }
 ABOUT = {
     "task": "rings",
@@ -94,7 +97,8 @@ def random_model(
     classes=(),
 ):
     torch.manual_seed(0)
-    choices = checked_choice("encoder", ENCODER | dict(encoder)), checked_choice("head", head)
+    described = encoder if encoder == DMPNN else ENCODER | dict(encoder)
+    choices = checked_choice("encoder", described), checked_choice("head", head)
     spec = NetworkSpec(*choices, cut, targets, objective, classes)
     networks = [spec.network() for _ in range(members)]
     for network in networks:

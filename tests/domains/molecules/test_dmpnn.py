@@ -7,13 +7,19 @@ from rdkit import rdBase
 from torch import nn
 from torch.nn import functional as F
 
-from molhpft.core.network import Batch
+from molhpft.core.data import Task
+from molhpft.core.network import Batch, Network, linear_head
+from molhpft.core.objectives import Squared
 from molhpft.domains.molecules.checkpoints import load_encoder
 from molhpft.domains.molecules.chemprop_features import AtomFeatures, bond_features
 from molhpft.domains.molecules.dmpnn import dmpnn
+from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.graphs import pack
 from molhpft.domains.molecules.ogb import ogb_task
 from molhpft.domains.molecules.pyg import from_pyg, to_pyg
+from molhpft.tuning.distributed import Machine
+from molhpft.tuning.fit import fit
+from molhpft.tuning.phase import Phase
 
 # metals and salts, isotopes, square planar and octahedral centres, quadruple and dative bonds, rare
 # valences, double bonds drawn both ways, and an attachment point
@@ -115,6 +121,34 @@ def test_dropout_is_in_every_message_and_in_the_atoms():
         stage = upper.train().named_stages()[stage]
         assert not torch.equal(stage(h, batch), stage(h, batch))
     assert torch.equal(features(wet.eval(), ODD), features(dry.eval(), ODD))
+
+
+@pytest.mark.parametrize("aggregation", ["norm", "mean"])
+def test_products_in_bfloat16_give_features_near_those_in_float32(aggregation):
+    torch.manual_seed(0)
+    chain = dmpnn(width=64, depth=4, aggregation=aggregation).eval()
+    exact = features(chain, ODD)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = features(chain, ODD)
+    assert not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded.float(), exact, rtol=0.02, atol=0.01 * exact.std().item())
+
+
+def test_training_with_products_in_bfloat16_is_near_that_in_float32():
+    losses = {}
+    for mixed in (False, True):
+        torch.manual_seed(0)
+        network = Network(dmpnn(width=64), linear_head(64, 1))
+        rows = torch.arange(len(ODD))
+        atoms = pack(ODD).atom_offsets.diff()[:, None].float()
+        examples = Molecules(pack(ODD), atoms, ODD)
+        task = Task("atoms", examples, {"train": rows, "valid": rows}, Squared(), outputs=1)
+        phase = Phase(trains="all", epochs=5, lr=0.003, batch_size=8)
+        rng = torch.Generator().manual_seed(0)
+        history = fit(network, phase, task, rng=rng, machine=Machine(mixed=mixed))
+        losses[mixed] = torch.tensor([row["loss"] for row in history])
+    assert losses[True][-1] < losses[True][0] / 2
+    torch.testing.assert_close(losses[True], losses[False], rtol=0.05, atol=0)
 
 
 def test_random_weights_are_drawn_as_whole_matrices_are():
