@@ -6,7 +6,8 @@ r"""Write the encoder of a finished pretraining run as a shipped encoder: weight
 
 RUN is the run folder. The card is printed from it, from a leak check by InChIKey against the sets
 and tables of the config's `without` and of `--against`, and from the Markdown of the files that are
-named. `--half` rounds the weights to float16.
+named. `--half` rounds the weights to float16. `--projection` appends a linear map of the features,
+see `projected`.
 """
 
 import argparse
@@ -36,6 +37,8 @@ from molhpft.run.folder import RunFolder
 
 MOST = 12_000_000  # bytes: a shipped encoder is installed with every copy of the package
 PREFIX = "backbone."
+PROJECT = f"{PREFIX}stages.project.module.weight"
+HEAD = "head.stages.linear.module.weight"
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -81,17 +84,36 @@ def read_source(folder: Path, path: Path) -> Source:
     return Source(run_folder, config, path)
 
 
-def encoder_tensors(source: Source, *, half: bool) -> dict[str, Tensor]:
+def encoder_tensors(source: Source, *, half: bool, projection: int | None) -> dict[str, Tensor]:
     """The weights of the run's encoder alone.
 
     Args:
         source: the run.
         half: whether to round to float16 what it can hold; statistics of batch norms and weights
             beyond 65,504 stay float32.
+        projection: length of features after `projected`; None leaves them as they are.
     """
     saved = read_weights(source.folder.path / "model.safetensors").tensors
     own = {name: tensor for name, tensor in saved.items() if name.startswith(PREFIX)}
+    if projection is not None:
+        own[PROJECT] = projected(saved[HEAD], projection)
     return {name: (halved(t) if half else t).contiguous() for name, t in own.items()}
+
+
+def projected(head: Tensor, width: int) -> Tensor:
+    """A linear map to features whose distances are those between predicted targets, (width, d).
+
+    The targets that a linear head predicts are projected at random, which keeps their distances
+    (Johnson and Lindenstrauss, 1984) and spreads every target over all features: standardised, a
+    feature of its own would count as much for one rare substructure as for all common ones.
+
+    Args:
+        head: weights of the linear head of the pretraining, (targets, d).
+        width: number of features.
+    """
+    rng = torch.Generator().manual_seed(0)
+    random = torch.randn(width, len(head), generator=rng, dtype=torch.float64)
+    return (random @ head.double() / width**0.5).float()
 
 
 def halved(tensor: Tensor) -> Tensor:
@@ -103,12 +125,14 @@ def halved(tensor: Tensor) -> Tensor:
 
 
 def write_encoder(source: Source, file: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write weights with what the run says about them.
+    """Write weights with what the run says about them, and the length of a projection.
 
     Raises:
         ValueError: the file would be larger than `MOST`; nothing is written.
     """
     about = read_weights(source.folder.path / "model.safetensors").about
+    if PROJECT in tensors:
+        about["config"]["encoder"]["projection"] = len(tensors[PROJECT])
     content = save(dict(tensors), metadata={ABOUT: json.dumps(about)})
     if len(content) > MOST:
         raise ValueError(
@@ -267,6 +291,8 @@ def card(
     encoder, (_, command, _) = source.config.encoder, split_header(source.path.read_text())
     shape = ", ".join(f"{k} {v}" for k, v in encoder.options.items() if k != "weights")
     parameters = sum(t.numel() for name, t in tensors.items() if not name.endswith(_BUFFERS))
+    if PROJECT in tensors:
+        shape += f", and a random projection of the targets it predicts to {len(tensors[PROJECT])}"
     parts = {
         "Data": "\n".join(data_section(source, leaks)),
         "Licences": sections.licences,
@@ -300,6 +326,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--name", required=True)
     parser.add_argument("--half", action="store_true", help="write float16")
+    parser.add_argument(
+        "--projection",
+        type=int,
+        help="length of features: predicted targets, projected",
+    )
     parser.add_argument("--against", nargs="+", default=[], help="further sets and tables")
     for name, what in (("licences", "of the data"), ("probes", "printed by encoders.py")):
         parser.add_argument(f"--{name}", type=Path, required=True, help=f"Markdown, {what}")
@@ -315,7 +346,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     against = dict.fromkeys([*each(source.config.task.options["without"]), *given.against])
     used, everything = trained_on(source)
     leaks = leak_table(source, list(against), used, everything)
-    tensors = encoder_tensors(source, half=given.half)
+    tensors = encoder_tensors(source, half=given.half, projection=given.projection)
     write_encoder(source, file, tensors)
     file.with_suffix(".molecules").write_bytes(MoleculeSet.of(used).to_bytes())
     text = card(source, file, tensors, leaks=leaks, sections=sections)

@@ -43,7 +43,7 @@ VARIANTS = {
         for options in (
             {"norm": "layer", "residual": True, "virtual_node": True},
             {"norm": "none", "pool": "attention"},
-            {"jumping_knowledge": True, "pool": "mean+sum"},
+            {"jumping_knowledge": True, "pool": "mean+sum", "projection": 5},
             {"jumping_knowledge": True, "pool": "attention", "virtual_node": True},
         )
     },

@@ -83,6 +83,7 @@ OPTIONS = {
     "residual": (False, True),
     "jumping_knowledge": (False, True),
     "pool": {"pyg_gnn": ("mean", "max"), "gcn": ("mean", "sum"), "gine": ("mean", "sum")},
+    "projection": (4, 5),
     "inputs": (4, 5),
     "depth": {
         "dmpnn": (2, 3),

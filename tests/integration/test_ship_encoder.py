@@ -16,6 +16,7 @@ from molhpft.domains import shipped as places
 from molhpft.domains.molecules.ogb import ogb_task
 from molhpft.domains.molecules.overlap import MoleculeSet, inchikey_blocks
 from molhpft.domains.weights import read_weights
+from molhpft.estimator import MoleculeEncoder
 from molhpft.run.identity import run_name
 from molhpft.run.run import run
 
@@ -192,6 +193,22 @@ def test_half_precision_is_said_and_rounds_nothing_but_weights(script, trained, 
     assert all(
         torch.equal(value, half[f"backbone.{n}"].to(value.dtype)) for n, value in own.items()
     )
+
+
+def test_a_projection_keeps_the_distances_between_predicted_targets(script, trained, monkeypatch):
+    script.main(words(trained, "--projection", "300", out="projected"))
+    assert (
+        "projection of the targets it predicts to 300"
+        in (trained / "projected" / "small.md").read_text()
+    )
+    monkeypatch.setattr(places, "SHIPPED", trained / "projected")
+    smiles = ["CCO", "CCCCO", "CCN", "CCCCCCN", "c1ccccc1O", "CC(C)C(=O)O"]
+    z = torch.from_numpy(MoleculeEncoder("small").fit_transform(smiles)).double()
+    (model,) = (trained / "runs").glob("*/model.safetensors")
+    features = torch.from_numpy(MoleculeEncoder(model).fit_transform(smiles))
+    head = read_weights(model).tensors["head.stages.linear.module.weight"]
+    expected = torch.pdist((features @ head.T).double())
+    torch.testing.assert_close(torch.pdist(z), expected, rtol=0.2, atol=0)
 
 
 def test_numbers_that_float16_cannot_hold_stay_float32_and_are_named(script):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from molhpft.core.annotations import BelowOne, Count
-from molhpft.core.network import Batch, Chain, Stage
+from molhpft.core.network import Batch, Chain, Plain, Stage
 from molhpft.domains.molecules.graphs import GraphBatch
 from molhpft.domains.molecules.pooling import (
     CollectMolecules,
@@ -53,12 +53,13 @@ def ogb_gcn(
     residual: bool = False,
     jumping_knowledge: bool = False,
     pool: Pooling = "mean",
+    projection: Count | None = None,
 ) -> Chain:
-    """OGB's example GCN; norm, residual, jumping knowledge and pool at their defaults.
+    """OGB's example GCN; norm, residual, jumping knowledge, pool and projection at their defaults.
 
     Args:
         layers: number of graph convolutions.
-        width: length of atom features, and of molecule features but for the last two options.
+        width: length of atom features, and of molecule features but for the last three options.
         dropout: probability of dropping an atom's feature after each convolution.
         virtual_node: add an atom to each molecule that every atom talks to (Gilmer et al., 2017).
         norm: `batch`, `layer` or `none` after each convolution; a table too small for statistics
@@ -68,8 +69,12 @@ def ogb_gcn(
             concatenate (Xu et al., 2018); features are `layers` times as long.
         pool: `mean` of a molecule's atoms, their `sum` over 25, `mean+sum`, both and so twice as
             long, or `attention`, a mean with learned weights.
+        projection: length of molecule features after a linear map that follows the pool; None for
+            no such map.
     """
-    options = StageOptions(dropout, virtual_node, norm, residual, jumping_knowledge, pool)
+    options = StageOptions(
+        dropout, virtual_node, norm, residual, jumping_knowledge, pool, projection
+    )
     return encoder_chain(AtomEmbedding(ATOM_SIZES, width), OGBConvolution, layers, options)
 
 
@@ -89,12 +94,13 @@ class StageOptions:
     residual: bool = False
     jumping_knowledge: bool = False
     pool: Pooling = "mean"
+    projection: int | None = None
 
 
 def encoder_chain(
     embed: Stage, convolution: Callable[[int], nn.Module], layers: int, options: StageOptions
 ) -> Chain:
-    """The stages `embed, conv0, ..., pool`.
+    """The stages `embed, conv0, ..., pool` and, where it is asked for, `project`.
 
     Args:
         embed: graphs to atom features.
@@ -115,7 +121,11 @@ def encoder_chain(
     pool = atom_pool(options.pool, width)
     pool = JoinLayers(layers, pool.width) if options.jumping_knowledge else pool
     embed = AddVirtualNode(embed) if options.virtual_node else embed
-    return Chain({"embed": embed, **stages, "pool": pool})
+    stages = {"embed": embed, **stages, "pool": pool}
+    if options.projection:
+        linear = nn.Linear(pool.width, options.projection, bias=False)
+        stages["project"] = Plain(linear, width=options.projection)
+    return Chain(stages)
 
 
 class AtomEmbedding(Stage):

@@ -35,13 +35,16 @@ def gine(
     residual: bool = False,
     jumping_knowledge: bool = False,
     pool: Pooling = "mean",
+    projection: Count | None = None,
 ) -> Chain:
     """GINE, which is also OGB's example GIN at these defaults; arguments as for `ogb_gcn`.
 
     It sums over neighbours without dividing by their number, so an atom can count them, and has
     four times the weights of a GCN of the same width. `norm` is that inside its perceptrons too.
     """
-    options = StageOptions(dropout, virtual_node, norm, residual, jumping_knowledge, pool)
+    options = StageOptions(
+        dropout, virtual_node, norm, residual, jumping_knowledge, pool, projection
+    )
     embed = AtomEmbedding(ATOM_SIZES, width)
     return encoder_chain(embed, lambda width: GINEConvolution(width, norm), layers, options)
 

@@ -342,7 +342,7 @@ def own_file(path, name, build, **options):
 @pytest.mark.parametrize(
     "options",
     [
-        {"norm": "layer", "residual": True, "pool": "mean+sum"},
+        {"norm": "layer", "residual": True, "pool": "mean+sum", "projection": 7},
         {"norm": "none", "jumping_knowledge": True, "pool": "attention", "virtual_node": True},
     ],
 )
@@ -364,6 +364,7 @@ def test_our_own_file_tells_the_options_with_which_it_comes_back(tmp_path, name,
         ({"norm": "layer"}, {}, r"needs stages\.conv0\.norm\.running_mean, which the file lacks"),
         ({"norm": "layer"}, {"norm": "none"}, r"has stages\.conv0\.norm\.\w+, which it has no"),
         ({"jumping_knowledge": True}, {}, "which the file lacks"),
+        ({}, {"projection": 4}, r"needs stages\.project\.module\.weight, which the file lacks"),
     ],
 )
 def test_an_encoder_with_other_options_than_the_files_is_refused(tmp_path, trained, built, message):
