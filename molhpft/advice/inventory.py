@@ -292,20 +292,30 @@ def _balances(task: Task, targets: Tensor | TargetTable, n: int) -> list[Json]:
     """Numbers of each column of n rows of targets, which are read a stretch at a time."""
     values = task.objective.values if isinstance(task.objective, Squared) else Tensor.double
     total = torch.zeros(4, task.outputs, dtype=torch.float64)
+    first = torch.full((task.outputs,), nan, dtype=torch.float64)
     for rows in torch.split(torch.arange(n), _STRETCH):
         y = values(targets[rows])
         labelled = ~y.isnan()
         other = labelled & (y != 0) & (y != 1)
-        y = torch.where(labelled, y, 0.0)
+        first = torch.where(
+            first.isnan(), y[labelled.int().argmax(0), torch.arange(len(first))], first
+        )
+        # squares of numbers far from 0 that lie close together would lose all their digits
+        y = torch.where(labelled, y - first, 0.0)
         total += torch.stack([labelled.sum(0), y.sum(0), y.square().sum(0), other.sum(0)])
-    return [_balance(n, *column) for column in total.T.tolist()]
+    return [_balance(n, *column) for column in torch.cat([first[None], total]).T.tolist()]
 
 
-def _balance(n: int, labels: float, total: float, squares: float, others: float) -> Json:
-    """Of a column with so many labels, their sum and sum of squares; `others` are not 0 or 1."""
+def _balance(
+    n: int, first: float, labels: float, total: float, squares: float, others: float
+) -> Json:
+    """Of a column with so many labels, their sum and sum of squares from the first one on.
+
+    `others` of the labels are not 0 or 1.
+    """
     numbers: Json = {"labels": int(labels), "missing": n - int(labels)}
     mean = total / labels if labels else nan
     if not others:
-        return numbers | {"positive": mean}
+        return numbers | {"positive": first + mean}
     variance = (squares - labels * mean**2) / (labels - 1) if labels > 1 else nan
-    return numbers | {"mean": mean, "std": max(variance, 0.0) ** 0.5}
+    return numbers | {"mean": first + mean, "std": max(variance, 0.0) ** 0.5}

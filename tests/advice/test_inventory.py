@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from molhpft.advice.inventory import overlap, overlap_with, trained_on
+from molhpft.advice.inventory import describe_data, overlap, overlap_with, trained_on
 from molhpft.domains.molecules.gcn import ogb_gcn
 from molhpft.domains.molecules.pretraining import molecules_trained_on
 from molhpft.domains.molecules.tables import csv_task
@@ -141,3 +141,16 @@ def test_what_has_no_molecules_cannot_be_compared(ours):
         overlap_with(toy_task(), THEIRS)
     with pytest.raises(ValueError, match="has no molecules to compare"):
         overlap(ours, "shapes")
+
+
+def test_the_std_of_large_numbers_close_together_is_theirs(tmp_path, monkeypatch):
+    monkeypatch.setattr("molhpft.advice.inventory._STRETCH", 4)
+    values = [16_000_000.0, None, *(16_000_000.0 + k % 3 for k in range(1, 28))]
+    cells = [f"{'C' * (n + 1)},{'' if y is None else y}" for n, y in enumerate(values)]
+    path = tmp_path / "dates.csv"
+    path.write_text("\n".join(["smiles,y", *cells]) + "\n")
+    (target,) = describe_data(str(path), ["kind=regression", "split=random"])["targets"]
+    y = torch.tensor([y for y in values if y is not None]).double()
+    assert (target["labels"], target["missing"]) == (28, 1)
+    assert target["mean"] == pytest.approx(y.mean().item(), abs=1e-5)
+    assert target["std"] == pytest.approx(y.std().item(), rel=1e-5)
