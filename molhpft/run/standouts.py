@@ -1,6 +1,7 @@
 """The molecules of a run that stand out: a report draws them without the data."""
 
 from collections.abc import Sequence
+from math import nan
 from typing import Literal
 
 import torch
@@ -50,12 +51,14 @@ def standouts(before: Snapshot, after: Snapshot, task: Task) -> Json | None:
 
     Returns:
         "moved" and "energy" to `SHOWN` molecules each, the most outstanding first, see `Standout`;
-        None for a task without molecules.
+        only "energy" where features are those of atoms, as of a cut backbone; None for a task
+        without molecules.
     """
     if not isinstance(task.examples, Molecules):
         return None
     smiles = [task.examples.smiles[row] for row in task.rows("train").tolist()]
     moved = (after.features - before.features).flatten(1).norm(dim=1)
+    of_molecules = len(moved) == len(smiles)
     residual, labels, predicted = _answers(after, task)
     energy = residual.norm(dim=1)
 
@@ -63,14 +66,14 @@ def standouts(before: Snapshot, after: Snapshot, task: Task) -> Json | None:
         worst = int(residual[row].abs().argmax())
         return {
             "smiles": smiles[row],
-            "moved": float(moved[row]),
+            "moved": float(moved[row]) if of_molecules else nan,
             "energy": float(energy[row]),
             "target": task.target_names[worst] if task.target_names else f"output {worst}",
             "label": float(labels[row, worst]),
             "predicted": float(predicted[row, worst]),
         }
 
-    by_value: dict[str, Tensor] = {"moved": moved, "energy": energy}
+    by_value = {"moved": moved, "energy": energy} if of_molecules else {"energy": energy}
     return {name: [entry(row) for row in _largest(values)] for name, values in by_value.items()}
 
 

@@ -62,3 +62,12 @@ def test_numbers_are_in_their_own_unit_also_beside_an_auxiliary_task():
 
 def test_other_examples_have_none():
     assert standouts(*snapshots(torch.zeros(8, 2), torch.zeros(8, 2)), toy_task()) is None
+
+
+def test_where_features_are_those_of_atoms_no_molecule_is_said_to_have_moved():
+    before, after = snapshots(torch.zeros(8, 2), torch.ones(8, 2))
+    atoms = torch.arange(36.0)[:, None]
+    after = replace(after, features=atoms)
+    chosen = standouts(replace(before, features=0 * atoms), after, task_of(Multilabel()))
+    assert list(chosen) == ["energy"]
+    assert all(m["moved"] != m["moved"] for m in chosen["energy"])
