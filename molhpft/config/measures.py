@@ -133,10 +133,11 @@ class Branch:
     Attributes:
         start: the probed network that finetuning began with.
         end: the network that it ended with.
-        task: what was trained on.
+        task: what it is judged by: what was trained on, perhaps with a sample of its training rows.
         recipe: how.
         history: a row an epoch of every phase after the probe, see `phase_name`.
         seed: of the run.
+        trained: what was trained on; None for `task`.
     """
 
     start: Network
@@ -145,6 +146,7 @@ class Branch:
     recipe: Recipe
     history: Sequence[Json]
     seed: int
+    trained: Task | None = None
 
     @cached_property
     def before(self) -> Snapshot:
@@ -330,7 +332,8 @@ def _drift(branch: Branch) -> Json:
 
 def _bound(branch: Branch) -> Json:
     phase, ends = branch.recipe.after[0], (branch.start, branch.end)
-    steps = branch.epochs * ceil(branch.task.epoch_size / phase.batch_size)
+    trained = branch.trained or branch.task
+    steps = branch.epochs * ceil(trained.epoch_size / phase.batch_size)
     backbone = _Backbone.of(branch.start, branch.task, branch.seed)
     head = _Head.of(branch.start, branch.task, branch.seed)
     bound = proposition_1(
@@ -353,6 +356,7 @@ def _beyond_proposition_1(branch: Branch) -> list[str]:
     objective = task.objective
     own = objective.objective if isinstance(objective, ScoredByLoss) else objective
     energies = [initial_energy(snapshot, objective) for snapshot in (branch.before, branch.after)]
+    trained = branch.trained or task
     conditions = {
         f"steps of {phase.optimizer}": phase.optimizer != "sgd",
         f"momentum {phase.momentum:g}": phase.optimizer == "sgd" and phase.momentum > 0,
@@ -362,6 +366,8 @@ def _beyond_proposition_1(branch: Branch) -> list[str]:
         "a loss of more than the labels": isinstance(own, Joint | ClassContrast),
         "weights that are mixed afterwards": bool(recipe.alphas),
         "several phases": len(recipe.after) > 1,
+        "shares of sources": bool(trained.portions),
+        "a sample of what was trained on": len(trained.rows("train")) != len(task.rows("train")),
         "features of parts of an example": len(branch.before.features) != len(task.rows("train")),
         "dropout, batch statistics or augmentation": not _trained_as_measured(branch),
         "an energy that did not fall": not energies[1] <= energies[0],

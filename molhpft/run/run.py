@@ -90,7 +90,9 @@ def run(
                 tuned, history = finetune(start, task, recipe, context)
                 if recipe.alphas:
                     tuned, extra["alpha"] = mix(start, tuned, task, alphas=recipe.alphas)
-                branch = Branch(start, tuned, evaluated(task), recipe, history, config.seed)
+                branch = Branch(
+                    *(start, tuned, evaluated(task), recipe, history, config.seed), trained=task
+                )
                 row = measure(branch, head, evaluated(features), config.measures) | extra
                 write_member(tuned, recipe, context)
                 save_branch(folder, recipe, tuned.state_dict(), row, history)

@@ -29,7 +29,7 @@ from molhpft.config.measures import (
     target_scores,
     unmeasured,
 )
-from molhpft.core.data import Rows, Task
+from molhpft.core.data import Portion, Rows, Task
 from molhpft.core.determinism import seed_for
 from molhpft.core.network import (
     Chain,
@@ -213,6 +213,22 @@ def test_the_bound_has_rate_and_steps_of_the_backbone(changes, factor):
     bound = bound_of(branch)
     expected = phase.lr * factor * 4 * branch.epochs * bound["beta"] * bound["gamma"]
     assert bound["constant"] == pytest.approx(expected)
+
+
+def test_the_bound_of_a_pretraining_counts_the_steps_of_what_was_trained_on():
+    whole = finetuned(DESCENT)
+    task = whole.task
+    sample = replace(task, splits={**task.splits, "train": task.rows("train")[:3]})
+    bound = bound_of(replace(whole, task=sample, trained=task))
+    expected = DESCENT.lr * 4 * whole.epochs * bound["beta"] * bound["gamma"]
+    assert bound["constant"] == pytest.approx(expected)
+    assert bound["beyond"] == ["a sample of what was trained on"]
+
+
+def test_the_bound_is_not_derived_for_shares_of_sources():
+    places = torch.arange(len(toy_task().rows("train")))
+    task = replace(toy_task(), portions=(Portion(places, 2 * len(places)),))
+    assert "shares of sources" in bound_of(finetuned(DESCENT, task=task))["beyond"]
 
 
 def backwards(branch):
