@@ -13,7 +13,7 @@ from molhpft.config.schema import Choice, RunConfig
 from molhpft.core.data import Rows, Task
 from molhpft.core.determinism import seed_for
 from molhpft.core.network import Chain, Network, side_tuned
-from molhpft.core.objectives import ClassContrast, Multiclass, ScoredByLoss
+from molhpft.core.objectives import ClassContrast, Joint, Multiclass, ScoredByLoss
 from molhpft.domains.files import path_digest
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.pretraining import joint_task
@@ -23,6 +23,8 @@ from molhpft.tuning.recipes import AuxiliaryTask, Recipe
 
 _OF_ANY_FILE = ("csv", "image_folder", "image_npz")
 """Tasks that are named by the file or folder they are read from."""
+
+_STRETCH = 16_384  # molecules whose targets are in memory at a time
 
 
 def build_recipes(config: RunConfig) -> tuple[Recipe, ...]:
@@ -73,7 +75,7 @@ def build_network(config: RunConfig, task: Task, recipe: Recipe) -> Network:
     if recipe.pretrained and weights is not None:
         encoder.load(backbone, weights)
         if recipe.auxiliary:
-            _keep_head(head, weights)
+            _keep_head(head, weights, kept=_further_outputs(task))
     network = Network(backbone, head)
     if config.cut is not None:
         network = _partial(network, random, config.cut)
@@ -166,8 +168,10 @@ def check_splits(task: Task, *, needed: Sequence[str] = ("train", "valid", "test
     """
     for split in dict.fromkeys((*needed, *task.splits)):
         rows = task.rows(split)
-        # a loss can be had of any split, and all targets of a pretraining fit in no memory
-        if not isinstance(task.examples, Molecules) or isinstance(task.objective, ScoredByLoss):
+        if not isinstance(task.examples, Molecules):
+            continue
+        if isinstance(task.objective, ScoredByLoss):
+            _check_labelled(task, split)
             continue
         try:
             targets = task.examples.targets[rows].float()
@@ -177,6 +181,19 @@ def check_splits(task: Task, *, needed: Sequence[str] = ("train", "valid", "test
                 f"split {split!r} of {task.name} ({len(rows):,} molecules) cannot be scored: "
                 f"{error}; give more molecules or another split"
             ) from error
+
+
+def _check_labelled(task: Task, split: str) -> None:
+    """Refuse a split without any target, whose loss would be 0, the best there is."""
+    rows = task.rows(split)
+    # the first stretch nearly always tells, and all targets of a pretraining fit in no memory
+    stretches = torch.split(rows, _STRETCH)
+    if all(task.examples.targets[some].isnan().all() for some in stretches):
+        raise ValueError(
+            f"split {split!r} of {task.name} ({len(rows):,} molecules) cannot be scored: none of "
+            "its molecules has a target; give more molecules, another split, or targets that are "
+            "computed from structure"
+        )
 
 
 def _contrasted(task: Task) -> Task:
@@ -196,19 +213,24 @@ def _pretraining(auxiliary: AuxiliaryTask) -> Task:
     )
 
 
-def _keep_head(head: Chain, weights: Path) -> None:
-    """Give the last outputs of a linear head the weights of the pretrained one."""
+def _further_outputs(task: Task) -> int:
+    """Outputs of a joint task behind those of its main objective."""
+    return task.outputs - task.objective.outputs if isinstance(task.objective, Joint) else 0
+
+
+def _keep_head(head: Chain, weights: Path, *, kept: int) -> None:
+    """Give the last `kept` outputs of a linear head the weights of the pretrained one."""
     own, prefix = head.state_dict(), "head."
     saved = {k: v for k, v in read_weights(weights).tensors.items() if k.startswith(prefix)}
     for name, value in own.items():
         theirs = saved.get(prefix + name)
-        if theirs is None or len(theirs) >= len(value) or theirs.shape[1:] != value.shape[1:]:
+        if theirs is None or theirs.shape != (kept, *value.shape[1:]):
             raise ValueError(
                 f"flyp keeps the pretrained head, and {weights} has none that fits {name} of "
-                f"{tuple(value.shape)}; give the model.safetensors of a run on the pretraining "
-                "task with the same head"
+                f"{(kept, *value.shape[1:])}; give the model.safetensors of a run on the "
+                "pretraining task with the same head"
             )
-        value[-len(theirs) :] = theirs
+        value[-kept:] = theirs
     head.load_state_dict(own)
 
 

@@ -6,9 +6,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from molhpft.config.build import build_network, build_recipes, build_task
+from molhpft.config.build import build_network, build_recipes, build_task, check_splits
+from molhpft.config.registry import TASKS
 from molhpft.config.schema import parse_config
 from molhpft.core.data import Rows
+from molhpft.domains.molecules.pretraining import pretraining_task
+from molhpft.domains.molecules.tables import csv_task
 from molhpft.domains.weights import read_weights
 from molhpft.run.run import run
 from tests.runs import FLYP, SMALL, network_of, task_of
@@ -154,3 +157,27 @@ def test_a_split_that_cannot_be_scored_is_refused_before_training(tmp_path):
     config = parse_config({"task": {**task, "split": "column", "split_column": "fold"}})
     with pytest.raises(ValueError, match=r"split 'valid' of few \(1 molecules\) cannot be scored"):
         task_of(config)
+
+
+def test_a_pretraining_split_without_any_target_is_refused_as_its_loss_would_be_0(tmp_path):
+    chains, path = ["C" * n for n in range(1, 41)], tmp_path / "chains.csv"
+
+    def labelled(rows):
+        cells = [f"{s},{k % 2 if k in rows else ''}" for k, s in enumerate(chains)]
+        path.write_text("\n".join(["smiles,y", *cells]))
+        return pretraining_task(of=(path,), targets=("assays",), split="random")
+
+    whole = labelled(range(40))
+    check_splits(whole)
+    task = labelled(whole.splits["train"].tolist())
+    with pytest.raises(ValueError, match=r"split 'valid' of .* none of its molecules has a target"):
+        check_splits(task)
+
+
+def test_flyp_refuses_a_pretrained_head_of_more_or_fewer_targets(
+    small, table, pretrained, monkeypatch
+):
+    both = csv_task(path=table, target_columns=("size", "ring"), kind="regression")
+    monkeypatch.setitem(TASKS, "sizes", lambda: both)
+    with pytest.raises(ValueError, match=r"flyp keeps .* none that fits .* of \(2, 8\)"):
+        network_of(with_weights(small, pretrained, method=FLYP))
