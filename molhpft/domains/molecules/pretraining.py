@@ -203,7 +203,8 @@ def tested_on(of: Path) -> NDArray[np.bytes_]:
             raise ValueError(f"{of}, whose tables are to be left out, has none")
         return np.concatenate([tested_on(path) for path in tables])
     if str(of) not in ogb_names():
-        return inchikey_blocks(_any_molecules(read_sheet(of)))
+        columns = _any_molecules(read_sheet(of))
+        return np.concatenate([inchikey_blocks(column) for column in columns])
     other = _of_ogb(str(of))
     rows = torch.cat([other.splits["valid"], other.splits["test"]]).tolist()
     return inchikey_blocks([other.smiles[row] for row in rows])
@@ -228,14 +229,12 @@ def joint_task(task: Task, pretraining: Task, *, weight: float) -> Task:
             f"pretraining targets can be kept between tasks of molecules, "
             f"got {task.name} and {pretraining.name}"
         )
-    row_of = {smiles: row for row, smiles in enumerate(old.smiles)}
-    rows = torch.tensor([row_of.get(smiles, -1) for smiles in new.smiles])
-    if (rows < 0).all():
+    auxiliary = _targets_of(new.smiles, old, pretraining.outputs)
+    if auxiliary is None:
         raise ValueError(
-            f"{pretraining.name} has targets for none of the {len(rows):,} molecules of "
+            f"{pretraining.name} has targets for none of the {len(new):,} molecules of "
             f"{task.name}; name a pretraining task on the same molecules"
         )
-    auxiliary = torch.where(rows[:, None] < 0, torch.nan, old.targets[rows])
     everything = torch.arange(len(new))
     part = Part(pretraining.objective, pretraining.outputs, weight)
     return replace(
@@ -246,6 +245,25 @@ def joint_task(task: Task, pretraining: Task, *, weight: float) -> Task:
         target_names=(*task.target_names, *pretraining.target_names),
         auxiliary=digest(f"{pretraining.fingerprint} {weight}"),
     )
+
+
+def _targets_of(smiles: Sequence[str], old: Molecules, outputs: int) -> Tensor | None:
+    """What a task knows of molecules written so, (n, outputs); None if it has none of them.
+
+    Of a molecule in several rows, as where sources overlap, each target is the first that is there.
+    """
+    rows_of: dict[str, list[int]] = {}
+    for row, written in enumerate(old.smiles):
+        rows_of.setdefault(written, []).append(row)
+    rows = [rows_of.get(written, []) for written in smiles]
+    if not any(rows):
+        return None
+    known = torch.full((len(smiles), outputs), torch.nan)
+    for k in range(max(map(len, rows))):
+        here = [place for place, several in enumerate(rows) if len(several) > k]
+        found = old.targets[torch.tensor([rows[place][k] for place in here])].float()
+        known[here] = torch.where(known[here].isnan(), found, known[here])
+    return known
 
 
 def _check(targets: Sequence[Target], weights: Sequence[float] | None, use: Use) -> None:
@@ -424,18 +442,27 @@ def _used_of_each(
     return splits
 
 
-def _any_molecules(sheet: Sheet) -> Sequence[str]:
-    """The column of a table whose cells are SMILES, whatever its name.
+def _any_molecules(sheet: Sheet) -> list[tuple[str, ...]]:
+    """The columns of a table whose cells are SMILES, whatever their names; one named so suffices.
+
+    All of them: classes B and C are molecules too, and must not hide the column of the real ones.
 
     Raises:
         ValueError: there is none.
     """
-    for name in sorted(sheet.columns, key=lambda name: name.lower() != "smiles"):
-        cells = [cell for cell in sheet.columns[name] if cell][:_TRIED]
-        # numbers are no molecules, and a word that is one by chance is not followed by others
-        if cells and sum(parse(cell) is not None for cell in cells) > len(cells) / 2:
-            return sheet.columns[name]
-    raise ValueError(f"{sheet.path} should have a column of SMILES; it has: {listed(sheet.names)}")
+    of_smiles = {name: cells for name, cells in sheet.columns.items() if _are_smiles(cells)}
+    named = [cells for name, cells in of_smiles.items() if name.lower() == "smiles"]
+    if not of_smiles:
+        raise ValueError(
+            f"{sheet.path} should have a column of SMILES; it has: {listed(sheet.names)}"
+        )
+    return named or list(of_smiles.values())
+
+
+def _are_smiles(cells: Sequence[str]) -> bool:
+    """Whether most of the first cells that are not empty are molecules; numbers are none."""
+    tried = [cell for cell in cells if cell][:_TRIED]
+    return sum(parse(cell) is not None for cell in tried) > len(tried) / 2
 
 
 def _used(source: Source, use: Use, left_out: Tensor) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from molhpft.domains.molecules.pretraining import (
     molecules_trained_on,
     pretraining_task,
 )
-from tests.toy import toy_task
+from tests.toy import NAN, toy_task
 
 CHAINS = [f"{'C' * n}{end}" for n in range(1, 16) for end in ("", "O", "N", "c1ccccc1")]
 
@@ -324,3 +324,19 @@ def test_tasks_without_a_common_molecule_are_refused():
 def test_tasks_of_something_else_are_refused():
     with pytest.raises(ValueError, match="between tasks of molecules, got new and toy"):
         joint_task(NEW, toy_task(), weight=1.0)
+
+
+def test_a_molecule_of_several_sources_keeps_the_targets_of_each():
+    rows = [[1.0, NAN], [2.0, NAN], [NAN, 10.0]]
+    joined = joint_task(NEW, task("twice", ["C", "CC", "C"], rows, Squared()), weight=1.0)
+    assert joined.examples.targets[0].tolist() == [0, 1, 10]
+    assert joined.examples.targets[1, 1] == 2
+    assert joined.examples.targets[2, 1:].isnan().all()
+
+
+def test_a_column_whose_words_are_molecules_by_chance_hides_no_molecules(listed, tmp_path):
+    other = tmp_path / "tested.csv"
+    other.write_text("class,Drug\nC,OCC\nN,C(O)CC\nC,CCCCCC\n")
+    task = pretraining_task(of=(listed,), without=(other,), split="random")
+    used = {task.examples.smiles[i] for rows in task.splits.values() for i in rows}
+    assert not used & {"CCO", "CCCO", "CCCCCC"}
