@@ -1,10 +1,12 @@
 """Pages say what is so: links lead somewhere, code runs, commands exist, numbers were printed."""
 
 import importlib
+import os
 import re
 import subprocess
 import sys
 from functools import reduce
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,6 +15,7 @@ from typer.main import get_command
 from molhpft.cli.app import app
 from tests.docs import pages
 from tests.docs.pages import DOCS, PAGES, ROOT, name
+from tests.domains.molecules.chemprop_layout import model_file, passing_file
 
 OURS = [page for page in PAGES if page.name not in ("README.md", "decisions.md", "report.md")]
 GROUP = get_command(app)
@@ -73,25 +76,38 @@ def test_python_blocks_compile(page):
 
 
 def runnable():
-    """Every block marked `<!-- runs -->` with those that go on from it, by page."""
+    """Every block marked `<!-- runs -->` with those that go on from it and the files it reads."""
     for page in PAGES:
-        programs = []
+        files, programs = {}, []
         for block in pages.blocks(pages.markdown(page)):
-            if block.above.startswith("<!-- runs"):
-                programs.append(block.text)
+            if saved := re.fullmatch(r"<!-- file (\S+) -->", block.above):
+                files[saved[1]] = block.text
+            elif block.above.startswith("<!-- runs"):
+                programs.append([block.kind, block.text])
             elif block.above == "<!-- goes on -->":
-                programs[-1] += block.text
-        yield from (pytest.param(p, id=f"{name(page)}-{k}") for k, p in enumerate(programs))
+                programs[-1][1] += block.text
+        for k, program in enumerate(programs):
+            yield pytest.param(*program, files, id=f"{name(page)}-{k}")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", list(runnable()))
-def test_blocks_that_are_marked_run(program, tmp_path):
+@pytest.mark.parametrize(("kind", "program", "files"), list(runnable()))
+def test_blocks_that_are_marked_run(kind, program, files, tmp_path):
     rows = [row for n in range(3, 23) for row in (f"C1{'C' * n}1O,0", f"C1{'C' * n}1N,1")]
     (tmp_path / "molecules.csv").write_text("\n".join(["smiles,active", *rows]) + "\n")
-    command = [sys.executable, "-c", program]
+    passing_file(tmp_path / "chemeleon_mp.pt")
+    model_file(tmp_path / "best.pt")
+    for file, text in files.items():
+        (tmp_path / file).write_text(text)
+    python = Path(sys.executable)
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
+        [python, "-c", program] if kind == "python" else ["bash", "-ec", program],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 

@@ -6,23 +6,8 @@ import torch
 from molhpft.domains.molecules.checkpoints import describe, fitting_encoder, load_encoder
 from molhpft.domains.molecules.dmpnn import dmpnn
 from molhpft.domains.weights import read_weights
-
-
-def tensors(width, *, bias=False):
-    rng = torch.Generator().manual_seed(0)
-    shapes = {"W_i.weight": (width, 86), "W_h.weight": (width, width)}
-    shapes |= {"W_o.weight": (width, 72 + width), "W_o.bias": (width,)}
-    shapes |= {"W_i.bias": (width,), "W_h.bias": (width,)} if bias else {}
-    return {name: torch.randn(shape, generator=rng) for name, shape in shapes.items()}
-
-
-def passing_file(path, width=6, *, bias=False, extra=(), **settings):
-    """Message passing alone, laid out as CheMeleon's file."""
-    plain = {"d_v": 72, "d_e": 14, "d_h": width, "bias": bias, "depth": 3, "undirected": False}
-    theirs = {**tensors(width, bias=bias), **dict(extra)}
-    file = {"hyper_parameters": {**plain, "activation": "relu", **settings}, "state_dict": theirs}
-    torch.save(file, path)
-    return theirs
+from molhpft.estimator.frozen import pretrained_backbone
+from tests.domains.molecules.chemprop_layout import model_file, passing_file
 
 
 @pytest.mark.parametrize(
@@ -51,6 +36,35 @@ def test_message_passing_alone_is_aggregated_as_chemprop_does(tmp_path, width, d
     shape = {"name": "dmpnn", "depth": depth, "width": width, "bias": False}
     assert fitting_encoder(file) == {**shape, "aggregation": aggregation}
     assert f"set encoder.aggregation, or {aggregation} is taken" in describe(file)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "options"),
+    [
+        ({"cls": "MeanAggregation"}, {"aggregation": "mean"}),
+        ({"cls": "SumAggregation"}, {"aggregation": "sum"}),
+        ({"cls": "NormAggregation", "norm": 50}, {"aggregation": "norm", "norm_constant": 50.0}),
+    ],
+)
+def test_a_whole_model_says_its_aggregation_and_takes_no_other(tmp_path, pooling, options):
+    theirs = model_file(tmp_path / "w.pt", pooling=pooling)
+    found = fitting_encoder(read_weights(tmp_path / "w.pt"))
+    assert found.pop("name") == "dmpnn"
+    assert found == {"depth": 3, "width": 6, "bias": False, **options}
+    chain = dmpnn(**found)
+    load_encoder(chain, tmp_path / "w.pt")
+    weight = chain.state_dict()["stages.message.linear.weight"]
+    assert torch.equal(weight, theirs["message_passing.W_h.weight"])
+    with pytest.raises(ValueError, match=r"norm_constant is 7.0 in it|aggregation is norm in it"):
+        load_encoder(dmpnn(width=6, norm_constant=7.0), tmp_path / "w.pt")
+
+
+def test_the_batch_norm_of_a_whole_model_comes_with_its_statistics(tmp_path):
+    theirs = model_file(tmp_path / "w.pt", batch_norm=True)
+    chain = pretrained_backbone(tmp_path / "w.pt")
+    assert chain.names == ["embed", "message", "atoms", "pool", "norm"]
+    norm = chain.state_dict()["stages.norm.module.running_var"]
+    assert torch.equal(norm, theirs["bn.running_var"])
 
 
 def test_an_aggregation_that_a_file_does_not_say_can_be_any(tmp_path):
