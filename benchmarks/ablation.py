@@ -106,12 +106,22 @@ def pretrained(config: Path, changes: Sequence[str], out: Path) -> Pretrained:
 
 
 def finished_run(folder: Path) -> Pretrained:
-    """What the files of a run say about it."""
+    """What the files of a run say about it.
+
+    Raises:
+        ValueError: it took shares of its sources and does not say how many molecules these are.
+    """
     summary = json.loads((folder / "summary.json").read_text())
     lines = (folder / "history.jsonl").read_text().splitlines()
     epochs = [row for row in map(json.loads, lines) if row["phase"] == "finetune"]
     begin, end = ((folder / name).stat().st_mtime for name in ("config.yaml", "history.jsonl"))
-    trained = summary["sizes"]["train"] * len(epochs)
+    size = summary.get("epoch_size")
+    if size is None:  # a run of before there was the key
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        if config["task"].get("share"):
+            raise ValueError(f"{folder} should say its epoch_size; run its config again elsewhere")
+        size = summary["sizes"]["train"]
+    trained = size * len(epochs)
     rate = trained / max(end - begin, 1e-9)
     return Pretrained(folder, summary["parameters"], rate, epochs[-1]["loss"])
 

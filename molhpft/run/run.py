@@ -235,6 +235,7 @@ def _summary(network: Network, task: Task, config: RunConfig) -> Json:
         "metric": task.objective.metric,
         "seed": config.seed,
         "sizes": {split: len(rows) for split, rows in task.splits.items()},
+        "epoch_size": task.epoch_size,
         "outputs": task.outputs,
         "parameters": sum(p.numel() for p in network.parameters()),
         "chosen_by": "validation score after finetuning",

@@ -58,13 +58,21 @@ def test_a_run_is_as_fast_as_its_epochs_between_its_files(ablation, tmp_path):
     texts = {
         "config.yaml": "",
         "history.jsonl": "\n".join(map(json.dumps, epochs)) + "\n",
-        "summary.json": json.dumps({"sizes": {"train": 100}, "parameters": 7}),
+        "summary.json": json.dumps({"sizes": {"train": 300}, "epoch_size": 100, "parameters": 7}),
     }
     for name, time in files.items():
         (tmp_path / name).write_text(texts[name])
         os.utime(tmp_path / name, (time, time))
     run = ablation.finished_run(tmp_path)
     assert (run.rate, run.loss, run.parameters) == (pytest.approx(4.0), 2, 7)
+
+
+def test_an_old_run_on_shares_that_does_not_say_its_epochs_has_no_rate(ablation, tmp_path):
+    (tmp_path / "config.yaml").write_text("task: {share: [0.5]}")
+    (tmp_path / "history.jsonl").write_text(json.dumps({"phase": "finetune", "loss": 1}))
+    (tmp_path / "summary.json").write_text(json.dumps({"sizes": {"train": 300}}))
+    with pytest.raises(ValueError, match="should say its epoch_size"):
+        ablation.finished_run(tmp_path)
 
 
 def test_the_shipped_changes_are_changes(ablation):

@@ -139,6 +139,9 @@ def pretraining_task(
     }
     if not len(whole["train"]):
         raise ValueError(f"no molecule of {_listed_names(sources)} is left to pretrain on")
+    smiles = tuple(smiles for source in sources for smiles in source.smiles)
+    if use == "train":
+        _warn_of_shared(smiles, whole)
     columns, parts = _targets(sources, whole["train"], targets, weights or (1.0,) * len(targets))
     first, *others = parts
     objective = Joint(first.objective, first.outputs, tuple(others)) if others else first.objective
@@ -148,7 +151,7 @@ def pretraining_task(
         examples=Molecules(
             joined([source.store for source in sources]),
             columns,
-            tuple(smiles for source in sources for smiles in source.smiles),
+            smiles,
         ),
         splits=whole,
         objective=ScoredByLoss(objective),
@@ -476,6 +479,18 @@ def _used(source: Source, use: Use, left_out: Tensor) -> dict[str, Tensor]:
         *(len(rows), source.name),
     )
     return {**splits, "train": rows}
+
+
+def _warn_of_shared(smiles: Sequence[str], splits: Splits) -> None:
+    """Say how many validation molecules train too: sources are split one by one, and overlap."""
+    train = {smiles[row] for row in splits["train"].tolist()}
+    valid = splits["valid"].tolist()
+    if shared := sum(smiles[row] in train for row in valid):
+        _log.warning(
+            "%d of %d validation molecules are trained on as well, in another row or source; the "
+            "loss on these is too good",
+            *(shared, len(valid)),
+        )
 
 
 def _portions(splits: Sequence[Splits], share: Sequence[float]) -> tuple[Portion, ...]:

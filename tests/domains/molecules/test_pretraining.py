@@ -340,3 +340,14 @@ def test_a_column_whose_words_are_molecules_by_chance_hides_no_molecules(listed,
     task = pretraining_task(of=(listed,), without=(other,), split="random")
     used = {task.examples.smiles[i] for rows in task.splits.values() for i in rows}
     assert not used & {"CCO", "CCCO", "CCCCCC"}
+
+
+def test_validation_molecules_that_another_source_trains_on_are_counted(listed, caplog):
+    with caplog.at_level(logging.WARNING):
+        pretraining_task(of=(listed,), split="random")
+        assert not caplog.records
+        task = pretraining_task(of=(listed, listed), most=(60, 30), split="random")
+    train, valid = ([task.examples.smiles[i] for i in task.splits[s]] for s in ("train", "valid"))
+    shared = sum(smiles in train for smiles in valid)
+    assert shared
+    assert f"{shared} of {len(valid)} validation molecules are trained on" in caplog.text
