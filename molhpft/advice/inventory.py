@@ -111,6 +111,8 @@ def _training_molecules(other: str) -> Sequence[str]:
 def trained_on(file: WeightFile) -> Sequence[str]:
     """SMILES of the molecules that an encoder of this package was pretrained on.
 
+    Those of the encoder that its pretraining started from are among them.
+
     Raises:
         FileNotFoundError: they are not at hand.
         ValueError: the file does not say, or it was trained on something else.
@@ -122,16 +124,35 @@ def trained_on(file: WeightFile) -> Sequence[str]:
     given = {key: value for key, value in task.items() if key in options}
     if all(one in ogb_names() for one in _sources(task)) and given.get("split") == "scaffold":
         del given["split"]  # an earlier version wrote the default down even for OGB's sets
-    return molecules_trained_on(**checked("task", options, given))
+    own, start = molecules_trained_on(**checked("task", options, given)), _started_from(file)
+    return own if start is None else [*own, *trained_on(start)]
+
+
+def _started_from(file: WeightFile) -> WeightFile | None:
+    """The encoder whose weights a pretraining began with; None where they were random.
+
+    Raises:
+        FileNotFoundError: it is not at hand.
+        ValueError: it cannot be read.
+    """
+    weights = file.about.get("config", {}).get("encoder", {}).get("weights")
+    return None if weights is None else read_weights(Path(weights))
 
 
 def absent_data(file: WeightFile) -> list[str]:
-    """OGB data sets that `overlap_with_encoder` would have to download."""
+    """OGB data sets that `overlap_with_encoder` would have to download.
+
+    Raises:
+        FileNotFoundError: the encoder that the pretraining started from is not at hand.
+        ValueError: it cannot be read.
+    """
     if shipped_molecules(file.path) is not None:
         return []
     task = file.about.get("config", {}).get("task", {})
     names = [one for one in (*_sources(task), *task.get("without", ())) if one in ogb_names()]
-    return [name for name in names if not ogb_folder(name).is_dir()]
+    absent = [name for name in names if not ogb_folder(name).is_dir()]
+    start = _started_from(file) if task.get("name") == "pretraining" else None
+    return absent if start is None else list(dict.fromkeys([*absent, *absent_data(start)]))
 
 
 def _sources(task: Json) -> list[str]:

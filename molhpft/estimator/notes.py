@@ -136,14 +136,14 @@ def _leakage(config: RunConfig, task: Task) -> list[Note]:
         return []
     file = read_weights(weights)
     unknown = "Whether the encoder was pretrained on these molecules"
-    if absent := absent_data(file):
-        return [
-            Note(
-                f"{unknown} was not looked up for lack of {', '.join(absent)} on this machine; "
-                f"`molhpft data FILE.csv --against {weights}` fetches them."
-            )
-        ]
     try:
+        if absent := absent_data(file):
+            return [
+                Note(
+                    f"{unknown} was not looked up for lack of {', '.join(absent)} on this machine; "
+                    f"`molhpft data FILE.csv --against {weights}` fetches them."
+                )
+            ]
         rows = overlap_with_encoder(task, file)
     except (FileNotFoundError, ValueError) as error:
         return [Note(f"{unknown} is not known: {error}.")]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from molhpft.advice.inventory import describe_data, overlap, overlap_with, trained_on
+from molhpft.advice.inventory import absent_data, describe_data, overlap, overlap_with, trained_on
 from molhpft.domains.molecules.gcn import ogb_gcn
 from molhpft.domains.molecules.pretraining import molecules_trained_on
 from molhpft.domains.molecules.tables import csv_task
@@ -43,9 +43,10 @@ def write_theirs(path, smiles=THEIRS):
     return path
 
 
-def write_encoder(path, **task):
+def write_encoder(path, *, start=None, **task):
     weights = {f"backbone.{k}": v for k, v in ogb_gcn(layers=1, width=2).state_dict().items()}
-    about = {"encoder": "gcn", "config": {"task": task}} if task else {"encoder": "gcn"}
+    config = {"task": task, "encoder": {"name": "gcn", "weights": start}}
+    about = {"encoder": "gcn", "config": config} if task else {"encoder": "gcn"}
     save_file(weights, path, metadata={"molhpft": json.dumps(about)})
     return path
 
@@ -154,3 +155,21 @@ def test_the_std_of_large_numbers_close_together_is_theirs(tmp_path, monkeypatch
     assert (target["labels"], target["missing"]) == (28, 1)
     assert target["mean"] == pytest.approx(y.mean().item(), abs=1e-5)
     assert target["std"] == pytest.approx(y.std().item(), rel=1e-5)
+
+
+def test_of_an_encoder_that_started_from_another_the_molecules_of_both_count(ours, tmp_path):
+    options = {"name": "pretraining", "use": "all", "targets": ["descriptors"]}
+    lists = {name: tmp_path / f"{name}.smi" for name in ("first", "second")}
+    lists["first"].write_text("\n".join(THEIRS) + "\n")
+    lists["second"].write_text("\n".join(f"{'N' * k}CC" for k in range(1, 31)) + "\n")
+    first = write_encoder(tmp_path / "first.safetensors", of=str(lists["first"]), **options)
+    second = write_encoder(
+        tmp_path / "second.safetensors",
+        start=str(first),
+        of=str(lists["second"]),
+        **options,
+    )
+    assert overlap(ours, str(second))[0]["shared"] == overlap(ours, str(first))[0]["shared"] > 0
+    first.unlink()
+    with pytest.raises(FileNotFoundError, match=r"no weight file at .*first"):
+        absent_data(read_weights(second))
