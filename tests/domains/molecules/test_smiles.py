@@ -259,7 +259,9 @@ def _stereo(smiles):
 @example("C$C")
 @example("F[Pt@SP1](Cl)(Br)N")
 @example("[2H]C([13CH3])[238U]")
-@example("[12#6]")
+@example("[2H]C")
+@example("[35Cl]C")
+@example("[98Tc]")
 @example("C1CC1C1CC1.[Na+]")
 @example("[NH3]->[Fe]1<-[NH2]CC[NH2]->1")
 def test_columns_that_a_string_gives_no_sign_of_are_those_that_rdkit_would_give(smiles):
