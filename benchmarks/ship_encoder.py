@@ -30,7 +30,7 @@ from molhpft.config.options import keywords
 from molhpft.config.schema import RunConfig, load_config, parse_config, resolved
 from molhpft.domains.molecules.ogb import ogb_names, ogb_task
 from molhpft.domains.molecules.overlap import MoleculeSet, inchikey_blocks, is_among
-from molhpft.domains.molecules.pretraining import molecules_trained_on, tested_on
+from molhpft.domains.molecules.pretraining_sources import molecules_trained_on, tested_on
 from molhpft.domains.shipped import SHIPPED
 from molhpft.domains.weights import ABOUT, read_weights
 from molhpft.run.folder import RunFolder

@@ -19,7 +19,7 @@ from molhpft.domains.molecules.checkpoints import describe as describe_graph_wei
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.ogb import ogb_folder, ogb_names
 from molhpft.domains.molecules.overlap import MoleculeSet, inchikey_blocks, scaffold_keys
-from molhpft.domains.molecules.pretraining import molecules_trained_on
+from molhpft.domains.molecules.pretraining_sources import molecules_trained_on
 from molhpft.domains.molecules.table_files import is_table, read_sheet
 from molhpft.domains.molecules.target_columns import ALL
 from molhpft.domains.shipped import REPLACED, shipped_encoders, shipped_molecules

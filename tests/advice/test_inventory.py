@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from molhpft.advice.inventory import absent_data, describe_data, overlap, overlap_with, trained_on
 from molhpft.domains.molecules.gcn import ogb_gcn
-from molhpft.domains.molecules.pretraining import molecules_trained_on
+from molhpft.domains.molecules.pretraining_sources import molecules_trained_on
 from molhpft.domains.molecules.tables import csv_task
 from molhpft.domains.weights import read_weights
 from tests.toy import toy_task

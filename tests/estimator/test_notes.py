@@ -7,7 +7,7 @@ import torch
 
 from molhpft.core.objectives import Multilabel
 from molhpft.domains.molecules.examples import molecule_task
-from molhpft.domains.molecules.pretraining import molecules_trained_on
+from molhpft.domains.molecules.pretraining_sources import molecules_trained_on
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.estimator.notes import notes_on, thin_split_notes
 from molhpft.estimator.train import model_config

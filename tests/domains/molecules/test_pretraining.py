@@ -12,11 +12,8 @@ from molhpft.domains.molecules.computed_targets import descriptor_targets
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.ogb import ogb_task
 from molhpft.domains.molecules.overlap import inchikey_blocks, is_among
-from molhpft.domains.molecules.pretraining import (
-    joint_task,
-    molecules_trained_on,
-    pretraining_task,
-)
+from molhpft.domains.molecules.pretraining import joint_task, pretraining_task
+from molhpft.domains.molecules.pretraining_sources import molecules_trained_on
 from tests.toy import NAN, toy_task
 
 CHAINS = [f"{'C' * n}{end}" for n in range(1, 16) for end in ("", "O", "N", "c1ccccc1")]
