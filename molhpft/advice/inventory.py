@@ -67,10 +67,10 @@ def overlap_with_encoder(task: Task, file: WeightFile) -> list[Json]:
         FileNotFoundError: its molecules are needed and not at hand.
         ValueError: the task has no molecules, or the file does not say.
     """
-    if (known := shipped_molecules(file.path)) is None:
+    if (molecules := shipped_molecules(file.path)) is None:
         return overlap_with(task, trained_on(file))
     keys = inchikey_blocks(_molecules(task).smiles)
-    return _counted(task, shared=MoleculeSet.from_bytes(known.read_bytes()).has(keys))
+    return _counted(task, shared=MoleculeSet.from_bytes(molecules.read_bytes()).has(keys))
 
 
 def overlap_with(task: Task, others: Sequence[str]) -> list[Json]:

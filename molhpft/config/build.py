@@ -75,7 +75,7 @@ def build_network(config: RunConfig, task: Task, recipe: Recipe) -> Network:
     if recipe.pretrained and weights is not None:
         encoder.load(backbone, weights)
         if recipe.auxiliary:
-            _keep_head(head, weights, kept=_further_outputs(task))
+            _keep_head(head, weights, outputs=_further_outputs(task))
     network = Network(backbone, head)
     if config.cut is not None:
         network = _partial(network, random, config.cut)
@@ -218,19 +218,19 @@ def _further_outputs(task: Task) -> int:
     return task.outputs - task.objective.outputs if isinstance(task.objective, Joint) else 0
 
 
-def _keep_head(head: Chain, weights: Path, *, kept: int) -> None:
+def _keep_head(head: Chain, weights: Path, *, outputs: int) -> None:
     """Give the last `kept` outputs of a linear head the weights of the pretrained one."""
     own, prefix = head.state_dict(), "head."
     saved = {k: v for k, v in read_weights(weights).tensors.items() if k.startswith(prefix)}
     for name, value in own.items():
         theirs = saved.get(prefix + name)
-        if theirs is None or theirs.shape != (kept, *value.shape[1:]):
+        if theirs is None or theirs.shape != (outputs, *value.shape[1:]):
             raise ValueError(
                 f"flyp keeps the pretrained head, and {weights} has none that fits {name} of "
-                f"{(kept, *value.shape[1:])}; give the model.safetensors of a run on the "
+                f"{(outputs, *value.shape[1:])}; give the model.safetensors of a run on the "
                 "pretraining task with the same head"
             )
-        value[-kept:] = theirs
+        value[-outputs:] = theirs
     head.load_state_dict(own)
 
 

@@ -337,16 +337,16 @@ def _first_misfit(weights: dict[str, Tensor], own: dict[str, Tensor]) -> str | N
 
 def _unseen_misfit(file: WeightFile, backbone: Chain) -> str | None:
     """The first option in which a file says it differs and of which no tensor tells."""
-    said: dict[str, Any] = file.about.get("config", {}).get("encoder", {})
+    written: dict[str, Any] = file.about.get("config", {}).get("encoder", {})
     if encoder_prefix(file, _OURS) is None:
         architecture, prefix = _recognised(file)
-        said = chemprop_files.dmpnn_options(file, prefix) if architecture is _DMPNN else {}
-    misfit = chemprop_files.misfit(said, backbone)
+        written = chemprop_files.dmpnn_options(file, prefix) if architecture is _DMPNN else {}
+    misfit = chemprop_files.misfit(written, backbone)
     if misfit:
         return misfit
-    for key, value in _unseen_options(backbone).items() if said else ():
+    for key, value in _unseen_options(backbone).items() if written else ():
         # a file from before there was the option was trained with what is now the default
-        trained = said.get(key, _UNSEEN_DEFAULTS[key])
+        trained = written.get(key, _UNSEEN_DEFAULTS[key])
         if trained != value:
             return f"the file was trained with {key}: {_in_yaml(trained)}, it has {_in_yaml(value)}"
     return None

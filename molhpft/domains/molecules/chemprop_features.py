@@ -124,8 +124,10 @@ def _places() -> Tensor:
     """Which of chemprop's columns is 1 for each value of the packed columns, int64 (6, 256)."""
     places, start = torch.empty(len(_COLUMNS), 256, dtype=torch.long), 0
     for column in _ORDER:
-        known, other = _COLUMNS[column]
-        places[column] = torch.tensor([start + known.get(value, other) for value in range(256)])
+        vocabulary, other = _COLUMNS[column]
+        places[column] = torch.tensor(
+            [start + vocabulary.get(value, other) for value in range(256)]
+        )
         start += other + 1
     return places
 

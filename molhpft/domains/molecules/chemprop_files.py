@@ -97,10 +97,13 @@ def misfit(options: Mapping[str, Any], backbone: Chain) -> str | None:
         options: what the file says of itself; what it leaves out fits.
         backbone: any chain; one of another kind fits too.
     """
-    said = {"norm_constant": NORM_CONSTANT, **{k: v for k, v in options.items() if v is not None}}
+    written = {
+        "norm_constant": NORM_CONSTANT,
+        **{k: v for k, v in options.items() if v is not None},
+    }
     for name, value in _options_of(backbone).items():
-        if said.get(name, value) != value:
-            return f"{name} is {value} in it and {said[name]} in the file"
+        if written.get(name, value) != value:
+            return f"{name} is {value} in it and {written[name]} in the file"
     return None
 
 

@@ -67,13 +67,13 @@ class Raw:
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """Values of molecules by row number, (m, k)."""
-        taken = self.shards[0].new_empty(len(rows), len(self.names))
+        values = self.shards[0].new_empty(len(rows), len(self.names))
         shard = torch.bucketize(rows, self.offsets[1:], right=True)
         within = rows - self.offsets[shard]
         for k in torch.unique(shard).tolist():
             here = (shard == k).nonzero().flatten()
-            taken[here] = self.shards[k][within[here]]
-        return taken
+            values[here] = self.shards[k][within[here]]
+        return values
 
 
 @dataclass(frozen=True, eq=False)

@@ -95,27 +95,16 @@ def pretraining_task(
     how = Reading(smiles_column, split, split_seed, held_out)
     sources = read_sources(of, how, most, labelled="assays" in targets)
     splits = used_splits(sources, use, without)
-    starts = starts_of(sources)
-    whole = {
-        name: torch.cat([own[name] + start for own, start in zip(splits, starts, strict=True)])
-        for name in NAMES
-    }
-    if not len(whole["train"]):
-        raise ValueError(f"no molecule of {names_of(sources)} is left to pretrain on")
+    whole = _joined_splits(sources, splits)
     smiles = tuple(smiles for source in sources for smiles in source.smiles)
     if use == "train":
         _warn_of_shared(smiles, whole)
-    columns, parts = _targets(sources, whole["train"], targets, weights or (1.0,) * len(targets))
-    first, *others = parts
+    columns, (first, *others) = _targets(sources, whole["train"], targets, weights)
     objective = Joint(first.objective, first.outputs, tuple(others)) if others else first.objective
     portions = _portions(splits, one_each("share", share, of)) if share else ()
     return Task(
         name=f"pretraining-on-{use}-of-{names_of(sources)}",
-        examples=Molecules(
-            joined([source.store for source in sources]),
-            columns,
-            smiles,
-        ),
+        examples=Molecules(joined([source.store for source in sources]), columns, smiles),
         splits=whole,
         objective=ScoredByLoss(objective),
         outputs=len(columns.names),
@@ -173,12 +162,12 @@ def _targets_of(smiles: Sequence[str], old: Molecules, outputs: int) -> Tensor |
     rows = [rows_of.get(written, []) for written in smiles]
     if not any(rows):
         return None
-    known = torch.full((len(smiles), outputs), torch.nan)
+    targets = torch.full((len(smiles), outputs), torch.nan)
     for k in range(max(map(len, rows))):
         here = [place for place, several in enumerate(rows) if len(several) > k]
-        found = old.targets[torch.tensor([rows[place][k] for place in here])].float()
-        known[here] = torch.where(known[here].isnan(), found, known[here])
-    return known
+        more = old.targets[torch.tensor([rows[place][k] for place in here])].float()
+        targets[here] = torch.where(targets[here].isnan(), more, targets[here])
+    return targets
 
 
 def _check(targets: Sequence[Target], weights: Sequence[float] | None, use: Use) -> None:
@@ -195,6 +184,18 @@ def _check(targets: Sequence[Target], weights: Sequence[float] | None, use: Use)
             f"weights should be numbers above 0, one for each of {len(targets)} targets "
             f"({', '.join(targets)}), got {list(weights)}"
         )
+
+
+def _joined_splits(sources: Sequence[Source], splits: Sequence[Splits]) -> dict[str, Tensor]:
+    """Row numbers where the sources stand one after another."""
+    starts = starts_of(sources)
+    whole = {
+        name: torch.cat([own[name] + start for own, start in zip(splits, starts, strict=True)])
+        for name in NAMES
+    }
+    if not len(whole["train"]):
+        raise ValueError(f"no molecule of {names_of(sources)} is left to pretrain on")
+    return whole
 
 
 def _warn_of_shared(smiles: Sequence[str], splits: Splits) -> None:
@@ -223,11 +224,12 @@ def _targets(
     sources: Sequence[Source],
     train: Tensor,
     targets: Sequence[Target],
-    weights: Sequence[float],
+    weights: Sequence[float] | None,
 ) -> tuple[TargetColumns, list[Part]]:
     """All columns and their objectives; assays have one for each source, computed targets one."""
     columns: list[Labels | Scaled] = []
     parts = []
+    weights = weights or (1.0,) * len(targets)
     for target, weight in zip(targets, weights, strict=True):
         weight = weight / weights[0]
         if target != "assays":

@@ -95,9 +95,9 @@ def read_sources(
     if not of:
         raise ValueError("of should name what to pretrain on: data sets, tables or lists of SMILES")
     check_choice(how.split or "scaffold", how.split_seed, get_args(Split))
-    said = [key for key, value in vars(how).items() if value is not None]
-    if said and all(str(one) in ogb_names() for one in of):
-        raise ValueError(f"{said[0]} is for tables and lists, and all sources are OGB's data sets")
+    given = [key for key, value in vars(how).items() if value is not None]
+    if given and all(str(one) in ogb_names() for one in of):
+        raise ValueError(f"{given[0]} is for tables and lists, and all sources are OGB's data sets")
     numbers = (None,) * len(of) if most is None else one_each("most", most, of)
     return [_source(one, how, n, labelled=labelled) for one, n in zip(of, numbers, strict=True)]
 

@@ -146,17 +146,17 @@ class OnMolecules(Stage):
         return result
 
 
-def _halves(name: str, columns: Tensor, known: int) -> dict[str, Tensor]:
+def _halves(name: str, columns: Tensor, own: int) -> dict[str, Tensor]:
     """The columns that OGB's encoders know, and after them the others."""
-    return {name: columns[:, :known], f"{name}_extra": columns[:, known:]}
+    return {name: columns[:, :own], f"{name}_extra": columns[:, own:]}
 
 
-def _packed(batch: "Data", name: str, known: Sequence[int], packed: Sequence[int]) -> Tensor:
+def _packed(batch: "Data", name: str, own: Sequence[int], packed: Sequence[int]) -> Tensor:
     """The columns that OGB's encoders know, and the others where they are there."""
-    columns, extra = _columns(batch, name, known), f"{name}_extra"
+    columns, extra = _columns(batch, name, own), f"{name}_extra"
     if extra not in batch:
         return columns
-    others = _columns(batch, extra, packed[len(known) :])
+    others = _columns(batch, extra, packed[len(own) :])
     if len(others) != len(columns):
         raise ValueError(
             f"{extra} should have a row for each row of {name}, {len(columns)}; "

@@ -70,7 +70,10 @@ def test_the_batch_norm_of_a_whole_model_comes_with_its_statistics(tmp_path):
 def test_an_aggregation_that_a_file_does_not_say_can_be_any(tmp_path):
     passing_file(tmp_path / "w.pt")
     for aggregation in ("mean", "sum", "norm"):
-        load_encoder(dmpnn(width=6, aggregation=aggregation), tmp_path / "w.pt")
+        chain = dmpnn(width=6, aggregation=aggregation)
+        load_encoder(chain, tmp_path / "w.pt")
+        theirs = read_weights(tmp_path / "w.pt").tensors["W_h.weight"]
+        assert torch.equal(chain.state_dict()["stages.message.linear.weight"], theirs)
 
 
 def test_a_file_says_what_takes_it(tmp_path):
