@@ -4,7 +4,7 @@ from rdkit import Chem, RDConfig
 from rdkit.Chem import Descriptors
 
 from molhpft.core.objectives import Multilabel, Squared
-from molhpft.domains.molecules import nci, pretraining
+from molhpft.domains.molecules import computed_targets, nci
 from molhpft.domains.molecules.nci import nci_alerts_task, nci_descriptors_task
 from molhpft.domains.molecules.splits import scaffold_split
 
@@ -94,12 +94,10 @@ def test_a_descriptor_rises_with_what_rdkit_computes_under_its_name(descriptors)
 @pytest.mark.parametrize("task", ["alerts", "descriptors"])
 def test_the_second_call_computes_nothing_and_gives_the_same(request, monkeypatch, task):
     first = request.getfixturevalue(task)
-    for module, slow in (
-        (nci, "_first_rows"),
-        (nci, "_alert_rows"),
-        (pretraining, "_descriptor_rows"),
-    ):
-        monkeypatch.setattr(module, slow, lambda smiles: pytest.fail("computed again"))
+    for slow in ("_first_rows", "_alert_rows"):
+        monkeypatch.setattr(nci, slow, lambda _: pytest.fail("computed again"))
+    rows = dict.fromkeys(computed_targets.KINDS, lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(computed_targets, "_ROWS", rows)
     again = {"alerts": nci_alerts_task, "descriptors": nci_descriptors_task}[task]()
     assert again.fingerprint == first.fingerprint
     torch.testing.assert_close(again.examples.targets, first.examples.targets, equal_nan=True)
