@@ -215,21 +215,35 @@ def leak_table(
     return lines
 
 
-def loss_table(folder: RunFolder) -> list[str]:
-    """Markdown: losses of the first, the best and the last epoch."""
-    text = (folder.path / "history.jsonl").read_text()
-    rows = [row for row in map(json.loads, text.splitlines()) if row["phase"] == "finetune"]
-    best = max(rows, key=lambda row: row["valid"])
-    lines = ["| epoch | training loss | validation loss |", "|---|---|---|"]
-    for what, row in (("first", rows[0]), ("best", best), ("last", rows[-1])):
-        lines.append(f"| {row['epoch']} ({what}) | {row['loss']:.4f} | {-row['valid']:.4f} |")
-    return lines
+def training_section(source: Source, command: str) -> str:
+    """Markdown: the command, how much was trained on, and the losses of some epochs.
 
-
-def minutes(folder: RunFolder) -> float:
-    """Between the first file of a run and its last."""
-    first, last = (folder.path / name for name in ("config.yaml", "summary.json"))
-    return (last.stat().st_mtime - first.stat().st_mtime) / 60
+    The last epoch's validation loss is that of the finished network; of others it is known only
+    where validation chose the epoch.
+    """
+    summary, folder = source.folder.read_json("summary.json"), source.folder
+    rows = [row for row in folder.read_lines("history.jsonl") if row["phase"] == "finetune"]
+    chosen = {"first": rows[0], "last": rows[-1]}
+    if "valid" in rows[0]:
+        best = max(rows, key=lambda row: row["valid"])
+        chosen = {"first": rows[0], "best": best, "last": rows[-1]}
+    else:
+        rows[-1]["valid"] = summary["branches"][0]["final"]["valid"]
+    losses = [
+        f"{-row['valid']:.4f}" if "valid" in row else "not computed" for row in chosen.values()
+    ]
+    lines = [
+        f"| {row['epoch']} ({what}) | {row['loss']:.4f} | {loss} |"
+        for (what, row), loss in zip(chosen.items(), losses, strict=True)
+    ]
+    return "\n".join(
+        [
+            f"```bash\n{command}\n```\n",
+            f"{len(rows)} epochs of {summary['epoch_size']:,} molecules. Loss:\n",
+            "| epoch | training loss | validation loss |\n|---|---|---|",
+            *lines,
+        ]
+    )
 
 
 def each(value: Any) -> list[str]:
@@ -296,14 +310,7 @@ def card(
     parts = {
         "Data": "\n".join(data_section(source, leaks)),
         "Licences": sections.licences,
-        "Training": "\n".join(
-            [
-                f"```bash\n{command}\n```\n",
-                f"{minutes(source.folder):.0f} minutes from the first file of the run to its last. "
-                "Loss:\n",
-                *loss_table(source.folder),
-            ]
-        ),
+        "Training": training_section(source, command),
         "Probes": sections.probes,
         "Ablation": sections.ablation,
     }

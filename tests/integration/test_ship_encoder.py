@@ -195,6 +195,24 @@ def test_half_precision_is_said_and_rounds_nothing_but_weights(script, trained, 
     )
 
 
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_the_card_says_the_losses_that_are_known(script, trained, keep, tmp_path):
+    config = tmp_path / "run.yaml"
+    text = (trained / "small.yaml").read_text()
+    config.write_text(text.replace("keep: best", f"keep: {keep}"))
+    folder = run(load_config(config), tmp_path / "runs")
+    section = script.training_section(script.Source(folder, load_config(config), config), "run it")
+    epochs = [row for row in folder.read_lines("history.jsonl") if row["phase"] == "finetune"]
+    final = folder.read_json("summary.json")["branches"][0]["final"]["valid"]
+    rows = re.findall(r"\| (\d) \((\w+)\) \| ([\d.]+) \| ([\w .]+) \|", section)
+    first, *_, last = rows
+    assert [first[2], last[2]] == [f"{epochs[k]['loss']:.4f}" for k in (0, -1)]
+    assert first[3] == ("not computed" if keep == "last" else f"{-epochs[0]['valid']:.4f}")
+    assert last[3] == f"{-(final if keep == 'last' else epochs[-1]['valid']):.4f}"
+    size = folder.read_json("summary.json")["epoch_size"]
+    assert f"2 epochs of {size} molecules" in section
+
+
 def test_a_projection_keeps_the_distances_between_predicted_targets(script, trained, monkeypatch):
     script.main(words(trained, "--projection", "300", out="projected"))
     assert (
