@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
+import torch
 from sklearn.metrics import roc_auc_score
 
 from molhpft.domains.molecules.examples import Molecules
@@ -31,7 +32,8 @@ def example_table(path: Path, molecules: int) -> Path:
     """Write a CSV of molecules that RDKit ships, with one label each."""
     task = nci_alerts_task()
     shipped = cast(Molecules, task.examples)
-    labels = shipped.targets[:, task.target_names.index(ALERT)].int()
+    targets = shipped.targets[torch.arange(len(shipped))]
+    labels = targets[:, task.target_names.index(ALERT)].int()
     table = pd.DataFrame({"smiles": shipped.smiles, "alert": labels})
     table.head(molecules).to_csv(path, index=False)
     return path
