@@ -225,8 +225,8 @@ def collate(
         edges to first ends; their features (2 m, b); first edge into each node, then 2 m; graph of
         each node (n,); first node of each graph, then n.
     """
-    node, graph, offsets = _runs(node_offsets, rows, device=nodes.device)
-    edge, owner, _ = _runs(edge_offsets, rows, device=nodes.device)
+    node, graph, offsets = runs_of(node_offsets, rows, device=nodes.device)
+    edge, owner, _ = runs_of(edge_offsets, rows, device=nodes.device)
     begin, end = (ends[edge].long() + offsets[owner, None]).unbind(1)
     # a stable order: the neighbours of a node come as they do in its graph alone
     target, order = torch.cat([end, begin]).sort(stable=True)
@@ -240,7 +240,9 @@ def run_offsets(counts: Tensor) -> Tensor:
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
-def _runs(offsets: Tensor, runs: Tensor, *, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def runs_of(
+    offsets: Tensor, runs: Tensor, *, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
     """Some runs of a packed table end to end: rows of the table, run of each row, new offsets."""
     starts = offsets[runs]
     counts = offsets[runs + 1] - starts

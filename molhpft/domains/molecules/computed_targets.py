@@ -275,7 +275,7 @@ def _functions(kind: str) -> dict[str, Callable[[Chem.Mol], float]]:
     }
 
 
-def _descriptor_rows(kind: str, smiles: Sequence[str]) -> NDArray[np.float32]:
+def _descriptor_rows(kind: Kind, smiles: Sequence[str]) -> NDArray[np.float32]:
     with rdBase.BlockLogs(), np.errstate(over="ignore"):
         rows = [_descriptors_of(string) for string in smiles]
         return np.array(rows, dtype=np.float64).astype(np.float32)
@@ -297,26 +297,26 @@ def _value(function: Callable[[Chem.Mol], float], mol: Chem.Mol) -> float:
         return nan
 
 
-def _fragment_rows(kind: str, smiles: Sequence[str]) -> NDArray[np.uint8]:
-    functions = _functions(kind).values()
-    counts = np.zeros((len(smiles), len(functions)), dtype=np.uint8)
+def _count_rows(kind: Kind, smiles: Sequence[str]) -> NDArray[np.uint8]:
+    counts = np.zeros((len(smiles), len(_names(kind))), dtype=np.uint8)
+    counted = _counter(kind)
     with rdBase.BlockLogs():
         for row, string in enumerate(smiles):
             mol = parse(string)
             if mol is not None:
-                counts[row] = [min(function(mol), _MOST) for function in functions]
+                counts[row] = np.minimum(counted(mol), _MOST)
     return counts
 
 
-def _fingerprint_rows(kind: str, smiles: Sequence[str]) -> NDArray[np.uint8]:
-    generator = _GENERATORS[kind](fpSize=_LENGTHS[kind])
-    counts = np.zeros((len(smiles), _LENGTHS[kind]), dtype=np.uint8)
-    with rdBase.BlockLogs():
-        for row, string in enumerate(smiles):
-            mol = parse(string)
-            if mol is not None:
-                counts[row] = generator.GetCountFingerprintAsNumPy(mol).clip(max=_MOST)
-    return counts
+def _counter(kind: Kind) -> Callable[[Chem.Mol], Any]:
+    """What counts the substructures of a molecule, (k,)."""
+    if kind == "fragments":
+        functions = _functions(kind).values()
+        return lambda mol: [function(mol) for function in functions]
+    counted: Callable[[Chem.Mol], Any] = _GENERATORS[kind](
+        fpSize=_LENGTHS[kind]
+    ).GetCountFingerprintAsNumPy
+    return counted
 
 
 _GENERATORS: dict[str, Callable[..., Any]] = {
@@ -324,10 +324,7 @@ _GENERATORS: dict[str, Callable[..., Any]] = {
     "atom_pairs": GetAtomPairGenerator,
     "torsions": GetTopologicalTorsionGenerator,
 }
-_ROWS: dict[Kind, Callable[[str, Sequence[str]], NDArray[Any]]] = {
+_ROWS: dict[Kind, Callable[[Kind, Sequence[str]], NDArray[Any]]] = {
+    **dict.fromkeys(KINDS, _count_rows),
     "descriptors": _descriptor_rows,
-    "fragments": _fragment_rows,
-    "morgan": _fingerprint_rows,
-    "atom_pairs": _fingerprint_rows,
-    "torsions": _fingerprint_rows,
 }

@@ -15,7 +15,7 @@ from torch import Tensor
 from molhpft.domains.files import cached_tensors
 from molhpft.domains.molecules.smiles import Packed, packed_graphs, smiles_digest
 from molhpft.kernels.ops import collate
-from molhpft.kernels.reference import run_offsets
+from molhpft.kernels.reference import run_offsets, runs_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,10 +137,12 @@ class GraphStore:
 
     def subset(self, rows: Tensor) -> "GraphStore":
         """The molecules `rows` (k,), in that order, as a store."""
-        atoms, atom_offsets = _runs(self.atom_offsets, rows)
-        bonds, bond_offsets = _runs(self.bond_offsets, rows)
+        device = self.atoms.device
+        atoms, _, atom_offsets = runs_of(self.atom_offsets, rows, device=device)
+        bonds, _, bond_offsets = runs_of(self.bond_offsets, rows, device=device)
         return GraphStore(
-            self.atoms[atoms], self.bonds[bonds], self.ends[bonds], atom_offsets, bond_offsets
+            *(self.atoms[atoms], self.bonds[bonds], self.ends[bonds]),
+            *(atom_offsets.cpu(), bond_offsets.cpu()),
         )
 
     def _rows(self, index: Tensor) -> Tensor:
@@ -189,14 +191,6 @@ def load_or_pack(smiles: Sequence[str]) -> GraphStore:
     """`pack(smiles)`, kept in the cache folder and mapped into memory from there the next time."""
     key = f"graphs/{smiles_digest(smiles)}"
     return GraphStore(**cached_tensors(key, lambda: _tensors(pack(smiles))))
-
-
-def _runs(offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Which rows of a packed table some runs of it are, and their offsets end to end."""
-    starts, counts = offsets[rows], offsets.diff()[rows]
-    new = run_offsets(counts)
-    shift = (starts - new[:-1]).repeat_interleave(counts)
-    return torch.arange(int(new[-1])) + shift, new
 
 
 def _tensors(value: Any) -> dict[str, Tensor]:
