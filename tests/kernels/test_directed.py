@@ -27,24 +27,14 @@ def test_every_edge_is_the_reverse_of_its_reverse(graph):
     assert torch.equal(graph.target[reverse], graph.source)
 
 
+@pytest.mark.parametrize("name", ["messages", "arrivals"])
 @given(graph=some_graphs, width=widths, seed=seeds)
 @batches
-def test_fused_messages_and_their_gradient_equal_the_plain_ones(graph, width, seed):
+def test_fused_sums_over_edges_and_their_gradients_equal_the_plain_ones(name, graph, width, seed):
     bonds = bonds_of(graph)
     assert_same(
-        lambda a: directed.messages(a, bonds),
-        lambda a: reference.messages(a, bonds),
-        draw_leaves((len(bonds.source), width), seed=seed),
-    )
-
-
-@given(graph=some_graphs, width=widths, seed=seeds)
-@batches
-def test_fused_arrivals_and_their_gradient_equal_the_plain_ones(graph, width, seed):
-    bonds = bonds_of(graph)
-    assert_same(
-        lambda a: directed.arrivals(a, bonds),
-        lambda a: reference.arrivals(a, bonds),
+        lambda a: getattr(directed, name)(a, bonds),
+        lambda a: getattr(reference, name)(a, bonds),
         draw_leaves((len(bonds.source), width), seed=seed),
     )
 
