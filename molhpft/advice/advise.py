@@ -34,7 +34,8 @@ from molhpft.tuning.recipes import Recipe
 READS = Reader(
     "molhpft advise",
     (
-        *("task", "encoder", "head", "method", "probe", "probe.epochs", "seed", "device", "cut"),
+        *("task", "encoder", "head", "method", "probe", "probe.epochs", "seed", "device"),
+        *("cut", "standardise"),
         *("views", "finetune.batch_size", "finetune.batch_norm"),
     ),
     probes=True,
@@ -136,7 +137,7 @@ def _build(config: RunConfig) -> tuple[Recipe, Task, Network]:
         )
     recipe = replace(recipe, probe=replace(recipe.probe, epochs=config.probe.epochs))
     task = without_test(build_task(config, recipe))
-    return recipe, task, build_network(config, task, recipe).to(settled(config).device)
+    return recipe, task, build_network(config, task, recipe, device=settled(config).device)
 
 
 def _probe(

@@ -14,6 +14,7 @@ from molhpft.core.data import Rows, Task
 from molhpft.core.determinism import seed_for
 from molhpft.core.network import Chain, Network, side_tuned
 from molhpft.core.objectives import ClassContrast, Joint, Multiclass, ScoredByLoss
+from molhpft.core.standardise import ending_standardised, standardised
 from molhpft.domains.files import path_digest
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.pretraining import joint_task
@@ -49,13 +50,16 @@ def build_task(config: RunConfig, recipe: Recipe) -> Task:
     return task
 
 
-def build_network(config: RunConfig, task: Task, recipe: Recipe) -> Network:
+def build_network(
+    config: RunConfig, task: Task, recipe: Recipe, *, device: torch.device | str = "cpu"
+) -> Network:
     """Encoder and head with the seed's random weights, then what the encoder's file has of them.
 
     Args:
         config: names encoder, weights, head and cut.
         task: says how many outputs the head has.
         recipe: says which weights are used, and how.
+        device: where the network is put, and reads the training split if features are standardised.
 
     Raises:
         ValueError: task, encoder and head do not go together, the weights do not fit the encoder,
@@ -64,6 +68,7 @@ def build_network(config: RunConfig, task: Task, recipe: Recipe) -> Network:
     encoder, options = ENCODERS[config.encoder.name], dict(config.encoder.options)
     weights: Path | None = options.pop("weights")
     _check_fit(config, task)
+    _check_standardised(config, recipe)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(config.seed, "backbone"))
         backbone = encoder.build(**options)
@@ -76,9 +81,11 @@ def build_network(config: RunConfig, task: Task, recipe: Recipe) -> Network:
         encoder.load(backbone, weights)
         if recipe.auxiliary:
             _keep_head(head, weights, outputs=_further_outputs(task))
-    network = Network(backbone, head)
+    network = Network(backbone, head).to(device)
     if config.cut is not None:
         network = _partial(network, random, config.cut)
+    if config.standardise:
+        network = standardised(network, task)
     if recipe.side:
         network = Network(side_tuned(network.backbone), network.head)
     return network
@@ -91,13 +98,16 @@ def _head_stream(config: RunConfig, task: Task) -> str:
     return f"{config.task.name} after {weights_digest(config)}"
 
 
-def shaped_network(encoder: Choice, head: Choice, cut: str | None, *, outputs: int) -> Network:
+def shaped_network(
+    encoder: Choice, head: Choice, cut: str | None, *, standardise: bool, outputs: int
+) -> Network:
     """A network of the shape that a run trained, to put its weights into.
 
     Args:
         encoder: the run's; its `weights` do not count.
         head: the run's.
         cut: the run's.
+        standardise: the run's.
         outputs: number of logits.
 
     Raises:
@@ -105,7 +115,8 @@ def shaped_network(encoder: Choice, head: Choice, cut: str | None, *, outputs: i
     """
     options = {k: v for k, v in encoder.options.items() if k != "weights"}
     backbone = ENCODERS[encoder.name].build(**options)
-    network = Network(backbone, HEADS[head.name].build(backbone.width, outputs, **head.options))
+    on_top = HEADS[head.name].build(backbone.width, outputs, **head.options)
+    network = Network(ending_standardised(backbone) if standardise else backbone, on_top)
     return network if cut is None else network.cut(cut)
 
 
@@ -128,6 +139,24 @@ def _check_fit(config: RunConfig, task: Task) -> None:
         raise ValueError(
             f"views would do nothing: task {task.name} does not augment its examples, so that "
             f"{config.views} views of one are {config.views} times the same; leave it out"
+        )
+
+
+def _check_standardised(config: RunConfig, recipe: Recipe) -> None:
+    """Refuse to standardise features under layers or a head that were trained on them as they are.
+
+    Raises:
+        ValueError: the config does.
+    """
+    if config.standardise and config.cut is not None:
+        raise ValueError(
+            f"standardise is of the features that the whole encoder gives, and cut: {config.cut} "
+            "leaves a part of it to the head; set standardise: false"
+        )
+    if config.standardise and recipe.auxiliary:
+        raise ValueError(
+            f"method {config.method.name} keeps the head of the pretraining, which reads features "
+            "as they are; set standardise: false"
         )
 
 

@@ -80,6 +80,8 @@ class RunConfig:
             only. It changes no result, only what an interruption costs.
         cut: name of the stage from which on the backbone is re-initialised and counted as head (a
             partial backbone); None keeps all of it.
+        standardise: whether the head reads features of mean 0 and standard deviation 1 over the
+            training split, by the encoder as it is before training (`core/standardise.py`).
         views: how the head sees augmented examples while it is probed: 0 for the features of the
             plain examples, a number of cached views of each, or "live" for a forward pass every
             epoch. Heads that read more than features are probed live, and take no number of views.
@@ -102,6 +104,7 @@ class RunConfig:
     precision: Literal["auto", 32, "bf16-mixed"] = "auto"
     checkpoint: Count | None = None
     cut: str | None = None
+    standardise: bool = False
     views: Whole | Literal["live"] = 0
     measures: tuple[str, ...] = ()
     features: bool = False

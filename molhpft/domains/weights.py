@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from molhpft.core.standardise import STAGE
 from molhpft.domains.extras import MissingExtraError, require
 from molhpft.domains.files import digest
 from molhpft.domains.shipped import shipped_card, shipped_encoders, shipped_file
@@ -72,6 +73,17 @@ def strip_prefix(named: Mapping[str, T], prefix: str) -> dict[str, T]:
     {'w': 1, 'b': 2}
     """
     return {n.removeprefix(prefix): value for n, value in named.items() if n.startswith(prefix)}
+
+
+def backbone_weights(file: WeightFile, prefix: str) -> dict[str, Tensor]:
+    """Weights of the encoder in one of our files, without what a run has put on top of it.
+
+    Args:
+        file: one of ours.
+        prefix: what its names of the backbone begin with.
+    """
+    stages = strip_prefix(file.tensors, prefix)
+    return {n: t for n, t in stages.items() if not n.startswith(f"stages.{STAGE}.")}
 
 
 def hub_folder(name: str, **options: Any) -> Path:

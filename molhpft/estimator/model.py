@@ -80,6 +80,7 @@ class NetworkSpec:
         encoder: the backbone, an entry of the catalog.
         head: the head.
         cut: stage from which on the backbone counts as head, or None.
+        standardise: whether the head reads standardised features.
         target_names: (t,), of the outputs.
         objective: what the outputs mean.
         classes: (t,), of a classification the names of the labels 0 and 1 of each target; empty for
@@ -89,6 +90,7 @@ class NetworkSpec:
     encoder: Choice
     head: Choice
     cut: str | None
+    standardise: bool
     target_names: tuple[str, ...]
     objective: Multilabel | Squared
     classes: tuple[tuple[str, str], ...] = ()
@@ -108,7 +110,13 @@ class NetworkSpec:
 
     def network(self) -> Network:
         """A network to load weights into."""
-        return shaped_network(self.encoder, self.head, self.cut, outputs=len(self.target_names))
+        return shaped_network(
+            self.encoder,
+            self.head,
+            self.cut,
+            standardise=self.standardise,
+            outputs=len(self.target_names),
+        )
 
     def to_json(self) -> Json:
         """What `spec_from` reads; the source of the encoder's weights is left out."""
@@ -123,6 +131,7 @@ class NetworkSpec:
             "encoder": {"name": self.encoder.name, **encoder},
             "head": {"name": self.head.name, **plain(self.head.options)},
             "cut": self.cut,
+            "standardise": self.standardise,
             "target_names": list(self.target_names),
             "classes": [list(pair) for pair in self.classes],
             "objective": _KINDS[type(objective)],
@@ -146,6 +155,7 @@ def spec_from(config: Json) -> NetworkSpec:
         checked_choice("encoder", config["encoder"]),
         checked_choice("head", config["head"]),
         config["cut"],
+        config.get("standardise", False),  # models older than the key have no such stage
         tuple(config["target_names"]),
         objective,
         tuple((zero, one) for zero, one in config["classes"]),
@@ -250,7 +260,7 @@ class Model:
         source = {
             "encoder": self.spec.encoder.name,
             "task": self.about["task"],
-            "config": {key: spec[key] for key in ("encoder", "head", "cut")},
+            "config": {key: spec[key] for key in ("encoder", "head", "cut", "standardise")},
         }  # with it the file is one of this package's weight files, to finetune further from
         try:
             save_file(self._tensors(), path, metadata={ABOUT: json.dumps(source)})

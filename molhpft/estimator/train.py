@@ -98,6 +98,8 @@ def model_config(
         "head": _entry("head", given, head, default=HEAD),
         "method": _method(given.get("method", {}), tau),
         "seed": _once("seed", given, seed, default=0),
+        # under a cut the head begins with layers that were trained on features as they are
+        "standardise": given.get("standardise", given.get("cut") is None),
     }
     if tau is not None:
         raw = _without_idled_by_tau(raw, task)
@@ -235,7 +237,13 @@ def train(
     visible = without_calibration(task)
     folder = run(replace(config, members=inference.ensemble), out, task=visible)
     spec = NetworkSpec(
-        config.encoder, config.head, config.cut, task.target_names, objective, molecules.classes
+        config.encoder,
+        config.head,
+        config.cut,
+        config.standardise,
+        task.target_names,
+        objective,
+        molecules.classes,
     )
     members = _best_together(_read_members(folder, spec, visible), visible)
     smiles = tuple(molecules.smiles[row] for row in task.rows("train").tolist())

@@ -28,7 +28,7 @@ MEASURES = ("aie", "train", "valid")
 DIVERGED: Json = dict.fromkeys(MEASURES, nan)
 READS = Reader(
     "molhpft probe",
-    ("task", "encoder", "head", "method", "probe", "seed", "device", "cut", "views"),
+    ("task", "encoder", "head", "method", "probe", "seed", "device", "cut", "standardise", "views"),
     probes=True,
 )
 
@@ -116,7 +116,9 @@ def _by_features(
     """
     waiting = list(seeds)
     device = settled(config).device
-    networks = {s: build_network(replace(config, seed=s), task, recipe).to(device) for s in seeds}
+    networks = {
+        s: build_network(replace(config, seed=s), task, recipe, device=device) for s in seeds
+    }
     while waiting:
         first = networks[waiting[0]]
         same = [s for s in waiting if s == waiting[0] or _same_features(config, first, networks[s])]

@@ -74,7 +74,7 @@ def run(
     with locked(folder.path, machine=machine):
         if machine.agreed(folder.is_complete):  # made by another process in the meantime
             return folder
-        network = build_network(config, task, recipes[0]).to(machine.device)
+        network = build_network(config, task, recipes[0], device=machine.device)
         task = task.to(machine.device)
         folder.open()
         folder.write_yaml("config.yaml", resolved(given))

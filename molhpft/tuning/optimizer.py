@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from molhpft.core.network import Network
+from molhpft.core.standardise import Standardised
 from molhpft.tuning.callbacks import Weights
 from molhpft.tuning.phase import Phase
 
@@ -70,7 +71,9 @@ def _groups(network: Network, phase: Phase) -> list[dict[str, Any]]:
     """Parameters by learning rate: few groups, as each costs calls of its own in every step."""
     stages: list[tuple[nn.Module, float]] = [(network.head, phase.lr)]
     if phase.trains == "all":
-        for depth, stage in enumerate(reversed(list(network.backbone)), start=1):
+        # rates count the encoder's own stages, whatever a run has put on top of them
+        layers = [stage for stage in network.backbone if not isinstance(stage, Standardised)]
+        for depth, stage in enumerate(reversed(layers), start=1):
             rate = (phase.backbone_lr or phase.lr) * phase.layer_decay**depth
             stages.append((stage, rate))
     groups: dict[float, list[Tensor]] = {}

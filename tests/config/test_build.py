@@ -10,6 +10,7 @@ from molhpft.config.build import build_network, build_recipes, build_task, check
 from molhpft.config.registry import TASKS
 from molhpft.config.schema import parse_config
 from molhpft.core.data import Rows
+from molhpft.core.evaluate import take
 from molhpft.domains.molecules.pretraining import pretraining_task
 from molhpft.domains.molecules.tables import csv_task
 from molhpft.domains.weights import read_weights
@@ -102,6 +103,18 @@ def test_flyp_keeps_the_pretrained_head_beside_the_new_one(small, sizes, pretrai
         network_of(with_weights(small, headless, method=FLYP))
 
 
+def test_a_run_on_standardised_features_leaves_an_encoder_like_any_other(
+    small, pretrained, tmp_path
+):
+    config = with_weights(small, pretrained, standardise=True, method="ft")
+    network = network_of(config)
+    assert network.backbone.names[-1] == "standardised"
+    z = take(network, task_of(config).batches("train", size=16)).features
+    assert z.mean(0).abs().max() < 1e-5
+    again = network_of(with_weights(small, run(config, tmp_path).path / "model.safetensors"))
+    assert again.backbone.names == network.backbone.names[:-1]
+
+
 TOY = {"name": "toy", "per_class": 4}
 ASPP = {"name": "segmentation_resnet", "depth": 18, "channels": 1}
 SHAPES = {"name": "shapes", "images": 8, "size": 16}
@@ -116,6 +129,11 @@ SHAPES = {"name": "shapes", "images": 8, "size": 16}
             "head aspp reads feature maps, and encoder gcn gives vectors; heads for it: linear, ml",
         ),
         ({"cut": "conv9"}, "no stage named 'conv9'; this chain has: embed, conv0"),
+        ({"cut": "conv1", "standardise": True}, "whole encoder gives, and cut: conv1 leaves a par"),
+        (
+            {"method": {**FLYP, "pretraining": "nci_descriptors"}, "standardise": True},
+            "method flyp keeps the head of the pretraining, which reads features as they are",
+        ),
         ({"cut": "embed"}, "cut: embed leaves no backbone to transfer"),
         ({"method": "flyp_contrast"}, "class contrast is for tasks with classes; rings is multil"),
         (

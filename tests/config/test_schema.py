@@ -167,6 +167,7 @@ def test_weights_without_a_name_say_which_encoder_is_meant(weights):
     assert (found.options["layers"], found.options["width"]) == (2, 8)
     assert found.options["virtual_node"]
     assert found.options["dropout"] == 0.25
+    assert encoder_of({"weights": path}).options["dropout"] == 0.1
     assert encoder_of({"weights": path, "layers": 3}).options["layers"] == 3
 
 

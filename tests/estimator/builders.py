@@ -26,6 +26,7 @@ BRIEF = {
 SEVERAL = {
     "finetune": {"epochs": 4, "lr": 0.01, "batch_size": 16, "keep": "best"},
     "probe": {"lr": 2.0},
+    "standardise": False,
 }
 CHANGES = (
     "encoder={name: gcn, layers: 2, width: 8, dropout: 0.2}",
@@ -89,6 +90,7 @@ def random_model(
     encoder=(),
     head="linear",
     cut=None,
+    standardise=False,
     objective=Multilabel(),  # noqa: B008 - frozen
     targets=("ring",),
     calibration="temperature",
@@ -99,7 +101,7 @@ def random_model(
     torch.manual_seed(0)
     described = encoder if encoder == DMPNN else ENCODER | dict(encoder)
     choices = checked_choice("encoder", described), checked_choice("head", head)
-    spec = NetworkSpec(*choices, cut, targets, objective, classes)
+    spec = NetworkSpec(*choices, cut, standardise, targets, objective, classes)
     networks = [spec.network() for _ in range(members)]
     for network in networks:
         _as_if_trained(network)

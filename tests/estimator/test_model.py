@@ -124,6 +124,7 @@ KINDS = NETWORKS | {
     "average precision": {"objective": Multilabel(metric="ap")},
     "numbers": {"objective": TWO_NUMBERS, "targets": ("a, b", "ü [red]x[/red]")},
     "alone": {"members": 1},
+    "standardised": {"standardise": True},
 }
 
 
@@ -280,6 +281,16 @@ def test_every_key_that_answers_depend_on_is_missed(folder, keys):
     without(*keys)(folder)
     with pytest.raises(ValueError, match=f"{folder}.* (no model that this|not the config)"):
         Model.from_pretrained(folder)
+
+
+def test_a_model_older_than_standardised_features_is_read_as_one_without(folder, tmp_path):
+    expected = Model.from_pretrained(folder)
+    without("network", "standardise")(folder)
+    assert Model.from_pretrained(folder).spec == expected.spec
+    random_model(standardise=True).save_pretrained(tmp_path / "standardised")
+    without("network", "standardise")(tmp_path / "standardised")
+    with pytest.raises(ValueError, match=r"no model that this version reads .*standardised"):
+        Model.from_pretrained(tmp_path / "standardised")
 
 
 @pytest.mark.parametrize("name", ["nowhere", "no/such/folder", "/no/such", "a b/c d", "owner/name"])

@@ -86,6 +86,9 @@ def test_further_keys_are_those_of_a_config():
     assert found.finetune.batch_size == config().finetune.batch_size == 32
     assert config(more={"finetune": {"batch_size": 8}}).finetune.batch_size == 8
     assert found.task == IN_MEMORY
+    assert config().standardise
+    assert not found.standardise
+    assert not config(more={"standardise": False}).standardise
     table = Choice("csv", {"path": Path("a.csv")})
     assert config(task=table).task == table
 

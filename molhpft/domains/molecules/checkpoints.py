@@ -15,7 +15,13 @@ from molhpft.core.network import Chain
 from molhpft.domains.molecules import chemprop_files
 from molhpft.domains.molecules.gcn import Convolution
 from molhpft.domains.molecules.pooling import POOLS
-from molhpft.domains.weights import WeightFile, encoder_prefix, read_weights, strip_prefix
+from molhpft.domains.weights import (
+    WeightFile,
+    backbone_weights,
+    encoder_prefix,
+    read_weights,
+    strip_prefix,
+)
 
 Renaming = tuple[tuple[str, str], ...]
 
@@ -185,8 +191,8 @@ def encoder_weights(file: WeightFile) -> dict[str, Tensor]:
     """
     ours = encoder_prefix(file, _OURS)
     if ours is not None:
-        stages = strip_prefix(file.tensors, f"{ours}stages.")
-        return {f"stages.{name}": tensor for name, tensor in stages.items()}
+        weights = backbone_weights(file, ours)
+        return {name: tensor for name, tensor in weights.items() if name.startswith("stages.")}
     architecture, prefix = _recognised(file)
     if architecture.fits is None:
         raise ValueError(f"{file.path} is {describe(file)}")
@@ -243,9 +249,10 @@ def _fitting_dmpnn(options: dict[str, Any]) -> str:
 
 
 def fitting_encoder(file: WeightFile) -> dict[str, Any]:
-    """Name and shape of the encoder that takes a weight file, as a config's `encoder` has them.
+    """Name, shape and dropout of the encoder that takes a weight file, as `encoder` of a config.
 
-    Dropout is none of it: how the weights were trained says little of how to finetune them.
+    Dropout is that of the weights' training. Features that were learned without it do not survive
+    it: on a small table, finetuning with a half of them dropped is worse than from random weights.
 
     Raises:
         ValueError: it is none of the files this package has an encoder for.
@@ -254,7 +261,7 @@ def fitting_encoder(file: WeightFile) -> dict[str, Any]:
         own: dict[str, Any] = file.about.get("config", {}).get("encoder", {})
         if not own:
             raise ValueError(f"{file.path} does not say which encoder it is of; name it in full")
-        return {key: value for key, value in own.items() if key not in ("weights", "dropout")}
+        return {key: value for key, value in own.items() if key != "weights"}
     architecture, prefix = _recognised(file)
     if architecture is _DMPNN:
         options = chemprop_files.dmpnn_options(file, prefix)

@@ -25,7 +25,7 @@ from molhpft.core.data import Rows, Task
 from molhpft.core.network import Chain, Plain
 from molhpft.core.objectives import Multiclass
 from molhpft.domains.files import data_folder, digest
-from molhpft.domains.weights import read_weights, strip_prefix
+from molhpft.domains.weights import backbone_weights, read_weights
 
 SIDE = 28
 CLASSES = 10
@@ -235,7 +235,7 @@ def load_toy_mlp(backbone: Chain, path: Path) -> None:
         FileNotFoundError: no such file.
         ValueError: the file cannot be read safely, or does not hold such an encoder.
     """
-    weights = strip_prefix(read_weights(path).tensors, "backbone.")
+    weights = backbone_weights(read_weights(path), "backbone.")
     needed, given = (
         {name: tuple(value.shape) for name, value in tensors.items()}
         for tensors in (backbone.state_dict(), weights)

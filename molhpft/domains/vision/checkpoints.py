@@ -11,7 +11,13 @@ from pathlib import Path
 from torch import Tensor
 
 from molhpft.core.network import Chain, linear_head
-from molhpft.domains.weights import WeightFile, encoder_prefix, read_weights, strip_prefix
+from molhpft.domains.weights import (
+    WeightFile,
+    backbone_weights,
+    encoder_prefix,
+    read_weights,
+    strip_prefix,
+)
 
 _OURS = ("stages.stem.module.conv1.weight",)
 _LANDMARKS = ("layer1.0.conv1.weight", "4.0.conv1.weight")
@@ -68,9 +74,9 @@ def encoder_weights(file: WeightFile) -> dict[str, Tensor]:
         ValueError: the file holds no ResNet, or several of which none is plainly the encoder.
     """
     prefix, ours = _prefix(file)
-    parts = strip_prefix(file.tensors, prefix)
     if ours:
-        return parts
+        return backbone_weights(file, prefix)
+    parts = strip_prefix(file.tensors, prefix)
     if _LANDMARKS[1] in parts:
         parts = {_named(name): tensor for name, tensor in parts.items()}
     renamed = ((_chain_name(name), tensor) for name, tensor in parts.items())

@@ -320,10 +320,10 @@ def test_the_encoder_that_fits_a_file_is_found_and_takes_it(tmp_path, write, exp
     load_encoder(build(**found), tmp_path / "w.pth")
 
 
-def test_the_encoder_of_our_own_file_is_as_it_says_without_dropout_and_origin(tmp_path):
+def test_the_encoder_of_our_own_file_is_as_it_says_without_its_origin(tmp_path):
     weights = {f"backbone.{k}": v for k, v in ogb_gcn(**SIZES).state_dict().items()}
-    own = {"name": "gcn", **SIZES, "virtual_node": False}
-    config = {"encoder": {**own, "dropout": 0.5, "weights": "elsewhere.pth"}}
+    own = {"name": "gcn", **SIZES, "virtual_node": False, "dropout": 0.25}
+    config = {"encoder": {**own, "weights": "elsewhere.pth"}}
     about = {"molhpft": json.dumps({"encoder": "gcn", "config": config})}
     save_file(weights, tmp_path / "w.safetensors", metadata=about)
     assert fitting_encoder(read_weights(tmp_path / "w.safetensors")) == own
