@@ -23,6 +23,8 @@ _PROBE_PAIR = (
         lr=0.1,
         batch_size=1,
         optimizer="sgd",
+        schedule="cosine",
+        warmup=0.1,
         weight_decay=0.1,
         smoothing=0.1,
         momentum=0.1,
@@ -32,6 +34,7 @@ _PROBE_PAIR = (
         epochs=2,
         lr=0.2,
         batch_size=2,
+        warmup=0.2,
         weight_decay=0.2,
         smoothing=0.2,
     ),
@@ -45,6 +48,7 @@ _FINETUNE_PAIR = (
         batch_size=1,
         optimizer="sgd",
         schedule="cosine",
+        warmup=0.1,
         weight_decay=0.1,
         smoothing=0.1,
         layer_decay=0.1,
@@ -60,6 +64,7 @@ _FINETUNE_PAIR = (
         lr=0.2,
         backbone_lr=0.2,
         batch_size=2,
+        warmup=0.2,
         weight_decay=0.2,
         smoothing=0.2,
         layer_decay=0.2,
@@ -67,13 +72,15 @@ _FINETUNE_PAIR = (
         patience=2,
     ),
 )
-# keys of a probe: the rest of a phase is of the backbone, or would make the head of a tau depend
-# on the largest one
+# keys of a probe: the rest of a phase is of the backbone, or would leave no head after tau epochs
 PROBE_KEYS = tuple(
     field.name
     for field in fields(Phase)
     if getattr(_PROBE_PAIR[0], field.name) != getattr(_PROBE_PAIR[1], field.name)
 )
+
+# of a head that is looked at along its probe they would say where the probe ends
+SCHEDULE_KEYS = ("schedule", "warmup")
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,8 @@ def used_keys(
     probed = [(a.probe, b.probe) for a, b in pairs if probes or a.probe.epochs]
     tuned = [both for a, b in pairs for both in zip(a.after, b.after, strict=True)]
     trained = _differing(probed, probe) & {*PROBE_KEYS}
+    if probes or first[0].chooses:
+        trained -= {*SCHEDULE_KEYS}
     has_epochs = "epochs" not in trained or probe.epochs > 0
     return UsedKeys(
         probe=trained,
@@ -194,6 +203,8 @@ def _differing(pairs: Iterable[tuple[Phase, Phase]], own: Phase) -> frozenset[st
 def _why(section: str, key: str, options: Options, phase: Phase) -> str:
     if section == "probe" and key not in PROBE_KEYS:
         return "a probe trains the head alone and keeps it as it is after tau epochs"
+    if section == "probe" and key in SCHEDULE_KEYS:
+        return "heads are chosen along one probe, whatever its length, and a schedule needs its end"
     if key in options:
         return f"method.{key} decides it"
     if (section, key) == ("probe", "epochs"):

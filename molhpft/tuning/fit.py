@@ -192,7 +192,7 @@ class _Training:
         for step, batch in enumerate(batches, start=len(self.losses)):
             seed_dropout(seed + step * machine.processes + machine.rank, batch.targets.device)
             done = (before + step / self.steps) / phase.epochs
-            set_learning_rate(self.optimizer, phase, done=done)
+            set_learning_rate(self.optimizer, phase, done=done, steps=self.steps * phase.epochs)
             total = self._seen(step + 1) - self._seen(step)
             loss = objective.loss(
                 machine.whole(logits(batch), total), machine.whole(batch.targets, total)

@@ -31,11 +31,43 @@ def make_optimizer(network: Network, phase: Phase) -> Optimizer:
     return kind(groups, lr=phase.lr, **options)
 
 
-def set_learning_rate(optimizer: Optimizer, phase: Phase, *, done: float) -> None:
-    """Set every group's learning rate when a fraction `done` in [0, 1] of the phase is over."""
-    factor = (1 + cos(pi * done)) / 2 if phase.schedule == "cosine" else 1.0
+# of torch's OneCycleLR: what the rate begins with, and ends with, as fractions of the peak
+ONE_CYCLE_START = 1 / 25
+ONE_CYCLE_END = ONE_CYCLE_START / 1e4
+
+
+def set_learning_rate(optimizer: Optimizer, phase: Phase, *, done: float, steps: int) -> None:
+    """Set every group's learning rate for the step that comes next.
+
+    Args:
+        optimizer: of the phase.
+        phase: says how rates go.
+        done: fraction of the phase that is over, in [0, 1].
+        steps: optimizer steps in the phase.
+    """
+    factor = _rate_factor(phase, done=done, steps=steps)
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
+
+
+def _rate_factor(phase: Phase, *, done: float, steps: int) -> float:
+    """What rates are multiplied by: a formula of the step, so that nothing has to be resumed."""
+    if phase.schedule == "one_cycle":
+        return _one_cycle(done * steps, peak=phase.warmup * steps - 1, last=steps - 1)
+    if done < phase.warmup:  # the first step is no step of rate 0
+        return min(1.0, (done + 1 / steps) / phase.warmup)
+    if phase.schedule == "cosine":
+        return (1 + cos(pi * (done - phase.warmup) / (1 - phase.warmup))) / 2
+    return 1.0
+
+
+def _one_cycle(step: float, *, peak: float, last: float) -> float:
+    """Half a cosine up to 1 at step `peak`, and another down to the end at step `last`."""
+    if step < peak:
+        return 1 + (ONE_CYCLE_START - 1) * (1 + cos(pi * step / peak)) / 2
+    peak = max(peak, 0.0)
+    way = (step - peak) / (last - peak) if last > peak else 0.0
+    return ONE_CYCLE_END + (1 - ONE_CYCLE_END) * (1 + cos(pi * way)) / 2
 
 
 def backbone_rate(network: Network, phase: Phase) -> float:

@@ -29,7 +29,11 @@ class Phase:
         backbone_lr: learning rate of the backbone; None is that of the head.
         batch_size: most examples in a step.
         optimizer: "sgd" steps with `momentum`.
-        schedule: "cosine" goes from `lr` to 0 over the phase, step by step.
+        schedule: how rates go on once `warmup` is over, step by step: they stay ("constant"), fall
+            to 0 ("cosine"), or do as one-cycle has it ("one_cycle", Smith and Topin, 2019): they
+            rise from 1/25 of `lr` along half a cosine, and fall to a 250,000th of it along another.
+        warmup: fraction of the steps in which rates rise, for "constant" and "cosine" linearly to
+            `lr`; "one_cycle" needs one (0.3 is usual).
         weight_decay: L2 penalty ("adamw": decoupled), all parameters.
         smoothing: label smoothing, 0 for none.
         layer_decay: each backbone stage learns at this times the rate of its neighbour nearer to
@@ -47,7 +51,8 @@ class Phase:
     backbone_lr: Positive | None = None
     batch_size: Count = 128
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
+    warmup: BelowOne = 0.0
     weight_decay: NonNegative = 0.0
     smoothing: BelowOne = 0.0
     layer_decay: Decay = 1.0
@@ -61,8 +66,8 @@ class Phase:
         """Refuse what cannot be meant.
 
         Raises:
-            ValueError: a number out of its range, a backbone option in a head phase, or momentum
-                for an optimizer without.
+            ValueError: a number out of its range, a backbone option in a head phase, momentum for
+                an optimizer without, or one cycle that does not rise.
         """
         check_ranges(self, _RANGES)
         if self.optimizer != "sgd" and self.momentum != MOMENTUM:
@@ -70,12 +75,22 @@ class Phase:
                 f"momentum is for optimizer sgd, got momentum {self.momentum} with "
                 f"{self.optimizer}; leave it out or take sgd"
             )
+        if self.schedule == "one_cycle" and not self.warmup:
+            raise ValueError(
+                "schedule one_cycle rises over warmup, a fraction of the steps, and warmup is 0; "
+                "set warmup: 0.3"
+            )
         of_backbone = (self.backbone_lr, self.layer_decay, self.anchor, self.batch_norm)
         if self.trains == "head" and of_backbone != (None, 1.0, 0.0, "train"):
             raise ValueError(
                 "backbone_lr, layer_decay, anchor and batch_norm act on the backbone, which a head "
                 f"phase leaves as it is; got {of_backbone}"
             )
+
+    @property
+    def depends_on_its_end(self) -> bool:
+        """Whether the rate of a step depends on how many epochs the phase has."""
+        return self.schedule != "constant" or self.warmup > 0
 
     @property
     def watches_validation(self) -> bool:

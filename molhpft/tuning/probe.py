@@ -78,6 +78,9 @@ def probe(
 ) -> Trajectory:
     """Train a copy of the head for the largest of `taus` epochs, and keep it at each of them.
 
+    Where the rate of a step depends on how many steps there are, as along a cosine, the head of
+    each tau is trained by itself, from the same start.
+
     Args:
         network: whose head is probed; left as it is.
         phase: how to train the head; its epochs are not used.
@@ -86,9 +89,8 @@ def probe(
         rng: as for `fit`.
 
     Raises:
-        ValueError: a setting under which the head after tau epochs would depend on the largest
-            tau: a schedule other than constant, early stopping, or keeping the best epoch; or the
-            loss became infinite or NaN.
+        ValueError: a setting under which there is no head after tau epochs: early stopping, or
+            keeping the best epoch; or the loss became infinite or NaN.
     """
     ((trajectory,),) = probe_many([network], [phase], task, taus=taus, rngs=[rng])
     if trajectory.diverged is not None:
@@ -127,7 +129,8 @@ def probe_many(
     groups: dict[tuple[object, ...], list[int]] = {}
     for i, phase in enumerate(phases):
         # phases that step at the same times and by the same formula are one stack
-        kind = (i,) if rows is None else (phase.optimizer, phase.batch_size)
+        alone = rows is None or phase.depends_on_its_end
+        kind = (i,) if alone else (phase.optimizer, phase.batch_size)
         groups.setdefault(kind, []).append(i)
     begin = [rng.get_state() for rng in rngs]
     by_phase: dict[int, list[Trajectory]] = {}
@@ -135,9 +138,10 @@ def probe_many(
         for rng, state in zip(rngs, begin, strict=True):
             rng.set_state(state)
         some = [phases[i] for i in numbers]
-        if rows is None:
+        if rows is None or some[0].depends_on_its_end:
             pairs = zip(networks, rngs, strict=True)
-            results = [[_through_fit(n, some[0], task, taus=taus, rng=rng) for n, rng in pairs]]
+            one_by_one = _tau_by_tau if some[0].depends_on_its_end else _through_fit
+            results = [[one_by_one(n, some[0], task, taus=taus, rng=rng) for n, rng in pairs]]
         else:
             results = _stacked(networks, some, task, rows, taus=taus, rngs=rngs)
         by_phase.update(zip(numbers, results, strict=True))
@@ -157,11 +161,10 @@ def _check(
     for phase in phases:
         if phase.trains != "head":
             raise ValueError("a probe trains the head alone, got a phase that trains all")
-        if phase.schedule != "constant" or phase.watches_validation:
+        if phase.watches_validation:
             raise ValueError(
-                "a probe that serves several taus needs schedule: constant, keep: last and no "
-                f"patience, got schedule: {phase.schedule}, keep: {phase.keep}, patience: "
-                f"{phase.patience}"
+                "a probe that gives the head after tau epochs needs keep: last and no patience, "
+                f"got keep: {phase.keep}, patience: {phase.patience}"
             )
 
 
@@ -245,6 +248,21 @@ class _HeadsAlong(Callback):
     def _keep(self, network: Network, epoch: int) -> None:
         if epoch in self.taus:
             self.heads[epoch] = deepcopy(network.head.state_dict())
+
+
+def _tau_by_tau(
+    network: Network, phase: Phase, task: Task, *, taus: Sequence[int], rng: torch.Generator
+) -> Trajectory:
+    """The head of each tau trained by itself; rows are those of the largest tau."""
+    begin, longest = rng.get_state(), max(taus)
+    trajectories: list[Trajectory] = []
+    for tau in sorted(taus):  # the largest comes last, and leaves the generator as one run does
+        rng.set_state(begin)
+        trajectories.append(_through_fit(network, phase, task, taus=[tau], rng=rng))
+    lost = next((t.diverged for t in trajectories if t.diverged), None)
+    heads = {tau: head for t in trajectories for tau, head in t.heads.items()}
+    rows = trajectories[-1].rows if longest else []
+    return Trajectory(heads, rows, lost)
 
 
 def _through_fit(

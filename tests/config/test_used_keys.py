@@ -26,6 +26,7 @@ VALUES = {
     "batch_size": (8, 9),
     "optimizer": ("adamw", "sgd"),
     "schedule": ("constant", "cosine"),
+    "warmup": (0.1, 0.2),
     "weight_decay": (0.1, 0.2),
     "smoothing": (0.3, 0.4),
     "layer_decay": (0.3, 0.4),
@@ -119,6 +120,10 @@ def test_a_setting_of_a_phase_changes_what_is_trained_or_is_refused(name, sectio
         (
             {"method": {"name": "hp_ft", "tau": [3]}, "probe": {"epochs": 50}},
             "probe.epochs would do nothing: method.tau says how long the head is probed",
+        ),
+        (
+            {"method": {"name": "hp_ft", "tau": "auto"}, "probe": {"warmup": 0.1}},
+            "probe.warmup would do nothing: heads are chosen along one probe",
         ),
         ({"method": "lp", "finetune": {"lr": 1}}, "method lp does not finetune"),
         ({"method": "ft", "probe": {"lr": 1}}, "method ft probes no head"),

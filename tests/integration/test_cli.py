@@ -208,7 +208,7 @@ def test_a_report_answers_and_says_where_it_lies(molhpft, config, tmp_path):
         ("finetune.lrr=1", ["unknown key finetune.lrr", "finetune.lr"]),
         ("finetune.epochs=many", ["finetune.epochs", "'many'", "integer"]),
         ("encoder.weights=none.pth", ["no weight file at none.pth"]),
-        ("probe.schedule=cosine", ["probe.schedule would do nothing", "the head alone"]),
+        ("probe.anchor=1", ["probe.anchor would do nothing", "the head alone"]),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(molhpft, config, tmp_path, monkeypatch, change, words):

@@ -18,6 +18,8 @@ PHASES = {
     "plain": FT,
     "best": replace(FT, lr=0.05, keep="best"),
     "cosine": replace(FT, schedule="cosine"),
+    "warmup": replace(FT, warmup=0.4),
+    "one_cycle": replace(FT, schedule="one_cycle", warmup=0.3, optimizer="sgd"),
     "anchor": replace(FT, anchor=5.0, optimizer="sgd"),
     "patience": replace(FT, epochs=9, lr=0.3, patience=2, keep="best"),
 }

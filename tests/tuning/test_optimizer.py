@@ -72,9 +72,65 @@ def test_a_stage_that_is_frozen_has_no_rate():
 def test_the_cosine_schedule_takes_every_rate_from_itself_to_zero(done, factor):
     optimizer = make_optimizer(toy_network(), phase(layer_decay=0.5))
     for settings, now in (({"schedule": "cosine"}, factor), ({}, 1.0)):
-        set_learning_rate(optimizer, phase(**settings), done=done)
+        set_learning_rate(optimizer, phase(**settings), done=done, steps=4)
         rates_now = [group["lr"] for group in optimizer.param_groups]
         assert rates_now == pytest.approx([0.1 * now, 0.05 * now, 0.025 * now])
+
+
+def along(settings, *, steps):
+    """The rates of the head and of the stage below it, at each step of a phase."""
+    optimizer = make_optimizer(toy_network(), phase(layer_decay=0.5, **settings))
+    rows = []
+    for step in range(steps):
+        set_learning_rate(optimizer, phase(**settings), done=step / steps, steps=steps)
+        rows.append([group["lr"] for group in optimizer.param_groups[:2]])
+    return rows
+
+
+def warmed_up(optimizer, *, steps, warmup, cosine):
+    """Torch's own linear warm-up, then its cosine, or its constant rate."""
+    rising = round(warmup * steps)
+    schedules = torch.optim.lr_scheduler
+    later = schedules.CosineAnnealingLR(optimizer, steps - rising)
+    first = schedules.LinearLR(optimizer, 1 / rising, total_iters=max(1, rising - 1))
+    later = later if cosine else schedules.ConstantLR(optimizer, factor=1.0)
+    return schedules.SequentialLR(optimizer, [first, later], [rising])
+
+
+def one_cycle(optimizer, *, steps, warmup):
+    peaks = [group["base_lr"] for group in optimizer.param_groups]
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, peaks, total_steps=steps, pct_start=warmup, cycle_momentum=False
+    )
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(20, 0.1), (20, 0.5), (8, 0.25), (30, 0.9)])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle"])
+def test_a_schedule_is_torchs_own_at_every_step(schedule, steps, warmup):
+    optimizer = make_optimizer(toy_network(), phase(layer_decay=0.5))
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"]
+    if schedule == "one_cycle":
+        theirs = one_cycle(optimizer, steps=steps, warmup=warmup)
+    else:
+        is_cosine = schedule == "cosine"
+        theirs = warmed_up(optimizer, steps=steps, warmup=warmup, cosine=is_cosine)
+    expected = []
+    for _ in range(steps):
+        expected.append([group["lr"] for group in optimizer.param_groups[:2]])
+        optimizer.step()
+        if len(expected) < steps:
+            theirs.step()
+    ours = along({"schedule": schedule, "warmup": warmup}, steps=steps)
+    torch.testing.assert_close(torch.tensor(ours), torch.tensor(expected), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle"])
+@pytest.mark.parametrize("warmup", [0.01, 0.5, 0.99])
+def test_no_step_of_a_short_phase_is_lost_to_its_schedule(schedule, warmup, steps):
+    for head, stage in along({"schedule": schedule, "warmup": warmup}, steps=steps):
+        assert 0 < stage < head <= 0.1
 
 
 @pytest.mark.parametrize(("momentum", "way"), [(0.0, 2.0), (0.5, 1 + 1.5)])

@@ -19,6 +19,7 @@ from molhpft.tuning.phase import Phase
         ({"weight_decay": -0.1}, "weight_decay should be at least 0"),
         ({"optimizer": "sgd", "momentum": 1.0}, r"momentum should be in \[0, 1\), got 1\.0"),
         ({"optimizer": "sgd", "momentum": -0.1}, r"momentum should be in \[0, 1\), got -0\.1"),
+        ({"warmup": 1.0}, r"warmup should be in \[0, 1\), got 1\.0"),
         ({"patience": 0}, "patience should be at least 1, got 0"),
     ],
 )
@@ -41,6 +42,11 @@ def test_momentum_is_for_sgd_alone():
     for optimizer in ("adam", "adamw"):
         with pytest.raises(ValueError, match=r"^momentum is for optimizer sgd, got momentum 0\.5"):
             Phase(trains="all", epochs=1, lr=0.1, optimizer=optimizer, momentum=0.5)
+
+
+def test_one_cycle_without_a_rise_is_refused():
+    with pytest.raises(ValueError, match=r"one_cycle rises over warmup.* set warmup: 0\.3"):
+        Phase(trains="all", epochs=1, lr=0.1, schedule="one_cycle")
 
 
 @pytest.mark.parametrize(

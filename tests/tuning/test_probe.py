@@ -136,10 +136,28 @@ def test_generators_go_on_as_after_fit(kind):
 
 
 @pytest.mark.parametrize(
-    "setting", [{"schedule": "cosine"}, {"keep": "best"}, {"patience": 2}], ids=str
+    "setting",
+    [{"schedule": "cosine"}, {"warmup": 0.5}, {"schedule": "one_cycle", "warmup": 0.3}],
+    ids=str,
 )
-def test_settings_under_which_tau_would_depend_on_the_largest_are_refused(setting):
-    with pytest.raises(ValueError, match=r"^a probe that serves several taus needs"):
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_under_a_schedule_the_head_of_a_tau_is_that_of_a_phase_of_tau_epochs(kind, setting):
+    (network,), task, phase = heads_of(kind, 1), toy_task(), replace(HEAD, **setting)
+    rng, last = seeded(5), seeded(5)
+    trajectory = probe(network, phase, task, taus=[4, 0, 2], rng=rng)
+    assert sorted(trajectory.heads) == [0, 2, 4]
+    for tau, head in trajectory.heads.items():
+        alone, last = deepcopy(network), seeded(5)
+        rows = fit(alone, replace(phase, epochs=tau), task, rng=last)
+        assert all(torch.equal(v, alone.head.state_dict()[k]) for k, v in head.items()), tau
+        if tau == 4:
+            assert [row["loss"] for row in trajectory.rows] == [row["loss"] for row in rows]
+            assert torch.equal(rng.get_state(), last.get_state())
+
+
+@pytest.mark.parametrize("setting", [{"keep": "best"}, {"patience": 2}], ids=str)
+def test_settings_under_which_tau_epochs_may_have_no_head_are_refused(setting):
+    with pytest.raises(ValueError, match=r"^a probe that gives the head after tau epochs needs"):
         probe(toy_network(), replace(HEAD, **setting), toy_task(), taus=[1], rng=seeded())
 
 
