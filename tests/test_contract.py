@@ -1,4 +1,4 @@
-"""What every encoder and head of the catalog must hold; a new entry is tested that day."""
+"""What every encoder, head and method of the catalog must hold; a new one is tested that day."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from molhpft.config.registry import ENCODERS, HEADS
+from molhpft.config.registry import ENCODERS, HEADS, METHODS
 from molhpft.core.data import Rows, Task
 from molhpft.core.evaluate import take
 from molhpft.core.network import Network
@@ -16,7 +16,7 @@ from molhpft.domains.molecules.graphs import pack
 from molhpft.domains.vision.examples import Images
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
-from tests.toy import same_weights
+from tests.toy import Saving, same_weights, seeded, toy_network, toy_task
 
 SMILES = ("CCO", "c1ccccc1N", "[Na+].[Cl-]", "C", "CC(=O)OC1CCCC1", "C#N", "CCCCCC", "O=C=O")
 CLASSES = torch.arange(len(SMILES)) % 3
@@ -146,3 +146,79 @@ def test_a_snapshot_of_a_permuted_split_is_the_permuted_snapshot(name):
     other = replace(task, splits={"train": order})
     ours, theirs = (take(network, t.batches("train", size=3)) for t in (other, task))
     torch.testing.assert_close(ours.features, theirs.features[order], rtol=1e-4, atol=1e-4)
+
+
+# what a method's options have to be beside their defaults, and with which it is plain finetuning
+METHOD_OPTIONS = {
+    "hp_ft": {"tau": (2,)},
+    "ls_hp_ft": {"tau": (2,)},
+    "ls_everywhere": {"tau": (2,)},
+    "opposite_energy": {"tau": (2,)},
+    "wise_ft": {"tau": (2,)},
+    "flyp": {"tau": (2,), "pretraining": "toy"},
+    "surgical": {"stages": ("layer1",)},
+    "gradual": {"unfreeze_every": 2},
+}
+NEUTRAL = {
+    "scratch": {},
+    "ft": {},
+    "hp_ft": {"tau": (0,)},
+    "ls_hp_ft": {"tau": (0,)},
+    "ls_everywhere": {"tau": (0,), "smoothing": 0.0},
+    "opposite_energy": {"tau": (0,), "smoothing": 0.0},
+    "l2_sp": {"anchor": 0.0},
+    "layerwise": {"layer_decay": 1.0},
+    "surgical": {"stages": ("layer0", "layer1")},
+    "gradual": {"unfreeze_every": 0, "layer_decay": 1.0},
+}
+PROBE = Phase(trains="head", epochs=2, lr=0.05, batch_size=10)
+FINETUNE = Phase(trains="all", epochs=4, lr=0.01, batch_size=10, keep="best", schedule="cosine")
+
+methods = pytest.mark.parametrize("method", METHODS)
+
+
+def trained_by(phase, *callbacks, network=None, seed=0):
+    network = network or toy_network(dropout=0.3)
+    rows = fit(network, phase, toy_task(), rng=seeded(seed), callbacks=callbacks)
+    return network, rows
+
+
+def recipe_of(method):
+    (recipe,) = METHODS[method](PROBE, FINETUNE, **METHOD_OPTIONS.get(method, {}))
+    return recipe
+
+
+@methods
+def test_the_head_phase_of_a_method_leaves_every_number_of_the_backbone(method):
+    probe = replace(recipe_of(method).probe, epochs=2)
+    network, _ = trained_by(probe)
+    start = toy_network(dropout=0.3)
+    assert same_weights(network.backbone, start.backbone)
+    assert not same_weights(network.head, start.head)
+
+
+@methods
+def test_a_method_that_was_interrupted_ends_as_one_that_was_not(method):
+    for phase in (recipe_of(method).probe, *recipe_of(method).after):
+        saving = Saving(every=2)
+        whole, rows = trained_by(phase, saving)
+        for progress in saving.saved[::3]:
+            resumed, again = trained_by(phase, Saving(progress), seed=99)
+            assert again == rows
+            assert same_weights(resumed, whole)
+
+
+@pytest.mark.parametrize("method", NEUTRAL)
+def test_a_method_with_its_neutral_setting_is_plain_finetuning_bit_for_bit(method):
+    (recipe,) = METHODS[method](PROBE, FINETUNE, **NEUTRAL[method])
+    (phase,) = recipe.after
+    plain, plain_rows = trained_by(FINETUNE)
+    network, rows = trained_by(phase)
+    assert rows == plain_rows
+    assert same_weights(network, plain)
+
+
+@pytest.mark.parametrize("method", NEUTRAL)
+def test_what_a_method_says_of_finetuning_changes_what_is_trained(method):
+    (phase,) = recipe_of(method).after
+    assert same_weights(trained_by(phase)[0], trained_by(FINETUNE)[0]) == (phase == FINETUNE)

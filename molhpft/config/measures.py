@@ -59,9 +59,10 @@ from molhpft.measure.exchange import exchange_scores
 from molhpft.measure.features import batch_norm_drift, correct_probability, initial_energy
 from molhpft.measure.tangent import ntk_change, ntk_distance, tangent_kernel, unit_vectors
 from molhpft.tuning.callbacks import Callback, Measure, Row, Weights
-from molhpft.tuning.fit import best_epoch, set_modes
+from molhpft.tuning.fit import best_epoch
 from molhpft.tuning.optimizer import backbone_rate
 from molhpft.tuning.recipes import Recipe
+from molhpft.tuning.trained_stages import set_modes
 
 Scores = dict[str, float | None]
 
@@ -325,7 +326,12 @@ def _drift(branch: Branch) -> Json:
     epochs = branch.epochs if phase.batch_norm == "train" else 0
     rng = torch.Generator().manual_seed(seed_for(branch.seed, "finetune"))
     drift = batch_norm_drift(
-        branch.start, branch.task, epochs=epochs, rng=rng, size=phase.batch_size
+        branch.start,
+        branch.task,
+        epochs=epochs,
+        rng=rng,
+        size=phase.batch_size,
+        set_modes=lambda network, epoch: set_modes(network, phase, epoch=epoch),
     )
     return asdict(drift)
 

@@ -171,6 +171,8 @@ METHODS: dict[str, Callable[..., Recipes]] = {
     "opposite_energy": recipes.opposite_energy,
     "l2_sp": recipes.l2_sp,
     "layerwise": recipes.layerwise,
+    "surgical": recipes.surgical,
+    "gradual": recipes.gradual,
     "side_tuning": recipes.side_tuning,
     "wise_ft": recipes.wise_ft,
     "flyp": recipes.flyp,

@@ -267,7 +267,7 @@ def resolved(config: RunConfig) -> Options:
     return {
         **{key: {"name": c.name, **plain(c.options)} for key, c in choices.items()},
         **{
-            section: {k: v for k, v in asdict(getattr(config, section)).items() if k in keys}
+            section: plain({k: v for k, v in asdict(getattr(config, section)).items() if k in keys})
             for section, keys in phases.items()
             if keys
         },

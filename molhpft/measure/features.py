@@ -5,7 +5,7 @@ an objective that compares examples, or has an auxiliary task, it is that of the
 the new task's labels. An energy is NaN where a prediction for a measured label is not finite.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -215,7 +215,13 @@ def correct_probability(predictions: Predictions, objective: Objective) -> Float
 
 
 def batch_norm_drift(
-    network: Network, task: Task, *, epochs: int, rng: torch.Generator, size: int = 128
+    network: Network,
+    task: Task,
+    *,
+    epochs: int,
+    rng: torch.Generator,
+    size: int = 128,
+    set_modes: Callable[[Network, int], object] | None = None,
 ) -> Shift:
     """Shift of the training split's features by batch-norm statistics alone.
 
@@ -230,6 +236,8 @@ def batch_norm_drift(
         epochs: passes over the split.
         rng: draws the order of examples, augmentations and dropout, as finetuning does.
         size: most examples in a batch.
+        set_modes: puts a network into the mode in which an epoch, counted from 0, trains it; None
+            trains all of it.
 
     Raises:
         ValueError: `epochs` is negative.
@@ -239,7 +247,9 @@ def batch_norm_drift(
     drifted = deepcopy(network).train()
     devices = {p.device for p in network.parameters() if p.device.type == "cuda"}
     with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
-        for _ in range(epochs):
+        for epoch in range(epochs):
+            if set_modes is not None:
+                set_modes(drifted, epoch)
             seed = int(torch.randint(2**62, (), generator=rng))
             for step, batch in enumerate(task.batches("train", size=size, rng=rng)):
                 seed_dropout(seed + step, batch.targets.device)

@@ -10,8 +10,7 @@ from math import ceil, isfinite, isnan
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
 from molhpft.core.annotations import Float
 from molhpft.core.data import Task
@@ -27,6 +26,7 @@ from molhpft.tuning.optimizer import (
     set_learning_rate,
 )
 from molhpft.tuning.phase import Phase
+from molhpft.tuning.trained_stages import Freeze, frozen_where_untrained, set_modes
 
 _log = logging.getLogger(__name__)
 
@@ -61,11 +61,15 @@ def fit(
 
     Raises:
         ValueError: the loss, a weight, or the validation score of every epoch that could be kept
-            became infinite or NaN; no parameter is trainable; or batches are smaller than the
-            number of processes.
+            became infinite or NaN; no parameter is trainable; the phase names a stage that there
+            is not; or batches are smaller than the number of processes.
     """
-    with torch.enable_grad(), _global_rng_kept(network), _frozen_where_untrained(network, phase):
-        training = _Training(network, phase, task, rng, callbacks, machine)
+    with (
+        torch.enable_grad(),
+        _global_rng_kept(network),
+        frozen_where_untrained(network, phase) as freeze,
+    ):
+        training = _Training(network, phase, task, rng, callbacks, machine, freeze)
         training.resume()
         while training.goes_on():
             training.epoch()
@@ -95,21 +99,6 @@ def best_epoch(rows: Sequence[Mapping[str, Any]]) -> int:
     return max(finite, key=lambda epoch: rows[epoch - 1]["valid"], default=0)
 
 
-def set_modes(network: Network, phase: Phase) -> None:
-    """Put every module into the mode in which a phase trains it."""
-    network.train()
-    # eval mode, not only requires_grad: batch-norm statistics would drift during probing
-    network.backbone.train(phase.trains == "all")
-    for stage in (*network.backbone, *network.head):
-        parameters = list(stage.parameters())
-        if parameters and not any(p.requires_grad for p in parameters):
-            stage.eval()
-    if phase.batch_norm == "frozen":
-        for module in network.backbone.modules():
-            if isinstance(module, _BatchNorm):
-                module.eval()
-
-
 class _Training:
     """A phase under way."""
 
@@ -121,9 +110,10 @@ class _Training:
         rng: torch.Generator,
         callbacks: Sequence[Callback],
         machine: Machine,
+        freeze: Freeze,
     ) -> None:
         self.network, self.phase, self.task, self.rng = network, phase, task, rng
-        self.callbacks, self.machine = callbacks, machine
+        self.callbacks, self.machine, self.freeze = callbacks, machine, freeze
         self.optimizer = make_optimizer(network, phase)
         self.rows: list[Row] = []
         self.best: Weights = {}
@@ -185,7 +175,8 @@ class _Training:
     def epoch(self) -> None:
         """Train for what is left of an epoch, then add its row."""
         phase, machine, before = self.phase, self.machine, len(self.rows)
-        set_modes(self.network, phase)
+        self.freeze(before)
+        set_modes(self.network, phase, epoch=before)
         logits = machine.shared(self.network)
         objective = self.task.objective.smoothed(phase.smoothing)
         seed, batches = self._batches()
@@ -288,19 +279,6 @@ def _copy(weights: Weights) -> Weights:
 def _squared_distance(backbone: Chain, anchor: Weights) -> Float[Tensor, ""]:
     moved = [(p - anchor[name]).square().sum() for name, p in backbone.named_parameters()]
     return torch.stack(moved).sum()
-
-
-@contextmanager
-def _frozen_where_untrained(network: Network, phase: Phase) -> Iterator[None]:
-    """Gradients for what the phase trains and the caller has not frozen."""
-    before: list[tuple[nn.Parameter, bool]] = [(p, p.requires_grad) for p in network.parameters()]
-    if phase.trains == "head":
-        network.backbone.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter, trainable in before:
-            parameter.requires_grad_(trainable)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from molhpft.core.network import Network
 from molhpft.core.standardise import Standardised
 from molhpft.tuning.callbacks import Weights
 from molhpft.tuning.phase import Phase
+from molhpft.tuning.trained_stages import trained_stages
 
 
 def make_optimizer(network: Network, phase: Phase) -> Optimizer:
@@ -102,10 +103,12 @@ def load_optimizer_tensors(optimizer: Optimizer, saved: Weights) -> None:
 def _groups(network: Network, phase: Phase) -> list[dict[str, Any]]:
     """Parameters by learning rate: few groups, as each costs calls of its own in every step."""
     stages: list[tuple[nn.Module, float]] = [(network.head, phase.lr)]
-    if phase.trains == "all":
-        # rates count the encoder's own stages, whatever a run has put on top of them
-        layers = [stage for stage in network.backbone if not isinstance(stage, Standardised)]
-        for depth, stage in enumerate(reversed(layers), start=1):
+    trained = trained_stages(network.backbone, phase)
+    # rates count the encoder's own stages, whatever a run has put on top of them
+    named = network.backbone.named_stages().items()
+    layers = [(name, stage) for name, stage in named if not isinstance(stage, Standardised)]
+    for depth, (name, stage) in enumerate(reversed(layers), start=1):
+        if name in trained:
             rate = (phase.backbone_lr or phase.lr) * phase.layer_decay**depth
             stages.append((stage, rate))
     groups: dict[float, list[Tensor]] = {}

@@ -1,6 +1,6 @@
 """One stretch of training, as data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from molhpft.core.annotations import (
@@ -39,6 +39,10 @@ class Phase:
         layer_decay: each backbone stage learns at this times the rate of its neighbour nearer to
             the head, the last one at this times the backbone's rate.
         momentum: of "sgd", in [0, 1); 0 with a batch of everything is plain gradient descent.
+        stages: names of the backbone's stages that are trained; None trains all of them. The others
+            keep every number, batch-norm statistics included.
+        unfreeze_every: epochs after which one stage more is trained, beginning with the last one of
+            the backbone; 0 trains all from the first epoch on.
         anchor: L2-SP strength; pulls the backbone to its weights at the start of the phase.
         batch_norm: "frozen" keeps the backbone's running statistics and normalises with them.
         keep: weights to end with, those of the "last" epoch or of the one "best" on validation.
@@ -57,6 +61,8 @@ class Phase:
     smoothing: BelowOne = 0.0
     layer_decay: Decay = 1.0
     momentum: BelowOne = MOMENTUM
+    stages: tuple[str, ...] | None = None
+    unfreeze_every: Whole = 0
     anchor: NonNegative = 0.0
     batch_norm: Literal["train", "frozen"] = "train"
     keep: Literal["last", "best"] = "last"
@@ -67,7 +73,7 @@ class Phase:
 
         Raises:
             ValueError: a number out of its range, a backbone option in a head phase, momentum for
-                an optimizer without, or one cycle that does not rise.
+                an optimizer without, one cycle that does not rise, or no stage to train.
         """
         check_ranges(self, _RANGES)
         if self.optimizer != "sgd" and self.momentum != MOMENTUM:
@@ -80,11 +86,16 @@ class Phase:
                 "schedule one_cycle rises over warmup, a fraction of the steps, and warmup is 0; "
                 "set warmup: 0.3"
             )
-        of_backbone = (self.backbone_lr, self.layer_decay, self.anchor, self.batch_norm)
-        if self.trains == "head" and of_backbone != (None, 1.0, 0.0, "train"):
+        if self.stages == ():
             raise ValueError(
-                "backbone_lr, layer_decay, anchor and batch_norm act on the backbone, which a head "
-                f"phase leaves as it is; got {of_backbone}"
+                "stages lists at least one stage of the backbone, got none; leave it out to train "
+                "all, or take method lp to train the head alone"
+            )
+        given = [name for name in _OF_BACKBONE if getattr(self, name) != _DEFAULTS[name]]
+        if self.trains == "head" and given:
+            raise ValueError(
+                f"{', '.join(_OF_BACKBONE)} act on the backbone, which a head phase leaves as it "
+                f"is; got {', '.join(f'{name} {getattr(self, name)}' for name in given)}"
             )
 
     @property
@@ -98,4 +109,6 @@ class Phase:
         return self.keep == "best" or self.patience is not None
 
 
+_OF_BACKBONE = ("backbone_lr", "layer_decay", "stages", "unfreeze_every", "anchor", "batch_norm")
+_DEFAULTS = {field.name: field.default for field in fields(Phase)}
 _RANGES = ranges_of(Phase)

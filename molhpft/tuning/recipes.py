@@ -7,11 +7,20 @@ Each recipe begins with a head phase of `tau` epochs (0 for methods that do not 
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from molhpft.core.annotations import BelowOne, Decay, Fraction, NonNegative, Positive, Whole
+from molhpft.core.annotations import (
+    BelowOne,
+    Count,
+    Decay,
+    Fraction,
+    NonNegative,
+    Positive,
+    Whole,
+)
 from molhpft.tuning.phase import Phase
 
 INVERSE_PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 Tau = tuple[Whole, ...] | Literal["auto"]
+ULMFIT_DECAY = 1 / 2.6
 ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -164,6 +173,31 @@ def layerwise(
 ) -> Recipes:
     """HP-FT with a learning rate that falls with the distance from the head."""
     return hp_ft(probe, replace(finetune, layer_decay=layer_decay), tau=tau)
+
+
+def surgical(probe: Phase, finetune: Phase, *, stages: tuple[str, ...], tau: Tau = (0,)) -> Recipes:
+    """HP-FT of some stages of the backbone, the others frozen (Lee et al., 2023).
+
+    The head is new for the task and always trained.
+    """
+    return hp_ft(probe, replace(finetune, stages=stages), tau=tau)
+
+
+def gradual(
+    probe: Phase,
+    finetune: Phase,
+    *,
+    tau: Tau = (0,),
+    unfreeze_every: Count = 1,
+    layer_decay: Decay = ULMFIT_DECAY,
+) -> Recipes:
+    """HP-FT that trains one stage more every so many epochs, from the head down.
+
+    Gradual unfreezing with discriminative rates (ULMFiT, Howard and Ruder, 2018); their epoch of
+    the head alone is tau.
+    """
+    phase = replace(finetune, unfreeze_every=unfreeze_every, layer_decay=layer_decay)
+    return hp_ft(probe, phase, tau=tau)
 
 
 def side_tuning(probe: Phase, finetune: Phase, *, tau: Tau = (0,)) -> Recipes:

@@ -14,7 +14,7 @@ from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.tuning.phase import Phase
 
 BASE = {"task": "nci_alerts", "encoder": {"name": "gcn", "layers": 1, "width": 4}}
-NEEDED = {"tau": [0, 3], "pretraining": "nci_descriptors"}
+NEEDED = {"tau": [0, 3], "pretraining": "nci_descriptors", "stages": ["conv0"]}
 PHASE_KEYS = [field.name for field in fields(Phase) if field.name != "trains"]
 
 
@@ -31,6 +31,8 @@ VALUES = {
     "smoothing": (0.3, 0.4),
     "layer_decay": (0.3, 0.4),
     "momentum": (0.3, 0.9),
+    "stages": (["conv0"], ["pool"]),
+    "unfreeze_every": (3, 4),
     "anchor": (0.3, 0.4),
     "batch_norm": ("train", "frozen"),
     "keep": ("last", "best"),

@@ -16,6 +16,7 @@ OPTIONS = {
     "ls_hp_ft": {"tau": [3]},
     "ls_everywhere": {"tau": [3]},
     "opposite_energy": {"tau": [3]},
+    "surgical": {"stages": ["conv0"]},
     "wise_ft": {"tau": [3], "alphas": [0.0, 0.5, 1.0]},
     "lp_logistic": {"inverse_penalties": [0.01, 1.0]},
     "lp_ft_converged": {"inverse_penalties": [0.01, 1.0]},

@@ -55,11 +55,13 @@ def by_hand(phase, task, *, seed=0):
     rows, rng = task.rows("train"), torch.Generator().manual_seed(seed)
     steps = ceil(len(rows) / phase.batch_size)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps * phase.epochs)
-    if phase.batch_norm == "frozen":
-        for stage in network.backbone:
-            stage.module[1].eval()
     losses = []
-    for _ in range(phase.epochs):
+    for epoch in range(phase.epochs):
+        is_frozen = phase.stages == ("layer1",) or epoch < phase.unfreeze_every
+        layer0.train(not is_frozen).requires_grad_(not is_frozen)
+        if phase.batch_norm == "frozen":
+            for stage in network.backbone:
+                stage.module[1].eval()
         dropout = int(torch.randint(2**62, (), generator=rng))
         order = rows[torch.randperm(len(rows), generator=rng)]
         for step, some in enumerate(order.tensor_split(steps)):
@@ -69,6 +71,8 @@ def by_hand(phase, task, *, seed=0):
             optimizer.zero_grad()
             loss.backward()
             for name, p in network.backbone.named_parameters():
+                if is_frozen and "layer0" in name:
+                    continue
                 # the gradient of anchor / 2 |w - w0|^2 (Li et al., 2018)
                 p.grad += phase.anchor * (p.detach() - start[name])
             optimizer.step()
@@ -94,6 +98,9 @@ def by_hand(phase, task, *, seed=0):
         {"backbone_lr": 0.002, "layer_decay": 0.5, "optimizer": "sgd"},
         {"anchor": 1.0, "optimizer": "sgd"},
         {"batch_norm": "frozen"},
+        {"stages": ("layer1",), "optimizer": "adamw", "weight_decay": 0.1},
+        {"unfreeze_every": 2, "layer_decay": 0.5, "weight_decay": 0.1},
+        {"unfreeze_every": 3, "optimizer": "sgd", "anchor": 1.0},
     ],
     ids=str,
 )

@@ -53,6 +53,14 @@ DEFINITIONS = {
         {"tau": (3,), "layer_decay": 0.5},
         Recipe(HEAD_3, (replace(FINETUNE, layer_decay=0.5),)),
     ),
+    "surgical": (
+        {"tau": (3,), "stages": ("layer1",)},
+        Recipe(HEAD_3, (replace(FINETUNE, stages=("layer1",)),)),
+    ),
+    "gradual": (
+        {"tau": (3,), "unfreeze_every": 2},
+        Recipe(HEAD_3, (replace(FINETUNE, unfreeze_every=2, layer_decay=1 / 2.6),)),
+    ),
     "side_tuning": ({"tau": (3,)}, Recipe(HEAD_3, (FINETUNE,), side=True)),
     "wise_ft": (
         {"tau": (3,), "alphas": (0.0, 0.5)},
