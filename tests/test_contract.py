@@ -158,6 +158,7 @@ METHOD_OPTIONS = {
     "flyp": {"tau": (2,), "pretraining": "toy"},
     "surgical": {"stages": ("layer1",)},
     "gradual": {"unfreeze_every": 2},
+    "bss": {"spectral_shrinkage": 0.1},
 }
 NEUTRAL = {
     "scratch": {},
@@ -167,6 +168,10 @@ NEUTRAL = {
     "ls_everywhere": {"tau": (0,), "smoothing": 0.0},
     "opposite_energy": {"tau": (0,), "smoothing": 0.0},
     "l2_sp": {"anchor": 0.0},
+    "delta": {"stage_anchor": 0.0},
+    "feature_distillation": {"feature_anchor": 0.0},
+    "bss": {"spectral_shrinkage": 0.0},
+    "stochastic_norm": {"running_statistics": 0.0},
     "layerwise": {"layer_decay": 1.0},
     "surgical": {"stages": ("layer0", "layer1")},
     "gradual": {"unfreeze_every": 0, "layer_decay": 1.0},

@@ -21,6 +21,7 @@ from molhpft.domains.molecules.pretraining import joint_task
 from molhpft.domains.vision.examples import UNCHANGED, Images
 from molhpft.domains.weights import read_weights, weight_file
 from molhpft.tuning.recipes import AuxiliaryTask, Recipe
+from molhpft.tuning.stochastic_norm import check_norms
 from molhpft.tuning.trained_stages import check_stages
 
 _OF_ANY_FILE = ("csv", "image_folder", "image_npz")
@@ -64,7 +65,7 @@ def build_network(
 
     Raises:
         ValueError: task, encoder and head do not go together, the weights do not fit the encoder,
-            or it has no such stage to cut at or to train.
+            or it has no such stage to cut at or to train, or no batch norm to make stochastic.
     """
     encoder, options = ENCODERS[config.encoder.name], dict(config.encoder.options)
     weights: Path | None = options.pop("weights")
@@ -91,6 +92,8 @@ def build_network(
         network = Network(side_tuned(network.backbone), network.head)
     for phase in recipe.after:
         check_stages(network.backbone, phase)
+        if phase.running_statistics:
+            check_norms(network.backbone)
     return network
 
 

@@ -368,6 +368,9 @@ def _beyond_proposition_1(branch: Branch) -> list[str]:
         f"momentum {phase.momentum:g}": phase.optimizer == "sgd" and phase.momentum > 0,
         "weight decay": phase.weight_decay > 0,
         "an anchor": phase.anchor > 0,
+        "a penalty on features": bool(
+            phase.stage_anchor or phase.feature_anchor or phase.spectral_shrinkage
+        ),
         "label smoothing": phase.smoothing > 0,
         "a loss of more than the labels": isinstance(own, Joint | ClassContrast),
         "weights that are mixed afterwards": bool(recipe.alphas),

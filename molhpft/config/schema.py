@@ -225,11 +225,13 @@ def unused_keys(
     reasons = unused_in_method(
         method.name, method.options, probe=config.probe, finetune=config.finetune, probes=probes
     )
-    if config.finetune.batch_norm == "frozen" and "finetune.batch_norm" not in reasons:
+    finetune = config.finetune
+    if finetune.batch_norm == "frozen" or finetune.running_statistics:
         options = {k: v for k, v in config.encoder.options.items() if k != "weights"}
         if not has_batch_norm(config.encoder.name, tuple(options.items()), config.cut):
             why = f"encoder {config.encoder.name} has no batch norm below its head"
-            reasons["finetune.batch_norm"] = why
+            for key in ("finetune.batch_norm", "finetune.running_statistics"):
+                reasons.setdefault(key, why)
     read = reader.keys if reader else ()
     return {k: reasons[k] for k in given_keys(raw) if k in reasons and k not in read}
 

@@ -56,6 +56,9 @@ _FINETUNE_PAIR = (
         stages=("one",),
         unfreeze_every=1,
         anchor=0.1,
+        stage_anchor=0.1,
+        feature_anchor=0.1,
+        spectral_shrinkage=0.1,
         batch_norm="frozen",
         keep="best",
         patience=1,
@@ -73,6 +76,10 @@ _FINETUNE_PAIR = (
         stages=("other",),
         unfreeze_every=2,
         anchor=0.2,
+        stage_anchor=0.2,
+        feature_anchor=0.2,
+        spectral_shrinkage=0.2,
+        running_statistics=0.2,
         patience=2,
     ),
 )
@@ -83,6 +90,8 @@ PROBE_KEYS = tuple(
     if getattr(_PROBE_PAIR[0], field.name) != getattr(_PROBE_PAIR[1], field.name)
 )
 
+# settings that an option of another name decides as well
+_DECIDED_BY = {"batch_norm": "running_statistics"}
 # of a head that is looked at along its probe they would say where the probe ends
 SCHEDULE_KEYS = ("schedule", "warmup")
 
@@ -209,8 +218,9 @@ def _why(section: str, key: str, options: Options, phase: Phase) -> str:
         return "a probe trains the head alone and keeps it as it is after tau epochs"
     if section == "probe" and key in SCHEDULE_KEYS:
         return "heads are chosen along one probe, whatever its length, and a schedule needs its end"
-    if key in options:
-        return f"method.{key} decides it"
+    for option in (key, _DECIDED_BY.get(key)):
+        if option in options:
+            return f"method.{option} decides it"
     if (section, key) == ("probe", "epochs"):
         return "method.tau says how long the head is probed"
     if key == "momentum" and phase.optimizer != "sgd":

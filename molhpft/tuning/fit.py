@@ -4,7 +4,7 @@ Heads on cached features have a faster form of it, `tuning.stacked`, which tests
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import ceil, isfinite, isnan
 from typing import Any
@@ -16,7 +16,7 @@ from molhpft.core.annotations import Float
 from molhpft.core.data import Task
 from molhpft.core.determinism import seed_dropout
 from molhpft.core.evaluate import EVALUATION_SIZE, predict
-from molhpft.core.network import Batch, Chain, Network
+from molhpft.core.network import Batch, Network
 from molhpft.tuning.callbacks import Callback, Progress, Row, Weights
 from molhpft.tuning.distributed import ALONE, Machine
 from molhpft.tuning.optimizer import (
@@ -25,7 +25,9 @@ from molhpft.tuning.optimizer import (
     optimizer_tensors,
     set_learning_rate,
 )
+from molhpft.tuning.penalties import Penalties
 from molhpft.tuning.phase import Phase
+from molhpft.tuning.stochastic_norm import stochastic_norm
 from molhpft.tuning.trained_stages import Freeze, frozen_where_untrained, set_modes
 
 _log = logging.getLogger(__name__)
@@ -61,13 +63,15 @@ def fit(
 
     Raises:
         ValueError: the loss, a weight, or the validation score of every epoch that could be kept
-            became infinite or NaN; no parameter is trainable; the phase names a stage that there
-            is not; or batches are smaller than the number of processes.
+            became infinite or NaN; no parameter is trainable; the phase wants of the backbone what
+            it has not, such as a stage or batch norm; or several processes share what has to be of
+            one, or share batches smaller than their number.
     """
     with (
         torch.enable_grad(),
         _global_rng_kept(network),
         frozen_where_untrained(network, phase) as freeze,
+        stochastic_norm(network.backbone, phase.running_statistics, machine=machine),
     ):
         training = _Training(network, phase, task, rng, callbacks, machine, freeze)
         training.resume()
@@ -119,7 +123,7 @@ class _Training:
         self.best: Weights = {}
         self.losses: list[Tensor] = []  # of the steps of the current epoch
         self.epoch_rng = rng.get_state()
-        self.anchor = _copy(dict(network.backbone.named_parameters()) if phase.anchor else {})
+        self.penalties = Penalties(network, phase, machine)
         self.examples = task.epoch_size
         self.steps = ceil(self.examples / phase.batch_size)
         if self.examples // self.steps < machine.processes:
@@ -139,7 +143,7 @@ class _Training:
         self.rows, self.losses = [*map(dict, progress.rows)], list(progress.losses.to(device))
         self.best = progress.best
         # this network may have moved since the phase began
-        self.anchor = {name: value.to(device) for name, value in progress.anchor.items()}
+        self.penalties.start = {name: w.to(device) for name, w in progress.anchor.items()}
         for i, callback in enumerate(self.callbacks):
             own = {k: v for k, v in progress.callbacks.items() if k.startswith(f"{i}.")}
             callback.load_state({k.partition(".")[2]: v for k, v in own.items()})
@@ -153,7 +157,7 @@ class _Training:
             losses=torch.stack(self.losses) if self.losses else torch.empty(0),
             weights=_copy(self.network.state_dict()),
             best=self.best,
-            anchor=self.anchor,
+            anchor=self.penalties.start,
             moments=optimizer_tensors(self.optimizer),
             callbacks={
                 f"{i}.{name}": value.clone()
@@ -178,28 +182,32 @@ class _Training:
         self.freeze(before)
         set_modes(self.network, phase, epoch=before)
         logits = machine.shared(self.network)
-        objective = self.task.objective.smoothed(phase.smoothing)
         seed, batches = self._batches()
-        for step, batch in enumerate(batches, start=len(self.losses)):
-            seed_dropout(seed + step * machine.processes + machine.rank, batch.targets.device)
-            done = (before + step / self.steps) / phase.epochs
-            set_learning_rate(self.optimizer, phase, done=done, steps=self.steps * phase.epochs)
-            total = self._seen(step + 1) - self._seen(step)
-            loss = objective.loss(
-                machine.whole(logits(batch), total), machine.whole(batch.targets, total)
-            )
-            self.losses.append(loss.detach())
-            if self.anchor:
-                loss = loss + phase.anchor / 2 * _squared_distance(
-                    self.network.backbone, self.anchor
-                )
-            self.optimizer.zero_grad()
-            machine.backward(loss)
-            self.optimizer.step()
-            examples = before * self.examples + self._seen(step + 1)
-            for callback in self.callbacks:
-                callback.after_step(before * self.steps + step + 1, examples, self.progress)
+        with self.penalties.watching():
+            for step, batch in enumerate(batches, start=len(self.losses)):
+                done = (before + step / self.steps) / phase.epochs
+                set_learning_rate(self.optimizer, phase, done=done, steps=self.steps * phase.epochs)
+                dropout = seed + step * machine.processes + machine.rank
+                loss = self._loss(logits, batch, step, dropout=dropout)
+                self.losses.append(loss.detach())
+                loss = self.penalties.added_to(loss, batch, dropout=dropout)
+                self.optimizer.zero_grad()
+                machine.backward(loss)
+                self.optimizer.step()
+                examples = before * self.examples + self._seen(step + 1)
+                for callback in self.callbacks:
+                    callback.after_step(before * self.steps + step + 1, examples, self.progress)
         self._add_row()
+
+    def _loss(
+        self, logits: Callable[[Batch], Tensor], batch: Batch, step: int, *, dropout: int
+    ) -> Float[Tensor, ""]:
+        """Of the labels of a whole batch, from this process's part of it."""
+        seed_dropout(dropout, batch.targets.device)
+        total, whole = self._seen(step + 1) - self._seen(step), self.machine.whole
+        objective = self.task.objective.smoothed(self.phase.smoothing)
+        loss: Tensor = objective.loss(whole(logits(batch), total), whole(batch.targets, total))
+        return loss
 
     def end(self) -> None:
         """Give the network the weights that the phase ends with.
@@ -274,11 +282,6 @@ class _Training:
 def _copy(weights: Weights) -> Weights:
     # a state_dict aliases the live weights: without clones the "best" would train on
     return {name: value.detach().clone() for name, value in weights.items()}
-
-
-def _squared_distance(backbone: Chain, anchor: Weights) -> Float[Tensor, ""]:
-    moved = [(p - anchor[name]).square().sum() for name, p in backbone.named_parameters()]
-    return torch.stack(moved).sum()
 
 
 @contextmanager

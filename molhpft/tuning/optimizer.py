@@ -102,7 +102,7 @@ def load_optimizer_tensors(optimizer: Optimizer, saved: Weights) -> None:
 
 def _groups(network: Network, phase: Phase) -> list[dict[str, Any]]:
     """Parameters by learning rate: few groups, as each costs calls of its own in every step."""
-    stages: list[tuple[nn.Module, float]] = [(network.head, phase.lr)]
+    stages: list[tuple[str, nn.Module, float]] = [("", network.head, phase.lr)]
     trained = trained_stages(network.backbone, phase)
     # rates count the encoder's own stages, whatever a run has put on top of them
     named = network.backbone.named_stages().items()
@@ -110,8 +110,10 @@ def _groups(network: Network, phase: Phase) -> list[dict[str, Any]]:
     for depth, (name, stage) in enumerate(reversed(layers), start=1):
         if name in trained:
             rate = (phase.backbone_lr or phase.lr) * phase.layer_decay**depth
-            stages.append((stage, rate))
-    groups: dict[float, list[Tensor]] = {}
-    for module, rate in stages:
-        groups.setdefault(rate, []).extend(p for p in module.parameters() if p.requires_grad)
-    return [{"params": params, "base_lr": rate} for rate, params in groups.items() if params]
+            # torch's fused SGD takes no group of which some have begun and others not
+            stages.append((name if phase.unfreeze_every else "", stage, rate))
+    groups: dict[tuple[str, float], list[Tensor]] = {}
+    for begins_with, module, rate in stages:
+        own = groups.setdefault((begins_with, rate), [])
+        own.extend(p for p in module.parameters() if p.requires_grad)
+    return [{"params": own, "base_lr": rate} for (_, rate), own in groups.items() if own]

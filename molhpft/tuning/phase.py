@@ -7,6 +7,7 @@ from molhpft.core.annotations import (
     BelowOne,
     Count,
     Decay,
+    Fraction,
     NonNegative,
     Positive,
     Whole,
@@ -44,6 +45,13 @@ class Phase:
         unfreeze_every: epochs after which one stage more is trained, beginning with the last one of
             the backbone; 0 trains all from the first epoch on.
         anchor: L2-SP strength; pulls the backbone to its weights at the start of the phase.
+        stage_anchor: DELTA's strength; keeps what every stage of the backbone gives near what it
+            gave at the start of the phase.
+        feature_anchor: strength of distillation from the start; keeps the features near theirs.
+        spectral_shrinkage: BSS's strength; shrinks the smallest singular value of each batch of
+            features.
+        running_statistics: stochastic norm's probability by which a channel of the backbone's batch
+            norms is normalised by its running statistics in a step, not by those of the batch.
         batch_norm: "frozen" keeps the backbone's running statistics and normalises with them.
         keep: weights to end with, those of the "last" epoch or of the one "best" on validation.
         patience: stop after this many epochs without a better validation score; None never stops.
@@ -64,6 +72,10 @@ class Phase:
     stages: tuple[str, ...] | None = None
     unfreeze_every: Whole = 0
     anchor: NonNegative = 0.0
+    stage_anchor: NonNegative = 0.0
+    feature_anchor: NonNegative = 0.0
+    spectral_shrinkage: NonNegative = 0.0
+    running_statistics: Fraction = 0.0
     batch_norm: Literal["train", "frozen"] = "train"
     keep: Literal["last", "best"] = "last"
     patience: Count | None = None
@@ -72,8 +84,9 @@ class Phase:
         """Refuse what cannot be meant.
 
         Raises:
-            ValueError: a number out of its range, a backbone option in a head phase, momentum for
-                an optimizer without, one cycle that does not rise, or no stage to train.
+            ValueError: a number out of its range, or settings that contradict each other: a
+                backbone option in a head phase, momentum for an optimizer without, one cycle that
+                does not rise, no stage to train, frozen statistics that are used at times.
         """
         check_ranges(self, _RANGES)
         if self.optimizer != "sgd" and self.momentum != MOMENTUM:
@@ -90,6 +103,11 @@ class Phase:
             raise ValueError(
                 "stages lists at least one stage of the backbone, got none; leave it out to train "
                 "all, or take method lp to train the head alone"
+            )
+        if self.batch_norm == "frozen" and self.running_statistics:
+            raise ValueError(
+                "running_statistics says how often they are used, and batch_norm: frozen uses them "
+                f"always; got running_statistics {self.running_statistics:g}: leave out one"
             )
         given = [name for name in _OF_BACKBONE if getattr(self, name) != _DEFAULTS[name]]
         if self.trains == "head" and given:
@@ -109,6 +127,17 @@ class Phase:
         return self.keep == "best" or self.patience is not None
 
 
-_OF_BACKBONE = ("backbone_lr", "layer_decay", "stages", "unfreeze_every", "anchor", "batch_norm")
+_OF_BACKBONE = (
+    "backbone_lr",
+    "layer_decay",
+    "stages",
+    "unfreeze_every",
+    "anchor",
+    "stage_anchor",
+    "feature_anchor",
+    "spectral_shrinkage",
+    "running_statistics",
+    "batch_norm",
+)
 _DEFAULTS = {field.name: field.default for field in fields(Phase)}
 _RANGES = ranges_of(Phase)

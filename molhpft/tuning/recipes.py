@@ -168,6 +168,45 @@ def l2_sp(probe: Phase, finetune: Phase, *, tau: Tau = (0,), anchor: NonNegative
     return hp_ft(probe, replace(finetune, anchor=anchor), tau=tau)
 
 
+def delta(
+    probe: Phase, finetune: Phase, *, tau: Tau = (0,), stage_anchor: NonNegative = 0.01
+) -> Recipes:
+    """HP-FT that keeps what every stage gives near the start's (DELTA, Li et al., 2019).
+
+    Their behavioural penalty with every channel weighing the same, without their attention.
+    """
+    return hp_ft(probe, replace(finetune, stage_anchor=stage_anchor), tau=tau)
+
+
+def feature_distillation(
+    probe: Phase, finetune: Phase, *, tau: Tau = (0,), feature_anchor: NonNegative = 0.01
+) -> Recipes:
+    """HP-FT that keeps the features near those of the encoder as it was.
+
+    Learning without forgetting (Li and Hoiem, 2016) by hints (Romero et al., 2015): features stand
+    in for the old task's outputs, whose head an encoder's file seldom has.
+    """
+    return hp_ft(probe, replace(finetune, feature_anchor=feature_anchor), tau=tau)
+
+
+def bss(
+    probe: Phase, finetune: Phase, *, tau: Tau = (0,), spectral_shrinkage: NonNegative = 0.001
+) -> Recipes:
+    """HP-FT with batch spectral shrinkage (Chen et al., 2019).
+
+    It suppresses the directions of the features that hardly vary, which transfer worst.
+    """
+    return hp_ft(probe, replace(finetune, spectral_shrinkage=spectral_shrinkage), tau=tau)
+
+
+def stochastic_norm(
+    probe: Phase, finetune: Phase, *, tau: Tau = (0,), running_statistics: Fraction = 0.5
+) -> Recipes:
+    """HP-FT with stochastic norm (Kou et al., 2020): see `tuning/stochastic_norm.py`."""
+    phase = replace(finetune, running_statistics=running_statistics, batch_norm="train")
+    return hp_ft(probe, phase, tau=tau)
+
+
 def layerwise(
     probe: Phase, finetune: Phase, *, tau: Tau = (0,), layer_decay: Decay = 0.7
 ) -> Recipes:

@@ -34,7 +34,11 @@ VALUES = {
     "stages": (["conv0"], ["pool"]),
     "unfreeze_every": (3, 4),
     "anchor": (0.3, 0.4),
-    "batch_norm": ("train", "frozen"),
+    "stage_anchor": (0.3, 0.4),
+    "feature_anchor": (0.3, 0.4),
+    "spectral_shrinkage": (0.3, 0.4),
+    "running_statistics": (0.3, 0.4),
+    "batch_norm": ("frozen", "train"),
     "keep": ("last", "best"),
     "patience": (3, 4),
 }
@@ -149,6 +153,14 @@ def test_a_setting_of_a_phase_changes_what_is_trained_or_is_refused(name, sectio
         (
             {"task": "toy", "encoder": "toy_mlp", "finetune": {"batch_norm": "frozen"}},
             "finetune.batch_norm would do nothing: encoder toy_mlp has no batch norm",
+        ),
+        (
+            {"task": "toy", "encoder": "toy_mlp", "finetune": {"running_statistics": 0.5}},
+            "finetune.running_statistics would do nothing: encoder toy_mlp has no batch norm",
+        ),
+        (
+            {"method": "stochastic_norm", "finetune": {"batch_norm": "frozen"}},
+            "finetune.batch_norm would do nothing: method.running_statistics decides it",
         ),
         (
             {"encoder": {"name": "gcn", "layers": 2}, "cut": "conv0"}

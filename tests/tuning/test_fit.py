@@ -2,6 +2,7 @@
 
 import math
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import replace
 from math import ceil
 
@@ -38,10 +39,45 @@ def without_idle_biases():
     return network
 
 
+def stage_outputs(backbone, batch):
+    outputs, h = [], batch.inputs
+    for stage in backbone:
+        h = stage(h, batch)
+        outputs.append(h)
+    return outputs
+
+
+def penalties_by_hand(outputs, source, phase):
+    """The penalties of DELTA, feature distillation and BSS, each as its paper writes it."""
+    total = 0.0
+    for maps, source_maps in zip(outputs, source, strict=True):
+        per_filter = [
+            (maps[:, j] - source_maps[:, j].detach()).norm() ** 2 for j in range(maps.shape[1])
+        ]
+        total += phase.stage_anchor / 2 * sum(per_filter) / len(maps)
+    z, z0 = outputs[-1], source[-1].detach()
+    hint = ((z - z0) ** 2).sum() / len(z)
+    gram = z.double().T @ z.double()  # its eigenvalues are the squared singular values
+    smallest = torch.linalg.eigvalsh(gram)[max(0, z.shape[1] - len(z))]
+    return total + phase.feature_anchor / 2 * hint + phase.spectral_shrinkage * smallest.float()
+
+
+def set_modes_by_hand(network, phase, *, is_frozen):
+    """Modes of an epoch, in which the lower layer is frozen or not."""
+    layer0, layer1 = network.backbone
+    layer0.train(not is_frozen).requires_grad_(not is_frozen)
+    for layer in (layer0, layer1):
+        if phase.batch_norm == "frozen":
+            layer.module[1].eval()
+
+
 def by_hand(phase, task, *, seed=0):
     """The phase as one would write it in plain torch: an independent reference for `fit`."""
     network = without_idle_biases().train()
     start = {name: p.detach().clone() for name, p in network.backbone.named_parameters()}
+    source = deepcopy(network.backbone)
+    for stage in source:
+        stage.module[1].eval()  # drops what the network drops, normalises as it was pretrained
     layer0, layer1 = network.backbone
     rate = phase.backbone_lr or phase.lr
     groups = [
@@ -58,16 +94,18 @@ def by_hand(phase, task, *, seed=0):
     losses = []
     for epoch in range(phase.epochs):
         is_frozen = phase.stages == ("layer1",) or epoch < phase.unfreeze_every
-        layer0.train(not is_frozen).requires_grad_(not is_frozen)
-        if phase.batch_norm == "frozen":
-            for stage in network.backbone:
-                stage.module[1].eval()
+        set_modes_by_hand(network, phase, is_frozen=is_frozen)
         dropout = int(torch.randint(2**62, (), generator=rng))
         order = rows[torch.randperm(len(rows), generator=rng)]
         for step, some in enumerate(order.tensor_split(steps)):
             torch.manual_seed(dropout + step)
             batch = task.examples.take(some)
-            loss = F.cross_entropy(network(batch), batch.targets, label_smoothing=phase.smoothing)
+            outputs = stage_outputs(network.backbone, batch)
+            logits = network.head(outputs[-1], batch)
+            loss = F.cross_entropy(logits, batch.targets, label_smoothing=phase.smoothing)
+            losses.append(loss.item())
+            torch.manual_seed(dropout + step)
+            loss = loss + penalties_by_hand(outputs, stage_outputs(source, batch), phase)
             optimizer.zero_grad()
             loss.backward()
             for name, p in network.backbone.named_parameters():
@@ -76,7 +114,6 @@ def by_hand(phase, task, *, seed=0):
                 # the gradient of anchor / 2 |w - w0|^2 (Li et al., 2018)
                 p.grad += phase.anchor * (p.detach() - start[name])
             optimizer.step()
-            losses.append(loss.item())
             if phase.schedule == "cosine":
                 cosine.step()
     return network, torch.tensor(losses).view(phase.epochs, steps).mean(1).tolist()
@@ -101,6 +138,11 @@ def by_hand(phase, task, *, seed=0):
         {"stages": ("layer1",), "optimizer": "adamw", "weight_decay": 0.1},
         {"unfreeze_every": 2, "layer_decay": 0.5, "weight_decay": 0.1},
         {"unfreeze_every": 3, "optimizer": "sgd", "anchor": 1.0},
+        {"stage_anchor": 0.5, "optimizer": "sgd"},
+        {"feature_anchor": 0.5, "optimizer": "sgd"},
+        {"spectral_shrinkage": 0.5, "optimizer": "sgd"},
+        {"spectral_shrinkage": 0.5, "optimizer": "sgd", "batch_size": 6},
+        {"stage_anchor": 0.2, "feature_anchor": 0.3, "spectral_shrinkage": 0.1, "anchor": 0.1},
     ],
     ids=str,
 )

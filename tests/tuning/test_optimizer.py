@@ -46,6 +46,7 @@ def test_an_optimizer_is_torchs_own_with_the_settings_of_the_phase(name, kind, d
         ({"layer_decay": 0.5}, [0.1, 0.05, 0.025], 0.05),
         ({"backbone_lr": 0.3, "layer_decay": 0.5}, [0.1, 0.15, 0.075], 0.15),
         ({"trains": "head"}, [0.1], 0.0),
+        ({"unfreeze_every": 1}, [0.1, 0.1, 0.1], 0.1),
     ],
     ids=str,
 )

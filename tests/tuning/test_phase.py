@@ -30,7 +30,19 @@ def test_a_number_out_of_range_is_refused(setting, message):
 
 @pytest.mark.parametrize(
     "setting",
-    [{"layer_decay": 0.5}, {"anchor": 1.0}, {"backbone_lr": 0.1}, {"batch_norm": "frozen"}],
+    [
+        {"layer_decay": 0.5},
+        {"anchor": 1.0},
+        {"backbone_lr": 0.1},
+        {"batch_norm": "frozen"},
+        {"stages": ("conv0",)},
+        {"unfreeze_every": 1},
+        {"stage_anchor": 1.0},
+        {"feature_anchor": 1.0},
+        {"spectral_shrinkage": 1.0},
+        {"running_statistics": 0.5},
+    ],
+    ids=str,
 )
 def test_a_head_phase_takes_no_backbone_option(setting):
     with pytest.raises(ValueError, match="act on the backbone, which a head phase"):
@@ -54,3 +66,8 @@ def test_one_cycle_without_a_rise_is_refused():
 )
 def test_a_phase_watches_validation_only_when_it_decides_something(setting, watches):
     assert Phase(trains="all", epochs=1, lr=0.1, **setting).watches_validation is watches
+
+
+def test_statistics_that_are_always_used_cannot_be_used_at_times():
+    with pytest.raises(ValueError, match=r"batch_norm: frozen uses them always; got .* 0\.5"):
+        Phase(trains="all", epochs=1, lr=0.1, batch_norm="frozen", running_statistics=0.5)

@@ -49,6 +49,19 @@ DEFINITIONS = {
         Recipe(HEAD_3, (replace(FINETUNE, smoothing=0.2),)),
     ),
     "l2_sp": ({"tau": (3,), "anchor": 0.5}, Recipe(HEAD_3, (replace(FINETUNE, anchor=0.5),))),
+    "delta": ({"stage_anchor": 0.5}, Recipe(HEAD_0, (replace(FINETUNE, stage_anchor=0.5),))),
+    "feature_distillation": (
+        {"tau": (3,), "feature_anchor": 0.5},
+        Recipe(HEAD_3, (replace(FINETUNE, feature_anchor=0.5),)),
+    ),
+    "bss": (
+        {"tau": (3,), "spectral_shrinkage": 0.5},
+        Recipe(HEAD_3, (replace(FINETUNE, spectral_shrinkage=0.5),)),
+    ),
+    "stochastic_norm": (
+        {"tau": (3,), "running_statistics": 0.25},
+        Recipe(HEAD_3, (replace(FINETUNE, running_statistics=0.25),)),
+    ),
     "layerwise": (
         {"tau": (3,), "layer_decay": 0.5},
         Recipe(HEAD_3, (replace(FINETUNE, layer_decay=0.5),)),

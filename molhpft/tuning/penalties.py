@@ -1,0 +1,152 @@
+"""What finetuning adds to the loss of a batch: penalties on weights and on features.
+
+    anchor                `1/2 ||w - w_0||^2` of the backbone, L2-SP (Li et al., ICML 2018)
+    stage_anchor          `1/2 ||h - h_0||^2` of what every stage gives: the behavioural penalty of
+                          DELTA (Li et al., ICLR 2019), every channel weighing the same
+    feature_anchor        `1/2 ||z - z_0||^2` of the features that the head reads: distillation from
+                          the encoder as it was, by hints (Romero et al., ICLR 2015)
+    spectral_shrinkage    `s^2` of the smallest singular value of a batch of features: batch
+                          spectral shrinkage (Chen et al., NeurIPS 2019) with their k of 1
+
+`w_0`, `h_0` and `z_0` are those of the network as the phase began. Squared distances of features
+are summed over channels and averaged over rows and positions, so that a strength means the same for
+any batch.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from molhpft.core.annotations import Float
+from molhpft.core.determinism import seed_dropout
+from molhpft.core.network import Batch, Chain, Network
+from molhpft.tuning.callbacks import Weights
+from molhpft.tuning.distributed import Machine
+from molhpft.tuning.phase import Phase
+
+
+def smallest_singular_value(z: Float[Tensor, "rows d ..."]) -> Float[Tensor, ""]:
+    """Of the matrix of features, a row for each example (or atom, or pixel) of a batch."""
+    values: Tensor = torch.linalg.svdvals(z.movedim(1, -1).flatten(0, -2).float())
+    return values[-1]
+
+
+def mean_squared_distance(
+    h: Float[Tensor, "rows d ..."], start: Float[Tensor, "rows d ..."]
+) -> Float[Tensor, ""]:
+    """`||h - h_0||^2`, summed over channels (axis 1), mean over rows and positions."""
+    return (h.float() - start.float()).square().sum(1).mean()
+
+
+class Penalties:
+    """The penalties of a phase under way.
+
+    Args:
+        network: that is trained, as the phase begins.
+        phase: gives the strength of each penalty; one of strength 0 costs nothing.
+        machine: that trains.
+
+    Raises:
+        ValueError: features are penalised where there is no backbone, or where several processes
+            share a batch.
+    """
+
+    def __init__(self, network: Network, phase: Phase, machine: Machine) -> None:
+        self._backbone, self._phase, self._machine = network.backbone, phase, machine
+        self._compares = bool(phase.stage_anchor or phase.feature_anchor)
+        self._watches = self._compares or bool(phase.spectral_shrinkage)
+        self._outputs: dict[str, Tensor] = {}
+        if self._watches and not network.backbone.names:
+            raise ValueError("a penalty on features needs a backbone, and the cut leaves none")
+        if self._watches and machine.processes > 1:
+            raise ValueError(
+                "penalties on features are those of a whole batch, which several processes share; "
+                f"set devices: 1, got {machine.processes} processes"
+            )
+        start = dict(network.backbone.named_parameters()) if phase.anchor else {}
+        start = network.backbone.state_dict() if self._compares else start
+        self._reference: Chain | None = None
+        self.start = {name: value.detach().clone() for name, value in start.items()}
+
+    @property
+    def start(self) -> Weights:
+        """Weights of the backbone as the phase began; empty where nothing is compared with it."""
+        return self._start
+
+    @start.setter
+    def start(self, weights: Weights) -> None:
+        self._start = weights
+        if self._compares:
+            self._reference = deepcopy(self._backbone).requires_grad_(False)
+            self._reference.load_state_dict(weights)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """A block in which the outputs of the stages are seen, as penalties on features need it."""
+        stages = self._backbone.named_stages() if self._watches else {}
+        if self._reference is not None:
+            _same_modes(self._backbone, self._reference)
+        hooks = [
+            stage.register_forward_hook(lambda *call, name=name: self._see(name, call[-1]))
+            for name, stage in stages.items()
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def added_to(self, loss: Float[Tensor, ""], batch: Batch, *, dropout: int) -> Float[Tensor, ""]:
+        """The loss of a batch that the network has just read, with what is added to it.
+
+        Args:
+            loss: of the labels.
+            batch: for the network as it was, which reads it too.
+            dropout: seed of the batch's dropout: both networks drop the same entries.
+        """
+        phase = self._phase
+        if phase.anchor:
+            loss = loss + phase.anchor / 2 * self._squared_weight_distance()
+        if self._reference is not None:
+            loss = loss + self._feature_distance(self._reference, batch, dropout) / 2
+        if phase.spectral_shrinkage:
+            z = self._outputs[self._backbone.names[-1]]
+            loss = loss + phase.spectral_shrinkage * smallest_singular_value(z).square()
+        self._outputs.clear()
+        return loss
+
+    def _see(self, name: str, output: Tensor) -> None:
+        self._outputs[name] = output
+
+    def _squared_weight_distance(self) -> Float[Tensor, ""]:
+        named = self._backbone.named_parameters()
+        return torch.stack([(p - self._start[name]).square().sum() for name, p in named]).sum()
+
+    def _feature_distance(self, reference: Chain, batch: Batch, dropout: int) -> Float[Tensor, ""]:
+        seed_dropout(dropout, batch.targets.device)
+        h, distances = batch.inputs, []
+        with torch.no_grad(), self._machine.autocast():
+            stages = list(reference.named_stages().items())
+            starts = []
+            for _, stage in stages:
+                h = stage(h, batch)
+                starts.append(h)
+        for (name, _), start in zip(stages, starts, strict=True):
+            is_last = name == stages[-1][0]
+            strength = self._phase.stage_anchor + self._phase.feature_anchor * is_last
+            if strength:
+                distances.append(strength * mean_squared_distance(self._outputs[name], start))
+        return torch.stack(distances).sum()
+
+
+def _same_modes(network: Chain, reference: Chain) -> None:
+    """The modes of a network for the one it began as, whose batch statistics stay what they were.
+
+    Both then drop entries in the same stages; the reference normalises as in evaluation.
+    """
+    for ours, theirs in zip(network.modules(), reference.modules(), strict=True):
+        theirs.training = ours.training and not isinstance(theirs, _BatchNorm)

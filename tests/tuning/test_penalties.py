@@ -1,0 +1,91 @@
+"""Penalties on features: what they keep, and where they have no meaning."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from molhpft.core.evaluate import take
+from molhpft.tuning.distributed import ALONE, Machine
+from molhpft.tuning.fit import fit
+from molhpft.tuning.penalties import Penalties, mean_squared_distance, smallest_singular_value
+from molhpft.tuning.phase import Phase
+from tests.toy import Saving, same_weights, seeded, toy_network, toy_task
+
+FT = Phase(trains="all", epochs=6, lr=0.02, batch_size=10)
+
+
+@dataclass(frozen=True)
+class Shared(Machine):
+    """A machine of two processes."""
+
+    @property
+    def processes(self):
+        return 2
+
+
+def moved_by(**setting):
+    """How far each stage's output moved on the training split, in eval mode."""
+    task, start, end = toy_task(), toy_network(), toy_network()
+    fit(end, replace(FT, batch_norm="frozen", **setting), task, rng=seeded())
+    lower = [take(n.cut("layer1"), task.batches("train", size=30)).features for n in (start, end)]
+    upper = [take(n, task.batches("train", size=30)).features for n in (start, end)]
+    return [(b - a).norm(dim=1).mean().item() for a, b in (lower, upper)]
+
+
+def test_a_strong_penalty_keeps_what_it_is_on():
+    free, delta, hints = (
+        moved_by(),
+        moved_by(stage_anchor=100.0),
+        moved_by(feature_anchor=100.0),
+    )
+    assert delta[0] < free[0] / 5
+    assert delta[1] < free[1] / 5
+    assert hints[1] < free[1] / 5
+    assert hints[0] > 2 * delta[0]  # the features alone are held
+
+
+def pixels(maps):
+    """A row for each position of feature maps (n, d, height, width)."""
+    return torch.cat([m.flatten(1).T for m in maps])
+
+
+def test_a_distance_is_that_of_rows_whatever_their_number_and_positions():
+    h, start = torch.randn(4, 3, 5, 5), torch.randn(4, 3, 5, 5)
+    expected = (pixels(h) - pixels(start)).square().sum(1).mean()
+    torch.testing.assert_close(mean_squared_distance(h, start), expected)
+    twice = mean_squared_distance(torch.cat([h, h]), torch.cat([start, start]))
+    torch.testing.assert_close(twice, expected)
+
+
+@pytest.mark.parametrize("shape", [(9, 4), (4, 9), (3, 4, 2, 2)])
+def test_the_smallest_singular_value_is_that_of_examples_by_channels(shape):
+    z = torch.randn(shape)
+    _, s, _ = torch.linalg.svd(z if z.ndim == 2 else pixels(z), full_matrices=False)
+    torch.testing.assert_close(smallest_singular_value(z), s.min())
+
+
+@pytest.mark.parametrize("setting", ["stage_anchor", "feature_anchor"])
+def test_a_resumed_phase_is_compared_with_the_start_of_the_phase(setting):
+    phase, saving = replace(FT, **{setting: 5.0}), Saving(every=2)
+    whole = toy_network(dropout=0.3)
+    fit(whole, phase, toy_task(), rng=seeded(), callbacks=[saving])
+    elsewhere = toy_network(dropout=0.3, seed=7)
+    fit(elsewhere, phase, toy_task(), rng=seeded(9), callbacks=[Saving(saving.saved[4])])
+    assert same_weights(whole, elsewhere)
+
+
+@pytest.mark.parametrize("setting", ["stage_anchor", "feature_anchor", "spectral_shrinkage"])
+def test_a_penalty_on_features_is_refused_where_it_has_no_meaning(setting):
+    phase = replace(FT, **{setting: 1.0})
+    with pytest.raises(ValueError, match="needs a backbone, and the cut leaves none"):
+        Penalties(toy_network().cut("layer0"), phase, ALONE)
+    with pytest.raises(ValueError, match="set devices: 1, got 2 processes"):
+        Penalties(toy_network(), phase, Shared())
+
+
+def test_nothing_is_kept_or_seen_without_a_penalty():
+    penalties = Penalties(toy_network(), FT, ALONE)
+    loss = torch.tensor(1.0)
+    assert penalties.start == {}
+    assert penalties.added_to(loss, toy_task().examples.take(torch.arange(3)), dropout=0) is loss
