@@ -14,10 +14,18 @@ from molhpft.core.network import Chain, cosine_head, linear_head, mlp_head
 from molhpft.domains.molecules.checkpoints import load_encoder
 from molhpft.domains.molecules.dmpnn import dmpnn
 from molhpft.domains.molecules.examples import Molecules
-from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
+from molhpft.domains.molecules.gcn import ogb_gcn
 from molhpft.domains.molecules.gine import gine
 from molhpft.domains.molecules.nci import nci_alerts_task, nci_descriptors_task
 from molhpft.domains.molecules.ogb import ogb_names, ogb_task
+from molhpft.domains.molecules.pretrain_gnns import (
+    molclr_gcn,
+    molclr_gin,
+    pretrain_gnns_gat,
+    pretrain_gnns_gcn,
+    pretrain_gnns_gin,
+    pretrain_gnns_sage,
+)
 from molhpft.domains.molecules.pretraining import pretraining_task
 from molhpft.domains.molecules.pyg import pyg_gnn
 from molhpft.domains.molecules.tables import csv_task
@@ -109,6 +117,41 @@ ENCODERS: dict[str, Encoder] = {
         load_encoder,
         Molecules,
         "model.safetensors of a gcn_pretrain_gnns run; gcn_*.pth of pretrain-gnns",
+        mixed=True,
+    ),
+    "sage_pretrain_gnns": Encoder(
+        pretrain_gnns_sage,
+        load_encoder,
+        Molecules,
+        "model.safetensors of a sage_pretrain_gnns run; graphsage_*.pth of pretrain-gnns",
+        mixed=True,
+    ),
+    "gat_pretrain_gnns": Encoder(
+        pretrain_gnns_gat,
+        load_encoder,
+        Molecules,
+        "model.safetensors of a gat_pretrain_gnns run; gat_*.pth of pretrain-gnns",
+        mixed=True,
+    ),
+    "gin_pretrain_gnns": Encoder(
+        pretrain_gnns_gin,
+        load_encoder,
+        Molecules,
+        "model.safetensors of a gin_pretrain_gnns run; GIN checkpoints of pretrain-gnns",
+        mixed=True,
+    ),
+    "gcn_molclr": Encoder(
+        molclr_gcn,
+        load_encoder,
+        Molecules,
+        "model.safetensors of a gcn_molclr run; GCN checkpoints of MolCLR",
+        mixed=True,
+    ),
+    "gin_molclr": Encoder(
+        molclr_gin,
+        load_encoder,
+        Molecules,
+        "model.safetensors of a gin_molclr run; GIN checkpoints of MolCLR",
         mixed=True,
     ),
     "dmpnn": Encoder(

@@ -45,8 +45,9 @@ from molhpft.domains.console import plain_console
 from molhpft.domains.graphs.backbones import gnn_backbone
 from molhpft.domains.graphs.tasks import pyg_task
 from molhpft.domains.molecules.examples import Molecules
-from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
+from molhpft.domains.molecules.gcn import ogb_gcn
 from molhpft.domains.molecules.graphs import pack
+from molhpft.domains.molecules.pretrain_gnns import pretrain_gnns_gcn
 from molhpft.domains.molecules.pyg import pyg_gnn
 from molhpft.domains.toy.digits import toy_mlp
 from molhpft.domains.toy.linear import linear_network, linear_task

@@ -16,8 +16,15 @@ from molhpft.core.data import Rows, Task
 from molhpft.core.network import Network, linear_head
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
 from molhpft.domains.molecules.examples import molecule_task
-from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
+from molhpft.domains.molecules.gcn import ogb_gcn
 from molhpft.domains.molecules.gine import gine
+from molhpft.domains.molecules.pretrain_gnns import (
+    molclr_gcn,
+    pretrain_gnns_gat,
+    pretrain_gnns_gcn,
+    pretrain_gnns_gin,
+    pretrain_gnns_sage,
+)
 from molhpft.domains.vision.examples import Augmentation, Images
 from molhpft.tuning import fit as optim
 from molhpft.tuning.fit import fit
@@ -155,6 +162,10 @@ def kernels(request, monkeypatch):
         partial(ogb_gcn, jumping_knowledge=True, pool="mean+sum"),
         partial(gine, norm="layer", pool="attention"),
         pretrain_gnns_gcn,
+        pretrain_gnns_sage,
+        pretrain_gnns_gat,
+        pretrain_gnns_gin,
+        molclr_gcn,
     ],
 )
 @pytest.mark.parametrize("anchor", [0.0, 0.1])

@@ -13,7 +13,7 @@ from molhpft.core.evaluate import take
 from molhpft.core.network import Batch, Chain, Network, Plain, Stage, linear_head, mlp_head
 from molhpft.core.objectives import ClassContrast, Joint, Multiclass, Multilabel, Part, Squared
 from molhpft.domains.molecules.checkpoints import load_encoder
-from molhpft.domains.molecules.gcn import pretrain_gnns_gcn
+from molhpft.domains.molecules.pretrain_gnns import pretrain_gnns_gcn
 from molhpft.measure.dynamics import (
     alignment,
     decompose,

@@ -31,14 +31,19 @@ _OURS = (
     "stages.embed.sent.weight",
 )
 
-_PRETRAIN_GNNS: Renaming = (
+_NODES_AND_BONDS: Renaming = (
     (r"x_embedding1\.weight", r"embed.columns.tables.0"),
     (r"x_embedding2\.weight", r"embed.columns.tables.1"),
-    (r"gnns\.(\d+)\.linear\.(\w+)", r"conv\1.convolution.linear.\2"),
     (r"gnns\.(\d+)\.edge_embedding1\.weight", r"conv\1.convolution.bond.tables.0"),
     (r"gnns\.(\d+)\.edge_embedding2\.weight", r"conv\1.convolution.bond.tables.1"),
     (r"batch_norms\.(\d+)\.(\w+)", r"conv\1.norm.\2"),
 )
+_GIN: Renaming = (
+    *_NODES_AND_BONDS,
+    (r"gnns\.(\d+)\.mlp\.0\.(\w+)", r"conv\1.convolution.hidden.\2"),
+    (r"gnns\.(\d+)\.mlp\.2\.(\w+)", r"conv\1.convolution.out.\2"),
+)
+_MOLCLR_PROJECTION: Renaming = ((r"feat_lin\.(\w+)", r"project.module.\1"),)
 _OGB: Renaming = (
     (r"gnn_node\.atom_encoder\.atom_embedding_list\.(\d)\.weight", r"embed.columns.tables.\1"),
     (r"gnn_node\.convs\.(\d+)\.linear\.(\w+)", r"conv\1.convolution.linear.\2"),
@@ -76,14 +81,13 @@ class Architecture:
     Attributes:
         what: its name and where it comes from, as the end of a sentence.
         landmarks: tensors that tell it from the others; the first says where its names begin.
-        fits: the encoder of this package that takes its weights, as a config's `encoder` has it;
-            None where there is none.
+        fits: the encoder of this package that takes its weights, as a config's `encoder` has it.
         renaming: patterns of its names and what a backbone chain calls them.
     """
 
     what: str
     landmarks: tuple[str, ...]
-    fits: dict[str, Any] | None = None
+    fits: dict[str, Any]
     renaming: Renaming = ()
 
 
@@ -91,11 +95,24 @@ _GCN = Architecture(
     "a GCN of pretrain-gnns (Hu et al., 2020)",
     ("x_embedding1.weight", "gnns.0.linear.weight"),
     {"name": "gcn_pretrain_gnns"},
-    _PRETRAIN_GNNS,
+    (*_NODES_AND_BONDS, (r"gnns\.(\d+)\.linear\.(\w+)", r"conv\1.convolution.linear.\2")),
 )
-_GRAPHSAGE = Architecture("a GraphSAGE of pretrain-gnns (Hu et al., 2020)", _GCN.landmarks)
+_GRAPHSAGE = Architecture(
+    "a GraphSAGE of pretrain-gnns (Hu et al., 2020)",
+    _GCN.landmarks,
+    {"name": "sage_pretrain_gnns"},
+    (*_NODES_AND_BONDS, (r"gnns\.(\d+)\.linear\.(\w+)", r"conv\1.convolution.message.\2")),
+)
 _GAT = Architecture(
-    "a GAT of pretrain-gnns (Hu et al., 2020)", ("x_embedding1.weight", "gnns.0.att")
+    "a GAT of pretrain-gnns (Hu et al., 2020)",
+    ("x_embedding1.weight", "gnns.0.att"),
+    {"name": "gat_pretrain_gnns"},
+    (
+        *_NODES_AND_BONDS,
+        (r"gnns\.(\d+)\.weight_linear\.(\w+)", r"conv\1.convolution.linear.\2"),
+        (r"gnns\.(\d+)\.att", r"conv\1.convolution.attention"),
+        (r"gnns\.(\d+)\.bias", r"conv\1.convolution.bias"),
+    ),
 )
 _DMPNN = Architecture("a D-MPNN of chemprop", chemprop_files.LANDMARKS, {"name": "dmpnn"})
 _ARCHITECTURES = (  # of two that fit, the first is meant
@@ -103,12 +120,26 @@ _ARCHITECTURES = (  # of two that fit, the first is meant
     Architecture(
         "a GIN of MolCLR (Wang et al., 2022)",
         ("x_embedding1.weight", "gnns.0.mlp.0.weight", "feat_lin.weight"),
+        {"name": "gin_molclr"},
+        (*_GIN, *_MOLCLR_PROJECTION),
     ),
     Architecture(
-        "a GIN of pretrain-gnns (Hu et al., 2020)", ("x_embedding1.weight", "gnns.0.mlp.0.weight")
+        "a GIN of pretrain-gnns (Hu et al., 2020)",
+        ("x_embedding1.weight", "gnns.0.mlp.0.weight"),
+        {"name": "gin_pretrain_gnns"},
+        _GIN,
     ),
     _GAT,
-    Architecture("a GCN of MolCLR (Wang et al., 2022)", ("x_embedding1.weight", "gnns.0.weight")),
+    Architecture(
+        "a GCN of MolCLR (Wang et al., 2022)",
+        ("x_embedding1.weight", "gnns.0.weight", "feat_lin.weight"),
+        {"name": "gcn_molclr"},
+        (
+            *_NODES_AND_BONDS,
+            (r"gnns\.(\d+)\.(weight|bias)", r"conv\1.convolution.\2"),
+            *_MOLCLR_PROJECTION,
+        ),
+    ),
     Architecture(
         "a GCN of OGB's examples with a virtual node",
         ("gnn_node.virtualnode_embedding.weight", "gnn_node.convs.0.root_emb.weight"),
@@ -167,8 +198,8 @@ def load_encoder(backbone: Chain, path: Path) -> None:
     Args:
         backbone: changed in place, or not at all.
         path: one of our `model.safetensors`, a state dict of OGB's example GNN, a checkpoint of
-            pretrain-gnns, or a model of chemprop 2; in any floating point format, its names behind
-            any wrapper such as `module.` or `model.gnn.`.
+            pretrain-gnns or MolCLR, or a model of chemprop 2; in any floating point format, its
+            names behind any wrapper such as `module.` or `model.gnn.`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -194,8 +225,6 @@ def encoder_weights(file: WeightFile) -> dict[str, Tensor]:
         weights = backbone_weights(file, ours)
         return {name: tensor for name, tensor in weights.items() if name.startswith("stages.")}
     architecture, prefix = _recognised(file)
-    if architecture.fits is None:
-        raise ValueError(f"{file.path} is {describe(file)}")
     if architecture is _DMPNN:
         return chemprop_files.backbone_weights(file, prefix)
     weights, renaming = {}, architecture.renaming
@@ -227,8 +256,6 @@ def describe(file: WeightFile) -> str:
     fits = architecture.fits
     if architecture is _DMPNN:
         takes = _fitting_dmpnn(chemprop_files.dmpnn_options(file, prefix))
-    elif fits is None:
-        takes = "which no encoder of this package takes"
     elif fits.get("virtual_node"):
         takes = f"which fits {fits['name']} with virtual_node: true"
     else:
@@ -269,7 +296,9 @@ def fitting_encoder(file: WeightFile) -> dict[str, Any]:
     weights = encoder_weights(file)
     layers = {match[0] for name in weights if (match := re.search(r"conv\d+", name))}
     widths = {t.shape[1] for name, t in weights.items() if name.endswith("columns.tables.0")}
-    fits = dict(architecture.fits or {})
+    fits = dict(architecture.fits)
+    if "stages.project.module.weight" in weights:
+        fits["projection"] = len(weights["stages.project.module.weight"])
     return {"name": fits.pop("name"), "layers": len(layers), "width": widths.pop(), **fits}
 
 
@@ -287,7 +316,8 @@ def _recognised(file: WeightFile) -> tuple[Architecture, str]:
     raise ValueError(
         f"{file.path} is no graph encoder this package knows (its first tensors are "
         f"{', '.join(list(file.tensors)[:3]) or 'none'}); give a molhpft model.safetensors, a "
-        "state dict of OGB's example GCN, a GCN checkpoint of pretrain-gnns or a chemprop 2 model"
+        "state dict of OGB's example GNNs, a checkpoint of pretrain-gnns or MolCLR or a model of "
+        "chemprop 2"
     )
 
 

@@ -1,14 +1,12 @@
-"""Graph-convolution encoders as chains with the stages `embed, conv0 ... conv4, pool`.
+"""OGB's graph-convolution encoder as a chain with the stages `embed, conv0 ... conv4, pool`.
 
-The two graph convolutions, `convolution(h, graphs)` to new atom features, are not interchangeable:
-OGB's has a nonlinearity inside every message and its own bond vocabulary, that of the public
-checkpoints of Hu et al. (2020) is linear with self-loops.
+Other encoders (`gine`, `pretrain_gnns`) are the same chain around another convolution, a function
+of `h` and graphs that gives new atom features.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from math import prod
 from typing import Literal, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -27,17 +25,11 @@ from molhpft.domains.molecules.pooling import (
     sum_pool,
 )
 from molhpft.domains.molecules.smiles import ATOM_SIZES, BOND_SIZES
-from molhpft.kernels.ops import convolve, embed, linear, normalise, propagate
+from molhpft.kernels.ops import convolve, embed, linear, normalise
 from molhpft.kernels.reference import CSRGraph
 
 OGB_SIZES = BOND_SIZES[:3]
-SINGLE_BOND, OTHER_BOND = 0, 4  # bond types in OGB's vocabulary
-
-# of the public checkpoints of Hu et al. (2020)
-PRETRAIN_GNNS_ATOM_SIZES = (120, 3)  # atomic number with mask, chirality
-PRETRAIN_GNNS_SIZES = (6, 3)  # bond type with self-loop and mask, bond direction
-SELF_LOOP = 4  # bond type of the self-loops
-CHIRAL_TAGS = 3
+CHIRAL_TAGS = 3  # of vocabularies other than OGB's
 
 Norm = Literal["batch", "layer", "none"]
 Derived = TypeVar("Derived")
@@ -76,12 +68,6 @@ def ogb_gcn(
         dropout, virtual_node, norm, residual, jumping_knowledge, pool, projection
     )
     return encoder_chain(AtomEmbedding(ATOM_SIZES, width), OGBConvolution, layers, options)
-
-
-def pretrain_gnns_gcn(*, layers: Count = 5, width: Count = 300, dropout: BelowOne = 0.5) -> Chain:
-    """The GCN of the public checkpoints of Hu et al. (2020); arguments as for `ogb_gcn`."""
-    embed = AtomEmbedding(PRETRAIN_GNNS_ATOM_SIZES, width)
-    return encoder_chain(embed, PretrainGNNsConvolution, layers, StageOptions(dropout))
 
 
 @dataclass(frozen=True)
@@ -291,29 +277,6 @@ class OGBConvolution(nn.Module):
         return convolve(x, self.bond.combinations(), self.root, ogb_edges(graphs))
 
 
-class PretrainGNNsConvolution(nn.Module):
-    """Graph convolution of the public GCN checkpoints (Hu et al., 2020).
-
-    `x = W h + b`, then `sum_j norm_ij (x_j + bond_ij)` over neighbours and the atom itself, whose
-    self-loop is a bond type of its own; no nonlinearity inside. So it is a product of `x` with a
-    sparse matrix, plus a small dense one: how much of each kind of bond an atom has.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(width, width)
-        self.bond = ColumnEmbedding(PRETRAIN_GNNS_SIZES, width)
-
-    def forward(self, h: Tensor, graphs: GraphBatch) -> Tensor:
-        """New atom features (atoms, d) from `h` (atoms, d)."""
-        x = linear(h, self.linear.weight, self.linear.bias, skip_embedding=self.training)
-        x = propagate(x, pretrain_gnns_edges(graphs))
-        weights, bonds = pretrain_gnns_bond_weights(graphs), self.bond.combinations()
-        # a sum of few terms, which reduced precision would not make faster
-        with torch.autocast(x.device.type, enabled=False):
-            return torch.addmm(x.to(bonds), weights.to(bonds), bonds)
-
-
 def once_a_batch(derive: Callable[[GraphBatch], Derived]) -> Callable[[GraphBatch], Derived]:
     """`derive`, computed once for each batch however many layers ask, and forgotten with it."""
     cache: WeakKeyDictionary[GraphBatch, Derived] = WeakKeyDictionary()
@@ -329,28 +292,11 @@ def once_a_batch(derive: Callable[[GraphBatch], Derived]) -> Callable[[GraphBatc
 @once_a_batch
 def ogb_edges(graphs: GraphBatch) -> CSRGraph:
     """Graph whose edges have a kind for each combination of their first three columns."""
-    return _edges(graphs, graphs.bonds[:, :3], OGB_SIZES)
+    return csr_graph(graphs, graphs.bonds[:, :3], OGB_SIZES)
 
 
-@once_a_batch
-def pretrain_gnns_edges(graphs: GraphBatch) -> CSRGraph:
-    """Graph whose edges have a kind for each bond type and direction; without self-loops."""
-    columns = torch.stack([graphs.bonds[:, 0], graphs.bonds[:, 3]], 1)
-    # this vocabulary has no dative and other rare bonds: they are single bonds, as drawn
-    columns[:, 0] = torch.where(columns[:, 0] == OTHER_BOND, SINGLE_BOND, columns[:, 0])
-    return _edges(graphs, columns, PRETRAIN_GNNS_SIZES)
-
-
-@once_a_batch
-def pretrain_gnns_bond_weights(graphs: GraphBatch) -> Tensor:
-    """Sum of the norms of each atom's edges of each kind, self-loops included, (atoms, kinds)."""
-    edges, kinds = pretrain_gnns_edges(graphs), prod(PRETRAIN_GNNS_SIZES)
-    weights = edges.norm.new_zeros(len(edges.degree), kinds)
-    weights[:, SELF_LOOP * PRETRAIN_GNNS_SIZES[1]] = 1 / edges.degree
-    return weights.index_put_((edges.target, edges.kind), edges.norm, accumulate=True)
-
-
-def _edges(graphs: GraphBatch, columns: Tensor, sizes: Sequence[int]) -> CSRGraph:
+def csr_graph(graphs: GraphBatch, columns: Tensor, sizes: Sequence[int]) -> CSRGraph:
+    """Graph whose edges have a kind for each combination of their `columns` (E, len(sizes))."""
     kind = columns.new_zeros(len(columns), dtype=torch.long)
     for column, size in zip(columns.unbind(1), sizes, strict=True):
         kind = kind * size + column

@@ -6,12 +6,21 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from molhpft.config.registry import ENCODERS
 from molhpft.core.network import Batch
 from molhpft.domains.molecules.checkpoints import describe, fitting_encoder, load_encoder
-from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
+from molhpft.domains.molecules.gcn import ogb_gcn
 from molhpft.domains.molecules.gine import gine
 from molhpft.domains.molecules.graphs import pack
+from molhpft.domains.molecules.pretrain_gnns import pretrain_gnns_gcn, pretrain_gnns_sage
 from molhpft.domains.weights import read_weights
+from tests.domains.molecules.pretrain_gnns_layout import ENCODERS as LAYOUT_ENCODERS
+from tests.domains.molecules.pretrain_gnns_layout import (
+    LAYOUTS,
+    PROJECTION,
+    published,
+    with_rows_of_unit_length,
+)
 from tests.toy import same_weights
 
 SIZES = {"layers": 2, "width": 4}
@@ -25,16 +34,6 @@ def filled(shapes, seed=0):
     rng = torch.Generator().manual_seed(seed)
     tensors = {name: torch.rand(shape, generator=rng) for name, shape in shapes.items()}
     return tensors | {k: torch.tensor(5) for k in shapes if k.endswith("num_batches_tracked")}
-
-
-def with_rows_of_unit_length(tensors):
-    """Batch norms as GraphSAGE leaves them: E|x|^2 = sum(mean^2 + variance) = 1."""
-    ready = dict(tensors)
-    for name, mean in tensors.items():
-        if name.endswith("running_mean"):
-            ready[name] = torch.full_like(mean, 0.25)
-            ready[name.replace("mean", "var")] = torch.full_like(mean, 1 / len(mean) - 0.25**2)
-    return ready
 
 
 def norms(prefix):
@@ -167,17 +166,20 @@ def test_two_encoders_that_differ_are_refused_and_a_momentum_encoder_is_left_out
     assert torch.equal(chain.stages["conv0"].convolution.linear.weight, one["gnns.0.linear.weight"])
 
 
-def test_a_graphsage_with_names_and_shapes_of_a_gcn_is_no_gcn(tmp_path):
-    tensors = with_rows_of_unit_length(pretrain_gnns_file(tmp_path / "w.pth"))
-    torch.save(tensors, tmp_path / "w.pth")
-    file = read_weights(tmp_path / "w.pth")
-    assert "a GraphSAGE of pretrain-gnns" in describe(file)
-    for refused in (
-        lambda: fitting_encoder(file),
-        lambda: load_encoder(pretrain_gnns_gcn(**SIZES), tmp_path / "w.pth"),
-    ):
-        with pytest.raises(ValueError, match=r"a GraphSAGE .* rows .* have length 1"):
-            refused()
+def test_a_graphsage_and_a_gcn_have_names_and_shapes_in_common_and_neither_loads_as_the_other(
+    tmp_path,
+):
+    gcn = pretrain_gnns_file(tmp_path / "gcn.pth")
+    torch.save(with_rows_of_unit_length(gcn), tmp_path / "sage.pth")
+    kinds = [fitting_encoder(read_weights(tmp_path / n))["name"] for n in ("gcn.pth", "sage.pth")]
+    assert kinds == ["gcn_pretrain_gnns", "sage_pretrain_gnns"]
+    with pytest.raises(ValueError, match=r"fits sage_pretrain_gnns .* have length 1"):
+        load_encoder(pretrain_gnns_gcn(**SIZES), tmp_path / "sage.pth")
+    with pytest.raises(ValueError, match=r"fits gcn_pretrain_gnns .* differ in length"):
+        load_encoder(pretrain_gnns_sage(**SIZES), tmp_path / "gcn.pth")
+    own_file(tmp_path / "own.safetensors", "gcn_pretrain_gnns", pretrain_gnns_gcn)
+    with pytest.raises(ValueError, match=r"trained as encoder gcn_pretrain_gnns; this encoder dif"):
+        load_encoder(pretrain_gnns_sage(**SIZES), tmp_path / "own.safetensors")
 
 
 def test_what_names_and_shapes_leave_open_is_said(tmp_path):
@@ -186,19 +188,40 @@ def test_what_names_and_shapes_leave_open_is_said(tmp_path):
     assert "taken for one by its names and shapes, which a GraphSAGE shares" in said
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("other", ENCODERS)
+def test_a_layout_loads_into_its_own_encoder_and_no_other(tmp_path, layout, other):
+    if ENCODERS[other].load is not load_encoder or other == "pyg_gnn":
+        pytest.skip("an encoder of other weights")
+    torch.save(published(layout), tmp_path / "w.pth")
+    sizes = {"depth": 2, "width": 4} if other == "dmpnn" else dict(SIZES)
+    if "molclr" in other:
+        sizes["projection"] = PROJECTION
+    chain = ENCODERS[other].build(**sizes)
+    if other == LAYOUT_ENCODERS[layout]:
+        load_encoder(chain, tmp_path / "w.pth")
+        return
+    with pytest.raises(ValueError, match=f"fits {LAYOUT_ENCODERS[layout]} .* differs from it: "):
+        load_encoder(chain, tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize(
-    ("names", "what"),
+    ("layout", "name", "shape", "message"),
     [
-        (["x_embedding1.weight", "gnns.0.mlp.0.weight"], "a GIN of pretrain-gnns"),
-        (["x_embedding1.weight", "gnns.0.mlp.0.weight", "feat_lin.weight"], "a GIN of MolCLR"),
-        (["x_embedding1.weight", "gnns.0.att"], "a GAT of pretrain-gnns"),
-        (["x_embedding1.weight", "gnns.0.weight"], "a GCN of MolCLR"),
+        ("gat", "gnns.1.att", (1, 4, 8), r"attention is \(2, 8\) in it and \(1, 4, 8\) in the"),
+        ("gin", "gnns.0.mlp.2.bias", (5,), r"out\.bias is \(4,\) in it and \(5,\) in the file"),
+        ("molclr gcn", "gnns.0.edge_embedding1.weight", (6, 1), r"tables\.0 is \(5, 1\) in it and"),
+        ("molclr gin", "x_embedding1.weight", (120, 4), r"is \(119, 4\) in it and \(120, 4\) in"),
     ],
 )
-def test_an_architecture_that_has_no_encoder_here_is_called_by_its_name(tmp_path, names, what):
-    torch.save({f"module.{name}": torch.ones(2, 2) for name in names}, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=f"{what}.*, which no encoder of this package takes"):
-        load_encoder(pretrain_gnns_gcn(**SIZES), tmp_path / "w.pth")
+def test_a_tensor_of_another_shape_than_the_architectures_is_refused(
+    tmp_path, layout, name, shape, message
+):
+    torch.save({**published(layout), name: torch.ones(shape)}, tmp_path / "w.pth")
+    options = fitting_encoder(read_weights(tmp_path / "w.pth"))
+    chain = ENCODERS[options.pop("name")].build(**options)
+    with pytest.raises(ValueError, match=message):
+        load_encoder(chain, tmp_path / "w.pth")
 
 
 def test_a_layer_that_the_architecture_has_not_is_never_left_out_in_silence(tmp_path):
@@ -275,25 +298,31 @@ def test_a_file_that_is_no_graph_encoder_is_refused(tmp_path):
         load_encoder(ogb_gcn(**SIZES), tmp_path / "w.pth")
 
 
-@pytest.mark.parametrize("name", ["graphsage_supervised_contextpred", "gat_supervised_contextpred"])
-def test_the_public_checkpoints_of_other_networks_are_known_by_their_digest(ogb_root, name):
+PUBLIC = {
+    "gcn_supervised_contextpred": ("gcn_pretrain_gnns", {}),
+    "gcn_supervised": ("gcn_pretrain_gnns", {}),
+    "gcn_contextpred": ("gcn_pretrain_gnns", {}),
+    "graphsage_supervised_contextpred": ("sage_pretrain_gnns", {}),
+    "gat_supervised_contextpred": ("gat_pretrain_gnns", {}),
+    "molclr_gcn": ("gcn_molclr", {"projection": 512}),
+}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_the_public_checkpoints_say_what_they_are_load_and_give_finite_features(ogb_root, name):
     path = ogb_root.parent / "weights" / f"{name}.pth"
     if not path.is_file():
         pytest.skip(f"no public checkpoint at {path}")
-    with pytest.raises(ValueError, match=rf"its digest is that of {name}\.pth"):
-        load_encoder(pretrain_gnns_gcn(), path)
-
-
-@pytest.mark.parametrize("name", ["supervised_contextpred", "supervised", "contextpred"])
-def test_the_public_checkpoints_load_and_give_finite_features(ogb_root, name):
-    path = ogb_root.parent / "weights" / f"gcn_{name}.pth"
-    if not path.is_file():
-        pytest.skip(f"no public checkpoint at {path}")
-    chain = pretrain_gnns_gcn().eval()
+    encoder, more = PUBLIC[name]
+    file = read_weights(path)
+    assert fitting_encoder(file) == {"name": encoder, "layers": 5, "width": 300, **more}
+    reason = "by the names" if name == "molclr_gcn" else f"its digest is that of {name}.pth"
+    assert f"which fits {encoder} ({reason}" in describe(file)
+    chain = ENCODERS[encoder].build(**more).eval()
     load_encoder(chain, path)
     batch = Batch(pack(["CCO", "c1ccccc1O"]).take(torch.arange(2)), torch.zeros(2, 1))
     features = chain(batch.inputs, batch)
-    assert features.shape == (2, 300)
+    assert features.shape == (2, chain.width)
     assert features.isfinite().all()
     assert not torch.allclose(features[0], features[1])
 
@@ -308,16 +337,24 @@ def test_the_public_checkpoints_load_and_give_finite_features(ogb_root, name):
             {"name": "gcn", **SIZES, "virtual_node": True},
         ),
         (ogb_gin_file, {"name": "gine", **SIZES, "virtual_node": False}),
+        *(
+            (
+                lambda path, layout=layout: torch.save(published(layout), path),
+                {
+                    **{"name": LAYOUT_ENCODERS[layout], **SIZES},
+                    **({"projection": PROJECTION} if "molclr" in layout else {}),
+                },
+            )
+            for layout in LAYOUTS
+        ),
     ],
-    ids=["pretrain-gnns", "ogb", "ogb with a virtual node", "ogb's gin"],
+    ids=["pretrain-gnns", "ogb", "ogb with a virtual node", "ogb's gin", *LAYOUTS],
 )
 def test_the_encoder_that_fits_a_file_is_found_and_takes_it(tmp_path, write, expected):
     write(tmp_path / "w.pth")
     found = fitting_encoder(read_weights(tmp_path / "w.pth"))
     assert found == expected
-    name = found.pop("name")
-    build = {"gcn": ogb_gcn, "gine": gine, "gcn_pretrain_gnns": pretrain_gnns_gcn}[name]
-    load_encoder(build(**found), tmp_path / "w.pth")
+    load_encoder(ENCODERS[found.pop("name")].build(**found), tmp_path / "w.pth")
 
 
 def test_the_encoder_of_our_own_file_is_as_it_says_without_its_origin(tmp_path):

@@ -22,8 +22,9 @@ from molhpft.domains.molecules.draw import (
     mean_embedding,
     molecule_svg,
 )
-from molhpft.domains.molecules.gcn import ogb_gcn, pretrain_gnns_gcn
+from molhpft.domains.molecules.gcn import ogb_gcn
 from molhpft.domains.molecules.graphs import pack
+from molhpft.domains.molecules.pretrain_gnns import pretrain_gnns_gcn
 from molhpft.domains.molecules.smiles import parse
 
 DRAWN = ["CCO", "[Na+].[Cl-]", "C[C@H](N)C(=O)O", "N[Ni](N)(N)(N)(N)N", "[H][H]", "C", "[Na+]"]
