@@ -16,16 +16,20 @@ import numpy as np
 import torch
 from development_sets import DevelopmentSet, Fold, Rows
 from numpy.typing import NDArray
-from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
-from scipy.sparse import csr_matrix, hstack
+from scipy.sparse import csr_matrix
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
 from molhpft.core.evaluate import inference
 from molhpft.core.network import Batch, Chain
+from molhpft.domains.molecules.count_fingerprints import count_fingerprints
+from molhpft.domains.molecules.fingerprint_kernels import (
+    gaussian_kernel,
+    minmax_kernel,
+    unary_counts,
+)
 from molhpft.domains.molecules.graphs import load_or_pack
-from molhpft.domains.molecules.smiles import parse
 
 Array = NDArray[np.float64]
 
@@ -35,7 +39,6 @@ MOST_ROWS = 20_000  # of an exact machine: its kernel then takes 3 GB, and minut
 SAMPLE = 8_000  # rows of a set that has more
 
 _BATCH = 256
-_RADIUS, _BITS = 2, 2_048
 _TREES = 500
 
 
@@ -62,48 +65,21 @@ def encoder_features(backbone: Chain, smiles: tuple[str, ...]) -> NDArray[np.flo
 @lru_cache(maxsize=1)
 def morgan_counts(smiles: tuple[str, ...]) -> csr_matrix:
     """Counts of circular neighbourhoods of radius 2, folded to 2,048 columns, (n, 2048)."""
-    generator = GetMorganGenerator(radius=_RADIUS, fpSize=_BITS)
-    counts = [generator.GetCountFingerprintAsNumPy(parse(string)) for string in smiles]
-    return csr_matrix(np.stack(counts).astype(np.float32))
+    return count_fingerprints("morgan", smiles)
 
 
 def gaussian_kernels(features: NDArray[np.float32], fold: Fold) -> Sides:
     """Kernels of training rows, and of scored rows with them."""
     scaler = StandardScaler().fit(features[fold.train].astype(np.float64))
     x, q = (scaler.transform(features[rows]) for rows in (fold.train, fold.scored))
-    return Sides(_gaussian(x, x), _gaussian(q, x))
-
-
-def _gaussian(a: Array, b: Array) -> Array:
-    kernel = a @ b.T
-    kernel *= 2
-    kernel -= np.square(a).sum(1)[:, None]
-    kernel -= np.square(b).sum(1)
-    kernel /= 2 * a.shape[1]
-    return np.exp(np.minimum(kernel, 0, out=kernel), out=kernel)
+    return Sides(gaussian_kernel(x, x), gaussian_kernel(q, x))
 
 
 def minmax_kernels(counts: csr_matrix, fold: Fold) -> Sides:
     """Kernels sum(min) / sum(max) of counts: Tanimoto's similarity where all are 0 or 1."""
-    unary = _unary(counts)
+    unary = unary_counts(counts)
     x, q = unary[fold.train], unary[fold.scored]
-    return Sides(_minmax(x, x), _minmax(q, x))
-
-
-def _unary(counts: csr_matrix) -> csr_matrix:
-    """A count c as c columns of 1: the product of two rows is then the sum of their minima."""
-    counts = counts.tocsc()
-    parts = []
-    for threshold in range(1, int(counts.max()) + 1):
-        above = counts >= threshold
-        parts.append(above[:, above.getnnz(0) > 0].astype(np.float32))
-    return hstack(parts, format="csr")
-
-
-def _minmax(a: csr_matrix, b: csr_matrix) -> Array:
-    least = (a @ b.T).toarray().astype(np.float64)
-    sums = [np.asarray(side.sum(1), dtype=np.float64).ravel() for side in (a, b)]
-    return least / np.maximum(sums[0][:, None] + sums[1] - least, 1e-12)
+    return Sides(minmax_kernel(x, x), minmax_kernel(q, x))
 
 
 def machine_score(data: DevelopmentSet, fold: Fold, kernels: Sides) -> float:

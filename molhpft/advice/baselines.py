@@ -1,89 +1,93 @@
-"""What every method has to beat: Morgan fingerprints with a random forest or logistic regression.
+"""What every network has to beat: models of fingerprints and descriptors, fitted in seconds.
 
 Same task, splits and score as any run, and a run folder of the same shape, so that tables and the
 report show them beside networks. They have no tau, no energy and no features that could move.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
-from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor
 
 from molhpft import __version__
+from molhpft.advice.baseline_models import BASELINES, Baseline, predictions
 from molhpft.advice.inventory import chosen_task
 from molhpft.config.measures import target_scores
+from molhpft.config.options import unknown
 from molhpft.config.registry import TASKS
 from molhpft.config.schema import Choice, Reader, load_config, plain
 from molhpft.core.data import Task
-from molhpft.core.determinism import seed_for
 from molhpft.core.metrics import comparable
 from molhpft.core.objectives import Multilabel
-from molhpft.domains.console import track
 from molhpft.domains.files import Json, short_digest
+from molhpft.domains.molecules.count_fingerprints import COLUMNS
 from molhpft.domains.molecules.examples import Molecules
-from molhpft.domains.molecules.fingerprints import BITS, RADIUS, morgan_fingerprints
-from molhpft.domains.parallel import worker_count
+from molhpft.domains.molecules.fingerprints import RADIUS
 from molhpft.run.folder import RunFolder, check_output
 from molhpft.run.identity import FORMAT
 from molhpft.run.lock import locked
 
 READS = Reader("molhpft baselines", ("task", "seed"))
-TREES = 300
-INVERSE_PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0)
-CLIP = 1e-6  # a forest may be certain; a logit may not be infinite
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Baseline:
-    """A model of fingerprints.
+class BaselineRuns:
+    """Baselines of one task.
 
     Attributes:
-        options: of the method in the config that is written.
-        setting: name of what validation chooses.
-        values: to choose from.
-        model: an estimator, of whether targets are classes, the setting's value, and a seed.
+        folders: one run folder for each that was fitted.
+        left_out: names of those that do not fit the task, and why.
     """
 
-    options: Json
-    setting: str
-    values: tuple[Any, ...]
-    model: Callable[[bool, Any, int], Any]
+    folders: tuple[RunFolder, ...]
+    left_out: Mapping[str, str]
 
 
 def run_baselines(
-    name: str, changes: Sequence[str], out: Path, *, seed: int | None = None
-) -> list[RunFolder]:
-    """Every baseline of a task.
+    name: str,
+    changes: Sequence[str],
+    out: Path,
+    *,
+    only: Sequence[str] = (),
+    seed: int | None = None,
+) -> BaselineRuns:
+    """Some baselines of a task, or all that fit it.
 
     Args:
         name: a config (.yaml), whose task and seed are taken; a task in the catalog; or a table.
         changes: "key=value"; keys of the config, or options of the task where there is none.
         out: folder of run folders.
+        only: names of baselines; empty for all.
         seed: instead of the config's, or of 0.
 
     Raises:
         FileNotFoundError: config or data are absent.
-        ValueError: they do not fit, or the task has no molecules.
+        ValueError: they do not fit, the task has no molecules, or `only` names what is no baseline
+            or does not fit the task.
         OSError: `out` cannot be written to.
     """
     check_output(out, Path(name))
+    for one in only:
+        _known(one)
     if name.endswith((".yaml", ".yml")):
         given = [] if seed is None else [f"seed={seed}"]
         config = load_config(Path(name), [*changes, *given], reader=READS)
         choice, seed = config.task, config.seed
     else:
         choice = Choice(*chosen_task(name, changes))
-    return [run_baseline(baseline, choice, out, seed=seed or 0) for baseline in BASELINES]
+    task = TASKS[choice.name](**choice.options)
+    refused = _refused(dict.fromkeys(only or BASELINES), task)
+    if only and refused:
+        first, why = next(iter(refused.items()))
+        raise ValueError(f"baseline {first} does not fit task {task.name}: {why}")
+    fitting = [one for one in dict.fromkeys(only or BASELINES) if one not in refused]
+    return BaselineRuns(
+        tuple(_run(one, choice, task, out, seed=seed or 0) for one in fitting), refused
+    )
 
 
 def run_baseline(name: str, choice: Choice, out: Path, *, seed: int = 0) -> RunFolder:
@@ -93,34 +97,14 @@ def run_baseline(name: str, choice: Choice, out: Path, *, seed: int = 0) -> RunF
         name: of `BASELINES`.
         choice: a task on molecules, as a config has it.
         out: folder of run folders.
-        seed: of the forest; logistic regression does not use it.
+        seed: of forests and samples; what draws nothing does not use it.
 
     Raises:
         FileNotFoundError: the task's data are absent.
         ValueError: the task has no molecules.
         OSError: `out` cannot be written to.
     """
-    baseline, task = BASELINES[name], TASKS[choice.name](**choice.options)
-    molecules = _molecules(task)
-    config = {
-        "task": {"name": choice.name, **plain(choice.options)},
-        "encoder": {"name": "morgan", "radius": RADIUS, "bits": BITS},
-        "method": {"name": name, **baseline.options},
-        "seed": seed,
-    }
-    folder = RunFolder(out / _folder_name(config, choice, task))
-    if folder.is_complete:
-        return folder
-    with locked(folder.path):
-        if not folder.is_complete:
-            folder.open()
-            folder.write_yaml("config.yaml", config)
-            branch = _best(baseline, task, molecules, seed=seed)
-            # nothing here is trained in epochs
-            folder.write_lines("history.jsonl", [])
-            folder.write_json("summary.json", _summary(name, task, seed) | {"branches": [branch]})
-            folder.close()
-    return folder
+    return _run(name, choice, TASKS[choice.name](**choice.options), out, seed=seed)
 
 
 def validation_score(name: str, task: Task, *, value: Any, seed: int = 0) -> float:
@@ -135,10 +119,48 @@ def validation_score(name: str, task: Task, *, value: Any, seed: int = 0) -> flo
     Raises:
         ValueError: the task has no molecules.
     """
-    molecules = _molecules(task)
-    bits = morgan_fingerprints(molecules.smiles)
-    logits = _logits(BASELINES[name], task, molecules, bits, value=value, seed=seed)
-    return task.objective.score(logits["valid"], molecules.targets[task.rows("valid")])
+    (logits,) = _logits(BASELINES[name], task, [value], seed=seed)
+    return task.objective.score(logits["valid"], _molecules(task).targets[task.rows("valid")])
+
+
+def _known(name: str) -> None:
+    if name not in BASELINES:
+        raise ValueError(unknown(name, list(BASELINES), "baseline"))
+
+
+def _refused(names: Mapping[str, None], task: Task) -> dict[str, str]:
+    """Which baselines do not fit a task, and why."""
+    targets, classes = _training_targets(task), _has_classes(task)
+    reasons = {name: BASELINES[name].refusal(targets, classes=classes) for name in names}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def _run(name: str, choice: Choice, task: Task, out: Path, *, seed: int) -> RunFolder:
+    baseline = BASELINES[name]
+    reader: Json = {"name": baseline.reads}
+    if baseline.reads != "descriptors":
+        reader["columns"] = COLUMNS
+    if baseline.reads.startswith("morgan"):
+        reader["radius"] = RADIUS
+    config = {
+        "task": {"name": choice.name, **plain(choice.options)},
+        "encoder": reader,
+        "method": {"name": name, **baseline.options},
+        "seed": seed,
+    }
+    folder = RunFolder(out / _folder_name(config, choice, task))
+    if folder.is_complete:
+        return folder
+    with locked(folder.path):
+        if not folder.is_complete:
+            folder.open()
+            folder.write_yaml("config.yaml", config)
+            branch = _best(baseline, task, seed=seed)
+            # nothing here is trained in epochs
+            folder.write_lines("history.jsonl", [])
+            folder.write_json("summary.json", _summary(name, task, seed) | {"branches": [branch]})
+            folder.close()
+    return folder
 
 
 def _molecules(task: Task) -> Molecules:
@@ -150,13 +172,22 @@ def _molecules(task: Task) -> Molecules:
     return task.examples
 
 
-def _best(baseline: Baseline, task: Task, molecules: Molecules, *, seed: int) -> Json:
+def _has_classes(task: Task) -> bool:
+    return isinstance(task.objective, Multilabel)
+
+
+def _training_targets(task: Task) -> Tensor:
+    return _molecules(task).targets[task.rows("train")]
+
+
+def _best(baseline: Baseline, task: Task, *, seed: int) -> Json:
     """The row of the value that validates best, the first of equals."""
-    bits = morgan_fingerprints(molecules.smiles)
+    molecules = _molecules(task)
     labels = {split: molecules.targets[rows] for split, rows in task.splits.items()}
+    every = _logits(baseline, task, baseline.values, seed=seed)
     rows = []
-    for value in baseline.values:
-        logits = _logits(baseline, task, molecules, bits, value=value, seed=seed)
+    for value, logits in zip(baseline.values, every, strict=True):
+        chosen = {} if baseline.setting is None else {baseline.setting: value}
         rows.append(
             {
                 **{"tau": None, "energy": {}, "probe": {}, "shift": {}},
@@ -164,70 +195,42 @@ def _best(baseline: Baseline, task: Task, molecules: Molecules, *, seed: int) ->
                 "measures": {
                     "targets": {s: target_scores(task, logits[s], labels[s]) for s in logits}
                 },
-                baseline.setting: value,
+                **chosen,
             }
         )
     return max(rows, key=lambda row: comparable(row["final"]["valid"]))
 
 
 def _logits(
-    baseline: Baseline, task: Task, molecules: Molecules, bits: Tensor, *, value: Any, seed: int
-) -> Mapping[str, Tensor]:
-    """Logits for every split, (n, t); each target is fitted to the molecules that have it."""
-    classes = isinstance(task.objective, Multilabel)
-    train = task.rows("train")
-    inputs = {s: csr_matrix(bits[rows].numpy(), dtype=float) for s, rows in task.splits.items()}
-    columns = []
-    for k in track(range(task.outputs), "fitting targets"):
-        y = molecules.targets[train][:, k].double().numpy()
-        measured = ~np.isnan(y)
-        model = baseline.model(classes, value, seed_for(seed, f"target {k}") % 2**32)
-        x = inputs["train"][measured]
-        columns.append(_predictions(model, x, y[measured], inputs, classes=classes))
-    return {
-        split: torch.from_numpy(np.stack([column[split] for column in columns], axis=1))
-        for split in inputs
-    }
-
-
-def _predictions(
-    model: Any, x: Any, y: Array, inputs: Mapping[str, Any], *, classes: bool
-) -> dict[str, Array]:
-    """Logits or numbers of one target, (n,) by split."""
-    if len(y) == 0 or (classes and len(np.unique(y)) < 2):
-        # nothing to learn from: every molecule gets the same prediction
-        constant = float(y.mean()) if len(y) else 0.0
-        return {split: np.full(rows.shape[0], constant) for split, rows in inputs.items()}
-    model.fit(x, y)
-    if isinstance(model, RandomForestClassifier | RandomForestRegressor):
-        # threads add up the votes of trees in any order, and roundings differ
-        model.set_params(n_jobs=1)
-    if not classes:
-        return {split: model.predict(rows) for split, rows in inputs.items()}
-    p = {s: np.clip(model.predict_proba(rows)[:, 1], CLIP, 1 - CLIP) for s, rows in inputs.items()}
-    return {split: np.log(p_s) - np.log1p(-p_s) for split, p_s in p.items()}
-
-
-def _forest(classes: bool, trees: int, seed: int) -> Any:
-    kind = RandomForestClassifier if classes else RandomForestRegressor
-    # for numbers scikit-learn would try all bits at every node, 45 times the work
-    return kind(trees, max_features="sqrt", random_state=seed, n_jobs=worker_count())
-
-
-def _linear(classes: bool, inverse_penalty: float, seed: int) -> Any:
-    if classes:
-        return LogisticRegression(C=inverse_penalty, max_iter=5000)
-    return Ridge(alpha=1 / inverse_penalty)
+    baseline: Baseline, task: Task, values: Sequence[Any], *, seed: int
+) -> list[dict[str, Tensor]]:
+    """For each value of the setting, logits for every split, (n, t)."""
+    rows = {split: task.rows(split).numpy() for split in task.splits}
+    every = predictions(
+        baseline,
+        _molecules(task).smiles,
+        _training_targets(task),
+        train=rows["train"],
+        asked=np.concatenate(list(rows.values())),
+        classes=_has_classes(task),
+        values=values,
+        seed=seed,
+    )
+    sizes = [len(part) for part in rows.values()]
+    return [dict(zip(rows, torch.split(logits, sizes), strict=True)) for logits in every]
 
 
 def _summary(name: str, task: Task, seed: int) -> Json:
+    baseline, targets = BASELINES[name], _training_targets(task)
     return {
         "task": task.name,
         "fingerprint": task.fingerprint,
-        "encoder": "morgan",
+        "encoder": baseline.reads,
         "weights": "none",
         "weights_digest": None,
         "method": name,
+        "about": baseline.title,
+        "rows_per_target": baseline.most_rows if baseline.samples(targets) else None,
         "metric": task.objective.metric,
         "seed": seed,
         "sizes": {split: len(rows) for split, rows in task.splits.items()},
@@ -243,14 +246,3 @@ def _folder_name(config: Json, choice: Choice, task: Task) -> str:
     parts = [config["encoder"], config["method"], config["seed"], choice.name, plain(options)]
     content = short_digest([*parts, task.fingerprint, __version__, FORMAT])
     return f"{task.name}-{config['method']['name']}-{content}"
-
-
-BASELINES: dict[str, Baseline] = {
-    "morgan_rf": Baseline({"trees": TREES}, "trees", (TREES,), _forest),
-    "morgan_lr": Baseline(
-        {"inverse_penalties": list(INVERSE_PENALTIES)},
-        "inverse_penalty",
-        INVERSE_PENALTIES,
-        _linear,
-    ),
-}

@@ -270,7 +270,7 @@ def backbone_advice(
 
     Args:
         curve: what was seen.
-        morgan: validation score of logistic regression on Morgan fingerprints; None where there
+        morgan: validation score of a random forest on Morgan counts; None where there
             are no molecules.
         upper: name of the last stage that could be cut at.
         is_cut: whether the backbone is partial already.
@@ -282,7 +282,7 @@ def backbone_advice(
     if morgan is not None:
         best = max(comparable(row["valid"]) for row in curve.rows.values())
         compared = (
-            "on validation Morgan fingerprints with logistic regression have "
+            "on validation a random forest on Morgan counts has "
             f"{score_name(curve.metric)} {show(morgan, curve.metric)}, the best probed head "
             f"{show(best, curve.metric)}"
         )

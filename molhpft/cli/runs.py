@@ -213,24 +213,30 @@ def sweep(
 
 def baselines(
     name: Annotated[str, typer.Argument(help="Config (whose task is taken), data set or table.")],
-    changes: Changes = [],  # noqa: B006 - typer reads it, nothing changes it
+    only: Annotated[
+        list[str],
+        typer.Option(metavar="NAME", help="Baseline to fit, all by default; repeatable."),
+    ] = [],  # noqa: B006 - typer reads it, nothing changes it
+    changes: Changes = [],  # noqa: B006 - as above
     out: Out = Path("runs"),
     seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit random forest and logistic regression on Morgan fingerprints: the scores to beat."""
+    """Fit forests, boosting, linear and kernel models of fingerprints: the scores to beat."""
     from molhpft.advice.baselines import run_baselines
     from molhpft.results import terminal
 
-    folders = run_baselines(name, changes, out, seed=seed)
-    summaries = [folder.read_json("summary.json") for folder in folders]
+    runs = run_baselines(name, changes, out, only=only, seed=seed)
+    summaries = [folder.read_json("summary.json") for folder in runs.folders]
+    reading = terminal.baseline_reading(summaries, runs.left_out)
     if as_json:
         typer.echo(json.dumps(summaries, indent=2))
+        typer.echo(reading, err=True)
         return
     screen = terminal.console()
     screen.print(terminal.baseline_table(summaries))
-    for folder in folders:
-        screen.print(f"Run folder: {folder.path}", soft_wrap=True)
+    screen.print(reading)
+    screen.print(f"Run folders: {out}", soft_wrap=True)
 
 
 def report(

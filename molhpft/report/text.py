@@ -54,8 +54,20 @@ def networks(rows: pd.DataFrame) -> pd.DataFrame:
     return rows if with_head.empty else with_head
 
 
+def strongest_baseline(best: pd.DataFrame) -> str | None:
+    """The baseline of one task that validates best; None where there is none beside networks."""
+    rows = best[best["head"].isna()]
+    return None if rows.empty or len(rows) == len(best) else leader(rows)
+
+
 def comparisons(best: pd.DataFrame) -> pd.DataFrame:
-    """The leading network of one task against every other method, baselines among them."""
+    """The leading network of one task against every other one and the strongest baseline.
+
+    Weaker baselines would only widen the corrected tests of the others.
+    """
+    baseline = strongest_baseline(best)
+    if baseline is not None:
+        best = best[best["head"].notna() | (best["label"] == baseline)]
     return compare(best, first=leader(networks(best)))
 
 
@@ -77,12 +89,29 @@ def conclusions(table: pd.DataFrame, best: pd.DataFrame) -> list[str]:
     sentences = [
         f"{first} validates best{among}: test {score_name(metric)} {_test_score(row, metric)} over "
         f"{seeds}{tau}.",
+        *_baseline_sentences(best, summary, first),
         *_verdicts(comparisons(best), metric, seeds=count),
         *_gains_of_tau(table, best, [first, *map(str, summary["label"])]),
     ]
     if count < ENOUGH_SEEDS:
         sentences.append(f"With {seeds} this is preliminary: run more for reliable intervals.")
     return sentences
+
+
+def _baseline_sentences(best: pd.DataFrame, summary: pd.DataFrame, first: str) -> list[str]:
+    """The strongest baseline, and whether it validates at least as well as the leading network."""
+    name = strongest_baseline(best)
+    if name is None:
+        return []
+    rows = {str(row["label"]): row for row in summary.to_dict("records")}
+    metric, (baseline, network) = str(best["metric"].iloc[0]), (rows[name], rows[first])
+    sentence = (
+        f"The strongest baseline by validation is {name}: test {score_name(metric)} "
+        f"{_test_score(baseline, metric)}"
+    )
+    if baseline["final_valid"] >= network["final_valid"]:
+        return [f"{sentence}. It validates at least as well as every network."]
+    return [f"{sentence}."]
 
 
 def _test_score(row: Mapping[Any, Any], metric: str) -> str:

@@ -1,7 +1,7 @@
 """Tables and sentences for the terminal: of runs, probes, baselines, data sets and encoders."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -9,7 +9,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from molhpft.core.metrics import score_name, show
+from molhpft.core.metrics import comparable, score_name, show
 from molhpft.domains.console import plain_console
 from molhpft.domains.files import Json
 from molhpft.domains.molecules.splits import CALIBRATION
@@ -227,13 +227,40 @@ def probe_reading(result: Json) -> str:
 def baseline_table(summaries: Sequence[Json]) -> Table:
     """Scores of the baselines of one task, a line each."""
     metric = summaries[0]["metric"]
-    table = _table(f"{summaries[0]['task']}, Morgan fingerprints, score: {score_name(metric)}")
-    rows = [(summary["method"], summary["branches"][0]["final"]) for summary in summaries]
-    for column in ("method", *rows[0][1]):
-        table.add_column(Text(column), justify="left" if column == "method" else "right")
-    for method, final in rows:
-        table.add_row(method, *(show(score, metric) for score in final.values()))
+    table = _table(f"{summaries[0]['task']}, baselines, score: {score_name(metric)}")
+    rows = [(summary, summary["branches"][0]["final"]) for summary in summaries]
+    for column in ("method", "what it is", *rows[0][1]):
+        words = column in ("method", "what it is")
+        table.add_column(Text(column), justify="left" if words else "right")
+    for summary, final in rows:
+        scores = (show(score, metric) for score in final.values())
+        table.add_row(summary["method"], summary["about"], *scores)
     return table
+
+
+def baseline_reading(summaries: Sequence[Json], left_out: Mapping[str, str]) -> str:
+    """Which baseline is the one to beat, what learned from a sample, and what is left out and why.
+
+    Args:
+        summaries: of baselines of one task.
+        left_out: name to reason.
+    """
+    best = max(summaries, key=lambda s: comparable(s["branches"][0]["final"]["valid"]))
+    final, metric = best["branches"][0]["final"], best["metric"]
+    test = f", test {show(final['test'], metric)}" if "test" in final else ""
+    lines = [
+        f"The one to beat is {best['method']}, which validates best: {score_name(metric)} "
+        f"{show(final['valid'], metric)}{test}."
+    ]
+    sampled = {s["method"]: s["rows_per_target"] for s in summaries if s["rows_per_target"]}
+    for most in sorted(set(sampled.values())):
+        names = ", ".join(name for name, rows in sampled.items() if rows == most)
+        lines.append(
+            f"Fitted to a sample of {most:,} training molecules a target, the rarer class first: "
+            f"{names}."
+        )
+    lines += [f"Left out: {name}, as {reason}." for name, reason in left_out.items()]
+    return "\n".join(lines)
 
 
 def data_tables(description: Json) -> list[Table]:

@@ -6,12 +6,12 @@ from functools import partial
 import pytest
 import torch
 from rich.console import Console
-from sklearn.linear_model import LogisticRegression
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
 
 from molhpft.advice import advise as advising
 from molhpft.advice.advise import (
-    INVERSE_PENALTY,
+    QUICK_TREES,
     READS,
     advice_reading,
     advice_table,
@@ -21,9 +21,10 @@ from molhpft.advice.advise import (
 from molhpft.config.build import build_recipes, build_task
 from molhpft.config.schema import load_config, resolved
 from molhpft.core.data import Task
+from molhpft.core.determinism import seed_for
 from molhpft.core.evaluate import Predictions
 from molhpft.core.objectives import Multiclass, Multilabel, Squared
-from molhpft.domains.molecules.fingerprints import morgan_fingerprints
+from molhpft.domains.molecules.count_fingerprints import count_fingerprints
 from molhpft.measure.features import initial_energy
 from molhpft.run.probe_grid import Grid, probe_grid
 from tests.toy import toy_task
@@ -59,13 +60,17 @@ def test_rows_are_those_of_a_probe(found, small):
             assert row[name] == pytest.approx(same[name], rel=1e-4)
 
 
-def test_the_baseline_is_logistic_regression_on_fingerprints(found, small):
+def test_the_baseline_is_a_random_forest_on_counts(found, small):
     config = small(probe=PROBE)
     task = build_task(config, build_recipes(config)[0])
-    x = morgan_fingerprints(task.examples.smiles).numpy().astype(float)
-    y, train, valid = task.examples.targets[:, 0], task.rows("train"), task.rows("valid")
-    model = LogisticRegression(C=INVERSE_PENALTY, max_iter=5000).fit(x[train], y[train])
-    expected = roc_auc_score(y[valid], model.decision_function(x[valid]))
+    x = count_fingerprints("morgan", task.examples.smiles)
+    y = task.examples.targets[:, 0].numpy()
+    train, valid = task.rows("train").numpy(), task.rows("valid").numpy()
+    seed = seed_for(config.seed, "target 0") % 2**32
+    model = RandomForestClassifier(
+        QUICK_TREES, criterion="entropy", min_samples_split=10, random_state=seed
+    ).fit(x[train], y[train])
+    expected = roc_auc_score(y[valid], model.predict_proba(x[valid])[:, 1])
     assert found["morgan"] == pytest.approx(expected)
     assert found["molecules"] == len(train)
 
@@ -157,7 +162,7 @@ def test_tables_and_reading_show_what_was_found(found):
     reading = advice_reading(found)
     assert "--set 'method.tau=[0, " in reading
     assert "random weights" in reading
-    assert "Morgan fingerprints" in reading
+    assert "A random forest on Morgan counts, fitted to 48 molecules" in reading
     assert "--expect strong, mild or tiny" in reading
     quiet = {**found, "advice": [], "molecules": 0, "weights": "some.pth", "expects": "mild"}
     assert advice_reading(quiet) == "Nothing in this config calls for a change."

@@ -1,6 +1,8 @@
-"""Baselines on fingerprints: the task's own rows, labels and score, in a folder like a run's."""
+"""Baselines: the task's own rows, labels and score, in a folder like a run's."""
 
+import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,13 +10,15 @@ import yaml
 from sklearn.linear_model import LogisticRegression
 
 from molhpft.advice import baselines
-from molhpft.advice.baselines import BASELINES, INVERSE_PENALTIES, run_baseline, run_baselines
+from molhpft.advice.baseline_models import BASELINES, INVERSE_PENALTIES
+from molhpft.advice.baselines import run_baseline, run_baselines
 from molhpft.advice.inventory import chosen_task
 from molhpft.cli import app as cli
 from molhpft.config.schema import Choice
 from molhpft.domains.molecules.fingerprints import morgan_fingerprints
 from molhpft.domains.molecules.tables import csv_task
 from molhpft.results.table import read_results
+from molhpft.results.terminal import baseline_reading
 from molhpft.run.run import run
 
 SPLIT = ["split=random", "split_seed=1"]
@@ -22,11 +26,9 @@ SPLIT = ["split=random", "split_seed=1"]
 
 @pytest.fixture(autouse=True)
 def _few_trees(monkeypatch):
-    monkeypatch.setitem(
-        BASELINES,
-        "morgan_rf",
-        baselines.Baseline({"trees": 5}, "trees", (5,), baselines._forest),
-    )
+    for name, baseline in BASELINES.items():
+        if baseline.setting == "trees":
+            monkeypatch.setitem(BASELINES, name, replace(baseline, values=(5,)))
 
 
 @pytest.fixture
@@ -39,13 +41,16 @@ def branch_of(folder):
     return branch
 
 
-def test_rings_are_found_by_both(rings, tmp_path):
-    for name in BASELINES:
+FEW = ("forest_counts", "linear_bits", "svm_counts")  # one of each kind
+
+
+def test_rings_are_found(rings, tmp_path):
+    for name in FEW:
         assert branch_of(run_baseline(name, rings, tmp_path))["final"]["test"] > 0.9
 
 
 def test_logistic_regression_is_that_of_scikit_learn_at_the_best_inverse_penalty(rings, tmp_path):
-    branch = branch_of(run_baseline("morgan_lr", rings, tmp_path))
+    branch = branch_of(run_baseline("linear_bits", rings, tmp_path))
     task = csv_task(**rings.options)
     x, y = morgan_fingerprints(task.examples.smiles).numpy().astype(float), task.examples.targets
     valid = {}
@@ -58,22 +63,25 @@ def test_logistic_regression_is_that_of_scikit_learn_at_the_best_inverse_penalty
     assert valid[branch["inverse_penalty"]] == pytest.approx(max(valid.values()))
 
 
-def test_missing_labels_and_a_lost_class_are_no_obstacle(tmp_path):
-    path = tmp_path / "gaps.csv"
-    rows = ["smiles,ring,rare,fold"]
-    for n in range(3, 33):
-        fold = ("train", "train", "valid", "test")[n % 4]
-        # of `rare` the training split has one class only
-        rare = "" if fold == "train" and n % 3 else int(fold != "train" and n % 8 > 3)
-        rows += [f"{'C' * n}O,0,{rare},{fold}", f"C1{'C' * n}1N,{'' if n % 5 == 0 else 1},0,{fold}"]
-    path.write_text("\n".join(rows) + "\n")
-    options = ["target_columns=[ring, rare]", "split=column", "split_column=fold"]
-    choice = Choice(*chosen_task(str(path), options))
-    for name in BASELINES:
-        scores = branch_of(run_baseline(name, choice, tmp_path))["measures"]["targets"]
-        assert scores["train"]["rare"] is None
-        assert scores["test"]["rare"] == 0.5
-        assert scores["test"]["ring"] > 0.9
+def test_every_baseline_that_fits_a_tiny_table_is_fitted_and_the_others_are_named(tmp_path):
+    path = tmp_path / "tiny.csv"
+    rows = [row for n in range(3, 18) for row in (f"{'C' * n}O,0", f"C1{'C' * n}1N,1")]
+    path.write_text("\n".join(["smiles,ring", *rows]) + "\n")
+    runs = run_baselines(str(path), [*SPLIT, "target_columns=[ring]"], tmp_path / "runs")
+    written = [folder.read_json("summary.json")["method"] for folder in runs.folders]
+    assert written == [name for name in BASELINES if name != "gp_counts"]
+    assert runs.left_out == {"gp_counts": "it predicts numbers, and the targets are classes"}
+
+
+def test_only_the_baselines_that_are_named_are_fitted(rings, tmp_path):
+    table, changes = str(rings.options["path"]), [*SPLIT, "target_columns=[ring]"]
+    runs = run_baselines(table, changes, tmp_path, only=["svm_counts", "linear_bits"])
+    written = [folder.read_json("summary.json")["method"] for folder in runs.folders]
+    assert written == ["svm_counts", "linear_bits"]
+    with pytest.raises(ValueError, match="unknown baseline svm_count; did you mean svm_counts"):
+        run_baselines(table, changes, tmp_path, only=["svm_count"])
+    with pytest.raises(ValueError, match="gp_counts does not fit task rings: it predicts numbers"):
+        run_baselines(table, changes, tmp_path, only=["gp_counts"])
 
 
 def test_numbers_are_regressed(table, tmp_path):
@@ -83,41 +91,41 @@ def test_numbers_are_regressed(table, tmp_path):
     train, test = (sizes[task.rows(split)] for split in ("train", "test"))
     # the targets are in standard deviations, the score is in their own unit
     guess = -np.sqrt(np.mean((test - train.mean()) ** 2)) * task.objective.std[0]
-    for name in BASELINES:
+    for name in (*FEW, "gp_counts"):
         assert branch_of(run_baseline(name, choice, tmp_path))["final"]["test"] > guess
 
 
 def test_a_finished_baseline_is_not_fitted_again(rings, tmp_path, monkeypatch):
-    first = run_baseline("morgan_rf", rings, tmp_path)
+    first = run_baseline("forest_counts", rings, tmp_path)
     monkeypatch.setattr(baselines, "_best", lambda *a, **k: pytest.fail("fitted again"))
-    assert run_baseline("morgan_rf", rings, tmp_path) == first
+    assert run_baseline("forest_counts", rings, tmp_path) == first
 
 
 def test_the_seed_decides_the_forest(table, tmp_path):
     sizes = Choice(*chosen_task(str(table), [*SPLIT, "target_columns=[size]"]))
 
     def scores(place, seed):
-        return branch_of(run_baseline("morgan_rf", sizes, tmp_path / place, seed=seed))["final"]
+        return branch_of(run_baseline("forest_counts", sizes, tmp_path / place, seed=seed))["final"]
 
     assert scores("a", 1) == scores("b", 1)
     assert len({str(scores("a", seed)) for seed in range(4)}) > 1
 
 
 def test_the_folder_is_named_by_content_and_not_by_place(rings, tmp_path):
-    folder = run_baseline("morgan_lr", rings, tmp_path)
+    folder = run_baseline("linear_bits", rings, tmp_path)
     moved = tmp_path / rings.options["path"].name
     moved.write_bytes(rings.options["path"].read_bytes())
     elsewhere = Choice(rings.name, {**rings.options, "path": moved})
-    assert run_baseline("morgan_lr", elsewhere, tmp_path) == folder
+    assert run_baseline("linear_bits", elsewhere, tmp_path) == folder
 
 
 def test_results_show_baselines_beside_runs(small, rings, tmp_path):
     run(small(method="ft"), tmp_path)
-    for name in BASELINES:
+    for name in ("forest_counts", "linear_bits"):
         run_baseline(name, rings, tmp_path)
     found = read_results(tmp_path)
     assert found.problems == ()
-    assert set(found.table["label"]) == {"ft", "morgan-rf", "morgan-lr"}
+    assert set(found.table["label"]) == {"ft", "forest-counts", "linear-bits"}
     assert len(set(found.table["task"])) == 1
 
 
@@ -125,12 +133,14 @@ def test_a_config_lends_its_task_and_seed(table, tmp_path):
     task = {"name": "csv", "path": str(table), "target_columns": ["ring"], "split": "random"}
     path = tmp_path / "a.yaml"
     path.write_text(yaml.safe_dump({"task": task, "seed": 7}))
-    folders = run_baselines(str(path), ["task.split_seed=1"], tmp_path / "runs")
+    only = ["forest_counts", "linear_bits"]
+    folders = run_baselines(str(path), ["task.split_seed=1"], tmp_path / "runs", only=only).folders
     written = [yaml.safe_load((f.path / "config.yaml").read_text()) for f in folders]
     assert [config["seed"] for config in written] == [7, 7]
     assert {config["task"]["split_seed"] for config in written} == {1}
-    again = run_baselines(str(table), [*SPLIT, "target_columns=[ring]"], tmp_path / "runs", seed=7)
-    assert again == folders
+    changes = [*SPLIT, "target_columns=[ring]"]
+    again = run_baselines(str(table), changes, tmp_path / "runs", only=only, seed=7)
+    assert again.folders == folders
 
 
 def test_images_are_refused(tmp_path):
@@ -138,14 +148,41 @@ def test_images_are_refused(tmp_path):
         run_baselines("shapes", ["images=20"], tmp_path)
 
 
-def test_the_command_prints_a_line_each(table, tmp_path, monkeypatch, capsys):
-    changes = [part for change in (*SPLIT, "target_columns=[ring]") for part in ("--set", change)]
-    command = ["molhpft", "baselines", str(table), *changes, "--out", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", command)
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    out = capsys.readouterr().out
-    assert not stop.value.code
-    assert "morgan_rf" in out
-    assert "morgan_lr" in out
+@pytest.fixture
+def printed(table, tmp_path, monkeypatch, capsys):
+    """What the command prints for some baselines and further words, on both streams."""
+
+    def run_command(*words):
+        changes = [part for each in (*SPLIT, "target_columns=[ring]") for part in ("--set", each)]
+        only = ["--only", "forest_counts", "--only", "svm_counts"]
+        command = ["molhpft", "baselines", str(table), *only, *changes, "--out", str(tmp_path)]
+        monkeypatch.setattr(sys, "argv", [*command, *words])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert not stop.value.code
+        return capsys.readouterr()
+
+    return run_command
+
+
+def test_the_command_prints_a_line_each_and_the_one_to_beat(printed):
+    out = printed().out
+    assert "random forest on Morgan counts" in out
+    assert "SVM, MinMax of Morgan counts" in out
     assert "ROC-AUC (%)" in out
+    assert "The one to beat is " in out
+
+
+def test_json_has_a_summary_each_and_nothing_else(printed):
+    streams = printed("--json")
+    assert [one["method"] for one in json.loads(streams.out)] == ["forest_counts", "svm_counts"]
+    assert "The one to beat is " in streams.err
+
+
+def test_a_sample_is_said_and_so_is_what_is_left_out(rings, tmp_path, monkeypatch):
+    small = replace(BASELINES["svm_counts"], most_rows=20)
+    monkeypatch.setitem(BASELINES, "svm_counts", small)
+    summary = run_baseline("svm_counts", rings, tmp_path).read_json("summary.json")
+    reading = baseline_reading([summary], {"gp_counts": "it predicts numbers"})
+    assert "sample of 20 training molecules a target, the rarer class first: svm_counts" in reading
+    assert "Left out: gp_counts, as it predicts numbers." in reading

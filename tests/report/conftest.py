@@ -37,7 +37,7 @@ def tree(tmp_path_factory):
             changed = {"finetune": {**BRIEF["finetune"], "lr": lr}, "measures": measures}
             run(parse_config({**common, "method": "ft", **changed}, unused_are="dropped"), root)
         run(parse_config({**common, "method": "lp"}, unused_are="dropped"), root)
-        run_baseline("morgan_lr", Choice(*chosen_task(str(path), changes)), root, seed=seed)
+        run_baseline("linear_bits", Choice(*chosen_task(str(path), changes)), root, seed=seed)
     (root / "killed.partial").mkdir()
     (root / "damaged").mkdir()
     (root / "damaged" / "summary.json").write_text("{")

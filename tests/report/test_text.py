@@ -61,12 +61,41 @@ def test_of_many_others_the_nearest_are_named_and_the_rest_counted(tmp_path):
 
 def test_a_baseline_is_compared_with_and_never_leads(tmp_path):
     table, _ = tree(tmp_path, {"ft": {0: (0.7, 0.6)}})
-    baseline = table.assign(method="morgan_rf", label="morgan-rf", head=None, tau=None)
-    baseline = baseline.assign(final_valid=0.99, variant="morgan-rf")
-    both = pd.concat([table, baseline.assign(final_test=0.9)], ignore_index=True)
+    both = _with_baselines(table, forest_counts=(0.99, 0.9))
     text = " ".join(conclusions(both, best_on_validation(both)))
     assert text.startswith("ft validates best among networks")
-    assert "morgan-rf -30.00" in text
+    assert "forest-counts -30.00" in text
+
+
+def _with_baselines(table, **scores):
+    """A table and baselines with the same seeds: name to validation and test score."""
+    rows = [
+        table.assign(
+            **dict.fromkeys(("label", "variant", "family"), name.replace("_", "-")),
+            **{"method": name, "head": None, "tau": None},
+            **{"final_valid": valid, "final_test": test},
+        )
+        for name, (valid, test) in scores.items()
+    ]
+    return pd.concat([table, *rows], ignore_index=True)
+
+
+def test_only_the_baseline_that_validates_best_is_compared_with(tmp_path):
+    table, _ = tree(tmp_path, {"ft": {0: (0.7, 0.6)}, "lp": {0: (0.6, 0.5)}})
+    scores = {"forest_counts": (0.68, 0.5), "svm_counts": (0.69, 0.4), "linear_bits": (0.5, 0.9)}
+    best = best_on_validation(_with_baselines(table, **scores))
+    assert set(comparisons(best)["other"]) == {"lp", "svm-counts"}
+
+
+@pytest.mark.parametrize(("valid", "as_good"), [(0.99, True), (0.01, False)])
+def test_a_baseline_that_validates_at_least_as_well_as_every_network_is_said_to(
+    tmp_path, valid, as_good
+):
+    table, _ = tree(tmp_path, {"ft": {0: (0.7, 0.6)}})
+    both = _with_baselines(table, forest_counts=(valid, 0.9))
+    text = " ".join(conclusions(both, best_on_validation(both)))
+    assert "The strongest baseline by validation is forest-counts: test ROC-AUC (%) 90.00" in text
+    assert ("validates at least as well as every network" in text) is as_good
 
 
 @pytest.mark.parametrize(("seeds", "words"), [(1, "With 1 seed"), (2, "With 2 seeds")])

@@ -16,19 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rdkit import Chem, rdBase
-from rdkit.Chem.rdFingerprintGenerator import (
-    GetAtomPairGenerator,
-    GetMorganGenerator,
-    GetTopologicalTorsionGenerator,
-)
 from torch import Tensor
 
-from molhpft.domains.molecules.smiles import (
-    cached_rows,
-    parse,
-    parse_flagged,
-    reading_digest,
-)
+from molhpft.domains.molecules.count_fingerprints import substructure_counter, substructure_counts
+from molhpft.domains.molecules.smiles import cached_rows, parse_flagged, reading_digest
 
 Kind = Literal["descriptors", "fragments", "morgan", "atom_pairs", "torsions"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -45,7 +36,7 @@ _FRAGMENT = "fr_"
 _TAIL = 0.01
 _SAMPLE = 100_000  # training molecules from which statistics of targets are taken
 _LENGTHS = {"morgan": 1024, "atom_pairs": 512, "torsions": 512}
-_MOST = 255  # what uint8 counts to
+_MOST = 255  # that is counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,32 +289,17 @@ def _value(function: Callable[[Chem.Mol], float], mol: Chem.Mol) -> float:
 
 
 def _count_rows(kind: Kind, smiles: Sequence[str]) -> NDArray[np.uint8]:
-    counts = np.zeros((len(smiles), len(_names(kind))), dtype=np.uint8)
-    counted = _counter(kind)
-    with rdBase.BlockLogs():
-        for row, string in enumerate(smiles):
-            mol = parse(string)
-            if mol is not None:
-                counts[row] = np.minimum(counted(mol), _MOST)
-    return counts
+    return substructure_counts(_counter(kind), smiles, columns=len(_names(kind)))
 
 
 def _counter(kind: Kind) -> Callable[[Chem.Mol], Any]:
     """What counts the substructures of a molecule, (k,)."""
-    if kind == "fragments":
-        functions = _functions(kind).values()
-        return lambda mol: [function(mol) for function in functions]
-    counted: Callable[[Chem.Mol], Any] = _GENERATORS[kind](
-        fpSize=_LENGTHS[kind]
-    ).GetCountFingerprintAsNumPy
-    return counted
+    if kind == "morgan" or kind == "atom_pairs" or kind == "torsions":
+        return substructure_counter(kind, _LENGTHS[kind])
+    functions = _functions(kind).values()
+    return lambda mol: [function(mol) for function in functions]
 
 
-_GENERATORS: dict[str, Callable[..., Any]] = {
-    "morgan": partial(GetMorganGenerator, radius=2),
-    "atom_pairs": GetAtomPairGenerator,
-    "torsions": GetTopologicalTorsionGenerator,
-}
 _ROWS: dict[Kind, Callable[[Kind, Sequence[str]], NDArray[Any]]] = {
     **dict.fromkeys(KINDS, _count_rows),
     "descriptors": _descriptor_rows,
