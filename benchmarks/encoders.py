@@ -1,8 +1,8 @@
 """Encoders judged by their frozen features on MoleculeACE, ADMET and OGB sets, as Markdown tables.
 
-    python benchmarks/encoders.py --encoders gcn_muv model.safetensors gcn.pth --quick
-    python benchmarks/encoders.py --encoders gcn_muv gcn.pth --baselines forest svr_counts
-    python benchmarks/encoders.py --encoders gcn_muv --finetuned --sets CHEMBL262_Ki bace
+    python benchmarks/encoders.py --encoders gcn_structure model.safetensors gcn.pth --quick
+    python benchmarks/encoders.py --encoders gcn_structure gcn.pth --baselines forest svr_counts
+    python benchmarks/encoders.py --encoders gcn_structure --finetuned --sets CHEMBL262_Ki bace
 
 The protocol is that of `frozen_protocol.py`. Scores of `--split valid`, the default, choose;
 `--split test` is for the final table. RMSE: lower is better; ROC-AUC in percent: higher is. What

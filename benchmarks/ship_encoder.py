@@ -1,8 +1,9 @@
 r"""Write the encoder of a finished pretraining run as a shipped encoder: weights, molecules, card.
 
-    python benchmarks/encoders.py --encoders RUN/model.safetensors gcn_muv > probes.md
-    python benchmarks/ship_encoder.py RUN --config configs/pretrain/muv_gcn.yaml --name gcn_muv \
-        --half --licences benchmarks/licences.md --probes probes.md --ablation ablation.md
+    python benchmarks/encoders.py --encoders RUN/model.safetensors gcn_structure > probes.md
+    python benchmarks/ship_encoder.py RUN --config configs/pretrain/structure_gcn.yaml \
+        --name gcn_structure --projection 1024 --half --licences benchmarks/licences.md \
+        --probes probes.md --ablation ablation.md
 
 RUN is the run folder. The card is printed from it, from a leak check by InChIKey against the sets
 and tables of the config's `without` and of `--against`, and from the Markdown of the files that are
@@ -303,7 +304,8 @@ def card(
 ) -> str:
     """The model card, as Markdown."""
     encoder, (_, command, _) = source.config.encoder, split_header(source.path.read_text())
-    shape = ", ".join(f"{k} {v}" for k, v in encoder.options.items() if k != "weights")
+    shown = {k: v for k, v in encoder.options.items() if k not in ("weights", "projection")}
+    shape = ", ".join(f"{k} {v}" for k, v in shown.items())
     parameters = sum(t.numel() for name, t in tensors.items() if not name.endswith(_BUFFERS))
     if PROJECT in tensors:
         shape += f", and a random projection of the targets it predicts to {len(tensors[PROJECT])}"

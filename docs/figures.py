@@ -70,7 +70,7 @@ def remedies(path: Path) -> None:
 
 def three_tasks(path: Path, work: Path) -> None:
     """What probing is worth beyond plain finetuning, for tasks that want other taus."""
-    tables = {f"Alerts from gcn_muv, {SEEDS} seeds": alerts(work), **measured()}
+    tables = {f"Alerts from gcn_structure, {SEEDS} seeds": alerts(work), **measured()}
     figure = Figure(figsize=(10, 3.5), layout="constrained")
     panels = figure.subplots(1, len(tables), sharey=True)
     for axes, (name, rows) in zip(panels, tables.items(), strict=True):

@@ -30,8 +30,7 @@ COMMANDS = {
     "predict": f"molhpft predict model {TABLE} --out predictions.csv",
     "predictions": "head -n 4 predictions.csv",
     "explain": "molhpft explain model 'NC(=S)NN=C1C(=O)NC2=C1C=CC=C2' --out why.svg",
-    "advise": "molhpft advise configs/methods/hp_ft.yaml "
-    "--set 'encoder={name: gcn, weights: gcn_muv}'",
+    "advise": "molhpft advise configs/methods/hp_ft.yaml --set 'encoder={weights: gcn_structure}'",
     "resnet": "python examples/resnet.py",
     "own_backbone": "python examples/own_backbone.py",
     "tox21": "python examples/reproduce_tox21.py",

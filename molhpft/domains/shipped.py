@@ -8,10 +8,10 @@ from pathlib import Path
 SHIPPED = Path(__file__).parents[1] / "encoders"
 """Folder of the encoders: `<name>.safetensors`, its card, `.md`, and the molecules it has seen."""
 
-DEFAULT_ENCODER = "gcn_muv"
+DEFAULT_ENCODER = "gcn_structure"
 """Where a config, an estimator or a command starts from if it names no encoder."""
 
-REPLACED: dict[str, str] = {}
+REPLACED: dict[str, str] = {"gcn_muv": "gcn_structure"}
 """Names of encoders that earlier versions shipped, each with the one that took its place."""
 
 

@@ -44,7 +44,7 @@ Tau = int | Literal["auto"] | tuple[int, ...]
 Holdout = Literal["scaffold", "random"]
 
 TAU: Tau = "auto"
-# what validated best in configs/sweeps/default_settings.yaml and is not a config's own default
+# what validated best and is not a config's own default
 HEAD = "mlp"
 _DEFAULTS: Options = {**DEFAULTS, "finetune": {**DEFAULTS["finetune"], "batch_size": 32}}
 

@@ -16,7 +16,7 @@ from molhpft.results.terminal import branch_table
 from molhpft.run.run import run
 from molhpft.studies.drawing import tau_figure
 
-ENCODER = {"weights": DEFAULT_ENCODER, "dropout": 0.1}
+ENCODER = {"weights": DEFAULT_ENCODER}
 TAUS = [0, 1, 4, 16, 64, 256]
 COMPARE: Json = {
     "task": "nci_alerts",

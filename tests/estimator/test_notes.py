@@ -154,9 +154,21 @@ def test_what_has_no_molecules_has_no_notes():
 
 
 def test_no_data_set_is_fetched_only_to_look_for_shared_molecules(tmp_path, monkeypatch):
+    task = {"name": "pretraining", "of": "ogbg-molmuv", "without": ["ogbg-moltox21"]}
+    path = write_encoder(tmp_path / "e.safetensors", **task)
+    data = tmp_path / "data"
+    data.mkdir()
+    monkeypatch.setenv("MOLHPFT_DATA", str(data))
+    given = {"name": "gcn", "layers": 1, "width": 2, "weights": str(path)}
+    *_, said = texts(config_of(given), task_of(CLEAN, valid=[4], test=[5]))
+    assert "for lack of ogbg-molmuv, ogbg-moltox21 on this machine" in said
+    assert not list(data.iterdir())
+
+
+def test_the_shipped_encoder_knows_its_molecules_without_their_data(tmp_path, monkeypatch):
     monkeypatch.setenv("MOLHPFT_DATA", str(tmp_path))
     *_, said = texts(config_of(DEFAULT_ENCODER), task_of(CLEAN, valid=[4], test=[5]))
-    assert "for lack of ogbg-molmuv, ogbg-moltox21, ogbg-molhiv on this machine" in said
+    assert f"Molecules that the encoder {DEFAULT_ENCODER} was pretrained on: " in said
     assert not list(tmp_path.iterdir())
 
 
