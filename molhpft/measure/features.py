@@ -18,7 +18,7 @@ from molhpft.core.data import Task
 from molhpft.core.determinism import seed_dropout
 from molhpft.core.evaluate import Predictions, take
 from molhpft.core.metrics import measured
-from molhpft.core.network import Network
+from molhpft.core.network import Chain, Network
 from molhpft.core.objectives import Objective
 
 _ROWS = 4_096  # read at a time
@@ -98,6 +98,53 @@ def balanced_energy(predictions: Predictions, objective: Objective) -> float:
     total, count = torch.stack(sums).sum(0), torch.stack(counts).sum(0)
     both = (count > 0).all(0)
     return (total / count)[:, both].mean().item()
+
+
+def head_norm(head: Chain) -> float:
+    """Euclidean length of all the weights of a head, biases included.
+
+    Probing lengthens it. Tomihari and Sato (2024) find that finetuning then changes features less,
+    and may end less calibrated. The head of a partial backbone has stages of the encoder, whose
+    weights count. NaN for a head without weights.
+    """
+    weights = [parameter.detach().double().flatten().cpu() for parameter in head.parameters()]
+    return torch.cat(weights).norm().item() if weights else float("nan")
+
+
+def calibration_error(predictions: Predictions, objective: Objective, *, bins: int = 15) -> float:
+    """Expected calibration error: |confidence - accuracy|, averaged over bins by their labels.
+
+    Of class ids the most probable class is judged by its probability (Guo et al., 2017, equation
+    3); of labels that are each yes or no, every measured one by the probability of yes, those of
+    all tasks together. Bins are (k / bins, (k + 1) / bins].
+
+    Args:
+        predictions: of any split.
+        objective: the task's; its label smoothing is not applied.
+        bins: how many, of equal width.
+
+    Returns:
+        The error in [0, 1]; NaN where nothing is measured or a prediction for it is not finite.
+
+    Raises:
+        ValueError: it is a regression.
+    """
+    if not objective.has_classes:
+        raise ValueError("calibration is of the probabilities of classes; a regression has none")
+    edges = torch.arange(1, bins).double() / bins
+    gaps, count = torch.zeros(bins, dtype=torch.float64), 0
+    for residual, y in _residuals(predictions, objective.smoothed(0.0)):
+        p, right = (residual + y).double(), y.double()
+        if predictions.targets.is_floating_point():
+            labelled = measured(y)
+            p, right = p[labelled], right[labelled]
+        else:
+            p, best = p.max(1)
+            right = right.gather(1, best[:, None]).squeeze(1)
+        # the labels of a bin times the gap of its means is the sum of its gaps
+        gaps += torch.bincount(torch.bucketize(p, edges), weights=p - right, minlength=bins)
+        count += len(p)
+    return gaps.abs().sum().item() / count if count else float("nan")
 
 
 def _residuals(predictions: Predictions, objective: Objective) -> Iterator[tuple[Tensor, Tensor]]:

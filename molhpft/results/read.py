@@ -125,6 +125,8 @@ class _Branch(BaseModel):
     probe: Numbers
     final: Numbers
     shift: Numbers
+    head: Numbers | None = None
+    ece: Numbers | None = None
 
 
 class _Summary(BaseModel):

@@ -41,9 +41,10 @@ class Results:
     Attributes:
         table: a row for each run and tau. Columns: folder, task, data (fingerprint), encoder,
             weights, method, head, cut, seed, metric, tau (missing where there is no head probing),
-            chosen, energy, energy_per_entry, energy_balanced, probe_<split>, final_<split>,
-            distance, cosine, dot, norm, start_norm, epochs (of finetuning), parameters, the
-            settings in which runs differ under their config keys, and label, family and variant.
+            chosen, energy, energy_per_entry, energy_balanced, head_norm (missing in runs of older
+            versions), probe_<split>, final_<split>, ece_<split> (of classes), distance, cosine,
+            dot, norm, start_norm, epochs (of finetuning), parameters, the settings in which runs
+            differ under their config keys, and label, family and variant.
         settings: names of the columns that are settings.
         runs: the runs behind it.
         problems: folders that were left out, and why.
@@ -92,8 +93,10 @@ def _rows(run: Run) -> list[Json]:
             "tau": branch["tau"],
             "chosen": branch["tau"] == run.summary["chosen_tau"],
             **{ours: branch["energy"].get(key) for key, ours in ENERGIES.items()},
+            "head_norm": (branch.get("head") or {}).get("norm"),
             **{f"probe_{split}": score for split, score in branch["probe"].items()},
             **{f"final_{split}": score for split, score in branch["final"].items()},
+            **{f"ece_{split}": error for split, error in (branch.get("ece") or {}).items()},
             **{key: branch["shift"].get(key) for key in SHIFTS},
             "epochs": _epochs(run, branch["tau"]),
             "parameters": run.summary.get("parameters"),

@@ -30,11 +30,16 @@ SHIFT: Columns = {
     "dot": ("shift", "dot"),
     "norm": ("shift", "norm"),
 }
+# shown where a row has them
+HEAD: Columns = {"head norm": ("head", "norm")}
+CALIBRATION_ERROR: Columns = {"ECE test": ("ece", "test")}
 LEGEND = (
     "AIE: mean length of p - y over training examples when finetuning starts. HP: the head probed "
     "for tau epochs; FT: after finetuning. distance, cosine, dot, norm: training features after "
     "finetuning against before."
 )
+HEAD_LEGEND = " head norm: length of the head's weights when finetuning starts."
+CALIBRATION_LEGEND = " ECE: expected calibration error after finetuning."
 MEASURES: dict[str, tuple[str, ...]] = {
     "p(correct), before": ("confidence", "mean", "before"),
     "p(correct), after": ("confidence", "mean", "after"),
@@ -101,24 +106,36 @@ def branch_table(
         for split in _further_splits([row for _, row in rows])
         for stage, group in (("HP", "probe"), ("FT", "final"))
     }
-    columns = {**SCORES, **further, **SHIFT}
-    table = _table(title, LEGEND)
+    head, calibration = (_present(columns, rows) for columns in (HEAD, CALIBRATION_ERROR))
+    further |= calibration
+    columns = {"AIE": SCORES["AIE"], **head, **SCORES, **further, **SHIFT}
+    legend = LEGEND + HEAD_LEGEND * bool(head) + CALIBRATION_LEGEND * bool(calibration)
+    table = _table(title, legend)
     table.add_column("method", no_wrap=True)
     table.add_column("tau", justify="right")
     for column in columns:
-        # names in two lines make room for further splits; a narrow cell folds, no digit is cut
-        name = column.replace(" ", "\n") if further else column
+        # names in two lines make room for further columns; a narrow cell folds, no digit is cut
+        name = column.replace(" ", "\n") if further or head else column
         table.add_column(Text(name), justify="right", overflow="fold")
     for number, (method, row) in enumerate(rows):
         cells = [
             show(row[group].get(key), metric)
             if group in ("probe", "final")
-            else _number(row[group].get(key))
+            else _number((row.get(group) or {}).get(key))
             for group, key in columns.values()
         ]
         style = "bold green" if number == chosen else ""
         table.add_row(method, str(row["tau"]), *cells, style=style)
     return table
+
+
+def _present(columns: Columns, rows: Sequence[tuple[str, Json]]) -> Columns:
+    """Those columns of which some row has a number."""
+    return {
+        name: (group, key)
+        for name, (group, key) in columns.items()
+        if any((row.get(group) or {}).get(key) is not None for _, row in rows)
+    }
 
 
 def measures_table(summary: Json) -> Group | None:

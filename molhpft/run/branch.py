@@ -18,7 +18,7 @@ from molhpft.core.network import Network
 from molhpft.core.objectives import ScoredByLoss
 from molhpft.domains.console import pace
 from molhpft.domains.files import Json
-from molhpft.measure.features import RunningShift, energy
+from molhpft.measure.features import RunningShift, calibration_error, energy
 from molhpft.run.folder import RunFolder
 from molhpft.run.resume import SavedPhase
 from molhpft.tuning.callbacks import Callback, PauseAfter
@@ -140,6 +140,8 @@ def before_finetuning(predicted: Iterable[tuple[str, Predictions]], task: Task) 
 def after_finetuning(start: Network, start_task: Task, end: Network, task: Task) -> Json:
     """The score of every split (`final`), and the `shift` of training features.
 
+    Where labels are classes, the calibration error of every split too (`ece`).
+
     Warns of predictions that are not finite, whose score is NaN.
 
     Args:
@@ -153,7 +155,8 @@ def after_finetuning(start: Network, start_task: Task, end: Network, task: Task)
         batches = start_task.batches("train", size=EVALUATION_SIZE)
         before = (start.features(batch).cpu() for batch in batches)
         compared = predictions(end, task, watch_train=lambda z: shift.add(next(before), z))
-        final = scores(compared, task)
+        ece: dict[str, float] = {}
+        final = scores(_calibrated(compared, task, ece), task)
     broken = [split for split, value in final.items() if isnan(value)]
     if broken:
         _log.warning(
@@ -162,4 +165,14 @@ def after_finetuning(start: Network, start_task: Task, end: Network, task: Task)
             ", ".join(broken),
             task.name,
         )
-    return {"final": final, "shift": asdict(shift.mean())}
+    return {"final": final, "shift": asdict(shift.mean())} | ({"ece": ece} if ece else {})
+
+
+def _calibrated(
+    predicted: Iterable[tuple[str, Predictions]], task: Task, errors: dict[str, float]
+) -> Iterator[tuple[str, Predictions]]:
+    """The same predictions; the calibration error of each split goes into `errors` on its way."""
+    for split, one in predicted:
+        if task.objective.has_classes:
+            errors[split] = calibration_error(one, task.objective)
+        yield split, one

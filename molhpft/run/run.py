@@ -20,6 +20,7 @@ from molhpft.core.determinism import seed_for
 from molhpft.core.metrics import comparable
 from molhpft.core.network import Network
 from molhpft.domains.files import Json
+from molhpft.measure.features import head_norm
 from molhpft.run.auto_tau import candidate_recipe, choose_tau
 from molhpft.run.branch import (
     RunContext,
@@ -149,7 +150,7 @@ def prepare_head(
 
 
 def measure(branch: Branch, head: Network, features: Task, names: Sequence[str]) -> Json:
-    """Energy, scores and feature shift of a finetuned branch, and the measures named.
+    """Energy, head norm, scores, shift and calibration of a branch, and the measures named.
 
     Args:
         branch: a finished one.
@@ -159,6 +160,7 @@ def measure(branch: Branch, head: Network, features: Task, names: Sequence[str])
     """
     task, finetuned = branch.task, bool(branch.history)
     row = {"tau": branch.recipe.tau, **before_finetuning(predictions(head, features), task)}
+    row["head"] = {"norm": head_norm(head.head)}
     # without an epoch of finetuning nothing has moved, and features may be cached
     row |= after_finetuning(
         head, features, *((branch.end, task) if finetuned else (head, features))

@@ -39,7 +39,7 @@ def config(tmp_path, table):
 def test_a_run_prints_a_table_a_reading_and_its_folder(molhpft, config, tmp_path):
     status, out, _ = molhpft("run", config, "--out", tmp_path / "runs")
     assert status == 0
-    for words in ("AIE", "HP valid", "FT test", "distance", "cosine", "dot", "norm"):
+    for words in ("AIE", "HP", "FT", "distance", "cosine", "dot", "norm", "head", "ECE"):
         assert words in out
     assert "Validation chooses tau" in out
     (folder,) = (tmp_path / "runs").iterdir()

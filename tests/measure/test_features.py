@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import astuple
+from math import isnan
 
 import pytest
 import torch
@@ -16,9 +17,11 @@ from molhpft.measure.features import (
     RunningShift,
     balanced_energy,
     batch_norm_drift,
+    calibration_error,
     correct_probability,
     energy,
     entry_energy,
+    head_norm,
     initial_energy,
     shift,
 )
@@ -292,3 +295,59 @@ def test_batches_are_by_default_as_long_as_those_of_a_phase():
     fit(tuned, phase, task, rng=seeded())
     expected = shift(features(toy_network(), task), features(tuned, task))
     assert drift.distance == pytest.approx(expected.distance, rel=1e-5)
+
+
+def guo(confidence, right, *, bins=15):
+    """Expected calibration error as Guo et al. (2017) write it, bin by bin."""
+    total = 0.0
+    for m in range(bins):
+        members = [i for i, c in enumerate(confidence) if m / bins < c <= (m + 1) / bins]
+        if members:
+            gap = sum(right[i] - confidence[i] for i in members) / len(members)
+            total += len(members) / len(confidence) * abs(gap)
+    return total
+
+
+def test_calibration_of_classes_is_that_of_the_most_probable_one():
+    torch.manual_seed(0)
+    logits, targets = 2 * torch.randn(300, 4), torch.randint(4, (300,))
+    targets[:7] = -100
+    p = logits.double().softmax(1)[7:]
+    right = (p.argmax(1) == targets[7:]).double().tolist()
+    error = calibration_error(snapshot(logits, targets), Multiclass(smoothing=0.1))
+    assert error == pytest.approx(guo(p.max(1).values.tolist(), right), abs=1e-6)
+
+
+def test_calibration_of_labels_pools_those_that_are_measured():
+    torch.manual_seed(0)
+    logits, targets = 2 * torch.randn(200, 3), torch.randint(2, (200, 3)).float()
+    targets[torch.rand(200, 3) < 0.3] = NAN
+    seen = ~targets.isnan()
+    expected = guo(logits.sigmoid()[seen].tolist(), targets[seen].tolist())
+    assert calibration_error(snapshot(logits, targets), Multilabel()) == pytest.approx(expected)
+
+
+def test_calibration_does_not_depend_on_how_many_rows_are_read_at_a_time(monkeypatch):
+    torch.manual_seed(0)
+    predictions = snapshot(torch.randn(50, 3), torch.randint(3, (50,)))
+    whole = calibration_error(predictions, Multiclass())
+    monkeypatch.setattr("molhpft.measure.features._ROWS", 7)
+    assert calibration_error(predictions, Multiclass()) == pytest.approx(whole)
+
+
+def test_calibration_is_nan_of_nothing_and_of_broken_predictions_and_refused_of_numbers():
+    unlabelled = snapshot(torch.zeros(4, 2), torch.full((4, 2), NAN))
+    broken = snapshot([[NAN, 0.0], [0.0, 0.0]], [[1.0, 0.0], [1.0, 0.0]])
+    assert isnan(calibration_error(unlabelled, Multilabel()))
+    assert isnan(calibration_error(broken, Multilabel()))
+    with pytest.raises(ValueError, match="a regression has none"):
+        calibration_error(snapshot(torch.zeros(4, 2), torch.zeros(4, 2)), Squared())
+
+
+def test_the_norm_of_a_head_is_that_of_all_its_weights():
+    head = linear_head(2, 1)
+    with torch.no_grad():
+        head.stages["linear"].module.weight[:] = torch.tensor([[2.0, 3.0]])
+        head.stages["linear"].module.bias[:] = 6.0
+    assert head_norm(head) == pytest.approx(7.0)
+    assert isnan(head_norm(Chain({})))

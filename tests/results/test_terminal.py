@@ -81,6 +81,20 @@ def test_no_column_is_lost_and_no_number_folded_in_the_width_of_a_pipe(further):
     assert rows == [list(row) for row in zip(*columns, strict=True)]
 
 
+def test_head_norm_and_calibration_are_shown_where_runs_have_them():
+    more = {"head": {"norm": 1.25}, "ece": {"train": 0.5, "test": 0.0625}}
+    table = run_table(summary(*({**branch(tau), **more} for tau in (0, 50, 200)), chosen=50))
+    assert header(table)[2:4] == ["AIE", "head norm"]
+    assert cells(table, "head norm") == ["1.250"] * 3
+    assert cells(table, "ECE test") == ["0.062"] * 3
+    assert "head norm: length" in str(table.caption)
+    assert "ECE: expected" in str(table.caption)
+    text = printed(table)
+    assert unfolded(text, "┃") == [name.replace(" ", "") for name in header(table)]
+    numbers = summary({**branch(0), "head": {"norm": 1.25}})
+    assert "ECE test" not in header(run_table(numbers))
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(90, 200))
 def test_no_digit_is_cut_in_a_narrow_terminal(width):

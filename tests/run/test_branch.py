@@ -8,7 +8,7 @@ import torch
 
 from molhpft.core.evaluate import take
 from molhpft.core.objectives import ScoredByLoss, Squared
-from molhpft.measure.features import initial_energy, shift
+from molhpft.measure.features import calibration_error, initial_energy, shift
 from molhpft.run.branch import (
     after_finetuning,
     before_finetuning,
@@ -33,6 +33,15 @@ def test_energy_scores_and_shift_are_those_of_whole_snapshots(caplog):
         assert row == {split: score(network, task, split) for split in task.splits}
     assert list(snapshots(end, task)) == list(task.splits)
     assert not caplog.records
+
+
+def test_calibration_is_of_every_split_where_labels_are_classes():
+    start, end = toy_network(), toy_network(seed=1)
+    classes, numbers = toy_task(), toy_task(Squared())
+    row = after_finetuning(start, classes, end, classes)
+    for split, predicted in predictions(end, classes):
+        assert row["ece"][split] == calibration_error(predicted, classes.objective)
+    assert "ece" not in after_finetuning(start, numbers, end, numbers)
 
 
 def test_predictions_that_are_not_finite_have_no_score_and_are_warned_of(caplog):
