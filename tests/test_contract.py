@@ -155,6 +155,7 @@ METHOD_OPTIONS = {
     "ls_everywhere": {"tau": (2,)},
     "opposite_energy": {"tau": (2,)},
     "wise_ft": {"tau": (2,)},
+    "dwise_ft": {"tau": (2,)},
     "flyp": {"tau": (2,), "pretraining": "toy"},
     "surgical": {"stages": ("layer1",)},
     "gradual": {"unfreeze_every": 2},

@@ -373,7 +373,7 @@ def _beyond_proposition_1(branch: Branch) -> list[str]:
         ),
         "label smoothing": phase.smoothing > 0,
         "a loss of more than the labels": isinstance(own, Joint | ClassContrast),
-        "weights that are mixed afterwards": bool(recipe.alphas),
+        "weights that are mixed afterwards": bool(recipe.alphas or recipe.stage_mixing),
         "several phases": len(recipe.after) > 1,
         "shares of sources": bool(trained.portions),
         "a sample of what was trained on": len(trained.rows("train")) != len(task.rows("train")),

@@ -222,6 +222,7 @@ METHODS: dict[str, Callable[..., Recipes]] = {
     "gradual": recipes.gradual,
     "side_tuning": recipes.side_tuning,
     "wise_ft": recipes.wise_ft,
+    "dwise_ft": recipes.dwise_ft,
     "flyp": recipes.flyp,
     "flyp_contrast": recipes.flyp_contrast,
 }

@@ -53,7 +53,8 @@ def probe_name(config: RunConfig, recipe: Recipe, task: Task | None = None) -> s
         task: the run's own; None leaves the data out, where they are known to be the same.
     """
     content = {k: v for k, v in _content(config, task).items() if k not in _NOT_PROBED}
-    prepared = replace(recipe, probe=replace(recipe.probe, epochs=0), after=(), alphas=())
+    probe = replace(recipe.probe, epochs=0)
+    prepared = replace(recipe, probe=probe, after=(), alphas=(), stage_mixing=None)
     return short_digest(content | {"recipe": asdict(prepared)})
 
 

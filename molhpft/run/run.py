@@ -42,7 +42,7 @@ from molhpft.run.trajectory import probing_ground, shared_trajectory
 from molhpft.tuning.callbacks import Weights
 from molhpft.tuning.probe import Trajectory, probe, with_head
 from molhpft.tuning.recipes import Recipe
-from molhpft.tuning.solve_head import mix, solve_head
+from molhpft.tuning.solve_head import mix, mix_by_stage, solve_head
 
 
 def run(
@@ -91,6 +91,9 @@ def run(
                 tuned, history = finetune(start, task, recipe, context)
                 if recipe.alphas:
                     tuned, extra["alpha"] = mix(start, tuned, task, alphas=recipe.alphas)
+                if mixing := recipe.stage_mixing:
+                    steps, lr = mixing.steps, mixing.lr
+                    tuned, extra["alphas"] = mix_by_stage(start, tuned, task, steps=steps, lr=lr)
                 branch = Branch(
                     *(start, tuned, evaluated(task), recipe, history, config.seed), trained=task
                 )

@@ -38,6 +38,19 @@ class AuxiliaryTask:
 
 
 @dataclass(frozen=True)
+class StageMixing:
+    """How mixing weights are learned on validation, one for each stage.
+
+    Attributes:
+        steps: of gradient descent.
+        lr: its learning rate.
+    """
+
+    steps: int
+    lr: float
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A method with its numbers filled in.
 
@@ -47,6 +60,8 @@ class Recipe:
         pretrained: whether the backbone starts from the encoder's weights or from random ones.
         inverse_penalties: inverse penalties to choose from when the head is solved, not trained.
         alphas: of the finetuned weights to choose from in the mixture that the method ends with.
+        stage_mixing: how a mixture with a mixing weight for each stage is found, which the method
+            ends with; None for none.
         side: whether the backbone is frozen beside a trainable copy.
         contrast: whether classes are learned by contrast instead of cross-entropy.
         auxiliary: the pretraining task that training goes on serving.
@@ -58,6 +73,7 @@ class Recipe:
     pretrained: bool = True
     inverse_penalties: tuple[float, ...] = ()
     alphas: tuple[float, ...] = ()
+    stage_mixing: StageMixing | None = None
     side: bool = False
     contrast: bool = False
     auxiliary: AuxiliaryTask | None = None
@@ -254,6 +270,27 @@ def wise_ft(
     """HP-FT, then the best mixture of probed and finetuned weights (Wortsman et al., 2022)."""
     alphas = _some("alphas", alphas)
     return tuple(replace(recipe, alphas=alphas) for recipe in hp_ft(probe, finetune, tau=tau))
+
+
+def dwise_ft(
+    probe: Phase,
+    finetune: Phase,
+    *,
+    tau: Tau,
+    steps: Whole = 50,
+    mixing_lr: Positive = 0.05,
+) -> Recipes:
+    """HP-FT, then a mixture of probed and finetuned weights stage by stage (DWiSE-FT, RoFt-Mol).
+
+    Args:
+        probe: template of the head phase.
+        finetune: template of the finetuning phase.
+        tau: epochs of head probing.
+        steps: of gradient descent on the validation loss, by which mixing weights are learned.
+        mixing_lr: its learning rate.
+    """
+    mixing = StageMixing(steps, mixing_lr)
+    return tuple(replace(r, stage_mixing=mixing) for r in hp_ft(probe, finetune, tau=tau))
 
 
 def flyp(

@@ -2,7 +2,8 @@
 
 `solve_head` gives the linear head that probing would converge to: logistic regression (ridge for
 real targets) on cached features, its penalty chosen on validation. `mix` gives the weight-space
-ensemble of a probed and a finetuned network (WiSE-FT, Wortsman et al., 2022).
+ensemble of a probed and a finetuned network (WiSE-FT, Wortsman et al., 2022), `mix_by_stage` one
+with a mixing weight for each stage.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,8 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from molhpft.core.annotations import Shaped
+from molhpft.core.annotations import Float, Shaped
 from molhpft.core.data import Task
 from molhpft.core.evaluate import EVALUATION_SIZE, take
 from molhpft.core.network import Network, Plain
@@ -178,3 +180,85 @@ def mix(
     best = rising[highest(scores)]
     mixture.load_state_dict(interpolated(start.state_dict(), end.state_dict(), best))
     return mixture, best
+
+
+def mix_by_stage(
+    start: Network, end: Network, task: Task, *, steps: int, lr: float
+) -> tuple[Network, dict[str, float]]:
+    """The mixture of two networks with a mixing weight for each stage, learned on validation.
+
+    DWiSE-FT (RoFt-Mol, Liu et al., 2025). Weights start at 1, which is `end`, and follow the
+    gradient of the validation loss by Adam within [0, 1]; running statistics are mixed with their
+    stage, and the gradient takes them as constants. Of the mixtures on that way, `end` among them,
+    the one that scores best on validation is given back, on ties the first.
+
+    Args:
+        start: as finetuning began.
+        end: of the same architecture, as finetuning ended.
+        task: whose validation split decides.
+        steps: of gradient descent; 0 gives `end`.
+        lr: learning rate of the mixing weights.
+
+    Returns:
+        the mixture, and stage name to mixing weight; the head is one stage.
+
+    Raises:
+        ValueError: no mixture has a finite validation score.
+    """
+    stages = _mixed_stages(end)
+    weights = torch.ones(len(stages), requires_grad=True)
+    optimizer = torch.optim.Adam([weights], lr=lr)
+    tried: list[Tensor] = []
+    scores: list[float] = []
+    mixture = deepcopy(end).eval().requires_grad_(False)
+    for _ in range(steps + 1):
+        tried.append(weights.detach().clone())
+        optimizer.zero_grad()
+        scores.append(_validated(mixture, _mixed(start, end, stages, weights), task))
+        optimizer.step()
+        with torch.no_grad():
+            weights.clamp_(0, 1)
+    best = tried[highest(scores)]
+    mixed = deepcopy(end)
+    mixed.load_state_dict(_mixed(start, end, stages, best))
+    return mixed, dict(zip(stages, best.tolist(), strict=True))
+
+
+def _mixed_stages(network: Network) -> dict[str, str]:
+    """Name of each stage that has numbers to mix, to the beginning of their names."""
+    own = network.state_dict()
+    keys = zip(network.backbone.names, network.backbone.stages, strict=True)
+    named = {**{name: f"backbone.stages.{key}." for name, key in keys}, "head": "head."}
+    return {
+        name: prefix for name, prefix in named.items() if any(k.startswith(prefix) for k in own)
+    }
+
+
+def _mixed(
+    start: Network, end: Network, stages: dict[str, str], weights: Float[Tensor, " stages"]
+) -> Weights:
+    """`interpolated`, each stage by its own mixing weight, differentiable in these."""
+    before, mixed = start.state_dict(), end.state_dict()
+    for prefix, weight in zip(stages.values(), weights, strict=True):
+        for name, value in mixed.items():
+            if name.startswith(prefix) and value.is_floating_point():
+                mixed[name] = torch.lerp(before[name], value, weight.to(value))
+    return mixed
+
+
+def _validated(network: Network, weights: Weights, task: Task) -> float:
+    """The validation score under `weights`, to which the gradient of the loss goes back."""
+    rows = len(task.rows("valid"))
+    # batch norm has no gradient for its running statistics
+    statistics = {name: weights[name].detach() for name, _ in network.named_buffers()}
+    weights = weights | statistics
+    logits: list[Tensor] = []
+    targets: list[Tensor] = []
+    with torch.enable_grad():
+        for batch in task.batches("valid", size=EVALUATION_SIZE):
+            own = functional_call(network, weights, (batch,))
+            loss = task.objective.loss(own, batch.targets) * len(batch.targets) / rows
+            torch.autograd.backward(loss, retain_graph=True)
+            logits.append(own.detach().cpu())
+            targets.append(batch.targets.cpu())
+    return task.objective.score(torch.cat(logits), torch.cat(targets))

@@ -58,6 +58,7 @@ def trained(config):
             r.pretrained,
             r.inverse_penalties,
             r.alphas,
+            r.stage_mixing,
         )
         for r in build_recipes(config)
     ]

@@ -18,6 +18,7 @@ OPTIONS = {
     "opposite_energy": {"tau": [3]},
     "surgical": {"stages": ["conv0"]},
     "wise_ft": {"tau": [3], "alphas": [0.0, 0.5, 1.0]},
+    "dwise_ft": {"tau": [3], "steps": 3},
     "lp_logistic": {"inverse_penalties": [0.01, 1.0]},
     "lp_ft_converged": {"inverse_penalties": [0.01, 1.0]},
 }
@@ -81,6 +82,15 @@ def test_mixtures_of_one_end_alone_are_the_probe_and_finetuning(small, tmp_path)
         assert row["alpha"] == alpha
         assert row["final"] == pytest.approx(final)
         assert (row["shift"]["distance"] < 1e-5) == (alpha == 0)
+
+
+def test_a_mixture_by_stage_of_no_steps_is_finetuning(small, tmp_path):
+    (tuned,) = rows_of(run(small(method={"name": "hp_ft", "tau": [3]}, **BRIEF), tmp_path))
+    stagewise = {"name": "dwise_ft", "tau": [3], "steps": 0}
+    (row,) = rows_of(run(small(method=stagewise, **BRIEF), tmp_path))
+    assert row["final"] == tuned["final"]
+    assert set(row["alphas"].values()) == {1.0}
+    assert {"embed", "conv0", "conv1", "head"} == set(row["alphas"])
 
 
 @pytest.mark.usefixtures("sizes")

@@ -12,7 +12,7 @@ from molhpft.core.objectives import Multilabel
 from molhpft.tuning import recipes
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
-from molhpft.tuning.recipes import AuxiliaryTask, Recipe
+from molhpft.tuning.recipes import AuxiliaryTask, Recipe, StageMixing
 from tests.toy import same_weights, toy_network, toy_task
 
 PROBE = Phase(trains="head", epochs=50, lr=0.1)
@@ -78,6 +78,10 @@ DEFINITIONS = {
     "wise_ft": (
         {"tau": (3,), "alphas": (0.0, 0.5)},
         Recipe(HEAD_3, (FINETUNE,), alphas=(0.0, 0.5)),
+    ),
+    "dwise_ft": (
+        {"tau": (3,), "steps": 7, "mixing_lr": 0.5},
+        Recipe(HEAD_3, (FINETUNE,), stage_mixing=StageMixing(7, 0.5)),
     ),
     "flyp": (
         {"tau": (3,), "pretraining": "assays", "weight": 0.5},

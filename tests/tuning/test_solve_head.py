@@ -1,5 +1,6 @@
 """Solved heads against scikit-learn and their normal equations; mixtures against their ends."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -7,9 +8,10 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 
 from molhpft.core.data import Rows, Task
-from molhpft.core.network import Chain, Network, linear_head, mlp_head
+from molhpft.core.network import Chain, Network, Plain, linear_head, mlp_head
 from molhpft.core.objectives import (
     ClassContrast,
     Joint,
@@ -21,7 +23,7 @@ from molhpft.core.objectives import (
 )
 from molhpft.tuning.fit import score
 from molhpft.tuning.probe import with_head
-from molhpft.tuning.solve_head import interpolated, mix, solve_head
+from molhpft.tuning.solve_head import interpolated, mix, mix_by_stage, solve_head
 from tests.toy import NAN, same_weights, scripted, toy_network, toy_task
 
 
@@ -212,3 +214,67 @@ def test_a_mixture_whose_score_is_nan_is_never_taken():
     assert same_weights(network, candidate)
     with pytest.raises(ValueError, match=r"^nothing to choose among: 2 scores, none of them fin"):
         mix(*ends, scripted(NAN, NAN), alphas=(0.0, 0.5))
+
+
+def linear_ends():
+    """Two networks without batch norm, of two stages and a head."""
+    ends = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        stages = {"low": Plain(nn.Linear(6, 5), width=5), "high": Plain(nn.Linear(5, 4), width=4)}
+        ends.append(Network(Chain(stages), linear_head(4, 3)))
+    return ends
+
+
+def mixed_by_hand(start, end, alphas):
+    """Each stage of `end` and of `start` added up by its own mixing weight."""
+    mixed = {}
+    for name, value in end.state_dict().items():
+        alpha = alphas["head" if name.startswith("head.") else name.split(".")[2]]
+        mixed[name] = (1 - alpha) * start.state_dict()[name] + alpha * value
+    return mixed
+
+
+def test_the_first_step_of_mixing_weights_is_against_the_slope_of_the_validation_loss():
+    task, (start, end) = scripted(0.1, 0.9), linear_ends()
+    rows = task.rows("valid")
+    batch = task.examples.take(rows)
+
+    def loss(**changed):
+        network = deepcopy(end)
+        at = dict.fromkeys(("low", "high", "head"), 1.0) | changed
+        network.load_state_dict(mixed_by_hand(start, end, at))
+        with torch.no_grad():
+            return task.objective.loss(network(batch), batch.targets).item()
+
+    falls = {name: loss(**{name: 0.99}) < loss() for name in ("low", "high", "head")}
+    assert set(falls.values()) == {True, False}  # so that both directions are seen
+    network, alphas = mix_by_stage(start, end, task, steps=1, lr=0.05)
+    assert alphas == pytest.approx({name: 0.95 if fall else 1.0 for name, fall in falls.items()})
+    expected = mixed_by_hand(start, end, alphas)
+    torch.testing.assert_close(dict(network.state_dict()), expected)
+
+
+def test_a_mixture_by_stage_validates_no_worse_than_its_ends_way_and_mixes_statistics():
+    task, start, end = toy_task(), toy_network(seed=1), toy_network(seed=2)
+    network, alphas = mix_by_stage(start, end, task, steps=20, lr=0.1)
+    assert score(network, task, "valid") > score(end, task, "valid")
+    assert len(set(alphas.values())) > 1
+    assert all(0 <= alpha <= 1 for alpha in alphas.values())
+    for name, value in network.state_dict().items():
+        if value.is_floating_point():
+            expected = mixed_by_hand(start, end, alphas)[name]
+            torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+    assert same_weights(end, toy_network(seed=2))
+    assert same_weights(start, toy_network(seed=1))
+    assert not any(p.grad is not None for p in (*start.parameters(), *end.parameters()))
+
+
+def test_a_mixture_by_stage_of_no_steps_or_of_no_better_score_is_the_end():
+    start, end = toy_network(seed=1), toy_network(seed=2)
+    for task, steps in ((toy_task(), 0), (scripted(0.5, 0.1, NAN, 0.5), 3)):
+        network, alphas = mix_by_stage(start, end, task, steps=steps, lr=0.1)
+        assert set(alphas.values()) == {1.0}
+        assert same_weights(network, end)
+    with pytest.raises(ValueError, match=r"^nothing to choose among: 2 scores, none of them fin"):
+        mix_by_stage(start, end, scripted(NAN, NAN), steps=1, lr=0.1)
