@@ -2,12 +2,11 @@
 
     python benchmarks/encoders.py --encoders gcn_structure model.safetensors gcn.pth --quick
     python benchmarks/encoders.py --encoders gcn_structure gcn.pth --baselines forest svr_counts
-    python benchmarks/encoders.py --encoders gcn_structure --finetuned --sets CHEMBL262_Ki bace
 
 The protocol is that of `frozen_protocol.py`. Scores of `--split valid`, the default, choose;
 `--split test` is for the final table. RMSE: lower is better; ROC-AUC in percent: higher is. What
 was computed before is read from `--store`. `--quick` takes 12 sets and at most 2,000 training rows.
-With `--finetuned` the encoders are finetuned instead, as `finetuned_protocol.py` says.
+`estimators.py` judges what finetuning makes of an encoder.
 """
 
 import argparse
@@ -26,8 +25,6 @@ from development_sets import (
     development_set,
     set_names,
 )
-from finetuned_protocol import VERSION as FINETUNED
-from finetuned_protocol import changed_keys, finetuned_score, finetuning_identity
 from frozen_protocol import (
     VERSION,
     encoder_features,
@@ -89,18 +86,6 @@ def encoder_name(path: Path) -> str:
     return path.parent.name if path.name == MODEL else path.stem
 
 
-def judged_finetuning(given: str, changes: Sequence[str], seeds: int) -> Judged:
-    """An encoder, as for `judged_encoder`, that the estimators finetune."""
-    path = weight_file(Path(given))
-    config = changed_keys(changes)
-
-    def score(data: DevelopmentSet, fold: Fold, seed: int) -> float:
-        return finetuned_score(data, fold, path, config=config, seed=seed)
-
-    name = " ".join([f"{encoder_name(path)} finetuned", *changes])
-    return Judged(name, finetuning_identity(path, config), score, seeds, FINETUNED)
-
-
 def _cached_features(
     backbone: Chain, identity: str, data: DevelopmentSet, fold: Fold
 ) -> np.ndarray:
@@ -148,7 +133,7 @@ def stored_score(judged: Judged, data: DevelopmentSet, store: ResultStore) -> fl
                 "content": content,
                 "seed": seed,
             }
-            if judged.protocol == FINETUNED:
+            if judged.protocol != VERSION:  # which chooses nothing
                 depends_on["validation"] = digest(fold.validation.tobytes())
             scores.append(store.once(depends_on, lambda f=fold, s=seed: judged.score(data, f, s)))
     return mean(scores)
@@ -214,18 +199,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--data", type=Path, default=data_root())
     parser.add_argument("--store", type=Path, default=Path("runs/encoders.jsonl"))
-    parser.add_argument("--finetuned", action="store_true")
-    parser.add_argument("--set", action="append", default=[], help="a key of `--finetuned`")
     parser.add_argument("--seeds", type=int, help="of what is drawn; 3, or 1 with --quick")
     given = parser.parse_args(arguments)
-    if given.set and not given.finetuned:
-        parser.error("--set changes how encoders are finetuned; give --finetuned, too")
     seeds = given.seeds or (1 if given.quick else 3)
     store = ResultStore(given.store)
-    if given.finetuned:
-        judged = [judged_finetuning(one, given.set, seeds) for one in given.encoders]
-    else:
-        judged = [judged_encoder(one) for one in given.encoders]
+    judged = [judged_encoder(one) for one in given.encoders]
     judged += [judged_baseline(name, seeds) for name in given.baselines]
     names = given.sets or set_names(given.data, quick=given.quick)
     unknown = sorted(set(names) - set(set_names(given.data)))

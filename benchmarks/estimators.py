@@ -1,143 +1,148 @@
-"""The estimators with their defaults against fingerprints, plain finetuning and no pretraining.
+"""The estimators, parts of them and models of fingerprints on the sets that judge encoders.
 
-    python benchmarks/estimators.py ogbg-molbace ogbg-molesol ogbg-molfreesolv ogbg-moltox21
+    python benchmarks/estimators.py --quick
+    python benchmarks/estimators.py --rows networks --set finetune.epochs=15 --sets caco2 bace
+    python benchmarks/estimators.py --split test --baselines forest svr_counts
 
-OGB's scaffold splits: everything is fitted on the training split and stopped, chosen and calibrated
-on the validation split; the test split is read once. Prints Markdown: means and standard deviations
-over seeds of ROC-AUC (higher is better) or RMSE (lower) on test, and for networks the calibration
-error before and after, and coverage of the sets that are to hold 90 %.
+Every row gets the molecules that are not scored, and chooses for itself; sets of 2,000 molecules or
+more choose by the published validation split. Scores of `--split valid`, the default, choose
+settings; `--split test` is for the final table. RMSE: lower is better; ROC-AUC in percent: higher
+is. Scores are stored in `--store` by what they depend on, and finetuned networks in `--runs`, so
+that an interrupted call goes on.
 """
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+import json
+import warnings
+from collections.abc import Mapping, Sequence
 from functools import partial
-from statistics import mean, stdev
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from sklearn.ensemble import (
-    HistGradientBoostingClassifier,
-    HistGradientBoostingRegressor,
-    RandomForestClassifier,
-    RandomForestRegressor,
-)
+from development_sets import DevelopmentSet, Fold, data_root, development_set, set_names
+from encoders import BASELINES, Judged, encoder_name, judged_baseline, scored, tables
+from result_store import ResultStore
 
-from molhpft.core.data import Task
-from molhpft.core.objectives import Multilabel, Squared
-from molhpft.domains.molecules.examples import Molecules
-from molhpft.domains.molecules.fingerprints import (
-    morgan_fingerprints,
-    packed_fingerprints,
-    unpack_bits,
-)
-from molhpft.domains.molecules.ogb import ogb_task
+from molhpft.config.changes import apply, parse_changes
+from molhpft.config.schema import resolved
+from molhpft.domains.files import digest
+from molhpft.domains.shipped import DEFAULT_ENCODER
+from molhpft.domains.weights import weight_file
 from molhpft.estimator import HPFTClassifier, HPFTRegressor
-from molhpft.estimator.calibrate import HeldOut, held_out_scores
+from molhpft.estimator.notes import DataWarning
+from molhpft.estimator.settings import model_config
+from molhpft.estimator.validation import FEW
 
-Numbers = dict[str, float]
+VERSION = "estimators 1"
 
-NETWORKS: dict[str, dict[str, Any]] = {
-    "HP-FT, defaults": {},
-    "plain finetuning": {"tau": 0, "ensemble": False},
-    "from scratch": {"encoder": {"name": "gcn"}, "tau": 0, "ensemble": False},
+ROWS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "networks": {"members": "networks"},
+    "tau 0": {"members": "networks", "tau": 0},
+    "features": {"members": "features"},
+    "fingerprints": {"members": "fingerprints"},
 }
+"""Options of the estimators: with their defaults, and with parts of them."""
 
 
-class Data(NamedTuple):
-    """Molecules and their labels, in their own unit."""
-
-    smiles: list[str]
-    labels: np.ndarray
-
-
-def split_data(task: Task, split: str) -> Data:
-    """One split of a task on molecules."""
-    molecules, rows = task.examples, task.rows(split)
-    assert isinstance(molecules, Molecules)
-    labels = molecules.targets[rows].float()
-    if isinstance(task.objective, Squared):
-        labels = task.objective.values(labels)
-    return Data([molecules.smiles[row] for row in rows.tolist()], labels.double().numpy())
+def changed_keys(changes: Sequence[str]) -> dict[str, Any]:
+    """Keys of a config, as the estimators' `config` takes them, from changes such as "a.b=3"."""
+    config: dict[str, Any] = {}
+    for key, value in parse_changes(changes).items():
+        apply(config, key, value)
+    return config
 
 
-def network(task: Task, options: Mapping[str, Any], seed: int) -> Numbers:
-    """Fit an estimator and look at the test split, once."""
-    kind = HPFTRegressor if isinstance(task.objective, Squared) else HPFTClassifier
-    train, valid = (split_data(task, split) for split in ("train", "valid"))
-    estimator = kind(**options, random_state=seed)
-    model = estimator.fit(*train, eval_set=tuple(valid)).model_
-    molecules, rows = task.examples, task.rows("test")
-    assert isinstance(molecules, Molecules)
-    packed = packed_fingerprints([molecules.smiles[row] for row in rows.tolist()])
-    held = HeldOut(
-        logits=model.logits(molecules.store, rows).mean(0),
-        targets=molecules.targets[rows].float(),
-        similarity=model.uncertainty.neighbours.nearest(unpack_bits(packed))[0],
-    )
-    return held_out_scores(held, model.spec.objective, model.uncertainty)
-
-
-def fingerprints(
-    task: Task, models: tuple[Callable[..., Any], Callable[..., Any]], seed: int
-) -> Numbers:
-    """Fit a model of Morgan fingerprints to every target by itself."""
-    numbers = isinstance(task.objective, Squared)
-    train, test = (split_data(task, split) for split in ("train", "test"))
-    inputs = [morgan_fingerprints(data.smiles).numpy() for data in (train, test)]
-    columns = []
-    for y in train.labels.T:
-        labelled = ~np.isnan(y)
-        model = models[numbers](random_state=seed).fit(inputs[0][labelled], y[labelled])
-        columns.append(
-            model.predict(inputs[1]) if numbers else model.predict_proba(inputs[1])[:, 1]
+def identity(encoder: Path, options: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Digest of the weights and of all settings: a changed default is another result."""
+    settings = [
+        resolved(
+            model_config(encoder=encoder, tau=options.get("tau"), more=config, by_folds=by_folds)
         )
-    outputs, labels = torch.tensor(np.stack(columns, 1)), torch.tensor(test.labels)
-    if numbers:
-        return {"rmse": -Squared().score(outputs, labels)}
-    return {"rocauc": Multilabel().score(outputs.logit(eps=1e-9), labels)}
+        for by_folds in (False, True)
+    ]
+    for one in settings:
+        one["encoder"] = {k: v for k, v in one["encoder"].items() if k != "weights"}
+    return digest(encoder, json.dumps([settings, options], sort_keys=True, default=str))
 
 
-MODELS = {
-    "Morgan + random forest": (
-        lambda **o: RandomForestClassifier(300, n_jobs=-1, **o),
-        lambda **o: RandomForestRegressor(300, n_jobs=-1, max_features="sqrt", **o),
-    ),
-    "Morgan + gradient boosting": (
-        HistGradientBoostingClassifier,
-        HistGradientBoostingRegressor,
-    ),
-}
-COLUMNS = ("rocauc", "rmse", "mae", "spearman", "ece_before", "ece", "coverage")
+def judged_estimator(
+    row: str, encoder: Path, changes: Sequence[str], seeds: int, runs: Path
+) -> Judged:
+    """A row of `ROWS` from the weights of an encoder, with changes to its config."""
+    config, options = changed_keys(changes), ROWS[row]
+    fit = partial(estimator_score, encoder=encoder, options=options, config=config, runs=runs)
+    name = " ".join([row, encoder_name(encoder), *changes])
+    return Judged(name, identity(encoder, options, config), fit, seeds, VERSION)
 
 
-def cell(seeds: Sequence[Numbers], name: str) -> str:
-    """Mean and standard deviation over seeds."""
-    if name not in seeds[0]:
-        return ""
-    values = [numbers[name] for numbers in seeds]
-    std = f" ± {stdev(values):.4f}" if values[1:] else ""
-    return f"{mean(values):.4f}{std}"
+def estimator_score(
+    data: DevelopmentSet,
+    fold: Fold,
+    seed: int,
+    *,
+    encoder: Path,
+    options: Mapping[str, Any],
+    config: Mapping[str, Any],
+    runs: Path,
+) -> float:
+    """Score on the scored rows of an estimator that is fitted to the others.
+
+    Args:
+        data: of molecules and labels.
+        fold: of their rows.
+        seed: of every random number.
+        encoder: a weight file.
+        options: of the estimator.
+        config: further keys, for other than the defaults.
+        runs: folder of finetuned networks.
+    """
+    smiles = np.array(data.smiles, dtype=object)
+    kind = HPFTClassifier if data.classes else HPFTRegressor
+    estimator = kind(
+        encoder=str(encoder), config=dict(config), runs=runs, random_state=seed, **options
+    )
+    train, validation = fold.train, fold.validation
+    if len(train) + len(validation) < FEW:
+        train, validation = np.sort(np.concatenate([train, validation])), validation[:0]
+    own, others = ((smiles[rows], data.labels[rows]) for rows in (train, validation))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # the sets are as they are
+        estimator.fit(*own, eval_set=others if len(validation) else None)
+    predict = estimator.predict_proba if data.classes else estimator.predict
+    return data.score(fold, predict(smiles[fold.scored]))
 
 
-def main() -> None:
-    """Print a table, line by line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("names", nargs="+", metavar="DATA", help="OGB data sets")
-    parser.add_argument("--seeds", type=int, default=3)
-    given = parser.parse_args()
-    print("| data | model | " + " | ".join(COLUMNS) + " |")
-    print("|---" * (len(COLUMNS) + 2) + "|")
-    for name in given.names:
-        task = ogb_task(name)
-        sides: dict[str, Callable[[int], Numbers]] = {
-            **{side: partial(network, task, options) for side, options in NETWORKS.items()},
-            **{side: partial(fingerprints, task, models) for side, models in MODELS.items()},
-        }
-        for side, measured in sides.items():
-            rows = [measured(seed) for seed in range(given.seeds)]
-            cells = [cell(rows, column) for column in COLUMNS]
-            print(f"| {name} | {side} | " + " | ".join(cells) + " |", flush=True)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--encoders", nargs="+", default=[DEFAULT_ENCODER], metavar="NAME_OR_PATH")
+    parser.add_argument("--baselines", nargs="*", default=[], choices=BASELINES)
+    parser.add_argument("--sets", nargs="+", help="names of sets; all by default")
+    parser.add_argument("--split", choices=("valid", "test"), default="valid")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--data", type=Path, default=data_root())
+    parser.add_argument("--store", type=Path, default=Path("runs/estimators.jsonl"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/estimators"))
+    parser.add_argument("--set", action="append", default=[], help="a key of a config")
+    parser.add_argument("--seeds", type=int, help="of what is drawn; 3, or 1 with --quick")
+    given = parser.parse_args(arguments)
+    seeds = given.seeds or (1 if given.quick else 3)
+    judged = [
+        judged_estimator(row, weight_file(Path(encoder)), given.set, seeds, given.runs)
+        for encoder in given.encoders
+        for row in given.rows
+    ]
+    judged += [judged_baseline(name, seeds) for name in given.baselines]
+    names = given.sets or set_names(given.data, quick=given.quick)
+    unknown = sorted(set(names) - set(set_names(given.data)))
+    if unknown:
+        parser.error(f"--sets names {', '.join(unknown)}, which {given.data} does not hold")
+    sets = (development_set(given.data, name, given.split, quick=given.quick) for name in names)
+    store = ResultStore(given.store)
+    print("\n".join(tables([one.name for one in judged], *scored(judged, sets, store))))
 
 
 if __name__ == "__main__":

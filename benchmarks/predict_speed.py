@@ -29,7 +29,7 @@ PRECISIONS = ("32", "bf16-mixed")
 def first_members(model: Model, out: Path) -> Iterator[tuple[int, Path]]:
     """The model with its first network alone, with its first two, ..., each in a folder."""
     for count in range(1, len(model.networks) + 1):
-        about = {**model.about, "members": model.about["members"][:count]}
+        about = {**model.about, "members": [{"name": f"{count} networks", "weight": 1.0}]}
         few = Model(
             model.spec, model.networks[:count], model.uncertainty, model.training_smiles, about
         )

@@ -26,7 +26,9 @@ from molhpft.domains.molecules.ogb import ogb_task
 from molhpft.domains.molecules.splits import random_split, scaffold_groups
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.estimator.calibrate import HeldOut, Uncertainty, fit_uncertainty
-from molhpft.estimator.train import Inference, holdout_split, model_config, train
+from molhpft.estimator.settings import Inference, model_config
+from molhpft.estimator.train import train
+from molhpft.estimator.validation import holdout_split
 from molhpft.measure.uncertainty import interval_widths, prediction_sets, set_thresholds
 
 NAMES = ("ogbg-molfreesolv", "ogbg-molesol", "ogbg-molbace")
@@ -105,12 +107,13 @@ def fitted(source: Task, kind: str, seed: int) -> Fit:
     seen = replace(task, splits={split: task.rows(split) for split in ("train", "valid")})
     config = model_config(**SETTINGS, seed=seed, more={"finetune": {"epochs": EPOCHS}})
     with TemporaryDirectory() as folder:
-        model, _ = train(config, seen, Path(folder), Inference())
+        model, _ = train(config, seen, Path(folder), Inference(members="networks"))
+    counts = np.empty((len(molecules.smiles), 0), dtype=np.uint8)  # which networks do not read
     held, targets, fingerprints = {}, {}, {}
     for split, rows in task.splits.items():
         fingerprints[split] = packed_fingerprints([molecules.smiles[row] for row in rows.tolist()])
         if split != "train":
-            held[split] = model.logits(task.examples.store, rows).mean(0)
+            held[split] = model.mean_logits(task.examples.store, rows, counts)
             targets[split] = task.examples.targets[rows].float()
     return Fit(task.objective, held, targets, fingerprints)
 

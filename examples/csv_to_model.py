@@ -23,6 +23,7 @@ from molhpft.domains.molecules.nci import nci_alerts_task
 from molhpft.domains.molecules.splits import scaffold_split
 from molhpft.estimator import HPFTClassifier
 from molhpft.estimator.explain import draw, explain
+from molhpft.estimator.model import members_in_words
 
 ALERT = "CHEMBL_SureChEMBL"
 QUICK = {"probe": {"epochs": 8}, "finetune": {"epochs": 1}}
@@ -56,9 +57,9 @@ def learn(train: pd.DataFrame, config: dict[str, Any]) -> HPFTClassifier:
     """A fitted model; tau is chosen on molecules that it sets aside."""
     model = HPFTClassifier(random_state=0, config=config)
     model.fit(train[["smiles"]], train.drop(columns="smiles"))
-    taus = ", ".join(str(member["tau"]) for member in model.model_.about["members"])
-    print(f"learned from {len(train):,} molecules; validation chooses tau {model.tau_}")
-    print(f"members of the ensemble: tau {taus}")
+    members = ", ".join(members_in_words(model.model_.about["members"]))
+    print(f"learned from {len(train):,} molecules; finetuned after probing for tau {model.tau_}")
+    print(f"members that answer together: {members}")
     return model
 
 

@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from molhpft.estimator.finetune import Finetuned
     from molhpft.estimator.frozen import FrozenEncoder
     from molhpft.estimator.model import Model
-    from molhpft.estimator.train import Tau
+    from molhpft.estimator.settings import Tau
 
 KindName = Literal["auto", "classification", "regression"]
 SplitName = Literal["scaffold", "random", "random_and_scaffold", "column"]
 CalibrationName = Literal["platt", "temperature", "isotonic", "none"]
+MembersName = Literal["all", "networks", "features", "fingerprints"]
 PrecisionName = Literal["32", "bf16-mixed"]
 
 TABLE = "The table"
@@ -115,7 +116,18 @@ def finetune(
     encoder: EncoderName = None,
     tau: Taus = [],  # noqa: B006 - as above
     head: Annotated[str | None, typer.Option(help="mlp or linear.", show_default="mlp")] = None,
-    ensemble: Annotated[bool, typer.Option(help="Average networks of several taus.")] = True,
+    members: Annotated[
+        MembersName,
+        typer.Option(metavar="KIND", help="all, networks, features or fingerprints."),
+    ] = "all",
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            help="Parts that choose in turn; 0 for one held-out part.",
+            show_default="5 below 2,000 molecules",
+            rich_help_panel=TABLE,
+        ),
+    ] = None,
     calibration: Calibration = "platt",
     target_coverage: TargetCoverage = 0.9,
     epochs: Epochs = None,
@@ -128,7 +140,7 @@ def finetune(
 ) -> None:
     """Make a model of a table of molecules; its test split is read once, at the end."""
     from molhpft.estimator.finetune import finetune_table
-    from molhpft.estimator.train import Inference
+    from molhpft.estimator.settings import Inference
 
     table = {
         "path": str(data),
@@ -147,7 +159,8 @@ def finetune(
         head=head,
         seed=seed,
         changes=with_flags(changes, epochs=epochs, lr=lr, batch_size=batch_size, device=device),
-        inference=Inference(ensemble, calibration, target_coverage),
+        folds=folds,
+        inference=Inference(members, calibration, target_coverage),
     )
     _show(finetuned, as_json=as_json)
 
@@ -233,10 +246,11 @@ def model_tables(model: "Model") -> "list[Table]":
     from rich.table import Table
     from rich.text import Text
 
+    from molhpft.core.metrics import score_name
     from molhpft.core.objectives import Squared
     from molhpft.domains.files import listed
     from molhpft.estimator.calibrate import NAMED
-    from molhpft.estimator.model import score_rows
+    from molhpft.estimator.model import member_score, score_rows
 
     about, spec = model.about, model.spec
     made = Table(title=Text(about["task"], style="table.title"), show_header=False)
@@ -247,18 +261,27 @@ def model_tables(model: "Model") -> "list[Table]":
         *((f"{split} molecules", f"{size:,}") for split, size in about["sizes"].items()),
         ("encoder", f"{spec.encoder.name}, {about['encoder_weights']}"),
         ("head", spec.head.name),
-        ("tau", str(about["chosen_tau"])),
-        ("members", ", ".join(f"tau {member['tau']}" for member in about["members"])),
+        *((("tau", str(about["chosen_tau"])),) if about["chosen_tau"] is not None else ()),
         ("applicability domain", f"similarity from {model.uncertainty.domain_threshold:.2f}"),
     ):
         made.add_row(key, Text(value))
+    members = Table("", title="members", title_justify="left")
+    choosing = f"{about['folds']} folds" if about["folds"] else "valid"
+    for name in ("weight", f"{score_name(about['chosen_by']).removeprefix('-')}, {choosing}"):
+        members.add_column(name, justify="right")
+    for member in about["members"]:
+        members.add_row(
+            member["name"],
+            f"{member['weight']:.2f}" if member["weight"] else "",
+            member_score(member, about["chosen_by"]),
+        )
     splits, *rows = score_rows(about["scores"])
     scores = Table("", title="held-out molecules", title_justify="left")
     for split in splits:
         scores.add_column(split, justify="right")
     for row in rows:
         scores.add_row(*row)
-    return [made, scores]
+    return [made, members, scores]
 
 
 def _taus(words: list[str]) -> "Tau | None":

@@ -17,7 +17,7 @@ from molhpft.core.network import Batch, Chain, Network, Stage
 STAGE = "standardised"
 """Name of the stage in a backbone."""
 
-_LEAST = 0.01  # of the root mean square deviation; a column that varies less is hardly one
+_LEAST = 0.1  # of the root mean square deviation; a column that varies less is hardly one
 
 
 class Standardised(Stage):
@@ -51,8 +51,8 @@ def standardised(network: Network, task: Task) -> Network:
     """The network with features of mean 0 and standard deviation 1 over the training split.
 
     They are fitted once, to the features in eval mode, and stay when the backbone moves. A column
-    that is as good as constant is not blown up: std is at least a hundredth of the columns' root
-    mean square.
+    that is as good as constant on these examples is not blown up on others: std is at least a tenth
+    of the columns' root mean square.
 
     Args:
         network: its modules are shared with the result.

@@ -291,6 +291,7 @@ def coverage_guarantee(
     held: Mapping[str, HeldOut],
     *,
     classes: Sequence[tuple[str, str]] = (),
+    by_folds: bool = False,
 ) -> list[str]:
     """Sentences on the coverage of prediction sets: guaranteed, impossible, and as measured.
 
@@ -300,25 +301,34 @@ def coverage_guarantee(
         scores: of `held_out_scores`, by split.
         held: the splits they are of.
         classes: names of the labels 0 and 1 of each target, (t,); empty for "0" and "1".
+        by_folds: whether every training molecule calibrated them, as predicted by members that had
+            not seen it.
     """
     coverage = f"{100 * model.target_coverage:g} %"
     regression = model.calibration is None
     kind = "intervals" if regression else "sets"
     outside = "are unbounded" if regression else "hold every label"
-    if CALIBRATION not in held:
+    if CALIBRATION not in held and not by_folds:
         return [
             f"Prediction {kind} {outside}: there are no calibration molecules to bound them by."
         ]
     # several targets may name their labels differently
     pair = classes[0] if len(set(classes)) == 1 else ("0", "1")
     return [
-        f"Prediction {kind} were calibrated on {len(held[CALIBRATION].logits):,} molecules that "
-        "took no part in training or in any choice. They hold the true label of "
-        f"{coverage} of molecules like these within the applicability domain; outside it they "
-        f"{outside} and guarantee nothing.",
+        f"Prediction {kind} were calibrated on {_calibrated_on(held, by_folds=by_folds)}. They "
+        f"hold the true label of {coverage} of molecules like these within the applicability "
+        f"domain; outside it they {outside} and guarantee nothing.",
         *_unbounded(model, names, coverage, ("",) if regression else pair),
         *_measured(model, scores, held, coverage),
     ]
+
+
+def _calibrated_on(held: Mapping[str, HeldOut], *, by_folds: bool) -> str:
+    if by_folds:
+        n = len(held["valid"].logits)
+        return f"{n:,} molecules, each as members predict it that did not train on its fold"
+    n = len(held[CALIBRATION].logits)
+    return f"{n:,} molecules that took no part in training or in any choice"
 
 
 def _unbounded(

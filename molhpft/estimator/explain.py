@@ -15,7 +15,7 @@ from molhpft.domains.molecules.draw import (
 )
 from molhpft.domains.molecules.graphs import load_or_pack, pack
 from molhpft.domains.molecules.smiles import MOST_ATOMS
-from molhpft.estimator.model import Model
+from molhpft.estimator.model import Model, weighted_mean
 
 STEPS = 256
 _SAMPLE = 500  # training molecules whose mean atom is the baseline
@@ -28,8 +28,8 @@ class Explanation:
     Attributes:
         smiles: of the molecule.
         target: name of the target.
-        atoms: contribution of each atom to the mean logit of the members, (a,), in RDKit's order.
-        logit: of the molecule; of a regression, in standard deviations.
+        atoms: contribution of each atom to the mean logit of the networks, (a,), in RDKit's order.
+        logit: theirs of the molecule; of a regression, in standard deviations.
         baseline: the logit of a molecule whose atoms are all average training atoms.
         error: by how much the contributions miss `logit - baseline`.
     """
@@ -43,7 +43,7 @@ class Explanation:
 
 
 def explain(model: Model, smiles: str, *, target: str | None = None) -> Explanation:
-    """Integrated gradients over the atom embeddings, averaged over the members of a model.
+    """Integrated gradients over the atom embeddings, averaged over the networks of a model.
 
     Args:
         model: fitted.
@@ -52,8 +52,14 @@ def explain(model: Model, smiles: str, *, target: str | None = None) -> Explanat
 
     Raises:
         MissingExtraError: captum is not installed.
-        ValueError: the molecule cannot be read, or no target has that name.
+        ValueError: the molecule cannot be read, no target has that name, or the model has no
+            network.
     """
+    if not model.networks:
+        raise ValueError(
+            "atoms are explained by the networks of a model, and this one has none; make it of "
+            "networks (--members networks)"
+        )
     names = model.spec.target_names
     if target is None and len(names) > 1:
         raise ValueError(f"which target should be explained? there are: {', '.join(names)}")
@@ -79,9 +85,13 @@ def explain(model: Model, smiles: str, *, target: str | None = None) -> Explanat
         )
         for network in model.networks
     ]
-    atoms = torch.stack([member.atoms for member in members]).mean(0)
-    logit = sum(member.logit for member in members) / len(members)
-    baseline = sum(member.baseline for member in members) / len(members)
+    own = model.weights[: len(members)]
+    weights = own / own.sum()
+    atoms = weighted_mean(torch.stack([member.atoms for member in members]), weights)
+    logit, baseline = (
+        float(weights @ torch.tensor([getattr(m, key) for m in members], dtype=torch.float64))
+        for key in ("logit", "baseline")
+    )
     # what a virtual node contributes is missing from the sum over atoms
     error = abs(float(atoms.sum()) - (logit - baseline))
     return Explanation(smiles, names[output], atoms, logit, baseline, error)

@@ -7,14 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from molhpft.config.changes import apply, parse_changes
 from molhpft.config.schema import Choice, RunConfig, checked_choice
 from molhpft.core.data import Task
-from molhpft.domains.files import Json, writing
-from molhpft.domains.molecules.tables import table_task
+from molhpft.domains.files import Json, digest, writing
+from molhpft.domains.molecules.tables import folded_table_task, table_task
 from molhpft.estimator.model import CONFIG, Model
 from molhpft.estimator.notes import notes_on
-from molhpft.estimator.train import Encoder, Inference, Tau, model_config, train
+from molhpft.estimator.settings import Encoder, Inference, Tau, model_config
+from molhpft.estimator.train import train
+from molhpft.estimator.validation import FEW, FOLDS, Holdout, draw_folds
 from molhpft.run.device import settled
 from molhpft.run.folder import RunFolder, check_output
 from molhpft.run.identity import run_name
@@ -46,6 +50,7 @@ def finetune_table(
     tau: Tau | None = None,
     head: str | None = None,
     seed: int | None = None,
+    folds: int | None = None,
     changes: Sequence[str] = (),
     inference: Inference = Inference(),  # noqa: B008 - frozen
 ) -> Finetuned:
@@ -59,6 +64,10 @@ def finetune_table(
         tau: epochs of head probing.
         head: what stands on the encoder.
         seed: of every random number.
+        folds: in how many parts the molecules are divided that do not test, each of which is
+            predicted by members trained on the others; 0 for one part that validates and one that
+            calibrates. None for 5 where the table does not say which molecules validate and has
+            fewer than 2,000, else for 0.
         changes: "key=value" for any further key of a config, `task.split=random` among them.
         inference: how the model predicts.
 
@@ -71,12 +80,20 @@ def finetune_table(
     more: Json = {}
     for key, value in parse_changes(changes).items():
         apply(more, key, value)
-    choice = _table_choice(table, more.pop("task", {}))
-    config = model_config(encoder=encoder, tau=tau, head=head, seed=seed, more=more, task=choice)
+    data = _table(_given(table, more.pop("task", {})), folds)
+    config = model_config(
+        encoder=encoder,
+        tau=tau,
+        head=head,
+        seed=seed,
+        more=more,
+        task=data.choice,
+        by_folds=data.folds > 0,
+    )
     if out.exists() and not (out / CONFIG).is_file():
         raise ValueError(f"{out} is there and is no model; choose another folder (--out)")
-    task = table_task(**choice.options)
-    name = _name(config, task, inference)
+    task, drawn = data.task, data.drawn(config.seed)
+    name = _name(config, task, inference, drawn)
     with nullcontext() if out.exists() else locked(out):
         if out.exists():
             return Finetuned(_existing(out, name), out, is_new=False)
@@ -84,18 +101,71 @@ def finetune_table(
         with writing(out):  # before minutes of looking for molecules the encoder has seen
             partial.mkdir(parents=True, exist_ok=True)
         notes = [note.text for note in notes_on(config, task)]
-        model, folder = train(config, task, partial / RUN, inference, notes=notes)
+        model, folders = train(
+            config, task, partial / RUN, inference, folds=drawn, notes=[*notes, *data.notes]
+        )
         model.about["name"] = name
         with writing(out):
             model.save_pretrained(partial)
             os.replace(partial, out)
         # an interrupted run needs its members until the model that holds them is in place
-        RunFolder(out / RUN / folder.path.name).drop("members")
+        for folder in folders:
+            RunFolder(out / RUN / folder.path.name).drop("members")
         return Finetuned(model, out, is_new=True)
 
 
-def _table_choice(table: Mapping[str, Any], changes: Any) -> Choice:
-    """The csv task of options and of changes to the config's `task`."""
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """A table as it is learned from.
+
+    Attributes:
+        task: with all molecules that do not test in "train" where there are folds.
+        choice: of the config.
+        folds: how many; 0 for a held-out part.
+        split: how they are drawn.
+        notes: sentences on how molecules choose.
+    """
+
+    task: Task
+    choice: Choice
+    folds: int
+    split: Holdout
+    notes: tuple[str, ...] = ()
+
+    def drawn(self, seed: int) -> list[Tensor]:
+        """Rows of each fold; none without folds."""
+        own = self.choice.options["split_seed"]
+        seed = seed if own is None else own
+        return draw_folds(self.task, self.split, count=self.folds, seed=seed) if self.folds else []
+
+
+def _table(given: Mapping[str, Any], folds: int | None) -> _Table:
+    """Read a table for folds, or for a held-out part."""
+    if folds is not None and (folds < 0 or folds == 1):
+        raise ValueError(f"folds should be 0, or 2 and more, got {folds}")
+    choice = checked_choice("task", {"name": "csv", "calibration": "auto", **given})
+    options, split = choice.options, given.get("split")
+    if folds == 0 or (folds is None and split is not None):
+        return _Table(table_task(**options), choice, 0, "scaffold")
+    if split not in (None, "random", "scaffold", "column"):
+        raise ValueError(
+            f"folds are drawn by split random or scaffold, or beside a column, got {split}"
+        )
+    asked = given.keys() & {"calibration"}
+    if asked:
+        raise ValueError("with folds every molecule calibrates; leave task.calibration out")
+    keys = ("path", "smiles_column", "target_columns", "kind", "split_column")
+    task = folded_table_task(**{key: options[key] for key in keys})
+    n = len(task.rows("train"))
+    if folds is None and n >= FEW:
+        note = f"Validation by one held-out part, since the table has {n:,} molecules (--folds)."
+        return _Table(table_task(**options), choice, 0, "scaffold", (note,))
+    how: Holdout = "scaffold" if split == "scaffold" else "random"
+    return _Table(task, choice, FOLDS if folds is None else folds, how)
+
+
+def _given(table: Mapping[str, Any], changes: Any) -> Json:
+    """Options of the csv task, from those of a command and from changes to the config's `task`."""
     if not isinstance(changes, Mapping):
         raise ValueError(
             f"task is the table; its options are set one by one, such as task.split=random, got "
@@ -108,13 +178,14 @@ def _table_choice(table: Mapping[str, Any], changes: Any) -> Choice:
         )
     if changes.get("name", "csv") != "csv":
         raise ValueError(f"task.name is csv, which reads tables, got {changes['name']!r}")
-    return checked_choice("task", {"name": "csv", "calibration": "auto", **table, **changes})
+    return {**table, **changes}
 
 
-def _name(config: RunConfig, task: Task, inference: Inference) -> str:
+def _name(config: RunConfig, task: Task, inference: Inference, folds: Sequence[Tensor]) -> str:
     """What tells this model from any other."""
-    run = run_name(settled(replace(config, members=inference.ensemble)), task)
-    return f"{run}-{inference.calibration}-{inference.target_coverage:g}"
+    run = run_name(settled(replace(config, members=True)), task)
+    how = f"{inference.members}-{inference.calibration}-{inference.target_coverage:g}"
+    return f"{run}-{how}-{digest(*folds)[:8]}" if folds else f"{run}-{how}"
 
 
 def _existing(out: Path, name: str) -> Model:

@@ -1,17 +1,20 @@
-"""A fitted model: an ensemble of networks with its uncertainty, in memory, in a folder, on the hub.
+"""A fitted model: members that answer together, with their uncertainty; in a folder, on the hub.
 
 A folder holds config.json, model.safetensors and a card (README.md). Nothing in it is unpickled.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import stdev
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -20,8 +23,10 @@ from molhpft import __version__
 from molhpft.config.build import shaped_network
 from molhpft.config.schema import Choice, checked_choice, plain
 from molhpft.core.evaluate import inference
-from molhpft.core.network import Network
+from molhpft.core.metrics import show
+from molhpft.core.network import Chain, Network
 from molhpft.core.objectives import Multilabel, Squared
+from molhpft.core.standardise import ending_standardised
 from molhpft.domains.extras import require
 from molhpft.domains.files import Json, digest, listed
 from molhpft.domains.molecules.examples import ZERO_ONE
@@ -30,14 +35,15 @@ from molhpft.domains.molecules.graphs import GraphStore, graph_store
 from molhpft.domains.weights import ABOUT, FILES, MEMBER, hub_folder, strip_prefix
 from molhpft.estimator.calibrate import NAMED, Uncertainty, uncertainty_from
 from molhpft.estimator.frozen import backbone_features, unlabelled_batches
+from molhpft.estimator.machines import KernelName, Machines, machines_from
 
 CONFIG, WEIGHTS, CARD = FILES
 # raised when folders are written so that another version cannot read them, or would misread them
-FORMAT = 3
+FORMAT = 4
 
 COMMIT_MESSAGE = "Push model using molhpft"
 
-_UNCERTAINTY, _SMILES = "uncertainty.", "training_smiles"
+_UNCERTAINTY, _MACHINES, _SMILES = "uncertainty.", "machines.", "training_smiles"
 _KINDS = {Multilabel: "classification", Squared: "regression"}
 
 
@@ -48,7 +54,7 @@ class Prediction:
     Attributes:
         readable: bool (n,), whether the SMILES is that of a molecule.
         values: float64 (n, t), calibrated probabilities, or numbers in the unit of the target.
-        std: float64 (n, t), standard deviation over the members of the ensemble, in the unit of
+        std: float64 (n, t), standard deviation over the members, by their weights, in the unit of
             `values`; 0 with a single member.
         sets: prediction sets at the model's target coverage: for classes bool (n, t, 2), whether 0
             and whether 1 is in the set; for a regression float64 (n, t, 2), the ends of an
@@ -118,6 +124,12 @@ class NetworkSpec:
             outputs=len(self.target_names),
         )
 
+    def encoder_alone(self) -> Chain:
+        """The whole encoder, whatever is cut off it, to load weights into."""
+        return shaped_network(
+            self.encoder, self.head, None, standardise=False, outputs=len(self.target_names)
+        ).backbone
+
     def to_json(self) -> Json:
         """What `spec_from` reads; the source of the encoder's weights is left out."""
         objective = self.objective
@@ -155,7 +167,7 @@ def spec_from(config: Json) -> NetworkSpec:
         checked_choice("encoder", config["encoder"]),
         checked_choice("head", config["head"]),
         config["cut"],
-        config.get("standardise", False),  # models older than the key have no such stage
+        config["standardise"],
         tuple(config["target_names"]),
         objective,
         tuple((zero, one) for zero, one in config["classes"]),
@@ -163,17 +175,22 @@ def spec_from(config: Json) -> NetworkSpec:
 
 
 class Model:
-    """Networks whose predictions are averaged, with their uncertainty.
+    """Members whose logits are averaged by weights, with their uncertainty.
 
     >>> model = Model.from_pretrained("models/tox21")  # doctest: +SKIP
     >>> model.predict(["CCO"]).values  # doctest: +SKIP
 
     Args:
-        spec: of the networks.
-        networks: the members of the ensemble, the best validating one first.
+        spec: of the networks; of a model without any, those that would have been trained.
+        networks: finetuned ones.
         uncertainty: calibration, prediction sets and applicability domain.
         training_smiles: the molecules of the training split.
         about: how the model was made and what it scored, for people: JSON.
+        machines: support vector machines beside the networks, if any.
+        weights: of the networks, then of the machines; they sum to 1. None weighs all alike.
+
+    Raises:
+        ValueError: there is no member, or not a weight for each.
     """
 
     def __init__(
@@ -183,9 +200,17 @@ class Model:
         uncertainty: Uncertainty,
         training_smiles: tuple[str, ...],
         about: Json,
+        *,
+        machines: Machines | None = None,
+        weights: Sequence[float] | None = None,
     ) -> None:
+        count = len(networks) + (len(machines.machines) if machines else 0)
+        if not count or (weights is not None and len(weights) != count):
+            raise ValueError(f"a model needs members and a weight for each, got {count} members")
         self.spec = spec
         self.networks = tuple(network.eval() for network in networks)
+        self.machines = machines
+        self.weights = torch.tensor(weights or [1 / count] * count, dtype=torch.float64)
         self.uncertainty = uncertainty
         self.training_smiles = training_smiles
         self.about = about
@@ -193,12 +218,21 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where the networks are."""
-        return next(self.networks[0].parameters()).device
+        own = (parameter for network in self.networks for parameter in network.parameters())
+        return next((parameter.device for parameter in own), torch.device("cpu"))
 
     @property
     def width(self) -> int:
         """Number of `features`."""
-        return sum(network.backbone.width for network in self.networks)
+        return sum(backbone.width for backbone in self._backbones)
+
+    @property
+    def _backbones(self) -> list[Chain]:
+        """Those of the networks, or without any that of the frozen encoder."""
+        if self.networks:
+            return [network.backbone for network in self.networks]
+        frozen = self.machines.backbone if self.machines else None
+        return [] if frozen is None else [frozen]
 
     def predict(self, smiles: Sequence[str]) -> Prediction:
         """Predictions for n molecules, all of them in memory at a time."""
@@ -215,8 +249,8 @@ class Model:
         """
         store = graph_store(molecules.graphs)
         rows = store.readable.nonzero().flatten()
-        logits = self.logits(store, rows)
-        mean, objective = logits.mean(0), self.spec.objective
+        logits = self.logits(store, rows, molecules.counts)
+        mean, objective = weighted_mean(logits, self.weights), self.spec.objective
         members = torch.stack([self.uncertainty.values(member, objective) for member in logits])
         similarity, nearest = neighbours or self.uncertainty.neighbours.nearest(
             unpack_bits(molecules.fingerprints)
@@ -225,15 +259,34 @@ class Model:
         return Prediction(
             readable=store.readable,
             values=_scatter(self.uncertainty.values(mean, objective), rows, len(store)),
-            std=_scatter(_std(members), rows, len(store)),
+            std=_scatter(_std(members, self.weights), rows, len(store)),
             sets=_scatter(sets, rows, len(store)),
             similarity=similarity.where(store.readable, torch.nan),
             nearest=nearest,
             in_domain=(similarity >= self.uncertainty.domain_threshold) & store.readable,
         )
 
-    def logits(self, store: GraphStore, rows: Tensor) -> Tensor:
-        """Logits of each of k members for m molecules, float32 (k, m, t) on the CPU."""
+    def logits(self, store: GraphStore, rows: Tensor, counts: NDArray[np.uint8]) -> Tensor:
+        """Logits of each of k members for m molecules, float32 (k, m, t) on the CPU.
+
+        Args:
+            store: molecules.
+            rows: of those that are predicted, int64 (m,).
+            counts: of circular neighbourhoods of all molecules of the store, uint8 (n, 2048).
+        """
+        members = self._network_logits(store, rows)
+        if self.machines is None:
+            return members
+        return torch.cat([members, self.machines.logits(store, rows, counts[rows.numpy()])])
+
+    def mean_logits(self, store: GraphStore, rows: Tensor, counts: NDArray[np.uint8]) -> Tensor:
+        """What all members say together, (m, t); arguments as of `logits`."""
+        return weighted_mean(self.logits(store, rows, counts), self.weights)
+
+    def _network_logits(self, store: GraphStore, rows: Tensor) -> Tensor:
+        empty = torch.empty(len(self.networks), 0, len(self.spec.target_names))
+        if not self.networks:
+            return torch.empty(0, len(rows), len(self.spec.target_names))
         with ExitStack() as stack:
             for network in self.networks:
                 stack.enter_context(inference(network))
@@ -241,12 +294,19 @@ class Model:
                 torch.stack([network(batch) for network in self.networks]).float().cpu()
                 for batch in unlabelled_batches(store, rows, self.device)
             ]
-        empty = torch.empty(len(self.networks), 0, len(self.spec.target_names))
         return torch.cat([empty, *parts], dim=1)
 
     def features(self, store: GraphStore, rows: Tensor) -> Tensor:
-        """Features of m molecules, those of all members side by side, float32 (m, k * d)."""
-        return backbone_features([network.backbone for network in self.networks], store, rows)
+        """Features of m molecules, those of all networks side by side, float32 (m, k * d).
+
+        Of a model without networks they are those of its frozen encoder.
+
+        Raises:
+            ValueError: it has none, for it reads fingerprints alone.
+        """
+        if not self._backbones:
+            raise ValueError("a model of fingerprints alone has no features; embed by an encoder")
+        return backbone_features(self._backbones, store, rows)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config, weights and card into a folder, over files of these names.
@@ -271,6 +331,8 @@ class Model:
             "molhpft": __version__,
             "sha256": digest(path),
             "members": len(self.networks),
+            "machines": [one.kernel for one in self.machines.machines] if self.machines else [],
+            "weights": self.weights.tolist(),
             "network": spec,
             "uncertainty": self.uncertainty.to_json(),
             "about": self.about,
@@ -284,11 +346,13 @@ class Model:
             for k, network in enumerate(self.networks)
             for name, tensor in network.state_dict().items()
         }
+        machines = self.machines.to_tensors() if self.machines else {}
         fitted = self.uncertainty.to_tensors().items()
         # JSON: a SMILES with its name behind it may hold a line break
         smiles = bytearray(json.dumps(self.training_smiles).encode())
         return {
             **members,
+            **{f"{_MACHINES}{name}": tensor.contiguous() for name, tensor in machines.items()},
             **{f"{_UNCERTAINTY}{name}": tensor.contiguous() for name, tensor in fitted},
             _SMILES: torch.frombuffer(smiles, dtype=torch.uint8),
         }
@@ -367,9 +431,16 @@ class Model:
         return str(commit)
 
 
-def _std(members: Tensor) -> Tensor:
-    """Standard deviation over the first axis; `Tensor.std` warns where the others are empty."""
-    return (members - members.mean(0)).square().mean(0).sqrt()
+def weighted_mean(members: Tensor, weights: Tensor) -> Tensor:
+    """Mean over the first axis, (k, ...), by weights (k,) that sum to 1."""
+    mean: Tensor = torch.tensordot(weights.to(members), members, dims=1)
+    return mean
+
+
+def _std(members: Tensor, weights: Tensor) -> Tensor:
+    """Standard deviation over the first axis by the same weights."""
+    centred = members - weighted_mean(members, weights)
+    return weighted_mean(centred.square(), weights).sqrt()
 
 
 def _scatter(values: Tensor, rows: Tensor, n: int) -> Tensor:
@@ -396,6 +467,8 @@ def _read(folder: Path) -> Model:
         for k, network in enumerate(networks):
             network.load_state_dict(strip_prefix(tensors, MEMBER.format(k)))
         return Model(
+            machines=_machines(tensors, spec, config["machines"]),
+            weights=config["weights"],
             spec=spec,
             networks=networks,
             uncertainty=uncertainty_from(
@@ -408,6 +481,19 @@ def _read(folder: Path) -> Model:
         raise ValueError(
             f"{folder} is no model that this version reads ({' '.join(str(error).split()):.200})"
         ) from error
+
+
+def _machines(
+    tensors: Mapping[str, Tensor], spec: NetworkSpec, names: Sequence[KernelName]
+) -> Machines | None:
+    """The machines of a model's file; None where it has none."""
+    if not names:
+        return None
+    own = strip_prefix(tensors, _MACHINES)
+    reads_features = own["known.features"].shape[1] > 0
+    return machines_from(
+        own, names, ending_standardised(spec.encoder_alone()) if reads_features else None
+    )
 
 
 def _read_config(folder: Path) -> Json:
@@ -446,7 +532,7 @@ tags: [chemistry, molecules, graph-neural-network, transfer-learning]
 # {task}
 
 Predicts {kind} of {targets} from SMILES: molhpft's encoder `{encoder}` ({weights}), finetuned by
-`{method}` after probing its head for tau epochs. Members of the ensemble: tau {taus}.
+`{method}` after probing its head for tau epochs. Members that answer together: {members}.
 
 ```python
 from molhpft.estimator import Model
@@ -488,12 +574,28 @@ def model_card(model: Model) -> str:
         encoder=spec.encoder.name,
         weights=about["encoder_weights"],
         method=about["method"],
-        taus=", ".join(str(member["tau"]) for member in about["members"]),
+        members=", ".join(members_in_words(about["members"])),
         scores="\n".join(f"| {' | '.join(line)} |" for line in lines),
         threshold=model.uncertainty.domain_threshold,
         molecules=len(model.training_smiles),
         notes="".join(f"\n{note}\n" for note in (*about["coverage"], *about["notes"])),
     )
+
+
+def members_in_words(members: Sequence[Json]) -> list[str]:
+    """Members that have a weight, the heaviest first: "networks, tau 20 (weight 0.60)"."""
+    used = sorted((m for m in members if m["weight"]), key=lambda m: -m["weight"])
+    if len(used) == 1:
+        return [used[0]["name"]]
+    return [f"{member['name']} (weight {member['weight']:.2f})" for member in used]
+
+
+def member_score(member: Json, metric: str) -> str:
+    """Its score on the molecules that choose, with the standard deviation over folds."""
+    sign = -1 if metric.startswith("neg_") else 1
+    shown = show(None if member["valid"] is None else sign * member["valid"], metric)
+    folds = [score for score in member["folds"] if score is not None]
+    return f"{shown} ± {show(stdev(folds), metric)}" if len(folds) > 1 else shown
 
 
 def score_rows(scores: Json) -> list[list[str]]:

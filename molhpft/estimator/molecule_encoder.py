@@ -28,7 +28,7 @@ class MoleculeEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  #
     >>> from sklearn.preprocessing import StandardScaler
     >>> smiles = ["CCO", "CCCO", "CCCCO", "c1ccccc1"]
     >>> MoleculeEncoder().fit_transform(smiles).shape
-    (4, 300)
+    (4, 1024)
     >>> model = make_pipeline(MoleculeEncoder(), StandardScaler(), Ridge())
     >>> model.fit(smiles, [46.1, 60.1, 74.1, 78.1]).predict(["CCCCCO"]).shape
     (1,)

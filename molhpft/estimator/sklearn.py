@@ -3,10 +3,11 @@
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import nullcontext
 from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -28,18 +29,18 @@ from molhpft.estimator.frozen import smiles_features
 from molhpft.estimator.labels import Labels, class_labels, class_name, number_labels, smiles_of
 from molhpft.estimator.model import COMMIT_MESSAGE, Model, Prediction
 from molhpft.estimator.notes import DataWarning, notes_on
-from molhpft.estimator.train import (
+from molhpft.estimator.settings import (
     HEAD,
     TAU,
     Encoder,
-    Holdout,
     Inference,
+    Members,
     Tau,
-    holdout_split,
     jsonable,
     model_config,
-    train,
 )
+from molhpft.estimator.train import train
+from molhpft.estimator.validation import FEW, FOLDS, Holdout, draw_folds, holdout_split
 
 Array = NDArray[Any]
 Examples = tuple[Any, Any]  # molecules and their targets
@@ -53,15 +54,23 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             `encoder`, such as `{"name": "gcn"}` for random weights.
         tau: epochs of head probing; several to choose from on validation, or "auto".
         head: as in a config, "mlp" or "linear".
-        ensemble: whether to average networks of several taus, as many as validate best together.
-        calibration: method for probabilities, fitted to validation and calibration molecules.
+        members: what may predict together: "all", finetuned "networks" alone, or the support vector
+            machine on frozen "features" or on "fingerprints" alone.
+        calibration: method for probabilities.
         target_coverage: share of molecules whose label should be in its prediction set, between 0
             and 1, which calibration molecules see to.
-        split: how validation and calibration molecules are held out where `fit` is given none.
-        split_seed: of a random split; None for `random_state`.
-        validation: share of validation molecules.
+        folds: in how many parts the molecules are divided, each of which is predicted by members
+            that were trained on the others; 0 for one part of validation and one of calibration
+            molecules. "auto" for 5, and for 0 where there are 2,000 molecules, `fit` is given an
+            `eval_set`, or `split` is set.
+        split: how folds or held-out molecules are drawn, "random" or "scaffold"; None for random
+            folds, and for rare scaffolds without them.
+        split_seed: of what is drawn at random; None for `random_state`.
+        validation: share of validation molecules where there are no folds.
         config: further keys of a config, such as `{"finetune": {"epochs": 50}}`. It may say what
             an option here says (`encoder`, `head`, `method.tau`, `seed`) where that is left out.
+        runs: folder of the runs that finetune networks: an interrupted `fit` resumes there, and a
+            finished run is found by its content. None for a temporary one.
         random_state: seed of every random number; an int gives the same model again.
 
     After `fit`: `tau_` (chosen), `energy_` (tau to energy), `history_` (a row an epoch), `notes_`
@@ -76,25 +85,29 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         encoder: Encoder = DEFAULT_ENCODER,
         tau: Tau = TAU,
         head: str | Mapping[str, Any] = HEAD,
-        ensemble: bool = Inference.ensemble,
+        members: Members = Inference.members,
         calibration: CalibrationName = Inference.calibration,
         target_coverage: float = Inference.target_coverage,
-        split: Holdout = "scaffold",
+        folds: int | Literal["auto"] = "auto",
+        split: Holdout | None = None,
         split_seed: int | None = None,
         validation: float = 0.1,
         config: Mapping[str, Any] | None = None,
+        runs: str | Path | None = None,
         random_state: Any = 0,
     ) -> None:
         self.encoder = encoder
         self.tau = tau
         self.head = head
-        self.ensemble = ensemble
+        self.members = members
         self.calibration = calibration
         self.target_coverage = target_coverage
+        self.folds = folds
         self.split = split
         self.split_seed = split_seed
         self.validation = validation
         self.config = config
+        self.runs = runs
         self.random_state = random_state
 
     def fit(
@@ -103,8 +116,9 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         y: Any,
         eval_set: Examples | None = None,
         calibration_set: Examples | None = None,
+        groups: Any = None,
     ) -> Any:
-        """Probe the head, finetune, choose on validation molecules, calibrate on further ones.
+        """Probe the head, finetune, and choose and calibrate on molecules not trained on.
 
         Args:
             molecules: SMILES, (n,): a list, array, series, or a table with a column `smiles`.
@@ -113,24 +127,36 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
                 and some more to calibrate prediction sets.
             calibration_set: molecules and `y` to calibrate them, beside an `eval_set`; without it
                 half of the `eval_set` does, where that is enough.
+            groups: (n,), of molecules that must not be in two folds, such as series or papers.
 
         Raises:
             ValueError: molecules or targets cannot be learned from; the message says why.
         """
         smiles = smiles_of(molecules)
         labels = self._labels(y, len(smiles))
-        config = self._config()
         self._check_sets(eval_set, calibration_set)
-        task = self._task(smiles, labels, config.seed, eval_set, calibration_set)
-        inference = Inference(self.ensemble, self.calibration, self.target_coverage)
+        count = self._fold_count(len(smiles), eval_set, groups)
+        config = self._config(by_folds=count > 0)
+        seed = config.seed if self.split_seed is None else int(self.split_seed)
+        task = self._task(smiles, labels, seed, eval_set, calibration_set, by_folds=count > 0)
+        folds = (
+            draw_folds(task, self.split or "random", count=count, seed=seed, groups=groups)
+            if count
+            else []
+        )
+        inference = Inference(self.members, self.calibration, self.target_coverage)
         notes = notes_on(config, task)
         for note in notes:
             if note.serious:
                 warnings.warn(note.text, DataWarning, stacklevel=2)
-        with TemporaryDirectory() as folder:
+        with TemporaryDirectory() if self.runs is None else nullcontext(self.runs) as folder:
             texts = [note.text for note in notes]
-            model, run_folder = train(config, task, Path(folder), inference, notes=texts)
-            model.about["history"] = run_folder.read_lines("history.jsonl")
+            model, runs = train(config, task, Path(folder), inference, folds=folds, notes=texts)
+            model.about["history"] = [
+                {"run": number, **row}
+                for number, run in enumerate(runs)
+                for row in run.read_lines("history.jsonl")
+            ]
         # a generator cannot be stored; the seed that was drawn from it can
         random_state = 0 if _is(self.random_state, 0) else config.seed
         model.about["estimator"] = {
@@ -191,7 +217,18 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             raise ValueError(f"{name} holds no {cls.__name__}, but a {saved['class']}")
         return cls(**saved["options"])._with_model(model)
 
-    def _config(self) -> RunConfig:
+    def _fold_count(self, n: int, eval_set: object, groups: Any) -> int:
+        """How many folds there are, 0 for none."""
+        if self.folds == "auto":
+            few = n < FEW and eval_set is None and (self.split is None or groups is not None)
+            return FOLDS if few else 0
+        if not isinstance(self.folds, Integral) or self.folds < 0 or self.folds == 1:
+            raise ValueError(f"folds should be 'auto', 0, or 2 and more, got {self.folds!r}")
+        if self.folds and eval_set is not None:
+            raise ValueError("an eval_set chooses in the place of folds; leave one of them out")
+        return int(self.folds)
+
+    def _config(self, *, by_folds: bool) -> RunConfig:
         """The config of the options; one that is left at its default may stand in `config`."""
         return model_config(
             encoder=None if _is(self.encoder, DEFAULT_ENCODER) else self.encoder,
@@ -199,13 +236,14 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             head=None if _is(self.head, HEAD) else self.head,
             seed=None if _is(self.random_state, 0) else _seed(self.random_state),
             more=self.config or {},
+            by_folds=by_folds,
         )
 
     def _check_sets(self, eval_set: object, calibration_set: object) -> None:
-        if self.split not in get_args(Holdout):
+        if self.split is not None and self.split not in get_args(Holdout):
             choices = " or ".join(get_args(Holdout))
             raise ValueError(f"split should be {choices}, got {self.split!r}")
-        if self.split_seed is not None and (self.split != "random" or eval_set is not None):
+        if self.split_seed is not None and (self.split == "scaffold" or eval_set is not None):
             raise ValueError(
                 f"split_seed is for split 'random' without an eval_set, got {self.split_seed!r} "
                 f"with split {self.split!r}; leave it out"
@@ -220,14 +258,19 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         seed: int,
         eval_set: Examples | None,
         calibration_set: Examples | None,
+        *,
+        by_folds: bool,
     ) -> Task:
         regression, targets = isinstance(self._objective, Squared), labels.targets
-        if eval_set is None:
+        about_calibration: tuple[str, ...] = ()
+        if by_folds:
+            splits = {"train": torch.arange(len(smiles))}
+        elif eval_set is None:
             splits = holdout_split(
                 smiles,
-                self.split,
+                self.split or "scaffold",
                 validation=self.validation,
-                seed=seed if self.split_seed is None else int(self.split_seed),
+                seed=seed,
                 labels=None if regression else targets,
             )
             about_calibration = calibration_notes(splits)

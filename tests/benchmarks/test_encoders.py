@@ -14,7 +14,6 @@ from sklearn.svm import SVC, SVR
 from molhpft.core.network import Batch
 from molhpft.domains.molecules.graphs import pack
 from molhpft.domains.shipped import DEFAULT_ENCODER
-from molhpft.domains.weights import weight_file
 from molhpft.estimator.frozen import pretrained_backbone
 from tests.estimator.builders import SMILES
 
@@ -215,67 +214,3 @@ def test_a_half_written_line_is_computed_again(tmp_path):
     assert again.once({"a": 1}, lambda: 5.0) == 1.0
     assert again.once({"a": 2}, lambda: 5.0) == 5.0
     assert ResultStore(path).once({"a": 2}, lambda: 6.0) == 5.0
-
-
-@pytest.fixture
-def finetuned():
-    import finetuned_protocol
-
-    return finetuned_protocol
-
-
-@pytest.mark.parametrize(("split", "chooses"), [("valid", False), ("test", True)])
-def test_finetuning_chooses_on_published_validation_rows_only_where_test_rows_are_scored(
-    finetuned, sets, root, monkeypatch, split, chooses
-):
-    fitted = {}
-
-    class Regressor:
-        def __init__(self, **options):
-            fitted["options"] = options
-
-        def fit(self, smiles, y, eval_set):
-            fitted["train"], fitted["eval_set"] = smiles.tolist(), eval_set
-
-        def predict(self, smiles):
-            fitted["scored"] = smiles.tolist()
-            return np.zeros((len(smiles), 1))
-
-    monkeypatch.setattr(finetuned, "HPFTRegressor", Regressor)
-    data = sets.development_set(root, "caco2", split)
-    (fold,) = data.folds
-    score = finetuned.finetuned_score(data, fold, Path("w"), config={"a": 1}, seed=3)
-    assert score == pytest.approx(np.sqrt(np.mean(data.labels[fold.scored] ** 2)))
-    assert fitted["options"] == {"encoder": "w", "config": {"a": 1}, "random_state": 3}
-    assert fitted["train"] == [data.smiles[row] for row in fold.train]
-    assert fitted["scored"] == [data.smiles[row] for row in fold.scored]
-    assert (fitted["eval_set"] is not None) is chooses
-    if chooses:
-        assert len(set(fold.validation) - set(fold.train) - set(fold.scored)) == 5
-
-
-def test_a_finetuned_score_depends_on_settings_and_weights_and_not_on_where_they_lie(
-    finetuned, tmp_path
-):
-    path = weight_file(Path(DEFAULT_ENCODER))
-    copy = tmp_path / "copy.safetensors"
-    copy.write_bytes(path.read_bytes())
-    identity = finetuned.finetuning_identity(path, {})
-    changed = finetuned.changed_keys(["finetune.lr=0.1"])
-    assert changed == {"finetune": {"lr": 0.1}}
-    assert finetuned.finetuning_identity(copy, {}) == identity
-    assert finetuned.finetuning_identity(path, changed) != identity
-
-
-def test_changes_without_finetuning_are_refused(encoders, capsys):
-    with pytest.raises(SystemExit):
-        encoders.main(["--set", "finetune.lr=0.1"])
-    assert "give --finetuned" in capsys.readouterr().err
-
-
-def test_sets_that_are_not_there_are_named(encoders, sets, root, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        encoders.main(["--data", str(root), "--sets", "caco2", "caco3", "--encoders"])
-    assert "--sets names caco3" in capsys.readouterr().err
-    with pytest.raises(FileNotFoundError, match="no assays"):
-        sets.set_names(tmp_path / "elsewhere")

@@ -14,7 +14,7 @@ from molhpft.domains.molecules.target_columns import AnyKind
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.estimator.calibrate import CalibrationName
 from molhpft.estimator.predict import Precision
-from molhpft.estimator.train import HEAD, TAU, Inference
+from molhpft.estimator.settings import HEAD, TAU, Inference
 from molhpft.run.probe_curve import Expectation
 from molhpft.run.probe_grid import READS
 

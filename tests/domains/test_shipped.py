@@ -10,7 +10,7 @@ from molhpft.advice.inventory import describe_data
 from molhpft.config.schema import parse_config
 from molhpft.domains.shipped import DEFAULT_ENCODER, REPLACED, shipped_encoders, shipped_file
 from molhpft.domains.weights import read_weights, weight_file
-from molhpft.estimator.train import model_config
+from molhpft.estimator.settings import model_config
 
 SAYS = "^encoder gcn_old is not shipped any more; gcn_new replaced it$"
 

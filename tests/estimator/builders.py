@@ -17,6 +17,7 @@ BRIEF = {
     "tau": (0, 2, 5),
     "split": "random",
     "validation": 0.3,
+    "members": "networks",
     "config": {
         "finetune": {"epochs": 8, "lr": 0.02, "batch_size": 16, "keep": "best"},
         "probe": {"lr": 0.01},
@@ -26,7 +27,6 @@ BRIEF = {
 SEVERAL = {
     "finetune": {"epochs": 4, "lr": 0.01, "batch_size": 16, "keep": "best"},
     "probe": {"lr": 2.0},
-    "standardise": False,
 }
 CHANGES = (
     "encoder={name: gcn, layers: 2, width: 8, dropout: 0.2}",
@@ -112,7 +112,18 @@ def random_model(
     uncertainty = fit_uncertainty(
         held, held, objective, calibration=calibration, target_coverage=0.9, fingerprints=prints
     )
-    about = ABOUT | {"members": [{"tau": k, "valid": 0.7} for k in range(members)]}
+    about = ABOUT | {
+        "members": [
+            {
+                "name": f"networks, tau {k}",
+                "tau": k,
+                "weight": 1 / members,
+                "valid": 0.7,
+                "folds": [],
+            }
+            for k in range(members)
+        ]
+    }
     return Model(spec, networks, uncertainty, smiles, about)
 
 

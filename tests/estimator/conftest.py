@@ -1,7 +1,8 @@
 import pytest
 
 from molhpft.estimator import HPFTClassifier, HPFTRegressor
-from molhpft.estimator.train import Inference, model_config, train
+from molhpft.estimator.settings import Inference, model_config
+from molhpft.estimator.train import train
 from tests.estimator.builders import BRIEF, RING, SEVERAL, SIZE, SMILES, size_task
 
 
@@ -26,4 +27,6 @@ def brief():
 def trained(brief, tmp_path_factory):
     """A model of several members, and the folder of the run that made it."""
     runs = tmp_path_factory.mktemp("runs")
-    return train(brief, size_task(), runs, Inference(), notes=("a note",))
+    inference = Inference(members="networks")
+    model, (folder,) = train(brief, size_task(), runs, inference, notes=("a note",))
+    return model, folder

@@ -19,7 +19,9 @@ ASKED = "CC(=O)Nc1ccccc1"
 
 
 def logit_of(model, smiles, k):
-    return model.logits(graph_store(featurized([smiles]).graphs), torch.tensor([0]))[:, 0, k].mean()
+    molecules = featurized([smiles])
+    store = graph_store(molecules.graphs)
+    return model.logits(store, torch.tensor([0]), molecules.counts)[:, 0, k].mean()
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)

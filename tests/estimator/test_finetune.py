@@ -9,7 +9,7 @@ from molhpft.estimator import finetune as finetuning
 from molhpft.estimator import train
 from molhpft.estimator.finetune import finetune_table
 from molhpft.estimator.model import Model
-from molhpft.estimator.train import Inference
+from molhpft.estimator.settings import Inference
 from molhpft.run import run as branch
 from molhpft.run.folder import RunFolder
 from tests.estimator.builders import BRIEF, SEVERAL, SIZE, SMILES, write_table
@@ -34,6 +34,7 @@ def finished(table, tmp_path_factory):
 def finetune(path, out, *, split="random", **options):
     table = {"path": str(path), "split": split}
     given = {"tau": (0, 2), "head": "linear", "seed": 5, "changes": CHANGES}
+    given["inference"] = Inference(members="networks")
     return finetune_table(table, out, **given | options)
 
 
@@ -83,7 +84,8 @@ def test_the_same_again_finds_the_model_and_trains_nothing(finished, table, monk
         {"changes": (*CHANGES, "cut=conv1")},
         {"inference": Inference(target_coverage=0.8)},
         {"inference": Inference(calibration="isotonic")},
-        {"inference": Inference(ensemble=False)},
+        {"inference": Inference(members="fingerprints")},
+        {"folds": 2},
     ],
     ids=str,
 )

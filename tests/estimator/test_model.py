@@ -51,8 +51,9 @@ def test_an_answer_depends_on_its_molecule_alone(model, smiles):
 @pytest.mark.parametrize("kind", [{}, NUMBERS, {"calibration": "isotonic"}], ids=str)
 def test_values_are_those_of_the_mean_logit_and_std_is_over_members(kind):
     model = random_model(members=3, **kind)
-    store = graph_store(featurized(SMILES).graphs)
-    logits = model.logits(store, torch.arange(len(SMILES)))
+    molecules = featurized(SMILES)
+    store, rows = graph_store(molecules.graphs), torch.arange(len(SMILES))
+    logits = model.logits(store, rows, molecules.counts)
     assert logits.shape == (3, len(SMILES), len(model.spec.target_names))
     found, objective = model.predict(SMILES), model.spec.objective
     torch.testing.assert_close(found.values, model.uncertainty.values(logits.mean(0), objective))
@@ -91,7 +92,8 @@ def test_training_molecules_are_near_and_their_own_nearest(model):
 
 
 def test_features_are_those_of_the_members_side_by_side(model):
-    store, rows = graph_store(featurized(SMILES).graphs), torch.tensor([5, 0, 5])
+    molecules, rows = featurized(SMILES), torch.tensor([5, 0, 5])
+    store = graph_store(molecules.graphs)
     z = model.features(store, rows)
     assert z.shape == (3, model.width) == (3, 24)
     assert z[0].equal(z[2])
@@ -100,7 +102,7 @@ def test_features_are_those_of_the_members_side_by_side(model):
         network.head(part, Batch(part, torch.zeros(3)))
         for network, part in zip(model.networks, z.split(8, 1), strict=True)
     ]
-    torch.testing.assert_close(torch.stack(heads), model.logits(store, rows))
+    torch.testing.assert_close(torch.stack(heads), model.logits(store, rows, molecules.counts))
 
 
 def test_answering_trains_nothing_and_leaves_no_mode_changed(model):
@@ -271,8 +273,10 @@ def test_what_is_no_whole_model_is_one_sentence(folder, damage, says):
 @pytest.mark.parametrize(
     "keys",
     [
-        *[(key,) for key in ("format", "sha256", "members", "network", "uncertainty", "about")],
-        *[("network", key) for key in ("encoder", "head", "cut", "target_names", "objective")],
+        *[(key,) for key in ("format", "sha256", "members", "machines", "weights")],
+        *[(key,) for key in ("network", "uncertainty", "about")],
+        ("network", "target_names"),
+        *[("network", key) for key in ("encoder", "head", "cut", "standardise", "objective")],
         *[("uncertainty", key) for key in ("calibration", "target_coverage", "domain_threshold")],
     ],
     ids="-".join,
@@ -281,16 +285,6 @@ def test_every_key_that_answers_depend_on_is_missed(folder, keys):
     without(*keys)(folder)
     with pytest.raises(ValueError, match=f"{folder}.* (no model that this|not the config)"):
         Model.from_pretrained(folder)
-
-
-def test_a_model_older_than_standardised_features_is_read_as_one_without(folder, tmp_path):
-    expected = Model.from_pretrained(folder)
-    without("network", "standardise")(folder)
-    assert Model.from_pretrained(folder).spec == expected.spec
-    random_model(standardise=True).save_pretrained(tmp_path / "standardised")
-    without("network", "standardise")(tmp_path / "standardised")
-    with pytest.raises(ValueError, match=r"no model that this version reads .*standardised"):
-        Model.from_pretrained(tmp_path / "standardised")
 
 
 @pytest.mark.parametrize("name", ["nowhere", "no/such/folder", "/no/such", "a b/c d", "owner/name"])

@@ -10,7 +10,7 @@ from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.pretraining_sources import molecules_trained_on
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.estimator.notes import notes_on, thin_split_notes
-from molhpft.estimator.train import model_config
+from molhpft.estimator.settings import model_config
 from tests.advice.test_inventory import write_encoder
 from tests.domains.molecules.test_checkpoints import pretrain_gnns_file
 from tests.estimator.builders import random_model, ring_task, size_task

@@ -16,7 +16,10 @@ from molhpft.core.evaluate import predict
 from molhpft.domains.molecules.smiles import parse
 from molhpft.domains.molecules.splits import scaffold
 from molhpft.domains.shipped import DEFAULT_ENCODER, shipped_encoders
-from molhpft.estimator.train import IN_MEMORY, Inference, holdout_split, model_config, train
+from molhpft.estimator.blend import blend_weights
+from molhpft.estimator.settings import IN_MEMORY, Inference, model_config
+from molhpft.estimator.train import train
+from molhpft.estimator.validation import holdout_split
 from tests.estimator.builders import ENCODER, RING, SIZE, random_model, ring_task, size_task
 from tests.toy import toy_task
 
@@ -86,11 +89,16 @@ def test_further_keys_are_those_of_a_config():
     assert found.finetune.batch_size == config().finetune.batch_size == 32
     assert config(more={"finetune": {"batch_size": 8}}).finetune.batch_size == 8
     assert found.task == IN_MEMORY
-    assert config().standardise
-    assert not found.standardise
-    assert not config(more={"standardise": False}).standardise
+
     table = Choice("csv", {"path": Path("a.csv")})
     assert config(task=table).task == table
+
+
+def test_features_of_a_whole_pretrained_encoder_are_standardised_unless_said_otherwise():
+    assert model_config(more={}).standardise
+    assert not config().standardise  # random weights
+    assert not model_config(more={"cut": "conv4"}).standardise
+    assert not model_config(more={"standardise": False}).standardise
 
 
 def test_what_an_option_leaves_open_may_stand_in_the_config():
@@ -182,7 +190,7 @@ def test_what_are_no_weights_is_one_sentence(tmp_path, write, says):
         ({"more": {"finetune": {"momentum": 0.9}}}, "finetune.momentum would do nothing"),
         ({"tau": None, "more": {"method": "lp", "finetune": {"lr": 1}}}, "lp does not finetune"),
         ({"tau": None, "more": {"method": "l2_sp", "finetune": {"anchor": 0.5}}}, "method.anchor"),
-        ({"more": {"members": False}}, "members is no key of this config: the option ensemble"),
+        ({"more": {"members": False}}, "members is no key of this config: the option of that"),
     ],
 )
 def test_a_word_that_means_nothing_is_one_sentence(changes, says):
@@ -283,23 +291,25 @@ def members_of(folder, model):
     return found
 
 
-def test_members_are_the_best_prefix_of_those_the_run_has_kept(trained):
+def test_networks_of_all_taus_are_blended_by_their_validation_logits(trained):
     model, folder = trained
     task = size_task()
     networks = members_of(folder, model)
     assert sorted(networks) == ["tau0", "tau2", "tau5"]
     logits = {key: predict(network, task, "valid").logits for key, network in networks.items()}
     labels = task.examples.take(task.rows("valid")).targets
-    alone = {key: task.objective.score(found, labels) for key, found in logits.items()}
-    ranked = sorted(alone, key=lambda key: -alone[key])
-    found = model.about["members"]
-    assert [member["valid"] for member in found] == sorted(alone.values(), reverse=True)[
-        : len(found)
-    ]
-    prefixes = [torch.stack([logits[key] for key in ranked[: k + 1]]).mean(0) for k in range(3)]
-    scores = [task.objective.score(prefix, labels) for prefix in prefixes]
-    assert -model.about["scores"]["valid"]["rmse"] == max(scores) > max(alone.values())
-    assert len(found) == 1 + scores.index(max(scores)) > 1
+    found = {f"tau{member['tau']}": member for member in model.about["members"]}
+    for key, one in logits.items():
+        assert found[key]["valid"] == pytest.approx(task.objective.score(one, labels))
+    weights = blend_weights(
+        list(logits.values()), lambda blended: task.objective.score(blended, labels)
+    )
+    assert [found[key]["weight"] for key in logits] == pytest.approx(weights)
+    assert sum(weight > 0 for weight in weights) == len(model.networks) > 1
+    blended = sum(w * one for w, one in zip(weights, logits.values(), strict=True))
+    score = task.objective.score(blended, labels)
+    assert -model.about["scores"]["valid"]["rmse"] == pytest.approx(score, rel=1e-5)
+    assert score > max(member["valid"] for member in found.values())
 
 
 def test_scores_are_those_of_the_answers(trained):
@@ -326,6 +336,12 @@ def test_a_model_knows_its_molecules_and_its_notes(trained):
     assert model.about["sizes"] == {"train": 30, "valid": 16, "test": 14}
 
 
+def trained_on(config, task, out, **inference):
+    """A model of networks alone, and the folder of the run that made it."""
+    model, (folder,) = train(config, task, out, Inference(members="networks", **inference))
+    return model, folder
+
+
 def with_splits(task, **sizes):
     """The rings dealt anew, so many to each split."""
     deal = torch.randperm(len(task.examples), generator=torch.Generator().manual_seed(1))
@@ -339,7 +355,7 @@ def test_nothing_but_sets_hangs_on_calibration_labels(brief, tmp_path):
     targets[task.splits["calibration"]] *= -3
     other = replace(task, examples=replace(task.examples, targets=targets))
     ours, theirs = (
-        train(brief, one, tmp_path / name, Inference())[0]
+        trained_on(brief, one, tmp_path / name)[0]
         for name, one in (("ours", task), ("theirs", other))
     )
     answers, others = (model.predict(task.examples.smiles) for model in (ours, theirs))
@@ -351,7 +367,7 @@ def test_nothing_but_sets_hangs_on_calibration_labels(brief, tmp_path):
 
 def test_thresholds_are_those_of_the_calibration_split(brief, tmp_path):
     task = with_splits(size_task(), train=30, valid=10, calibration=15, test=5)
-    model, _ = train(brief, task, tmp_path, Inference(target_coverage=0.8))
+    model, _ = trained_on(brief, task, tmp_path, target_coverage=0.8)
     rows = task.splits["calibration"]
     found = model.predict([task.examples.smiles[row] for row in rows.tolist()]).values
     errors = (found - task.objective.values(task.examples.targets[rows])).abs().flatten()
@@ -373,7 +389,7 @@ def one_class(task, *splits):
 
 
 def test_a_test_split_of_one_class_costs_the_score_and_not_the_model(brief, tmp_path):
-    model, _ = train(brief, one_class(ring_task(), "test"), tmp_path, Inference())
+    model, _ = trained_on(brief, one_class(ring_task(), "test"), tmp_path)
     scores = model.about["scores"]
     assert scores["test"]["rocauc"] is None
     assert scores["valid"]["rocauc"] > 0.5
@@ -381,13 +397,13 @@ def test_a_test_split_of_one_class_costs_the_score_and_not_the_model(brief, tmp_
 
 def test_validation_of_one_class_chooses_by_the_loss(brief, tmp_path):
     task = one_class(ring_task(), "valid", "test")
-    model, folder = train(brief, task, tmp_path, Inference())
+    model, folder = trained_on(brief, task, tmp_path)
     labels = torch.ones(16, 1)
     losses = {}
     for key, network in members_of(folder, model).items():
         logits = predict(network, task, "valid").logits
         losses[key] = task.objective.loss(logits, labels).item()
-    best = model.about["members"][0]
+    best = max(model.about["members"], key=lambda member: member["valid"])
     assert f"tau{best['tau']}" == min(losses, key=losses.get)
     assert best["valid"] == pytest.approx(-min(losses.values()))
     assert model.about["scores"]["valid"]["rocauc"] is None
@@ -399,32 +415,31 @@ def test_every_target_that_was_never_validated_is_listed_with_the_model(brief, t
     rows = torch.tensor([0, 1])
     others = {s: r[~torch.isin(r, rows)] for s, r in task.splits.items()}
     task = replace(task, splits={**others, "train": torch.cat([rows, others["train"]])})
-    model, _ = train(brief, task, tmp_path, Inference())
+    model, _ = trained_on(brief, task, tmp_path)
     assert model.about["unscored"] == {"train": [], "valid": ["rare"], "test": ["rare"]}
 
 
 def test_training_molecules_of_one_class_are_refused_before_training(brief, tmp_path):
     with pytest.raises(ValueError, match="no target of rings has labels of both classes"):
-        train(brief, one_class(ring_task(), "train"), tmp_path, Inference())
+        trained_on(brief, one_class(ring_task(), "train"), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_without_an_ensemble_the_model_is_the_one_the_run_has_chosen(brief, tmp_path):
-    model, folder = train(brief, ring_task(), tmp_path, Inference(ensemble=False))
+def test_with_one_tau_the_model_is_the_network_of_the_run(brief, tmp_path):
+    method = replace(brief.method, options={"tau": (2,)})
+    model, folder = trained_on(replace(brief, method=method), ring_task(), tmp_path)
     chosen = load_file(folder.path / "model.safetensors")
     (network,) = model.networks
     assert network.state_dict().keys() == chosen.keys()
     assert all(tensor.equal(chosen[name]) for name, tensor in network.state_dict().items())
-    assert [m["tau"] for m in model.about["members"]] == [model.about["chosen_tau"]]
-    assert not (folder.path / "members").exists()
+    assert [m["tau"] for m in model.about["members"]] == [model.about["chosen_tau"]] == [2]
 
 
 def test_taus_that_are_chosen_leave_their_candidates_as_members(brief, tmp_path):
     method = replace(brief.method, options={"tau": "auto"})
     probe = replace(brief.probe, epochs=6)
-    model, folder = train(
-        replace(brief, method=method, probe=probe), ring_task(), tmp_path, Inference()
-    )
+    config = replace(brief, method=method, probe=probe)
+    model, folder = trained_on(config, ring_task(), tmp_path)
     tried = members_of(folder, model)
     assert len(tried) > 1
     answering = {f"tau{member['tau']}" for member in model.about["members"]}
@@ -433,7 +448,7 @@ def test_taus_that_are_chosen_leave_their_candidates_as_members(brief, tmp_path)
 
 def test_probabilities_of_classes_are_scored(brief, tmp_path):
     task = ring_task()
-    model, _ = train(brief, task, tmp_path, Inference())
+    model, _ = trained_on(brief, task, tmp_path)
     for split in SPLITS:
         rows = task.rows(split)
         p = model.predict([task.examples.smiles[row] for row in rows]).values
@@ -443,4 +458,4 @@ def test_probabilities_of_classes_are_scored(brief, tmp_path):
 
 def test_a_task_without_molecules_is_refused(brief, tmp_path):
     with pytest.raises(ValueError, match="made of molecules with labels; toy has others"):
-        train(brief, toy_task(), tmp_path, Inference())
+        trained_on(brief, toy_task(), tmp_path)

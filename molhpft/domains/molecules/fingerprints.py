@@ -83,22 +83,37 @@ def fingerprint_rows(molecules: Sequence[Chem.Mol | None]) -> NDArray[np.uint8]:
     return np.packbits(bits, axis=1)
 
 
+def count_rows(molecules: Sequence[Chem.Mol | None]) -> NDArray[np.uint8]:
+    """Counts of the neighbourhoods that fingerprints say are there, at most 255, (n, 2048)."""
+    generator = GetMorganGenerator(radius=RADIUS, fpSize=BITS)
+    counts = np.zeros((len(molecules), BITS), dtype=np.uint8)
+    for row, mol in enumerate(molecules):
+        if mol is not None:
+            counts[row] = np.minimum(generator.GetCountFingerprintAsNumPy(mol), 255)
+    return counts
+
+
 @dataclass(frozen=True, eq=False)
 class Featurized:
-    """Some molecules; what cannot be read has no atoms and no bits.
+    """Some molecules; what cannot be read has no atoms and no neighbourhoods.
 
     Attributes:
         smiles: (n,).
         graphs: end to end.
-        fingerprints: eight bits a byte, uint8 (n, 256).
+        counts: of circular neighbourhoods, folded to 2,048 columns, at most 255, uint8 (n, 2048).
         invalid_valence: bool (n,), whether a molecule was read although RDKit refuses its valences,
             such as those of carbon with five bonds.
     """
 
     smiles: tuple[str, ...]
     graphs: Packed
-    fingerprints: NDArray[np.uint8]
+    counts: NDArray[np.uint8]
     invalid_valence: NDArray[np.bool_]
+
+    @property
+    def fingerprints(self) -> NDArray[np.uint8]:
+        """Which neighbourhoods there are, eight bits a byte, (n, 256)."""
+        return np.packbits(self.counts > 0, axis=1)
 
 
 def featurized(smiles: Sequence[str]) -> Featurized:
@@ -109,7 +124,7 @@ def featurized(smiles: Sequence[str]) -> Featurized:
     return Featurized(
         tuple(smiles),
         concatenate(part.graphs for part in parts),
-        np.concatenate([part.fingerprints for part in parts]),
+        np.concatenate([part.counts for part in parts]),
         np.concatenate([part.invalid_valence for part in parts]),
     )
 
@@ -133,7 +148,7 @@ def _featurized(smiles: Sequence[str]) -> Featurized:
     return Featurized(
         tuple(smiles),
         pack_molecules(zip(molecules, smiles, strict=True)),
-        fingerprint_rows(molecules),
+        count_rows(molecules),
         np.array([invalid_valence for _, invalid_valence in flagged], dtype=np.bool_),
     )
 

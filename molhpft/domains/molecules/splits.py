@@ -15,7 +15,7 @@ from rdkit import Chem
 from torch import Tensor
 
 from molhpft.domains.console import track
-from molhpft.domains.files import cached_tensors
+from molhpft.domains.files import cached_tensors, listed
 from molhpft.domains.molecules.smiles import parse, smiles_digest
 
 Split = Literal["scaffold", "random", "random_and_scaffold"]
@@ -207,6 +207,41 @@ def random_split(
     return {name: rows.sort().values for name, rows in zip(shares, parts, strict=True)}
 
 
+def random_folds(
+    n: int, count: int, *, rng: torch.Generator, labels: Tensor | None = None
+) -> list[Tensor]:
+    """Rows 0 to n-1 dealt at random to folds of equal size, or one more, each in ascending order.
+
+    Args:
+        n: number of rows.
+        count: of folds.
+        rng: draws the order.
+        labels: (n, t) of 0, 1 or NaN, dealt in proportion as by `random_split`.
+    """
+    order, sizes = (
+        torch.randperm(n, generator=rng),
+        [len(p) for p in torch.arange(n).tensor_split(count)],
+    )
+    parts = torch.split(order, sizes) if labels is None else _stratified(order, sizes, labels)
+    return [part.sort().values for part in parts]
+
+
+def group_folds(groups: Sequence[Sequence[int]], count: int) -> list[Tensor]:
+    """Whole groups dealt to folds, the largest first, each to the fold that has fewest rows.
+
+    Args:
+        groups: rows that stay together.
+        count: of folds; with fewer groups some come out empty.
+
+    Returns:
+        ascending rows of each fold.
+    """
+    folds: list[list[int]] = [[] for _ in range(count)]
+    for group in sorted(groups, key=lambda group: (-len(group), group[0])):
+        min(folds, key=len).extend(group)
+    return [torch.tensor(sorted(fold), dtype=torch.long) for fold in folds]
+
+
 def shifted_split(
     scaffold: Mapping[str, Tensor],
     *,
@@ -240,6 +275,7 @@ def column_split(
     source: str = "a table",
     lines: Sequence[int] | None = None,
     unit: str = "row",
+    needed: Sequence[str] = NAMES,
 ) -> dict[str, Tensor]:
     """Splits as a table names them: row i is in the split `values[i]`.
 
@@ -254,12 +290,14 @@ def column_split(
         source: what errors call the table.
         lines: (n,), where the table has each row; counted from 0 where left out.
         unit: what `lines` are.
+        needed: names that have to occur.
 
     Returns:
-        ascending row numbers of "train", "valid", "test", then of the further splits by name.
+        ascending row numbers of those of "train", "valid", "test" that occur, then of the further
+        splits by name.
 
     Raises:
-        ValueError: a row names no split, or one of train, valid and test is never named.
+        ValueError: a row names no split, or one of `needed` is never named.
     """
     names = [SPELLINGS.get(value, value) for value in (v.strip().lower() for v in values)]
     distinct = set(names)
@@ -269,13 +307,14 @@ def column_split(
             f"every row of {source} should name its split; "
             f"{unit} {lines[row] if lines else row} names none"
         )
-    if missing := [name for name in NAMES if name not in distinct]:
+    if missing := [name for name in needed if name not in distinct]:
         raise ValueError(
-            f"the split column of {source} should name train, valid and test; "
+            f"the split column of {source} should name {listed(needed)}; "
             f"{' and '.join(missing)} never occurs, found: "
             f"{', '.join(sorted(distinct)[:10]) or 'no rows'}"
         )
-    rows: dict[str, list[int]] = {n: [] for n in (*NAMES, *sorted(distinct.difference(NAMES)))}
+    ordered = [n for n in NAMES if n in distinct] + sorted(distinct.difference(NAMES))
+    rows: dict[str, list[int]] = {name: [] for name in ordered}
     for i, name in enumerate(names):
         rows[name].append(i)
     return {name: torch.tensor(index, dtype=torch.long) for name, index in rows.items()}

@@ -145,6 +145,49 @@ def table_task(
     return _task(table, splits, notes)
 
 
+def folded_table_task(
+    *,
+    path: Path,
+    smiles_column: str = "smiles",
+    target_columns: tuple[str, ...] | None = None,
+    kind: AnyKind = "auto",
+    split_column: str | None = None,
+) -> Task:
+    """The task of a table whose molecules choose fold by fold: all of them are in "train".
+
+    Args:
+        path: as in `table_task`, like the three options that follow.
+        smiles_column: name of the column with the molecules.
+        target_columns: names of the columns to predict, ("all",), or None for the only candidate.
+        kind: what the targets are.
+        split_column: column of split names; its test and further splits are kept, and train, valid
+            and calibration together are "train".
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: as in `table_task`.
+    """
+    table = read_table(
+        path,
+        smiles_column=smiles_column,
+        target_columns=target_columns,
+        kind=kind,
+        split_column=split_column,
+    )
+    if split_column is None:
+        return _task(table, {"train": table.readable.nonzero().flatten()}, ())
+    sheet = table.sheet
+    given = column_split(
+        sheet.column(split_column),
+        source=str(sheet.path),
+        lines=sheet.lines,
+        unit=sheet.unit,
+        needed=("train",),
+    )
+    own = [given.pop(name) for name in ("train", "valid", CALIBRATION) if name in given]
+    return _task(table, {"train": torch.cat(own).sort().values, **given}, ())
+
+
 @wraps(table_task)
 def csv_task(*, path: Path, **options: Any) -> Task:
     """`table_task`, whose notes and unreadable molecules are logged as warnings."""

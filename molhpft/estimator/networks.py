@@ -1,0 +1,95 @@
+"""Finetuned networks as members of a model: one run, or one for each fold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from molhpft.config.build import build_recipes
+from molhpft.config.schema import Choice, RunConfig
+from molhpft.core.data import Task
+from molhpft.core.evaluate import predict
+from molhpft.core.network import Network
+from molhpft.domains.files import Json
+from molhpft.domains.weights import read_weights
+from molhpft.estimator.model import NetworkSpec
+from molhpft.run.folder import RunFolder
+from molhpft.run.run import run
+
+
+@dataclass(frozen=True, eq=False)
+class Finetuned:
+    """Networks that began with heads of one tau, one for each run.
+
+    Attributes:
+        key: of their recipe, `tau20`.
+        tau: epochs of head probing.
+        networks: of the runs, in order.
+    """
+
+    key: str
+    tau: int
+    networks: tuple[Network, ...]
+
+    def logits(self, task: Task, split: str) -> Tensor:
+        """Logits (n, t) of a split, averaged over the networks."""
+        return torch.stack([predict(n, task, split).logits for n in self.networks]).mean(0)
+
+
+def finetuned(
+    config: RunConfig, parts: Sequence[Task], spec: NetworkSpec, out: Path
+) -> tuple[list[Finetuned], list[RunFolder]]:
+    """Networks of every tau that all runs have, and the runs; what is there already is found.
+
+    Where tau is chosen automatically, the first of several runs chooses it for all.
+
+    Args:
+        config: of the runs.
+        parts: what each run trains and validates on.
+        spec: of the networks.
+        out: folder of run folders.
+
+    Raises:
+        ValueError: task, settings and this machine do not go together.
+        OSError: `out` cannot be written to.
+    """
+    config = replace(config, members=True)
+    folders = [run(config, out, task=parts[0])]
+    chosen = folders[0].read_json("summary.json").get("choice")
+    if len(parts) > 1 and chosen:
+        config = _settled(config, chosen["chosen"])
+    for number, part in enumerate(parts[1:], start=1):
+        folders.append(run(replace(config, seed=config.seed + number), out, task=part))
+    members = [_members(folder) for folder in folders]
+    networks = [
+        Finetuned(key, tau, tuple(_network(spec, own[key][1]) for own in members))
+        for key, (tau, _) in members[0].items()
+        if all(key in own for own in members)
+    ]
+    return networks, folders
+
+
+def _settled(config: RunConfig, chosen: Json) -> RunConfig:
+    """The config with the tau, and the smoothing while probing, that `tau: auto` has chosen."""
+    options = {**config.method.options, "tau": (chosen["tau"],)}
+    probe = config.probe
+    if chosen["smoothing"] != build_recipes(config)[0].probe.smoothing:
+        probe = replace(probe, smoothing=chosen["smoothing"])
+    return replace(config, method=Choice(config.method.name, options), probe=probe)
+
+
+def _members(folder: RunFolder) -> dict[str, tuple[int, Path]]:
+    """Key of a recipe to its tau and the file of its network; the chosen network where alone."""
+    files = sorted((folder.path / "members").glob("*.safetensors"))
+    if not files:
+        chosen = folder.read_json("summary.json")["chosen_tau"]
+        return {f"tau{chosen}": (chosen, folder.path / "model.safetensors")}
+    return {path.stem: (read_weights(path).about["tau"], path) for path in files}
+
+
+def _network(spec: NetworkSpec, path: Path) -> Network:
+    network = spec.network()
+    network.load_state_dict(read_weights(path).tensors)
+    return network.eval()

@@ -1,0 +1,84 @@
+"""Rows of estimators: what they are fitted to, and what their scores depend on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from molhpft.domains.shipped import DEFAULT_ENCODER
+from molhpft.domains.weights import weight_file
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def estimators(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import estimators
+
+    return estimators
+
+
+@pytest.fixture
+def fitted(estimators, monkeypatch):
+    """What a regressor is given that predicts 0."""
+    seen = {}
+
+    class Regressor:
+        def __init__(self, **options):
+            seen["options"] = options
+
+        def fit(self, smiles, y, eval_set):
+            seen["train"], seen["y"], seen["eval_set"] = smiles.tolist(), y, eval_set
+
+        def predict(self, smiles):
+            seen["scored"] = smiles.tolist()
+            return np.zeros((len(smiles), 1))
+
+    monkeypatch.setattr(estimators, "HPFTRegressor", Regressor)
+    return seen
+
+
+def data_of(estimators, n):
+    """Molecules of which a half trains, a quarter validates, and a quarter is scored."""
+    rows = np.arange(n)
+    fold = estimators.Fold(rows[: n // 2], rows[3 * n // 4 :], rows[n // 2 : 3 * n // 4])
+    smiles = tuple("C" * (k + 1) for k in range(n))
+    labels = rows[:, None].astype(float)
+    return estimators.DevelopmentSet("a", "ADMET", smiles, labels, classes=False, folds=(fold,))
+
+
+def score(estimators, data, **options):
+    given = {"encoder": Path("w"), "options": {}, "config": {"a": 1}, "runs": Path("r")}
+    return estimators.estimator_score(data, data.folds[0], 3, **given | options)
+
+
+def test_of_a_small_set_all_molecules_that_are_not_scored_are_fitted_to(estimators, fitted):
+    data = data_of(estimators, 40)
+    found = score(estimators, data, options={"tau": 0})
+    assert found == pytest.approx(np.sqrt(np.mean(data.labels[30:] ** 2)))
+    assert fitted["train"] == list(data.smiles[:30])
+    assert fitted["scored"] == list(data.smiles[30:])
+    assert fitted["eval_set"] is None
+    own = {"encoder": "w", "config": {"a": 1}, "runs": Path("r"), "random_state": 3, "tau": 0}
+    assert fitted["options"] == own
+
+
+def test_a_large_set_chooses_by_its_published_validation_split(estimators, fitted, monkeypatch):
+    monkeypatch.setattr(estimators, "FEW", 30)
+    data = data_of(estimators, 40)
+    score(estimators, data)
+    assert fitted["train"] == list(data.smiles[:20])
+    assert fitted["eval_set"][0].tolist() == list(data.smiles[20:30])
+
+
+def test_a_score_depends_on_settings_and_weights_and_not_on_where_they_lie(estimators, tmp_path):
+    path = weight_file(Path(DEFAULT_ENCODER))
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(path.read_bytes())
+    identity = estimators.identity(path, {}, {})
+    changed = estimators.changed_keys(["finetune.lr=0.1"])
+    assert changed == {"finetune": {"lr": 0.1}}
+    assert estimators.identity(copy, {}, {}) == identity
+    assert estimators.identity(path, {}, changed) != identity
+    assert estimators.identity(path, {"members": "networks"}, {}) != identity

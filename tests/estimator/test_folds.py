@@ -1,0 +1,174 @@
+"""Models that are chosen fold by fold: what each molecule is predicted by, and what is kept."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+
+from molhpft.config.schema import parse_config
+from molhpft.core.evaluate import predict
+from molhpft.domains.weights import read_weights
+from molhpft.estimator import HPFTClassifier, HPFTRegressor
+from molhpft.estimator.finetune import finetune_table
+from molhpft.estimator.settings import IN_MEMORY, Inference, model_config
+from molhpft.estimator.train import train
+from molhpft.estimator.validation import draw_folds, fold_tasks
+from tests.estimator.builders import BRIEF, CHANGES, RING, SIZE, SMILES, size_task, write_table
+
+FOLDED = {key: BRIEF[key] for key in ("encoder", "config")} | {"tau": 2, "folds": 3}
+
+
+@pytest.fixture(scope="module")
+def folded(tmp_path_factory):
+    """A model of three folds with every kind of member, its task, folds and runs."""
+    task = size_task()
+    rest = torch.cat([task.rows("train"), task.rows("valid")]).sort().values
+    task = type(task)(**{**vars(task), "splits": {"train": rest, "test": task.rows("test")}})
+    folds = draw_folds(task, "random", count=3, seed=0)
+    config = model_config(
+        encoder=BRIEF["encoder"], tau=2, head="linear", more=BRIEF["config"], by_folds=True
+    )
+    out = tmp_path_factory.mktemp("runs")
+    model, runs = train(config, task, out, Inference(), folds=folds)
+    return model, task, folds, runs
+
+
+def test_every_molecule_is_judged_by_the_network_that_did_not_train_on_it(folded):
+    model, task, folds, runs = folded
+    assert len(runs) == 3
+    logits = torch.full((len(SMILES), 1), torch.nan)
+    for run, part in zip(runs, fold_tasks(task, folds), strict=True):
+        network = model.spec.network()
+        network.load_state_dict(read_weights(run.path / "model.safetensors").tensors)
+        logits[part.rows("valid")] = predict(network, part, "valid").logits
+    rows = task.rows("train")
+    score = task.objective.score(logits[rows], task.examples.targets[rows])
+    (member,) = [m for m in model.about["members"] if m["tau"] == 2]
+    assert member["valid"] == pytest.approx(score, rel=1e-5)
+    assert len(member["folds"]) == 3
+
+
+def test_the_model_predicts_by_the_mean_of_all_folds_networks_and_by_machines_of_everything(folded):
+    model, task, _, _ = folded
+    weights = {m["name"]: m["weight"] for m in model.about["members"]}
+    assert sum(weights.values()) == pytest.approx(1)
+    assert len(model.networks) == 3 * (weights["networks, tau 2"] > 0)
+    if model.machines:
+        assert len(model.machines.known) <= len(task.rows("train"))
+    assert model.weights.sum() == pytest.approx(1)
+    assert set(model.training_smiles) == {SMILES[row] for row in task.rows("train").tolist()}
+
+
+def test_scores_are_of_molecules_that_were_new_and_sets_are_fitted_to_all_of_them(folded):
+    model, task, _, _ = folded
+    assert list(model.about["scores"]) == ["test", "valid"]
+    assert model.about["scores"]["valid"]["coverage"] is None
+    assert model.about["scores"]["test"]["coverage"] is not None
+    assert model.uncertainty.label_counts.tolist() == [len(task.rows("train"))]
+    assert (
+        "46 molecules, each as members predict it that did not train on its fold"
+        in (model.about["coverage"][0])
+    )
+    rows = task.rows("test")
+    found = model.predict([SMILES[row] for row in rows.tolist()]).values[:, 0]
+    rmse = (found - torch.tensor(SIZE)[rows]).square().mean().sqrt().item()
+    assert model.about["scores"]["test"]["rmse"] == pytest.approx(rmse, rel=1e-5)
+
+
+def test_the_first_fold_chooses_tau_for_all(tmp_path):
+    config = model_config(
+        encoder=BRIEF["encoder"],
+        tau="auto",
+        head="linear",
+        more={"finetune": {"epochs": 4, "lr": 0.01, "batch_size": 16}, "probe": {"epochs": 5}},
+        by_folds=True,
+    )
+    task = size_task()
+    task = type(task)(**{**vars(task), "splits": {"train": torch.arange(len(SMILES))}})
+    folds = draw_folds(task, "random", count=2, seed=0)
+    model, runs = train(config, task, tmp_path, Inference(members="networks"), folds=folds)
+    first, second = (run.read_json("summary.json") for run in runs)
+    assert "choice" in first
+    assert "choice" not in second
+    assert first["chosen_tau"] == second["chosen_tau"] == model.about["chosen_tau"]
+    assert len(model.networks) == 2
+
+
+@pytest.mark.parametrize(("members", "kinds"), [("networks", (3, 0)), ("fingerprints", (0, 1))])
+def test_members_are_of_the_kind_that_is_asked_for(members, kinds):
+    model = HPFTClassifier(**FOLDED, members=members).fit(SMILES, RING).model_
+    machines = model.machines.machines if model.machines else ()
+    assert (len(model.networks), len(machines)) == kinds
+    assert model.predict(["CCO"]).values.isfinite().all()
+
+
+def test_a_model_without_networks_needs_no_finetuning_and_says_what_it_lacks(tmp_path):
+    fitted = HPFTRegressor(**FOLDED, members="fingerprints").fit(SMILES, SIZE)
+    assert fitted.tau_ is None
+    assert fitted.energy_ == {}
+    assert abs(fitted.predict(SMILES) - np.array(SIZE)).mean() < np.std(SIZE)
+    with pytest.raises(ValueError, match="a model of fingerprints alone has no features"):
+        fitted.transform(["CCO"])
+    with pytest.raises(ValueError, match="members: features needs a pretrained encoder"):
+        HPFTRegressor(**FOLDED, members="features").fit(SMILES, SIZE)
+    fitted.save_pretrained(tmp_path)
+    again = HPFTRegressor.from_pretrained(tmp_path)
+    assert (again.predict(SMILES) == fitted.predict(SMILES)).all()
+
+
+def test_folds_are_drawn_where_a_table_is_small_and_nothing_else_is_said():
+    quick = {**FOLDED, "folds": "auto", "members": "fingerprints"}
+    own = HPFTClassifier(**quick)
+    assert own.fit(SMILES, RING).model_.about["folds"] == 5
+    assert clone(own).set_params(split="random").fit(SMILES, RING).model_.about["folds"] == 0
+    held = clone(own).fit(SMILES[:40], RING[:40], eval_set=(SMILES[40:], RING[40:]))
+    assert held.model_.about["folds"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"folds": 1}, "folds should be 'auto', 0, or 2 and more, got 1"),
+        ({"folds": "five"}, "folds should be 'auto', 0, or 2 and more, got 'five'"),
+        ({"members": "forest"}, "members should be one of all, networks, features, fingerprints"),
+    ],
+)
+def test_wrong_options_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        HPFTClassifier(**{**FOLDED, **options}).fit(SMILES, RING)
+    with pytest.raises(ValueError, match="an eval_set chooses in the place of folds"):
+        HPFTClassifier(**FOLDED).fit(SMILES, RING, eval_set=(SMILES, RING))
+
+
+def test_a_table_of_its_own_test_rows_keeps_them_and_pools_the_rest(tmp_path):
+    path = tmp_path / "rings.csv"
+    rows = [
+        f"{s},{y},{'test' if k % 5 == 0 else 'train'}"
+        for k, (s, y) in enumerate(zip(SMILES, RING, strict=True))
+    ]
+    path.write_text("\n".join(["smiles,ring,part", *rows]) + "\n")
+    table = {"path": str(path), "split": "column", "split_column": "part"}
+    made = finetune_table(
+        table,
+        tmp_path / "model",
+        folds=3,
+        changes=CHANGES,
+        inference=Inference(members="fingerprints"),
+    )
+    assert made.model.about["sizes"] == {"train": 48, "test": 12}
+    assert made.model.about["scores"]["test"]["rocauc"] > 0.5
+
+
+def test_the_same_table_with_folds_is_found_made(tmp_path):
+    table = {"path": str(write_table(tmp_path / "rings.csv"))}
+    given = {"changes": CHANGES, "inference": Inference(members="fingerprints")}
+    assert finetune_table(table, tmp_path / "model", **given).is_new
+    assert not finetune_table(table, tmp_path / "model", **given).is_new
+    with pytest.raises(ValueError, match="holds a model of other data or settings"):
+        finetune_table(table, tmp_path / "model", folds=4, **given)
+
+
+def test_without_a_validation_split_the_last_epoch_is_kept_by_default():
+    assert model_config(more={}, by_folds=True).finetune.keep == "last"
+    assert model_config(more={}).finetune.keep == "best"
+    assert parse_config({}, task=IN_MEMORY).finetune.keep == "best"
