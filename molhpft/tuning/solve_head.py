@@ -250,8 +250,8 @@ def _validated(network: Network, weights: Weights, task: Task) -> float:
     """The validation score under `weights`, to which the gradient of the loss goes back."""
     rows = len(task.rows("valid"))
     # batch norm has no gradient for its running statistics
-    statistics = {name: weights[name].detach() for name, _ in network.named_buffers()}
-    weights = weights | statistics
+    trained = {name for name, _ in network.named_parameters()}
+    weights = {name: w if name in trained else w.detach() for name, w in weights.items()}
     logits: list[Tensor] = []
     targets: list[Tensor] = []
     with torch.enable_grad():
