@@ -22,8 +22,8 @@ from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.nci import nci_alerts_task
 from molhpft.domains.molecules.splits import scaffold_split
 from molhpft.estimator import HPFTClassifier
+from molhpft.estimator.card import members_in_words
 from molhpft.estimator.explain import draw, explain
-from molhpft.estimator.model import members_in_words
 
 ALERT = "CHEMBL_SureChEMBL"
 QUICK = {"probe": {"epochs": 8}, "finetune": {"epochs": 1}}

@@ -250,7 +250,7 @@ def model_tables(model: "Model") -> "list[Table]":
     from molhpft.core.objectives import Squared
     from molhpft.domains.files import listed
     from molhpft.estimator.calibrate import NAMED
-    from molhpft.estimator.model import member_score, score_rows
+    from molhpft.estimator.card import member_score, score_rows
 
     about, spec = model.about, model.spec
     made = Table(title=Text(about["task"], style="table.title"), show_header=False)

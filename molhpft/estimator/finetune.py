@@ -97,21 +97,31 @@ def finetune_table(
     with nullcontext() if out.exists() else locked(out):
         if out.exists():
             return Finetuned(_existing(out, name), out, is_new=False)
-        partial = out.with_name(f"{out.name}.partial")
-        with writing(out):  # before minutes of looking for molecules the encoder has seen
-            partial.mkdir(parents=True, exist_ok=True)
-        notes = [note.text for note in notes_on(config, task)]
-        model, folders = train(
-            config, task, partial / RUN, inference, folds=drawn, notes=[*notes, *data.notes]
-        )
-        model.about["name"] = name
-        with writing(out):
-            model.save_pretrained(partial)
-            os.replace(partial, out)
-        # an interrupted run needs its members until the model that holds them is in place
-        for folder in folders:
-            RunFolder(out / RUN / folder.path.name).drop("members")
-        return Finetuned(model, out, is_new=True)
+        return _made(config, data, drawn, out, inference, name)
+
+
+def _made(
+    config: RunConfig,
+    data: "_Table",
+    folds: Sequence[Tensor],
+    out: Path,
+    inference: Inference,
+    name: str,
+) -> Finetuned:
+    """Make the model in a folder beside `out`, then put that into its place."""
+    partial = out.with_name(f"{out.name}.partial")
+    with writing(out):  # before minutes of looking for molecules the encoder has seen
+        partial.mkdir(parents=True, exist_ok=True)
+    notes = [*(note.text for note in notes_on(config, data.task)), *data.notes]
+    model, folders = train(config, data.task, partial / RUN, inference, folds=folds, notes=notes)
+    model.about["name"] = name
+    with writing(out):
+        model.save_pretrained(partial)
+        os.replace(partial, out)
+    # an interrupted run needs its members until the model that holds them is in place
+    for folder in folders:
+        RunFolder(out / RUN / folder.path.name).drop("members")
+    return Finetuned(model, out, is_new=True)
 
 
 @dataclass(frozen=True, eq=False)

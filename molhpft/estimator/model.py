@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import stdev
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -23,7 +22,6 @@ from molhpft import __version__
 from molhpft.config.build import shaped_network
 from molhpft.config.schema import Choice, checked_choice, plain
 from molhpft.core.evaluate import inference
-from molhpft.core.metrics import show
 from molhpft.core.network import Chain, Network
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.core.standardise import ending_standardised
@@ -33,7 +31,8 @@ from molhpft.domains.molecules.examples import ZERO_ONE
 from molhpft.domains.molecules.fingerprints import Featurized, featurized, unpack_bits
 from molhpft.domains.molecules.graphs import GraphStore, graph_store
 from molhpft.domains.weights import ABOUT, FILES, MEMBER, hub_folder, strip_prefix
-from molhpft.estimator.calibrate import NAMED, Uncertainty, uncertainty_from
+from molhpft.estimator.calibrate import Uncertainty, uncertainty_from
+from molhpft.estimator.card import model_card
 from molhpft.estimator.frozen import backbone_features, unlabelled_batches
 from molhpft.estimator.machines import KernelName, Machines, machines_from
 
@@ -522,90 +521,3 @@ def _read_config(folder: Path) -> Json:
             "does not read; make the model again"
         )
     return config
-
-
-_CARD = """---
-library_name: molhpft
-tags: [chemistry, molecules, graph-neural-network, transfer-learning]
----
-
-# {task}
-
-Predicts {kind} of {targets} from SMILES: molhpft's encoder `{encoder}` ({weights}), finetuned by
-`{method}` after probing its head for tau epochs. Members that answer together: {members}.
-
-```python
-from molhpft.estimator import Model
-
-prediction = Model.from_pretrained("folder, or name on the hub").predict(["CCO"])
-```
-
-{scores}
-
-A molecule less similar than {threshold:.2f} (Tanimoto, Morgan fingerprints) to
-all of the {molecules:,} training molecules is outside the applicability domain. The training
-molecules are part of the weight file: do not share a model whose molecules are secret.
-{notes}"""
-
-SCORE_NAMES = {
-    "rocauc": "ROC-AUC",
-    "ap": "average precision",
-    "ece_before": "calibration error before calibration",
-    "ece": "calibration error",
-    "in_domain": "molecules within the domain",
-    "coverage": "coverage, within the domain",
-    "set_size": "mean set size, within the domain",
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "spearman": "Spearman's correlation",
-    "width": "width of the intervals, within the domain",
-}
-
-
-def model_card(model: Model) -> str:
-    """Markdown with the front matter that model hubs read."""
-    spec, about = model.spec, model.about
-    header, *rows = score_rows(about["scores"])
-    lines = [["", *header], ["---", *["---:"] * len(header)], *rows]
-    return _CARD.format(
-        task=about["task"],
-        kind="numbers" if isinstance(spec.objective, Squared) else "probabilities",
-        targets=listed([f"`{name}`" for name in spec.value_names], most=NAMED),
-        encoder=spec.encoder.name,
-        weights=about["encoder_weights"],
-        method=about["method"],
-        members=", ".join(members_in_words(about["members"])),
-        scores="\n".join(f"| {' | '.join(line)} |" for line in lines),
-        threshold=model.uncertainty.domain_threshold,
-        molecules=len(model.training_smiles),
-        notes="".join(f"\n{note}\n" for note in (*about["coverage"], *about["notes"])),
-    )
-
-
-def members_in_words(members: Sequence[Json]) -> list[str]:
-    """Members that have a weight, the heaviest first: "networks, tau 20 (weight 0.60)"."""
-    used = sorted((m for m in members if m["weight"]), key=lambda m: -m["weight"])
-    if len(used) == 1:
-        return [used[0]["name"]]
-    return [f"{member['name']} (weight {member['weight']:.2f})" for member in used]
-
-
-def member_score(member: Json, metric: str) -> str:
-    """Its score on the molecules that choose, with the standard deviation over folds."""
-    sign = -1 if metric.startswith("neg_") else 1
-    shown = show(None if member["valid"] is None else sign * member["valid"], metric)
-    folds = [score for score in member["folds"] if score is not None]
-    return f"{shown} ± {show(stdev(folds), metric)}" if len(folds) > 1 else shown
-
-
-def score_rows(scores: Json) -> list[list[str]]:
-    """The names of the splits, then for each score its name and its value on each of them."""
-    names = dict.fromkeys(name for row in scores.values() for name in row)
-    values = {name: [row.get(name) for row in scores.values()] for name in names}
-    return [
-        list(scores),
-        *(
-            [SCORE_NAMES[name], *("-" if x is None else f"{x:.4f}" for x in row)]
-            for name, row in values.items()
-        ),
-    ]

@@ -104,13 +104,8 @@ def train(
     _check_settings(config, task, inference)
     choosing = _choosing(task, folds)
     spec = NetworkSpec(
-        config.encoder,
-        config.head,
-        config.cut,
-        config.standardise,
-        task.target_names,
-        objective,
-        molecules.classes,
+        *(config.encoder, config.head, config.cut, config.standardise),
+        *(task.target_names, objective, molecules.classes),
     )
     candidates, machines, folders = _candidates(config, task, folds, spec, out, inference)
     y = _targets(choosing, VALID)
@@ -122,25 +117,14 @@ def train(
     smiles = tuple(molecules.smiles[row] for row in task.rows("train").tolist())
     fingerprints = packed_fingerprints(smiles)
     uncertainty = _uncertainty(held, objective, inference, fingerprints, by_folds=bool(folds))
-    scores = {split: held_out_scores(one, objective, uncertainty) for split, one in held.items()}
-    # sets hold the labels that they were fitted to by construction
-    scores.get(VALID if folds else CALIBRATION, {})["coverage"] = None
     about = {
         **_about(config, task, candidates, folders),
         "members": _members(candidates, weights, scoring, y, choosing, folds),
         "chosen_by": scoring.metric,
         "folds": len(folds),
+        **_quality(spec, held, uncertainty, by_folds=bool(folds)),
         "sizes": {split: len(rows) for split, rows in task.splits.items()},
-        "scores": scores,
         "unscored": unscored_targets(task),
-        "coverage": coverage_guarantee(
-            uncertainty,
-            task.target_names,
-            scores,
-            held,
-            classes=molecules.classes,
-            by_folds=bool(folds),
-        ),
         "notes": list(notes),
     }
     return _model(spec, candidates, weights, machines, uncertainty, smiles, about), folders
@@ -237,6 +221,19 @@ def _uncertainty(
         target_coverage=inference.target_coverage,
         fingerprints=fingerprints,
     )
+
+
+def _quality(
+    spec: NetworkSpec, held: Mapping[str, HeldOut], uncertainty: Uncertainty, *, by_folds: bool
+) -> Json:
+    """Scores of every held-out split, and sentences on the coverage of prediction sets."""
+    scores = {s: held_out_scores(one, spec.objective, uncertainty) for s, one in held.items()}
+    # sets hold the labels that they were fitted to by construction
+    scores.get(VALID if by_folds else CALIBRATION, {})["coverage"] = None
+    coverage = coverage_guarantee(
+        uncertainty, spec.target_names, scores, held, classes=spec.classes, by_folds=by_folds
+    )
+    return {"scores": scores, "coverage": coverage}
 
 
 def _held_out(
