@@ -16,6 +16,7 @@ from molhpft.config.schema import parse_config
 from molhpft.core.annotations import contains, range_of
 
 NEEDED = {"path": "x.csv", "of": "x.smi", "tau": [0, 3], "pretraining": "nci_descriptors"}
+NEEDED["stages"] = ["conv0"]
 ENTRIES = [(section, name) for section, entries in SECTIONS.items() for name in entries]
 
 
