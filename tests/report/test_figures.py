@@ -194,7 +194,7 @@ def test_measures_at_one_tau_are_tabled_and_what_is_missing_is_named(tmp_path):
 
 def test_every_target_has_its_score(results, palette):
     (made,) = figures.per_target(results, results.table, palette).figures
-    assert {trace["name"] for trace in made["data"]} == {"hp-ft", "morgan-lr"}
+    assert {trace["name"] for trace in made["data"]} == {"hp-ft", "linear-bits"}
     best = best_on_validation(results.table)
     for trace in made["data"]:
         assert set(trace["y"]) == {"ring", "<b>odd|</b>"}

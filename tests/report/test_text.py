@@ -152,7 +152,7 @@ def test_the_first_table_shows_the_means(results):
     assert [row[0].text for row in first.rows] == summary["label"].tolist()
     assert [row[1].value for row in first.rows] == summary["final_test"].tolist()
     marked = first.rows[first.marked][0].text
-    assert marked != "morgan-lr"
+    assert marked == "hp-ft"
 
 
 def test_nothing_left_out_is_no_table(results):
