@@ -275,7 +275,7 @@ def model_tables(model: "Model") -> "list[Table]":
             f"{member['weight']:.2f}" if member["weight"] else "",
             member_score(member, about["chosen_by"]),
         )
-    splits, *rows = score_rows(about["scores"])
+    splits, *rows = score_rows(about["scores"], folds=about["folds"])
     scores = Table("", title="held-out molecules", title_justify="left")
     for split in splits:
         scores.add_column(split, justify="right")
@@ -316,6 +316,7 @@ def _encoder(weights: str, out: Path) -> "FrozenEncoder":
 
 
 def _show(finetuned: "Finetuned", *, as_json: bool) -> None:
+    from molhpft.estimator.card import alone
     from molhpft.results.terminal import console
 
     about, folder = finetuned.model.about, finetuned.folder
@@ -327,6 +328,8 @@ def _show(finetuned: "Finetuned", *, as_json: bool) -> None:
         screen.print(
             f"{folder} holds this very model already; nothing was trained.", soft_wrap=True
         )
+    if sentence := alone(about["members"]):
+        screen.print(sentence, soft_wrap=True)
     for table in model_tables(finetuned.model):
         screen.print(table)
     for sentence in (*about["coverage"], *about["notes"]):

@@ -19,8 +19,8 @@ tags: [chemistry, molecules, graph-neural-network, transfer-learning]
 
 # {task}
 
-Predicts {kind} of {targets} from SMILES: molhpft's encoder `{encoder}` ({weights}), finetuned by
-`{method}` after probing its head for tau epochs. Members that answer together: {members}.
+Predicts {kind} of {targets} from SMILES, with molhpft's encoder `{encoder}` ({weights}).
+{how}Members that answer together: {members}.
 
 ```python
 from molhpft.estimator import Model
@@ -53,7 +53,7 @@ SCORE_NAMES = {
 def model_card(model: "Model") -> str:
     """Markdown with the front matter that model hubs read."""
     spec, about = model.spec, model.about
-    header, *rows = score_rows(about["scores"])
+    header, *rows = score_rows(about["scores"], folds=about["folds"])
     lines = [["", *header], ["---", *["---:"] * len(header)], *rows]
     return _CARD.format(
         task=about["task"],
@@ -61,7 +61,7 @@ def model_card(model: "Model") -> str:
         targets=listed([f"`{name}`" for name in spec.value_names], most=NAMED),
         encoder=spec.encoder.name,
         weights=about["encoder_weights"],
-        method=about["method"],
+        how=f"It was finetuned by `{about['method']}`. " if about["chosen_tau"] is not None else "",
         members=", ".join(members_in_words(about["members"])),
         scores="\n".join(f"| {' | '.join(line)} |" for line in lines),
         threshold=model.uncertainty.domain_threshold,
@@ -78,6 +78,15 @@ def members_in_words(members: Sequence[Json]) -> list[str]:
     return [f"{member['name']} (weight {member['weight']:.2f})" for member in used]
 
 
+def alone(members: Sequence[Json]) -> str:
+    """A sentence where one machine answers and no network does; empty where networks do."""
+    used = [member for member in members if member["weight"]]
+    if len(used) != 1 or used[0]["tau"] is not None:
+        return ""
+    others = "" if len(members) == 1 else ": nothing else adds to it on the molecules that choose"
+    return f"This model is one machine, {used[0]['name']}{others}."
+
+
 def member_score(member: Json, metric: str) -> str:
     """Its score on the molecules that choose, with the standard deviation over folds."""
     sign = -1 if metric.startswith("neg_") else 1
@@ -86,12 +95,17 @@ def member_score(member: Json, metric: str) -> str:
     return f"{shown} ± {show(stdev(folds), metric)}" if len(folds) > 1 else shown
 
 
-def score_rows(scores: Json) -> list[list[str]]:
-    """The names of the splits, then for each score its name and its value on each of them."""
+def score_rows(scores: Json, *, folds: int) -> list[list[str]]:
+    """The names of the splits, then for each score its name and its value on each of them.
+
+    Args:
+        scores: by split, of `held_out_scores`.
+        folds: how many chose; "valid" is then what members say of folds that are new to them.
+    """
     names = dict.fromkeys(name for row in scores.values() for name in row)
     values = {name: [row.get(name) for row in scores.values()] for name in names}
     return [
-        list(scores),
+        ["folds" if folds and split == "valid" else split for split in scores],
         *(
             [SCORE_NAMES[name], *("-" if x is None else f"{x:.4f}" for x in row)]
             for name, row in values.items()

@@ -13,7 +13,7 @@ from molhpft.config.changes import apply, parse_changes
 from molhpft.config.schema import Choice, RunConfig, checked_choice
 from molhpft.core.data import Task
 from molhpft.domains.files import Json, digest, writing
-from molhpft.domains.molecules.tables import folded_table_task, table_task
+from molhpft.domains.molecules.tables import check_split, folded_table_task, table_task
 from molhpft.estimator.model import CONFIG, Model
 from molhpft.estimator.notes import notes_on
 from molhpft.estimator.settings import Encoder, Inference, Tau, model_config
@@ -161,8 +161,11 @@ def _table(given: Mapping[str, Any], folds: int | None) -> _Table:
         raise ValueError(
             f"folds are drawn by split random or scaffold, or beside a column, got {split}"
         )
-    asked = given.keys() & {"calibration"}
-    if asked:
+    # without a split folds are random, and beside a column, too
+    drawn = "random" if split in (None, "column") else split
+    check_split("column" if split == "column" else drawn, options["split_column"], None)
+    check_split(drawn, None, options["split_seed"])
+    if "calibration" in given:
         raise ValueError("with folds every molecule calibrates; leave task.calibration out")
     keys = ("path", "smiles_column", "target_columns", "kind", "split_column")
     task = folded_table_task(**{key: options[key] for key in keys})

@@ -74,6 +74,7 @@ NETWORKS = {
 ABOUT = {
     "task": "rings",
     "method": "hp_ft",
+    "folds": 0,
     "seed": 0,
     "sizes": {"train": 60, "valid": 40, "test": 20},
     "chosen_tau": 2,

@@ -9,6 +9,7 @@ from molhpft.config.schema import parse_config
 from molhpft.core.evaluate import predict
 from molhpft.domains.weights import read_weights
 from molhpft.estimator import HPFTClassifier, HPFTRegressor
+from molhpft.estimator.card import alone
 from molhpft.estimator.finetune import finetune_table
 from molhpft.estimator.settings import IN_MEMORY, Inference, model_config
 from molhpft.estimator.train import train
@@ -157,6 +158,36 @@ def test_a_table_of_its_own_test_rows_keeps_them_and_pools_the_rest(tmp_path):
     )
     assert made.model.about["sizes"] == {"train": 48, "test": 12}
     assert made.model.about["scores"]["test"]["rocauc"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"split": "column"}, "split 'column' and the option split_column should come together"),
+        ({"split_column": "part"}, "split 'column' and the option split_column should come togeth"),
+        ({"split": "scaffold", "split_seed": 1}, "split_seed is for split random"),
+        ({"split": "random_and_scaffold"}, "folds are drawn by split random or scaffold"),
+        ({"calibration": 0.2}, "with folds every molecule calibrates; leave task.calibration out"),
+    ],
+    ids=str,
+)
+def test_an_option_that_folds_would_ignore_is_refused(tmp_path, options, words):
+    table = {"path": str(write_table(tmp_path / "rings.csv")), **options}
+    with pytest.raises(ValueError, match=words):
+        finetune_table(table, tmp_path / "model", folds=3, changes=CHANGES)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_model_of_one_machine_says_so():
+    members = [
+        {"name": "networks, tau 2", "tau": 2, "weight": 0.0},
+        {"name": "SVM, fingerprints", "tau": None, "weight": 1.0},
+    ]
+    sentence = "This model is one machine, SVM, fingerprints: nothing else adds to it on the mol"
+    assert alone(members).startswith(sentence)
+    assert alone(members[1:]) == "This model is one machine, SVM, fingerprints."
+    assert alone([{**members[0], "weight": 0.5}, {**members[1], "weight": 0.5}]) == ""
+    assert alone([{**members[0], "weight": 1.0}]) == ""
 
 
 def test_the_same_table_with_folds_is_found_made(tmp_path):

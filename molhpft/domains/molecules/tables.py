@@ -130,7 +130,7 @@ def table_task(
         ValueError: the file is no such table, a target has no labels or only one class of them, or
             the options contradict each other; the message says where and why.
     """
-    _check_split(split, split_column, split_seed)
+    check_split(split, split_column, split_seed)
     table = read_table(
         path,
         smiles_column=smiles_column,
@@ -199,7 +199,12 @@ def csv_task(*, path: Path, **options: Any) -> Task:
     return task
 
 
-def _check_split(split: str, column: str | None, seed: int | None) -> None:
+def check_split(split: str, column: str | None, seed: int | None) -> None:
+    """Refuse an unknown split, a column without "column", and a seed of what nothing draws.
+
+    Raises:
+        ValueError: one of these.
+    """
     check_choice(split, seed, get_args(TableSplit))
     if (split == "column") != (column is not None):
         raise ValueError(
