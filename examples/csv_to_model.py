@@ -26,7 +26,11 @@ from molhpft.estimator.card import members_in_words
 from molhpft.estimator.explain import draw, explain
 
 ALERT = "CHEMBL_SureChEMBL"
-QUICK = {"probe": {"epochs": 8}, "finetune": {"epochs": 1}}
+# with one epoch of finetuning, machines would answer alone, and only networks can be explained
+QUICK = {
+    "members": "networks",
+    "config": {"probe": {"epochs": 8}, "finetune": {"epochs": 1}},
+}
 
 
 def example_table(path: Path, molecules: int) -> Path:
@@ -53,9 +57,9 @@ def read(path: Path, smiles_column: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     return table.iloc[rows["train"].tolist()], table.iloc[rows["test"].tolist()]
 
 
-def learn(train: pd.DataFrame, config: dict[str, Any]) -> HPFTClassifier:
-    """A fitted model; tau is chosen on molecules that it sets aside."""
-    model = HPFTClassifier(random_state=0, config=config)
+def learn(train: pd.DataFrame, options: dict[str, Any]) -> HPFTClassifier:
+    """A fitted model; what answers is chosen by molecules that a member did not train on."""
+    model = HPFTClassifier(random_state=0, **options)
     model.fit(train[["smiles"]], train.drop(columns="smiles"))
     members = ", ".join(members_in_words(model.model_.about["members"]))
     print(f"learned from {len(train):,} molecules; finetuned after probing for tau {model.tau_}")
@@ -102,13 +106,16 @@ def main(options: argparse.Namespace) -> None:
     predictions.to_csv(options.out / "predictions.csv", index=False)
     print(predictions.head(8).round(3).to_string(index=False, max_colwidth=32))
 
+    model.save_pretrained(options.out / "model")
+    print(f"wrote predictions.csv and model in {options.out}")
+    if not model.model_.networks:
+        print("no network is among the members, so that no atom can be explained")
+        return
     chosen = predictions[predictions["in_domain"]].nlargest(1, "p")["smiles"].iloc[0]
     explanation = explain(model.model_, chosen, target=test.columns[1])
     draw(explanation, options.out / "explanation.svg")
-    print(f"\nexplained: {chosen}, logit {explanation.logit:.2f}", end=" ")
+    print(f"explained in explanation.svg: {chosen}, logit {explanation.logit:.2f}", end=" ")
     print(f"(an average atom everywhere: {explanation.baseline:.2f})")
-    model.save_pretrained(options.out / "model")
-    print(f"wrote predictions.csv, explanation.svg and model in {options.out}")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,12 @@ def test_an_example_opens_with_what_it_shows_and_its_command(script):
 def test_a_table_becomes_a_model_with_answers_and_an_explanation(example, tmp_path):
     status, out, error = example("csv_to_model.py", "--quick", "--out", "made")
     assert status == 0, error
-    for words in ("validation chooses tau", "ROC-AUC", "in domain", "explained:"):
+    for words in (
+        "finetuned after probing for tau",
+        "ROC-AUC",
+        "in domain",
+        "explained in explanation.svg:",
+    ):
         assert words in out
     written = {path.name for path in (tmp_path / "made").iterdir()}
     assert written == {"alerts.csv", "predictions.csv", "explanation.svg", "model"}
