@@ -58,12 +58,13 @@ def standardised(network: Network, task: Task) -> Network:
         network: its modules are shared with the result.
         task: whose training split is read once, without augmentation.
     """
-    backbone, device = network.backbone, next(network.parameters()).device
-    stage = Standardised(backbone.width).to(device)
+    device = next(network.parameters()).device
     with inference(network):
         batches = task.batches("train", size=EVALUATION_SIZE)
-        stage.mean, stage.std = _moments(network.features(b.to(device)) for b in batches)
-    return Network(Chain({**backbone.named_stages(), STAGE: stage}), network.head)
+        mean, std = _moments(network.features(b.to(device)) for b in batches)
+    backbone = ending_standardised(network.backbone)
+    backbone.stages[STAGE].load_state_dict({"mean": mean, "std": std})
+    return Network(backbone.to(device), network.head)
 
 
 def _moments(features: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
@@ -72,11 +73,7 @@ def _moments(features: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
     for z in features:
         rows = z.movedim(1, -1).flatten(0, -2).double()
         if not n:  # sums of squares of numbers far from 0 would cancel
-            shift, total, squares = (
-                rows.mean(0),
-                torch.zeros_like(rows[0]),
-                torch.zeros_like(rows[0]),
-            )
+            shift, total, squares = rows.mean(0), rows.new_zeros(()), rows.new_zeros(())
         moved = rows - shift
         n, total, squares = n + len(rows), total + moved.sum(0), squares + moved.square().sum(0)
     mean = total / n

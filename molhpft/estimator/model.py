@@ -283,9 +283,9 @@ class Model:
         return weighted_mean(self.logits(store, rows, counts), self.weights)
 
     def _network_logits(self, store: GraphStore, rows: Tensor) -> Tensor:
-        empty = torch.empty(len(self.networks), 0, len(self.spec.target_names))
-        if not self.networks:
-            return torch.empty(0, len(rows), len(self.spec.target_names))
+        k, t = len(self.networks), len(self.spec.target_names)
+        if not k or not len(rows):
+            return torch.empty(k, len(rows), t)
         with ExitStack() as stack:
             for network in self.networks:
                 stack.enter_context(inference(network))
@@ -293,7 +293,7 @@ class Model:
                 torch.stack([network(batch) for network in self.networks]).float().cpu()
                 for batch in unlabelled_batches(store, rows, self.device)
             ]
-        return torch.cat([empty, *parts], dim=1)
+        return torch.cat(parts, dim=1)
 
     def features(self, store: GraphStore, rows: Tensor) -> Tensor:
         """Features of m molecules, those of all networks side by side, float32 (m, k * d).

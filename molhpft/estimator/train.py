@@ -110,9 +110,8 @@ def train(
     candidates, machines, folders = _candidates(config, task, folds, spec, out, inference)
     y = _targets(choosing, VALID)
     scoring = without_calibration(choosing).objective
-    weights = blend_weights(
-        [one.logits[VALID] for one in candidates], lambda logits: scoring.score(logits, y)
-    )
+    judged = [one.logits[VALID] for one in candidates]
+    weights = blend_weights(judged, lambda logits: scoring.score(logits, y))
     held = _held_out(candidates, weights, choosing, folds)
     smiles = tuple(molecules.smiles[row] for row in task.rows("train").tolist())
     fingerprints = packed_fingerprints(smiles)

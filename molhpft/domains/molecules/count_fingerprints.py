@@ -18,7 +18,7 @@ from rdkit.Chem.rdFingerprintGenerator import (
 )
 from scipy.sparse import csr_matrix
 
-from molhpft.domains.molecules.fingerprints import RADIUS
+from molhpft.domains.molecules.fingerprints import RADIUS, count_rows
 from molhpft.domains.molecules.smiles import cached_rows, parse, reading_digest
 
 Substructure = Literal["morgan", "atom_pairs", "torsions"]
@@ -27,8 +27,6 @@ SUBSTRUCTURES: tuple[Substructure, ...] = get_args(Substructure)
 COLUMNS = 2_048
 
 _VERSION = 1  # raised with every change of what is counted
-_MOST = 255  # what uint8 counts to
-
 _GENERATORS: dict[Substructure, Callable[..., Any]] = {
     "morgan": partial(GetMorganGenerator, radius=RADIUS),
     "atom_pairs": GetAtomPairGenerator,
@@ -71,10 +69,5 @@ def substructure_counts(
         smiles: (n,).
         columns: length of a row.
     """
-    counts = np.zeros((len(smiles), columns), dtype=np.uint8)
     with rdBase.BlockLogs():
-        for row, string in enumerate(smiles):
-            mol = parse(string)
-            if mol is not None:
-                counts[row] = np.minimum(counter(mol), _MOST)
-    return counts
+        return count_rows([parse(string) for string in smiles], counter, columns=columns)

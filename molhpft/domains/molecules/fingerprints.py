@@ -9,12 +9,12 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar, final
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rdkit import Chem, DataStructs, rdBase
+from rdkit import Chem, rdBase
 from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 from torch import Tensor
 
@@ -37,6 +37,7 @@ T = TypeVar("T")
 
 RADIUS = 2
 BITS = 2048
+_MOST = 255  # what uint8 counts to
 STRETCH = 512  # molecules that go to a process at a time
 
 _PIECE = 8_192  # training molecules in a piece
@@ -75,21 +76,29 @@ def unpack_bits(fingerprints: NDArray[np.uint8]) -> Tensor:
 
 def fingerprint_rows(molecules: Sequence[Chem.Mol | None]) -> NDArray[np.uint8]:
     """Fingerprints of parsed molecules, eight bits a byte, (n, 256); no bit is set for None."""
-    generator = GetMorganGenerator(radius=RADIUS, fpSize=BITS)
-    bits = np.zeros((len(molecules), BITS), dtype=np.uint8)
-    for row, mol in enumerate(molecules):
-        if mol is not None:
-            DataStructs.ConvertToNumpyArray(generator.GetFingerprint(mol), bits[row])
-    return np.packbits(bits, axis=1)
+    return np.packbits(count_rows(molecules) > 0, axis=1)
 
 
-def count_rows(molecules: Sequence[Chem.Mol | None]) -> NDArray[np.uint8]:
-    """Counts of the neighbourhoods that fingerprints say are there, at most 255, (n, 2048)."""
-    generator = GetMorganGenerator(radius=RADIUS, fpSize=BITS)
-    counts = np.zeros((len(molecules), BITS), dtype=np.uint8)
+def count_rows(
+    molecules: Sequence[Chem.Mol | None],
+    counter: Callable[[Chem.Mol], Any] | None = None,
+    *,
+    columns: int = BITS,
+) -> NDArray[np.uint8]:
+    """Counts of substructures of parsed molecules, at most 255, (n, columns); 0 for None.
+
+    Args:
+        molecules: (n,).
+        counter: counts of one molecule, (columns,); None for circular neighbourhoods of radius 2.
+        columns: length of a row.
+    """
+    counter = (
+        counter or GetMorganGenerator(radius=RADIUS, fpSize=columns).GetCountFingerprintAsNumPy
+    )
+    counts = np.zeros((len(molecules), columns), dtype=np.uint8)
     for row, mol in enumerate(molecules):
         if mol is not None:
-            counts[row] = np.minimum(generator.GetCountFingerprintAsNumPy(mol), 255)
+            counts[row] = np.minimum(counter(mol), _MOST)
     return counts
 
 
