@@ -189,28 +189,49 @@ def _line(what: str, values: Sequence[float] | np.ndarray, metric: str) -> str:
     return f"| {what} | " + " | ".join(f"{value:.{digits}f}" for value in values) + " |"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the tables."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def judging_parser(about: str, store: str) -> argparse.ArgumentParser:
+    """Options of all scripts that judge on these sets.
+
+    Args:
+        about: docstring of the script.
+        store: where its scores are kept by default.
+    """
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--encoders", nargs="*", default=[DEFAULT_ENCODER], metavar="NAME_OR_PATH")
     parser.add_argument("--baselines", nargs="*", default=[], choices=BASELINES)
     parser.add_argument("--sets", nargs="+", help="names of sets; all by default")
     parser.add_argument("--split", choices=("valid", "test"), default="valid")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--data", type=Path, default=data_root())
-    parser.add_argument("--store", type=Path, default=Path("runs/encoders.jsonl"))
+    parser.add_argument("--store", type=Path, default=Path(store))
     parser.add_argument("--seeds", type=int, help="of what is drawn; 3, or 1 with --quick")
-    given = parser.parse_args(arguments)
-    seeds = given.seeds or (1 if given.quick else 3)
-    store = ResultStore(given.store)
-    judged = [judged_encoder(one) for one in given.encoders]
-    judged += [judged_baseline(name, seeds) for name in given.baselines]
+    return parser
+
+
+def seeds_of(given: argparse.Namespace) -> int:
+    """How many seeds what is drawn has."""
+    return given.seeds or (1 if given.quick else 3)
+
+
+def print_tables(
+    parser: argparse.ArgumentParser, given: argparse.Namespace, judged: Sequence[Judged]
+) -> None:
+    """Score on the sets that are asked for, beside the baselines, and print the tables."""
+    together = [*judged, *(judged_baseline(name, seeds_of(given)) for name in given.baselines)]
     names = given.sets or set_names(given.data, quick=given.quick)
     unknown = sorted(set(names) - set(set_names(given.data)))
     if unknown:
         parser.error(f"--sets names {', '.join(unknown)}, which {given.data} does not hold")
     sets = (development_set(given.data, name, given.split, quick=given.quick) for name in names)
-    print("\n".join(tables([one.name for one in judged], *scored(judged, sets, store))))
+    store = ResultStore(given.store)
+    print("\n".join(tables([one.name for one in together], *scored(together, sets, store))))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the tables."""
+    parser = judging_parser(__doc__ or "", "runs/encoders.jsonl")
+    given = parser.parse_args(arguments)
+    print_tables(parser, given, [judged_encoder(one) for one in given.encoders])
 
 
 if __name__ == "__main__":

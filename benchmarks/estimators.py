@@ -11,7 +11,6 @@ is. Scores are stored in `--store` by what they depend on, and finetuned network
 that an interrupted call goes on.
 """
 
-import argparse
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,14 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from development_sets import DevelopmentSet, Fold, data_root, development_set, set_names
-from encoders import BASELINES, Judged, encoder_name, judged_baseline, scored, tables
-from result_store import ResultStore
+from development_sets import DevelopmentSet, Fold
+from encoders import Judged, encoder_name, judging_parser, print_tables, seeds_of
 
 from molhpft.config.changes import apply, parse_changes
 from molhpft.config.schema import resolved
 from molhpft.domains.files import digest
-from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.domains.weights import weight_file
 from molhpft.estimator import HPFTClassifier, HPFTRegressor
 from molhpft.estimator.notes import DataWarning
@@ -116,33 +113,17 @@ def estimator_score(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = judging_parser(__doc__ or "", "runs/estimators.jsonl")
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS))
-    parser.add_argument("--encoders", nargs="+", default=[DEFAULT_ENCODER], metavar="NAME_OR_PATH")
-    parser.add_argument("--baselines", nargs="*", default=[], choices=BASELINES)
-    parser.add_argument("--sets", nargs="+", help="names of sets; all by default")
-    parser.add_argument("--split", choices=("valid", "test"), default="valid")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--data", type=Path, default=data_root())
-    parser.add_argument("--store", type=Path, default=Path("runs/estimators.jsonl"))
     parser.add_argument("--runs", type=Path, default=Path("runs/estimators"))
     parser.add_argument("--set", action="append", default=[], help="a key of a config")
-    parser.add_argument("--seeds", type=int, help="of what is drawn; 3, or 1 with --quick")
     given = parser.parse_args(arguments)
-    seeds = given.seeds or (1 if given.quick else 3)
     judged = [
-        judged_estimator(row, weight_file(Path(encoder)), given.set, seeds, given.runs)
+        judged_estimator(row, weight_file(Path(encoder)), given.set, seeds_of(given), given.runs)
         for encoder in given.encoders
         for row in given.rows
     ]
-    judged += [judged_baseline(name, seeds) for name in given.baselines]
-    names = given.sets or set_names(given.data, quick=given.quick)
-    unknown = sorted(set(names) - set(set_names(given.data)))
-    if unknown:
-        parser.error(f"--sets names {', '.join(unknown)}, which {given.data} does not hold")
-    sets = (development_set(given.data, name, given.split, quick=given.quick) for name in names)
-    store = ResultStore(given.store)
-    print("\n".join(tables([one.name for one in judged], *scored(judged, sets, store))))
+    print_tables(parser, given, judged)
 
 
 if __name__ == "__main__":

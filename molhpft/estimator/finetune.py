@@ -13,7 +13,13 @@ from molhpft.config.changes import apply, parse_changes
 from molhpft.config.schema import Choice, RunConfig, checked_choice
 from molhpft.core.data import Task
 from molhpft.domains.files import Json, digest, writing
-from molhpft.domains.molecules.tables import check_split, folded_table_task, table_task
+from molhpft.domains.molecules.tables import (
+    check_split,
+    held_out_task,
+    pooled_task,
+    read_table,
+    table_task,
+)
 from molhpft.estimator.model import CONFIG, Model
 from molhpft.estimator.notes import notes_on
 from molhpft.estimator.settings import Encoder, Inference, Tau, model_config
@@ -162,18 +168,21 @@ def _table(given: Mapping[str, Any], folds: int | None) -> _Table:
             f"folds are drawn by split random or scaffold, or beside a column, got {split}"
         )
     # without a split folds are random, and beside a column, too
-    drawn = "random" if split in (None, "column") else split
-    check_split("column" if split == "column" else drawn, options["split_column"], None)
-    check_split(drawn, None, options["split_seed"])
+    how: Holdout = "scaffold" if split == "scaffold" else "random"
+    check_split("column" if split == "column" else how, options["split_column"], None)
+    check_split(how, None, options["split_seed"])
     if "calibration" in given:
         raise ValueError("with folds every molecule calibrates; leave task.calibration out")
     keys = ("path", "smiles_column", "target_columns", "kind", "split_column")
-    task = folded_table_task(**{key: options[key] for key in keys})
-    n = len(task.rows("train"))
+    table = read_table(**{key: options[key] for key in keys})
+    n = int(table.readable.sum())
     if folds is None and n >= FEW:
         note = f"Validation by one held-out part, since the table has {n:,} molecules (--folds)."
-        return _Table(table_task(**options), choice, 0, "scaffold", (note,))
-    how: Holdout = "scaffold" if split == "scaffold" else "random"
+        rest = {key: value for key, value in options.items() if key.startswith("split")}
+        check_split(**rest)
+        task = held_out_task(table, **rest, calibration=options["calibration"])
+        return _Table(task, choice, 0, "scaffold", (note,))
+    task = pooled_task(table, split_column=options["split_column"])
     return _Table(task, choice, FOLDS if folds is None else folds, how)
 
 

@@ -7,8 +7,10 @@ from sklearn.base import clone
 
 from molhpft.config.schema import parse_config
 from molhpft.core.evaluate import predict
+from molhpft.domains.molecules import tables
 from molhpft.domains.weights import read_weights
 from molhpft.estimator import HPFTClassifier, HPFTRegressor
+from molhpft.estimator import finetune as finetuning
 from molhpft.estimator.card import alone
 from molhpft.estimator.finetune import finetune_table
 from molhpft.estimator.settings import IN_MEMORY, Inference, model_config
@@ -176,6 +178,18 @@ def test_an_option_that_folds_would_ignore_is_refused(tmp_path, options, words):
     with pytest.raises(ValueError, match=words):
         finetune_table(table, tmp_path / "model", folds=3, changes=CHANGES)
     assert not (tmp_path / "model").exists()
+
+
+def test_a_table_that_is_too_large_for_folds_is_read_once(tmp_path, monkeypatch):
+    read = tables.read_sheet
+    paths = []
+    monkeypatch.setattr(finetuning, "FEW", 30)
+    monkeypatch.setattr(tables, "read_sheet", lambda path: paths.append(path) or read(path))
+    table = {"path": str(write_table(tmp_path / "rings.csv"))}
+    inference = Inference(members="fingerprints")
+    made = finetune_table(table, tmp_path / "model", changes=CHANGES, inference=inference)
+    assert made.model.about["folds"] == 0
+    assert len(paths) == 1
 
 
 def test_a_model_of_one_machine_says_so():

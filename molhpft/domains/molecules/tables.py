@@ -17,6 +17,7 @@ from molhpft.domains.molecules.examples import Molecules, molecule_task
 from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.splits import (
     CALIBRATION,
+    NAMES,
     Split,
     calibration_notes,
     calibration_share,
@@ -138,6 +139,24 @@ def table_task(
         kind=kind,
         split_column=split_column,
     )
+    return held_out_task(
+        table,
+        split=split,
+        split_column=split_column,
+        split_seed=split_seed,
+        calibration=calibration,
+    )
+
+
+def held_out_task(
+    table: Table,
+    *,
+    split: TableSplit = "scaffold",
+    split_column: str | None = None,
+    split_seed: Seed | None = None,
+    calibration: BelowOne | Literal["auto"] = 0.0,
+) -> Task:
+    """`table_task` of a table that was read; options and errors are the same."""
     if split == "column":
         splits, notes = _column_splits(table, split_column or "", calibration)
     else:
@@ -145,45 +164,20 @@ def table_task(
     return _task(table, splits, notes)
 
 
-def folded_table_task(
-    *,
-    path: Path,
-    smiles_column: str = "smiles",
-    target_columns: tuple[str, ...] | None = None,
-    kind: AnyKind = "auto",
-    split_column: str | None = None,
-) -> Task:
+def pooled_task(table: Table, *, split_column: str | None = None) -> Task:
     """The task of a table whose molecules choose fold by fold: all of them are in "train".
 
     Args:
-        path: as in `table_task`, like the three options that follow.
-        smiles_column: name of the column with the molecules.
-        target_columns: names of the columns to predict, ("all",), or None for the only candidate.
-        kind: what the targets are.
+        table: that was read.
         split_column: column of split names; its test and further splits are kept, and train, valid
             and calibration together are "train".
 
     Raises:
-        FileNotFoundError: there is no such file.
         ValueError: as in `table_task`.
     """
-    table = read_table(
-        path,
-        smiles_column=smiles_column,
-        target_columns=target_columns,
-        kind=kind,
-        split_column=split_column,
-    )
     if split_column is None:
         return _task(table, {"train": table.readable.nonzero().flatten()}, ())
-    sheet = table.sheet
-    given = column_split(
-        sheet.column(split_column),
-        source=str(sheet.path),
-        lines=sheet.lines,
-        unit=sheet.unit,
-        needed=("train",),
-    )
+    given = _named_splits(table, split_column, needed=("train",))
     own = [given.pop(name) for name in ("train", "valid", CALIBRATION) if name in given]
     return _task(table, {"train": torch.cat(own).sort().values, **given}, ())
 
@@ -199,17 +193,17 @@ def csv_task(*, path: Path, **options: Any) -> Task:
     return task
 
 
-def check_split(split: str, column: str | None, seed: int | None) -> None:
+def check_split(split: str, split_column: str | None, split_seed: int | None) -> None:
     """Refuse an unknown split, a column without "column", and a seed of what nothing draws.
 
     Raises:
         ValueError: one of these.
     """
-    check_choice(split, seed, get_args(TableSplit))
-    if (split == "column") != (column is not None):
+    check_choice(split, split_seed, get_args(TableSplit))
+    if (split == "column") != (split_column is not None):
         raise ValueError(
             "split 'column' and the option split_column should come together; "
-            f"got split {split!r} and split_column {column!r}"
+            f"got split {split!r} and split_column {split_column!r}"
         )
 
 
@@ -235,9 +229,7 @@ def _column_splits(
     """`_drawn_splits` of a table that names them itself, perhaps but for calibration."""
     sheet, n = table.sheet, int(table.readable.sum())
     share = _share(n, calibration)
-    given = column_split(
-        sheet.column(column), source=str(sheet.path), lines=sheet.lines, unit=sheet.unit
-    )
+    given = _named_splits(table, column)
     if not calibration:
         return given, ()
     if CALIBRATION in given and calibration != "auto":
@@ -248,6 +240,18 @@ def _column_splits(
     rng, size = torch.Generator().manual_seed(0), round(share * n)
     splits = with_calibration(given, rng=rng, labels=_classes(table), size=size)
     return splits, calibration_notes(splits, given)
+
+
+def _named_splits(table: Table, column: str, *, needed: Sequence[str] = NAMES) -> dict[str, Tensor]:
+    """Splits as a column of the table names them, those `needed` among them."""
+    sheet = table.sheet
+    return column_split(
+        sheet.column(column),
+        source=str(sheet.path),
+        lines=sheet.lines,
+        unit=sheet.unit,
+        needed=needed,
+    )
 
 
 def _share(n: int, calibration: float | Literal["auto"]) -> float:
