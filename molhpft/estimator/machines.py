@@ -25,8 +25,9 @@ from molhpft.domains.molecules.graphs import GraphStore
 from molhpft.domains.weights import strip_prefix
 from molhpft.estimator.frozen import backbone_features
 
-KernelName = Literal["features", "fingerprints", "features and fingerprints"]
+KernelName = Literal["fingerprints", "features", "features and fingerprints"]
 KERNELS: tuple[KernelName, ...] = get_args(KernelName)
+"""The simplest first."""
 
 C = 3.0
 TUBE = 0.1  # of a regression, in standard deviations of the target

@@ -144,8 +144,19 @@ def _candidates(
     out: Path,
     inference: Inference,
 ) -> tuple[list[Candidate], Machines | None, list[RunFolder]]:
-    """All that may answer; machines by number, and the folders of the runs."""
+    """All that may answer, the simplest first: of equals the first one does.
+
+    Returns:
+        the candidates, the machines among them, and the folders of the runs.
+    """
     wanted, candidates, folders = inference.members, [], list[RunFolder]()
+    machines: Machines | None = None
+    if wanted != "networks":
+        fitted = fit_machines(config, task, folds, only=None if wanted == "all" else wanted)
+        machines = fitted.machines
+        for k, machine in enumerate(machines.machines):
+            logits = {split: members[k] for split, members in fitted.logits.items()}
+            candidates.append(Candidate(f"SVM, {machine.kernel}", logits, machine=k))
     if wanted in ("all", "networks"):
         parts = [without_calibration(one) for one in fold_tasks(task, folds) or [task]]
         found, folders = finetuned(config, parts, spec, out)
@@ -159,13 +170,7 @@ def _candidates(
             logits = {VALID: judged, **{s: one.logits(task, s) for s in further}}
             name = f"networks, {one.key.replace('tau', 'tau ').replace('-', ', ')}"
             candidates.append(Candidate(name, logits, one.networks, tau=one.tau))
-    if wanted == "networks":
-        return candidates, None, folders
-    fitted = fit_machines(config, task, folds, only=None if wanted == "all" else wanted)
-    for k, machine in enumerate(fitted.machines.machines):
-        logits = {split: members[k] for split, members in fitted.logits.items()}
-        candidates.append(Candidate(f"SVM, {machine.kernel}", logits, machine=k))
-    return candidates, fitted.machines, folders
+    return candidates, machines, folders
 
 
 def _further(task: Task) -> list[str]:

@@ -7,6 +7,7 @@ from sklearn.base import clone
 
 from molhpft.config.schema import parse_config
 from molhpft.core.evaluate import predict
+from molhpft.core.objectives import Multilabel
 from molhpft.domains.molecules import tables
 from molhpft.domains.weights import read_weights
 from molhpft.estimator import HPFTClassifier, HPFTRegressor
@@ -190,6 +191,13 @@ def test_a_table_that_is_too_large_for_folds_is_read_once(tmp_path, monkeypatch)
     made = finetune_table(table, tmp_path / "model", changes=CHANGES, inference=inference)
     assert made.model.about["folds"] == 0
     assert len(paths) == 1
+
+
+def test_of_members_that_are_equally_good_the_simplest_answers(monkeypatch):
+    monkeypatch.setattr(Multilabel, "score", lambda *_: 0.5)
+    model = HPFTClassifier(**FOLDED).fit(SMILES, RING).model_
+    weights = {member["name"]: member["weight"] for member in model.about["members"]}
+    assert weights == {"SVM, fingerprints": 1.0, "networks, tau 2": 0.0}
 
 
 def test_a_model_of_one_machine_says_so():

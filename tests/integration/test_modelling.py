@@ -27,7 +27,8 @@ ASKED = [*SMILES[:9], "no molecule", "NC(C)C(=O)" * 400, "", "CC(=O)[O-].[Na+]"]
 
 
 def finetune_words(table, out, *more, split="random"):
-    words = ["finetune", table, "--out", out, "--split", split, *TAUS, *BRIEF, *more]
+    kinds = ("--members", "networks")
+    words = ["finetune", table, "--out", out, "--split", split, *kinds, *TAUS, *BRIEF, *more]
     return list(map(str, words))
 
 

@@ -101,11 +101,20 @@ def molecule_task(
     """
     store = load_or_pack(smiles)
     is_classification = isinstance(objective, Multilabel)
-    splits = _readable_splits(name, splits, store.readable.cpu())
-    _check_labels(name, targets[store.readable.cpu()], target_names, classes=is_classification)
-    if standardise:
-        objective = _standardisation(name, targets[splits["train"]], target_names)
-        mean, std = (torch.tensor(x, dtype=torch.float64) for x in (objective.mean, objective.std))
+    readable = store.readable.cpu()
+    try:
+        splits = _readable_splits(name, splits, readable)
+        _check_labels(name, targets[readable], target_names, classes=is_classification)
+        scale = (
+            _standardisation(name, targets[splits["train"]], target_names) if standardise else None
+        )
+    except ValueError as error:
+        # a label may be lacking only since its molecules cannot be read
+        unreadable = unreadable_note(smiles, readable, lines=lines, unit=unit).removesuffix(".")
+        raise ValueError(f"{error}; {unreadable}" if unreadable else str(error)) from None
+    if scale:
+        objective = scale
+        mean, std = (torch.tensor(x, dtype=torch.float64) for x in (scale.mean, scale.std))
         targets = (targets.double() - mean) / std
     targets = targets.to(torch.float16 if is_classification else torch.float32)
     classes = tuple(classes) or (ZERO_ONE,) * (targets.shape[1] if is_classification else 0)

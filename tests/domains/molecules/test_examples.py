@@ -86,8 +86,11 @@ def test_a_regression_needs_no_classes():
     [
         ({"smiles": ("nothing",) * 6}, "six should hold SMILES; none of its 6 can be read"),
         ({"targets": TARGETS * torch.tensor([1, NAN])}, "'toxic' of six should have labels; all 5"),
-        ({"targets": TARGETS * torch.tensor([0, 1])}, "'active' of six .* both classes.* has: 0$"),
-        ({"targets": TARGETS * 2}, "'active' of six should have labels of both classes.* 0, 2$"),
+        (
+            {"targets": TARGETS * torch.tensor([0, 1])},
+            "'active' of six .* both classes.* has: 0; 1 of 6 mol",
+        ),
+        ({"targets": TARGETS * 2}, "'active' of six should have labels of both .* 0, 2; 1 of"),
         (
             {"splits": {"train": torch.tensor([2])}},
             "split 'train' of six, of 6 .* is empty; give more",
@@ -101,8 +104,10 @@ def test_what_cannot_be_trained_on_is_one_sentence(change, message):
 
 def test_labels_of_unreadable_molecules_do_not_count():
     targets = torch.tensor([[0.0], [0.0], [1.0], [0.0], [0.0], [0.0]])
-    with pytest.raises(ValueError, match="both classes"):
+    with pytest.raises(ValueError, match="both classes") as caught:
         _task(targets=targets, target_names=("active",))
+    left_out = f"it has: 0; 1 of 6 molecules cannot be read and was left out: {SMILES[2]!r}"
+    assert str(caught.value).endswith(left_out)
 
 
 def test_standardised_targets_have_mean_0_and_deviation_1_over_the_training_split():
