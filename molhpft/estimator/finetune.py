@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from molhpft.config.changes import apply, parse_changes
 from molhpft.config.schema import Choice, RunConfig, checked_choice
 from molhpft.core.data import Task
@@ -24,7 +22,7 @@ from molhpft.estimator.model import CONFIG, Model
 from molhpft.estimator.notes import notes_on
 from molhpft.estimator.settings import Encoder, Inference, Tau, model_config
 from molhpft.estimator.train import train
-from molhpft.estimator.validation import FEW, FOLDS, Holdout, draw_folds
+from molhpft.estimator.validation import FEW, FOLDS, Fold, Holdout, draw_folds
 from molhpft.run.device import settled
 from molhpft.run.folder import RunFolder, check_output
 from molhpft.run.identity import run_name
@@ -109,7 +107,7 @@ def finetune_table(
 def _made(
     config: RunConfig,
     data: "_Table",
-    folds: Sequence[Tensor],
+    folds: Sequence[Fold],
     out: Path,
     inference: Inference,
     name: str,
@@ -148,8 +146,8 @@ class _Table:
     split: Holdout
     notes: tuple[str, ...] = ()
 
-    def drawn(self, seed: int) -> list[Tensor]:
-        """Rows of each fold; none without folds."""
+    def drawn(self, seed: int) -> list[Fold]:
+        """The folds, if any."""
         own = self.choice.options["split_seed"]
         seed = seed if own is None else own
         return draw_folds(self.task, self.split, count=self.folds, seed=seed) if self.folds else []
@@ -203,11 +201,12 @@ def _given(table: Mapping[str, Any], changes: Any) -> Json:
     return {**table, **changes}
 
 
-def _name(config: RunConfig, task: Task, inference: Inference, folds: Sequence[Tensor]) -> str:
+def _name(config: RunConfig, task: Task, inference: Inference, folds: Sequence[Fold]) -> str:
     """What tells this model from any other."""
     run = run_name(settled(replace(config, members=True)), task)
     how = f"{inference.members}-{inference.calibration}-{inference.target_coverage:g}"
-    return f"{run}-{how}-{digest(*folds)[:8]}" if folds else f"{run}-{how}"
+    rows = (part for fold in folds for part in (fold.train, fold.held))
+    return f"{run}-{how}-{digest(*rows)[:8]}" if folds else f"{run}-{how}"
 
 
 def _existing(out: Path, name: str) -> Model:

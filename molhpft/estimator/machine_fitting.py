@@ -23,7 +23,7 @@ from molhpft.estimator.machines import (
     fit_machine,
     similarities,
 )
-from molhpft.estimator.validation import VALID, molecules_of
+from molhpft.estimator.validation import VALID, Fold, held_rows, molecules_of
 from molhpft.measure.uncertainty import fit_platt
 
 
@@ -42,7 +42,7 @@ class Fitted:
 
 
 def fit_machines(
-    config: RunConfig, task: Task, folds: Sequence[Tensor], *, only: KernelName | None = None
+    config: RunConfig, task: Task, folds: Sequence[Fold], *, only: KernelName | None = None
 ) -> Fitted:
     """Fit a machine for each kernel, and again without each fold.
 
@@ -52,7 +52,7 @@ def fit_machines(
     Args:
         config: says which encoder.
         task: on molecules; without folds with a "valid" split.
-        folds: rows of the training split that are held out in turn; none where there is "valid".
+        folds: parts of the training split that are held out in turn; none where there is "valid".
         only: the one kernel that is wanted.
 
     Raises:
@@ -68,11 +68,9 @@ def fit_machines(
     bench, rows = _Bench(task, backbone, names, seed=config.seed), task.rows("train")
     machines = bench.fit(rows)
     if folds:
-        held = torch.cat(list(folds))
-        others = (bench.fit(rows[~torch.isin(rows, fold)]) for fold in folds)
-        parts = [bench.logits(some, fold) for some, fold in zip(others, folds, strict=True)]
-        order = held.argsort()
-        held, judged = held[order], torch.cat(parts, dim=1)[:, order]
+        parts = [bench.logits(bench.fit(fold.train), fold.held) for fold in folds]
+        order = torch.cat([fold.held for fold in folds]).argsort()
+        held, judged = held_rows(folds), torch.cat(parts, dim=1)[:, order]
     else:
         held = task.rows(VALID)
         judged = bench.logits(machines, held)

@@ -39,7 +39,9 @@ from molhpft.estimator.networks import finetuned
 from molhpft.estimator.settings import Inference
 from molhpft.estimator.validation import (
     VALID,
+    Fold,
     fold_tasks,
+    held_rows,
     molecules_of,
     unscored_targets,
     without_calibration,
@@ -73,7 +75,7 @@ def train(
     out: Path,
     inference: Inference,
     *,
-    folds: Sequence[Tensor] = (),
+    folds: Sequence[Fold] = (),
     notes: Sequence[str] = (),
 ) -> tuple[Model, list[RunFolder]]:
     """Make a model of a task of molecules.
@@ -87,7 +89,7 @@ def train(
             "calibration" is optional, and further splits are scored.
         out: folder of run folders; an interrupted run resumes there.
         inference: what may answer, and how.
-        folds: rows of the training split that are held out in turn (`draw_folds`), which then
+        folds: parts of the training split that are held out in turn (`draw_folds`), which then
             choose and calibrate.
         notes: sentences about the data for the model's card.
 
@@ -129,17 +131,17 @@ def train(
     return _model(spec, candidates, weights, machines, uncertainty, smiles, about), folders
 
 
-def _choosing(task: Task, folds: Sequence[Tensor]) -> Task:
-    """The task with the molecules that choose as "valid": with folds all of the training split."""
+def _choosing(task: Task, folds: Sequence[Fold]) -> Task:
+    """The task with the molecules that choose as "valid": with folds all that they hold out."""
     if not folds:
         return task
-    return replace(task, splits={**task.splits, VALID: task.rows("train")})
+    return replace(task, splits={**task.splits, VALID: held_rows(folds)})
 
 
 def _candidates(
     config: RunConfig,
     task: Task,
-    folds: Sequence[Tensor],
+    folds: Sequence[Fold],
     spec: NetworkSpec,
     out: Path,
     inference: Inference,
@@ -166,7 +168,7 @@ def _candidates(
             pairs = zip(one.networks, parts, strict=True)
             judged = torch.cat([predict(network, part, VALID).logits for network, part in pairs])
             if folds:
-                judged = judged[torch.cat(list(folds)).argsort()]
+                judged = judged[torch.cat([fold.held for fold in folds]).argsort()]
             logits = {VALID: judged, **{s: one.logits(task, s) for s in further}}
             name = f"networks, {one.key.replace('tau', 'tau ').replace('-', ', ')}"
             candidates.append(Candidate(name, logits, one.networks, tau=one.tau))
@@ -244,21 +246,20 @@ def _held_out(
     candidates: Sequence[Candidate],
     weights: Sequence[float],
     choosing: Task,
-    folds: Sequence[Tensor],
+    folds: Sequence[Fold],
 ) -> dict[str, HeldOut]:
     """What the members say together of every split but training."""
     molecules = molecules_of(choosing)
     bits = unpack_bits(packed_fingerprints(molecules.smiles))
-    train = choosing.rows("train")
-    whole = Neighbours(bits[train])
+    whole = Neighbours(bits[choosing.rows("train")])
     held = {}
     for split in _further(choosing):
         rows = choosing.rows(split)
         if folds and split == VALID:
             similarity = torch.zeros(len(rows))
             for fold in folds:
-                others = Neighbours(bits[train[~torch.isin(train, fold)]])
-                similarity[torch.isin(rows, fold)] = others.nearest(bits[fold.sort().values])[0]
+                others = Neighbours(bits[fold.train])
+                similarity[torch.isin(rows, fold.held)] = others.nearest(bits[fold.held])[0]
         else:
             similarity = whole.nearest(bits[rows])[0]
         members = zip(candidates, weights, strict=True)
@@ -273,11 +274,11 @@ def _members(
     scoring: Objective,
     y: Tensor,
     choosing: Task,
-    folds: Sequence[Tensor],
+    folds: Sequence[Fold],
 ) -> list[Json]:
     """Every candidate: its weight, its score on the molecules that choose, and on each fold."""
     rows = choosing.rows(VALID)
-    places = [torch.isin(rows, fold) for fold in folds]
+    places = [torch.isin(rows, fold.held) for fold in folds]
 
     def score(logits: Tensor, y: Tensor) -> float | None:
         try:

@@ -1,7 +1,7 @@
 """Which molecules choose and calibrate: a held-out part of a table, or each fold in turn."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -12,10 +12,15 @@ from molhpft.core.objectives import Multilabel, ScoredByLoss
 from molhpft.domains.files import digest
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.graphs import load_or_pack
+from molhpft.domains.molecules.grouped_splits import (
+    group_folds,
+    joined_groups,
+    replicates,
+    time_folds,
+)
 from molhpft.domains.molecules.splits import (
     CALIBRATION,
     calibration_share,
-    group_folds,
     molecule_splits,
     random_folds,
     scaffold_groups,
@@ -31,15 +36,32 @@ FEW = 2_000
 """Molecules below which every one of them trains and chooses, fold by fold, by default."""
 
 
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """Molecules that are held out together, and those that train meanwhile.
+
+    Attributes:
+        train: ascending rows of the task; with times those that are older, else all others.
+        held: ascending rows of the task.
+    """
+
+    train: Tensor
+    held: Tensor
+
+
 def draw_folds(
     task: Task,
     how: Holdout,
     *,
     count: int,
     seed: int,
-    groups: Sequence[object] | None = None,
-) -> list[Tensor]:
-    """Rows of the training split that are held out in turn; together they are all of them.
+    groups: Sequence[Hashable] | None = None,
+    times: Sequence[float] | None = None,
+) -> list[Fold]:
+    """Parts of the training split that are held out in turn.
+
+    Together they are all of it; with times only its newer half is ever held out. Rows of one
+    molecule, by canonical SMILES, are in one fold.
 
     Args:
         task: on molecules.
@@ -47,43 +69,55 @@ def draw_folds(
         count: of folds, at least 2.
         seed: of random folds.
         groups: (n,), of every row of the task; no group is then in two folds, whatever `how` says.
+        times: (n,), of every row of the task; what trains for a fold is then older than it.
 
     Raises:
-        ValueError: there are fewer molecules, scaffolds or groups than folds.
+        ValueError: there are fewer molecules, scaffolds, groups or times than folds.
     """
     rows = task.rows("train")
     if count < 2:
         raise ValueError(f"folds should be at least 2, or 0 for one held-out part, got {count}")
-    if groups is None and how == "random":
+    together, of = _together(task, rows, how if times is None else "random", groups)
+    if len(together) < count:
+        raise ValueError(
+            f"{count} folds need at least {count} {of}, and {task.name} has {len(together)} to "
+            "train on; take fewer folds"
+        )
+    if times is not None:
+        pairs = time_folds(together, [times[row] for row in rows.tolist()], count)
+        return [Fold(rows[older], rows[held]) for older, held in pairs]
+    if of == "molecules":
         classes = isinstance(task.objective, Multilabel)
         labels = task.examples.targets[rows].float() if classes else None
         rng = torch.Generator().manual_seed(seed)
-        parts, of = random_folds(len(rows), count, rng=rng, labels=labels), "molecules"
+        parts = random_folds(len(rows), count, rng=rng, labels=labels, together=together)
     else:
-        smiles = [molecules_of(task).smiles[row] for row in rows.tolist()]
-        together = scaffold_groups(smiles) if groups is None else _grouped(groups, rows)
-        parts, of = group_folds(together, count), "scaffolds" if groups is None else "groups"
-    if not all(map(len, parts)):
-        filled = sum(1 for part in parts if len(part))
-        raise ValueError(
-            f"{count} folds need at least {count} {of}, and {task.name} has {filled} to train on; "
-            "take fewer folds"
-        )
-    return [rows[part] for part in parts]
+        parts = group_folds(together, count)
+    return [Fold(rows[~torch.isin(rows, rows[part])], rows[part]) for part in parts]
 
 
-def _grouped(groups: Sequence[object], rows: Tensor) -> list[list[int]]:
-    together: dict[object, list[int]] = {}
-    for place, row in enumerate(rows.tolist()):
-        together.setdefault(groups[row], []).append(place)
-    return list(together.values())
+def _together(
+    task: Task, rows: Tensor, how: Holdout, groups: Sequence[Hashable] | None
+) -> tuple[list[list[int]], str]:
+    """Places of `rows` (m,) that no fold parts, and what they are, for people."""
+    smiles = [molecules_of(task).smiles[row] for row in rows.tolist()]
+    if groups is not None:
+        return joined_groups(replicates(smiles), [groups[row] for row in rows.tolist()]), "groups"
+    if how == "scaffold":
+        return scaffold_groups(smiles), "scaffolds"
+    return replicates(smiles), "molecules"
 
 
-def fold_tasks(task: Task, folds: Sequence[Tensor]) -> list[Task]:
-    """A task for each fold, which validates on it and trains on the other training rows."""
-    train, parts = task.rows("train"), []
-    for held in folds:
-        splits = {"train": train[~torch.isin(train, held)], "valid": held}
+def held_rows(folds: Sequence[Fold]) -> Tensor:
+    """Ascending rows of all that is ever held out."""
+    return torch.cat([fold.held for fold in folds]).sort().values
+
+
+def fold_tasks(task: Task, folds: Sequence[Fold]) -> list[Task]:
+    """A task for each fold, which validates on what it holds out."""
+    parts = []
+    for fold in folds:
+        splits = {"train": fold.train, "valid": fold.held}
         name = digest(task.fingerprint, *(part for split in splits.items() for part in split))
         parts.append(replace(task, splits=splits, fingerprint=name))
     return parts

@@ -4,12 +4,15 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from rdkit import Chem
 
-from molhpft.domains.molecules.splits import group_folds, random_folds, scaffold_groups
+from molhpft.core.objectives import Squared
+from molhpft.domains.molecules.grouped_splits import group_folds
+from molhpft.domains.molecules.splits import random_folds, scaffold_groups
 from molhpft.estimator.validation import draw_folds, fold_tasks
-from tests.estimator.builders import SMILES, ring_task, size_task
+from tests.estimator.builders import RING, SMILES, ring_task, size_task
 
 
 def whole(task):
@@ -47,17 +50,24 @@ def test_no_group_is_in_two_folds(sizes, count):
     assert max(filled) - min(filled) <= max(sizes)
 
 
+def held(task, how="random", **options):
+    """Rows of each fold, whose `train` is all others."""
+    folds = draw_folds(task, how, **{"count": 3, "seed": 0, **options})
+    for fold in folds:
+        everything = torch.cat([fold.train, fold.held])
+        assert everything.sort().values.equal(task.rows("train"))
+    return [fold.held for fold in folds]
+
+
 def test_scaffold_folds_keep_scaffolds_together():
-    task = whole(ring_task())
-    folds = draw_folds(task, "scaffold", count=3, seed=0)
+    folds = held(whole(ring_task()), "scaffold")
     for group in scaffold_groups(SMILES):
         assert sum(bool(torch.isin(torch.tensor(group), fold).any()) for fold in folds) == 1
 
 
 def test_groups_of_the_caller_stay_together_whatever_the_split():
-    task = whole(size_task())
     groups = [k % 7 for k in range(len(SMILES))]
-    folds = draw_folds(task, "random", count=3, seed=0, groups=groups)
+    folds = held(whole(size_task()), groups=groups)
     own = [{groups[row] for row in fold.tolist()} for fold in folds]
     assert sum(map(len, own)) == 7
     assert torch.cat(folds).sort().values.tolist() == list(range(len(SMILES)))
@@ -68,10 +78,78 @@ def test_the_task_of_a_fold_trains_on_all_others_and_is_told_from_its_siblings()
     folds = draw_folds(task, "random", count=4, seed=0)
     parts = fold_tasks(task, folds)
     for part, fold in zip(parts, folds, strict=True):
-        assert part.rows("valid").equal(fold)
-        assert not torch.isin(part.rows("train"), fold).any()
-        assert len(part.rows("train")) + len(fold) == len(SMILES)
+        assert part.rows("valid").equal(fold.held)
+        assert part.rows("train").equal(fold.train)
     assert len({part.fingerprint for part in (task, *parts)}) == 5
+
+
+def repeated_task(*, classes=True):
+    """Molecules of which every third is there again, written from its other end."""
+    again = SMILES[::3]
+    smiles = [*SMILES, *(Chem.MolToSmiles(Chem.MolFromSmiles(s), rootedAtAtom=1) for s in again)]
+    labels = torch.tensor([*RING, *RING[::3]], dtype=torch.float32)[:, None]
+    splits = {"train": torch.arange(len(smiles))}
+    options = {} if classes else {"objective": Squared(), "standardise": True}
+    return ring_task(smiles=smiles, targets=labels, splits=splits, **options)
+
+
+@pytest.mark.parametrize("classes", [True, False])
+@pytest.mark.parametrize("how", ["random", "scaffold", "groups"])
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 99), count=st.integers(2, 5))
+def test_rows_of_one_molecule_are_in_one_fold(how, classes, seed, count):
+    task = repeated_task(classes=classes)
+    n = len(task.examples)
+    groups = list(range(n)) if how == "groups" else None
+    how = "scaffold" if how == "scaffold" else "random"
+    folds = held(task, how, count=count, seed=seed, groups=groups)
+    fold_of = {row: k for k, fold in enumerate(folds) for row in fold.tolist()}
+    for k, row in enumerate(range(0, len(SMILES), 3)):
+        assert fold_of[row] == fold_of[len(SMILES) + k]
+
+
+def test_repeated_molecules_leave_the_shares_of_a_rare_label_as_they_are():
+    task = repeated_task()
+    labels = (torch.arange(len(task.examples)) % len(SMILES) < 10).float()[:, None]
+    task = ring_task(smiles=task.examples.smiles, targets=labels, splits=task.splits)
+    counts = [int(labels[fold].sum()) for fold in held(task, count=5)]
+    assert min(counts) >= 2
+
+
+@settings(deadline=None)
+@given(times=st.permutations([k // 3 for k in range(len(SMILES))]), count=st.integers(2, 4))
+def test_what_trains_for_a_fold_is_older_than_the_fold(times, count):
+    task = whole(size_task())
+    folds = draw_folds(task, "random", count=count, seed=0, times=times)
+    newest = torch.cat([fold.held for fold in folds])
+    for fold in folds:
+        when = torch.tensor(times)
+        assert when[fold.train].max() < when[fold.held].min()
+    assert newest.unique().tolist() == sorted(newest.tolist())
+    assert len(folds[-1].train) + len(folds[-1].held) == len(SMILES)
+    assert len(folds[0].train) == len(SMILES) - len(newest)
+
+
+def test_the_older_half_trains_for_the_first_fold():
+    task = whole(size_task())
+    times = [60 - k for k in range(60)]
+    folds = draw_folds(task, "random", count=3, seed=0, times=times)
+    assert [fold.held.tolist() for fold in folds] == [
+        list(range(20, 30)),
+        list(range(10, 20)),
+        list(range(10)),
+    ]
+    assert folds[0].train.tolist() == list(range(30, 60))
+
+
+def test_a_molecule_is_as_new_as_its_newest_row():
+    task = repeated_task()
+    times = [float(k) for k in range(len(task.examples))]
+    for fold in draw_folds(task, "random", count=3, seed=0, times=times):
+        again = torch.arange(0, len(SMILES), 3)
+        for rows in zip(again.tolist(), range(len(SMILES), len(task.examples)), strict=True):
+            assert torch.isin(torch.tensor(rows), fold.train).unique().numel() == 1
+            assert torch.isin(torch.tensor(rows), fold.held).unique().numel() == 1
 
 
 @pytest.mark.parametrize(
@@ -85,3 +163,8 @@ def test_the_task_of_a_fold_trains_on_all_others_and_is_told_from_its_siblings()
 def test_folds_that_would_be_empty_are_refused(count, groups, words):
     with pytest.raises(ValueError, match=words):
         draw_folds(whole(ring_task()), "random", count=count, seed=0, groups=groups)
+
+
+def test_times_that_are_too_few_for_folds_are_refused():
+    with pytest.raises(ValueError, match="4 parts in the order of time need that many times"):
+        draw_folds(whole(ring_task()), "random", count=3, seed=0, times=[2020.0, 2021.0] * 30)

@@ -1,4 +1,4 @@
-"""Which molecules train, choose and test: by scaffold as OGB does, at random, or by a column.
+"""Which molecules train, choose and test: by scaffold, at random, or by columns of a table.
 
 Train, valid and test are there always. `calibration`, where it is asked for, is drawn as test is
 and kept from training and from every choice, so that prediction sets can be fitted to it. Any
@@ -8,7 +8,7 @@ further split, such as `ood`, is another distribution: it is scored like test.
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from math import isclose
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from rdkit import Chem
@@ -35,8 +35,8 @@ SPELLINGS = {
 }
 """What people call splits in lower case, and what they are called here."""
 
-_EIGHT_ONE_ONE: Fractions = (0.8, 0.1, 0.1)
-_DRAWN = ("random", "random_and_scaffold")
+EIGHT_ONE_ONE: Fractions = (0.8, 0.1, 0.1)
+_DRAWN = ("random", "random_and_scaffold", "group")
 # of a table's molecules: enough for a quantile worth having, few enough to leave most to train on
 _LEAST, _MOST, _BEARABLE, _TOO_FEW = 30, 5_000, 1 / 6, 10
 _ENOUGH = round(_TOO_FEW / _BEARABLE)  # molecules, of which a bearable share is not too few
@@ -53,9 +53,10 @@ def check_choice(split: str, seed: int | None, choices: Sequence[str]) -> None:
         *others, last = choices
         raise ValueError(f"split should be {', '.join(others)} or {last}, got {split!r}")
     if seed is not None and split not in _DRAWN:
+        drawn = " and ".join(name for name in _DRAWN if name in choices)
         raise ValueError(
-            f"split_seed is for split {' and '.join(_DRAWN)} only; got split {split!r} and "
-            f"split_seed {seed}: leave it out"
+            f"split_seed is for split {drawn} only; got split {split!r} and split_seed {seed}: "
+            "leave it out"
         )
 
 
@@ -65,9 +66,10 @@ def molecule_splits(
     seed: int | None = None,
     *,
     rows: Tensor,
-    fractions: Fractions = _EIGHT_ONE_ONE,
+    fractions: Fractions = EIGHT_ONE_ONE,
     calibration: float = 0.0,
     labels: Tensor | None = None,
+    together: Sequence[Sequence[int]] | None = None,
     scaffold: Callable[[], dict[str, Tensor]] | None = None,
 ) -> dict[str, Tensor]:
     """The split that an option names: the one splitter for data sets, tables and estimators.
@@ -80,16 +82,14 @@ def molecule_splits(
         fractions: of train, valid and test.
         calibration: share of a fourth split.
         labels: of all molecules, (n, t), where what is drawn is to have every label in proportion.
+        together: rows that no random split parts, each of `rows` among them; None parts any.
         scaffold: gives a scaffold split that somebody else made, calibration included; called only
             where it is needed.
     """
     rng = torch.Generator().manual_seed(seed or 0)
     if split == "random":
-        own = None if labels is None else labels[rows]
-        dealt = random_split(
-            len(rows), rng=rng, fractions=fractions, calibration=calibration, labels=own
-        )
-        return {name: rows[index] for name, index in dealt.items()}
+        shares: dict[str, Any] = {"fractions": fractions, "calibration": calibration}
+        return _dealt_rows(rows, together, rng=rng, labels=labels, **shares)
     if scaffold is not None:
         by_scaffold = scaffold()
     else:
@@ -97,11 +97,13 @@ def molecule_splits(
         by_scaffold = cached_scaffold_split(smiles, fractions, calibration=share)
     if split == "scaffold":
         return by_scaffold
-    return shifted_split(by_scaffold, rng=rng, calibration=calibration, labels=labels)
+    return shifted_split(
+        by_scaffold, rng=rng, calibration=calibration, labels=labels, together=together
+    )
 
 
 def scaffold_split(
-    smiles: Sequence[str], fractions: Fractions = _EIGHT_ONE_ONE, *, calibration: float = 0.0
+    smiles: Sequence[str], fractions: Fractions = EIGHT_ONE_ONE, *, calibration: float = 0.0
 ) -> dict[str, Tensor]:
     """OGB's scaffold split: no scaffold is in two splits, and the rare ones are tested on.
 
@@ -132,20 +134,20 @@ def scaffold_split(
     Raises:
         ValueError: the fractions are not shares of a whole.
     """
-    shares = _shares(fractions, calibration)
+    shares = split_shares(fractions, calibration)
     groups = scaffold_groups(smiles)
     dealt = _by_size(groups, shares)
     if calibration and not all(dealt[name] for name, share in shares.items() if share):
-        dealt = _by_size(groups, _shares(fractions, 0.0))
+        dealt = _by_size(groups, split_shares(fractions, 0.0))
     return {name: torch.tensor(sorted(rows), dtype=torch.long) for name, rows in dealt.items()}
 
 
 def cached_scaffold_split(
-    smiles: Sequence[str], fractions: Fractions = _EIGHT_ONE_ONE, *, calibration: float = 0.0
+    smiles: Sequence[str], fractions: Fractions = EIGHT_ONE_ONE, *, calibration: float = 0.0
 ) -> dict[str, Tensor]:
     """`scaffold_split`, kept in the cache folder: 40,000 molecules take seconds."""
     key = f"scaffold-split/{smiles_digest(smiles)}"
-    if fractions != _EIGHT_ONE_ONE:
+    if fractions != EIGHT_ONE_ONE:
         key += f"-fractions-{'-'.join(map(repr, fractions))}"
     if calibration:
         key += f"-calibration-{calibration:g}"
@@ -177,9 +179,10 @@ def random_split(
     n: int,
     *,
     rng: torch.Generator,
-    fractions: Fractions = _EIGHT_ONE_ONE,
+    fractions: Fractions = EIGHT_ONE_ONE,
     calibration: float = 0.0,
     labels: Tensor | None = None,
+    together: Sequence[Sequence[int]] | None = None,
 ) -> dict[str, Tensor]:
     """Rows 0 to n-1 dealt at random, each split in ascending order.
 
@@ -192,6 +195,8 @@ def random_split(
             proportion, the rarest first (iterative stratification, Sechidis et al. 2011). Of a
             label too rare for that, what training does not need goes to valid, then to test, then
             to calibration, one each.
+        together: groups of rows that are dealt whole, by the label that most of them have; None
+            deals each row.
 
     Returns:
         row numbers of "train", "valid", "test" and, with a share, "calibration".
@@ -199,7 +204,13 @@ def random_split(
     Raises:
         ValueError: the fractions are not shares of a whole.
     """
-    shares = _shares(fractions, calibration)
+    if together is not None:
+        own = None if labels is None else _common_labels(labels, together)
+        dealt = random_split(
+            len(together), rng=rng, fractions=fractions, calibration=calibration, labels=own
+        )
+        return {name: _rows_of(together, groups) for name, groups in dealt.items()}
+    shares = split_shares(fractions, calibration)
     ends = [0, *(round(end * n) for end in accumulate(shares.values()))]
     order = torch.randperm(n, generator=rng)
     sizes = [end - start for start, end in pairwise(ends)]
@@ -208,7 +219,12 @@ def random_split(
 
 
 def random_folds(
-    n: int, count: int, *, rng: torch.Generator, labels: Tensor | None = None
+    n: int,
+    count: int,
+    *,
+    rng: torch.Generator,
+    labels: Tensor | None = None,
+    together: Sequence[Sequence[int]] | None = None,
 ) -> list[Tensor]:
     """Rows 0 to n-1 dealt at random to folds of equal size, or one more, each in ascending order.
 
@@ -217,7 +233,13 @@ def random_folds(
         count: of folds.
         rng: draws the order.
         labels: (n, t) of 0, 1 or NaN, dealt in proportion as by `random_split`.
+        together: groups of rows that are dealt whole, as by `random_split`; folds are then of equal
+            numbers of groups.
     """
+    if together is not None:
+        own = None if labels is None else _common_labels(labels, together)
+        dealt = random_folds(len(together), count, rng=rng, labels=own)
+        return [_rows_of(together, groups) for groups in dealt]
     order, sizes = (
         torch.randperm(n, generator=rng),
         [len(p) for p in torch.arange(n).tensor_split(count)],
@@ -226,28 +248,13 @@ def random_folds(
     return [part.sort().values for part in parts]
 
 
-def group_folds(groups: Sequence[Sequence[int]], count: int) -> list[Tensor]:
-    """Whole groups dealt to folds, the largest first, each to the fold that has fewest rows.
-
-    Args:
-        groups: rows that stay together.
-        count: of folds; with fewer groups some come out empty.
-
-    Returns:
-        ascending rows of each fold.
-    """
-    folds: list[list[int]] = [[] for _ in range(count)]
-    for group in sorted(groups, key=lambda group: (-len(group), group[0])):
-        min(folds, key=len).extend(group)
-    return [torch.tensor(sorted(fold), dtype=torch.long) for fold in folds]
-
-
 def shifted_split(
     scaffold: Mapping[str, Tensor],
     *,
     rng: torch.Generator,
     calibration: float = 0.0,
     labels: Tensor | None = None,
+    together: Sequence[Sequence[int]] | None = None,
 ) -> dict[str, Tensor]:
     """Train, valid and test at random, and beside them `ood`, whose scaffolds none of them has.
 
@@ -259,14 +266,14 @@ def shifted_split(
         rng: draws the order.
         calibration: share of a fourth split of those others.
         labels: of all rows, for dealing every label of those others in proportion.
+        together: rows that are not parted, each of those others among them; None parts any.
 
     Returns:
         ascending row numbers of "train", "valid", "test" and "ood".
     """
     rest = torch.cat([scaffold["train"], scaffold["valid"]]).sort().values
-    own = None if labels is None else labels[rest]
-    dealt = random_split(len(rest), rng=rng, calibration=calibration, labels=own)
-    return {**{name: rest[rows] for name, rows in dealt.items()}, "ood": scaffold["test"]}
+    dealt = _dealt_rows(rest, together, rng=rng, labels=labels, calibration=calibration)
+    return {**dealt, "ood": scaffold["test"]}
 
 
 def column_split(
@@ -406,8 +413,12 @@ def calibration_notes(
     return (f"No molecules were set aside to calibrate prediction sets: {reason}.",)
 
 
-def _shares(fractions: Fractions, calibration: float) -> dict[str, float]:
-    """Shares of all splits by name; calibration's is taken from training's."""
+def split_shares(fractions: Fractions, calibration: float) -> dict[str, float]:
+    """Shares of all splits by name; calibration's is taken from training's.
+
+    Raises:
+        ValueError: the fractions are not shares of a whole.
+    """
     if min(fractions) < 0 or fractions[0] == 0 or not isclose(sum(fractions), 1, abs_tol=1e-6):
         raise ValueError(
             "split fractions should be shares of train (above 0), valid and test that sum to 1, "
@@ -423,6 +434,50 @@ def _shares(fractions: Fractions, calibration: float) -> dict[str, float]:
         shares["train"] -= calibration
         shares[CALIBRATION] = calibration
     return shares
+
+
+def dealt_groups(
+    groups: Sequence[Sequence[int]], shares: Mapping[str, float], *, rng: torch.Generator
+) -> dict[str, list[int]]:
+    """Whole groups at random, each to the split that lacks most; the first of equals."""
+    if len(shares) == 1:
+        return {name: [row for group in groups for row in group] for name in shares}
+    dealt: dict[str, list[int]] = {name: [] for name in shares}
+    n, whole = sum(map(len, groups)), sum(shares.values())
+    for k in torch.randperm(len(groups), generator=rng).tolist():
+        lacking = {name: shares[name] / whole * n - len(rows) for name, rows in dealt.items()}
+        dealt[max(lacking, key=lambda name: lacking[name])] += groups[k]
+    return dealt
+
+
+def _dealt_rows(
+    rows: Tensor,
+    together: Sequence[Sequence[int]] | None,
+    *,
+    rng: torch.Generator,
+    labels: Tensor | None,
+    **shares: Any,
+) -> dict[str, Tensor]:
+    """`random_split` of some of the rows of a table, whose labels and groups are of all rows."""
+    own = None if labels is None else labels[rows]
+    if together is not None:
+        place = {row: k for k, row in enumerate(rows.tolist())}
+        groups = ([place[row] for row in group if row in place] for group in together)
+        together = [group for group in groups if group]
+    dealt = random_split(len(rows), rng=rng, labels=own, together=together, **shares)
+    return {name: rows[index] for name, index in dealt.items()}
+
+
+def _rows_of(groups: Sequence[Sequence[int]], numbers: Tensor) -> Tensor:
+    """Ascending rows of some of the groups."""
+    rows = sorted(row for number in numbers.tolist() for row in groups[number])
+    return torch.tensor(rows, dtype=torch.long)
+
+
+def _common_labels(labels: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
+    """Of each group the label that most of its rows have, 1 of equally many; NaN without any."""
+    means = torch.stack([labels[list(group)].float().nanmean(0) for group in groups])
+    return torch.where(means.isnan(), means, (means >= 0.5).float())
 
 
 def _by_size(groups: Sequence[list[int]], shares: Mapping[str, float]) -> dict[str, Sequence[int]]:
@@ -441,7 +496,8 @@ def _by_size(groups: Sequence[list[int]], shares: Mapping[str, float]) -> dict[s
         else:
             rare.append(group)
     further = {name: share for name, share in shares.items() if name not in ("train", "valid")}
-    return {"train": train, "valid": valid, **_dealt_groups(rare, further)}
+    same = torch.Generator().manual_seed(0)  # on every call
+    return {"train": train, "valid": valid, **dealt_groups(rare, further, rng=same)}
 
 
 def _end_of_valid(train: int, n: int, shares: Mapping[str, float]) -> float:
@@ -449,18 +505,6 @@ def _end_of_valid(train: int, n: int, shares: Mapping[str, float]) -> float:
     if train <= shares["train"] * n:
         return (shares["train"] + shares["valid"]) * n
     return train + shares["valid"] / (1 - shares["train"]) * (n - train)
-
-
-def _dealt_groups(groups: Sequence[list[int]], shares: Mapping[str, float]) -> dict[str, list[int]]:
-    """Whole groups at random, each to the split that lacks most; the first of equals."""
-    if len(shares) == 1:
-        return {name: [row for group in groups for row in group] for name in shares}
-    dealt: dict[str, list[int]] = {name: [] for name in shares}
-    n, whole = sum(map(len, groups)), sum(shares.values())
-    for k in torch.randperm(len(groups), generator=torch.Generator().manual_seed(0)).tolist():
-        lacking = {name: shares[name] / whole * n - len(rows) for name, rows in dealt.items()}
-        dealt[max(lacking, key=lambda name: lacking[name])] += groups[k]
-    return dealt
 
 
 def _stratified(order: Tensor, sizes: Sequence[int], labels: Tensor) -> list[Tensor]:
