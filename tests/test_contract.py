@@ -119,6 +119,25 @@ def test_finetuning_moves_every_weight_of_the_backbone(name):
 
 
 @encoders
+def test_adapters_change_the_weights_of_linear_maps_alone_and_by_no_more_than_their_rank(name):
+    network = network_of(name)
+    before = deepcopy(network.backbone).state_dict()
+    phase = Phase(trains="all", epochs=1, lr=0.01, batch_size=4, adapter_rank=2)
+    rng = torch.Generator().manual_seed(0)
+    fit(network, replace(phase, batch_norm="frozen"), task_for(name), rng=rng)
+    after = network.backbone.state_dict()
+    assert {k: v.shape for k, v in after.items()} == {k: v.shape for k, v in before.items()}
+    moved = {k for k, v in before.items() if not torch.equal(v, after[k])}
+    assert moved
+    for key in moved:
+        assert key.endswith("weight")
+        change = (after[key] - before[key]).flatten(1).double()
+        # a few random combinations of the columns have the rank of all
+        sizes = torch.linalg.svdvals(change @ torch.randn(change.shape[1], 4).double())
+        assert not (sizes[2:] > 1e-4 * sizes[0]).any(), key
+
+
+@encoders
 def test_a_batch_equals_its_examples_one_by_one(name):
     network, task = network_of(name), task_for(name)
     together = take(network, task.batches("train", size=len(CLASSES)))
@@ -160,6 +179,8 @@ METHOD_OPTIONS = {
     "surgical": {"stages": ("layer1",)},
     "gradual": {"unfreeze_every": 2},
     "bss": {"spectral_shrinkage": 0.1},
+    "lora": {"adapter_rank": 2},
+    "linear_adapter": {"adapter_rank": 2, "adapter_scaling": 0.5},
 }
 NEUTRAL = {
     "scratch": {},
@@ -177,6 +198,8 @@ NEUTRAL = {
     "surgical": {"stages": ("layer0", "layer1")},
     "gradual": {"unfreeze_every": 0, "layer_decay": 1.0},
 }
+# with what a method is a head phase: the backbone stays as it is
+FROZEN = {"lora": {"adapter_rank": 0}, "linear_adapter": {"adapter_rank": 0}}
 PROBE = Phase(trains="head", epochs=2, lr=0.05, batch_size=10)
 FINETUNE = Phase(trains="all", epochs=4, lr=0.01, batch_size=10, keep="best", schedule="cosine")
 
@@ -222,6 +245,18 @@ def test_a_method_with_its_neutral_setting_is_plain_finetuning_bit_for_bit(metho
     network, rows = trained_by(phase)
     assert rows == plain_rows
     assert same_weights(network, plain)
+
+
+@pytest.mark.parametrize("method", FROZEN)
+def test_a_method_that_changes_nothing_of_the_backbone_is_a_head_phase_bit_for_bit(method):
+    (recipe,) = METHODS[method](PROBE, FINETUNE, **FROZEN[method])
+    (phase,) = recipe.after
+    probed, probed_rows = trained_by(replace(FINETUNE, trains="head"))
+    network, rows = trained_by(phase)
+    assert rows == probed_rows
+    assert same_weights(network, probed)
+    assert same_weights(network.backbone, toy_network(dropout=0.3).backbone)
+    assert not same_weights(trained_by(recipe_of(method).after[0])[0], network)
 
 
 @pytest.mark.parametrize("method", NEUTRAL)

@@ -20,6 +20,7 @@ from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.pretraining import joint_task
 from molhpft.domains.vision.examples import UNCHANGED, Images
 from molhpft.domains.weights import read_weights, weight_file
+from molhpft.tuning.adapters import check_adapters
 from molhpft.tuning.recipes import AuxiliaryTask, Recipe
 from molhpft.tuning.stochastic_norm import check_norms
 from molhpft.tuning.trained_stages import check_stages
@@ -65,7 +66,8 @@ def build_network(
 
     Raises:
         ValueError: task, encoder and head do not go together, the weights do not fit the encoder,
-            or it has no such stage to cut at or to train, or no batch norm to make stochastic.
+            or it has no such stage to cut at or to train, no batch norm to make stochastic, or
+            nothing to put adapters on.
     """
     encoder, options = ENCODERS[config.encoder.name], dict(config.encoder.options)
     weights: Path | None = options.pop("weights")
@@ -92,6 +94,7 @@ def build_network(
         network = Network(side_tuned(network.backbone), network.head)
     for phase in recipe.after:
         check_stages(network.backbone, phase)
+        check_adapters(network.backbone, phase)
         if phase.running_statistics:
             check_norms(network.backbone)
     return network

@@ -372,6 +372,7 @@ def _beyond_proposition_1(branch: Branch) -> list[str]:
             phase.stage_anchor or phase.feature_anchor or phase.spectral_shrinkage
         ),
         "label smoothing": phase.smoothing > 0,
+        "adapters in place of weights": phase.adapter_rank is not None,
         "a loss of more than the labels": isinstance(own, Joint | ClassContrast),
         "weights that are mixed afterwards": bool(recipe.alphas or recipe.stage_mixing),
         "several phases": len(recipe.after) > 1,

@@ -217,6 +217,8 @@ METHODS: dict[str, Callable[..., Recipes]] = {
     "feature_distillation": recipes.feature_distillation,
     "bss": recipes.bss,
     "stochastic_norm": recipes.stochastic_norm,
+    "lora": recipes.lora,
+    "linear_adapter": recipes.linear_adapter,
     "layerwise": recipes.layerwise,
     "surgical": recipes.surgical,
     "gradual": recipes.gradual,

@@ -368,6 +368,8 @@ def _phase(section: str, trains: Literal["head", "all"], value: Any, defaults: O
         options = {key: options[key] for key in PROBE_KEYS}
     if options["optimizer"] != "sgd":
         options["momentum"] = MOMENTUM
+    if options.get("adapter_rank") is None:
+        options.pop("adapter_scaling", None)
     try:
         return Phase(trains=trains, **options)
     except ValueError as error:

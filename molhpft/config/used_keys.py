@@ -59,6 +59,8 @@ _FINETUNE_PAIR = (
         stage_anchor=0.1,
         feature_anchor=0.1,
         spectral_shrinkage=0.1,
+        adapter_rank=1,
+        adapter_scaling=0.1,
         batch_norm="frozen",
         keep="best",
         patience=1,
@@ -80,6 +82,8 @@ _FINETUNE_PAIR = (
         feature_anchor=0.2,
         spectral_shrinkage=0.2,
         running_statistics=0.2,
+        adapter_rank=2,
+        adapter_scaling=0.2,
         patience=2,
     ),
 )
@@ -90,8 +94,12 @@ PROBE_KEYS = tuple(
     if getattr(_PROBE_PAIR[0], field.name) != getattr(_PROBE_PAIR[1], field.name)
 )
 
-# settings that an option of another name decides as well
-_DECIDED_BY = {"batch_norm": "running_statistics"}
+# settings that options of other names decide as well
+_DECIDED_BY = {
+    "batch_norm": ("running_statistics", "adapter_rank"),
+    "running_statistics": ("adapter_rank",),
+    "adapter_scaling": ("adapter_rank",),
+}
 # of a head that is looked at along its probe they would say where the probe ends
 SCHEDULE_KEYS = ("schedule", "warmup")
 
@@ -208,6 +216,8 @@ def _differing(pairs: Iterable[tuple[Phase, Phase]], own: Phase) -> frozenset[st
     }
     if own.optimizer != "sgd":
         names.discard("momentum")
+    if own.adapter_rank is None:
+        names.discard("adapter_scaling")
     if "epochs" in names and not own.epochs:
         names = {"epochs"}
     return frozenset(names)
@@ -218,11 +228,13 @@ def _why(section: str, key: str, options: Options, phase: Phase) -> str:
         return "a probe trains the head alone and keeps it as it is after tau epochs"
     if section == "probe" and key in SCHEDULE_KEYS:
         return "heads are chosen along one probe, whatever its length, and a schedule needs its end"
-    for option in (key, _DECIDED_BY.get(key)):
+    for option in (key, *_DECIDED_BY.get(key, ())):
         if option in options:
             return f"method.{option} decides it"
     if (section, key) == ("probe", "epochs"):
         return "method.tau says how long the head is probed"
     if key == "momentum" and phase.optimizer != "sgd":
         return f"optimizer {phase.optimizer} has no such momentum (sgd has)"
+    if key == "adapter_scaling" and phase.adapter_rank is None:
+        return "there are no adapters without finetune.adapter_rank"
     return f"{section}.epochs is 0"

@@ -10,7 +10,7 @@ from molhpft.run.folder import RunFolder
 from molhpft.tuning.callbacks import Callback, Progress, Row, Weights
 from molhpft.tuning.recipes import Recipe
 
-_GROUPS = ("weights", "best", "anchor", "moments", "callbacks")
+_GROUPS = ("weights", "best", "anchor", "adapters", "moments", "callbacks")
 _ALONE = ("losses", "epoch_rng", "rng")
 
 

@@ -24,6 +24,7 @@ class Progress:
         weights: of the network.
         best: of the network at its best validation score; empty if the phase keeps the last.
         anchor: backbone weights when the phase began; empty without an anchor.
+        adapters: those that are trained in place of weights, and the weights they began with.
         moments: of the optimizer.
         callbacks: `state` of each callback, "number of the callback.name" to tensor.
         epoch_rng: state of the generator given to `fit` when the current epoch began.
@@ -35,6 +36,7 @@ class Progress:
     weights: Weights
     best: Weights
     anchor: Weights
+    adapters: Weights
     moments: Weights
     callbacks: Weights
     epoch_rng: Tensor

@@ -17,6 +17,7 @@ from molhpft.core.data import Task
 from molhpft.core.determinism import seed_dropout
 from molhpft.core.evaluate import EVALUATION_SIZE, predict
 from molhpft.core.network import Batch, Network
+from molhpft.tuning.adapters import Adapters, adapted
 from molhpft.tuning.callbacks import Callback, Progress, Row, Weights
 from molhpft.tuning.distributed import ALONE, Machine
 from molhpft.tuning.optimizer import (
@@ -64,16 +65,17 @@ def fit(
     Raises:
         ValueError: the loss, a weight, or the validation score of every epoch that could be kept
             became infinite or NaN; no parameter is trainable; the phase wants of the backbone what
-            it has not, such as a stage or batch norm; or several processes share what has to be of
-            one, or share batches smaller than their number.
+            it has not, such as a stage, batch norm or linear map; or several processes share what
+            has to be of one, or share batches smaller than their number.
     """
     with (
         torch.enable_grad(),
         _global_rng_kept(network),
+        adapted(network, phase, rng=rng) as adapters,
         frozen_where_untrained(network, phase) as freeze,
         stochastic_norm(network.backbone, phase.running_statistics, machine=machine),
     ):
-        training = _Training(network, phase, task, rng, callbacks, machine, freeze)
+        training = _Training(network, phase, task, rng, callbacks, machine, freeze, adapters)
         training.resume()
         while training.goes_on():
             training.epoch()
@@ -115,10 +117,12 @@ class _Training:
         callbacks: Sequence[Callback],
         machine: Machine,
         freeze: Freeze,
+        adapters: Adapters,
     ) -> None:
         self.network, self.phase, self.task, self.rng = network, phase, task, rng
         self.callbacks, self.machine, self.freeze = callbacks, machine, freeze
-        self.optimizer = make_optimizer(network, phase)
+        self.adapters = adapters
+        self.optimizer = make_optimizer(network, phase, adapters=adapters)
         self.rows: list[Row] = []
         self.best: Weights = {}
         self.losses: list[Tensor] = []  # of the steps of the current epoch
@@ -139,6 +143,7 @@ class _Training:
             return
         device = next(self.network.parameters()).device
         self.network.load_state_dict(progress.weights)
+        self.adapters.load_state(progress.adapters)
         load_optimizer_tensors(self.optimizer, progress.moments)
         self.rows, self.losses = [*map(dict, progress.rows)], list(progress.losses.to(device))
         self.best = progress.best
@@ -158,6 +163,7 @@ class _Training:
             weights=_copy(self.network.state_dict()),
             best=self.best,
             anchor=self.penalties.start,
+            adapters=self.adapters.state(),
             moments=optimizer_tensors(self.optimizer),
             callbacks={
                 f"{i}.{name}": value.clone()
@@ -193,7 +199,9 @@ class _Training:
                 loss = self.penalties.added_to(loss, batch, dropout=dropout)
                 self.optimizer.zero_grad()
                 machine.backward(loss)
+                self.adapters.take_gradients()
                 self.optimizer.step()
+                self.adapters.merge()
                 examples = before * self.examples + self._seen(step + 1)
                 for callback in self.callbacks:
                     callback.after_step(before * self.steps + step + 1, examples, self.progress)

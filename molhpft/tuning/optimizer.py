@@ -9,18 +9,24 @@ from torch.optim import Optimizer
 
 from molhpft.core.network import Network
 from molhpft.core.standardise import Standardised
+from molhpft.tuning.adapters import NONE, Adapters
 from molhpft.tuning.callbacks import Weights
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.trained_stages import trained_stages
 
 
-def make_optimizer(network: Network, phase: Phase) -> Optimizer:
+def make_optimizer(network: Network, phase: Phase, *, adapters: Adapters = NONE) -> Optimizer:
     """A fresh optimizer over what the phase trains; `base_lr` of each group is its own rate.
+
+    Args:
+        network: that is trained.
+        phase: says how.
+        adapters: what is trained in place of weights of the network.
 
     Raises:
         ValueError: no parameter of it requires gradients.
     """
-    groups = _groups(network, phase)
+    groups = _groups(network, phase, adapters)
     if not groups:
         trained = "the head" if phase.trains == "head" else "the network"
         raise ValueError(f"nothing to train: no parameter of {trained} requires gradients")
@@ -100,7 +106,7 @@ def load_optimizer_tensors(optimizer: Optimizer, saved: Weights) -> None:
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def _groups(network: Network, phase: Phase) -> list[dict[str, Any]]:
+def _groups(network: Network, phase: Phase, adapters: Adapters = NONE) -> list[dict[str, Any]]:
     """Parameters by learning rate: few groups, as each costs calls of its own in every step."""
     stages: list[tuple[str, nn.Module, float]] = [("", network.head, phase.lr)]
     trained = trained_stages(network.backbone, phase)
@@ -115,5 +121,6 @@ def _groups(network: Network, phase: Phase) -> list[dict[str, Any]]:
     groups: dict[tuple[str, float], list[Tensor]] = {}
     for begins_with, module, rate in stages:
         own = groups.setdefault((begins_with, rate), [])
-        own.extend(p for p in module.parameters() if p.requires_grad)
+        trained_here = (p for p in module.parameters() if p.requires_grad)
+        own.extend(one for p in trained_here for one in adapters.in_place_of(p))
     return [{"params": own, "base_lr": rate} for (_, rate), own in groups.items() if own]

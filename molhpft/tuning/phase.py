@@ -52,6 +52,12 @@ class Phase:
             features.
         running_statistics: stochastic norm's probability by which a channel of the backbone's batch
             norms is normalised by its running statistics in a step, not by those of the batch.
+        adapter_rank: rank of the adapters that are trained in place of the backbone's linear maps
+            and convolutions (`tuning/adapters.py`). All its other weights are frozen; batch-norm
+            statistics are as `batch_norm` says. 0 leaves the backbone as it is, None trains its
+            weights.
+        adapter_scaling: what the learned scaling of each adapter begins with; None for a scaling of
+            1 that is not learned.
         batch_norm: "frozen" keeps the backbone's running statistics and normalises with them.
         keep: weights to end with, those of the "last" epoch or of the one "best" on validation.
         patience: stop after this many epochs without a better validation score; None never stops.
@@ -76,6 +82,8 @@ class Phase:
     feature_anchor: NonNegative = 0.0
     spectral_shrinkage: NonNegative = 0.0
     running_statistics: Fraction = 0.0
+    adapter_rank: Whole | None = None
+    adapter_scaling: Positive | None = None
     batch_norm: Literal["train", "frozen"] = "train"
     keep: Literal["last", "best"] = "last"
     patience: Count | None = None
@@ -86,7 +94,8 @@ class Phase:
         Raises:
             ValueError: a number out of its range, or settings that contradict each other: a
                 backbone option in a head phase, momentum for an optimizer without, one cycle that
-                does not rise, no stage to train, frozen statistics that are used at times.
+                does not rise, no stage to train, frozen statistics that are used at times, a
+                scaling without adapters.
         """
         check_ranges(self, _RANGES)
         if self.optimizer != "sgd" and self.momentum != MOMENTUM:
@@ -108,6 +117,11 @@ class Phase:
             raise ValueError(
                 "running_statistics says how often they are used, and batch_norm: frozen uses them "
                 f"always; got running_statistics {self.running_statistics:g}: leave out one"
+            )
+        if self.adapter_scaling is not None and self.adapter_rank is None:
+            raise ValueError(
+                f"adapter_scaling {self.adapter_scaling:g} is of adapters, and adapter_rank is "
+                "None; give an adapter_rank"
             )
         given = [name for name in _OF_BACKBONE if getattr(self, name) != _DEFAULTS[name]]
         if self.trains == "head" and given:
@@ -137,6 +151,8 @@ _OF_BACKBONE = (
     "feature_anchor",
     "spectral_shrinkage",
     "running_statistics",
+    "adapter_rank",
+    "adapter_scaling",
     "batch_norm",
 )
 _DEFAULTS = {field.name: field.default for field in fields(Phase)}

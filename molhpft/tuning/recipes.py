@@ -223,6 +223,43 @@ def stochastic_norm(
     return hp_ft(probe, phase, tau=tau)
 
 
+def lora(probe: Phase, finetune: Phase, *, tau: Tau = (0,), adapter_rank: Whole = 8) -> Recipes:
+    """HP-FT of low-rank changes of linear maps and convolutions (LoRA, Hu et al., 2022).
+
+    Everything else of the backbone is frozen, batch norms included: see `tuning/adapters.py`.
+
+    Args:
+        probe: template of the head phase.
+        finetune: template of the finetuning phase.
+        tau: epochs of head probing.
+        adapter_rank: of each change; at 0 the backbone stays as it is.
+    """
+    return hp_ft(probe, _of_adapters(finetune, rank=adapter_rank, scaling=None), tau=tau)
+
+
+def linear_adapter(
+    probe: Phase,
+    finetune: Phase,
+    *,
+    tau: Tau = (0,),
+    adapter_rank: Whole = 16,
+    adapter_scaling: Positive = 0.01,
+) -> Recipes:
+    """HP-FT of adapters with a learned scaling each, after AdapterGNN (Li et al., 2024).
+
+    Theirs have a ReLU, which no weight can take up; these are linear and end in the weights.
+
+    Args:
+        probe: template of the head phase.
+        finetune: template of the finetuning phase.
+        tau: epochs of head probing.
+        adapter_rank: width of the bottleneck; at 0 the backbone stays as it is.
+        adapter_scaling: what the scaling begins with.
+    """
+    phase = _of_adapters(finetune, rank=adapter_rank, scaling=adapter_scaling)
+    return hp_ft(probe, phase, tau=tau)
+
+
 def layerwise(
     probe: Phase, finetune: Phase, *, tau: Tau = (0,), layer_decay: Decay = 0.7
 ) -> Recipes:
@@ -318,6 +355,17 @@ def flyp(
 def flyp_contrast(probe: Phase, finetune: Phase, *, tau: Tau = (0,)) -> Recipes:
     """HP-FT by class contrast: an analogue of FLYP where an encoder was not pretrained on texts."""
     return tuple(replace(recipe, contrast=True) for recipe in hp_ft(probe, finetune, tau=tau))
+
+
+def _of_adapters(finetune: Phase, *, rank: int, scaling: float | None) -> Phase:
+    """The phase with adapters in place of weights, and batch norms that stay as they are."""
+    return replace(
+        finetune,
+        adapter_rank=rank,
+        adapter_scaling=scaling,
+        batch_norm="frozen",
+        running_statistics=0.0,
+    )
 
 
 def _some(name: str, numbers: tuple[float, ...]) -> tuple[float, ...]:

@@ -29,7 +29,7 @@ def trained_stages(backbone: Chain, phase: Phase, *, epoch: int | None = None) -
     >>> [trained_stages(backbone, phase, epoch=epoch) for epoch in (0, 1, 2, 4)]
     [['c'], ['c'], ['b', 'c'], ['a', 'b', 'c']]
     """
-    if phase.trains == "head":
+    if phase.trains == "head" or phase.adapter_rank == 0:
         return []
     stages = backbone.named_stages()
     names = [name for name in stages if phase.stages is None or name in phase.stages]

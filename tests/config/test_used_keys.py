@@ -38,10 +38,16 @@ VALUES = {
     "feature_anchor": (0.3, 0.4),
     "spectral_shrinkage": (0.3, 0.4),
     "running_statistics": (0.3, 0.4),
+    "adapter_rank": (3, 4),
+    "adapter_scaling": (0.3, 0.4),
     "batch_norm": ("frozen", "train"),
     "keep": ("last", "best"),
     "patience": (3, 4),
 }
+
+
+# what a key needs to mean anything, where something is trained and the method does not say
+GOES_WITH = {"momentum": {"optimizer": "sgd"}}
 
 
 def method(name, **options):
@@ -89,12 +95,8 @@ def test_a_setting_of_a_phase_changes_what_is_trained_or_is_refused(name, sectio
         if tau and "tau" not in keywords(METHODS[name]):
             continue
         for key, values in VALUES.items():
-            # where the optimizer does nothing, so does momentum
-            more = (
-                {"optimizer": "sgd"}
-                if key == "momentum" and does_something(name, tau, section)
-                else {}
-            )
+            needed = GOES_WITH.get(key)
+            more = needed if needed and does_something(name, tau, section) else {}
             raws = [
                 {**BASE, "method": method(name, **tau), section: {**more, key: v}} for v in values
             ]
@@ -162,6 +164,22 @@ def test_a_setting_of_a_phase_changes_what_is_trained_or_is_refused(name, sectio
         (
             {"method": "stochastic_norm", "finetune": {"batch_norm": "frozen"}},
             "finetune.batch_norm would do nothing: method.running_statistics decides it",
+        ),
+        (
+            {"method": "lora", "finetune": {"batch_norm": "frozen"}},
+            "finetune.batch_norm would do nothing: method.adapter_rank decides it",
+        ),
+        (
+            {"method": "lora", "finetune": {"running_statistics": 0.5}},
+            "finetune.running_statistics would do nothing: method.adapter_rank decides it",
+        ),
+        (
+            {"method": "lora", "finetune": {"adapter_scaling": 0.5, "adapter_rank": 3}},
+            "finetune.adapter_scaling and finetune.adapter_rank would do nothing: method.",
+        ),
+        (
+            {"finetune": {"adapter_scaling": 0.5}},
+            "finetune.adapter_scaling would do nothing: there are no adapters without finetune.ad",
         ),
         (
             {"encoder": {"name": "gcn", "layers": 2}, "cut": "conv0"}

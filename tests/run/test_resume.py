@@ -10,7 +10,9 @@ from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
 from tests.toy import Counter, Saving, toy_network, toy_task
 
-PHASE = Phase(trains="all", epochs=3, lr=0.01, batch_size=8, anchor=0.5, keep="best")
+PHASE = Phase(
+    trains="all", epochs=3, lr=0.01, batch_size=8, anchor=0.5, adapter_rank=2, keep="best"
+)
 
 
 def test_a_phase_comes_back_from_its_folder_whole(tmp_path):
@@ -19,7 +21,7 @@ def test_a_phase_comes_back_from_its_folder_whole(tmp_path):
     rng = torch.Generator().manual_seed(0)
     fit(toy_network(), PHASE, toy_task(), rng=rng, callbacks=[saved, memory, Counter()])
     expected, progress = memory.saved[-1], saved.resume()
-    for group in ("best", "anchor", "moments", "callbacks"):
+    for group in ("best", "anchor", "adapters", "moments", "callbacks"):
         assert getattr(expected, group)
     for field in fields(progress):
         torch.testing.assert_close(

@@ -41,6 +41,8 @@ def test_a_number_out_of_range_is_refused(setting, message):
         {"feature_anchor": 1.0},
         {"spectral_shrinkage": 1.0},
         {"running_statistics": 0.5},
+        {"adapter_rank": 4},
+        {"adapter_rank": 4, "adapter_scaling": 0.1},
     ],
     ids=str,
 )
@@ -71,3 +73,8 @@ def test_a_phase_watches_validation_only_when_it_decides_something(setting, watc
 def test_statistics_that_are_always_used_cannot_be_used_at_times():
     with pytest.raises(ValueError, match=r"batch_norm: frozen uses them always; got .* 0\.5"):
         Phase(trains="all", epochs=1, lr=0.1, batch_norm="frozen", running_statistics=0.5)
+
+
+def test_a_scaling_needs_adapters_to_scale():
+    with pytest.raises(ValueError, match=r"adapter_scaling 0\.1 is of adapters, and adapter_rank"):
+        Phase(trains="all", epochs=1, lr=0.1, adapter_scaling=0.1)

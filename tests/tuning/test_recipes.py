@@ -62,6 +62,17 @@ DEFINITIONS = {
         {"tau": (3,), "running_statistics": 0.25},
         Recipe(HEAD_3, (replace(FINETUNE, running_statistics=0.25),)),
     ),
+    "lora": (
+        {"tau": (3,), "adapter_rank": 4},
+        Recipe(HEAD_3, (replace(FINETUNE, adapter_rank=4, batch_norm="frozen"),)),
+    ),
+    "linear_adapter": (
+        {"adapter_rank": 4, "adapter_scaling": 0.1},
+        Recipe(
+            HEAD_0,
+            (replace(FINETUNE, adapter_rank=4, adapter_scaling=0.1, batch_norm="frozen"),),
+        ),
+    ),
     "layerwise": (
         {"tau": (3,), "layer_decay": 0.5},
         Recipe(HEAD_3, (replace(FINETUNE, layer_decay=0.5),)),
