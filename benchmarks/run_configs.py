@@ -60,13 +60,19 @@ def write_results(path: Path) -> None:
     summary = run(command)
     seconds = time.monotonic() - begin
     lines = [["tau", *COLUMNS]]
-    for row in summary["branches"]:
-        values = [row[group][key] for group, key, _ in COLUMNS.values()]
+    members = summary["branches"][0].get("members", ())
+    for row in (*members, *summary["branches"]):
+        values = [row[group].get(key) for group, key, _ in COLUMNS.values()]
         texts = ["-" if value is None else f"{value:.4f}" for value in values]
         lines.append([str(row["tau"] if row["tau"] is not None else "-"), *texts])
+    chosen = summary["chosen_tau"]
+    ends = f"tau chosen on validation: {chosen}"
+    if chosen is None:
+        used = [str(member["tau"]) for member in members if member["used"]]
+        ends = f"a soup of tau {', '.join(used)}"
     comments = [
-        f"# score: {summary['metric']}, {summary['parameters']:,} parameters; tau chosen on "
-        f"validation: {summary['chosen_tau']}; {seconds:.0f} s on this run's machine",
+        f"# score: {summary['metric']}, {summary['parameters']:,} parameters; {ends}; "
+        f"{seconds:.0f} s on this run's machine",
         *("# " + "  ".join(f"{cell:>8}" for cell in line) for line in lines),
     ]
     path.write_text("\n".join([*header, *comments]) + "\n" + body)

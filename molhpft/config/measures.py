@@ -206,7 +206,8 @@ def measure_branch(names: Sequence[str], branch: Branch) -> Json:
 
 def unmeasured(names: Sequence[str], summary: Json) -> list[str]:
     """Measures that a run was asked for and has not, as it has finetuned nothing."""
-    rows = [*summary["branches"], summary]
+    members = [row for branch in summary["branches"] for row in branch.get("members", ())]
+    rows = [*summary["branches"], *members, summary]
     measured_names = {name for row in rows for name in row.get("measures") or ()}
     return [name for name in names if name not in measured_names]
 

@@ -225,6 +225,8 @@ METHODS: dict[str, Callable[..., Recipes]] = {
     "side_tuning": recipes.side_tuning,
     "wise_ft": recipes.wise_ft,
     "dwise_ft": recipes.dwise_ft,
+    "uniform_soup": recipes.uniform_soup,
+    "greedy_soup": recipes.greedy_soup,
     "flyp": recipes.flyp,
     "flyp_contrast": recipes.flyp_contrast,
 }

@@ -117,7 +117,9 @@ def galleries(variants: Sequence[Variant]) -> list[Panel]:
                 reasons.append(f"{run.path.name}: {error}")
                 continue
             seed, tau = run.summary["seed"], run.summary["chosen_tau"]
-            note = f"Training molecules of {name}, seed {seed}, tau {tau}."
+            note = (
+                f"Training molecules of {name}, seed {seed}{'' if tau is None else f', tau {tau}'}."
+            )
             return [
                 Panel(GALLERIES[kind], note, pictures=tuple(map(_picture, molecules)))
                 for kind, molecules in standouts.items()

@@ -108,14 +108,15 @@ def _rows(run: Run) -> list[Json]:
 def _epochs(run: Run, tau: int | None) -> int | None:
     """Epochs of finetuning from a tau; None when the history cannot say.
 
-    The tau that `tau: auto` chose has those of the others too.
+    The tau that `tau: auto` chose has those of the others too, and a soup those of its members.
     """
     if run.history is None:
         return None
+    tuned = [row for row in run.history if str(row["phase"]).startswith("finetune")]
     if run.spent is not None:
-        return run.spent if tau == run.summary["chosen_tau"] else 0
-    phases = [row["phase"] for row in run.history if row.get("tau") == tau]
-    return sum(str(phase).startswith("finetune") for phase in phases)
+        again = sum("repeat" in row for row in tuned)
+        return run.spent + again if tau == run.summary["chosen_tau"] else 0
+    return len(tuned) if tau is None else sum(row["tau"] == tau for row in tuned)
 
 
 def _measure_count(run: Run) -> int:
@@ -124,7 +125,7 @@ def _measure_count(run: Run) -> int:
 
 def _identity(run: Run, settings: Sequence[str], weights: Mapping[str | None, str]) -> Json:
     """Columns that say which run it is: task, network and method, then its settings."""
-    flat, method = dict(_flat(run.config)), run.config["method"]["name"]
+    flat, method = _settings(run), run.config["method"]["name"]
     return {
         "task": run.summary["task"],
         "data": run.summary["fingerprint"],
@@ -141,12 +142,23 @@ def _identity(run: Run, settings: Sequence[str], weights: Mapping[str | None, st
 def _differing_settings(runs: Sequence[Run]) -> tuple[str, ...]:
     """Dotted keys in which runs differ, in the order of a config.
 
-    A list of tau is no setting: its values are rows. Tau chosen in another way ("auto") is one.
+    A list of tau is no setting where its values are rows. Tau chosen in another way ("auto") is
+    one, and so are the taus whose networks are averaged into one.
     """
-    configs = [dict(_flat(run.config)) for run in runs]
+    configs = [_settings(run) for run in runs]
     keys = dict.fromkeys(key for config in configs for key in config)
     values = {k: {json.dumps(_plain(c.get(k)), default=str) for c in configs} for k in keys}
     return tuple(key for key in keys if len(values[key]) > 1 and key not in _NAMES)
+
+
+def _settings(run: Run) -> Json:
+    """Dotted keys of a config and what they are set to."""
+    tau_is_row = run.summary["chosen_tau"] is not None
+    return {
+        key: value
+        for key, value in _flat(run.config)
+        if not (key == "method.tau" and isinstance(value, list) and tau_is_row)
+    }
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -154,7 +166,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from _flat(value, f"{name}.")
-        elif name not in _NO_SETTINGS and not (name == "method.tau" and isinstance(value, list)):
+        elif name not in _NO_SETTINGS:
             yield name, value
 
 

@@ -82,11 +82,16 @@ def console(*, stderr: bool = False) -> Console:
 def run_table(summary: Json) -> Table:
     """The table of one run."""
     rows = summary["branches"]
+    members = [
+        (f"member{', in the soup' * row['used']}", row)
+        for branch in rows
+        for row in branch.get("members", ())
+    ]
     return branch_table(
-        [(summary["method"], row) for row in rows],
+        [*members, *((summary["method"], row) for row in rows)],
         title=f"{summary['task']}, {summary['encoder']}, score: {score_name(summary['metric'])}",
         metric=summary["metric"],
-        chosen=[row["tau"] for row in rows].index(summary["chosen_tau"]),
+        chosen=len(members) + [row["tau"] for row in rows].index(summary["chosen_tau"]),
     )
 
 
@@ -125,8 +130,13 @@ def branch_table(
             for group, key in columns.values()
         ]
         style = "bold green" if number == chosen else ""
-        table.add_row(method, str(row["tau"]), *cells, style=style)
+        table.add_row(method, tau_text(row), *cells, style=style)
     return table
+
+
+def tau_text(row: Json) -> str:
+    """Tau of a branch; a dash for one that is none of one head, as a soup."""
+    return "-" if row["tau"] is None else str(row["tau"])
 
 
 def _present(columns: Columns, rows: Sequence[tuple[str, Json]]) -> Columns:
@@ -156,7 +166,7 @@ def measures_table(summary: Json) -> Group | None:
     table = Table(title="measures", title_justify="left")
     table.add_column("tau")
     for row in rows:
-        table.add_column(str(row["tau"]), justify="right")
+        table.add_column(tau_text(row), justify="right")
     for name, cells in lines.items():
         table.add_row(name, *cells)
     return Group(table, Text(note, style="table.caption"))  # below a narrow table, not within it
@@ -176,6 +186,9 @@ def reading(summary: Json) -> str:
     further = [f"{show(final[split], metric)} on {split}" for split in _further_splits([row])]
     if further:
         sentence += f" (in distribution), {', '.join(further)} (out of distribution)"
+    if members := row.get("members"):
+        used = sum(member["used"] for member in members)
+        sentence += f", with a soup of {used} of {len(members)} finetuned networks"
     if len(rows) == 1:
         return f"{sentence}."
     first, last = rows[0], rows[-1]

@@ -67,14 +67,17 @@ def finetune(
     callbacks = callbacks_along(config.measures, start, task, seed=config.seed)
     callbacks += [] if until is None else [PauseAfter(until)]
     history: list[Json] = []
+    repeat = {"repeat": recipe.repeat} if recipe.repeat else {}
+    stream = f"finetune, repeat {recipe.repeat}" if repeat else "finetune"
     for number, phase in enumerate(recipe.after):
         saved = SavedPhase(context.folder, f"{recipe.key}-{number}", config.checkpoint)
-        rng = torch.Generator().manual_seed(seed_for(config.seed, "finetune") + number)
+        rng = torch.Generator().manual_seed(seed_for(config.seed, stream) + number)
         total = phase.epochs * task.epoch_size
         with pace(f"finetuning, tau {recipe.tau}", total, shown=machine.rank == 0) as show:
             along = [saved, *callbacks, _Shown(show)]
             rows = fit(tuned, phase, task, rng=rng, callbacks=along, machine=machine)
-        history += [{"phase": phase_name(number), "tau": recipe.tau, **row} for row in rows]
+        about = {"phase": phase_name(number), "tau": recipe.tau, **repeat}
+        history += [{**about, **row} for row in rows]
     return tuned, history
 
 

@@ -54,7 +54,9 @@ def probe_name(config: RunConfig, recipe: Recipe, task: Task | None = None) -> s
     """
     content = {k: v for k, v in _content(config, task).items() if k not in _NOT_PROBED}
     probe = replace(recipe.probe, epochs=0)
-    prepared = replace(recipe, probe=probe, after=(), alphas=(), stage_mixing=None)
+    prepared = replace(
+        recipe, probe=probe, after=(), alphas=(), stage_mixing=None, soup=None, repeat=0
+    )
     return short_digest(content | {"recipe": asdict(prepared)})
 
 

@@ -19,24 +19,24 @@ def save_branch(
 ) -> None:
     """Keep a finished branch: its final weights, its row of the summary, and a row an epoch."""
     about = {"row": row, "history": list(history)}
-    folder.write_tensors(_branch_file(recipe.tau), weights, about)
+    folder.write_tensors(_branch_file(recipe), weights, about)
     folder.remove(f"resume/phase-tau{recipe.tau}-*")
 
 
-def has_branch(folder: RunFolder, tau: int) -> bool:
+def has_branch(folder: RunFolder, recipe: Recipe) -> bool:
     """Whether a branch has been finished."""
-    return (folder.partial / _branch_file(tau)).is_file()
+    return (folder.partial / _branch_file(recipe)).is_file()
 
 
-def load_branch(folder: RunFolder, tau: int) -> tuple[Weights, Json]:
+def load_branch(folder: RunFolder, recipe: Recipe) -> tuple[Weights, Json]:
     """What `save_branch` kept: weights, and "row" and "history".
 
     Raises:
         ValueError: the branch has not been finished, or its file is damaged.
     """
-    saved = folder.read_tensors(_branch_file(tau))
+    saved = folder.read_tensors(_branch_file(recipe))
     if saved is None:
-        raise ValueError(f"{folder.partial} lacks {_branch_file(tau)}; run again")
+        raise ValueError(f"{folder.partial} lacks {_branch_file(recipe)}; run again")
     return saved
 
 
@@ -84,5 +84,5 @@ class SavedPhase(Callback):
         return f"resume/phase-{self.key}.safetensors"
 
 
-def _branch_file(tau: int) -> str:
-    return f"resume/tau{tau}.safetensors"
+def _branch_file(recipe: Recipe) -> str:
+    return f"resume/{recipe.key}.safetensors"

@@ -1,6 +1,6 @@
 """HP-FT on one page: `run` takes a config to a complete run folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from molhpft.run.folder import RunFolder
 from molhpft.run.identity import probe_name, run_name
 from molhpft.run.lock import locked
 from molhpft.run.resume import has_branch, load_branch, save_branch
+from molhpft.run.soup_branch import soup_branch
 from molhpft.run.standouts import STANDOUTS, standouts
 from molhpft.run.trajectory import probing_ground, shared_trajectory
 from molhpft.tuning.callbacks import Weights
@@ -82,27 +83,26 @@ def run(
         context = RunContext(config, folder, machine)
         choice = choose_tau(network, task, recipes[0], context) if recipes[0].chooses else None
         if choice:
-            recipes = (candidate_recipe(recipes[0], choice["chosen"]),)
+            recipes = tuple(candidate_recipe(recipe, choice["chosen"]) for recipe in recipes)
         trajectory, probed, features = probe_heads(network, task, recipes, context, shared=shared)
         for recipe in recipes:  # one for each tau
-            if not machine.agreed(has_branch(folder, recipe.tau)):
+            if not machine.agreed(has_branch(folder, recipe)):
                 head, extra = prepare_head(trajectory, probed, features, recipe)
                 start = with_head(network, head.head.state_dict())
                 tuned, history = finetune(start, task, recipe, context)
-                if recipe.alphas:
-                    tuned, extra["alpha"] = mix(start, tuned, task, alphas=recipe.alphas)
-                if mixing := recipe.stage_mixing:
-                    steps, lr = mixing.steps, mixing.lr
-                    tuned, extra["alphas"] = mix_by_stage(start, tuned, task, steps=steps, lr=lr)
+                tuned, mixing = mixture(start, tuned, task, recipe)
                 branch = Branch(
                     *(start, tuned, evaluated(task), recipe, history, config.seed), trained=task
                 )
-                row = measure(branch, head, evaluated(features), config.measures) | extra
+                row = measure(branch, head, evaluated(features), config.measures)
+                row |= extra | mixing
                 write_member(tuned, recipe, context)
                 save_branch(folder, recipe, tuned.state_dict(), row, history)
         machine.wait()
-        branches = {recipe.tau: load_branch(folder, recipe.tau) for recipe in recipes}
+        branches = [load_branch(folder, recipe) for recipe in recipes]
         machine.wait()  # all have read what closing the folder removes
+        if recipes[0].soup:
+            branches = [soup_branch(network, task, recipes, branches, context)]
         write_results(network, task, branches, trajectory, choice, context)
         folder.close()
         machine.wait()
@@ -129,7 +129,7 @@ def probe_heads(
         return probe(head, recipes[0].probe, features, taus=taus, rng=rng)
 
     name = probe_name(config, recipes[0], task)
-    taus = [recipe.tau for recipe in recipes]
+    taus = list(dict.fromkeys(recipe.tau for recipe in recipes))
     return shared_trajectory(name, taus, build, shared=shared), head, features
 
 
@@ -150,6 +150,24 @@ def prepare_head(
     penalties = recipe.inverse_penalties
     solved, penalty = solve_head(head, features, inverse_penalties=penalties)
     return with_head(head, solved), {"inverse_penalty": penalty}
+
+
+def mixture(start: Network, tuned: Network, task: Task, recipe: Recipe) -> tuple[Network, Json]:
+    """The network that a recipe ends with after finetuning, and its mixing weights if it has any.
+
+    Args:
+        start: the probed network that finetuning began with.
+        tuned: as finetuning ended.
+        task: whose validation split decides.
+        recipe: asks for one mixing weight, one for each stage, or none.
+    """
+    if recipe.alphas:
+        mixed, alpha = mix(start, tuned, task, alphas=recipe.alphas)
+        return mixed, {"alpha": alpha}
+    if mixing := recipe.stage_mixing:
+        mixed, alphas = mix_by_stage(start, tuned, task, steps=mixing.steps, lr=mixing.lr)
+        return mixed, {"alphas": alphas}
+    return tuned, {}
 
 
 def measure(branch: Branch, head: Network, features: Task, names: Sequence[str]) -> Json:
@@ -175,7 +193,7 @@ def measure(branch: Branch, head: Network, features: Task, names: Sequence[str])
 def write_results(
     network: Network,
     task: Task,
-    branches: Mapping[int, tuple[Weights, Json]],
+    branches: Sequence[tuple[Weights, Json]],
     trajectory: Trajectory,
     choice: Json | None,
     context: RunContext,
@@ -185,28 +203,28 @@ def write_results(
     Args:
         network: before finetuning.
         task: what was trained on.
-        branches: tau to final weights, and its "row" and "history".
+        branches: final weights of each, and its "row" and "history".
         trajectory: of the probe that the branches share.
         choice: how tau was chosen before finetuning, where the config left it open.
         context: of the run.
     """
     config, folder = context.config, context.folder
-    rows = [about["row"] for _, about in branches.values()]
-    chosen = max(rows, key=lambda row: comparable(row["final"]["valid"]))["tau"]
+    rows = [about["row"] for _, about in branches]
+    weights, best = max(branches, key=lambda one: comparable(one[1]["row"]["final"]["valid"]))
+    chosen = best["row"]["tau"]
     probed = [{"phase": "probe", **row} for row in trajectory.rows]
-    history = [row for _, about in branches.values() for row in about["history"]]
+    history = [row for _, about in branches for row in about["history"]]
     folder.write_lines("history.jsonl", [*probed, *history])
     about = {"encoder": config.encoder.name, "task": task.name, "config": resolved(config)}
-    folder.write_tensors("model.safetensors", branches[chosen][0], about)
+    folder.write_tensors("model.safetensors", weights, about)
     if config.features:
-        start = with_head(network, trajectory.heads[chosen])
-        _write_features(start, _with_weights(network, branches[chosen][0]), task, folder)
+        _write_features(network, _with_weights(network, weights), task, folder)
     summary = _summary(network, task, config) | {"chosen_tau": chosen, "branches": rows}
     if choice:
         shown = {key: value for key, value in choice.items() if key != "energies"}
         summary |= {"choice": shown, "chosen_by": "validation score of short finetunings"}
     if config.measures:
-        networks = [_with_weights(network, weights) for weights, _ in branches.values()]
+        networks = [_with_weights(network, own) for own, _ in branches]
         summary["measures"] = measure_run(config.measures, networks, task)
     folder.write_json("summary.json", summary)
 

@@ -21,6 +21,7 @@ from molhpft.tuning.phase import Phase
 INVERSE_PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 Tau = tuple[Whole, ...] | Literal["auto"]
 ULMFIT_DECAY = 1 / 2.6
+Soup = Literal["uniform", "greedy"]
 ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -62,6 +63,10 @@ class Recipe:
         alphas: of the finetuned weights to choose from in the mixture that the method ends with.
         stage_mixing: how a mixture with a mixing weight for each stage is found, which the method
             ends with; None for none.
+        soup: how the networks of all recipes of a run are averaged into the one that it ends with,
+            see `tuning/soup.py`; None ends with the network that validates best.
+        repeat: number of this finetuning among those from the same head, which differ in the order
+            of examples and in what dropout drops.
         side: whether the backbone is frozen beside a trainable copy.
         contrast: whether classes are learned by contrast instead of cross-entropy.
         auxiliary: the pretraining task that training goes on serving.
@@ -74,6 +79,8 @@ class Recipe:
     inverse_penalties: tuple[float, ...] = ()
     alphas: tuple[float, ...] = ()
     stage_mixing: StageMixing | None = None
+    soup: Soup | None = None
+    repeat: int = 0
     side: bool = False
     contrast: bool = False
     auxiliary: AuxiliaryTask | None = None
@@ -86,9 +93,10 @@ class Recipe:
 
     @property
     def key(self) -> str:
-        """A name that no other head of the same run has."""
-        smoothing = self.probe.smoothing
-        return f"tau{self.tau}-smoothing{smoothing:g}" if smoothing else f"tau{self.tau}"
+        """A name that no other finetuning of the same run has."""
+        smoothing = f"-smoothing{self.probe.smoothing:g}" if self.probe.smoothing else ""
+        repeat = f"-repeat{self.repeat}" if self.repeat else ""
+        return f"tau{self.tau}{smoothing}{repeat}"
 
 
 Recipes = tuple[Recipe, ...]
@@ -330,6 +338,27 @@ def dwise_ft(
     return tuple(replace(r, stage_mixing=mixing) for r in hp_ft(probe, finetune, tau=tau))
 
 
+def uniform_soup(probe: Phase, finetune: Phase, *, tau: Tau, repeats: Count = 1) -> Recipes:
+    """HP-FT from every tau, then the mean of all finetuned weights (Wortsman et al., 2022).
+
+    Args:
+        probe: template of the head phase.
+        finetune: template of the finetuning phase.
+        tau: epochs of head probing, one head for each.
+        repeats: finetunings from each head, which differ in the order of examples and in what
+            dropout drops.
+    """
+    return _soup("uniform", hp_ft(probe, finetune, tau=tau), repeats)
+
+
+def greedy_soup(probe: Phase, finetune: Phase, *, tau: Tau, repeats: Count = 1) -> Recipes:
+    """HP-FT from every tau, then the mean of those weights that help on validation.
+
+    The greedy soup of Wortsman et al. (2022); arguments as for `uniform_soup`.
+    """
+    return _soup("greedy", hp_ft(probe, finetune, tau=tau), repeats)
+
+
 def flyp(
     probe: Phase,
     finetune: Phase,
@@ -366,6 +395,10 @@ def _of_adapters(finetune: Phase, *, rank: int, scaling: float | None) -> Phase:
         batch_norm="frozen",
         running_statistics=0.0,
     )
+
+
+def _soup(how: Soup, recipes: Recipes, repeats: int) -> Recipes:
+    return tuple(replace(r, soup=how, repeat=k) for r in recipes for k in range(repeats))
 
 
 def _some(name: str, numbers: tuple[float, ...]) -> tuple[float, ...]:

@@ -65,6 +65,8 @@ def trained(config):
             r.inverse_penalties,
             r.alphas,
             r.stage_mixing,
+            r.soup,
+            r.repeat,
         )
         for r in build_recipes(config)
     ]

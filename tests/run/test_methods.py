@@ -19,6 +19,8 @@ OPTIONS = {
     "surgical": {"stages": ["conv0"]},
     "wise_ft": {"tau": [3], "alphas": [0.0, 0.5, 1.0]},
     "dwise_ft": {"tau": [3], "steps": 3},
+    "uniform_soup": {"tau": [0, 3]},
+    "greedy_soup": {"tau": [0, 3]},
     "lp_logistic": {"inverse_penalties": [0.01, 1.0]},
     "lp_ft_converged": {"inverse_penalties": [0.01, 1.0]},
 }
