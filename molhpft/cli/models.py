@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from molhpft.estimator.settings import Tau
 
 KindName = Literal["auto", "classification", "regression"]
-SplitName = Literal["scaffold", "random", "random_and_scaffold", "column"]
+SplitName = Literal["scaffold", "random", "random_and_scaffold", "column", "group", "time"]
 CalibrationName = Literal["platt", "temperature", "isotonic", "none"]
 MembersName = Literal["all", "networks", "features", "fingerprints"]
 PrecisionName = Literal["32", "bf16-mixed"]
@@ -74,7 +74,7 @@ Split = Annotated[
     SplitName | None,
     typer.Option(
         metavar="NAME",
-        help="scaffold, random, random_and_scaffold or column.",
+        help="scaffold, random, random_and_scaffold, column, group or time.",
         show_default="scaffold",
         rich_help_panel=TABLE,
     ),
@@ -85,6 +85,24 @@ SplitSeed = Annotated[
 SplitColumn = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Column for --split column.", rich_help_panel=TABLE),
+]
+GroupColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--groups",
+        metavar="NAME",
+        help="Column of groups that stay together, such as series.",
+        rich_help_panel=TABLE,
+    ),
+]
+TimeColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--time",
+        metavar="NAME",
+        help="Column of times: what is held out is newer.",
+        rich_help_panel=TABLE,
+    ),
 ]
 EncoderName = Annotated[
     str | None, typer.Option(help="Shipped encoder or weight file.", show_default=DEFAULT_ENCODER)
@@ -113,6 +131,8 @@ def finetune(
     split: Split = None,
     split_seed: SplitSeed = None,
     split_column: SplitColumn = None,
+    groups: GroupColumn = None,
+    time: TimeColumn = None,
     encoder: EncoderName = None,
     tau: Taus = [],  # noqa: B006 - as above
     head: Annotated[str | None, typer.Option(help="mlp or linear.", show_default="mlp")] = None,
@@ -150,6 +170,8 @@ def finetune(
         "split": split,
         "split_seed": split_seed,
         "split_column": split_column,
+        "group_column": groups,
+        "time_column": time,
     }
     finetuned = finetune_table(
         {key: value for key, value in table.items() if value is not None},

@@ -12,6 +12,7 @@ from molhpft.config.schema import Choice, RunConfig, checked_choice
 from molhpft.core.data import Task
 from molhpft.domains.files import Json, digest, writing
 from molhpft.domains.molecules.tables import (
+    Table,
     check_split,
     held_out_task,
     pooled_task,
@@ -62,7 +63,8 @@ def finetune_table(
 
     Args:
         table: options of a config's csv task, those that are given: path, smiles_column,
-            target_columns, split, split_seed, ...
+            target_columns, split, split_seed, ... A group_column or time_column alone says how
+            molecules are held out.
         out: folder of the model; `<out>.partial` while it is being made.
         encoder: as in `model_config`, like tau, head and seed.
         tau: epochs of head probing.
@@ -136,52 +138,94 @@ class _Table:
         task: with all molecules that do not test in "train" where there are folds.
         choice: of the config.
         folds: how many; 0 for a held-out part.
-        split: how they are drawn.
+        split: how they are drawn where there are neither groups nor times.
+        groups: (n,), of all rows, if any.
+        times: (n,), of all rows, if any.
         notes: sentences on how molecules choose.
     """
 
     task: Task
     choice: Choice
     folds: int
-    split: Holdout
+    split: Holdout = "random"
+    groups: tuple[str, ...] | None = None
+    times: tuple[float, ...] | None = None
     notes: tuple[str, ...] = ()
 
     def drawn(self, seed: int) -> list[Fold]:
         """The folds, if any."""
+        if not self.folds:
+            return []
         own = self.choice.options["split_seed"]
         seed = seed if own is None else own
-        return draw_folds(self.task, self.split, count=self.folds, seed=seed) if self.folds else []
+        options: Json = {"count": self.folds, "seed": seed}
+        return draw_folds(self.task, self.split, groups=self.groups, times=self.times, **options)
 
 
 def _table(given: Mapping[str, Any], folds: int | None) -> _Table:
     """Read a table for folds, or for a held-out part."""
     if folds is not None and (folds < 0 or folds == 1):
         raise ValueError(f"folds should be 0, or 2 and more, got {folds}")
+    columns: Json = {key: given.get(key) for key in ("split_column", "group_column", "time_column")}
+    by = "time" if columns["time_column"] else "group" if columns["group_column"] else None
+    if by and "split" not in given:
+        given = {**given, "split": by}
     choice = checked_choice("task", {"name": "csv", "calibration": "auto", **given})
     options, split = choice.options, given.get("split")
-    if folds == 0 or (folds is None and split is not None):
-        return _Table(table_task(**options), choice, 0, "scaffold")
-    if split not in (None, "random", "scaffold", "column"):
-        raise ValueError(
-            f"folds are drawn by split random or scaffold, or beside a column, got {split}"
-        )
-    # without a split folds are random, and beside a column, too
-    how: Holdout = "scaffold" if split == "scaffold" else "random"
-    check_split("column" if split == "column" else how, options["split_column"], None)
-    check_split(how, None, options["split_seed"])
+    if folds == 0 or (folds is None and split is not None and not by):
+        return _Table(table_task(**options), choice, 0)
+    how = _drawn_by(split, by)
+    part, *others = columns.items()
+    check_split("column" if split == "column" else "random", None, **dict([part]))
+    check_split(how, options["split_seed"], **dict(others))
     if "calibration" in given:
         raise ValueError("with folds every molecule calibrates; leave task.calibration out")
-    keys = ("path", "smiles_column", "target_columns", "kind", "split_column")
-    table = read_table(**{key: options[key] for key in keys})
+    keys = ("path", "smiles_column", "target_columns", "kind")
+    table = read_table(**{key: options[key] for key in keys}, besides=tuple(columns.values()))
     n = int(table.readable.sum())
     if folds is None and n >= FEW:
         note = f"Validation by one held-out part, since the table has {n:,} molecules (--folds)."
-        rest = {key: value for key, value in options.items() if key.startswith("split")}
-        check_split(**rest)
-        task = held_out_task(table, **rest, calibration=options["calibration"])
-        return _Table(task, choice, 0, "scaffold", (note,))
+        rest: Json = {key: options[key] for key in ("split", "split_seed", "calibration")}
+        return _Table(held_out_task(table, **rest, **columns), choice, 0, notes=(note,))
+    return _folded(table, choice, FOLDS if folds is None else folds, how)
+
+
+def _folded(table: Table, choice: Choice, folds: int, how: str) -> _Table:
+    """A table for folds that are drawn by scaffold, group or time, or at random."""
+    options = choice.options
+    if how == "group" and options["split_seed"] is not None:
+        raise ValueError("folds by groups are not drawn at random; leave split_seed out")
     task = pooled_task(table, split_column=options["split_column"])
-    return _Table(task, choice, FOLDS if folds is None else folds, how)
+    rows, groups, times = task.rows("train"), options["group_column"], options["time_column"]
+    return _Table(
+        task,
+        choice,
+        folds,
+        "scaffold" if how == "scaffold" else "random",
+        groups=None if groups is None else table.groups(groups, rows),
+        times=None if times is None else table.times(times, rows),
+    )
+
+
+def _drawn_by(split: str | None, by: str | None) -> str:
+    """How folds are drawn: by groups or times where a column has them, else scaffold or random.
+
+    Raises:
+        ValueError: the split says something else.
+    """
+    if by and split not in (by, "column"):
+        raise ValueError(
+            f"{by}_column draws the folds, beside which split {split!r} would do nothing; leave it "
+            "out"
+        )
+    if by or split == "scaffold":
+        return by or "scaffold"
+    if split not in (None, "random", "column"):
+        raise ValueError(
+            f"folds are drawn by split random or scaffold, by a column of groups or times, or "
+            f"beside a column of splits, got {split}"
+        )
+    return "random"
 
 
 def _given(table: Mapping[str, Any], changes: Any) -> Json:

@@ -3,7 +3,7 @@
 Cells mean what they mean in a file (`table_files.text_of`, `target_columns.labels_of`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from molhpft.domains.files import listed
+from molhpft.domains.molecules.group_columns import time_of
 from molhpft.domains.molecules.table_files import text_of
 from molhpft.domains.molecules.target_columns import is_censored, labels_of, number
 
@@ -134,6 +135,50 @@ def class_labels(y: Any, n: int, *, classes: tuple[tuple[Any, Any], ...] | None 
         pairs.append(pair)
         targets.append(np.where(missing, np.nan, column == pair[1]).astype(np.float32))
     return Labels(torch.from_numpy(np.array(targets).T), names, tuple(pairs), flat, tuple(notes))
+
+
+def groups_of(groups: Any, n: int) -> tuple[Hashable, ...]:
+    """The group of each molecule, (n,), of a list, array or series of any values.
+
+    Raises:
+        ValueError: there is not one for each molecule, or one is missing.
+    """
+    cells = np.asarray(groups, dtype=object)
+    _check_one_each(cells, n, "groups")
+    for row in np.flatnonzero(pd.isna(cells))[:1]:
+        raise ValueError(f"every molecule should have a group; {_shown(cells[row], row)}")
+    return tuple(cells)
+
+
+def times_of(times: Any, n: int) -> tuple[float, ...]:
+    """When each molecule was measured, (n,): numbers, dates, or text as in a table (`time_of`).
+
+    >>> times_of(["1970-01-02", "1970-01-01"], 2)
+    (86400.0, 0.0)
+
+    Raises:
+        ValueError: there is not one for each molecule, or one is no time.
+    """
+    series = pd.Series(times)
+    cells = series.to_numpy(dtype=object)
+    _check_one_each(cells, n, "times")
+    values = [None if pd.isna(cell) else time_of(str(cell)) for cell in cells]
+    for row, value in enumerate(values):
+        if value is None:
+            raise ValueError(
+                f"times should be numbers, or dates that begin with the year; "
+                f"{_shown(cells[row], row)}"
+            )
+    if len({number(str(cell)) is None for cell in cells}) > 1:
+        raise ValueError("times should be numbers or dates, not both")
+    return tuple(value for value in values if value is not None)
+
+
+def _check_one_each(cells: NDArray[Any], n: int, what: str) -> None:
+    if cells.shape != (n,):
+        raise ValueError(
+            f"{what} should be (n,), one for each of {n:,} molecules, got {cells.shape}"
+        )
 
 
 def class_name(label: Any) -> str:

@@ -26,7 +26,15 @@ from molhpft.domains.molecules.splits import CALIBRATION, calibration_notes, wit
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.estimator.calibrate import CalibrationName
 from molhpft.estimator.frozen import smiles_features
-from molhpft.estimator.labels import Labels, class_labels, class_name, number_labels, smiles_of
+from molhpft.estimator.labels import (
+    Labels,
+    class_labels,
+    class_name,
+    groups_of,
+    number_labels,
+    smiles_of,
+    times_of,
+)
 from molhpft.estimator.model import COMMIT_MESSAGE, Model, Prediction
 from molhpft.estimator.notes import DataWarning, notes_on
 from molhpft.estimator.settings import (
@@ -117,6 +125,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         eval_set: Examples | None = None,
         calibration_set: Examples | None = None,
         groups: Any = None,
+        times: Any = None,
     ) -> Any:
         """Probe the head, finetune, and choose and calibrate on molecules not trained on.
 
@@ -127,7 +136,8 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
                 and some more to calibrate prediction sets.
             calibration_set: molecules and `y` to calibrate them, beside an `eval_set`; without it
                 half of the `eval_set` does, where that is enough.
-            groups: (n,), of molecules that must not be in two folds, such as series or papers.
+            groups: (n,), of molecules that are held out together, such as series or papers.
+            times: (n,), numbers or dates; what is held out is then newer than what trains.
 
         Raises:
             ValueError: molecules or targets cannot be learned from; the message says why.
@@ -135,15 +145,14 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         smiles = smiles_of(molecules)
         labels = self._labels(y, len(smiles))
         self._check_sets(eval_set, calibration_set)
-        count = self._fold_count(len(smiles), eval_set, groups)
+        kept = self._kept(groups, times, len(smiles), eval_set)
+        count = self._fold_count(len(smiles), eval_set)
         config = self._config(by_folds=count > 0)
         seed = config.seed if self.split_seed is None else int(self.split_seed)
-        task = self._task(smiles, labels, seed, eval_set, calibration_set, by_folds=count > 0)
-        folds = (
-            draw_folds(task, self.split or "random", count=count, seed=seed, groups=groups)
-            if count
-            else []
-        )
+        sets = eval_set, calibration_set
+        task = self._task(smiles, labels, seed, *sets, by_folds=count > 0, kept=kept)
+        how = self.split or "random"
+        folds = draw_folds(task, how, count=count, seed=seed, **kept) if count else []
         inference = Inference(self.members, self.calibration, self.target_coverage)
         notes = notes_on(config, task)
         for note in notes:
@@ -217,16 +226,29 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             raise ValueError(f"{name} holds no {cls.__name__}, but a {saved['class']}")
         return cls(**saved["options"])._with_model(model)
 
-    def _fold_count(self, n: int, eval_set: object, groups: Any) -> int:
+    def _fold_count(self, n: int, eval_set: object) -> int:
         """How many folds there are, 0 for none."""
         if self.folds == "auto":
-            few = n < FEW and eval_set is None and (self.split is None or groups is not None)
+            few = n < FEW and eval_set is None and self.split is None
             return FOLDS if few else 0
         if not isinstance(self.folds, Integral) or self.folds < 0 or self.folds == 1:
             raise ValueError(f"folds should be 'auto', 0, or 2 and more, got {self.folds!r}")
         if self.folds and eval_set is not None:
             raise ValueError("an eval_set chooses in the place of folds; leave one of them out")
         return int(self.folds)
+
+    def _kept(self, groups: Any, times: Any, n: int, eval_set: object) -> Json:
+        """Groups and times by name, those that are given."""
+        kept: Json = {} if groups is None else {"groups": groups_of(groups, n)}
+        if times is not None:
+            kept["times"] = times_of(times, n)
+        idle = {"eval_set": eval_set, "split": self.split, "split_seed": self.split_seed}
+        for name, option in idle.items():
+            if kept and option is not None:
+                raise ValueError(
+                    f"{listed(kept)} should alone say what is held out; leave {name} out"
+                )
+        return kept
 
     def _config(self, *, by_folds: bool) -> RunConfig:
         """The config of the options; one that is left at its default may stand in `config`."""
@@ -260,6 +282,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         calibration_set: Examples | None,
         *,
         by_folds: bool,
+        kept: Json,
     ) -> Task:
         regression, targets = isinstance(self._objective, Squared), labels.targets
         about_calibration: tuple[str, ...] = ()
@@ -272,6 +295,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
                 validation=self.validation,
                 seed=seed,
                 labels=None if regression else targets,
+                **kept,
             )
             about_calibration = calibration_notes(splits)
         else:

@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +13,9 @@ from molhpft.domains.files import digest
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.grouped_splits import (
+    cached_replicates,
     group_folds,
+    grouped_split,
     joined_groups,
     replicates,
     time_folds,
@@ -130,6 +132,8 @@ def holdout_split(
     validation: float,
     seed: int,
     labels: Tensor | None = None,
+    groups: Sequence[Hashable] | None = None,
+    times: Sequence[float] | None = None,
 ) -> dict[str, Tensor]:
     """Rows of "train", "valid" and "calibration"; unreadable molecules are in none.
 
@@ -142,6 +146,8 @@ def holdout_split(
         validation: share of molecules, between 0 and 1.
         seed: of the random split.
         labels: (n, t) of 0, 1 or NaN, to stratify a random split by; None for a regression.
+        groups: (n,), which stay together, dealt at random whatever `how` says.
+        times: (n,); the newest molecules are then held out, whatever `how` says.
 
     Raises:
         ValueError: the share is out of range, or leaves a split empty.
@@ -152,15 +158,15 @@ def holdout_split(
     readable = load_or_pack(smiles).readable.nonzero().flatten()
     calibration = calibration_share(max(len(readable), 1))
     calibration = calibration if calibration < 1 - validation else 0.0
-    parts = molecule_splits(
-        smiles,
-        how,
-        seed,
-        rows=readable,
-        fractions=fractions,
-        calibration=calibration,
-        labels=labels,
-    )
+    shares: dict[str, Any] = {"fractions": fractions, "calibration": calibration}
+    if groups is None and times is None:
+        together = None if how == "scaffold" else cached_replicates(smiles)
+        parts = molecule_splits(
+            *(smiles, how, seed), rows=readable, labels=labels, together=together, **shares
+        )
+    else:
+        together = cached_replicates(smiles)
+        parts = grouped_split(together, groups=groups, times=times, seed=seed, **shares)
     splits = {"train": parts["train"], "valid": parts["test"]}
     for split, rows in splits.items():
         if not len(rows):

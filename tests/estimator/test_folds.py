@@ -164,6 +164,72 @@ def test_a_table_of_its_own_test_rows_keeps_them_and_pools_the_rest(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("columns", "sizes"),
+    [
+        ({"group_column": "series"}, {"train": 60}),
+        ({"time_column": "year"}, {"train": 60}),
+        ({"split": "column", "split_column": "part", "group_column": "series"}, {"train": 48}),
+    ],
+    ids=str,
+)
+def test_folds_are_by_the_column_that_is_given(tmp_path, monkeypatch, columns, sizes):
+    rows = [
+        f"{s},{y},{'test' if k % 5 == 0 else 'train'},s{k % 11},{1960 + k}"
+        for k, (s, y) in enumerate(zip(SMILES, RING, strict=True))
+    ]
+    path = tmp_path / "rings.csv"
+    path.write_text("\n".join(["smiles,ring,part,series,year", *rows]) + "\n")
+    folds = []
+    drawn = finetuning.draw_folds
+    monkeypatch.setattr(
+        finetuning, "draw_folds", lambda *a, **b: folds.append(drawn(*a, **b)) or folds[0]
+    )
+    table = {"path": str(path), "target_columns": ("ring",), **columns}
+    inference = Inference(members="fingerprints")
+    made = finetune_table(table, tmp_path / "model", changes=CHANGES, inference=inference)
+    assert sizes.items() <= made.model.about["sizes"].items()
+    assert made.model.about["folds"] == 5
+    for fold in folds[0]:
+        train, held = (rows.tolist() for rows in (fold.train, fold.held))
+        if "time_column" in columns:
+            assert max(train) < min(held)
+        else:
+            assert not {row % 11 for row in train} & {row % 11 for row in held}
+
+
+def test_groups_and_times_of_fit_hold_out_with_folds_and_without():
+    quick = {**FOLDED, "members": "fingerprints"}
+    years, series = list(range(60)), [k // 4 for k in range(60)]
+    model = HPFTRegressor(**quick).fit(SMILES, SIZE, times=years).model_
+    assert f"{len(SMILES) // 2} molecules, each as members" in model.about["coverage"][0]
+    held = HPFTRegressor(**{**quick, "folds": 0}, validation=0.2)
+    by_time = held.fit(SMILES, SIZE, times=years).model_
+    assert set(by_time.training_smiles) == set(SMILES[: by_time.about["sizes"]["train"]])
+    by_group = held.fit(SMILES, SIZE, groups=series).model_
+    train = {SMILES.index(smiles) // 4 for smiles in by_group.training_smiles}
+    assert 4 * len(train) == len(by_group.training_smiles)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"groups": [np.nan] + [0] * 59}, "every molecule should have a group; row 0 is nan"),
+        ({"groups": [0, 1]}, "groups should be .n,., one for each of 60 molecules, got .2,."),
+        ({"times": ["May"] * 60}, "times should be numbers, or dates .*; row 0 is 'May'"),
+        ({"times": ["2020-01-01"] + [1] * 59}, "times should be numbers or dates, not both"),
+        ({"groups": RING, "eval_set": (SMILES, RING)}, "leave eval_set out"),
+    ],
+    ids=["NaN", "too few", "no times", "two kinds", "an eval_set"],
+)
+def test_groups_and_times_that_cannot_be_meant_are_refused(given, words):
+    with pytest.raises(ValueError, match=words):
+        HPFTClassifier(**FOLDED).fit(SMILES, RING, **given)
+    if "eval_set" not in given:
+        with pytest.raises(ValueError, match="leave split out"):
+            HPFTClassifier(**FOLDED, split="random").fit(SMILES, RING, times=range(60))
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"split": "column"}, "split 'column' and the option split_column should come together"),

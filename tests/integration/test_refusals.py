@@ -8,7 +8,7 @@ import pytest
 
 from molhpft.estimator import finetune
 from molhpft.estimator.model import Model
-from tests.estimator.builders import RING, SIZE, random_model, write_table
+from tests.estimator.builders import RING, SIZE, SMILES, random_model, write_table
 from tests.integration.commands import one_sentence
 
 
@@ -27,6 +27,44 @@ def _nothing_is_trained(monkeypatch):
 @pytest.fixture
 def rings(tmp_path):
     return write_table(tmp_path / "rings.csv", values=RING)
+
+
+@pytest.fixture
+def series(tmp_path):
+    """A table with groups, of which one is missing, and times, of which one is a word."""
+    rows = [
+        f"{smiles},{label},s{k % 7},{2000 + k},{'s1' if k != 8 else 'NaN'},{k if k != 9 else 'May'}"
+        for k, (smiles, label) in enumerate(zip(SMILES, RING, strict=True))
+    ]
+    path = tmp_path / "series.csv"
+    path.write_text("\n".join(["smiles,ring,series,year,gaps,words", *rows]) + "\n")
+    return path
+
+
+HELD_TOGETHER = {
+    "no such groups": (("--groups", "batch"), "no column 'batch'; it has: smiles, ring, series"),
+    "no such times": (("--time", "date"), "no column 'date'; it has: smiles, ring, series"),
+    "a group is missing": (
+        ("--groups", "gaps"),
+        "should have its group in column 'gaps'; line 10 has 'NaN'",
+    ),
+    "no time": (("--time", "words"), "column 'words' .* the year .*; line 11 has 'May'"),
+    "one group": (("--groups", "ring"), "5 folds need at least 5 groups, and series has 2"),
+    "groups and a split": (("--groups", "series", "--split", "scaffold"), "would do nothing"),
+    "groups without their column": (("--split", "group"), "option group_column should come tog"),
+    "times without their column": (("--split", "time"), "the option time_column should come tog"),
+    "a seed of groups": (("--groups", "series", "--split-seed", "1"), "leave split_seed out"),
+    "a seed of times": (("--time", "year", "--split-seed", "1"), "split_seed is for split random"),
+}
+
+
+@pytest.mark.parametrize(("more", "says"), HELD_TOGETHER.values(), ids=HELD_TOGETHER)
+def test_groups_and_times_that_cannot_be_meant_are_one_sentence(
+    molhpft, series, tmp_path, more, says
+):
+    words = ("finetune", series, "--out", tmp_path / "model", "--target", "ring", *more)
+    assert re.search(says, one_sentence(*molhpft(*words)))
+    assert list(tmp_path.iterdir()) == [series]
 
 
 OPTIONS = {

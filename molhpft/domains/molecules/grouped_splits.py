@@ -6,13 +6,15 @@ says nothing of new ones.
 
 from collections.abc import Hashable, Sequence
 from itertools import accumulate, groupby, pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from rdkit import Chem
 from torch import Tensor
 
-from molhpft.domains.molecules.smiles import parse
+from molhpft.domains.files import cached_tensors
+from molhpft.domains.molecules.smiles import parse, smiles_digest
 from molhpft.domains.molecules.splits import (
     CALIBRATION,
     EIGHT_ONE_ONE,
@@ -34,6 +36,23 @@ def replicates(smiles: Sequence[str]) -> list[list[int]]:
         if (mol := parse(text)) is not None:
             rows.setdefault(Chem.MolToSmiles(mol), []).append(row)
     return list(rows.values())
+
+
+def cached_replicates(smiles: Sequence[str]) -> list[list[int]]:
+    """`replicates`, kept in the cache folder: 40,000 molecules take seconds."""
+
+    def numbered() -> dict[str, Tensor]:
+        molecule = torch.full((len(smiles),), -1)
+        for number, rows in enumerate(replicates(smiles)):
+            molecule[rows] = number
+        return {"molecule": molecule}
+
+    molecule = cached_tensors(f"replicates/{smiles_digest(smiles)}", numbered)["molecule"].tolist()
+    groups: list[list[int]] = [[] for _ in range(max(molecule, default=-1) + 1)]
+    for row, number in enumerate(molecule):
+        if number >= 0:
+            groups[number].append(row)
+    return groups
 
 
 def joined_groups(groups: Sequence[Sequence[int]], labels: Sequence[Hashable]) -> list[list[int]]:
@@ -65,6 +84,43 @@ def joined_groups(groups: Sequence[Sequence[int]], labels: Sequence[Hashable]) -
     for number, rows in enumerate(groups):
         joined.setdefault(root(number), []).extend(rows)
     return sorted(sorted(rows) for rows in joined.values())
+
+
+def grouped_split(
+    together: Sequence[Sequence[int]],
+    *,
+    groups: Sequence[Hashable] | None,
+    times: Sequence[float] | None,
+    seed: int,
+    fractions: Fractions = EIGHT_ONE_ONE,
+    calibration: float = 0.0,
+) -> dict[str, Tensor]:
+    """`time_split` where there are times, else `group_split`.
+
+    Args:
+        together: rows of each molecule (`replicates`).
+        groups: (n,), of all rows; None joins no molecules.
+        times: (n,), of all rows, if any.
+        seed: of what is drawn.
+        fractions: shares of train, valid and test.
+        calibration: share of a fourth split, which training gives up.
+
+    Raises:
+        ValueError: groups or times are too few to fill a split.
+    """
+    if groups is not None:
+        together = joined_groups(together, groups)
+    shares: dict[str, Any] = {"fractions": fractions, "calibration": calibration}
+    if times is not None:
+        return time_split(together, times, **shares)
+    splits = group_split(together, rng=torch.Generator().manual_seed(seed), **shares)
+    for name, share in split_shares(**shares).items():
+        if share and not len(splits[name]):
+            raise ValueError(
+                f"a split by groups needs groups enough to leave one to each split; of "
+                f"{len(together)} {name} gets none: take smaller groups, or folds"
+            )
+    return splits
 
 
 def group_split(
@@ -187,7 +243,8 @@ def _in_time(
     if any(a >= b for a, b in pairwise([0, *cuts, len(blocks)])):
         raise ValueError(
             f"{len(ends) + 1} parts in the order of time need that many times with like numbers of "
-            f"molecules, there {'is' if len(blocks) == 1 else 'are'} {len(blocks)}"
+            f"molecules, there {'is' if len(blocks) == 1 else 'are'} {len(blocks)}; take fewer "
+            "folds, or finer times"
         )
     parts = (blocks[a:b] for a, b in pairwise([0, *cuts, len(blocks)]))
     return [torch.tensor(sorted(row for block in part for row in block)) for part in parts]

@@ -476,7 +476,9 @@ def _rows_of(groups: Sequence[Sequence[int]], numbers: Tensor) -> Tensor:
 
 def _common_labels(labels: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
     """Of each group the label that most of its rows have, 1 of equally many; NaN without any."""
-    means = torch.stack([labels[list(group)].float().nanmean(0) for group in groups])
+    means = torch.empty(len(groups), labels.shape[1])
+    for number, group in enumerate(groups):
+        means[number] = labels[list(group)].float().nanmean(0)
     return torch.where(means.isnan(), means, (means >= 0.5).float())
 
 

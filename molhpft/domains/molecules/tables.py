@@ -15,6 +15,8 @@ from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.molecules.examples import Molecules, molecule_task
 from molhpft.domains.molecules.graphs import load_or_pack
+from molhpft.domains.molecules.group_columns import group_labels, row_times
+from molhpft.domains.molecules.grouped_splits import cached_replicates, grouped_split
 from molhpft.domains.molecules.splits import (
     CALIBRATION,
     NAMES,
@@ -29,7 +31,7 @@ from molhpft.domains.molecules.splits import (
 from molhpft.domains.molecules.table_files import Sheet, read_sheet, table_name
 from molhpft.domains.molecules.target_columns import AnyKind, Targets, read_targets
 
-TableSplit = Literal[Split, "column"]
+TableSplit = Literal[Split, "column", "group", "time"]
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +52,22 @@ class Table:
     readable: Tensor
     targets: Targets
 
+    def groups(self, column: str, rows: Tensor) -> tuple[str, ...]:
+        """The group of each row, (n,), as a column has it; `rows` have to have one.
+
+        Raises:
+            ValueError: one of them has none.
+        """
+        return group_labels(self.sheet, column, rows.tolist())
+
+    def times(self, column: str, rows: Tensor) -> tuple[float, ...]:
+        """When each row was measured, (n,), as a column says; `rows` have to have a time.
+
+        Raises:
+            ValueError: one of them has none.
+        """
+        return row_times(self.sheet, column, rows.tolist())
+
 
 def read_table(
     path: Path,
@@ -57,7 +75,7 @@ def read_table(
     smiles_column: str = "smiles",
     target_columns: Sequence[str] | None = None,
     kind: AnyKind = "auto",
-    split_column: str | None = None,
+    besides: Sequence[str | None] = (),
 ) -> Table:
     """Molecules and targets of a table of any kind that `table_files` reads.
 
@@ -72,7 +90,8 @@ def read_table(
             target; None for the only one that can be.
         kind: what the targets are; auto is a classification where all labels of a column are 0 or
             1, any other two integers, or two words.
-        split_column: name of the column that says which split a row is in; no target.
+        besides: columns that the table has to have and that are no targets, such as that of splits;
+            None is none.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -83,9 +102,10 @@ def read_table(
         raise ValueError(f"kind should be auto, classification or regression, got {kind!r}")
     sheet = read_sheet(path)
     smiles = sheet.molecules(smiles_column)
-    if split_column is not None:
-        sheet.column(split_column)
-    targets = read_targets(sheet, target_columns, kind, besides={smiles_column, split_column})
+    for column in besides:
+        if column is not None:
+            sheet.column(column)
+    targets = read_targets(sheet, target_columns, kind, besides={smiles_column, *besides})
     readable = load_or_pack(smiles).readable
     if not readable.any():
         raise ValueError(
@@ -103,6 +123,8 @@ def table_task(
     kind: AnyKind = "auto",
     split: TableSplit = "scaffold",
     split_column: str | None = None,
+    group_column: str | None = None,
+    time_column: str | None = None,
     split_seed: Seed | None = None,
     calibration: BelowOne | Literal["auto"] = 0.0,
 ) -> Task:
@@ -118,8 +140,12 @@ def table_task(
         kind: what the targets are.
         split: by scaffold as OGB does; at random, labels of classes in proportion (8 : 1 : 1 both);
             random_and_scaffold, where the test molecules of the scaffold split are a further split,
-            `ood`, and the others are dealt as `random` does; or as `split_column` says.
+            `ood`, and the others are dealt as `random` does; group, which deals whole groups at
+            random; time, where the newest molecules test; or column, as `split_column` says. Rows
+            of one molecule, by canonical SMILES, are in one split of all but the last.
         split_column: column of train, valid, test and any further split names; for "column" only.
+        group_column: column of groups, for "group", and for "time" where these stay together.
+        time_column: column of numbers or of dates that begin with the year; for "time" only.
         split_seed: draws the random splits, 0 by default; for those only.
         calibration: share of a split of that name, drawn as the test split is and taken from
             training, for prediction sets (`calibration_share` raises and lowers it); with a column
@@ -131,20 +157,21 @@ def table_task(
         ValueError: the file is no such table, a target has no labels or only one class of them, or
             the options contradict each other; the message says where and why.
     """
-    check_split(split, split_column, split_seed)
+    columns = {
+        "split_column": split_column,
+        "group_column": group_column,
+        "time_column": time_column,
+    }
+    check_split(split, split_seed, **columns)
     table = read_table(
         path,
         smiles_column=smiles_column,
         target_columns=target_columns,
         kind=kind,
-        split_column=split_column,
+        besides=tuple(columns.values()),
     )
     return held_out_task(
-        table,
-        split=split,
-        split_column=split_column,
-        split_seed=split_seed,
-        calibration=calibration,
+        table, split=split, split_seed=split_seed, calibration=calibration, **columns
     )
 
 
@@ -153,12 +180,22 @@ def held_out_task(
     *,
     split: TableSplit = "scaffold",
     split_column: str | None = None,
+    group_column: str | None = None,
+    time_column: str | None = None,
     split_seed: Seed | None = None,
     calibration: BelowOne | Literal["auto"] = 0.0,
 ) -> Task:
     """`table_task` of a table that was read; options and errors are the same."""
+    check_split(
+        *(split, split_seed),
+        split_column=split_column,
+        group_column=group_column,
+        time_column=time_column,
+    )
     if split == "column":
         splits, notes = _column_splits(table, split_column or "", calibration)
+    elif split == "group" or split == "time":
+        splits, notes = _grouped_splits(table, group_column, time_column, split_seed, calibration)
     else:
         splits, notes = _drawn_splits(table, split, split_seed, calibration)
     return _task(table, splits, notes)
@@ -193,18 +230,32 @@ def csv_task(*, path: Path, **options: Any) -> Task:
     return task
 
 
-def check_split(split: str, split_column: str | None, split_seed: int | None) -> None:
-    """Refuse an unknown split, a column without "column", and a seed of what nothing draws.
+def check_split(
+    split: str,
+    split_seed: int | None,
+    *,
+    split_column: str | None = None,
+    group_column: str | None = None,
+    time_column: str | None = None,
+) -> None:
+    """Refuse an unknown split, a column that its split lacks, and a seed of what nothing draws.
 
     Raises:
         ValueError: one of these.
     """
     check_choice(split, split_seed, get_args(TableSplit))
-    if (split == "column") != (split_column is not None):
-        raise ValueError(
-            "split 'column' and the option split_column should come together; "
-            f"got split {split!r} and split_column {split_column!r}"
-        )
+    # groups may also stay together in the order of time
+    own_groups = None if split == "time" else group_column
+    for name, option, column in (
+        ("column", "split_column", split_column),
+        ("group", "group_column", own_groups),
+        ("time", "time_column", time_column),
+    ):
+        if (split == name) != (column is not None):
+            raise ValueError(
+                f"split {name!r} and the option {option} should come together; "
+                f"got split {split!r} and {option} {column!r}"
+            )
 
 
 def _drawn_splits(
@@ -219,6 +270,26 @@ def _drawn_splits(
         rows=rows,
         calibration=_share(len(rows), calibration),
         labels=_classes(table),
+        together=None if split == "scaffold" else cached_replicates(table.smiles),
+    )
+    return splits, calibration_notes(splits) if calibration else ()
+
+
+def _grouped_splits(
+    table: Table,
+    group_column: str | None,
+    time_column: str | None,
+    seed: int | None,
+    calibration: float | Literal["auto"],
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """`_drawn_splits` by groups, by times, or by both."""
+    rows = table.readable.nonzero().flatten()
+    splits = grouped_split(
+        cached_replicates(table.smiles),
+        groups=None if group_column is None else table.groups(group_column, rows),
+        times=None if time_column is None else table.times(time_column, rows),
+        seed=seed or 0,
+        calibration=_share(len(rows), calibration),
     )
     return splits, calibration_notes(splits) if calibration else ()
 

@@ -332,7 +332,7 @@ def test_a_random_split_deals_the_rows_it_is_given_and_asks_for_no_scaffold():
     ("split", "seed", "message"),
     [
         ("stratified", None, "should be scaffold, random or column, got 'stratified'"),
-        ("scaffold", 0, "random and random_and_scaffold only; got split 'scaffold' and .* 0"),
+        ("scaffold", 0, "split_seed is for split random only; got split 'scaffold' and .* 0"),
         ("column", 7, "leave it out"),
     ],
 )

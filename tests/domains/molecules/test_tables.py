@@ -223,7 +223,7 @@ def test_many_unreadable_lines_are_counted_and_the_first_ones_named(path, caplog
         ("a,y\nC,1\n", {}, "no column 'smiles'; it has: a, y"),
         ("smiles,y\nC,1\n", {"kind": "ranking"}, "classification or regression, got 'ranking'"),
         ("smiles,y\nx y z,1\n,0\n", {}, "'smiles' of .* none of its 2 .* the first is 'x y z'"),
-        ("smiles,y\nC,1\n", {"split_column": "s"}, "no column 's'; it has: smiles, y"),
+        ("smiles,y\nC,1\n", {"besides": ("s",)}, "no column 's'; it has: smiles, y"),
     ],
 )
 def test_a_table_that_cannot_be_used_says_where_and_why(path, text, options, message):
@@ -237,7 +237,7 @@ def test_a_table_that_cannot_be_used_says_where_and_why(path, text, options, mes
     [
         ({"split": "column"}, "should come together; got split 'column' and split_column None"),
         ({"split_column": "fold"}, "should come together; got split 'scaffold'"),
-        ({"split": "stratified"}, "scaffold, random, .* or column, got 'stratified'"),
+        ({"split": "stratified"}, "scaffold, random, .* column, group or time, got 'stratified'"),
         ({"split_seed": 3}, "split_seed is for split random .* got split 'scaffold'"),
         ({"split": "column", "split_column": "fold", "split_seed": 0}, "got split 'column'"),
         ({"split": "column", "split_column": "name"}, "train and valid and test never occurs"),
@@ -313,3 +313,28 @@ def test_a_column_with_calibration_keeps_its_own_and_refuses_a_share_beside_it(p
     assert auto == tenth
     with pytest.raises(ValueError, match=r"beside which calibration 0\.37 would do nothing"):
         csv_task(**options, calibration=0.37)
+
+
+@pytest.fixture
+def series(path):
+    """Thirty molecules of ten series, the later the longer."""
+    rows = [f"{'C' * (k + 1)}O,{k / 2},s{k % 10},{1990 + k}" for k in range(30)]
+    return _write(path, "\n".join(["smiles,size,series,year", *rows]))
+
+
+def test_a_column_of_groups_or_of_times_splits_a_table_and_is_no_target(series):
+    by_group = csv_task(path=series, split="group", group_column="series", target_columns=("size",))
+    own = [{row % 10 for row in rows.tolist()} for rows in by_group.splits.values()]
+    assert sum(map(len, own)) == 10
+    by_time = csv_task(path=series, split="time", time_column="year", target_columns=("size",))
+    assert by_time.rows("train").tolist() == list(range(24))
+    assert by_time.rows("test").tolist() == [27, 28, 29]
+    whole = read_table(series, besides=("year",))
+    assert whole.targets.names == ("size",)
+
+
+def test_groups_stay_together_in_the_order_of_time(series):
+    columns = {"group_column": "series", "time_column": "year"}
+    task = csv_task(path=series, split="time", target_columns=("size",), **columns)
+    own = [{row % 10 for row in rows.tolist()} for rows in task.splits.values()]
+    assert own == [set(range(8)), {8}, {9}]
