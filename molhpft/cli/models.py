@@ -338,7 +338,7 @@ def _encoder(weights: str, out: Path) -> "FrozenEncoder":
 
 
 def _show(finetuned: "Finetuned", *, as_json: bool) -> None:
-    from molhpft.estimator.card import alone
+    from molhpft.estimator.card import alone, sentences
     from molhpft.results.terminal import console
 
     about, folder = finetuned.model.about, finetuned.folder
@@ -354,7 +354,7 @@ def _show(finetuned: "Finetuned", *, as_json: bool) -> None:
         screen.print(sentence, soft_wrap=True)
     for table in model_tables(finetuned.model):
         screen.print(table)
-    for sentence in (*about["coverage"], *about["notes"]):
+    for sentence in sentences(about):
         screen.print(sentence)
     screen.print(f"Model: {folder}", soft_wrap=True)
 

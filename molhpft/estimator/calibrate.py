@@ -71,6 +71,37 @@ class HeldOut:
         return HeldOut(self.logits[rows], self.targets[rows], self.similarity[rows])
 
 
+@dataclass(frozen=True, eq=False)
+class HeldOutPredictions:
+    """What a model says of molecules of its table that the members did not train on.
+
+    Attributes:
+        rows: of the task, int64 (m,).
+        parts: (m,), number of the fold, counted from 1, or name of the split.
+        values: probabilities, or numbers in the unit of their target, float64 (m, t).
+        sets: prediction sets or intervals, (m, t, 2); see `Prediction.sets`. Those of molecules
+            that calibrate were fitted to all of these molecules together.
+    """
+
+    rows: Tensor
+    parts: tuple[str, ...]
+    values: Tensor
+    sets: Tensor
+
+    def of_all(self, n: int) -> "HeldOutPredictions":
+        """For each of the first n rows, in their order: NaN or False, and no part, without one."""
+        own = self.rows < n
+        values = torch.full((n, self.values.shape[1]), nan, dtype=torch.float64)
+        empty = False if self.sets.dtype == torch.bool else nan
+        sets = torch.full((n, *self.sets.shape[1:]), empty, dtype=self.sets.dtype)
+        rows, parts = self.rows[own], [""] * n
+        values[rows], sets[rows] = self.values[own], self.sets[own]
+        for row, part in zip(self.rows.tolist(), self.parts, strict=True):
+            if row < n:
+                parts[row] = part
+        return HeldOutPredictions(torch.arange(n), tuple(parts), values, sets)
+
+
 @dataclass(frozen=True)
 class Uncertainty:
     """Calibration, prediction sets and applicability domain of a model.

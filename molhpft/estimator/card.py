@@ -66,8 +66,18 @@ def model_card(model: "Model") -> str:
         scores="\n".join(f"| {' | '.join(line)} |" for line in lines),
         threshold=model.uncertainty.domain_threshold,
         molecules=len(model.training_smiles),
-        notes="".join(f"\n{note}\n" for note in (*about["coverage"], *about["notes"])),
+        notes="".join(f"\n{note}\n" for note in sentences(about)),
     )
+
+
+def sentences(about: Json) -> list[str]:
+    """What a model's numbers do not say: what its sets guarantee, what was found in the data."""
+    file = about.get("held_out")
+    where = (
+        f"The folder in which it was made has {file}: each molecule of the table with its label "
+        "and what members say of it that did not train on it."
+    )
+    return [*about["coverage"], *about["notes"], *([where] if file else [])]
 
 
 def members_in_words(members: Sequence[Json]) -> list[str]:

@@ -19,11 +19,12 @@ from molhpft.domains.molecules.tables import (
     read_table,
     table_task,
 )
+from molhpft.estimator.held_out import HELD_OUT, write_held_out
 from molhpft.estimator.model import CONFIG, Model
 from molhpft.estimator.notes import notes_on
 from molhpft.estimator.settings import Encoder, Inference, Tau, model_config
 from molhpft.estimator.train import train
-from molhpft.estimator.validation import FEW, FOLDS, Fold, Holdout, draw_folds
+from molhpft.estimator.validation import FEW, FOLDS, Fold, Holdout, draw_folds, molecules_of
 from molhpft.run.device import settled
 from molhpft.run.folder import RunFolder, check_output
 from molhpft.run.identity import run_name
@@ -120,8 +121,10 @@ def _made(
         partial.mkdir(parents=True, exist_ok=True)
     notes = [*(note.text for note in notes_on(config, data.task)), *data.notes]
     model, folders = train(config, data.task, partial / RUN, inference, folds=folds, notes=notes)
-    model.about["name"] = name
+    model.about |= {"name": name, "held_out": HELD_OUT}
+    assert model.held_out is not None
     with writing(out):
+        write_held_out(model.held_out, molecules_of(data.task), model.spec, partial / HELD_OUT)
         model.save_pretrained(partial)
         os.replace(partial, out)
     # an interrupted run needs its members until the model that holds them is in place

@@ -31,7 +31,7 @@ from molhpft.domains.molecules.examples import ZERO_ONE
 from molhpft.domains.molecules.fingerprints import Featurized, featurized, unpack_bits
 from molhpft.domains.molecules.graphs import GraphStore, graph_store
 from molhpft.domains.weights import ABOUT, FILES, MEMBER, hub_folder, strip_prefix
-from molhpft.estimator.calibrate import Uncertainty, uncertainty_from
+from molhpft.estimator.calibrate import HeldOutPredictions, Uncertainty, uncertainty_from
 from molhpft.estimator.card import model_card
 from molhpft.estimator.frozen import backbone_features, unlabelled_batches
 from molhpft.estimator.machines import KernelName, Machines, machines_from
@@ -187,6 +187,8 @@ class Model:
         about: how the model was made and what it scored, for people: JSON.
         machines: support vector machines beside the networks, if any.
         weights: of the networks, then of the machines; they sum to 1. None weighs all alike.
+        held_out: what it says of molecules of its table that members did not train on; None of a
+            model that was read from a folder, which does not hold it.
 
     Raises:
         ValueError: there is no member, or not a weight for each.
@@ -202,6 +204,7 @@ class Model:
         *,
         machines: Machines | None = None,
         weights: Sequence[float] | None = None,
+        held_out: HeldOutPredictions | None = None,
     ) -> None:
         count = len(networks) + (len(machines.machines) if machines else 0)
         if not count or (weights is not None and len(weights) != count):
@@ -213,6 +216,7 @@ class Model:
         self.uncertainty = uncertainty
         self.training_smiles = training_smiles
         self.about = about
+        self.held_out = held_out
 
     @property
     def device(self) -> torch.device:

@@ -25,7 +25,7 @@ from molhpft.domains.files import ANOTHER_FILE, replacing, writing
 from molhpft.domains.molecules.fingerprints import Featurized, featurized_parts, unpack_bits
 from molhpft.domains.molecules.table_files import Part, arrow, stream_parts
 from molhpft.estimator.frozen import Embedder, feature_names, part_features
-from molhpft.estimator.model import Model, Prediction
+from molhpft.estimator.model import Model, NetworkSpec, Prediction
 from molhpft.run.folder import check_output
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ def embed_table(embedder: Embedder, path: Path, out: Path, *, smiles_column: str
 
     def embedded(molecules: Featurized) -> tuple[Featurized, Tensor, Iterable[Named]]:
         readable, z = part_features(embedder, molecules)
-        return molecules, readable, zip(names, map(_numbers, z.T), strict=True)
+        return molecules, readable, zip(names, map(number_cells, z.T), strict=True)
 
     return _extend(path, out, smiles_column, lambda part: part, embedded, what="embedding")
 
@@ -169,17 +169,11 @@ def _beside(part: Part, columns: Iterable[Named]) -> list[Named]:
 def _prediction_columns(model: Model, prediction: Prediction) -> Iterator[Named]:
     spec = model.spec
     for k, name in enumerate(spec.target_names):
-        yield spec.value_names[k], _numbers(prediction.values[:, k])
-        yield f"{name} std", _numbers(prediction.std[:, k])
-        ends = prediction.sets[:, k]
-        if isinstance(spec.objective, Squared):
-            yield f"{name} low", _numbers(ends[:, 0])
-            yield f"{name} high", _numbers(ends[:, 1])
-        else:
-            classes = np.array(spec.class_names[k], dtype=object)
-            yield f"{name} set", [" or ".join(classes[pair]) for pair in ends.numpy()]
+        yield spec.value_names[k], number_cells(prediction.values[:, k])
+        yield f"{name} std", number_cells(prediction.std[:, k])
+        yield from set_columns(spec, k, prediction.sets[:, k])
     readable, nearest = prediction.readable.tolist(), prediction.nearest.tolist()
-    yield "similarity", _numbers(prediction.similarity)
+    yield "similarity", number_cells(prediction.similarity)
     yield (
         "nearest",
         [
@@ -190,7 +184,18 @@ def _prediction_columns(model: Model, prediction: Prediction) -> Iterator[Named]
     yield "in_domain", np.ma.array(prediction.in_domain.numpy(), mask=~prediction.readable.numpy())
 
 
-def _numbers(column: Tensor) -> np.ma.MaskedArray[Any, Any]:
+def set_columns(spec: NetworkSpec, k: int, sets: Tensor) -> Iterator[Named]:
+    """Prediction sets of target k, (n, 2): its classes, empty without any, or `low` and `high`."""
+    name = spec.target_names[k]
+    if isinstance(spec.objective, Squared):
+        yield f"{name} low", number_cells(sets[:, 0])
+        yield f"{name} high", number_cells(sets[:, 1])
+    else:
+        classes = np.array(spec.class_names[k], dtype=object)
+        yield f"{name} set", [" or ".join(classes[pair]) for pair in sets.numpy()]
+
+
+def number_cells(column: Tensor) -> np.ma.MaskedArray[Any, Any]:
     """Numbers rounded to what a float32 network can mean; those that are not finite are masked."""
     rounded = [float(f"{value:.6g}") for value in column.tolist()]
     masked: np.ma.MaskedArray[Any, Any] = np.ma.masked_invalid(rounded)

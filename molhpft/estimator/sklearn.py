@@ -82,7 +82,9 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         random_state: seed of every random number; an int gives the same model again.
 
     After `fit`: `tau_` (chosen), `energy_` (tau to energy), `history_` (a row an epoch), `notes_`
-    (sentences about the data; the serious ones are warnings, too) and `model_`.
+    (sentences about the data; the serious ones are warnings, too), `out_of_fold_` (numbers, or
+    probabilities of the greater class, of the molecules in `fit`, by members that did not train on
+    them; NaN for those that only trained; files do not hold it) and `model_`.
     """
 
     _objective: Multilabel | Squared
@@ -174,6 +176,9 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             "classes": jsonable(labels.classes),
             "flat": labels.flat,
         }
+        assert model.held_out is not None
+        values = model.held_out.of_all(len(smiles)).values.numpy()
+        self.out_of_fold_ = values[:, 0] if labels.flat else values
         return self._with_model(model)
 
     def transform(self, molecules: Any) -> Array:

@@ -27,11 +27,13 @@ from molhpft.domains.molecules.splits import CALIBRATION
 from molhpft.estimator.blend import blend_weights
 from molhpft.estimator.calibrate import (
     HeldOut,
+    HeldOutPredictions,
     Uncertainty,
     coverage_guarantee,
     fit_uncertainty,
     held_out_scores,
 )
+from molhpft.estimator.held_out import held_out_predictions
 from molhpft.estimator.machine_fitting import fit_machines
 from molhpft.estimator.machines import Machines
 from molhpft.estimator.model import Model, NetworkSpec
@@ -128,7 +130,9 @@ def train(
         "unscored": unscored_targets(task),
         "notes": list(notes),
     }
-    return _model(spec, candidates, weights, machines, uncertainty, smiles, about), folders
+    predictions = held_out_predictions(held, choosing, folds, uncertainty, objective)
+    parts = (spec, candidates, weights, machines, uncertainty, smiles, about)
+    return _model(*parts, predictions), folders
 
 
 def _choosing(task: Task, folds: Sequence[Fold]) -> Task:
@@ -188,6 +192,7 @@ def _model(
     uncertainty: Uncertainty,
     smiles: tuple[str, ...],
     about: Json,
+    held_out: HeldOutPredictions,
 ) -> Model:
     """The model of all candidates that weigh something, the heaviest network first."""
     used = sorted(
@@ -205,6 +210,7 @@ def _model(
         about,
         machines=kept,
         weights=[weight for _, weight in (*networks, *numbers)],
+        held_out=held_out,
     )
 
 

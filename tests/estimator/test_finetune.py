@@ -15,7 +15,7 @@ from molhpft.run.folder import RunFolder
 from tests.estimator.builders import BRIEF, SEVERAL, SIZE, SMILES, write_table
 from tests.kills import KilledError, killed_at_save
 
-FILES = ("README.md", "config.json", "model.safetensors")
+FILES = ("README.md", "config.json", "held_out.csv", "model.safetensors")
 
 
 CHANGES = (f"encoder={BRIEF['encoder']}", *(f"{key}={value}" for key, value in SEVERAL.items()))

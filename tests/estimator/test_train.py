@@ -222,8 +222,9 @@ def test_every_readable_molecule_is_in_exactly_one_split(how, smiles, share, see
 @given(smiles=some_molecules, share=SHARES, seed=st.integers(0, 99))
 def test_a_random_holdout_has_its_share_and_a_seed_draws_it_again(smiles, share, seed):
     found = holdout_split(smiles, "random", validation=share, seed=seed)
-    readable = sum(map(len, found.values()))
-    assert abs(len(found["valid"]) - share * readable) <= 0.5 + 1e-9
+    distinct = {split: {smiles[row] for row in rows} for split, rows in found.items()}
+    assert not distinct["train"] & distinct["valid"]
+    assert abs(len(distinct["valid"]) - share * sum(map(len, distinct.values()))) <= 0.5 + 1e-9
     again = holdout_split(smiles, "random", validation=share, seed=seed)
     assert all(again[split].equal(rows) for split, rows in found.items())
 

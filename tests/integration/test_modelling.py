@@ -22,7 +22,7 @@ from tests.integration.commands import one_sentence
 
 BRIEF = [word for change in CHANGES for word in ("--set", change)]
 TAUS = ("--tau", "0", "--tau", "2")
-FILES = ("README.md", "config.json", "model.safetensors")
+FILES = ("README.md", "config.json", "held_out.csv", "model.safetensors")
 ASKED = [*SMILES[:9], "no molecule", "NC(C)C(=O)" * 400, "", "CC(=O)[O-].[Na+]"]
 
 

@@ -1,0 +1,88 @@
+"""A file of what a model says of every row of its table that the members did not train on."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from molhpft.core.data import Task
+from molhpft.core.objectives import Multilabel, Squared
+from molhpft.domains.molecules.examples import Molecules
+from molhpft.estimator.calibrate import HeldOut, HeldOutPredictions, Uncertainty
+from molhpft.estimator.model import NetworkSpec
+from molhpft.estimator.predict import Named, number_cells, set_columns, table_writer
+from molhpft.estimator.validation import Fold
+
+HELD_OUT = "held_out.csv"
+
+
+def held_out_predictions(
+    held: Mapping[str, HeldOut],
+    task: Task,
+    folds: Sequence[Fold],
+    uncertainty: Uncertainty,
+    objective: Multilabel | Squared,
+) -> HeldOutPredictions:
+    """Predictions for the molecules of all splits that members did not train on.
+
+    Args:
+        held: what members say of each split, in the order of its rows.
+        task: has these splits; with folds "valid" are the molecules of all of them.
+        folds: that chose, if any.
+        uncertainty: of the model.
+        objective: of the model.
+    """
+    fold_of = {row: str(k) for k, fold in enumerate(folds, start=1) for row in fold.held.tolist()}
+    parts = [fold_of.get(row, split) for split in held for row in task.rows(split).tolist()]
+    values = [uncertainty.values(one.logits, objective) for one in held.values()]
+    sets = [uncertainty.sets(one.logits, objective, one.similarity) for one in held.values()]
+    rows = torch.cat([task.rows(split) for split in held])
+    return HeldOutPredictions(rows, tuple(parts), torch.cat(values), torch.cat(sets))
+
+
+def write_held_out(
+    predictions: HeldOutPredictions, molecules: Molecules, spec: NetworkSpec, path: Path
+) -> None:
+    """Write a row for each row of the table, in its order.
+
+    The columns are where the table has it (`line`, or `row` in a Parquet file), `smiles`, `fold`
+    (its number, or the name of the split) and for every target its label (`<target> label`), its
+    value or the probability of its second class, and its prediction set or the ends of its
+    interval. Cells of what trained alone, or cannot be read, are empty but for labels.
+
+    Args:
+        predictions: of some rows.
+        molecules: all of the table, with their labels.
+        spec: names the outputs.
+        path: `.csv`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    n = len(molecules)
+    whole = predictions.of_all(n)
+    columns: list[Named] = [
+        (molecules.unit, list(molecules.lines) or list(range(n))),
+        ("smiles", list(molecules.smiles)),
+        ("fold", list(whole.parts)),
+        *_target_columns(whole, molecules, spec),
+    ]
+    with table_writer(path) as write:
+        write(columns)
+
+
+def _target_columns(
+    whole: HeldOutPredictions, molecules: Molecules, spec: NetworkSpec
+) -> Iterator[Named]:
+    targets = molecules.targets[torch.arange(len(molecules))].float().cpu()
+    if isinstance(spec.objective, Squared):
+        targets = spec.objective.values(targets)
+    for k, name in enumerate(spec.target_names):
+        if isinstance(spec.objective, Squared):
+            yield f"{name} label", number_cells(targets[:, k])
+        else:
+            classes = spec.class_names[k]
+            cells = (None if y != y else classes[int(y)] for y in targets[:, k].tolist())
+            yield f"{name} label", list(cells)
+        yield spec.value_names[k], number_cells(whole.values[:, k])
+        yield from set_columns(spec, k, whole.sets[:, k])
