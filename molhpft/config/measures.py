@@ -11,7 +11,7 @@ What a branch pays for each, whatever the width of its features and the size of 
     direction       3 k r passes through the head, and k r after every epoch
     ntk             2 k r backward passes, and k r before finetuning and after every epoch
     bound           2 k r backward passes, and as many through the head
-    decomposition   some ten passes of `STEP_EXAMPLES` examples in float64
+    decomposition   some twenty passes of `STEP_EXAMPLES` examples in float64
     drift           a forward pass over the training split for each epoch of finetuning
     targets         a forward pass over every split
     exchange        forward passes of every backbone over two splits, a head for each of the others
@@ -124,6 +124,7 @@ FEWEST_VECTORS = 4
 GRADIENTS = 2 * 10**9  # numbers of gradients that a kernel may take, by fewer vectors
 STEP_EXAMPLES = 4
 STEP_LR = 1e-4
+STEP_FACTORS = ("A", "K", "G", "K_z", "W")
 BINS = 20
 
 
@@ -315,9 +316,7 @@ def _decomposition(branch: Branch) -> Json:
     step = one_step_change(network, batch, objective, lr=STEP_LR)
     return {
         "lr": STEP_LR,
-        "kernel": parts.kernel,
-        "direction": parts.direction,
-        "energy": parts.energy,
+        **{factor: getattr(parts, factor) for factor in STEP_FACTORS},
         "first_order_error": first_order_error(parts.change, step),
     }
 

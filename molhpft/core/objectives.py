@@ -46,6 +46,9 @@ class Objective(Protocol):
         that compares examples with one another, or has an auxiliary task, that of its other part.
         """
 
+    def log_probabilities(self, logits: Tensor) -> Tensor:
+        """`log p` of every answer to every unit; of numbers, which have none, the predictions."""
+
     def score(self, logits: Tensor, targets: Tensor) -> float:
         """Metric of a whole split, higher is better."""
 
@@ -101,6 +104,10 @@ class Multilabel:
         labelled = _labelled(targets)
         a, y = finite_or_nan(logits[labelled]), self._smooth(targets[labelled])
         return torch.where(measured(y), a.sigmoid() - y, 0.0)
+
+    def log_probabilities(self, logits: Table) -> Float[Tensor, "n 2 t"]:
+        """Of yes, then of no."""
+        return torch.stack([F.logsigmoid(logits), F.logsigmoid(-logits)], 1)
 
     def score(self, logits: Table, targets: Table) -> float:
         """Mean over the tasks that have both classes.
@@ -163,6 +170,10 @@ class Multiclass:
         rows = finite_or_nan(self.labelled_logits(logits, targets))
         return rows.softmax(1) - self.labels(targets, outputs=rows.shape[1]).to(rows)
 
+    def log_probabilities(self, logits: Dense) -> Dense:
+        """Of every class."""
+        return logits.log_softmax(1)
+
     def score(self, logits: Dense, targets: Ids) -> float:
         """The metric over all labelled units, of which the largest logit is the prediction.
 
@@ -220,6 +231,10 @@ class Squared:
         labelled = _labelled(targets)
         q, y = finite_or_nan(logits[labelled]), targets[labelled]
         return torch.where(measured(y), q - y, 0.0)
+
+    def log_probabilities(self, logits: Table) -> Table:
+        """The predictions themselves."""
+        return logits
 
     def score(self, logits: Table, targets: Table) -> float:
         """Minus the root mean squared error, averaged over tasks as OGB's Evaluator does."""
@@ -302,6 +317,10 @@ class ClassContrast:
         """`softmax(a) - y` over classes."""
         return self._softmax.residual(logits, targets)
 
+    def log_probabilities(self, logits: Table) -> Table:
+        """Of every class, for each example."""
+        return self._softmax.log_probabilities(logits)
+
     def score(self, logits: Table, targets: Ids) -> float:
         """Fraction of labelled examples whose largest logit is the right class."""
         return self._softmax.score(logits, targets)
@@ -383,6 +402,10 @@ class Joint:
         t = self.outputs
         return self.main.residual(logits[:, :t], targets[:, :t])
 
+    def log_probabilities(self, logits: Table) -> Tensor:
+        """Those of the main objective."""
+        return self.main.log_probabilities(logits[:, : self.outputs])
+
     def score(self, logits: Table, targets: Table) -> float:
         """That of the main objective."""
         t = self.outputs
@@ -431,6 +454,10 @@ class ScoredByLoss:
     def residual(self, logits: Dense, targets: Labels) -> Float[Tensor, "m k"]:
         """That of the objective."""
         return self.objective.residual(logits, targets)
+
+    def log_probabilities(self, logits: Dense) -> Tensor:
+        """Those of the objective."""
+        return self.objective.log_probabilities(logits)
 
     def score(self, logits: Dense, targets: Labels) -> float:
         """Minus the loss of the split as one batch, every measured label counting the same.

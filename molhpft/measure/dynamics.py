@@ -1,15 +1,21 @@
-"""The one-step dynamics of Ren et al. (2023): kernel x direction x energy, and the bound from them.
+"""The one-step dynamics of Ren et al. (2023), `K_z W G`, and of Ren and Sutherland (2025), `A K G`.
 
-`z_1 - z_0 = -lr K W^T (p - y) / N + O(lr^2)`: `K` is the full eNTK of the backbone over the batch,
-`W = grad_z q` the head's Jacobian of every example, N the number of labels that the loss averages
-over. `W` is the weight of a linear head and differs from example to example for any other.
+A step of gradient descent moves features and log-probabilities, to first order in `lr`, by
+
+    z_1 - z_0           = -lr K_z W^T G      kernel x direction x energy (2023)
+    log p_1 - log p_0   = -lr A K G          of every answer (2025, Proposition 1)
+
+with `G = grad_q L = (p - y) / N`, N the number of labels that the loss averages over; `K_z` the
+full eNTK of the backbone's features over the batch; `W = grad_z q` the head's Jacobian of every
+example, the weight of a linear head; `K` the full eNTK of the logits, `W K_z W^T` and what the
+head's own weights add; and `A = grad_q log p`, for classes `I - 1 p^T`.
 
 - The direction term `-W^T (p - y)` is what the head asks of the features. Its length hardly changes
   while finetuning; what differs with tau is how fast the head, and with it the direction, turns.
   `head_gradient` says how fast that begins, `head_change` how far it has gone.
-- `decompose` gives the three factors of one step. Nothing is contracted or estimated:
-  `K v = J (J^T v)` is one product with the backbone's Jacobian after another.
-- `proposition_1` bounds how far features can move at most.
+- `decompose` gives the factors of one step. Nothing is contracted or estimated: `K_z v = J (J^T v)`
+  is one product with the backbone's Jacobian after another.
+- `proposition_1` (of the former paper) bounds how far features can move at most.
 """
 
 import math
@@ -19,6 +25,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.func import jvp
 from torch.nn import functional as F
 
 from molhpft.core.annotations import Float
@@ -201,29 +208,35 @@ def _over_batches(
 
 @dataclass(frozen=True)
 class Decomposition:
-    """The step that theory predicts, and the three factors of its length.
+    """The step that theory predicts, and the factors of its lengths.
 
-    `||change||_F = lr * kernel * direction * energy`, exactly: each factor is by how much the next
-    map stretches what it is given. A factor whose input is 0 is NaN, and the change 0.
+    `||change|| = lr K_z W G` and `||log_change|| = lr A K G`, exactly: each factor is by how much
+    the next map stretches what it is given. A factor whose input is 0 is NaN, and the change 0.
 
     Attributes:
         change: predicted `z_1 - z_0`, the shape of the features, on the CPU.
-        kernel: `||K g|| / ||g||` for g = W^T (p - y) / N.
-        direction: `||W^T (p - y)|| / ||p - y||`.
-        energy: `||p - y||_F / N`, the residual as the averaging loss passes it on.
+        log_change: predicted change of `Objective.log_probabilities`, on the CPU.
+        A: `||A v|| / ||v||` for v = K G.
+        K: `||K G|| / ||G||`.
+        G: `||p - y||_F / N`, the residual as the averaging loss passes it on.
+        K_z: `||K_z v|| / ||v||` for v = W^T G.
+        W: `||W^T G|| / ||G||`.
     """
 
     change: Float[Tensor, "rows d ..."]
-    kernel: float
-    direction: float
-    energy: float
+    log_change: Float[Tensor, "n ..."]
+    A: float
+    K: float
+    G: float
+    K_z: float
+    W: float
 
 
 def decompose(network: Network, batch: Batch, objective: Objective, *, lr: float) -> Decomposition:
     """What a step of plain gradient descent will do to the features, to first order in `lr`.
 
-    In eval mode, so that dropout and batch statistics are left out. `push_forward` says what it
-    costs.
+    And to log-probabilities. In eval mode, so that dropout and batch statistics are left out.
+    `push_forward` says what it costs.
 
     Args:
         network: any network; nothing of it changes.
@@ -242,12 +255,32 @@ def decompose(network: Network, batch: Batch, objective: Objective, *, lr: float
         (pull,) = torch.autograd.grad(q, z, residual, retain_graph=True)
         step = pull_back(z, weights, pull)
     change = push_forward(network, batch, step)
+    moved = _tangent_step(_giving_logits(network), batch, residual)
+    log_change = jvp(objective.log_probabilities, (q.detach(),), (moved,))[1]
     return Decomposition(
         change=(-lr * change).cpu(),
-        kernel=_gain(pull, change),
-        direction=_gain(residual, pull),
-        energy=residual.norm().item(),
+        log_change=(-lr * log_change).cpu(),
+        A=_gain(moved, log_change),
+        K=_gain(residual, moved),
+        G=residual.norm().item(),
+        K_z=_gain(pull, change),
+        W=_gain(residual, pull),
     )
+
+
+def _giving_logits(network: Network) -> Network:
+    """The same network with its logits as features, whose kernel is that of the logits."""
+    backbone = {f"backbone {k}": stage for k, stage in network.backbone.named_stages().items()}
+    head = {f"head {k}": stage for k, stage in network.head.named_stages().items()}
+    return Network(Chain({**backbone, **head}), Chain({}))
+
+
+def _tangent_step(network: Network, batch: Batch, v: Tensor) -> Tensor:
+    """`J J^T v`: the kernel of the features times `v`, which has their shape."""
+    weights = backbone_weights(network)
+    with differentiable(network):
+        step = pull_back(features(network, weights, batch), weights, v)
+    return push_forward(network, batch, step)
 
 
 def one_step_change(

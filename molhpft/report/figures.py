@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from molhpft.config.measures import STEP_FACTORS
 from molhpft.core.metrics import PERCENTAGES, score_name
 from molhpft.domains.files import Json, listed
 from molhpft.report.content import (
@@ -279,10 +280,11 @@ def ntk(
 
 def first_step(variants: Sequence[Variant]) -> Panel:
     """The factors of the features' first step, against tau."""
-    title = "Kernel, direction and energy of the first step"
-    lines = {key: ("decomposition", key) for key in ("kernel", "direction", "energy")}
+    title = "A, K and G of the first step"
+    lines = {key: ("decomposition", key) for key in STEP_FACTORS}
     note = (
-        "the features' first step is kernel times direction times energy; norms of the three, each "
+        "the first step moves log-probabilities by A K G (G: p - y, K: eNTK of the logits) and "
+        "features by K_z W G (K_z: their eNTK, W: the head's Jacobian); norms of the factors, each "
         "relative to that of the smallest tau"
     )
     return _measured_against_tau(title, variants, lines, note, y="relative norm", relative=True)

@@ -50,9 +50,11 @@ MEASURES: dict[str, tuple[str, ...]] = {
     "head: change": ("direction", "head_change"),
     "eNTK change": ("ntk", "change"),
     "eNTK distance": ("ntk", "distance"),
-    "step: kernel": ("decomposition", "kernel"),
-    "step: direction": ("decomposition", "direction"),
-    "step: energy": ("decomposition", "energy"),
+    "step: A": ("decomposition", "A"),
+    "step: K": ("decomposition", "K"),
+    "step: G": ("decomposition", "G"),
+    "step: K_z": ("decomposition", "K_z"),
+    "step: W": ("decomposition", "W"),
     "step: error": ("decomposition", "first_order_error"),
     "drift": ("drift", "distance"),
     "bound: distance": ("bound", "distance"),
@@ -63,8 +65,9 @@ MEASURES: dict[str, tuple[str, ...]] = {
 MEASURES_LEGEND = (
     "alignment: cosine between where the head asks features to go and where they went. head: "
     "length of the loss's gradient in it when finetuning starts, its relative change since. step: "
-    "factors of the first step of gradient descent, and the error of predicting it. drift: "
-    "distance by batch-norm statistics alone."
+    "factors of the first step of gradient descent, A K G for log-probabilities (G: p - y, K: eNTK "
+    "of logits) and K_z W G for features (K_z: their eNTK, W: the head's Jacobian), and the error "
+    "of predicting the latter. drift: distance by batch-norm statistics alone."
 )
 PROBE_LEGEND = (
     "The head alone, probed for tau epochs{seeds}. AIE: mean length of p - y over training "

@@ -39,6 +39,30 @@ def logits():
 
 
 @cases
+def test_log_probabilities_are_those_that_the_residual_is_of(objective, targets):
+    own = objective.smoothed(0.0)
+    log_p = own.log_probabilities(logits())
+    if not own.has_classes:
+        assert torch.equal(log_p, logits())
+        return
+    torch.testing.assert_close(log_p.exp().sum(1), torch.ones(len(log_p), *log_p.shape[2:]))
+    yes = log_p.exp() if log_p.ndim == 2 else log_p.exp()[:, 0]
+    p = own.residual(logits(), targets) + own.labels(targets, outputs=3)
+    labelled = (targets != -100) if targets.ndim == 1 else ~targets.isnan().all(1)
+    measured = ~p.isnan()
+    torch.testing.assert_close(yes[labelled][measured], p[measured])
+
+
+def test_a_wrapped_objective_has_the_log_probabilities_of_its_own():
+    expected = Multiclass().log_probabilities(logits())
+    assert torch.equal(ScoredByLoss(Multiclass()).log_probabilities(logits()), expected)
+    assert torch.equal(ClassContrast().log_probabilities(logits()), expected)
+    joint = Joint(Multilabel(), 2, (Part(Squared(), 1),))
+    expected = Multilabel().log_probabilities(logits()[:, :2])
+    assert torch.equal(joint.log_probabilities(logits()), expected)
+
+
+@cases
 def test_residual_is_the_gradient_of_the_loss_with_respect_to_the_logits(objective, targets):
     a = logits().requires_grad_()
     (gradient,) = torch.autograd.grad(objective.loss(a, targets), a)

@@ -2,7 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
-from math import isnan
+from math import isclose, isnan
 
 import pytest
 import torch
@@ -311,14 +311,53 @@ def test_rectifiers_fed_exactly_zero_have_no_first_order():
 
 
 @objectives
-def test_the_length_of_the_change_is_the_product_of_the_factors(objective, targets):
+def test_the_lengths_of_the_changes_are_products_of_the_factors(objective, targets):
     batch = Batch(dense_batch().inputs, targets)
     step = decompose(smooth_network(), batch, objective, lr=0.01)
-    product = 0.01 * step.kernel * step.direction * step.energy
-    assert step.change.norm().item() == pytest.approx(product)
+    assert step.change.norm().item() == pytest.approx(0.01 * step.K_z * step.W * step.G)
+    assert step.log_change.norm().item() == pytest.approx(0.01 * step.A * step.K * step.G)
 
 
-def test_a_head_of_twice_the_weight_doubles_direction_and_energy_but_not_the_kernel():
+def jacobian_of_logits(network, batch):
+    """Gradient of every logit in all weights, (n c, weights)."""
+    weights = list(network.parameters())
+    return torch.stack(
+        [
+            torch.cat([g.flatten() for g in torch.autograd.grad(one, weights, retain_graph=True)])
+            for one in network(batch).flatten()
+        ]
+    )
+
+
+def test_log_probabilities_of_classes_change_by_a_k_g_written_out():
+    network, batch = smooth_network().eval(), dense_batch()
+    batch = Batch(batch.inputs, torch.arange(7) % 3)
+    p = network(batch).detach().softmax(1)
+    every = jacobian_of_logits(network, batch)
+    g = (p - torch.eye(3)[batch.targets]).flatten() / 7
+    a = torch.block_diag(*(torch.eye(3) - row.expand(3, 3) for row in p))  # I - 1 p^T
+    k = every @ every.T
+    step = decompose(network, batch, Multiclass(), lr=0.3)
+    torch.testing.assert_close(step.log_change.flatten(), -0.3 * a @ k @ g)
+    moved, changed = k @ g, a @ k @ g
+    ratios = (changed.norm() / moved.norm(), moved.norm() / g.norm(), g.norm())
+    factors = torch.tensor([step.A, step.K, step.G], dtype=g.dtype)
+    torch.testing.assert_close(factors, torch.stack(ratios))
+
+
+@objectives
+def test_log_probabilities_change_as_predicted_in_a_small_step(objective, targets):
+    network, batch = smooth_network().eval(), Batch(dense_batch().inputs, targets)
+    before = objective.log_probabilities(network(batch)).detach()
+    predicted = decompose(network, batch, objective, lr=1e-5).log_change
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-5)
+    objective.loss(network(batch), targets).backward()
+    optimizer.step()
+    actual = objective.log_probabilities(network(batch)).detach() - before
+    assert first_order_error(predicted, actual) < 1e-3
+
+
+def test_a_head_of_twice_the_weight_doubles_w_and_g_but_not_k_z():
     network, batch = smooth_network(), dense_batch()
     batch = Batch(batch.inputs, torch.zeros(7, 3).double())
     linear = network.head.stages["linear"].module
@@ -326,16 +365,22 @@ def test_a_head_of_twice_the_weight_doubles_direction_and_energy_but_not_the_ker
     quiet = decompose(network, batch, Squared(), lr=0.01)
     linear.weight.data *= 2
     loud = decompose(network, batch, Squared(), lr=0.01)
-    assert loud.direction == pytest.approx(2 * quiet.direction)
-    assert loud.energy == pytest.approx(2 * quiet.energy)
-    assert loud.kernel == pytest.approx(quiet.kernel)
+    expected = (2 * quiet.W, 2 * quiet.G, quiet.K_z)
+    assert (loud.W, loud.G, loud.K_z) == pytest.approx(expected)
+
+
+def test_what_changes_of_numbers_are_the_predictions():
+    batch = Batch(dense_batch().inputs, torch.zeros(7, 3).double())
+    step = decompose(smooth_network(), batch, Squared(), lr=0.01)
+    assert isclose(step.A, 1)
 
 
 def test_a_perfect_head_moves_nothing():
     network, batch = smooth_network().eval(), dense_batch()
     step = decompose(network, Batch(batch.inputs, network(batch).detach()), Squared(), lr=0.1)
-    assert step.energy == 0
+    assert step.G == 0
     assert (step.change == 0).all()
+    assert (step.log_change == 0).all()
 
 
 def test_the_step_is_that_of_the_optimizer():

@@ -148,7 +148,7 @@ def test_the_direction_term_is_drawn_from_its_start(tmp_path):
 
 def further(tau, *, beyond=()):
     return {
-        "decomposition": {"kernel": 4.0, "direction": 2.0, "energy": 1 / (1 + tau), "lr": 1e-4},
+        "decomposition": {"A": 0.5, "K": 4.0, "G": 1 / (1 + tau), "K_z": 3.0, "W": 2.0, "lr": 1e-4},
         "drift": {"distance": 0.25, "cosine": None},
         "bound": {"distance": 1.0, "most": 10.0, "applies": not beyond, "beyond": list(beyond)},
     }
@@ -162,22 +162,21 @@ def test_measures_of_branches_are_drawn_against_tau_and_tabled(tmp_path):
     step, drift, bound = (
         lines_of(drawn[title].figures[0])
         for title in (
-            "Kernel, direction and energy of the first step",
+            "A, K and G of the first step",
             "Drift by batch norm",
             "Proposition 1",
         )
     )
     assert step == {
-        "kernel": {"0": 1, "4": 1},
-        "direction": {"0": 1, "4": 1},
-        "energy": {"0": 1, "4": pytest.approx(0.2)},
+        **{factor: {"0": 1, "4": 1} for factor in ("A", "K", "K_z", "W")},
+        "G": {"0": 1, "4": pytest.approx(0.2)},
     }
     assert drift == {"all of it": {"0": 1, "4": 1}, "by batch norm alone": {"0": 0.25, "4": 0.25}}
     assert bound == {"moved": {"0": 1, "4": 1}, "at most, by the bound": {"0": 10, "4": 10}}
     assert "it is not derived for momentum 0.9" in drawn["Proposition 1"].note
     assert table.columns == ("measure", "method", "tau 0", "tau 4")
     cells = {row[0].text: [cell.value for cell in row[2:]] for row in table.rows}
-    assert cells["step: energy"] == [1, pytest.approx(0.2)]
+    assert cells["step: G"] == [1, pytest.approx(0.2)]
     assert cells["bound applies"] == [0.5, 0.5]
     assert "alignment" not in cells
 

@@ -113,7 +113,7 @@ def test_every_figure_that_was_asked_for_is_there(html):
         "Heads and backbones exchanged",
         "Direction term",
         "eNTK change",
-        "Kernel, direction and energy of the first step",
+        "A, K and G of the first step",
         "Drift by batch norm",
         "Proposition 1",
         "Score of every target",
