@@ -3,6 +3,7 @@
 The test split is not read.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from molhpft.advice import rules
 from molhpft.advice.baselines import validation_score
+from molhpft.advice.rank import rank
 from molhpft.config.build import build_network, build_recipes, build_task
 from molhpft.config.schema import Reader, RunConfig
 from molhpft.core.data import Task
@@ -66,7 +68,9 @@ class ClassBalance:
     base_rate: float | None
 
 
-def advise(config: RunConfig, *, expects: Expectation | None = None) -> Json:
+def advise(
+    config: RunConfig, *, expects: Expectation | None = None, encoders: Sequence[str] = ()
+) -> Json:
     """Probe a config's head for all epochs of `probe`, and advise on what to finetune with.
 
     Args:
@@ -74,10 +78,12 @@ def advise(config: RunConfig, *, expects: Expectation | None = None) -> Json:
         expects: how much the features should change: "strong" where pretraining has little to do
             with the task, "mild" where features fit but not exactly, "tiny" where they fit as they
             are or labels are few; None for no idea.
+        encoders: to compare with the config's own, as `rank` takes them; none are by default.
 
     Returns:
         `probe`, rows of tau, `aie`, `train` and `valid`; `morgan`, the validation score of the
-        quick baseline; `advice`, rows of topic, advice, reason and changes; and what they are of.
+        quick baseline; `ranking`, what `rank` returns, or None; `advice`, rows of topic, advice,
+        reason and changes; and what they are of.
 
     Raises:
         FileNotFoundError: data or weights are absent.
@@ -88,8 +94,10 @@ def advise(config: RunConfig, *, expects: Expectation | None = None) -> Json:
     on_device = task.to(next(network.parameters()).device)
     curve, candidates, balance = _probe(config, recipe, network, on_device)
     molecules, morgan = _quick_baseline(config, task)
+    ranking = _ranking(config, task, encoders) if encoders else None
     linear = config.head.name == "linear"
     advice = [
+        *([rules.encoder_advice(ranking, _own_weights(config))] if ranking else []),
         rules.tau_advice(
             curve,
             candidates,
@@ -117,10 +125,11 @@ def advise(config: RunConfig, *, expects: Expectation | None = None) -> Json:
     return {
         "task": task.name,
         "encoder": config.encoder.name,
-        "weights": str(config.encoder.options["weights"] or _RANDOM),
+        "weights": _own_weights(config) or _RANDOM,
         "metric": curve.metric,
         "expects": expects,
         "probe": [{"tau": tau, **row} for tau, row in curve.rows.items()],
+        "ranking": ranking,
         "morgan": morgan,
         "molecules": molecules,
         "advice": [asdict(line) for line in advice],
@@ -139,6 +148,18 @@ def _build(config: RunConfig) -> tuple[Recipe, Task, Network]:
     recipe = replace(recipe, probe=replace(recipe.probe, epochs=config.probe.epochs))
     task = without_test(build_task(config, recipe))
     return recipe, task, build_network(config, task, recipe, device=settled(config).device)
+
+
+def _ranking(config: RunConfig, task: Task, encoders: Sequence[str]) -> Json:
+    """The config's own encoder, if it has weights, and those to compare it with."""
+    own = _own_weights(config)
+    others = [given for given in encoders if given != own]
+    return rank(config, others if own is None else [own, *others], task=task)
+
+
+def _own_weights(config: RunConfig) -> str | None:
+    weights = config.encoder.options["weights"]
+    return None if weights is None else str(weights)
 
 
 def _probe(

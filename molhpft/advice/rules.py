@@ -5,10 +5,12 @@ accuracies in percent; the paper gives no deviations. Table 5's last column of c
 is printed equal to the column of the MLP head.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from molhpft.core.metrics import comparable, score_name, show
+from molhpft.domains.files import Json
 from molhpft.run.probe_curve import (
     BANDS,
     HIGH,
@@ -111,6 +113,7 @@ DRIFTS = 0.1
 # a label this much rarer than 1 / K, its share among K equally common ones, is outweighed in loss
 # and energy (of HIV's two labels the rarer has 3.5 %, 0.07 times 1 / 2): our reading
 RARE = 0.2
+_YAML = set(" ,:#'\"{}[]&*!|>%@`?")  # that mean something in YAML
 _UNSETTLED = "energy still falls where the probe ends, so the head is not at its best yet"
 
 
@@ -129,6 +132,28 @@ class Advice:
     advice: str
     reason: str
     changes: tuple[str, ...] = ()
+
+
+def encoder_advice(ranking: Json, own: str | None) -> Advice:
+    """Which of some encoders to start from: the one whose linear probe validates best.
+
+    Args:
+        ranking: what `rank` returns.
+        own: weights of the config's encoder; None for random ones.
+    """
+    best, *others = ranking["encoders"]
+    metric = ranking["metric"]
+    listed = [f"{row['name']} {show(row['probe'], metric)}" for row in (best, *others)]
+    reason = f"{score_name(metric)} of a linear probe on validation: {', '.join(listed)}"
+    if best["weights"] == own:
+        return Advice("encoder", "keep it", reason)
+    change = encoder_change(best["weights"])
+    return Advice("encoder", f"start from {best['name']}", reason, (change,))
+
+
+def encoder_change(weights: str) -> str:
+    """The change of a config to the encoder of some weights, for `--set`."""
+    return f"encoder={{weights: {json.dumps(weights) if set(weights) & _YAML else weights}}}"
 
 
 def tau_advice(

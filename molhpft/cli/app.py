@@ -31,6 +31,7 @@ for _command in (
     runs.report,
     runs.study,
     inspect.advise,
+    inspect.rank,
     inspect.data,
     inspect.encoders,
 ):

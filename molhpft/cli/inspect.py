@@ -1,4 +1,4 @@
-"""Commands to run before anything is trained: advice, data, encoders."""
+"""Commands to run before anything is trained: advice, ranked encoders, data, encoders."""
 
 import json
 from pathlib import Path
@@ -6,27 +6,44 @@ from typing import Annotated, Literal
 
 import typer
 
-from molhpft.cli.arguments import AsJson, Changes, ConfigPath
+from molhpft.cli.arguments import AsJson, Changes, ConfigPath, Device, Seed, with_flags
 
 ExpectationName = Literal["strong", "mild", "tiny"]
+
+_COMPARED = typer.Option(
+    "--encoders",
+    metavar="ENCODER...",
+    help="Shipped encoders, weight files, model folders or hub:owner/name to compare.",
+)
+Encoders = Annotated[list[str], _COMPARED]
+# an option takes one word; those after it are arguments
+FurtherEncoders = Annotated[list[str] | None, typer.Argument(metavar="[ENCODER]", hidden=True)]
 
 
 def advise(
     config: ConfigPath,
+    further: FurtherEncoders = None,
+    encoders: Encoders = [],  # noqa: B006 - typer reads it, nothing changes it
     expect: Annotated[
         ExpectationName | None,
         typer.Option(help="How much finetuning should change the features; unset: no idea."),
     ] = None,
-    changes: Changes = [],  # noqa: B006 - typer reads it, nothing changes it
+    changes: Changes = [],  # noqa: B006 - as above
     as_json: AsJson = False,
 ) -> None:
-    """Probe the head once and advise on tau, smoothing, head, batch norm and partial backbone."""
+    """Probe the head once and advise on tau, smoothing, head, batch norm and partial backbone.
+
+    With --encoders, also on the encoder: that of the config and these are ranked.
+    """
     from molhpft.advice import advise as advice
     from molhpft.config.schema import load_config
     from molhpft.results.terminal import console
     from molhpft.run.folder import finite
 
-    result = advice.advise(load_config(config, changes, reader=advice.READS), expects=expect)
+    compared = _compared(encoders, further)
+    result = advice.advise(
+        load_config(config, changes, reader=advice.READS), expects=expect, encoders=compared
+    )
     if as_json:
         typer.echo(json.dumps(finite(result), indent=2))
         return
@@ -34,6 +51,47 @@ def advise(
     screen.print(advice.curve_table(result))
     screen.print(advice.advice_table(result))
     screen.print(advice.advice_reading(result))
+
+
+def rank(
+    config: ConfigPath,
+    further: FurtherEncoders = None,
+    encoders: Encoders = [],  # noqa: B006 - typer reads it, nothing changes it
+    device: Device = None,
+    seed: Seed = None,
+    changes: Changes = [],  # noqa: B006 - as above
+    as_json: AsJson = False,
+) -> None:
+    """Rank encoders for a config's task by transferability scores, without training any.
+
+    Example: molhpft rank CONFIG --encoders gcn_structure model.safetensors gcn.pth
+    """
+    from molhpft.advice import rank as ranking
+    from molhpft.config.schema import load_config
+    from molhpft.results.terminal import console
+    from molhpft.run.folder import finite
+
+    settings = load_config(
+        config, with_flags(changes, device=device, seed=seed), reader=ranking.READS
+    )
+    result = ranking.rank(settings, _compared(encoders, further))
+    if as_json:
+        typer.echo(json.dumps(finite(result), indent=2))
+        return
+    screen = console()
+    screen.print(ranking.rank_table(result))
+    screen.print(ranking.rank_reading(result), soft_wrap=True)
+
+
+def _compared(encoders: list[str], further: list[str] | None) -> list[str]:
+    """Encoders in the order in which they were given.
+
+    Raises:
+        ValueError: there are words that follow no --encoders.
+    """
+    if further and not encoders:
+        raise ValueError(f"{further[0]} is no option; encoders to compare stand after --encoders")
+    return [*encoders, *(further or [])]
 
 
 def data(

@@ -19,6 +19,7 @@ from molhpft.core.data import Task
 from molhpft.core.determinism import seed_for
 from molhpft.core.metrics import comparable
 from molhpft.core.network import Network
+from molhpft.core.objectives import Multiclass, Multilabel, Objective
 from molhpft.domains.files import Json
 from molhpft.measure.features import head_norm
 from molhpft.run.auto_tau import candidate_recipe, choose_tau
@@ -215,7 +216,10 @@ def write_results(
     probed = [{"phase": "probe", **row} for row in trajectory.rows]
     history = [row for _, about in branches for row in about["history"]]
     folder.write_lines("history.jsonl", [*probed, *history])
-    about = {"encoder": config.encoder.name, "task": task.name, "config": resolved(config)}
+    about = {
+        **{"encoder": config.encoder.name, "task": task.name, "config": resolved(config)},
+        "outputs": _outputs(task.objective),
+    }
     folder.write_tensors("model.safetensors", weights, about)
     if config.features:
         _write_features(network, _with_weights(network, weights), task, folder)
@@ -227,6 +231,13 @@ def write_results(
         networks = [_with_weights(network, own) for own, _ in branches]
         summary["measures"] = measure_run(config.measures, networks, task)
     folder.write_json("summary.json", summary)
+
+
+def _outputs(objective: Objective) -> str:
+    """What a head's outputs are, for those who read the file: labels, classes or other numbers."""
+    if isinstance(objective, Multilabel):
+        return "labels"
+    return "classes" if isinstance(objective, Multiclass) else "other"
 
 
 def _with_weights(network: Network, weights: Weights) -> Network:
