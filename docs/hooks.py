@@ -119,7 +119,7 @@ def _summary(thing: Any) -> str:
 
 def _command(name: str, command: Any) -> str:
     types = get_type_hints(inspect.unwrap(command.callback))
-    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    arguments = [p for p in command.params if p.param_type_name == "argument" and not p.hidden]
     options = [p for p in command.params if p.param_type_name == "option"]
     rows = [f"| `{_placeholder(p)}` | {_about(p, types[p.name])} |" for p in arguments]
     rows += [f"| `{_flags(p, types[p.name])}` | {_help(p)} |" for p in options]

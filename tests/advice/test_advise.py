@@ -27,6 +27,7 @@ from molhpft.core.objectives import Multiclass, Multilabel, Squared
 from molhpft.domains.molecules.count_fingerprints import count_fingerprints
 from molhpft.measure.features import initial_energy
 from molhpft.run.probe_grid import Grid, probe_grid
+from molhpft.run.run import run
 from tests.toy import toy_task
 
 PROBE = {"lr": 0.01, "epochs": 20}
@@ -136,6 +137,23 @@ def test_every_kind_of_probe_is_read(small, changes):
 def test_a_method_without_a_probe_is_one_sentence(small, method):
     with pytest.raises(ValueError, match=f"method {method} with probe.epochs 20 has none"):
         advise(small(method=method, probe=PROBE))
+
+
+def test_encoders_are_ranked_where_there_are_any_to_compare(found, small, tmp_path):
+    assert found["ranking"] is None
+    other = str(run(small(method="ft", finetune={"epochs": 1}, seed=3), tmp_path).path)
+    own = small(probe=PROBE, encoder={"weights": other})
+    advised = advise(own, encoders=["gcn_structure", other])
+    assert [line["topic"] for line in advised["advice"]] == ["encoder", *TOPICS]
+    compared = {row["weights"] for row in advised["ranking"]["encoders"]}
+    assert compared == {"gcn_structure", other}
+
+
+def test_random_weights_are_not_among_the_encoders_compared(small):
+    advised = advise(small(probe=PROBE), encoders=["gcn_structure"])
+    (row,) = advised["ranking"]["encoders"]
+    assert row["weights"] == "gcn_structure"
+    assert advised["advice"][0]["advice"] == "start from gcn_structure"
 
 
 def test_a_change_of_tau_is_taken_by_the_config(found, small, tmp_path):

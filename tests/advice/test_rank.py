@@ -123,17 +123,17 @@ def test_a_task_of_class_ids_of_other_examples_is_ranked(tmp_path):
 def test_scores_are_means_over_targets_each_of_the_examples_that_have_its_label(
     tmp_path, pretrained
 ):
-    lines = ["smiles,ring,long"]
+    lines = ["smiles,ring,long,split"]
     for n in range(3, 33):
-        lines += [f"{'C' * n}O,0,{int(n > 15) if n % 4 else ''}", f"C1{'C' * n}1N,1,{int(n > 20)}"]
+        split = {0: "valid", 1: "test"}.get(n % 5, "train")
+        lines.append(f"{'C' * n}O,0,{int(n > 15) if n % 4 else ''},{split}")
+        lines.append(f"C1{'C' * n}1N,1,{int(n > 20)},{split}")
     path = tmp_path / "table.csv"
     path.write_text("\n".join(lines) + "\n")
+    table = {"name": "csv", "path": str(path), "split": "column", "split_column": "split"}
     both, ring, long = (
         rank(
-            parse_config(
-                {"task": {"name": "csv", "path": str(path), "target_columns": columns}},
-                reader=READS,
-            ),
+            parse_config({"task": table | {"target_columns": columns}}, reader=READS),
             [pretrained["rings"]],
         )["encoders"][0]
         for columns in (["ring", "long"], ["ring"], ["long"])

@@ -14,6 +14,7 @@ from molhpft.advice.rules import (
     backbone_advice,
     balance_advice,
     batch_norm_advice,
+    encoder_advice,
     head_advice,
     score_of,
     smoothing_advice,
@@ -31,6 +32,24 @@ from tests.runs import curve, fast_curve
 
 
 # Tables 1 and 2: what smoothing did at the same, long tau
+def ranked(*rows):
+    encoders = [{"name": name, "weights": w, "probe": probe} for name, w, probe in rows]
+    return {"metric": "rocauc", "encoders": encoders}
+
+
+@pytest.mark.parametrize("own", ["b.pth", None])
+def test_another_encoder_is_advised_where_its_probe_validates_best(own):
+    line = encoder_advice(ranked(("a", "x y/a.pth", 0.9), ("b", "b.pth", 0.8)), own)
+    assert line.advice == "start from a"
+    assert line.reason.endswith("a 90.00, b 80.00")
+    assert parse_change(line.changes[0]) == ("encoder", {"weights": "x y/a.pth"})
+
+
+def test_the_configs_own_encoder_is_kept_where_it_is_the_best():
+    line = encoder_advice(ranked(("a", "a.pth", 0.9), ("b", "b.pth", 0.8)), "a.pth")
+    assert (line.advice, line.changes) == ("keep it", ())
+
+
 @pytest.mark.parametrize("case", SMOOTHING_CASES, ids=lambda case: case.name)
 def test_smoothing_is_advised_where_the_papers_heads_fit_90_percent_and_there_it_helped(case):
     advised = bool(smoothing_advice(fast_curve(train=case.fit / 100), smoothed=False).changes)

@@ -96,6 +96,34 @@ def test_advice_on_nothing_is_one_sentence(molhpft, config):
     assert "method scratch" in line
 
 
+def test_encoders_are_ranked_best_first(molhpft, config, tmp_path):
+    _, out, _ = molhpft("run", config, "--out", tmp_path, "--json")
+    own = json.loads(out)["folder"]
+    given = ("--encoders", "gcn_structure", own)
+    status, out, _ = molhpft("rank", config, *given, "--set", "seed=1")
+    assert status == 0
+    for words in ("best first", "LogME", "gcn_structure", "Start from", "No LEEP of gcn_structure"):
+        assert words in out
+    _, out, _ = molhpft("rank", config, *given, "--json")
+    rows = json.loads(out)["encoders"]
+    assert {row["weights"] for row in rows} == {"gcn_structure", own}
+    _, out, _ = molhpft("advise", config, "--set", "probe.epochs=9", *given, "--json")
+    assert json.loads(out)["advice"][0]["topic"] == "encoder"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "encoders to rank are missing"),
+        (("gcn_structure",), "gcn_structure is no option"),
+        (("--encoders", "absent.pth"), "no weight file at absent.pth"),
+        (("--encoders", "gcn_structure", "--set", "head=mlp"), "does not read head"),
+    ],
+)
+def test_encoders_that_cannot_be_ranked_are_one_sentence(molhpft, config, words, message):
+    assert message in one_sentence(*molhpft("rank", config, *words))
+
+
 def test_data_describes_a_table(molhpft, table):
     status, out, _ = molhpft("data", table, "--json")
     description = json.loads(out)
