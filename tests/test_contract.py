@@ -251,6 +251,45 @@ def test_a_method_with_its_neutral_setting_is_plain_finetuning_bit_for_bit(metho
     assert same_weights(network, plain)
 
 
+HARDENED = replace(PROBE, epochs=4, perturbation=0.5)
+
+
+def test_a_hardened_probe_leaves_every_number_of_the_backbone_and_resumes_exactly():
+    saving, start = Saving(every=2), toy_network(dropout=0.3)
+    whole, rows = trained_by(HARDENED, saving)
+    assert same_weights(whole.backbone, start.backbone)
+    for progress in saving.saved[::3]:
+        resumed, again = trained_by(HARDENED, Saving(progress), seed=99)
+        assert again == rows
+        assert same_weights(resumed, whole)
+
+
+def test_a_step_too_small_for_any_feature_is_the_plain_probe_bit_for_bit():
+    plain, rows = trained_by(replace(HARDENED, perturbation=0.0))
+    for size, is_plain in ((1e-20, True), (0.5, False)):
+        network, hardened_rows = trained_by(replace(HARDENED, perturbation=size))
+        assert same_weights(network, plain) == is_plain
+        assert (hardened_rows == rows) == is_plain
+
+
+@pytest.mark.parametrize(("name", "cut"), [("gcn", "conv0"), ("dmpnn", "pool"), ("gcn", None)])
+def test_what_graph_layers_of_a_head_or_a_linear_one_read_can_be_perturbed(name, cut):
+    phase = Phase(trains="head", epochs=1, lr=0.1, batch_size=4)
+    trained = []
+    for size in (0.0, 1e-20, 2.0):
+        network = network_of(name)
+        network = network.cut(cut) if cut else network
+        rng = torch.Generator().manual_seed(0)
+        fit(network, replace(phase, perturbation=size), task_for(name), rng=rng)
+        trained.append(network)
+    plain, unmoved, hardened = trained
+    # fused and plain kernels sum in another order
+    for key, value in plain.state_dict().items():
+        torch.testing.assert_close(unmoved.state_dict()[key], value, rtol=1e-3, atol=1e-3)
+    assert same_weights(hardened.backbone, plain.backbone)
+    assert not same_weights(hardened.head, unmoved.head)
+
+
 @pytest.mark.parametrize("method", FROZEN)
 def test_a_method_that_changes_nothing_of_the_backbone_is_a_head_phase_bit_for_bit(method):
     (recipe,) = METHODS[method](PROBE, FINETUNE, **FROZEN[method])

@@ -17,6 +17,7 @@ from molhpft.config.measures import NAMES
 from molhpft.config.options import Options, Parameters, checked, keywords, unknown
 from molhpft.config.registry import SECTIONS
 from molhpft.config.used_keys import (
+    FINETUNE_KEYS,
     PROBE_KEYS,
     UsedKeys,
     has_batch_norm,
@@ -364,8 +365,7 @@ def _phase(section: str, trains: Literal["head", "all"], value: Any, defaults: O
     del parameters["trains"]
     options = checked(section, parameters, {**defaults[section], **value})
     # what does not fit such a phase is unused, see `unused_keys`
-    if trains == "head":
-        options = {key: options[key] for key in PROBE_KEYS}
+    options = {key: options[key] for key in (PROBE_KEYS if trains == "head" else FINETUNE_KEYS)}
     if options["optimizer"] != "sgd":
         options["momentum"] = MOMENTUM
     if options.get("adapter_rank") is None:

@@ -27,6 +27,7 @@ _PROBE_PAIR = (
         warmup=0.1,
         weight_decay=0.1,
         smoothing=0.1,
+        perturbation=0.1,
         momentum=0.1,
     ),
     Phase(
@@ -37,6 +38,7 @@ _PROBE_PAIR = (
         warmup=0.2,
         weight_decay=0.2,
         smoothing=0.2,
+        perturbation=0.2,
     ),
 )
 _FINETUNE_PAIR = (
@@ -87,12 +89,24 @@ _FINETUNE_PAIR = (
         patience=2,
     ),
 )
+
+
+def _differing_keys(one: Phase, other: Phase) -> tuple[str, ...]:
+    names = (field.name for field in fields(Phase))
+    return tuple(name for name in names if getattr(one, name) != getattr(other, name))
+
+
 # keys of a probe: the rest of a phase is of the backbone, or would leave no head after tau epochs
-PROBE_KEYS = tuple(
-    field.name
-    for field in fields(Phase)
-    if getattr(_PROBE_PAIR[0], field.name) != getattr(_PROBE_PAIR[1], field.name)
-)
+PROBE_KEYS = _differing_keys(*_PROBE_PAIR)
+# keys of finetuning: the rest is of a head that is trained alone
+FINETUNE_KEYS = _differing_keys(*_FINETUNE_PAIR)
+_KEYS_OF = {
+    "probe": (
+        PROBE_KEYS,
+        "a probe trains the head alone and keeps it as it is after tau epochs",
+    ),
+    "finetune": (FINETUNE_KEYS, "it is of a head that is trained alone (probe)"),
+}
 
 # settings that options of other names decide as well
 _DECIDED_BY = {
@@ -208,12 +222,7 @@ def has_batch_norm(encoder: str, options: tuple[tuple[str, object], ...], cut: s
 
 def _differing(pairs: Iterable[tuple[Phase, Phase]], own: Phase) -> frozenset[str]:
     """Settings in which phases differ that were made of templates that differ in every setting."""
-    names = {
-        field.name
-        for one, other in pairs
-        for field in fields(Phase)
-        if getattr(one, field.name) != getattr(other, field.name)
-    }
+    names = {name for pair in pairs for name in _differing_keys(*pair)}
     if own.optimizer != "sgd":
         names.discard("momentum")
     if own.adapter_rank is None:
@@ -224,8 +233,9 @@ def _differing(pairs: Iterable[tuple[Phase, Phase]], own: Phase) -> frozenset[st
 
 
 def _why(section: str, key: str, options: Options, phase: Phase) -> str:
-    if section == "probe" and key not in PROBE_KEYS:
-        return "a probe trains the head alone and keeps it as it is after tau epochs"
+    keys, otherwise = _KEYS_OF[section]
+    if key not in keys:
+        return otherwise
     if section == "probe" and key in SCHEDULE_KEYS:
         return "heads are chosen along one probe, whatever its length, and a schedule needs its end"
     for option in (key, *_DECIDED_BY.get(key, ())):

@@ -49,6 +49,13 @@ class Objective(Protocol):
     def log_probabilities(self, logits: Tensor) -> Tensor:
         """`log p` of every answer to every unit; of numbers, which have none, the predictions."""
 
+    def uncertainty(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Entropy of `p`, in nats, summed over measured labels; what these say does not count.
+
+        Raises:
+            ValueError: a regression, which predicts no probabilities.
+        """
+
     def score(self, logits: Tensor, targets: Tensor) -> float:
         """Metric of a whole split, higher is better."""
 
@@ -108,6 +115,12 @@ class Multilabel:
     def log_probabilities(self, logits: Table) -> Float[Tensor, "n 2 t"]:
         """Of yes, then of no."""
         return torch.stack([F.logsigmoid(logits), F.logsigmoid(-logits)], 1)
+
+    def uncertainty(self, logits: Table, targets: Table) -> Scalar:
+        """Summed entropy of each yes or no that was measured, `softplus(a) - a sigmoid(a)`."""
+        mask = measured(targets)
+        a = torch.where(mask, logits, 0.0)
+        return ((F.softplus(a) - a * a.sigmoid()) * mask).sum()
 
     def score(self, logits: Table, targets: Table) -> float:
         """Mean over the tasks that have both classes.
@@ -174,6 +187,11 @@ class Multiclass:
         """Of every class."""
         return logits.log_softmax(1)
 
+    def uncertainty(self, logits: Dense, targets: Ids) -> Scalar:
+        """Summed entropy of the softmax of labelled units."""
+        log_p = self.labelled_logits(logits, targets).log_softmax(1)
+        return -(log_p.exp() * log_p).sum()
+
     def score(self, logits: Dense, targets: Ids) -> float:
         """The metric over all labelled units, of which the largest logit is the prediction.
 
@@ -235,6 +253,17 @@ class Squared:
     def log_probabilities(self, logits: Table) -> Table:
         """The predictions themselves."""
         return logits
+
+    def uncertainty(self, logits: Table, targets: Table) -> Scalar:
+        """No number.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "a squared loss predicts no probabilities, which a perturbation would make less "
+            "certain; leave perturbation out for a regression"
+        )
 
     def score(self, logits: Table, targets: Table) -> float:
         """Minus the root mean squared error, averaged over tasks as OGB's Evaluator does."""
@@ -321,6 +350,10 @@ class ClassContrast:
         """Of every class, for each example."""
         return self._softmax.log_probabilities(logits)
 
+    def uncertainty(self, logits: Table, targets: Ids) -> Scalar:
+        """Summed entropy over classes."""
+        return self._softmax.uncertainty(logits, targets)
+
     def score(self, logits: Table, targets: Ids) -> float:
         """Fraction of labelled examples whose largest logit is the right class."""
         return self._softmax.score(logits, targets)
@@ -406,6 +439,11 @@ class Joint:
         """Those of the main objective."""
         return self.main.log_probabilities(logits[:, : self.outputs])
 
+    def uncertainty(self, logits: Table, targets: Table) -> Scalar:
+        """That of the main objective."""
+        t = self.outputs
+        return self.main.uncertainty(logits[:, :t], targets[:, :t])
+
     def score(self, logits: Table, targets: Table) -> float:
         """That of the main objective."""
         t = self.outputs
@@ -458,6 +496,10 @@ class ScoredByLoss:
     def log_probabilities(self, logits: Dense) -> Tensor:
         """Those of the objective."""
         return self.objective.log_probabilities(logits)
+
+    def uncertainty(self, logits: Dense, targets: Labels) -> Scalar:
+        """That of the objective."""
+        return self.objective.uncertainty(logits, targets)
 
     def score(self, logits: Dense, targets: Labels) -> float:
         """Minus the loss of the split as one batch, every measured label counting the same.

@@ -20,6 +20,7 @@ from molhpft.core.network import Batch, Network
 from molhpft.tuning.adapters import Adapters, adapted
 from molhpft.tuning.callbacks import Callback, Progress, Row, Weights
 from molhpft.tuning.distributed import ALONE, Machine
+from molhpft.tuning.hardened import hardened
 from molhpft.tuning.optimizer import (
     load_optimizer_tensors,
     make_optimizer,
@@ -189,7 +190,8 @@ class _Training:
         set_modes(self.network, phase, epoch=before)
         logits = machine.shared(self.network)
         seed, batches = self._batches()
-        with self.penalties.watching():
+        perturbed = hardened(self.network.head, self.task.objective, size=phase.perturbation)
+        with self.penalties.watching(), perturbed:
             for step, batch in enumerate(batches, start=len(self.losses)):
                 done = (before + step / self.steps) / phase.epochs
                 set_learning_rate(self.optimizer, phase, done=done, steps=self.steps * phase.epochs)

@@ -37,6 +37,8 @@ class Phase:
             `lr`; "one_cycle" needs one (0.3 is usual).
         weight_decay: L2 penalty ("adamw": decoupled), all parameters.
         smoothing: label smoothing, 0 for none.
+        perturbation: of a head phase; size of the step by which features move to where the head is
+            less certain before it learns from them (`tuning/hardened.py`), 0 for none.
         layer_decay: each backbone stage learns at this times the rate of its neighbour nearer to
             the head, the last one at this times the backbone's rate.
         momentum: of "sgd", in [0, 1); 0 with a batch of everything is plain gradient descent.
@@ -73,6 +75,7 @@ class Phase:
     warmup: BelowOne = 0.0
     weight_decay: NonNegative = 0.0
     smoothing: BelowOne = 0.0
+    perturbation: NonNegative = 0.0
     layer_decay: Decay = 1.0
     momentum: BelowOne = MOMENTUM
     stages: tuple[str, ...] | None = None
@@ -93,9 +96,9 @@ class Phase:
 
         Raises:
             ValueError: a number out of its range, or settings that contradict each other: a
-                backbone option in a head phase, momentum for an optimizer without, one cycle that
-                does not rise, no stage to train, frozen statistics that are used at times, a
-                scaling without adapters.
+                backbone option in a head phase, an option of a head phase in one that trains all,
+                momentum for an optimizer without, one cycle that does not rise, no stage to train,
+                frozen statistics that are used at times, a scaling without adapters.
         """
         check_ranges(self, _RANGES)
         if self.optimizer != "sgd" and self.momentum != MOMENTUM:
@@ -122,6 +125,11 @@ class Phase:
             raise ValueError(
                 f"adapter_scaling {self.adapter_scaling:g} is of adapters, and adapter_rank is "
                 "None; give an adapter_rank"
+            )
+        if self.trains == "all" and self.perturbation:
+            raise ValueError(
+                "perturbation moves the features that a head phase reads, and this phase trains "
+                f"all; got perturbation {self.perturbation:g}: leave it out"
             )
         given = [name for name in _OF_BACKBONE if getattr(self, name) != _DEFAULTS[name]]
         if self.trains == "head" and given:

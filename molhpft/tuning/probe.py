@@ -2,7 +2,8 @@
 
 On cached features (`on_features`) heads of linear maps and ReLUs are stacked and trained together:
 several learning rates, smoothings and seeds cost little more than one. The result is that of `fit`
-up to rounding; `fit` remains the way for every other head, objective, or network with a backbone.
+up to rounding; `fit` remains the way for every other head, objective, or network with a backbone,
+and for features that are perturbed.
 """
 
 from collections.abc import Callable, Sequence
@@ -129,7 +130,7 @@ def probe_many(
     groups: dict[tuple[object, ...], list[int]] = {}
     for i, phase in enumerate(phases):
         # phases that step at the same times and by the same formula are one stack
-        alone = rows is None or phase.depends_on_its_end
+        alone = rows is None or not _is_stacked(phase)
         kind = (i,) if alone else (phase.optimizer, phase.batch_size)
         groups.setdefault(kind, []).append(i)
     begin = [rng.get_state() for rng in rngs]
@@ -138,7 +139,7 @@ def probe_many(
         for rng, state in zip(rngs, begin, strict=True):
             rng.set_state(state)
         some = [phases[i] for i in numbers]
-        if rows is None or some[0].depends_on_its_end:
+        if rows is None or not _is_stacked(some[0]):
             pairs = zip(networks, rngs, strict=True)
             one_by_one = _tau_by_tau if some[0].depends_on_its_end else _through_fit
             results = [[one_by_one(n, some[0], task, taus=taus, rng=rng) for n, rng in pairs]]
@@ -166,6 +167,11 @@ def _check(
                 "a probe that gives the head after tau epochs needs keep: last and no patience, "
                 f"got keep: {phase.keep}, patience: {phase.patience}"
             )
+
+
+def _is_stacked(phase: Phase) -> bool:
+    """Whether one stack of heads gives every tau: all see the same features, at the same rates."""
+    return not phase.depends_on_its_end and not phase.perturbation
 
 
 def _stacked(

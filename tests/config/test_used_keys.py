@@ -29,6 +29,7 @@ VALUES = {
     "warmup": (0.1, 0.2),
     "weight_decay": (0.1, 0.2),
     "smoothing": (0.3, 0.4),
+    "perturbation": (0.3, 0.4),
     "layer_decay": (0.3, 0.4),
     "momentum": (0.3, 0.9),
     "stages": (["conv0"], ["pool"]),
@@ -180,6 +181,10 @@ def test_a_setting_of_a_phase_changes_what_is_trained_or_is_refused(name, sectio
             "finetune.adapter_scaling and finetune.adapter_rank would do nothing: method.",
         ),
         (
+            {"finetune": {"perturbation": 0.5}},
+            "finetune.perturbation would do nothing: it is of a head that is trained alone (probe)",
+        ),
+        (
             {"finetune": {"adapter_scaling": 0.5}},
             "finetune.adapter_scaling would do nothing: there are no adapters without finetune.ad",
         ),
@@ -221,5 +226,5 @@ def test_a_template_for_every_method_means_what_acts_of_it(name):
 
 def test_the_templates_that_methods_are_tried_with_differ_in_every_setting():
     names = {field.name for field in fields(Phase)} - {"trains"}
-    one, other = used_keys._FINETUNE_PAIR
-    assert {name for name in names if getattr(one, name) != getattr(other, name)} == names
+    assert {*used_keys.PROBE_KEYS, *used_keys.FINETUNE_KEYS} == names
+    assert names - {*used_keys.FINETUNE_KEYS} == {"perturbation"}

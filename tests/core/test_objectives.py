@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.distributions import Bernoulli, Categorical
 
 from molhpft.core.evaluate import Predictions
 from molhpft.core.metrics import mean_absolute_error, rank_correlation
@@ -83,6 +84,20 @@ def test_a_unit_without_labels_has_no_residual_and_no_gradient(objective, target
     assert loss == 0
     assert (gradient == 0).all()
     assert len(objective.residual(a, missing)) == 0
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 40.0])
+def test_uncertainty_is_the_entropy_of_what_is_predicted_for_measured_labels(scale):
+    a = scale * logits()
+    y = torch.tensor([[1, 0, NAN], [0, 1, 1], [NAN, NAN, NAN], [0, 0, 0]])
+    by_label = Bernoulli(logits=a).entropy().where(y.isfinite(), 0.0).sum()
+    torch.testing.assert_close(Multilabel().uncertainty(a, y), by_label)
+    classes = torch.tensor([0, 2, 1, -100])
+    by_unit = Categorical(logits=a[:3]).entropy().sum()
+    for objective in (Multiclass(), Multiclass(smoothing=0.2), ClassContrast()):
+        torch.testing.assert_close(objective.uncertainty(a, classes), by_unit)
+    with pytest.raises(ValueError, match="leave perturbation out for a regression"):
+        Squared().uncertainty(a, y)
 
 
 @cases
@@ -197,6 +212,7 @@ def test_a_joint_loss_is_the_weighted_sum_and_all_else_is_of_the_main_objective(
     torch.testing.assert_close(JOINT.loss(logits, TARGETS), main.loss(a, y) + 0.5 * auxiliary)
     assert torch.equal(JOINT.residual(logits, TARGETS), main.residual(a, y))
     assert torch.equal(JOINT.labelled_logits(logits, TARGETS), main.labelled_logits(a, y))
+    assert torch.equal(JOINT.uncertainty(logits, TARGETS), main.uncertainty(a, y))
     labels = main.labels(y, outputs=2)
     torch.testing.assert_close(JOINT.labels(TARGETS, outputs=2), labels, equal_nan=True)
     assert (JOINT.score(logits, TARGETS), JOINT.metric) == (main.score(a, y), "ap")
@@ -210,6 +226,7 @@ def test_an_objective_scored_by_its_loss_is_otherwise_itself(rng):
     assert scored.score(logits, TARGETS) == -JOINT.loss(logits, TARGETS).item()
     assert torch.equal(scored.loss(logits, TARGETS), JOINT.loss(logits, TARGETS))
     assert torch.equal(scored.residual(logits, TARGETS), JOINT.residual(logits, TARGETS))
+    assert torch.equal(scored.uncertainty(logits, TARGETS), JOINT.uncertainty(logits, TARGETS))
     ours, theirs = (o.labels(TARGETS, outputs=2) for o in (scored, JOINT))
     torch.testing.assert_close(ours, theirs, equal_nan=True)
     assert scored.smoothed(0.1) == ScoredByLoss(JOINT.smoothed(0.1))
@@ -274,6 +291,7 @@ def measures(objective, a, y):
     if objective.has_classes:
         right = correct_probability(Predictions(a, y), objective)
         values |= {"balanced": energies.balanced, "p(correct)": right}
+        values |= {"uncertainty": objective.uncertainty(a, y)}
     return {name: torch.as_tensor(value) for name, value in values.items()}
 
 

@@ -32,22 +32,22 @@ def task(objective):
     return made
 
 
-def trained(objective, machine, *, size=8):
+def trained(objective, machine, *, setting):
     own = network()
     rng = torch.Generator().manual_seed(1)
-    phase = replace(PHASE, batch_size=size)
+    phase = replace(PHASE, **setting)
     rows = fit(own, phase, task(objective), rng=rng, machine=machine)
     return own.state_dict(), rows
 
 
-def train_among_others(fabric, objective, folder, size):
+def train_among_others(fabric, objective, folder, setting):
     machine = Machine(fabric)
     assert machine.processes == 2
     assert list(machine.ranks) == [0, 1]
     with machine.first_alone():
         # the second process finds what the first one leaves
         (folder / f"{(folder / '0').exists():d}").write_text(str(machine.rank))
-    weights, rows = trained(objective, machine, size=size)
+    weights, rows = trained(objective, machine, setting=setting)
     agreed = machine.agreed(machine.rank)
     torch.save((weights, rows, agreed), folder / f"{machine.rank}.pt")
     machine.wait()
@@ -56,12 +56,19 @@ def train_among_others(fabric, objective, folder, size):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize(
-    ("objective", "size"), [(Multiclass(), 8), (Multilabel(), 8), (Multiclass(), 3)], ids=str
+    ("objective", "setting"),
+    [
+        (Multiclass(), {}),
+        (Multilabel(), {}),
+        (Multiclass(), {"batch_size": 3}),
+        (Multiclass(), {"adapter_rank": 2}),
+    ],
+    ids=str,
 )
-def test_two_processes_train_as_one_does(objective, size, tmp_path):
-    whole, rows = trained(objective, ALONE, size=size)
+def test_two_processes_train_as_one_does(objective, setting, tmp_path):
+    whole, rows = trained(objective, ALONE, setting=setting)
     fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp_fork")
-    fabric.launch(train_among_others, objective, tmp_path, size)
+    fabric.launch(train_among_others, objective, tmp_path, setting)
     for rank in (0, 1):
         weights, shared_rows, agreed = torch.load(tmp_path / f"{rank}.pt")
         assert agreed == 0

@@ -78,3 +78,9 @@ def test_statistics_that_are_always_used_cannot_be_used_at_times():
 def test_a_scaling_needs_adapters_to_scale():
     with pytest.raises(ValueError, match=r"adapter_scaling 0\.1 is of adapters, and adapter_rank"):
         Phase(trains="all", epochs=1, lr=0.1, adapter_scaling=0.1)
+
+
+def test_a_perturbation_is_of_a_head_phase():
+    assert Phase(trains="head", epochs=1, lr=0.1, perturbation=0.5).perturbation == 0.5
+    with pytest.raises(ValueError, match=r"this phase trains all; got perturbation 0\.5: leave it"):
+        Phase(trains="all", epochs=1, lr=0.1, perturbation=0.5)
