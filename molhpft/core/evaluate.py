@@ -9,10 +9,13 @@ from torch import Tensor, nn
 
 from molhpft.core.annotations import Float, Shaped
 from molhpft.core.data import Task
+from molhpft.core.metrics import ClassCounts
 from molhpft.core.network import Batch, Network
+from molhpft.core.objectives import Multiclass, Objective
 
 # examples in a forward pass that stores nothing for gradients: more are no faster, and fill memory
 EVALUATION_SIZE = 256
+_NUMBERS = 2**22  # of the examples in such a pass: feature maps of large images fill memory sooner
 
 
 @dataclass(frozen=True)
@@ -65,40 +68,109 @@ def take(network: Network, batches: Iterable[Batch]) -> Snapshot:
     return Snapshot(*map(torch.cat, columns))
 
 
+def evaluation_size(task: Task) -> int:
+    """Most examples in a forward pass that stores nothing for gradients: fewer if they are large.
+
+    Args:
+        task: whose examples are read; those of 32 x 32 pixels come by 256, of 256 x 256 by 21.
+    """
+    rows = next(iter(task.splits.values()))
+    inputs = task.examples.take(rows[:1]).inputs
+    numbers = inputs.numel() if isinstance(inputs, Tensor) else 1
+    return max(1, min(EVALUATION_SIZE, _NUMBERS // max(1, numbers)))
+
+
 def predict(
     network: Network,
     task: Task,
     split: str,
     *,
-    size: int = EVALUATION_SIZE,
+    size: int | None = None,
     watch: Callable[[Tensor], None] | None = None,
 ) -> Predictions:
-    """Logits and targets of a split, in eval mode.
+    """Logits and targets of a split, in eval mode; arguments are those of `predictions_in_batches`.
 
-    Logits are written where they will stay: the features of a large split do not fit in memory, nor
-    its logits in pieces and joined.
+    Logits are written where they will stay: those of a large split do not fit in memory in pieces
+    and joined.
+    """
+    whole = _Whole(len(task.rows(split)))
+    for some in predictions_in_batches(network, task, split, size=size, watch=watch):
+        whole.add(some.targets, some.logits)
+    return Predictions(whole.logits, whole.targets)
+
+
+def predictions_in_batches(
+    network: Network,
+    task: Task,
+    split: str,
+    *,
+    size: int | None = None,
+    watch: Callable[[Tensor], None] | None = None,
+) -> Iterator[Predictions]:
+    """Logits and targets of a split, in eval mode, batch by batch, in the order of its rows.
+
+    The features of a large split do not fit in memory, nor do the logits of all of its pixels.
 
     Args:
         network: any network.
         task: whose rows it reads.
         split: name of the split.
-        size: most rows in a batch.
+        size: most rows in a batch; None for `evaluation_size`.
         watch: is given the features of each batch, in order.
 
     Raises:
         ValueError: no split has that name, or it is empty.
     """
-    n, begin = len(task.rows(split)), 0
-    logits, targets = torch.empty(0), torch.empty(0)
-    for a, y, z in _evaluated(network, task.batches(split, size=size)):
-        if not begin:
-            logits, targets = (t.new_empty(n, *t.shape[1:]) for t in (a, y))
-        end = begin + len(a)
-        logits[begin:end], targets[begin:end] = a, y
-        begin = end
+    batches = task.batches(split, size=size or evaluation_size(task))
+    for a, y, z in _evaluated(network, batches):
         if watch:
             watch(z)
-    return Predictions(logits, targets)
+        yield Predictions(a, y)
+
+
+class RunningScore:
+    """An objective's score of a split whose predictions come in pieces.
+
+    Of class ids only counts are kept. Any other score needs all predictions at once.
+
+    Args:
+        objective: whose score it is.
+        rows: of the split.
+    """
+
+    def __init__(self, objective: Objective, *, rows: int) -> None:
+        if isinstance(objective, Multiclass):
+            counts = ClassCounts(ignore=objective.ignore)
+            self._add: Callable[[Tensor, Tensor], None] = counts.add
+            self._value: Callable[[], float] = lambda: objective.score_counted(counts)
+        else:
+            whole = _Whole(rows)
+            self._add = whole.add
+            self._value = lambda: objective.score(whole.logits, whole.targets)
+
+    def add(self, some: Predictions) -> None:
+        """The predictions for the rows that follow those added before."""
+        self._add(some.targets, some.logits)
+
+    def value(self) -> float:
+        """The objective's `score` of everything that was added."""
+        return self._value()
+
+
+class _Whole:
+    """Predictions for a number of rows, which are added in pieces and lie where they will stay."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows, self._done = rows, 0
+        self.logits, self.targets = torch.empty(0), torch.empty(0)
+
+    def add(self, targets: Tensor, logits: Tensor) -> None:
+        if not self._done:
+            both = (logits, targets)
+            self.logits, self.targets = (t.new_empty(self._rows, *t.shape[1:]) for t in both)
+        end = self._done + len(logits)
+        self.logits[self._done : end], self.targets[self._done : end] = logits, targets
+        self._done = end
 
 
 def _evaluated(network: Network, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, ...]]:

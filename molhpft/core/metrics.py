@@ -83,43 +83,86 @@ def mean_over_tasks(
     return float(np.mean(task_scores(metric, targets[:, both], logits[:, both])))
 
 
+class ClassCounts:
+    """How often each class is labelled, predicted and hit, of a split that comes in pieces.
+
+    Accuracy and mean IoU need no more, so that the logits of a large split need not be stored.
+
+    Args:
+        ignore: the class id of an unlabelled unit.
+
+    >>> counts = ClassCounts(ignore=-100)
+    >>> for y, a in (([0, 1], [[2.0, 1.0], [2.0, 1.0]]), ([1], [[0.0, 1.0]])):
+    ...     counts.add(torch.tensor(y), torch.tensor(a))
+    >>> round(counts.accuracy(), 4), counts.mean_iou()
+    (0.6667, 0.5)
+    """
+
+    def __init__(self, *, ignore: int) -> None:
+        self._ignore = ignore
+        self._counts = torch.zeros(3, 0, dtype=torch.int64)  # hits, labelled, predicted
+        self._units = 0
+        self._finite = True
+
+    def add(self, targets: Shaped[Tensor, "n ..."], logits: Float[Tensor, "n c ..."]) -> None:
+        """Count some more examples.
+
+        Args:
+            targets: class ids.
+            logits: of c classes (axis 1); the largest is the prediction.
+        """
+        mask = measured(targets, ignore=self._ignore)
+        y, predicted = targets[mask], logits.argmax(1)[mask]
+        self._units += targets.numel()
+        self._finite &= not bool((~logits.isfinite().all(1))[mask].any())
+        classes = logits.shape[1]
+        new = [torch.bincount(x, minlength=classes) for x in (y[y == predicted], y, predicted)]
+        self._counts = torch.stack(new).cpu() + (self._counts if self._counts.numel() else 0)
+
+    def accuracy(self) -> float:
+        """Fraction of labelled units whose largest logit is the right class.
+
+        Raises:
+            ValueError: every unit is unlabelled.
+        """
+        hits, labelled, _ = self._checked("accuracy")
+        return (hits.sum().double() / labelled.sum()).item() if self._finite else nan
+
+    def mean_iou(self) -> float:
+        """Intersection over union of each class, TP / (TP + FP + FN), then the mean over classes.
+
+        A class that is neither labelled nor predicted anywhere has no score and is left out of the
+        mean, as in PASCAL VOC.
+
+        Raises:
+            ValueError: every unit is unlabelled.
+        """
+        hits, labelled, predicted = self._checked("mean IoU")
+        union = labelled + predicted - hits
+        return (hits.double() / union)[union > 0].mean().item() if self._finite else nan
+
+    def _checked(self, name: str) -> Tensor:
+        if not self._counts[1].any():
+            raise ValueError(f"{name} needs a labelled unit; all {self._units} are ignored")
+        return self._counts
+
+
 def accuracy(
     targets: Shaped[Tensor, "n ..."], logits: Float[Tensor, "n c ..."], *, ignore: int
 ) -> float:
-    """Fraction of labelled units whose largest logit (axis 1) is the right class.
-
-    Raises:
-        ValueError: every unit is unlabelled.
-    """
-    y, predicted = _predicted_classes("accuracy", targets, logits, ignore=ignore)
-    return nan if predicted is None else (predicted == y).double().mean().item()
+    """`ClassCounts.accuracy` of a whole split."""
+    counts = ClassCounts(ignore=ignore)
+    counts.add(targets, logits)
+    return counts.accuracy()
 
 
 def mean_iou(
     targets: Shaped[Tensor, "n ..."], logits: Float[Tensor, "n c ..."], *, ignore: int
 ) -> float:
-    """Intersection over union of each class, TP / (TP + FP + FN), then the mean over classes.
-
-    Counts run over the labelled units of the whole split, as in PASCAL VOC. A class that is neither
-    labelled nor predicted anywhere has no score and is left out of the mean.
-
-    Args:
-        targets: class ids.
-        logits: of c classes; the largest is the prediction.
-        ignore: the class id of an unlabelled unit.
-
-    Raises:
-        ValueError: every unit is unlabelled.
-    """
-    y, predicted = _predicted_classes("mean IoU", targets, logits, ignore=ignore)
-    if predicted is None:
-        return nan
-    classes = logits.shape[1]
-    hits, labelled, chosen = (
-        torch.bincount(x, minlength=classes) for x in (y[y == predicted], y, predicted)
-    )
-    union = labelled + chosen - hits
-    return (hits.double() / union)[union > 0].mean().item()
+    """`ClassCounts.mean_iou` of a whole split."""
+    counts = ClassCounts(ignore=ignore)
+    counts.add(targets, logits)
+    return counts.mean_iou()
 
 
 def root_mean_squared_error(targets: Float[Tensor, "n t"], logits: Float[Tensor, "n t"]) -> float:
@@ -175,17 +218,6 @@ def _score(metric: str, y: np.ndarray, a: np.ndarray) -> float:
 def _has_two_labels(column: Tensor) -> bool:
     """Whether two different labels were measured."""
     return len(torch.unique(column[measured(column)])) > 1
-
-
-def _predicted_classes(
-    name: str, targets: Tensor, logits: Tensor, *, ignore: int
-) -> tuple[Tensor, Tensor | None]:
-    """Class ids of labelled units, and those of their largest logits, if all logits are finite."""
-    mask = measured(targets, ignore=ignore)
-    if not mask.any():
-        raise ValueError(f"{name} needs a labelled unit; all {targets.numel()} are ignored")
-    broken = ~logits.isfinite().all(1)
-    return targets[mask], None if broken[mask].any() else logits.argmax(1)[mask]
 
 
 def _errors(targets: Tensor, logits: Tensor) -> Tensor:

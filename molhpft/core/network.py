@@ -82,6 +82,7 @@ class Chain(nn.Module):
     Args:
         stages: stage name to stage, first applied first. May be empty (the identity). A dot in a
             name, such as `layer1.0`, is an underscore in the state dict.
+        also: stage name to a second name, by which papers call the stage.
 
     Raises:
         TypeError: a value is no stage.
@@ -94,9 +95,12 @@ class Chain(nn.Module):
     (['wide'], ['relu'], 8)
     """
 
-    def __init__(self, stages: Mapping[str, Stage]) -> None:
+    def __init__(
+        self, stages: Mapping[str, Stage], *, also: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__()
         self._names = tuple(stages)
+        self._also = dict(also or {})
         # torch forbids dots in the names of modules
         keys = [name.replace(".", "_") for name in stages]
         if len(set(keys)) < len(keys):
@@ -137,16 +141,27 @@ class Chain(nn.Module):
             h = stage(h, batch)
         return h
 
+    def stage_name(self, given: str) -> str:
+        """The stage's own name, given that or its second name.
+
+        Raises:
+            ValueError: no stage has that name; the message lists the names that exist.
+        """
+        own = {second: name for name, second in self._also.items() if name in self.names}
+        name = own.get(given, given)
+        if name not in self.names:
+            both = [f"{n} ({self._also[n]})" if n in self._also else n for n in self.names]
+            raise ValueError(f"no stage named {given!r}; this chain has: {', '.join(both)}")
+        return name
+
     def split(self, at: str) -> tuple["Chain", "Chain"]:
         """The stages before the one named `at`, and the others; both share the original modules.
 
         Raises:
             ValueError: no stage has that name; the message lists the names that exist.
         """
-        if at not in self.names:
-            raise ValueError(f"no stage named {at!r}; this chain has: {', '.join(self.names)}")
-        stages, k = list(self.named_stages().items()), self.names.index(at)
-        return Chain(dict(stages[:k])), Chain(dict(stages[k:]))
+        stages, k = list(self.named_stages().items()), self.names.index(self.stage_name(at))
+        return Chain(dict(stages[:k]), also=self._also), Chain(dict(stages[k:]), also=self._also)
 
 
 def _stage(name: str, module: nn.Module) -> Stage:

@@ -198,8 +198,17 @@ class Multiclass:
         Raises:
             ValueError: every unit is unlabelled.
         """
-        metric = metrics.mean_iou if self.metric == "miou" else metrics.accuracy
-        return metric(targets, logits, ignore=self.ignore)
+        counts = metrics.ClassCounts(ignore=self.ignore)
+        counts.add(targets, logits)
+        return self.score_counted(counts)
+
+    def score_counted(self, counts: metrics.ClassCounts) -> float:
+        """`score` of everything that was counted.
+
+        Raises:
+            ValueError: every unit is unlabelled.
+        """
+        return counts.mean_iou() if self.metric == "miou" else counts.accuracy()
 
     def smoothed(self, amount: float) -> "Multiclass":
         """The same with smoothing `amount`."""

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from molhpft.core.annotations import Float
 from molhpft.core.data import Task
-from molhpft.core.evaluate import EVALUATION_SIZE, inference
+from molhpft.core.evaluate import Predictions, RunningScore, evaluation_size, inference
 from molhpft.core.network import Network
 
 
 def exchange_scores(
-    networks: Sequence[Network], task: Task, split: str, *, size: int = EVALUATION_SIZE
+    networks: Sequence[Network], task: Task, split: str, *, size: int | None = None
 ) -> Float[Tensor, "m m"]:
     """Score of every backbone under every head, without retuning.
 
@@ -23,7 +23,7 @@ def exchange_scores(
         networks: m networks cut at the same stage, for example one for each tau.
         task: gives examples and score.
         split: name of the split to score.
-        size: most examples in a forward pass.
+        size: most examples in a forward pass; None for `evaluation_size`.
 
     Returns:
         float64; row i has the backbone of network i, column j the head of network j, so that the
@@ -36,22 +36,20 @@ def exchange_scores(
     with ExitStack() as stack:
         for network in networks:
             stack.enter_context(inference(network))
-        rows = [_scores_under_all_heads(n, networks, task, split, size) for n in networks]
+        most = size or evaluation_size(task)
+        rows = [_scores_under_all_heads(n, networks, task, split, most) for n in networks]
     return torch.tensor(rows, dtype=torch.float64)
 
 
 def _scores_under_all_heads(
     network: Network, networks: Sequence[Network], task: Task, split: str, size: int
 ) -> list[float]:
-    logits: list[list[Tensor]] = [[] for _ in networks]
-    targets = []
+    running = [RunningScore(task.objective, rows=len(task.rows(split))) for _ in networks]
     for batch in task.batches(split, size=size):
         z = network.features(batch)
-        targets.append(batch.targets.cpu())
-        for column, other in zip(logits, networks, strict=True):
-            column.append(other.head(z, batch).cpu())
-    y = torch.cat(targets)
-    return [task.objective.score(torch.cat(column), y) for column in logits]
+        for score, other in zip(running, networks, strict=True):
+            score.add(Predictions(other.head(z, batch).cpu(), batch.targets.cpu()))
+    return [score.value() for score in running]
 
 
 def _check(networks: Sequence[Network]) -> None:

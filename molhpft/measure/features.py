@@ -8,6 +8,7 @@ the new task's labels. An energy is NaN where a prediction for a measured label 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from math import nan
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from molhpft.core.network import Chain, Network
 from molhpft.core.objectives import Objective
 
 _ROWS = 4_096  # read at a time
+_NUMBERS = 2**23  # of their logits: a row of pixels has millions
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,49 @@ class Energy:
     balanced: float
 
 
+class RunningEnergy:
+    """`energy` of a training split whose predictions come in pieces, so that none are stored.
+
+    Args:
+        objective: the finetuning objective, without label smoothing.
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        self._objective = objective
+        self._lengths, self._units = 0.0, 0
+        self._entries, self._measured = 0.0, 0
+        self._sums, self._counts = torch.zeros(2, 1).double(), torch.zeros(2, 1).long()
+
+    def add(self, predictions: Predictions) -> None:
+        """The predictions for more examples."""
+        for residual, y in _residuals(predictions, self._objective):
+            lengths = torch.linalg.vector_norm(residual, dim=1)
+            self._lengths += lengths.sum(dtype=torch.float64).item()
+            self._units += len(lengths)
+            size = residual.abs()
+            entries = size[measured(y)]
+            self._entries += entries.sum(dtype=torch.float64).item()
+            self._measured += len(entries)
+            if self._objective.has_classes:
+                sums = [torch.where(y == label, size, 0.0).sum(0).double() for label in (0, 1)]
+                self._sums = self._sums + torch.stack(sums)
+                self._counts = self._counts + torch.stack([(y == label).sum(0) for label in (0, 1)])
+
+    def value(self) -> Energy:
+        """Every energy of all that was added."""
+        both = (self._counts > 0).all(0)
+        return Energy(
+            aie=self._lengths / self._units if self._units else nan,
+            per_entry=self._entries / self._measured if self._measured else nan,
+            balanced=(self._sums / self._counts)[:, both].mean().item(),
+        )
+
+
 def energy(predictions: Predictions, objective: Objective) -> Energy:
     """Every energy of the training split, predicted just before finetuning."""
-    return Energy(
-        initial_energy(predictions, objective),
-        entry_energy(predictions, objective),
-        balanced_energy(predictions, objective),
-    )
+    running = RunningEnergy(objective)
+    running.add(predictions)
+    return running.value()
 
 
 def initial_energy(predictions: Predictions, objective: Objective) -> float:
@@ -67,19 +105,12 @@ def initial_energy(predictions: Predictions, objective: Objective) -> float:
     >>> round(initial_energy(wrong, Multiclass()), 4)
     1.4142
     """
-    parts = _residuals(predictions, objective)
-    lengths = [torch.linalg.vector_norm(residual, dim=1) for residual, _ in parts]
-    return torch.cat(lengths).mean().item()
+    return energy(predictions, objective).aie
 
 
 def entry_energy(predictions: Predictions, objective: Objective) -> float:
     """Mean |p - y| over measured labels: comparable between different numbers of tasks."""
-    total, count = 0.0, 0
-    for residual, y in _residuals(predictions, objective):
-        entries = residual[measured(y)]
-        total += entries.abs().sum(dtype=torch.float64).item()
-        count += len(entries)
-    return total / count if count else float("nan")
+    return energy(predictions, objective).per_entry
 
 
 def balanced_energy(predictions: Predictions, objective: Objective) -> float:
@@ -88,16 +119,7 @@ def balanced_energy(predictions: Predictions, objective: Objective) -> float:
     With few positives the plain energy says how well the negatives are fitted. Tasks that lack a
     class are left out; NaN where no task has two classes, as in a regression.
     """
-    if not objective.has_classes:
-        return float("nan")
-    sums, counts = [], []
-    for residual, y in _residuals(predictions, objective):
-        of_class = torch.stack([y == label for label in (0, 1)])
-        sums.append(torch.where(of_class, residual.abs(), 0.0).sum(1))
-        counts.append(of_class.sum(1))
-    total, count = torch.stack(sums).sum(0), torch.stack(counts).sum(0)
-    both = (count > 0).all(0)
-    return (total / count)[:, both].mean().item()
+    return energy(predictions, objective).balanced
 
 
 def head_norm(head: Chain) -> float:
@@ -109,6 +131,48 @@ def head_norm(head: Chain) -> float:
     """
     weights = [parameter.detach().double().flatten().cpu() for parameter in head.parameters()]
     return torch.cat(weights).norm().item() if weights else float("nan")
+
+
+class RunningCalibration:
+    """`calibration_error` of a split whose predictions come in pieces, so that none are stored.
+
+    Args:
+        objective: the task's; its label smoothing is not applied.
+        bins: how many, of equal width.
+
+    Raises:
+        ValueError: it is a regression.
+    """
+
+    def __init__(self, objective: Objective, *, bins: int = 15) -> None:
+        if not objective.has_classes:
+            raise ValueError(
+                "calibration is of the probabilities of classes; a regression has none"
+            )
+        self._objective, self._bins = objective.smoothed(0.0), bins
+        self._edges = torch.arange(1, bins).double() / bins
+        self._gaps, self._count = torch.zeros(bins, dtype=torch.float64), 0
+
+    def add(self, predictions: Predictions) -> None:
+        """The predictions for more examples."""
+        for residual, y in _residuals(predictions, self._objective):
+            if predictions.targets.is_floating_point():
+                labelled = measured(y)
+                p = (residual.double() + y.double())[labelled]
+                right = y.double()[labelled]
+            else:
+                # only of the most probable class: doubles of every class of every pixel are many
+                best = (residual + y).argmax(1, keepdim=True)
+                right = y.gather(1, best).squeeze(1).double()
+                p = residual.gather(1, best).squeeze(1).double() + right
+            # the labels of a bin times the gap of its means is the sum of its gaps
+            bins = torch.bucketize(p, self._edges)
+            self._gaps += torch.bincount(bins, weights=p - right, minlength=self._bins)
+            self._count += len(p)
+
+    def value(self) -> float:
+        """The error of all that was added."""
+        return self._gaps.abs().sum().item() / self._count if self._count else nan
 
 
 def calibration_error(predictions: Predictions, objective: Objective, *, bins: int = 15) -> float:
@@ -129,27 +193,15 @@ def calibration_error(predictions: Predictions, objective: Objective, *, bins: i
     Raises:
         ValueError: it is a regression.
     """
-    if not objective.has_classes:
-        raise ValueError("calibration is of the probabilities of classes; a regression has none")
-    edges = torch.arange(1, bins).double() / bins
-    gaps, count = torch.zeros(bins, dtype=torch.float64), 0
-    for residual, y in _residuals(predictions, objective.smoothed(0.0)):
-        p, right = (residual + y).double(), y.double()
-        if predictions.targets.is_floating_point():
-            labelled = measured(y)
-            p, right = p[labelled], right[labelled]
-        else:
-            p, best = p.max(1)
-            right = right.gather(1, best[:, None]).squeeze(1)
-        # the labels of a bin times the gap of its means is the sum of its gaps
-        gaps += torch.bincount(torch.bucketize(p, edges), weights=p - right, minlength=bins)
-        count += len(p)
-    return gaps.abs().sum().item() / count if count else float("nan")
+    running = RunningCalibration(objective, bins=bins)
+    running.add(predictions)
+    return running.value()
 
 
 def _residuals(predictions: Predictions, objective: Objective) -> Iterator[tuple[Tensor, Tensor]]:
     """Residuals and labels, some rows at a time: copies of a whole large split fill the memory."""
-    pieces = (torch.split(t, _ROWS) for t in (predictions.logits, predictions.targets))
+    rows = max(1, min(_ROWS, _NUMBERS // max(1, predictions.logits[:1].numel())))
+    pieces = (torch.split(t, rows) for t in (predictions.logits, predictions.targets))
     for logits, targets in zip(*pieces, strict=True):
         residual = objective.residual(logits, targets)
         yield residual, objective.labels(targets, outputs=residual.shape[1])

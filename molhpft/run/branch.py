@@ -13,12 +13,20 @@ from molhpft.config.measures import callbacks_along, phase_name
 from molhpft.config.schema import RunConfig
 from molhpft.core.data import Task
 from molhpft.core.determinism import seed_for
-from molhpft.core.evaluate import EVALUATION_SIZE, Predictions, Snapshot, inference, predict, take
+from molhpft.core.evaluate import (
+    Predictions,
+    RunningScore,
+    Snapshot,
+    evaluation_size,
+    inference,
+    predictions_in_batches,
+    take,
+)
 from molhpft.core.network import Network
 from molhpft.core.objectives import ScoredByLoss
 from molhpft.domains.console import pace
 from molhpft.domains.files import Json
-from molhpft.measure.features import RunningShift, calibration_error, energy
+from molhpft.measure.features import RunningCalibration, RunningEnergy, RunningShift
 from molhpft.run.folder import RunFolder
 from molhpft.run.resume import SavedPhase
 from molhpft.tuning.callbacks import Callback, PauseAfter
@@ -103,41 +111,61 @@ def evaluated(task: Task) -> Task:
 
 def snapshots(network: Network, task: Task) -> dict[str, Snapshot]:
     """A snapshot of every split, features included."""
-    return {
-        split: take(network, task.batches(split, size=EVALUATION_SIZE)) for split in task.splits
-    }
+    size = evaluation_size(task)
+    return {split: take(network, task.batches(split, size=size)) for split in task.splits}
 
 
 def predictions(
     network: Network, task: Task, *, watch_train: Callable[[Tensor], None] | None = None
-) -> Iterator[tuple[str, Predictions]]:
-    """Predictions for one split after another: together, those of a large set fill the memory.
+) -> Iterator[tuple[str, Iterable[Predictions]]]:
+    """Predictions for one split after another, in batches: those of all pixels fill the memory.
 
     `watch_train` is given the features of each batch of the training split, in order.
     """
     for split in task.splits:
-        yield split, predict(network, task, split, watch=watch_train if split == "train" else None)
+        watch = watch_train if split == "train" else None
+        yield split, predictions_in_batches(network, task, split, watch=watch)
 
 
-def scores(predicted: Iterable[tuple[str, Predictions]], task: Task) -> dict[str, float]:
-    """Score of every split."""
-    return {split: task.objective.score(p.logits, p.targets) for split, p in predicted}
+def scores(
+    predicted: Iterable[tuple[str, Iterable[Predictions]]],
+    task: Task,
+    *,
+    watch: Callable[[str, Predictions], None] | None = None,
+) -> dict[str, float]:
+    """Score of every split.
+
+    Args:
+        predicted: splits and their predictions in pieces.
+        task: gives the objective.
+        watch: is given every piece, with the name of its split.
+    """
+    result = {}
+    for split, pieces in predicted:
+        running = RunningScore(task.objective, rows=len(task.rows(split)))
+        for some in pieces:
+            running.add(some)
+            if watch:
+                watch(split, some)
+        result[split] = running.value()
+    return result
 
 
-def before_finetuning(predicted: Iterable[tuple[str, Predictions]], task: Task) -> Json:
+def before_finetuning(predicted: Iterable[tuple[str, Iterable[Predictions]]], task: Task) -> Json:
     """`energy` on the training split, and the score of every split (`probe`).
 
     Args:
-        predicted: split and predictions of the probed network, "train" among them.
+        predicted: splits and predictions of the probed network in pieces, "train" among them.
         task: gives objective and score.
     """
-    energies: Json = {}
-    probe: dict[str, float] = {}
-    for split, predictions in predicted:
-        probe |= scores([(split, predictions)], task)
+    energy = RunningEnergy(task.objective)
+
+    def watch(split: str, some: Predictions) -> None:
         if split == "train":
-            energies = asdict(energy(predictions, task.objective))
-    return {"energy": energies, "probe": probe}
+            energy.add(some)
+
+    probe = scores(predicted, task, watch=watch)
+    return {"energy": asdict(energy.value()), "probe": probe}
 
 
 def after_finetuning(start: Network, start_task: Task, end: Network, task: Task) -> Json:
@@ -154,12 +182,17 @@ def after_finetuning(start: Network, start_task: Task, end: Network, task: Task)
         task: what it reads, in the same order.
     """
     shift = RunningShift()
+    errors: dict[str, RunningCalibration] = {}
+
+    def watch(split: str, some: Predictions) -> None:
+        if task.objective.has_classes:
+            errors.setdefault(split, RunningCalibration(task.objective)).add(some)
+
     with inference(start):
-        batches = start_task.batches("train", size=EVALUATION_SIZE)
+        batches = start_task.batches("train", size=evaluation_size(task))
         before = (start.features(batch).cpu() for batch in batches)
         compared = predictions(end, task, watch_train=lambda z: shift.add(next(before), z))
-        ece: dict[str, float] = {}
-        final = scores(_calibrated(compared, task, ece), task)
+        final = scores(compared, task, watch=watch)
     broken = [split for split, value in final.items() if isnan(value)]
     if broken:
         _log.warning(
@@ -168,14 +201,5 @@ def after_finetuning(start: Network, start_task: Task, end: Network, task: Task)
             ", ".join(broken),
             task.name,
         )
+    ece = {split: error.value() for split, error in errors.items()}
     return {"final": final, "shift": asdict(shift.mean())} | ({"ece": ece} if ece else {})
-
-
-def _calibrated(
-    predicted: Iterable[tuple[str, Predictions]], task: Task, errors: dict[str, float]
-) -> Iterator[tuple[str, Predictions]]:
-    """The same predictions; the calibration error of each split goes into `errors` on its way."""
-    for split, one in predicted:
-        if task.objective.has_classes:
-            errors[split] = calibration_error(one, task.objective)
-        yield split, one

@@ -1,6 +1,6 @@
 """One run of head probing: what is probed, what its heads give, and the cache of shared probes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -9,13 +9,13 @@ from torch import Tensor
 
 from molhpft.core.data import Task
 from molhpft.core.determinism import seed_for
-from molhpft.core.evaluate import Snapshot
+from molhpft.core.evaluate import Predictions, RunningScore, predictions_in_batches
 from molhpft.core.network import Network
 from molhpft.domains.files import Json, cached_tensors, digest
 from molhpft.domains.weights import strip_prefix
-from molhpft.measure.features import initial_energy
+from molhpft.measure.features import RunningEnergy
 from molhpft.tuning.frozen_features import on_features
-from molhpft.tuning.probe import Trajectory
+from molhpft.tuning.probe import Trajectory, with_head
 from molhpft.tuning.stacked import feature_rows
 
 _LOGITS = 2**26  # computed at a time: those of every tau together may fill the memory
@@ -51,8 +51,13 @@ def head_energies(trajectory: Trajectory, network: Network, task: Task) -> dict[
         network: that was probed; left as it is.
         task: that it was probed on.
     """
-    snapshots = _snapshots(trajectory, network, task, "train")
-    return {tau: initial_energy(snapshot, task.objective) for tau, snapshot in snapshots}
+    energies = {}
+    for tau, pieces in _predictions(trajectory, network, task, "train"):
+        energy = RunningEnergy(task.objective)
+        for some in pieces:
+            energy.add(some)
+        energies[tau] = energy.value().aie
+    return energies
 
 
 def head_rows(trajectory: Trajectory, network: Network, task: Task) -> dict[int, Json]:
@@ -62,10 +67,16 @@ def head_rows(trajectory: Trajectory, network: Network, task: Task) -> dict[int,
     """
     rows: dict[int, Json] = {tau: {} for tau in trajectory.heads}
     for split in ("train", "valid"):
-        for tau, snapshot in _snapshots(trajectory, network, task, split):
+        for tau, pieces in _predictions(trajectory, network, task, split):
+            score = RunningScore(task.objective, rows=len(task.rows(split)))
+            energy = RunningEnergy(task.objective)
+            for some in pieces:
+                score.add(some)
+                if split == "train":
+                    energy.add(some)
             if split == "train":
-                rows[tau]["aie"] = initial_energy(snapshot, task.objective)
-            rows[tau][split] = task.objective.score(snapshot.logits, snapshot.targets)
+                rows[tau]["aie"] = energy.value().aie
+            rows[tau][split] = score.value()
     return rows
 
 
@@ -74,16 +85,20 @@ def at_taus(trajectory: Trajectory, taus: set[int]) -> Trajectory:
     return replace(trajectory, heads={t: h for t, h in trajectory.heads.items() if t in taus})
 
 
-def _snapshots(
+def _predictions(
     trajectory: Trajectory, network: Network, task: Task, split: str
-) -> Iterator[tuple[int, Snapshot]]:
-    """Tau and the snapshot of its head, in the order of the trajectory."""
+) -> Iterator[tuple[int, Iterable[Predictions]]]:
+    """Tau and the predictions of its head, in pieces, in the order of the trajectory."""
+    if feature_rows(network, task) is None:
+        for tau, head in trajectory.heads.items():
+            yield tau, predictions_in_batches(with_head(network, head), task, split)
+        return
     taus = list(trajectory.heads)
-    together = feature_rows(network, task) is not None
-    size = max(1, _LOGITS // (len(task.rows(split)) * task.outputs)) if together else 1
+    size = max(1, _LOGITS // (len(task.rows(split)) * task.outputs))
     for start in range(0, len(taus), size):
         some = at_taus(trajectory, set(taus[start : start + size]))
-        yield from some.snapshots(network, task, split).items()
+        for tau, snapshot in some.snapshots(network, task, split).items():
+            yield tau, [snapshot]
 
 
 def shared_trajectory(

@@ -87,14 +87,19 @@ class Branch:
     def row(self, task: Task) -> Json:
         """Tau, energy, scores before and after finetuning, shift of features, change of head."""
         moved = shift(self.before["train"].features, self.after["train"].features)
-        start = before_finetuning(self.before.items(), task)
+        start = before_finetuning(_whole(self.before), task)
         return {
             "tau": self.tau,
             **start,
-            "final": scores(self.after.items(), task),
+            "final": scores(_whole(self.after), task),
             "shift": asdict(moved),
             "head": {"gradient": self.gradient, "change": self.head_changes[-1]},
         }
+
+
+def _whole(snapshots: Mapping[str, Snapshot]) -> list[tuple[str, list[Snapshot]]]:
+    """Splits and their predictions, in one piece each."""
+    return [(split, [snapshot]) for split, snapshot in snapshots.items()]
 
 
 def random_mlp(*, seed: int) -> Chain:

@@ -15,7 +15,7 @@ from torch import Tensor
 from molhpft.core.annotations import Float
 from molhpft.core.data import Task
 from molhpft.core.determinism import seed_dropout
-from molhpft.core.evaluate import EVALUATION_SIZE, predict
+from molhpft.core.evaluate import RunningScore, predictions_in_batches
 from molhpft.core.network import Batch, Network
 from molhpft.tuning.adapters import Adapters, adapted
 from molhpft.tuning.callbacks import Callback, Progress, Row, Weights
@@ -84,10 +84,12 @@ def fit(
     return training.rows
 
 
-def score(network: Network, task: Task, split: str, *, size: int = EVALUATION_SIZE) -> float:
+def score(network: Network, task: Task, split: str, *, size: int | None = None) -> float:
     """The objective's score on a whole split, in eval mode, no row dropped."""
-    predicted = predict(network, task, split, size=size)
-    return task.objective.score(predicted.logits, predicted.targets)
+    running = RunningScore(task.objective, rows=len(task.rows(split)))
+    for some in predictions_in_batches(network, task, split, size=size):
+        running.add(some)
+    return running.value()
 
 
 class DivergedError(ValueError):

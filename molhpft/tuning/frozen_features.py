@@ -13,7 +13,7 @@ from torch import Tensor
 
 from molhpft.core.annotations import Int, Shaped
 from molhpft.core.data import Rows, Task
-from molhpft.core.evaluate import EVALUATION_SIZE, take
+from molhpft.core.evaluate import evaluation_size, take
 from molhpft.core.network import Batch, Chain, Network, Plain
 
 
@@ -59,7 +59,7 @@ def on_features(
     network: Network,
     task: Task,
     *,
-    size: int = EVALUATION_SIZE,
+    size: int | None = None,
     views: int = 0,
     rng: torch.Generator | None = None,
 ) -> tuple[Network, Task]:
@@ -71,7 +71,7 @@ def on_features(
     Args:
         network: any network.
         task: every split is taken, row i of a split staying row i.
-        size: most examples in a forward pass.
+        size: most examples in a forward pass; None for `evaluation_size`.
         views: how often the training split is taken under augmentation; each epoch then reads one
             of these views of each example. 0 probes on the examples as they are.
         rng: draws the augmentations.
@@ -90,6 +90,7 @@ def on_features(
             )
         return network, task
     device = next(network.head.parameters()).device
+    size = size or evaluation_size(task)
     snapshots = {name: take(network, task.batches(name, size=size)) for name in task.splits}
     augmented = [take(network, _augmented(task, size=size, rng=rng)) for _ in range(views)]
     rows = Rows(

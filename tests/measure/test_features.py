@@ -14,6 +14,8 @@ from molhpft.core.evaluate import Predictions, take
 from molhpft.core.network import Chain, Network, Plain, linear_head
 from molhpft.core.objectives import ClassContrast, Joint, Multiclass, Multilabel, Part, Squared
 from molhpft.measure.features import (
+    RunningCalibration,
+    RunningEnergy,
     RunningShift,
     balanced_energy,
     batch_norm_drift,
@@ -105,6 +107,23 @@ def test_energy_does_not_depend_on_how_many_rows_are_read_at_a_time(
     monkeypatch.setattr("molhpft.measure.features._ROWS", rows)
     pieces = energy(snapshot(a, y), objective)
     assert astuple(pieces) == pytest.approx(astuple(whole), rel=1e-6)
+
+
+def test_energy_and_calibration_of_pieces_are_those_of_the_whole(rng):
+    objective = Multiclass(metric="miou")
+    a = torch.randn(6, 3, 4, 5, generator=rng)
+    y = torch.randint(3, (6, 4, 5), generator=rng)
+    energies, errors = RunningEnergy(objective), RunningCalibration(objective)
+    for some in torch.split(torch.arange(6), 4):
+        energies.add(snapshot(a[some], y[some]))
+        errors.add(snapshot(a[some], y[some]))
+    residual = objective.residual(a, y).double()
+    hot = objective.labels(y, outputs=3)
+    assert energies.value().aie == pytest.approx(residual.norm(dim=1).mean().item())
+    assert energies.value().per_entry == pytest.approx(residual.abs().mean().item())
+    balanced = sum(residual.abs()[:, c][hot[:, c] == k].mean() for c in range(3) for k in (0, 1))
+    assert energies.value().balanced == pytest.approx(balanced.item() / 6)
+    assert errors.value() == pytest.approx(calibration_error(snapshot(a, y), objective))
 
 
 def test_the_energy_of_class_contrast_is_that_of_the_same_classes_by_softmax(rng):

@@ -6,6 +6,7 @@ beside heads, queues and slowly moving copies of the encoder, which are left out
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -21,8 +22,9 @@ from molhpft.domains.weights import (
 
 _OURS = ("stages.stem.module.conv1.weight",)
 _LANDMARKS = ("layer1.0.conv1.weight", "4.0.conv1.weight")
-# nn.Sequential(*resnet.children()), as examples of SimCLR and BYOL build their encoders
-_NUMBERED = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+# nn.Sequential(*resnet.children()), as examples of SimCLR and BYOL build their encoders; without
+# its max-pool, as those for CIFAR do, layers are numbered from 3
+_CHILDREN = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 _CLASSIFIER = re.compile(r"(.*\.)?(fc|linear)\.weight")
 _BLOCK = re.compile(r"stages\.layer(\d)_(\d+)\.module\.(.+)")
 
@@ -44,7 +46,10 @@ def load_resnet(backbone: Chain, path: Path) -> None:
     file = read_weights(path)
     weights, needed = encoder_weights(file), backbone.state_dict()
     if misfit := _first_misfit(weights, needed):
-        raise ValueError(f"{path} is {describe(file)}; this encoder differs from it: {misfit}")
+        hint = _other_stem(weights, needed)
+        raise ValueError(
+            f"{path} is {describe(file)}; this encoder differs from it: {misfit}{hint}"
+        )
     backbone.load_state_dict({name: weights.get(name, needed[name]) for name in needed})
 
 
@@ -78,7 +83,9 @@ def encoder_weights(file: WeightFile) -> dict[str, Tensor]:
         return backbone_weights(file, prefix)
     parts = strip_prefix(file.tensors, prefix)
     if _LANDMARKS[1] in parts:
-        parts = {_named(name): tensor for name, tensor in parts.items()}
+        pooled = "3.0.conv1.weight" not in parts
+        children = [name for name in _CHILDREN if pooled or name != "maxpool"]
+        parts = {_named(name, children): tensor for name, tensor in parts.items()}
     renamed = ((_chain_name(name), tensor) for name, tensor in parts.items())
     return {name: tensor for name, tensor in renamed if name}
 
@@ -97,6 +104,16 @@ def describe(file: WeightFile) -> str:
     return f"a ResNet-{depth} (blocks {blocks}) stored as {_prefix(file)[0]}*"
 
 
+def _other_stem(weights: dict[str, Tensor], needed: dict[str, Tensor]) -> str:
+    """Which encoder has the stem of the file, where only the size of its kernel is another."""
+    name = "stages.stem.module.conv1.weight"
+    theirs, ours = (tuple(one[name].shape) if name in one else () for one in (weights, needed))
+    if len(theirs) != 4 or theirs[:2] != ours[:2] or theirs == ours:
+        return ""
+    other = "cifar_resnet" if theirs[2] == 3 else "resnet"
+    return f"; the encoder {other} has a stem of {theirs[2]} x {theirs[3]}"
+
+
 def _prefix(file: WeightFile) -> tuple[str, bool]:
     """The prefix of the encoder's names, and whether they are those of our chain."""
     ours = encoder_prefix(file, _OURS)
@@ -110,15 +127,19 @@ def _prefix(file: WeightFile) -> tuple[str, bool]:
     return (ours, True) if ours is not None else (theirs or "", False)
 
 
-def _named(numbered: str) -> str:
+def _named(numbered: str, children: Sequence[str]) -> str:
     number, _, rest = numbered.partition(".")
-    return f"{_NUMBERED.get(number, number)}.{rest}"
+    known = number.isdecimal() and int(number) < len(children)
+    return f"{children[int(number)] if known else number}.{rest}"
 
 
 def _chain_name(name: str) -> str | None:
     """The chain's name for a parameter of stem or layers; None for a head's."""
     if match := re.fullmatch(r"(layer\d)\.(\d+)\.(.+)", name):
-        return match.expand(r"stages.\1_\2.module.\3")
+        layer, block, rest = match.groups()
+        # as pytorch-cifar calls what torchvision calls downsample
+        rest = re.sub(r"^shortcut\.", "downsample.", rest)
+        return f"stages.{layer}_{block}.module.{rest}"
     return f"stages.stem.module.{name}" if re.match(r"(conv1|bn1)\.", name) else None
 
 

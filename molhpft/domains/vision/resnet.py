@@ -1,12 +1,13 @@
 """ResNets (He et al., 2016) with torchvision's names, as chains `stem, layer1.0, ..., pool`.
 
-Our own come in two families: the small ones for CIFAR, whose shortcuts have no weights, and those
-for ImageNet. Any other ResNet becomes a chain by the attribute names that torchvision, timm and the
-CIFAR ResNets share.
+Our own come in two families: those for CIFAR, with a stem that keeps the size of the image, and
+those for ImageNet. Any other ResNet becomes a chain by the attribute names that torchvision, timm
+and the CIFAR ResNets share.
 """
 
+import re
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -36,6 +37,7 @@ def resnet_chain(module: nn.Module) -> Chain:
     Returns:
         a chain whose state dict names the parameter `layer1.0.conv1.weight` of the module
         `stages.layer1_0.module.conv1.weight`, and `conv1.weight` `stages.stem.module.conv1.weight`.
+        Its blocks answer to the names of Ren et al. (2023) too: `layer4.2` is `L4.3`.
 
     Raises:
         ValueError: an attribute is missing, or the module's own forward pass is not its stem,
@@ -56,7 +58,13 @@ def resnet_chain(module: nn.Module) -> Chain:
             f"{_residual_layers(module)}, pool and classifier in this order; "
             "its forward pass gives something else"
         )
-    return Chain(stages)
+    return Chain(stages, also=_paper_names(stages))
+
+
+def _paper_names(stages: Iterable[str]) -> dict[str, str]:
+    """Blocks as Ren et al. (2023) call them, counted from 1: layer4.2 is L4.3."""
+    blocks = (re.fullmatch(r"layer(\d+)\.(\d+)", name) for name in stages)
+    return {block[0]: f"L{block[1]}.{int(block[2]) + 1}" for block in blocks if block}
 
 
 def _stem(module: nn.Module) -> nn.Module:
@@ -116,8 +124,12 @@ _STRIDES_AND_DILATIONS = {  # of the four layers, by output stride
 }
 
 
-def cifar_resnet(*, depth: Literal[20, 32, 44, 56] = 20, channels: Count = 3) -> Chain:
-    """ResNet for images of about 32 x 32 pixels, features of width 64, He et al. section 4.2.
+def cifar_resnet(*, depth: Literal[18, 20, 32, 34, 44, 50, 56] = 20, channels: Count = 3) -> Chain:
+    """ResNet for images of about 32 x 32 pixels, whose stem is one 3 x 3 convolution.
+
+    Of depth 20, 32, 44 or 56 it is that of He et al. section 4.2, with features of width 64. Of
+    depth 18, 34 or 50 it is ImageNet's without the strides and the max-pool of its stem, as most
+    networks that are called ResNet-18 for CIFAR; widths are those of `resnet`.
 
     >>> cifar_resnet(depth=20).names[:3]
     ['stem', 'layer1.0', 'layer1.1']
@@ -126,9 +138,12 @@ def cifar_resnet(*, depth: Literal[20, 32, 44, 56] = 20, channels: Count = 3) ->
         depth: layers with weights, a classifier included.
         channels: of the images.
     """
-    counts = [(depth - 2) // 6] * 3
-    layers = _layers(_cifar_block, 16, _CIFAR_WIDTHS, counts, strides=(1, 2, 2))
-    conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
+    if depth in _COUNTS:
+        layers, width = _imagenet_layers(depth, strides=(1, 2, 2, 2), dilations=(1, 1, 1, 1)), 64
+    else:
+        counts, width = [(depth - 2) // 6] * 3, 16
+        layers = _layers(_cifar_block, 16, _CIFAR_WIDTHS, counts, strides=(1, 2, 2))
+    conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
     return resnet_chain(ResNet(conv1, nn.Identity(), layers))
 
 
@@ -143,12 +158,18 @@ def resnet(
             widen their kernels (dilation) instead of striding.
         channels: of the images.
     """
-    make, expansion = (_bottleneck, 4) if depth == 50 else (_basic_block, 1)
-    widths = [width * expansion for width in _WIDTHS]
     strides, dilations = _STRIDES_AND_DILATIONS[output_stride]
-    layers = _layers(make, 64, widths, _COUNTS[depth], strides=strides, dilations=dilations)
+    layers = _imagenet_layers(depth, strides=strides, dilations=dilations)
     conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
     return resnet_chain(ResNet(conv1, nn.MaxPool2d(3, stride=2, padding=1), layers))
+
+
+def _imagenet_layers(
+    depth: int, *, strides: Sequence[int], dilations: Sequence[int]
+) -> list[nn.Sequential]:
+    make, expansion = (_bottleneck, 4) if depth == 50 else (_basic_block, 1)
+    widths = [width * expansion for width in _WIDTHS]
+    return _layers(make, 64, widths, _COUNTS[depth], strides=strides, dilations=dilations)
 
 
 class ResNet(nn.Module):
