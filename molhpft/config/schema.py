@@ -21,6 +21,7 @@ from molhpft.config.used_keys import (
     PROBE_KEYS,
     UsedKeys,
     has_batch_norm,
+    stage_name,
     unused_in_method,
     unused_message,
     used_keys,
@@ -80,7 +81,8 @@ class RunConfig:
         checkpoint: optimizer steps between two saves within an epoch; None saves after epochs
             only. It changes no result, only what an interruption costs.
         cut: name of the stage from which on the backbone is re-initialised and counted as head (a
-            partial backbone); None keeps all of it.
+            partial backbone); None keeps all of it. A block of a ResNet may be called as in the
+            paper, L4.3 for layer4.2.
         standardise: whether the head reads features of mean 0 and standard deviation 1 over the
             training split, by the encoder as it is before training (`core/standardise.py`).
         views: how the head sees augmented examples while it is probed: 0 for the features of the
@@ -227,12 +229,11 @@ def unused_keys(
         method.name, method.options, probe=config.probe, finetune=config.finetune, probes=probes
     )
     finetune = config.finetune
-    if finetune.batch_norm == "frozen" or finetune.running_statistics:
-        options = {k: v for k, v in config.encoder.options.items() if k != "weights"}
-        if not has_batch_norm(config.encoder.name, tuple(options.items()), config.cut):
-            why = f"encoder {config.encoder.name} has no batch norm below its head"
-            for key in ("finetune.batch_norm", "finetune.running_statistics"):
-                reasons.setdefault(key, why)
+    encoder, asked = config.encoder, finetune.batch_norm == "frozen" or finetune.running_statistics
+    if asked and not has_batch_norm(encoder.name, _shape(encoder), config.cut):
+        why = f"encoder {encoder.name} has no batch norm below its head"
+        for key in ("finetune.batch_norm", "finetune.running_statistics"):
+            reasons.setdefault(key, why)
     read = reader.keys if reader else ()
     return {k: reasons[k] for k in given_keys(raw) if k in reasons and k not in read}
 
@@ -343,19 +344,33 @@ def _parsed(raw: Mapping[str, Any], task: Choice | None, defaults: Options) -> R
             f"missing key task; for example task: {{name: {next(iter(SECTIONS['task']))}}}"
         )
     merged = {**defaults, **raw}
-    scalars = checked("", _scalars(), {k: v for k, v in raw.items() if k in _scalars()})
-    for name in scalars["measures"]:
-        if name not in NAMES:
-            raise ValueError(unknown(name, list(NAMES), "measure"))
+    scalars = _checked_scalars(raw)
     given: Options = {"task": task} if task else {}
     named = (key for key in SECTIONS if key not in given)
     choices: Options = given | {key: checked_choice(key, merged[key]) for key in named}
+    if scalars["cut"] is not None:
+        encoder: Choice = choices["encoder"]
+        scalars["cut"] = stage_name(encoder.name, _shape(encoder), scalars["cut"])
     return RunConfig(
         **choices,
         probe=_phase("probe", "head", merged["probe"], defaults),
         finetune=_phase("finetune", "all", merged["finetune"], defaults),
         **scalars,
     )
+
+
+def _checked_scalars(raw: Mapping[str, Any]) -> Options:
+    """The keys that are no sections, with defaults filled in."""
+    scalars = checked("", _scalars(), {k: v for k, v in raw.items() if k in _scalars()})
+    for name in scalars["measures"]:
+        if name not in NAMES:
+            raise ValueError(unknown(name, list(NAMES), "measure"))
+    return scalars
+
+
+def _shape(encoder: Choice) -> tuple[tuple[str, Any], ...]:
+    """Options that decide an encoder's stages."""
+    return tuple((k, v) for k, v in encoder.options.items() if k != "weights")
 
 
 def _phase(section: str, trains: Literal["head", "all"], value: Any, defaults: Options) -> Phase:

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from molhpft.config.options import Options
 from molhpft.config.registry import ENCODERS, METHODS
+from molhpft.core.network import Chain
 from molhpft.domains.files import listed
 from molhpft.tuning.phase import Phase
 
@@ -214,10 +215,24 @@ def has_batch_norm(encoder: str, options: tuple[tuple[str, object], ...], cut: s
     Raises:
         ValueError: the encoder has no such stage to cut at.
     """
-    with torch.device("meta"):
-        backbone = ENCODERS[encoder].build(**dict(options))
+    backbone = _weightless(encoder, options)
     lower = backbone if cut is None else backbone.split(cut)[0]
     return any(isinstance(module, _BatchNorm) for module in lower.modules())
+
+
+@lru_cache
+def stage_name(encoder: str, options: tuple[tuple[str, object], ...], given: str) -> str:
+    """The own name of an encoder's stage, which papers may give another one.
+
+    Raises:
+        ValueError: the encoder has no such stage.
+    """
+    return _weightless(encoder, options).stage_name(given)
+
+
+def _weightless(encoder: str, options: tuple[tuple[str, object], ...]) -> Chain:
+    with torch.device("meta"):
+        return ENCODERS[encoder].build(**dict(options))
 
 
 def _differing(pairs: Iterable[tuple[Phase, Phase]], own: Phase) -> frozenset[str]:

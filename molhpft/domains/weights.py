@@ -41,7 +41,7 @@ HUB = "hub:"
 """What the name of a model on the hub begins with where a path could stand."""
 
 _LIBRARY = "molhpft"
-_WRAPPERS = ("state_dict", "model_state_dict", "online_network_state_dict", "model")
+_WRAPPERS = ("state_dict", "model_state_dict", "online_network_state_dict", "model", "net")
 _COMPILED = "_orig_mod."
 _COPIES = {"k", "target", "momentum", "teacher", "ema"}
 

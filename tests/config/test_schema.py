@@ -25,6 +25,20 @@ def test_a_task_is_all_that_a_config_needs():
     assert config.finetune.trains == "all"
 
 
+def test_a_cut_may_be_given_by_the_name_that_the_paper_has():
+    raw = {**MINIMAL, "encoder": {"name": "resnet", "depth": 50}}
+    config = parse_config({**raw, "cut": "L4.3"})
+    assert config.cut == "layer4.2"
+    assert config == parse_config({**raw, "cut": "layer4.2"})
+    with pytest.raises(ValueError, match=r"'L5\.1'; .*layer4\.2 \(L4\.3\)"):
+        parse_config({**raw, "cut": "L5.1"})
+
+
+def test_batch_norm_of_a_resnet_may_be_frozen():
+    raw = {**MINIMAL, "encoder": "cifar_resnet", "finetune": {"batch_norm": "frozen"}}
+    assert parse_config(raw).finetune.batch_norm == "frozen"
+
+
 def test_a_resolved_config_means_the_same():
     raw = {
         "task": {"name": "csv", "path": "x.csv", "target_columns": "y"},

@@ -9,6 +9,7 @@ from molhpft.core.network import (
     Batch,
     Chain,
     Network,
+    Plain,
     Stage,
     cosine_head,
     linear_head,
@@ -59,6 +60,16 @@ def test_a_chain_hides_no_module_that_is_no_stage():
     network.backbone.stages["layer1"] = nn.Linear(8, 8)
     with pytest.raises(TypeError, match=r"^stage 'layer1' of a chain .* is a Linear"):
         network.cut("layer1")
+
+
+def test_a_stage_answers_to_its_second_name_below_and_above_a_cut():
+    stages = {name: Plain(nn.Identity(), width=4) for name in ("a", "b", "c")}
+    chain = Chain(stages, also={"b": "second", "c": "third"})
+    assert [chain.stage_name(name) for name in ("b", "second", "third")] == ["b", "b", "c"]
+    lower, upper = chain.split("second")
+    assert (lower.names, upper.split("third")[1].names) == (["a"], ["c"])
+    with pytest.raises(ValueError, match=r"^no stage named 'x'; .* a, b \(second\), c \(third\)$"):
+        chain.split("x")
 
 
 def test_stages_whose_names_are_one_in_the_state_dict_are_refused():

@@ -161,6 +161,47 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class FirstClasses:
+    """The images of some classes of a source, those of the lowest ids; others are never read.
+
+    Attributes:
+        source: of all classes.
+        count: classes that are left.
+
+    Raises:
+        ValueError: the source has fewer classes.
+    """
+
+    source: Source
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count > len(self.source.classes):
+            raise ValueError(
+                f"classes is a number from 1 to the {len(self.source.classes)} that there are, "
+                f"got {self.count}"
+            )
+
+    @cached_property
+    def _rows(self) -> Tensor:
+        return (self.source.targets < self.count).nonzero().flatten()
+
+    @property
+    def targets(self) -> Tensor:
+        """int64 class ids, (n,)."""
+        return self.source.targets[self._rows]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Name of each class id."""
+        return self.source.classes[: self.count]
+
+    def take(self, index: Tensor) -> Labelled:
+        """The rows `index` (k,) with their pixels."""
+        return replace(self.source.take(self._rows[index]), classes=self.classes)
+
+
+@dataclass(frozen=True, eq=False)
 class Images:
     """Images kept as bytes on one device, normalised and augmented a batch at a time.
 

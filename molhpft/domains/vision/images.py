@@ -7,7 +7,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -145,6 +145,12 @@ def pictures(
     targets = torch.tensor(labels)
     check_labels(targets, len(classes), files.path)
     return Pictures(files, names, targets, tuple(classes), size)
+
+
+def joined(first: Pictures, second: Pictures) -> Pictures:
+    """The images of both, which lie in one place and have the same classes."""
+    targets = torch.cat([first.targets, second.targets])
+    return replace(first, names=(*first.names, *second.names), targets=targets)
 
 
 def check_labels(labels: Tensor, classes: int, path: Path) -> None:

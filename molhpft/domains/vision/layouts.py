@@ -22,13 +22,23 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from molhpft.domains.vision.examples import Labelled, Source
-from molhpft.domains.vision.images import Files, check_labels, open_files, pictures, read_by_class
+from molhpft.domains.vision.images import (
+    Files,
+    Pictures,
+    check_labels,
+    joined,
+    open_files,
+    pictures,
+    read_by_class,
+)
 
 SEVERITIES = 5
 CIFAR10_CLASSES = tuple(
     "airplane automobile bird cat deer dog frog horse ship truck".split()  # noqa: SIM905
 )
 _FLOWERS = 102
+_FLOWER_FILES = "folder of jpg/image_00001.jpg, ..., imagelabels.mat, setid.mat"
+_FLOWER_PLACE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 _NPZ_SPLITS = ("train", "valid", "test")
 
 
@@ -40,11 +50,13 @@ class Layout:
         read: path and side in pixels to split name to images, "all" where nothing is split.
         size: side of the images unless a task says otherwise.
         expects: what to give as path, in words.
+        published: where the data set can be had; empty for layouts that are of no one set.
     """
 
     read: Callable[[Path, int], Mapping[str, Source]]
     size: int
     expects: str
+    published: str = ""
 
 
 def resized(images: Labelled, size: int) -> Labelled:
@@ -301,7 +313,7 @@ def _stl_split(path: Path, split: str, classes: tuple[str, ...]) -> Labelled:
 # image files with annotations beside them
 
 
-def _flowers102(path: Path, size: int) -> Mapping[str, Source]:
+def _flowers102(path: Path, size: int) -> Mapping[str, Pictures]:
     files = open_files(path)
     labels = _matlab_numbers(files, "imagelabels.mat", "labels") - 1
     splits = {"train": "trnid", "valid": "valid", "test": "tstid"}
@@ -316,6 +328,13 @@ def _flowers102(path: Path, size: int) -> Mapping[str, Source]:
         )
         for split, rows in numbers.items()
     }
+
+
+def _flowers102_swapped(path: Path, size: int) -> Mapping[str, Source]:
+    """Most images to train on: the published test images, and the other two splits to test."""
+    splits = _flowers102(path, size)
+    train, valid, test = (splits[split] for split in ("train", "valid", "test"))
+    return {"train": test, "test": joined(train, valid)}
 
 
 def _stanford_cars(path: Path, size: int) -> Mapping[str, Source]:
@@ -393,16 +412,45 @@ def _folder(path: Path, size: int) -> Mapping[str, Source]:
 LAYOUTS = {
     "folder": Layout(_folder, 32, "folder or zip file with <split>/<class>/<file>"),
     "npz": Layout(_npz, 32, ".npz file with x_train, y_train, x_test, y_test"),
-    "mnist": Layout(_mnist, 32, "mnist.npz, or folder of train-images-idx3-ubyte.gz, ..."),
-    "cifar10": Layout(_cifar10, 32, "folder of data_batch_1.bin, ..., test_batch.bin"),
-    "cifar100": Layout(_cifar100, 32, "folder of train.bin, test.bin, fine_label_names.txt"),
-    "stl10": Layout(_stl10, 96, "folder of train_X.bin, train_y.bin, ..., class_names.txt"),
-    "flowers102": Layout(_flowers102, 64, "folder of jpg/, imagelabels.mat, setid.mat"),
+    "mnist": Layout(
+        _mnist,
+        32,
+        "mnist.npz, or a folder of train-images-idx3-ubyte.gz, ...",
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz",
+    ),
+    "cifar10": Layout(
+        _cifar10,
+        32,
+        "folder of data_batch_1.bin, ..., data_batch_5.bin, test_batch.bin",
+        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+    ),
+    "cifar100": Layout(
+        _cifar100,
+        32,
+        "folder of train.bin, test.bin, fine_label_names.txt",
+        "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+    ),
+    "stl10": Layout(
+        _stl10,
+        96,
+        "folder of train_X.bin, train_y.bin, test_X.bin, test_y.bin, class_names.txt",
+        "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
+    ),
+    "flowers102": Layout(_flowers102, 64, _FLOWER_FILES, _FLOWER_PLACE),
+    "flowers102_swapped": Layout(_flowers102_swapped, 64, _FLOWER_FILES, _FLOWER_PLACE),
     "stanford_cars": Layout(
-        _stanford_cars, 64, "folder of cars_train/, cars_test/, devkit/, cars_test_annos..."
+        _stanford_cars,
+        64,
+        "folder of cars_train/, cars_test/, devkit/cars_meta.mat, devkit/cars_train_annos.mat, "
+        "cars_test_annos_withlabels.mat",
+        "https://www.kaggle.com/datasets/eduardo4jesus/stanford-cars-dataset (a copy; "
+        "ai.stanford.edu/~jkrause/cars no longer has it)",
     ),
     "domainnet": Layout(
-        _domainnet, 64, "folder of one domain, such as real, beside real_train.txt"
+        _domainnet,
+        64,
+        "folder of one domain, such as real/<class>/<file>, beside real_train.txt, real_test.txt",
+        "http://ai.bu.edu/M3SDA/ (cleaned version)",
     ),
 }
 """Published layouts by name."""

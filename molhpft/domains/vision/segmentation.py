@@ -151,6 +151,12 @@ def voc_task(
         FileNotFoundError: no folder there.
         ValueError: a list, an image or a mask is absent or cannot be read, or `valid` is too large.
     """
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no images of PASCAL VOC at {path}; task.path should be the folder VOCdevkit/VOC2012 "
+            "of JPEGImages/, SegmentationClass/, ImageSets/Segmentation/train.txt and val.txt, "
+            "published at http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
+        )
     files = open_files(path)
     train, test = (_listed(files, name) for name in ("train", "val"))
     valid = max(1, len(train) // 10) if valid is None else valid

@@ -21,7 +21,14 @@ from molhpft.core.annotations import Count, Seed
 from molhpft.core.data import Task
 from molhpft.core.objectives import Multiclass
 from molhpft.domains.extras import require
-from molhpft.domains.vision.examples import AUGMENTATIONS, IMAGENET, Labelled, Source, labelled_task
+from molhpft.domains.vision.examples import (
+    AUGMENTATIONS,
+    IMAGENET,
+    FirstClasses,
+    Labelled,
+    Source,
+    labelled_task,
+)
 from molhpft.domains.vision.layouts import LAYOUTS, SEVERITIES, grey_to_rgb, read_npy_set, resized
 
 Severity = Annotated[int, Interval(ge=1, le=SEVERITIES)]
@@ -36,6 +43,7 @@ def image_task(
     *,
     path: Path,
     size: Count | None = None,
+    classes: Count | None = None,
     train: Count | None = None,
     valid: Count | None = None,
     test: Count | None = None,
@@ -52,6 +60,8 @@ def image_task(
         layout: one of `LAYOUTS`, how the images lie at `path`.
         path: file or folder, as the layout expects it.
         size: side in pixels that images are brought to; None for the layout's own.
+        classes: number of classes to use, the first by class id; None for all. The paper has 200 of
+            DomainNet's 345 and does not say which.
         train: number of images to use; None for all that are left.
         valid: number of images to use, see `choose_images`.
         test: number of images to use, see `choose_images`.
@@ -70,7 +80,9 @@ def image_task(
     _check_names(layout, augment, size)
     size = size or LAYOUTS[layout].size
     sizes = {"train": train, "valid": valid, "test": test}
-    sources = LAYOUTS[layout].read(path, size)
+    sources = _read(layout, path, size)
+    if classes is not None:
+        sources = {split: FirstClasses(source, classes) for split, source in sources.items()}
     if seed is not None and not (corruptions or any(sizes.values()) or {*sizes} - {*sources}):
         raise ValueError(
             f"seed would do nothing: {path} has its own splits, used whole; leave it out"
@@ -80,17 +92,36 @@ def image_task(
     severity, rng = severity or SEVERITY, torch.Generator().manual_seed(seed or 0)
     chosen = choose_images(sources, sizes, place=path, rng=rng)
     parts = {split: resized(images, size) for split, images in chosen.items()}
-    clean, classes = parts["test"], parts["train"].classes
+    clean = parts["test"]
     for name in corruptions:
         pixels = corrupted(clean.pixels, name, severity=severity, rng=rng)
         parts[f"test_{name}"] = replace(clean, pixels=pixels)
     for further in map(Path, shifted):
         if further.stem in parts:
             raise ValueError(f"{further} would be a second split {further.stem!r}; rename it")
-        parts[further.stem] = _shifted_set(layout, further, classes, size=size, severity=severity)
+        parts[further.stem] = _shifted_set(
+            layout,
+            further,
+            parts["train"].classes,
+            size=size,
+            severity=severity,
+            fewer=classes,
+        )
     name = f"{layout}_{path.stem}" if layout in _UNNAMED else layout
     views, statistics = AUGMENTATIONS[augment], _STATISTICS[normalise]
     return labelled_task(name, parts, augment=views, objective=Multiclass(), statistics=statistics)
+
+
+def _read(layout: str, path: Path, size: int) -> Mapping[str, Source]:
+    """The images at a path; where they are not, what should be there and where it is published."""
+    try:
+        return LAYOUTS[layout].read(path, size)
+    except FileNotFoundError as error:
+        expects, published = LAYOUTS[layout].expects, LAYOUTS[layout].published
+        source = f", published at {published}" if published else ""
+        raise FileNotFoundError(
+            f"no images of {layout} at {path} ({error}); task.path should be the {expects}{source}"
+        ) from error
 
 
 def _check_names(layout: str, augment: str, size: int | None) -> None:
@@ -104,16 +135,24 @@ def _check_names(layout: str, augment: str, size: int | None) -> None:
 
 
 def _shifted_set(
-    layout: str, path: Path, classes: tuple[str, ...], *, size: int, severity: int
+    layout: str,
+    path: Path,
+    classes: tuple[str, ...],
+    *,
+    size: int,
+    severity: int,
+    fewer: int | None,
 ) -> Labelled:
     """A further test set of the same classes, from the path that `image_task` describes."""
     if path.suffix == ".npy":
         images = read_npy_set(path, classes=classes, severity=severity)
         return resized(grey_to_rgb(images), size)
-    sources = LAYOUTS["folder" if path.suffix == ".zip" else layout].read(path, size)
+    sources = _read("folder" if path.suffix == ".zip" else layout, path, size)
     source = sources.get("test", sources.get("all"))
     if source is None:
         raise ValueError(f"{path} should have test images; it has: {', '.join(sources)}")
+    if fewer is not None:
+        source = FirstClasses(source, fewer)
     return resized(source.take(torch.arange(len(source.targets))), size)
 
 

@@ -1,5 +1,7 @@
 """State dicts of several schools of pretraining, written here as their tools write them."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -102,6 +104,55 @@ def test_the_encoder_of_every_school_computes_its_own_features(school, theirs, o
     images = torch.randn(2, 3, 64, 64, generator=rng)
     features = ours.eval()(images, Batch(images, torch.zeros(2)))
     torch.testing.assert_close(theirs.fc(features), theirs(images))
+
+
+def for_cifar(theirs):
+    """The module with a 3 x 3 stem and no max-pool, as networks for CIFAR are built of it."""
+    theirs = deepcopy(theirs)
+    theirs.conv1, theirs.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    return theirs
+
+
+def pytorch_cifar(theirs):
+    """Where shortcuts are called so, saved from DataParallel beside the accuracy."""
+    tensors = prefixed("module.", theirs)
+    renamed = {
+        n.replace("fc", "linear").replace("downsample", "shortcut"): tensors[n] for n in tensors
+    }
+    return {"net": renamed, "acc": 95.0, "epoch": 199}
+
+
+def simclr_for_cifar(theirs):
+    """The children in a row without pool and classifier, beside a projection."""
+    children = [child for name, child in theirs.named_children() if name not in ("maxpool", "fc")]
+    head = {f"g.{n}": v for n, v in theirs_head().state_dict().items()}
+    return {**prefixed("f.", nn.Sequential(*children)), **head}
+
+
+@pytest.mark.parametrize(
+    "school", [supervised, pytorch_cifar, simclr_for_cifar, solo_learn], ids=lambda s: s.__name__
+)
+def test_checkpoints_for_cifar_load_into_resnet_18_for_cifar(school, theirs, tmp_path, rng):
+    theirs, ours, path = for_cifar(theirs), cifar_resnet(depth=18), tmp_path / "weights.pth"
+    torch.save(school(theirs), path)
+    load_resnet(ours, path)
+    images = torch.randn(2, 3, 32, 32, generator=rng)
+    features = ours.eval()(images, Batch(images, torch.zeros(2)))
+    torch.testing.assert_close(theirs.fc(features), theirs(images))
+
+
+@pytest.mark.parametrize(
+    ("build", "make", "hint"),
+    [
+        (for_cifar, resnet, r"the encoder cifar_resnet has a stem of 3 x 3$"),
+        (lambda theirs: theirs, cifar_resnet, r"the encoder resnet has a stem of 7 x 7$"),
+    ],
+    ids=["cifar", "imagenet"],
+)
+def test_a_file_with_the_other_stem_says_which_encoder_has_it(build, make, hint, theirs, tmp_path):
+    torch.save(supervised(build(theirs)), tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=hint):
+        load_resnet(make(depth=18), tmp_path / "weights.pth")
 
 
 def test_a_file_of_ours_gives_its_weights_back(ours, tmp_path):

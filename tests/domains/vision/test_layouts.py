@@ -315,6 +315,15 @@ def test_flowers_have_three_published_splits_and_labels_from_one(tmp_path):
     assert len(found["test"].classes) == 102
 
 
+def test_swapped_flowers_train_on_the_published_test_images_and_test_on_the_others(tmp_path):
+    found = read("flowers102_swapped", published.write_flowers102(tmp_path))
+    assert {split: part.targets.tolist() for split, part in found.items()} == {
+        "train": [0, 6],
+        "test": [101, 0, 6, 101],
+    }
+    assert reds(found["test"]) == [pytest.approx(red, abs=3) for red in (10, 30, 40, 60)]
+
+
 def test_flowers_are_read_from_a_zip_file_too(tmp_path):
     published.write_flowers102(tmp_path / "flowers")
     path = shutil.make_archive(str(tmp_path / "flowers"), "zip", tmp_path / "flowers")

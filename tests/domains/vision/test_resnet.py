@@ -1,8 +1,12 @@
 """ResNets against published sizes, and foreign ones as chains against their own forward pass."""
 
+import importlib
+import re
+
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from molhpft.core.network import Batch
 from molhpft.domains.vision.resnet import PadShortcut, cifar_resnet, resnet, resnet_chain
@@ -72,6 +76,90 @@ def test_dilation_computes_the_strided_features_in_between(depth):
     batch = batch_of(1, 3, 128, 128)
     maps = [chain.split("pool")[0](batch.inputs, batch) for chain in (strided, dense)]
     torch.testing.assert_close(maps[1][:, :, ::4, ::4], maps[0], rtol=1e-3, atol=1e-4)
+
+
+def published_resnet18_for_cifar(weights, images):
+    """A forward pass of what is called ResNet-18 for CIFAR, from weights of torchvision's names."""
+
+    def norm(h, name):
+        numbers = (
+            weights[f"{name}.{k}"] for k in ("running_mean", "running_var", "weight", "bias")
+        )
+        return functional.batch_norm(h, *numbers)
+
+    def block(h, name, stride):
+        out = functional.conv2d(h, weights[f"{name}.conv1.weight"], stride=stride, padding=1)
+        out = norm(out, f"{name}.bn1").relu()
+        out = norm(
+            functional.conv2d(out, weights[f"{name}.conv2.weight"], padding=1), f"{name}.bn2"
+        )
+        if f"{name}.downsample.0.weight" in weights:
+            h = functional.conv2d(h, weights[f"{name}.downsample.0.weight"], stride=stride)
+            h = norm(h, f"{name}.downsample.1")
+        return (out + h).relu()
+
+    h = functional.conv2d(images, weights["conv1.weight"], padding=1)
+    h = norm(h, "bn1").relu()
+    for k, stride in enumerate((1, 2, 2, 2), start=1):
+        h = block(block(h, f"layer{k}.0", stride), f"layer{k}.1", 1)
+    return h.mean((2, 3))
+
+
+def in_torchvisions_names(chain):
+    names = {n: re.sub(r"stages\.(layer\d)_(\d+)\.module", r"\1.\2", n) for n in chain.state_dict()}
+    renamed = {n: new.removeprefix("stages.stem.module.") for n, new in names.items()}
+    return {renamed[n]: value for n, value in chain.state_dict().items()}
+
+
+def test_resnet_18_for_cifar_is_a_3_x_3_stem_without_pool_and_imagenets_layers():
+    chain, batch = with_random_statistics(cifar_resnet(depth=18)), batch_of(2, 3, 32, 32)
+    expected = published_resnet18_for_cifar(in_torchvisions_names(chain), batch.inputs)
+    torch.testing.assert_close(chain(batch.inputs, batch), expected)
+    # 11,173,962 as pytorch-cifar and others print it, with their classifier
+    assert parameters(chain) + 512 * 10 + 10 == 11_173_962
+    assert chain.split("pool")[0](batch.inputs, batch).shape == (2, 512, 4, 4)
+
+
+@pytest.mark.parametrize(("depth", "width"), [(34, 512), (50, 2048)])
+def test_deeper_ones_for_cifar_differ_from_imagenets_in_the_stem_alone(depth, width):
+    cifar, imagenet = cifar_resnet(depth=depth).state_dict(), resnet(depth=depth).state_dict()
+    assert {n: t.shape for n, t in cifar.items() if "stem" not in n} == {
+        n: t.shape for n, t in imagenet.items() if "stem" not in n
+    }
+    assert cifar["stages.stem.module.conv1.weight"].shape == (64, 3, 3, 3)
+    assert cifar_resnet(depth=depth).width == width
+
+
+def test_timms_resnet_18_with_a_cifar_stem_computes_the_same():
+    try:
+        timm = importlib.import_module("timm")
+    except (ImportError, RuntimeError) as error:
+        # its torchvision registers operators that a torch without CUDA may lack
+        pytest.skip(f"timm cannot be imported: {error}")
+    module = timm.create_model("resnet18", num_classes=10)
+    module.conv1, module.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    module, batch = with_random_statistics(module), batch_of(2, 3, 32, 32)
+    chain = cifar_resnet(depth=18).eval()
+    theirs = {n: v for n, v in module.state_dict().items() if not n.startswith("fc.")}
+    chain.load_state_dict(dict(zip(chain.state_dict(), theirs.values(), strict=True)))
+    torch.testing.assert_close(module.fc(chain(batch.inputs, batch)), module(batch.inputs))
+
+
+def test_blocks_answer_to_the_names_of_the_paper_too():
+    chain = resnet(depth=50)
+    assert [chain.stage_name(f"L4.{k}") for k in (1, 2, 3)] == ["layer4.0", "layer4.1", "layer4.2"]
+    assert chain.split("L4.3")[0].names == chain.split("layer4.2")[0].names
+    with pytest.raises(
+        ValueError, match=r"'L4\.4'; .*layer4\.1 \(L4\.2\), layer4\.2 \(L4\.3\), pool$"
+    ):
+        chain.split("L4.4")
+    with pytest.raises(ValueError, match=r"'L4\.3'"):  # which is above the cut
+        chain.split("L4.2")[0].split("L4.3")
+
+
+def test_a_resnet_can_be_laid_out_without_weights():
+    with torch.device("meta"):
+        assert resnet(depth=18).names == cifar_resnet(depth=18).names
 
 
 def test_one_channel_is_enough():

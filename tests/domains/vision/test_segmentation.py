@@ -243,3 +243,10 @@ def test_an_id_without_a_class_is_refused(folder):
     palette_png(path, np.full((30, 40), 21))
     with pytest.raises(ValueError, match="lie from 0 to 20, or are 255; found 21"):
         voc_task(path=folder, size=16)
+
+
+def test_absent_voc_is_one_sentence_on_what_should_be_there_and_where_it_is(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"at .*absent; .*VOCdevkit/VOC2012 .*at http://host"
+    ):
+        voc_task(path=tmp_path / "absent")

@@ -14,7 +14,7 @@ from molhpft.core.network import Network, linear_head
 from molhpft.core.objectives import Multiclass
 from molhpft.domains.vision.checkpoints import load_resnet, supervised_head
 from molhpft.domains.vision.examples import Labelled
-from molhpft.domains.vision.layouts import CIFAR10_CLASSES
+from molhpft.domains.vision.layouts import CIFAR10_CLASSES, LAYOUTS
 from molhpft.domains.vision.resnet import cifar_resnet
 from molhpft.domains.vision.tasks import (
     CORRUPTIONS,
@@ -71,6 +71,36 @@ def test_nothing_is_chosen_twice_and_nothing_is_lost():
         "test": 5,
     }
     assert sorted(chain.from_iterable(found.values())) == list(range(50))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_absent_images_are_one_sentence_on_what_should_be_there_and_where_it_is(layout, tmp_path):
+    with pytest.raises(FileNotFoundError) as refused:
+        image_task(layout, path=tmp_path / "absent")
+    message = str(refused.value)
+    assert message.startswith(f"no images of {layout} at {tmp_path / 'absent'} (")
+    assert LAYOUTS[layout].expects in message
+    assert LAYOUTS[layout].published in message
+    assert ("published at http" in message) == (layout not in ("folder", "npz"))
+    assert "\n" not in message
+
+
+def test_some_classes_are_the_first_of_every_split_and_of_shifted_sets(tmp_path):
+    path = published.write_domainnet(tmp_path)
+    sketch = str(tmp_path / "sketch")
+    task = image_task("domainnet", path=path, size=8, valid=1, shifted=(sketch,))
+    with pytest.raises(ValueError, match="classes is a number from 1 to the 2 that there are, got"):
+        image_task("domainnet", path=path, size=8, classes=3)
+    (tmp_path / "real_test.txt").write_text("real/aircraft carrier/real_000_train0.jpg 0\n")
+    (tmp_path / "sketch_test.txt").write_text(
+        "sketch/aircraft carrier/sketch_000_train0.jpg 0\nsketch/zebra/sketch_001_test0.jpg 1\n"
+    )
+    some = image_task("domainnet", path=path, size=8, valid=1, classes=1, shifted=(sketch,))
+    assert (task.outputs, some.outputs) == (2, 1)
+    assert some.target_names == ("aircraft carrier",)
+    sizes = {split: len(rows) for split, rows in some.splits.items()}
+    assert sizes == {"train": 1, "valid": 1, "test": 1, "sketch": 1}
+    assert (some.examples.targets == 0).all()
 
 
 def test_each_split_comes_from_the_published_one_where_there_is_one():
