@@ -21,7 +21,6 @@ from PIL import Image
 from timing import print_figures
 from torch import nn
 
-from molhpft.core.data import Task
 from molhpft.core.network import Chain, Network, Plain
 from molhpft.domains.vision.segmentation import (
     UpsampleToImage,
@@ -50,11 +49,13 @@ def main() -> None:
     task = voc_task(path=given.out, size=256)
     figures["data"] = peak("data are read")
     start = perf_counter()
-    score(small(), task)
+    before_finetuning(predictions(small(), task), task)
     figures["scores"] = peak(f"every pixel is scored, {perf_counter() - start:.0f} s")
     some = {split: rows[:SOME] for split, rows in task.splits.items()}
     network = Network(segmentation_resnet(depth=50), aspp_head(2048, 21))
-    score(network, replace(task, splits=some))
+    few = replace(task, splits=some)
+    before_finetuning(predictions(network, few), few)
+    after_finetuning(network, few, network, few)
     figures["resnet50"] = peak(f"a ResNet-50 scores {SOME} images of each split")
     if given.step:
         one = replace(task, splits={**some, "train": task.rows("train")[: given.step]})
@@ -87,12 +88,6 @@ def small() -> Network:
     head = Plain(nn.Conv2d(32, 21, 1), width=21)
     backbone = Chain({"conv": Plain(conv, width=32)})
     return Network(backbone, Chain({"classifier": head, "upsample": UpsampleToImage(21)}))
-
-
-def score(network: Network, task: Task) -> None:
-    """What a run measures of a branch: energy, scores, calibration and shift."""
-    before_finetuning(predictions(network, task), task)
-    after_finetuning(network, task, network, task)
 
 
 def peak(what: str) -> float:

@@ -81,6 +81,8 @@ def write_run(
 ):
     """A run of `method` whose branches score as `scores` says: tau to (valid, test).
 
+    A third of a branch has the scores of shifted splits by their names.
+
     With `spent` its tau was chosen by `tau: auto`, which took so many epochs. `data` is the
     fingerprint of the task, by default one of its name and options, and `digest` that of the
     weights, by default one of their path.
@@ -98,7 +100,10 @@ def write_run(
         "cut": None,
         **config,
     }
-    branches = [branch(tau, *found) for tau, found in scores.items()]
+    branches = []
+    for tau, (valid, test, *shifted) in scores.items():
+        row = branch(tau, valid, test)
+        branches.append({**row, "final": {**row["final"], **(shifted[0] if shifted else {})}})
     name = f"{task}-{method}-{seed}-{crc32(repr(written).encode())}"
     folder = RunFolder(root / name)
     made_up = f"{crc32(repr([task, sections['task_options']]).encode()):08x}"

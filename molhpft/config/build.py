@@ -1,6 +1,6 @@
 """From a checked config to the objects it names."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +14,12 @@ from molhpft.core.data import Rows, Task
 from molhpft.core.determinism import seed_for
 from molhpft.core.network import Chain, Network, side_tuned
 from molhpft.core.objectives import ClassContrast, Joint, Multiclass, ScoredByLoss
-from molhpft.core.standardise import ending_standardised, standardised
+from molhpft.core.standardise import STAGE, ending_standardised, standardised
 from molhpft.domains.files import path_digest
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.pretraining import joint_task
 from molhpft.domains.vision.examples import UNCHANGED, Images
-from molhpft.domains.weights import read_weights, weight_file
+from molhpft.domains.weights import read_weights, strip_prefix, weight_file
 from molhpft.tuning.adapters import check_adapters
 from molhpft.tuning.recipes import AuxiliaryTask, Recipe
 from molhpft.tuning.stochastic_norm import check_norms
@@ -69,8 +69,8 @@ def build_network(
             or it has no such stage to cut at or to train, no batch norm to make stochastic, or
             nothing to put adapters on.
     """
-    encoder, options = ENCODERS[config.encoder.name], dict(config.encoder.options)
-    weights: Path | None = options.pop("weights")
+    encoder = ENCODERS[config.encoder.name]
+    options = {k: v for k, v in config.encoder.options.items() if k != "weights"}
     _check_fit(config, task)
     _check_standardised(config, recipe)
     with torch.random.fork_rng(devices=[]):
@@ -81,10 +81,7 @@ def build_network(
         torch.manual_seed(seed_for(config.seed, f"head of {_head_stream(config, task)}"))
         head = HEADS[config.head.name].build(backbone.width, task.outputs, **config.head.options)
     random = deepcopy(backbone)
-    if recipe.pretrained and weights is not None:
-        encoder.load(backbone, weights)
-        if recipe.auxiliary:
-            _keep_head(head, weights, outputs=_further_outputs(task))
+    _load(config, task, recipe, backbone=backbone, head=head)
     network = Network(backbone, head).to(device)
     if config.cut is not None:
         network = _partial(network, random, config.cut)
@@ -98,6 +95,23 @@ def build_network(
         if phase.running_statistics:
             check_norms(network.backbone)
     return network
+
+
+def _load(config: RunConfig, task: Task, recipe: Recipe, *, backbone: Chain, head: Chain) -> None:
+    """Put what the encoder's file has, and the recipe uses, into a random backbone and head."""
+    encoder, weights = ENCODERS[config.encoder.name], config.encoder.options["weights"]
+    if recipe.keeps_head and weights is None:
+        raise ValueError(
+            f"method {config.method.name} takes the head in the encoder's weight file, and there "
+            "is none; set encoder.weights"
+        )
+    if not recipe.pretrained or weights is None:
+        return
+    encoder.load(backbone, weights)
+    if recipe.keeps_head:
+        _take_head(head, weights, of_others=encoder.head)
+    if recipe.auxiliary:
+        _keep_head(head, weights, outputs=_further_outputs(task))
 
 
 def _head_stream(config: RunConfig, task: Task) -> str:
@@ -162,7 +176,12 @@ def _check_standardised(config: RunConfig, recipe: Recipe) -> None:
             f"standardise is of the features that the whole encoder gives, and cut: {config.cut} "
             "leaves a part of it to the head; set standardise: false"
         )
-    if config.standardise and recipe.auxiliary:
+    if config.cut is not None and recipe.keeps_head:
+        raise ValueError(
+            f"method {config.method.name} trains nothing, and cut: {config.cut} leaves random "
+            "stages; leave cut out"
+        )
+    if config.standardise and (recipe.auxiliary or recipe.keeps_head):
         raise ValueError(
             f"method {config.method.name} keeps the head of the pretraining, which reads features "
             "as they are; set standardise: false"
@@ -270,6 +289,37 @@ def _keep_head(head: Chain, weights: Path, *, outputs: int) -> None:
             )
         value[-outputs:] = theirs
     head.load_state_dict(own)
+
+
+def _take_head(head: Chain, weights: Path, *, of_others: Callable[[Path], Chain] | None) -> None:
+    """Give a head the weights of the one in a file.
+
+    Args:
+        head: changed in place, or not at all.
+        weights: the file.
+        of_others: reads the head in a file that is not of this package.
+    """
+    tensors = read_weights(weights).tensors
+    theirs = strip_prefix(tensors, "head.")
+    if any(f"stages.{STAGE}." in name for name in tensors):
+        raise ValueError(
+            f"the head in {weights} reads standardised features, whose mean and std belong to what "
+            "it was trained on; zero_shot takes a head that reads features as they are"
+        )
+    if not theirs and of_others is not None:
+        theirs = of_others(weights).state_dict()
+    own = {name: tuple(value.shape) for name, value in head.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in theirs.items()}
+    if own != found:
+        raise ValueError(
+            f"zero_shot takes the head in {weights}, which should be one of "
+            f"{_shapes(own)} for this task and head; it has {_shapes(found)}"
+        )
+    head.load_state_dict(theirs)
+
+
+def _shapes(weights: dict[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} {shape}" for name, shape in weights.items()) or "none"
 
 
 def weights_digest(config: RunConfig) -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from molhpft.core.data import Rows, Task
+from molhpft.core.few_labels import taking_fewer
 from molhpft.core.network import Chain, cosine_head, linear_head, mlp_head
 from molhpft.domains.molecules.checkpoints import load_encoder
 from molhpft.domains.molecules.dmpnn import dmpnn
@@ -30,7 +31,7 @@ from molhpft.domains.molecules.pretraining import pretraining_task
 from molhpft.domains.molecules.pyg import pyg_gnn
 from molhpft.domains.molecules.tables import csv_task
 from molhpft.domains.toy.digits import load_toy_mlp, toy_mlp, toy_pretrain_task, toy_task
-from molhpft.domains.vision.checkpoints import load_resnet
+from molhpft.domains.vision.checkpoints import load_resnet, supervised_head
 from molhpft.domains.vision.examples import Images
 from molhpft.domains.vision.layouts import LAYOUTS
 from molhpft.domains.vision.resnet import cifar_resnet, resnet
@@ -56,6 +57,7 @@ class Encoder:
         files: weight files it takes, in words.
         gives: one feature vector an example, or a feature map.
         mixed: whether its sums stay float32 where products are bfloat16.
+        head: the head in a weight file of others; None where their heads are not read.
     """
 
     build: Callable[..., Chain]
@@ -64,6 +66,7 @@ class Encoder:
     files: str
     gives: Literal["vectors", "maps"] = "vectors"
     mixed: bool = False
+    head: Callable[[Path], Chain] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def _images(layout: str) -> str:
     return f"image_{layout}" if layout in ("folder", "npz") else layout
 
 
-TASKS: dict[str, Callable[..., Task]] = {
+_OWN_TASKS: dict[str, Callable[..., Task]] = {
     "nci_alerts": nci_alerts_task,
     "nci_descriptors": nci_descriptors_task,
     "csv": csv_task,
@@ -96,6 +99,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "toy_pretraining": toy_pretrain_task,
     "toy": toy_task,
 }
+TASKS = {name: taking_fewer(entry) for name, entry in _OWN_TASKS.items()}
 
 ENCODERS: dict[str, Encoder] = {
     "gcn": Encoder(
@@ -178,12 +182,14 @@ ENCODERS: dict[str, Encoder] = {
         load_resnet,
         Images,
         "model.safetensors of a cifar_resnet run; state dicts of CIFAR ResNets (.th, .pth)",
+        head=supervised_head,
     ),
     "resnet": Encoder(
         resnet,
         load_resnet,
         Images,
         "state dicts of torchvision and timm, MoCo v2, SimCLR, BYOL; model.safetensors of a run",
+        head=supervised_head,
     ),
     "segmentation_resnet": Encoder(
         segmentation_resnet,
@@ -203,6 +209,7 @@ HEADS: dict[str, Head] = {
 
 METHODS: dict[str, Callable[..., Recipes]] = {
     "scratch": recipes.scratch,
+    "zero_shot": recipes.zero_shot,
     "ft": recipes.ft,
     "lp": recipes.lp,
     "lp_logistic": recipes.lp_logistic,

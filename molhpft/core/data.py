@@ -209,7 +209,7 @@ def probe_sample(task: Task, count: int, *, rng: torch.Generator) -> Int[Tensor,
     rows = rows[torch.randperm(len(rows), generator=rng)]
     if not task.objective.has_classes:
         return rows[:count]
-    members = list(_classes(task, task.examples.targets[rows]))
+    members = list(class_members(task, task.examples.targets[rows]))
     turns = [members[k] for k in torch.randperm(len(members), generator=rng).tolist()]
     queues = [iter(m.nonzero().flatten()[: 2 * count].tolist()) for m in turns]
     drawn: dict[int, None] = {}  # in order
@@ -224,8 +224,13 @@ def probe_sample(task: Task, count: int, *, rng: torch.Generator) -> Int[Tensor,
     return rows[list(places)[:count]]
 
 
-def _classes(task: Task, targets: Tensor) -> Iterator[Tensor]:
-    """For each class of a target, which examples are of it, bool (n,)."""
+def class_members(task: Task, targets: Tensor) -> Iterator[Tensor]:
+    """For each class, which examples are of it, bool (n,): class ids, or no and yes of each label.
+
+    Args:
+        task: says how many classes, or labels, there are.
+        targets: of some of its examples.
+    """
     if not targets.is_floating_point():
         for label in range(task.outputs):
             yield (targets == label).flatten(1).any(1) if targets.ndim > 1 else targets == label

@@ -29,9 +29,11 @@ from molhpft.results.statistics import (
     compare,
     equal_budget,
     leader,
+    out_of_distribution,
     over_seeds,
     over_tau,
     paired,
+    shifted_splits,
 )
 from molhpft.results.table import Results
 
@@ -219,6 +221,8 @@ def tables(table: pd.DataFrame) -> list[Table]:
             "Tau and every other setting that was searched are chosen on validation.",
         )
     ]
+    if shifted_splits(best):
+        made.append(_in_and_out(best))
     if best["label"].nunique() > 1:
         made.append(_comparisons(best))
     if table["family"].nunique() > table["label"].nunique():
@@ -272,6 +276,30 @@ def _methods(best: pd.DataFrame, by: Level, title: str, note: str) -> Table:
         ("method", "test", "valid", *splits, "seeds", "tau", "tried", "epochs"),
         tuple(rows),
         marked=summary[by].tolist().index(leader(networks(best), by=by)),
+    )
+
+
+def _in_and_out(best: pd.DataFrame) -> Table:
+    metric, splits = str(best["metric"].iloc[0]), shifted_splits(best)
+    several = ("shifted",) if len(splits) > 1 else ()
+    numbers = ("test", *several, "loss", *splits)
+    rows = [
+        (
+            text_cell(row["label"]),
+            *(score_cell(row, name, metric) for name in numbers),
+            number_cell(row["seeds"]),
+        )
+        for row in out_of_distribution(best).to_dict("records")
+    ]
+    mean = "shifted: mean over the others; " if several else ""
+    note = (
+        f"Score: {score_name(metric)}. {_MEAN} Everything is chosen on validation, which is in "
+        f"distribution, as is test; {', '.join(splits)} "
+        f"{'are' if several else 'is'} not. {mean}loss: "
+        f"{'shifted' if several else splits[0]} minus test, seed by seed."
+    )
+    return Table(
+        "In and out of distribution", note, ("method", *numbers, "seeds"), tuple(rows), marked=0
     )
 
 
@@ -379,6 +407,7 @@ def csv_tables(results: Results, root: Path) -> dict[str, pd.DataFrame]:
         "methods.csv": over_seeds(best),
         "equal_budget.csv": equal_budget(table),
         "settings.csv": over_seeds(best_on_validation(table, by="variant"), by="variant"),
+        "shifted.csv": out_of_distribution(best),
         "comparisons.csv": pd.concat(compared, ignore_index=True) if compared else compare(best),
         "tau.csv": over_tau(table),
         "problems.csv": pd.DataFrame(problems, columns=["folder", "why"]),

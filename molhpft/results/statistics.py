@@ -22,6 +22,7 @@ learning rates are chosen too, which gives plain finetuning a search of its own;
 setting is chosen."""
 
 _NAN = float("nan")
+_IN_DISTRIBUTION = ("train", "valid", "calibration", "test")
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,52 @@ def equal_budget(table: pd.DataFrame) -> pd.DataFrame:
     rate. Compare rows whose search_epochs agree.
     """
     return over_seeds(best_on_validation(table, by="family"), by="family")
+
+
+def shifted_splits(table: pd.DataFrame) -> list[str]:
+    """Splits beside training, validation, calibration and test, that some run has a score for.
+
+    They are out of distribution: the test split has the distribution of the training split.
+    """
+    names = (name.removeprefix("final_") for name in _finals(table) if table[name].notna().any())
+    return [name for name in names if name not in _IN_DISTRIBUTION]
+
+
+def out_of_distribution(best: pd.DataFrame) -> pd.DataFrame:
+    """A row for each task that has such splits and each method: scores in and out of distribution.
+
+    The tables of LP-FT (Kumar et al., 2022) and FLYP (Goyal et al., 2023): everything is chosen on
+    validation, which is in distribution. A seed's mean is over the shifted splits of its task.
+
+    Args:
+        best: of `best_on_validation`.
+
+    Returns:
+        columns task, label, metric, seeds, then of `test`, `shifted` (the mean), `loss` (shifted
+        minus test) and every shifted split the mean over seeds, `_low` and `_high`; the method that
+        keeps most out of distribution first.
+    """
+    rows: list[Json] = []
+    for task, of_task in best.groupby("task", sort=False):
+        splits = shifted_splits(of_task)
+        if not splits:
+            continue
+        scores = of_task[[f"final_{split}" for split in splits]].astype(float)
+        shifted = scores.mean(axis=1, skipna=False)
+        numbers = of_task.assign(
+            test=of_task["final_test"].astype(float),
+            shifted=shifted,
+            loss=shifted - of_task["final_test"].astype(float),
+            **{split: scores[f"final_{split}"] for split in splits},
+        )
+        rows += [
+            {"task": task, "label": label, "metric": group["metric"].iloc[0], "seeds": len(group)}
+            | _intervals(group, ["test", "shifted", "loss", *splits])
+            for label, group in numbers.groupby("label", sort=False)
+        ]
+    fixed = ["task", "label", "metric", "seeds", "test", "shifted", "loss"]
+    table = pd.DataFrame(rows, columns=None if rows else fixed)
+    return table.sort_values(["task", "shifted"], ascending=[True, False], ignore_index=True)
 
 
 def leader(best: pd.DataFrame, *, by: Level = "label") -> str:

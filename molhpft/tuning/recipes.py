@@ -68,6 +68,7 @@ class Recipe:
         repeat: number of this finetuning among those from the same head, which differ in the order
             of examples and in what dropout drops.
         side: whether the backbone is frozen beside a trainable copy.
+        keeps_head: whether the head starts from the one in the encoder's weight file.
         contrast: whether classes are learned by contrast instead of cross-entropy.
         auxiliary: the pretraining task that training goes on serving.
         chooses: whether tau is still to be chosen, among 0 and the epochs of `probe`.
@@ -82,6 +83,7 @@ class Recipe:
     soup: Soup | None = None
     repeat: int = 0
     side: bool = False
+    keeps_head: bool = False
     contrast: bool = False
     auxiliary: AuxiliaryTask | None = None
     chooses: bool = False
@@ -110,6 +112,15 @@ def scratch(probe: Phase, finetune: Phase) -> Recipes:
 def ft(probe: Phase, finetune: Phase) -> Recipes:
     """Plain finetuning behind a random head (HP0-FT)."""
     return hp_ft(probe, finetune, tau=(0,))
+
+
+def zero_shot(probe: Phase, finetune: Phase) -> Recipes:
+    """No training: the encoder behind the head that its weight file has, for the same outputs.
+
+    What FLYP and WiSE-FT begin with where classes have texts; here the head is that of the
+    pretraining, or of a run whose classes these are.
+    """
+    return (Recipe(replace(probe, epochs=0), (), keeps_head=True),)
 
 
 def lp(probe: Phase, finetune: Phase) -> Recipes:

@@ -1,5 +1,6 @@
 """Tasks and networks from a config: they fit together and start from the right weights."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,10 +10,13 @@ from safetensors.torch import save_file
 from molhpft.config.build import build_network, build_recipes, build_task, check_splits
 from molhpft.config.registry import TASKS
 from molhpft.config.schema import parse_config
-from molhpft.core.data import Rows
+from molhpft.core.data import Rows, Task
 from molhpft.core.evaluate import take
+from molhpft.core.objectives import Multiclass
 from molhpft.domains.molecules.pretraining import pretraining_task
 from molhpft.domains.molecules.tables import csv_task
+from molhpft.domains.vision.examples import Images
+from molhpft.domains.vision.resnet import cifar_resnet
 from molhpft.domains.weights import read_weights
 from molhpft.run.run import run
 from tests.runs import FLYP, SMALL, network_of, task_of
@@ -47,6 +51,29 @@ def test_an_encoder_starts_from_its_file_and_scratch_does_not(small, pretrained)
     assert torch.equal(loaded, weights["backbone." + key])
     assert torch.equal(scratch, fresh)
     assert not torch.equal(loaded, fresh)
+
+
+def test_zero_shot_takes_the_classifier_of_a_supervised_resnet(tmp_path):
+    torch.manual_seed(0)
+    trained, classifier = cifar_resnet(depth=20), torch.nn.Linear(64, 10)
+    blocks = re.compile(r"stages\.(?:(layer\d)_(\d+)|stem)\.module\.")
+    tensors = {
+        blocks.sub(lambda m: f"{m[1]}.{m[2]}." if m[1] else "", name): value
+        for name, value in trained.state_dict().items()
+    }
+    tensors |= {f"linear.{n}": t for n, t in classifier.state_dict().items()}
+    torch.save({f"module.{n}": t for n, t in tensors.items()}, tmp_path / "w.th")
+    encoder = {"name": "cifar_resnet", "weights": str(tmp_path / "w.th")}
+    config = parse_config({"task": "nci_alerts", "encoder": encoder, "method": "zero_shot"})
+    (recipe,) = build_recipes(config)
+    images = Images(torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.arange(4))
+    task = Task("ten", images, {"train": torch.arange(4)}, Multiclass(), outputs=10)
+    network = build_network(config, task, recipe)
+    assert same_weights(network.backbone, trained)
+    assert torch.equal(network.head.stages["linear"].module.weight, classifier.weight)
+    three = replace(task, outputs=3)
+    with pytest.raises(ValueError, match=r"weight \(3, 64\), .* it has .*weight \(10, 64\)"):
+        build_network(config, three, recipe)
 
 
 def test_a_partial_backbone_keeps_the_file_below_the_cut_and_is_random_above(small, pretrained):

@@ -157,3 +157,23 @@ def test_the_first_table_shows_the_means(results):
 
 def test_nothing_left_out_is_no_table(results):
     assert problems_table(replace(results, problems=())) is None
+
+
+def test_shifted_splits_have_a_table_beside_the_test_split_and_others_none(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path / "a", {0: (0.8, 0.9, {"noise": 0.5, "blur": 0.7})}, seed=seed)
+        write_run(tmp_path / "b", {0: (0.8, 0.9, {"ood": 0.6})}, seed=seed)
+        write_run(tmp_path / "c", {0: (0.8, 0.9)}, seed=seed)
+
+    def shown(name):
+        made = tables(read_results(tmp_path / name).table)
+        return next((table for table in made if table.title.startswith("In and out")), None)
+
+    several = shown("a")
+    assert several.columns == ("method", "test", "shifted", "loss", "noise", "blur", "seeds")
+    cells = [cell.text.split(" ±")[0] for cell in several.rows[0]]
+    assert cells == ["hp-ft", "90.00", "60.00", "-30.00", "50.00", "70.00", "3"]
+    assert "noise, blur are not. shifted: mean over the others; loss: shifted minus" in several.note
+    assert shown("b").columns == ("method", "test", "loss", "ood", "seeds")
+    assert "ood is not. loss: ood minus test" in shown("b").note
+    assert shown("c") is None

@@ -15,9 +15,11 @@ from molhpft.results.statistics import (
     holm,
     leader,
     mean_interval,
+    out_of_distribution,
     over_seeds,
     over_tau,
     paired,
+    shifted_splits,
 )
 from molhpft.results.table import read_results
 from tests.runs import write_run
@@ -249,3 +251,37 @@ def test_choosing_never_looks_at_test_scores(rows):
         own = table[(table["label"] == row["label"]) & (table["seed"] == row["seed"])]
         assert row["final_valid"] == own["final_valid"].max()
         assert row["candidates"] == len(own) == row["search_epochs"]
+
+
+def test_out_of_distribution_is_beside_in_distribution_and_validation_chooses(tmp_path):
+    for seed, luck in enumerate((0.0, 0.02)):
+        chosen = {"noise": 0.5 + luck, "blur": 0.7, "calibration": 0.9}
+        tempting = {"noise": 0.9, "blur": 0.9, "calibration": 0.9}
+        write_run(tmp_path, {0: (0.8, 0.9, chosen), 4: (0.7, 0.9, tempting)}, seed=seed)
+        other = {"noise": 0.7, "blur": 0.7, "calibration": 0.9}
+        write_run(tmp_path, {0: (0.9, 0.8, other)}, method="lp", seed=seed)
+    best = best_on_validation(read_results(tmp_path).table)
+    assert shifted_splits(best) == ["noise", "blur"]
+    first, second = out_of_distribution(best).to_dict("records")
+    assert (first["label"], second["label"], second["seeds"]) == ("lp", "hp-ft", 2)
+    assert (first["shifted"], first["loss"]) == pytest.approx((0.7, -0.1))
+    assert (second["test"], second["noise"], second["blur"]) == pytest.approx((0.9, 0.51, 0.7))
+    assert (second["shifted"], second["loss"]) == pytest.approx((0.605, 0.605 - 0.9))
+    # of the means 0.6 and 0.61
+    assert second["shifted_low"] == pytest.approx(mean_interval([0.6, 0.61]).low)
+
+
+def test_where_no_task_has_shifted_splits_there_is_nothing_out_of_distribution(tmp_path):
+    write_run(tmp_path, {0: (0.8, 0.9, {"calibration": 0.9})})
+    table = out_of_distribution(best_on_validation(read_results(tmp_path).table))
+    assert table.empty
+    assert list(table.columns)[:2] == ["task", "label"]
+
+
+def test_a_mean_over_shifted_splits_of_which_one_has_no_score_is_none(tmp_path):
+    write_run(tmp_path, {0: (0.8, 0.9, {"noise": 0.5, "blur": None})}, seed=0)
+    write_run(tmp_path, {0: (0.8, 0.9, {"noise": 0.5, "blur": 0.7})}, seed=1)
+    (row,) = out_of_distribution(best_on_validation(read_results(tmp_path).table)).to_dict(
+        "records"
+    )
+    assert row["shifted"] == pytest.approx(0.6)

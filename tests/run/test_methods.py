@@ -44,8 +44,11 @@ SOLVED = ("lp_logistic", "lp_ft_converged")
 PROBES = ("lp", "lp_logistic")
 
 
-# the table has no class ids for a contrast; FLYP keeps a head, see below
-@pytest.mark.parametrize("name", [name for name in METHODS if not name.startswith("flyp")])
+# the table has no class ids for a contrast; FLYP and zero_shot keep a head, see below
+OTHERS = ("flyp", "flyp_contrast", "zero_shot")
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in OTHERS])
 def test_every_method_reports_scores_and_shift_of_the_model_it_leaves(small, tmp_path, name):
     more = {} if name in SOLVED else {"head": "mlp", "cut": "conv1"}
     config = small(method=method(name), **more, **BRIEF)
@@ -58,6 +61,42 @@ def test_every_method_reports_scores_and_shift_of_the_model_it_leaves(small, tmp
     assert (moved == 0) == (name in PROBES or row.get("alpha") == 0)
     if name in PROBES:
         assert row["final"] == row["probe"]
+
+
+def test_zero_shot_scores_the_head_that_the_weights_come_with_and_trains_nothing(small, tmp_path):
+    tuned = run(small(method=method("hp_ft"), **BRIEF), tmp_path)
+    encoder = {**SMALL["encoder"], "weights": str(tuned.path / "model.safetensors")}
+    folder = run(small(method="zero_shot", encoder=encoder), tmp_path)
+    (row,) = rows_of(folder)
+    chosen = tuned.read_json("summary.json")["chosen_tau"]
+    (learned,) = [one for one in rows_of(tuned) if one["tau"] == chosen]
+    assert row["final"] == row["probe"] == pytest.approx(learned["final"])
+    assert row["shift"]["distance"] == 0
+    assert folder.read_lines("history.jsonl") == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder": SMALL["encoder"]}, "takes the head in the encoder's .* set encoder.weights"),
+        ({"cut": "conv1"}, "trains nothing, and cut: conv1 leaves random stages"),
+        ({"standardise": True}, "reads features as they are; set standardise: false"),
+        ({"head": "mlp"}, r"should be one of stages.hidden.* it has stages.linear.module.bias"),
+    ],
+    ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
+)
+def test_zero_shot_without_a_head_that_fits_is_refused(changes, message, small, tmp_path):
+    tuned = run(small(method=method("hp_ft"), **BRIEF), tmp_path)
+    encoder = {**SMALL["encoder"], "weights": str(tuned.path / "model.safetensors")}
+    with pytest.raises(ValueError, match=message):
+        run(small(**{"method": "zero_shot", "encoder": encoder, **changes}), tmp_path)
+
+
+def test_zero_shot_refuses_a_head_that_reads_standardised_features(small, tmp_path):
+    tuned = run(small(method=method("hp_ft"), standardise=True, **BRIEF), tmp_path)
+    encoder = {**SMALL["encoder"], "weights": str(tuned.path / "model.safetensors")}
+    with pytest.raises(ValueError, match="reads standardised features"):
+        run(small(method="zero_shot", encoder=encoder), tmp_path)
 
 
 def test_lp_ft_from_a_solved_head_begins_where_the_solution_ended(small, tmp_path):

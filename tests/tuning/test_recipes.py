@@ -24,6 +24,7 @@ HEAD_3, HEAD_0 = replace(PROBE, epochs=3), replace(PROBE, epochs=0)
 
 DEFINITIONS = {
     "scratch": ({}, Recipe(HEAD_0, (FINETUNE,), pretrained=False)),
+    "zero_shot": ({}, Recipe(HEAD_0, (), keeps_head=True)),
     "ft": ({}, Recipe(HEAD_0, (FINETUNE,))),
     "lp": ({}, Recipe(PROBE, ())),
     "lp_logistic": (
