@@ -266,7 +266,7 @@ def _pretraining(auxiliary: AuxiliaryTask) -> Task:
     if auxiliary.task not in TASKS:
         raise ValueError(unknown(auxiliary.task, list(TASKS), "method.pretraining"))
     return TASKS[auxiliary.task](
-        **checked("method.pretraining", keywords(TASKS[auxiliary.task]), {})
+        **checked("method.pretraining", keywords(TASKS[auxiliary.task]), dict(auxiliary.options))
     )
 
 

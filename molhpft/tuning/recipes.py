@@ -4,8 +4,9 @@ Each recipe begins with a head phase of `tau` epochs (0 for methods that do not 
 `finetune` are templates: how a head, and then everything, is trained where a method does not say.
 """
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from molhpft.core.annotations import (
     BelowOne,
@@ -32,10 +33,12 @@ class AuxiliaryTask:
     Attributes:
         task: its name in the catalog.
         weight: of its loss beside that of the new task.
+        options: of the task.
     """
 
     task: str
     weight: float
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -374,7 +377,7 @@ def flyp(
     probe: Phase,
     finetune: Phase,
     *,
-    pretraining: str,
+    pretraining: str | dict[str, Any],
     weight: Positive = 1.0,
     tau: Tau = (0,),
 ) -> Recipes:
@@ -383,12 +386,20 @@ def flyp(
     Args:
         probe: template of the head phase.
         finetune: template of the finetuning phase.
-        pretraining: name of the pretraining task, which must have targets for the same molecules;
-            the encoder's weights must come from a run on it, whose head is kept.
+        pretraining: name of the pretraining task, or its name and options as under `task`; it must
+            have targets for the same molecules. The encoder's weights must come from a run on it,
+            whose head is kept.
         weight: of the pretraining loss beside the new task's.
         tau: epochs of head probing.
+
+    Raises:
+        ValueError: `pretraining` names no task.
     """
-    auxiliary = AuxiliaryTask(pretraining, weight)
+    given = {"name": pretraining} if isinstance(pretraining, str) else pretraining
+    name, options = given.get("name"), {k: v for k, v in given.items() if k != "name"}
+    if not isinstance(name, str):
+        raise ValueError(f"method.pretraining must be a name, or keys with a name, got {given}")
+    auxiliary = AuxiliaryTask(name, weight, options)
     return tuple(replace(recipe, auxiliary=auxiliary) for recipe in hp_ft(probe, finetune, tau=tau))
 
 
