@@ -21,9 +21,11 @@ from molhpft.domains.molecules.pretraining import joint_task
 from molhpft.domains.vision.examples import UNCHANGED, Images
 from molhpft.domains.weights import read_weights, strip_prefix, weight_file
 from molhpft.tuning.adapters import check_adapters
+from molhpft.tuning.phase import Phase
 from molhpft.tuning.recipes import AuxiliaryTask, Recipe
 from molhpft.tuning.stochastic_norm import check_norms
 from molhpft.tuning.trained_stages import check_stages
+from molhpft.tuning.transport import transported_stage
 
 _OF_ANY_FILE = ("csv", "image_folder", "image_npz")
 """Tasks that are named by the file or folder they are read from."""
@@ -66,8 +68,8 @@ def build_network(
 
     Raises:
         ValueError: task, encoder and head do not go together, the weights do not fit the encoder,
-            or it has no such stage to cut at or to train, no batch norm to make stochastic, or
-            nothing to put adapters on.
+            or it has no such stage to cut at or to train, no batch norm to make stochastic,
+            nothing to put adapters on, or no nodes to transport.
     """
     encoder = ENCODERS[config.encoder.name]
     options = {k: v for k, v in config.encoder.options.items() if k != "weights"}
@@ -90,10 +92,7 @@ def build_network(
     if recipe.side:
         network = Network(side_tuned(network.backbone), network.head)
     for phase in recipe.after:
-        check_stages(network.backbone, phase)
-        check_adapters(network.backbone, phase)
-        if phase.running_statistics:
-            check_norms(network.backbone)
+        _check_phase(network.backbone, phase)
     return network
 
 
@@ -112,6 +111,16 @@ def _load(config: RunConfig, task: Task, recipe: Recipe, *, backbone: Chain, hea
         _take_head(head, weights, of_others=encoder.head)
     if recipe.auxiliary:
         _keep_head(head, weights, outputs=_further_outputs(task))
+
+
+def _check_phase(backbone: Chain, phase: Phase) -> None:
+    """Refuse a phase that wants of the backbone what it has not."""
+    check_stages(backbone, phase)
+    check_adapters(backbone, phase)
+    if phase.node_transport:
+        transported_stage(backbone)
+    if phase.running_statistics:
+        check_norms(backbone)
 
 
 def _head_stream(config: RunConfig, task: Task) -> str:

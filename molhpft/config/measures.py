@@ -369,7 +369,10 @@ def _beyond_proposition_1(branch: Branch) -> list[str]:
         "weight decay": phase.weight_decay > 0,
         "an anchor": phase.anchor > 0,
         "a penalty on features": bool(
-            phase.stage_anchor or phase.feature_anchor or phase.spectral_shrinkage
+            phase.stage_anchor
+            or phase.feature_anchor
+            or phase.spectral_shrinkage
+            or phase.node_transport
         ),
         "label smoothing": phase.smoothing > 0,
         "adapters in place of weights": phase.adapter_rank is not None,

@@ -223,6 +223,7 @@ METHODS: dict[str, Callable[..., Recipes]] = {
     "delta": recipes.delta,
     "feature_distillation": recipes.feature_distillation,
     "bss": recipes.bss,
+    "gtot": recipes.gtot,
     "stochastic_norm": recipes.stochastic_norm,
     "lora": recipes.lora,
     "linear_adapter": recipes.linear_adapter,

@@ -53,9 +53,11 @@ class Stage(nn.Module):
 
     Attributes:
         width: size of the channel axis (axis 1) it emits.
+        gives_nodes: whether the first rows that it emits are the nodes of the batch's graphs.
     """
 
     width: int
+    gives_nodes: bool = False
 
     def forward(self, h: Any, batch: Batch) -> Tensor:
         """Next running tensor, (rows, width, ...); the first stage gets `batch.inputs` as `h`."""

@@ -5,12 +5,15 @@
                           DELTA (Li et al., ICLR 2019), every channel weighing the same
     feature_anchor        `1/2 ||z - z_0||^2` of the features that the head reads: distillation from
                           the encoder as it was, by hints (Romero et al., ICLR 2015)
+    node_transport        masked optimal transport between the nodes of each graph as they were and
+                          as they are, where the last stage gives nodes: GTOT (Zhang et al., IJCAI
+                          2022), see `tuning/transport.py`
     spectral_shrinkage    `s^2` of the smallest singular value of a batch of features: batch
                           spectral shrinkage (Chen et al., NeurIPS 2019) with their k of 1
 
 `w_0`, `h_0` and `z_0` are those of the network as the phase began. Squared distances of features
 are summed over channels and averaged over rows and positions, so that a strength means the same for
-any batch.
+any batch; a transport is averaged over graphs.
 """
 
 from collections.abc import Iterator
@@ -27,6 +30,7 @@ from molhpft.core.network import Batch, Chain, Network
 from molhpft.tuning.callbacks import Weights
 from molhpft.tuning.distributed import Machine
 from molhpft.tuning.phase import Phase
+from molhpft.tuning.transport import masked_transport, routes_of, transported_stage
 
 
 def smallest_singular_value(z: Float[Tensor, "rows d ..."]) -> Float[Tensor, ""]:
@@ -51,13 +55,13 @@ class Penalties:
         machine: that trains.
 
     Raises:
-        ValueError: features are penalised where there is no backbone, or where several processes
-            share a batch.
+        ValueError: features are penalised where there is no backbone, or no stage that gives
+            nodes, or where several processes share a batch.
     """
 
     def __init__(self, network: Network, phase: Phase, machine: Machine) -> None:
         self._backbone, self._phase, self._machine = network.backbone, phase, machine
-        self._compares = bool(phase.stage_anchor or phase.feature_anchor)
+        self._compares = bool(phase.stage_anchor or phase.feature_anchor or phase.node_transport)
         self._watches = self._compares or bool(phase.spectral_shrinkage)
         self._outputs: dict[str, Tensor] = {}
         if self._watches and not network.backbone.names:
@@ -67,6 +71,7 @@ class Penalties:
                 "penalties on features are those of a whole batch, which several processes share; "
                 f"set devices: 1, got {machine.processes} processes"
             )
+        self._transported = transported_stage(network.backbone) if phase.node_transport else None
         start = dict(network.backbone.named_parameters()) if phase.anchor else {}
         start = network.backbone.state_dict() if self._compares else start
         self._reference: Chain | None = None
@@ -112,7 +117,7 @@ class Penalties:
         if phase.anchor:
             loss = loss + phase.anchor / 2 * self._squared_weight_distance()
         if self._reference is not None:
-            loss = loss + self._feature_distance(self._reference, batch, dropout) / 2
+            loss = loss + self._feature_distance(self._reference, batch, dropout)
         if phase.spectral_shrinkage:
             z = self._outputs[self._backbone.names[-1]]
             loss = loss + phase.spectral_shrinkage * smallest_singular_value(z).square()
@@ -139,7 +144,12 @@ class Penalties:
             is_last = name == stages[-1][0]
             strength = self._phase.stage_anchor + self._phase.feature_anchor * is_last
             if strength:
-                distances.append(strength * mean_squared_distance(self._outputs[name], start))
+                distances.append(strength / 2 * mean_squared_distance(self._outputs[name], start))
+            if name == self._transported:
+                routes = routes_of(batch.inputs)
+                n = len(routes.mass)
+                moved = masked_transport(self._outputs[name][:n], start[:n], routes)
+                distances.append(self._phase.node_transport * moved)
         return torch.stack(distances).sum()
 
 

@@ -52,6 +52,8 @@ class Phase:
         feature_anchor: strength of distillation from the start; keeps the features near theirs.
         spectral_shrinkage: BSS's strength; shrinks the smallest singular value of each batch of
             features.
+        node_transport: GTOT's strength; keeps the nodes of each graph near what they or their
+            neighbours were at the start of the phase.
         running_statistics: stochastic norm's probability by which a channel of the backbone's batch
             norms is normalised by its running statistics in a step, not by those of the batch.
         adapter_rank: rank of the adapters that are trained in place of the backbone's linear maps
@@ -84,6 +86,7 @@ class Phase:
     stage_anchor: NonNegative = 0.0
     feature_anchor: NonNegative = 0.0
     spectral_shrinkage: NonNegative = 0.0
+    node_transport: NonNegative = 0.0
     running_statistics: Fraction = 0.0
     adapter_rank: Whole | None = None
     adapter_scaling: Positive | None = None
@@ -158,6 +161,7 @@ _OF_BACKBONE = (
     "stage_anchor",
     "feature_anchor",
     "spectral_shrinkage",
+    "node_transport",
     "running_statistics",
     "adapter_rank",
     "adapter_scaling",

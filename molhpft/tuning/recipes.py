@@ -237,6 +237,16 @@ def bss(
     return hp_ft(probe, replace(finetune, spectral_shrinkage=spectral_shrinkage), tau=tau)
 
 
+def gtot(
+    probe: Phase, finetune: Phase, *, tau: Tau = (0,), node_transport: NonNegative = 0.1
+) -> Recipes:
+    """HP-FT that keeps nodes near what they or their neighbours were (GTOT, Zhang et al., 2022).
+
+    By optimal transport along the edges of each graph: see `tuning/transport.py`.
+    """
+    return hp_ft(probe, replace(finetune, node_transport=node_transport), tau=tau)
+
+
 def stochastic_norm(
     probe: Phase, finetune: Phase, *, tau: Tau = (0,), running_statistics: Fraction = 0.5
 ) -> Recipes:

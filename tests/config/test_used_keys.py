@@ -38,6 +38,7 @@ VALUES = {
     "stage_anchor": (0.3, 0.4),
     "feature_anchor": (0.3, 0.4),
     "spectral_shrinkage": (0.3, 0.4),
+    "node_transport": (0.3, 0.4),
     "running_statistics": (0.3, 0.4),
     "adapter_rank": (3, 4),
     "adapter_scaling": (0.3, 0.4),

@@ -1,15 +1,23 @@
 """Penalties on features: what they keep, and where they have no meaning."""
 
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
+from molhpft.core.data import Task
 from molhpft.core.evaluate import take
+from molhpft.core.network import Network, linear_head
+from molhpft.core.objectives import Multiclass
+from molhpft.domains.molecules.examples import Molecules
+from molhpft.domains.molecules.gcn import ogb_gcn
+from molhpft.domains.molecules.graphs import pack
 from molhpft.tuning.distributed import ALONE, Machine
 from molhpft.tuning.fit import fit
 from molhpft.tuning.penalties import Penalties, mean_squared_distance, smallest_singular_value
 from molhpft.tuning.phase import Phase
+from molhpft.tuning.transport import masked_transport, routes_of
 from tests.toy import Saving, same_weights, seeded, toy_network, toy_task
 
 FT = Phase(trains="all", epochs=6, lr=0.02, batch_size=10)
@@ -45,6 +53,24 @@ def test_a_strong_penalty_keeps_what_it_is_on():
     assert hints[0] > 2 * delta[0]  # the features alone are held
 
 
+def test_a_strong_transport_keeps_nodes_near_themselves_or_their_neighbours():
+    molecules = pack(("CCO", "c1ccccc1N", "CC(=O)OC1CCCC1", "CCCCCC"))
+    rows = torch.arange(4)
+    examples = Molecules(molecules, torch.tensor([0, 1, 2, 0]), ("",) * 4)
+    task = Task("molecules", examples, {"train": rows, "valid": rows}, Multiclass(), outputs=3)
+    batch = examples.take(rows)
+    routes, costs = routes_of(batch.inputs), []
+    for strength in (0.0, 100.0):
+        torch.manual_seed(0)
+        end = Network(ogb_gcn(layers=2, width=8, dropout=0.0), linear_head(8, 3))
+        start = deepcopy(end.eval())
+        phase = replace(FT, batch_norm="frozen", node_transport=strength)
+        fit(end, replace(phase, epochs=20), task, rng=seeded())
+        lower, upper = (n.cut("pool").eval().features(batch).detach() for n in (start, end))
+        costs.append(masked_transport(upper, lower, routes))
+    assert costs[1] < costs[0] / 3
+
+
 def pixels(maps):
     """A row for each position of feature maps (n, d, height, width)."""
     return torch.cat([m.flatten(1).T for m in maps])
@@ -73,6 +99,12 @@ def test_a_resumed_phase_is_compared_with_the_start_of_the_phase(setting):
     elsewhere = toy_network(dropout=0.3, seed=7)
     fit(elsewhere, phase, toy_task(), rng=seeded(9), callbacks=[Saving(saving.saved[4])])
     assert same_weights(whole, elsewhere)
+
+
+def test_transport_is_refused_where_there_are_no_nodes():
+    phase = replace(FT, node_transport=1.0)
+    with pytest.raises(ValueError, match="no stage of the backbone gives nodes"):
+        Penalties(toy_network(), phase, ALONE)
 
 
 @pytest.mark.parametrize("setting", ["stage_anchor", "feature_anchor", "spectral_shrinkage"])

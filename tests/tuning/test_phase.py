@@ -40,6 +40,7 @@ def test_a_number_out_of_range_is_refused(setting, message):
         {"stage_anchor": 1.0},
         {"feature_anchor": 1.0},
         {"spectral_shrinkage": 1.0},
+        {"node_transport": 1.0},
         {"running_statistics": 0.5},
         {"adapter_rank": 4},
         {"adapter_rank": 4, "adapter_scaling": 0.1},

@@ -80,6 +80,7 @@ class GraphModule(Stage):
         self.module = module
         self.width = width
         self.rows = rows
+        self.gives_nodes = rows == "nodes"
         self.is_positional = reads is not None
         self.reads = _signature(module) if reads is None else dict.fromkeys(reads, True)
 
@@ -213,6 +214,8 @@ class GNNLayer(Stage):
         layer: number of the convolution, from 0.
     """
 
+    gives_nodes = True
+
     def __init__(self, gnn: BasicGNN, layer: int) -> None:
         super().__init__()
         self.conv = gnn.convs[layer]
@@ -254,6 +257,8 @@ class Concatenating(Stage):
         before: number of layers before it.
     """
 
+    gives_nodes = True
+
     def __init__(self, layer: Stage, before: int) -> None:
         super().__init__()
         self.layer = layer
@@ -266,6 +271,8 @@ class Concatenating(Stage):
 
 class Jump(Stage):
     """Jumping knowledge: the results of all layers joined, then a linear map."""
+
+    gives_nodes = True
 
     def __init__(self, gnn: BasicGNN) -> None:
         super().__init__()

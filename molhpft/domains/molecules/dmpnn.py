@@ -80,6 +80,8 @@ def dmpnn(
 class AtomInputs(Stage):
     """What an atom sends along its bonds and, beside it, what it keeps for itself, (atoms, 2 d)."""
 
+    gives_nodes = True
+
     def __init__(self, width: int, *, bias: bool) -> None:
         super().__init__()
         self.features = AtomFeatures()
@@ -99,6 +101,8 @@ class AtomInputs(Stage):
 
 class Messages(Stage):
     """Messages along directed bonds: what arrives at an atom takes the place of what it sent."""
+
+    gives_nodes = True
 
     def __init__(self, width: int, *, depth: int, dropout: float, bias: bool) -> None:
         super().__init__()
@@ -129,6 +133,8 @@ class Messages(Stage):
 
 class AtomOutputs(Stage):
     """An atom's own part and what arrived at it, (atoms, d)."""
+
+    gives_nodes = True
 
     def __init__(self, width: int, *, dropout: float) -> None:
         super().__init__()

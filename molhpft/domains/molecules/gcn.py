@@ -123,6 +123,8 @@ class AtomEmbedding(Stage):
         width: length of the vectors.
     """
 
+    gives_nodes = True
+
     def __init__(self, sizes: Sequence[int], width: int) -> None:
         super().__init__()
         self.columns = ColumnEmbedding(sizes, width)
@@ -150,6 +152,8 @@ class Convolution(Stage):
         options: dropout, norm and residual are read.
         last: whether it is the last layer.
     """
+
+    gives_nodes = True
 
     def __init__(
         self, convolution: nn.Module, width: int, options: StageOptions, *, last: bool
@@ -187,6 +191,8 @@ def norm_layer(norm: Norm, width: int) -> nn.Module:
 class AddVirtualNode(Stage):
     """Appends one row a molecule below the atoms: its virtual node, (atoms + n, width)."""
 
+    gives_nodes = True
+
     def __init__(self, embed: Stage) -> None:
         super().__init__()
         self.embed = embed
@@ -203,6 +209,8 @@ class WithVirtualNode(Stage):
 
     `h_i += v`, convolve; `v <- dropout(mlp(v + sum_i h_i))`, not after the last convolution.
     """
+
+    gives_nodes = True
 
     def __init__(self, convolution: Stage, options: StageOptions, *, last: bool) -> None:
         super().__init__()

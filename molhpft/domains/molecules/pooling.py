@@ -117,6 +117,8 @@ class CollectMolecules(Stage):
         before: number of such stages before this one.
     """
 
+    gives_nodes = True
+
     def __init__(self, convolution: Stage, pool: Stage, *, before: int) -> None:
         super().__init__()
         self.convolution = convolution

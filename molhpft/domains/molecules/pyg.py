@@ -136,6 +136,7 @@ class OnMolecules(Stage):
         super().__init__()
         self.stage = stage
         self.width = stage.width
+        self.gives_nodes = stage.gives_nodes
 
     def forward(self, h: Any, batch: Batch) -> Tensor:
         """What the stage gives, (rows, width)."""
