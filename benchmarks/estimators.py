@@ -37,6 +37,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "all": {},
     "networks": {"members": "networks"},
     "tau 0": {"members": "networks", "tau": 0},
+    "kernels": {"members": "kernels"},
     "features": {"members": "features"},
     "fingerprints": {"members": "fingerprints"},
 }

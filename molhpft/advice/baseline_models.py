@@ -25,7 +25,6 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import SVC, SVR
 from torch import Tensor
 
-from molhpft.advice.gaussian_process import NOISES, gaussian_process
 from molhpft.core.determinism import seed_for
 from molhpft.domains.console import track
 from molhpft.domains.files import Json
@@ -38,6 +37,7 @@ from molhpft.domains.molecules.fingerprint_kernels import (
 )
 from molhpft.domains.molecules.fingerprints import morgan_fingerprints
 from molhpft.domains.parallel import worker_count
+from molhpft.tuning.gaussian_process import NOISES, gaussian_process
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]

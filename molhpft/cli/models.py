@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 KindName = Literal["auto", "classification", "regression"]
 SplitName = Literal["scaffold", "random", "random_and_scaffold", "column", "group", "time"]
 CalibrationName = Literal["platt", "temperature", "isotonic", "none"]
-MembersName = Literal["all", "networks", "features", "fingerprints"]
+MembersName = Literal["all", "networks", "kernels", "features", "fingerprints"]
 PrecisionName = Literal["32", "bf16-mixed"]
 
 TABLE = "The table"
@@ -138,7 +138,7 @@ def finetune(
     head: Annotated[str | None, typer.Option(help="mlp or linear.", show_default="mlp")] = None,
     members: Annotated[
         MembersName,
-        typer.Option(metavar="KIND", help="all, networks, features or fingerprints."),
+        typer.Option(metavar="KIND", help="all, networks, kernels, features or fingerprints."),
     ] = "all",
     folds: Annotated[
         int | None,

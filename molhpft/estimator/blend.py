@@ -1,10 +1,15 @@
-"""Which members answer together, and with which weights, by predictions they did not train on."""
+"""How members answer together, by predictions of molecules that they did not train on.
+
+Lines bring what they say to one scale, and weights say whom to believe.
+"""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from molhpft.measure.uncertainty import fit_platt
 from molhpft.tuning.halving import highest
 
 MOST = 20  # times that a member is added
@@ -49,3 +54,38 @@ def blend_weights(
             best = (scores[chosen], list(counts))
     assert best is not None
     return [count / sum(best[1]) for count in best[1]]
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """What a member says of each target, and what that means as a logit.
+
+    A network that was trained for long is too sure of itself, and a Gaussian process says how near
+    a molecule is to those of label 1: only on one scale can they be averaged.
+
+    Attributes:
+        slope: (t,), positive.
+        offset: (t,).
+    """
+
+    slope: Tensor
+    offset: Tensor
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """Logits (..., t)."""
+        return outputs * self.slope + self.offset
+
+
+def fit_line(outputs: Tensor, targets: Tensor, *, classes: bool) -> Line:
+    """Platt's line of a member; numbers are left as they are.
+
+    Args:
+        outputs: (n, t), for molecules that the member did not train on.
+        targets: (n, t), NaN where unmeasured.
+        classes: whether targets are 0 and 1; otherwise they are numbers.
+    """
+    if not classes:
+        t = outputs.shape[1]
+        return Line(torch.ones(t), torch.zeros(t))
+    fitted = fit_platt(outputs, targets)
+    return Line(fitted.slopes.float(), fitted.offsets.float())

@@ -89,12 +89,12 @@ def members_in_words(members: Sequence[Json]) -> list[str]:
 
 
 def alone(members: Sequence[Json]) -> str:
-    """A sentence where one machine answers and no network does; empty where networks do."""
+    """A sentence where one kernel model answers, and no network does; empty where networks do."""
     used = [member for member in members if member["weight"]]
     if len(used) != 1 or used[0]["tau"] is not None:
         return ""
     others = "" if len(members) == 1 else ": nothing else adds to it on the molecules that choose"
-    return f"This model is one machine, {used[0]['name']}{others}."
+    return f"This model is one Gaussian process ({used[0]['name']}){others}."
 
 
 def member_score(member: Json, metric: str) -> str:

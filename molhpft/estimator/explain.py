@@ -86,10 +86,12 @@ def explain(model: Model, smiles: str, *, target: str | None = None) -> Explanat
         for network in model.networks
     ]
     own = model.weights[: len(members)]
-    weights = own / own.sum()
+    # what a network says counts as its logit does, on the scale of which members are averaged
+    weights = own / own.sum() * model.slopes[: len(members), output]
+    offset = float(own @ model.offsets[: len(members), output].double()) / float(own.sum())
     atoms = weighted_mean(torch.stack([member.atoms for member in members]), weights)
     logit, baseline = (
-        float(weights @ torch.tensor([getattr(m, key) for m in members], dtype=torch.float64))
+        offset + float(weights @ torch.tensor([getattr(m, key) for m in members]).double())
         for key in ("logit", "baseline")
     )
     # what a virtual node contributes is missing from the sum over atoms

@@ -16,7 +16,7 @@ from molhpft.config.schema import checked_choice
 from molhpft.core.determinism import threads
 from molhpft.core.evaluate import EVALUATION_SIZE, inference
 from molhpft.core.network import Batch, Chain
-from molhpft.domains.molecules.fingerprints import Featurized, featurized_parts
+from molhpft.domains.molecules.featurized import Featurized, featurized_parts
 from molhpft.domains.molecules.graphs import GraphStore, graph_store
 
 

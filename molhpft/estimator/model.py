@@ -11,7 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -28,21 +27,24 @@ from molhpft.core.standardise import ending_standardised
 from molhpft.domains.extras import require
 from molhpft.domains.files import Json, digest, listed
 from molhpft.domains.molecules.examples import ZERO_ONE
-from molhpft.domains.molecules.fingerprints import Featurized, featurized, unpack_bits
+from molhpft.domains.molecules.featurized import Featurized, Reading, featurized
+from molhpft.domains.molecules.fingerprints import unpack_bits
 from molhpft.domains.molecules.graphs import GraphStore, graph_store
 from molhpft.domains.weights import ABOUT, FILES, MEMBER, hub_folder, strip_prefix
+from molhpft.estimator.blend import Line
 from molhpft.estimator.calibrate import HeldOutPredictions, Uncertainty, uncertainty_from
 from molhpft.estimator.card import model_card
 from molhpft.estimator.frozen import backbone_features, unlabelled_batches
-from molhpft.estimator.machines import KernelName, Machines, machines_from
+from molhpft.estimator.kernel_models import KernelModels, kernel_models_from
 
 CONFIG, WEIGHTS, CARD = FILES
 # raised when folders are written so that another version cannot read them, or would misread them
-FORMAT = 4
+FORMAT = 5
 
 COMMIT_MESSAGE = "Push model using molhpft"
 
-_UNCERTAINTY, _MACHINES, _SMILES = "uncertainty.", "machines.", "training_smiles"
+_UNCERTAINTY, _KERNELS, _SMILES = "uncertainty.", "kernels.", "training_smiles"
+_SLOPES, _OFFSETS = "lines.slopes", "lines.offsets"
 _KINDS = {Multilabel: "classification", Squared: "regression"}
 
 
@@ -185,13 +187,14 @@ class Model:
         uncertainty: calibration, prediction sets and applicability domain.
         training_smiles: the molecules of the training split.
         about: how the model was made and what it scored, for people: JSON.
-        machines: support vector machines beside the networks, if any.
-        weights: of the networks, then of the machines; they sum to 1. None weighs all alike.
+        kernel_models: beside the networks, if any.
+        weights: of the networks, then of the kernel models; they sum to 1. None weighs all alike.
+        lines: from what each of them says to logits; None where that is what they say.
         held_out: what it says of molecules of its table that members did not train on; None of a
             model that was read from a folder, which does not hold it.
 
     Raises:
-        ValueError: there is no member, or not a weight for each.
+        ValueError: there is no member, or not a weight and a line for each.
     """
 
     def __init__(
@@ -202,17 +205,26 @@ class Model:
         training_smiles: tuple[str, ...],
         about: Json,
         *,
-        machines: Machines | None = None,
+        kernel_models: KernelModels | None = None,
         weights: Sequence[float] | None = None,
+        lines: Sequence[Line] | None = None,
         held_out: HeldOutPredictions | None = None,
     ) -> None:
-        count = len(networks) + (len(machines.machines) if machines else 0)
-        if not count or (weights is not None and len(weights) != count):
-            raise ValueError(f"a model needs members and a weight for each, got {count} members")
+        count = len(networks) + (len(kernel_models.models) if kernel_models else 0)
+        if not count or any(
+            given is not None and len(given) != count for given in (weights, lines)
+        ):
+            raise ValueError(
+                f"a model needs members, and a weight and a line for each, got {count} members"
+            )
         self.spec = spec
         self.networks = tuple(network.eval() for network in networks)
-        self.machines = machines
+        self.kernel_models = kernel_models
         self.weights = torch.tensor(weights or [1 / count] * count, dtype=torch.float64)
+        t = len(spec.target_names)
+        lines = lines or [Line(torch.ones(t), torch.zeros(t))] * count
+        self.slopes = torch.stack([line.slope for line in lines])
+        self.offsets = torch.stack([line.offset for line in lines])
         self.uncertainty = uncertainty
         self.training_smiles = training_smiles
         self.about = about
@@ -234,12 +246,17 @@ class Model:
         """Those of the networks, or without any that of the frozen encoder."""
         if self.networks:
             return [network.backbone for network in self.networks]
-        frozen = self.machines.backbone if self.machines else None
+        frozen = self.kernel_models.describer.backbone if self.kernel_models else None
         return [] if frozen is None else [frozen]
+
+    @property
+    def further(self) -> tuple[Reading, ...]:
+        """What it reads of molecules beside their graphs and circular neighbourhoods."""
+        return self.kernel_models.describer.further if self.kernel_models else ()
 
     def predict(self, smiles: Sequence[str]) -> Prediction:
         """Predictions for n molecules, all of them in memory at a time."""
-        return self.predict_featurized(featurized(smiles))
+        return self.predict_featurized(featurized(smiles, self.further))
 
     def predict_featurized(
         self, molecules: Featurized, neighbours: tuple[Tensor, Tensor] | None = None
@@ -247,12 +264,12 @@ class Model:
         """`predict` for molecules that were read before.
 
         Args:
-            molecules: n of them.
+            molecules: n of them, with what is `further` read.
             neighbours: similarity to and index of the nearest training molecule, if known.
         """
         store = graph_store(molecules.graphs)
         rows = store.readable.nonzero().flatten()
-        logits = self.logits(store, rows, molecules.counts)
+        logits = self.logits(store, rows, molecules.columns)
         mean, objective = weighted_mean(logits, self.weights), self.spec.objective
         members = torch.stack([self.uncertainty.values(member, objective) for member in logits])
         similarity, nearest = neighbours or self.uncertainty.neighbours.nearest(
@@ -269,24 +286,22 @@ class Model:
             in_domain=(similarity >= self.uncertainty.domain_threshold) & store.readable,
         )
 
-    def logits(self, store: GraphStore, rows: Tensor, counts: NDArray[np.uint8]) -> Tensor:
+    def logits(
+        self, store: GraphStore, rows: Tensor, columns: Mapping[Reading, NDArray[Any]]
+    ) -> Tensor:
         """Logits of each of k members for m molecules, float32 (k, m, t) on the CPU.
 
         Args:
             store: molecules.
             rows: of those that are predicted, int64 (m,).
-            counts: of circular neighbourhoods of all molecules of the store, uint8 (n, 2048).
+            columns: what was read of all molecules of the store, with what is `further` read.
         """
-        members = self._network_logits(store, rows)
-        if self.machines is None:
-            return members
-        return torch.cat([members, self.machines.logits(store, rows, counts[rows.numpy()])])
+        outputs = self._network_outputs(store, rows)
+        if self.kernel_models is not None:
+            outputs = torch.cat([outputs, self.kernel_models.outputs(store, rows, columns)])
+        return outputs * self.slopes[:, None] + self.offsets[:, None]
 
-    def mean_logits(self, store: GraphStore, rows: Tensor, counts: NDArray[np.uint8]) -> Tensor:
-        """What all members say together, (m, t); arguments as of `logits`."""
-        return weighted_mean(self.logits(store, rows, counts), self.weights)
-
-    def _network_logits(self, store: GraphStore, rows: Tensor) -> Tensor:
+    def _network_outputs(self, store: GraphStore, rows: Tensor) -> Tensor:
         k, t = len(self.networks), len(self.spec.target_names)
         if not k or not len(rows):
             return torch.empty(k, len(rows), t)
@@ -334,7 +349,7 @@ class Model:
             "molhpft": __version__,
             "sha256": digest(path),
             "members": len(self.networks),
-            "machines": [one.kernel for one in self.machines.machines] if self.machines else [],
+            "kernel_models": self.kernel_models.to_json() if self.kernel_models else [],
             "weights": self.weights.tolist(),
             "network": spec,
             "uncertainty": self.uncertainty.to_json(),
@@ -349,14 +364,16 @@ class Model:
             for k, network in enumerate(self.networks)
             for name, tensor in network.state_dict().items()
         }
-        machines = self.machines.to_tensors() if self.machines else {}
+        kernels = self.kernel_models.to_tensors() if self.kernel_models else {}
         fitted = self.uncertainty.to_tensors().items()
         # JSON: a SMILES with its name behind it may hold a line break
         smiles = bytearray(json.dumps(self.training_smiles).encode())
         return {
             **members,
-            **{f"{_MACHINES}{name}": tensor.contiguous() for name, tensor in machines.items()},
+            **{f"{_KERNELS}{name}": tensor.contiguous() for name, tensor in kernels.items()},
             **{f"{_UNCERTAINTY}{name}": tensor.contiguous() for name, tensor in fitted},
+            _SLOPES: self.slopes,
+            _OFFSETS: self.offsets,
             _SMILES: torch.frombuffer(smiles, dtype=torch.uint8),
         }
 
@@ -470,8 +487,9 @@ def _read(folder: Path) -> Model:
         for k, network in enumerate(networks):
             network.load_state_dict(strip_prefix(tensors, MEMBER.format(k)))
         return Model(
-            machines=_machines(tensors, spec, config["machines"]),
+            kernel_models=_kernel_models(tensors, spec, config["kernel_models"]),
             weights=config["weights"],
+            lines=[Line(*line) for line in zip(tensors[_SLOPES], tensors[_OFFSETS], strict=True)],
             spec=spec,
             networks=networks,
             uncertainty=uncertainty_from(
@@ -486,17 +504,14 @@ def _read(folder: Path) -> Model:
         ) from error
 
 
-def _machines(
-    tensors: Mapping[str, Tensor], spec: NetworkSpec, names: Sequence[KernelName]
-) -> Machines | None:
-    """The machines of a model's file; None where it has none."""
-    if not names:
+def _kernel_models(
+    tensors: Mapping[str, Tensor], spec: NetworkSpec, models: Sequence[Json]
+) -> KernelModels | None:
+    """The kernel models of a model's file; None where it has none."""
+    if not models:
         return None
-    own = strip_prefix(tensors, _MACHINES)
-    reads_features = own["known.features"].shape[1] > 0
-    return machines_from(
-        own, names, ending_standardised(spec.encoder_alone()) if reads_features else None
-    )
+    own = strip_prefix(tensors, _KERNELS)
+    return kernel_models_from(own, models, ending_standardised(spec.encoder_alone()))
 
 
 def _read_config(folder: Path) -> Json:

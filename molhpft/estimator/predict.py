@@ -22,7 +22,8 @@ from molhpft.core.determinism import threads
 from molhpft.core.objectives import Squared
 from molhpft.domains.console import bar
 from molhpft.domains.files import ANOTHER_FILE, replacing, writing
-from molhpft.domains.molecules.fingerprints import Featurized, featurized_parts, unpack_bits
+from molhpft.domains.molecules.featurized import Featurized, Reading, featurized_parts
+from molhpft.domains.molecules.fingerprints import unpack_bits
 from molhpft.domains.molecules.table_files import Part, arrow, stream_parts
 from molhpft.estimator.frozen import Embedder, feature_names, part_features
 from molhpft.estimator.model import Model, NetworkSpec, Prediction
@@ -85,7 +86,9 @@ def predict_table(
             prediction = model.predict_featurized(molecules, pair)
         return molecules, prediction.readable, _prediction_columns(model, prediction)
 
-    return _extend(path, out, smiles_column, with_nearest, predicted, what="predicting")
+    return _extend(
+        path, out, smiles_column, with_nearest, predicted, what="predicting", further=model.further
+    )
 
 
 def embed_table(embedder: Embedder, path: Path, out: Path, *, smiles_column: str) -> dict[str, int]:
@@ -114,6 +117,7 @@ def _extend(
     columns_of: Callable[[T], tuple[Featurized, Tensor, Iterable[Named]]],
     *,
     what: str,
+    further: Sequence[Reading] = (),
 ) -> dict[str, int]:
     """Write a table with further columns behind its own.
 
@@ -124,6 +128,7 @@ def _extend(
         prepare: is called with molecules by the processes that read them.
         columns_of: makes of that the molecules, which are readable, and the new columns.
         what: for the progress bar.
+        further: what is read of molecules beside their graphs and circular neighbourhoods.
     """
     check_output(out, path)
     pending: deque[Part] = deque()  # results come in the order of the parts
@@ -141,7 +146,9 @@ def _extend(
         table_writer(out) as write,
         bar(what, total=None) as move,
     ):
-        for read, readable, columns in map(columns_of, featurized_parts(molecules(), prepare)):
+        for read, readable, columns in map(
+            columns_of, featurized_parts(molecules(), prepare, further)
+        ):
             status = _status(read, readable)
             write(_beside(pending.popleft(), [("status", status), *columns]))
             for kind in counts:

@@ -181,7 +181,7 @@ def jsonable(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-Members = Literal["all", "networks", "features", "fingerprints"]
+Members = Literal["all", "networks", "kernels", "features", "fingerprints"]
 
 
 @dataclass(frozen=True)
@@ -189,8 +189,8 @@ class Inference:
     """How a model predicts.
 
     Attributes:
-        members: what may predict together: "all", finetuned "networks" alone, or the support vector
-            machine on frozen "features" or on "fingerprints" alone.
+        members: what may predict together: "all", finetuned "networks" alone, Gaussian processes
+            ("kernels") alone, or that on frozen "features" or on "fingerprints" alone.
         calibration: method for probabilities.
         target_coverage: share of molecules whose label should be in its prediction set, between 0
             and 1.

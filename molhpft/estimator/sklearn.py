@@ -62,8 +62,8 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             `encoder`, such as `{"name": "gcn"}` for random weights.
         tau: epochs of head probing; several to choose from on validation, or "auto".
         head: as in a config, "mlp" or "linear".
-        members: what may predict together: "all", finetuned "networks" alone, or the support vector
-            machine on frozen "features" or on "fingerprints" alone.
+        members: what may predict together: "all", finetuned "networks" alone, Gaussian processes
+            ("kernels") alone, or that on frozen "features" or on "fingerprints" alone.
         calibration: method for probabilities.
         target_coverage: share of molecules whose label should be in its prediction set, between 0
             and 1, which calibration molecules see to.

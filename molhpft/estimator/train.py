@@ -1,13 +1,15 @@
 """From a task on molecules to a model: members of several kinds, blended, with their uncertainty.
 
 Members are judged by molecules that they did not train on: one held-out part, or each fold in turn.
-Networks of folds stay, and are averaged; machines are fitted again, to all molecules.
+Networks of folds stay, and are averaged; kernel models are fitted again, to all molecules that
+train or choose.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +26,7 @@ from molhpft.domains.files import Json
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.fingerprints import Neighbours, packed_fingerprints, unpack_bits
 from molhpft.domains.molecules.splits import CALIBRATION
-from molhpft.estimator.blend import blend_weights
+from molhpft.estimator.blend import Line, blend_weights, fit_line
 from molhpft.estimator.calibrate import (
     HeldOut,
     HeldOutPredictions,
@@ -34,10 +36,10 @@ from molhpft.estimator.calibrate import (
     held_out_scores,
 )
 from molhpft.estimator.held_out import held_out_predictions
-from molhpft.estimator.machine_fitting import fit_machines
-from molhpft.estimator.machines import Machines
+from molhpft.estimator.kernel_fitting import fit_kernel_models
+from molhpft.estimator.kernel_models import KernelModels
 from molhpft.estimator.model import Model, NetworkSpec
-from molhpft.estimator.networks import finetuned
+from molhpft.estimator.networks import Finetuned, finetuned
 from molhpft.estimator.settings import Inference
 from molhpft.estimator.validation import (
     VALID,
@@ -50,24 +52,29 @@ from molhpft.estimator.validation import (
 )
 from molhpft.run.folder import RunFolder
 
+REPEATS = 1
+_GROUPS = {"features": "features", "fingerprints": "fingerprints"}  # by what `members` asks for
+
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """What may answer: networks that began alike, or a machine.
+    """What may answer: networks that began alike, or a kernel model.
 
     Attributes:
         name: for people.
         logits: split to (n, t); "valid" is of the molecules that choose, by members that did not
             train on them.
-        networks: that are averaged; none of a machine.
-        machine: its number; None of networks.
+        line: from what it says to these logits.
+        networks: that are averaged; none of a kernel model.
+        kernel_model: its number; None of networks.
         tau: epochs of head probing of networks.
     """
 
     name: str
     logits: Mapping[str, Tensor]
+    line: Line
     networks: tuple[Network, ...] = ()
-    machine: int | None = None
+    kernel_model: int | None = None
     tau: int | None = None
 
 
@@ -111,7 +118,7 @@ def train(
         *(config.encoder, config.head, config.cut, config.standardise),
         *(task.target_names, objective, molecules.classes),
     )
-    candidates, machines, folders = _candidates(config, task, folds, spec, out, inference)
+    candidates, kernel_models, folders = _candidates(config, task, folds, spec, out, inference)
     y = _targets(choosing, VALID)
     scoring = without_calibration(choosing).objective
     judged = [one.logits[VALID] for one in candidates]
@@ -131,7 +138,7 @@ def train(
         "notes": list(notes),
     }
     predictions = held_out_predictions(held, choosing, folds, uncertainty, objective)
-    parts = (spec, candidates, weights, machines, uncertainty, smiles, about)
+    parts = (spec, candidates, weights, kernel_models, uncertainty, smiles, about)
     return _model(*parts, predictions), folders
 
 
@@ -149,34 +156,48 @@ def _candidates(
     spec: NetworkSpec,
     out: Path,
     inference: Inference,
-) -> tuple[list[Candidate], Machines | None, list[RunFolder]]:
+) -> tuple[list[Candidate], KernelModels | None, list[RunFolder]]:
     """All that may answer, the simplest first: of equals the first one does.
 
     Returns:
-        the candidates, the machines among them, and the folders of the runs.
+        the candidates, the kernel models among them, and the folders of the runs.
     """
     wanted, candidates, folders = inference.members, [], list[RunFolder]()
-    machines: Machines | None = None
+    kernel_models: KernelModels | None = None
+    choosing = _choosing(task, folds)
+
+    def candidate(name: str, outputs: Mapping[str, Tensor], **what: Any) -> Candidate:
+        y, classes = _targets(choosing, VALID), isinstance(spec.objective, Multilabel)
+        line = fit_line(outputs[VALID], y, classes=classes)
+        return Candidate(name, {split: line(said) for split, said in outputs.items()}, line, **what)
+
     if wanted != "networks":
-        fitted = fit_machines(config, task, folds, only=None if wanted == "all" else wanted)
-        machines = fitted.machines
-        for k, machine in enumerate(machines.machines):
-            logits = {split: members[k] for split, members in fitted.logits.items()}
-            candidates.append(Candidate(f"SVM, {machine.kernel}", logits, machine=k))
+        fitted = fit_kernel_models(config, task, folds, only=_GROUPS.get(wanted))
+        kernel_models = fitted.models
+        for k, model in enumerate(kernel_models.models):
+            outputs = {split: of_all[k] for split, of_all in fitted.outputs.items()}
+            candidates.append(candidate(f"GP, {model.name}", outputs, kernel_model=k))
     if wanted in ("all", "networks"):
         parts = [without_calibration(one) for one in fold_tasks(task, folds) or [task]]
-        found, folders = finetuned(config, parts, spec, out)
-        further = [s for s in _further(task) if s != VALID]
+        found, folders = finetuned(config, parts * REPEATS, spec, out)
         for one in found:
-            # row by row by the network that did not train on it
-            pairs = zip(one.networks, parts, strict=True)
-            judged = torch.cat([predict(network, part, VALID).logits for network, part in pairs])
-            if folds:
-                judged = judged[torch.cat([fold.held for fold in folds]).argsort()]
-            logits = {VALID: judged, **{s: one.logits(task, s) for s in further}}
+            outputs = {VALID: _judged(one, parts, folds)}
+            outputs |= {s: one.logits(task, s) for s in _further(task) if s != VALID}
             name = f"networks, {one.key.replace('tau', 'tau ').replace('-', ', ')}"
-            candidates.append(Candidate(name, logits, one.networks, tau=one.tau))
-    return candidates, machines, folders
+            candidates.append(candidate(name, outputs, networks=one.networks, tau=one.tau))
+    return candidates, kernel_models, folders
+
+
+def _judged(one: Finetuned, parts: Sequence[Task], folds: Sequence[Fold]) -> Tensor:
+    """What networks say of the molecules that choose, by those that did not train on them."""
+    of_parts = [one.networks[k :: len(parts)] for k in range(len(parts))]
+    judged = torch.cat(
+        [
+            torch.stack([predict(network, part, VALID).logits for network in networks]).mean(0)
+            for networks, part in zip(of_parts, parts, strict=True)
+        ]
+    )
+    return judged[torch.cat([fold.held for fold in folds]).argsort()] if folds else judged
 
 
 def _further(task: Task) -> list[str]:
@@ -188,7 +209,7 @@ def _model(
     spec: NetworkSpec,
     candidates: Sequence[Candidate],
     weights: Sequence[float],
-    machines: Machines | None,
+    kernel_models: KernelModels | None,
     uncertainty: Uncertainty,
     smiles: tuple[str, ...],
     about: Json,
@@ -199,17 +220,18 @@ def _model(
         ((one, weight) for one, weight in zip(candidates, weights, strict=True) if weight),
         key=lambda pair: -pair[1],
     )
-    networks = [(n, w / len(one.networks)) for one, w in used for n in one.networks]
-    numbers = [(one.machine, w) for one, w in used if one.machine is not None]
-    kept = machines.only([k for k, _ in numbers]) if machines and numbers else None
+    networks = [(n, w / len(one.networks), one.line) for one, w in used for n in one.networks]
+    others = [(one.kernel_model, w, one.line) for one, w in used if one.kernel_model is not None]
+    kept = kernel_models.only([k for k, *_ in others]) if kernel_models and others else None
     return Model(
         spec,
-        [network for network, _ in networks],
+        [network for network, *_ in networks],
         uncertainty,
         smiles,
         about,
-        machines=kept,
-        weights=[weight for _, weight in (*networks, *numbers)],
+        kernel_models=kept,
+        weights=[weight for _, weight, _ in (*networks, *others)],
+        lines=[line for *_, line in (*networks, *others)],
         held_out=held_out,
     )
 

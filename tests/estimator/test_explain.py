@@ -5,7 +5,7 @@ import torch
 
 from molhpft.core.objectives import Squared
 from molhpft.domains.files import UnwritableError
-from molhpft.domains.molecules.fingerprints import featurized
+from molhpft.domains.molecules.featurized import featurized
 from molhpft.domains.molecules.graphs import graph_store
 from molhpft.estimator import explain as explaining
 from molhpft.estimator.explain import draw, explain

@@ -3,11 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from scipy.sparse import csr_matrix
-from sklearn.metrics.pairwise import rbf_kernel
-from sklearn.svm import SVC, SVR
-
-from molhpft.estimator import machines
 from molhpft.estimator.machines import (
     Described,
     Machines,
@@ -16,6 +11,11 @@ from molhpft.estimator.machines import (
     machines_from,
     similarities,
 )
+from scipy.sparse import csr_matrix
+from sklearn.metrics.pairwise import rbf_kernel
+from sklearn.svm import SVC, SVR
+
+from molhpft.estimator import machines
 from tests.estimator.builders import random_model
 
 D = 6

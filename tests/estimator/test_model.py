@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from molhpft.core.network import Batch
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.files import digest
-from molhpft.domains.molecules.fingerprints import featurized
+from molhpft.domains.molecules.featurized import featurized
 from molhpft.domains.molecules.graphs import graph_store
 from molhpft.estimator.model import Model
 from tests.estimator.builders import ABOUT, NETWORKS, SMILES, random_model

@@ -1,15 +1,12 @@
 """Molecules as bits: which circular neighbourhoods of atoms each of them has (Morgan, ECFP).
 
-`featurized` reads each string once for graph and fingerprint. `Neighbours` says how near a molecule
-is to those that a model was trained on: a model is least sure to be right far from all of them
-(Sheridan et al. 2004, J. Chem. Inf. Comput. Sci. 44:1912).
+`Neighbours` says how near a molecule is to those that a model was trained on: a model is least sure
+to be right far from all of them (Sheridan et al. 2004, J. Chem. Inf. Comput. Sci. 44:1912).
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
@@ -21,24 +18,16 @@ from torch import Tensor
 from molhpft.domains.files import digest
 from molhpft.domains.molecules.smiles import (
     FEATURISER_VERSION,
-    Packed,
     cached_rows,
-    concatenate,
-    pack_molecules,
     parse,
-    parse_flagged,
 )
-from molhpft.domains.parallel import parallel_stream
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-T = TypeVar("T")
-
 RADIUS = 2
 BITS = 2048
 _MOST = 255  # what uint8 counts to
-STRETCH = 512  # molecules that go to a process at a time
 
 _PIECE = 8_192  # training molecules in a piece
 _QUERIES = 128  # compared with a piece at a time: some ten megabytes
@@ -100,66 +89,6 @@ def count_rows(
         if mol is not None:
             counts[row] = np.minimum(counter(mol), _MOST)
     return counts
-
-
-@dataclass(frozen=True, eq=False)
-class Featurized:
-    """Some molecules; what cannot be read has no atoms and no neighbourhoods.
-
-    Attributes:
-        smiles: (n,).
-        graphs: end to end.
-        counts: of circular neighbourhoods, folded to 2,048 columns, at most 255, uint8 (n, 2048).
-        invalid_valence: bool (n,), whether a molecule was read although RDKit refuses its valences,
-            such as those of carbon with five bonds.
-    """
-
-    smiles: tuple[str, ...]
-    graphs: Packed
-    counts: NDArray[np.uint8]
-    invalid_valence: NDArray[np.bool_]
-
-    @property
-    def fingerprints(self) -> NDArray[np.uint8]:
-        """Which neighbourhoods there are, eight bits a byte, (n, 256)."""
-        return np.packbits(self.counts > 0, axis=1)
-
-
-def featurized(smiles: Sequence[str]) -> Featurized:
-    """Graphs and fingerprints of SMILES strings, by several processes where there are many."""
-    strings = iter(smiles)
-    stretches = iter(lambda: list(islice(strings, STRETCH)), [])
-    parts = [_featurized([]), *featurized_parts(stretches, lambda part: part)]
-    return Featurized(
-        tuple(smiles),
-        concatenate(part.graphs for part in parts),
-        np.concatenate([part.counts for part in parts]),
-        np.concatenate([part.invalid_valence for part in parts]),
-    )
-
-
-def featurized_parts(
-    parts: Iterable[Sequence[str]], then: Callable[[Featurized], T]
-) -> Iterator[T]:
-    """What `then` makes of each part, in order, a few of them in memory at a time.
-
-    Args:
-        parts: SMILES strings, any number of parts.
-        then: is called where the molecules were read, by one of several processes.
-    """
-    yield from parallel_stream(lambda part: then(_featurized(part)), parts)
-
-
-def _featurized(smiles: Sequence[str]) -> Featurized:
-    with rdBase.BlockLogs():
-        flagged = [parse_flagged(string) for string in smiles]
-    molecules = [mol for mol, _ in flagged]
-    return Featurized(
-        tuple(smiles),
-        pack_molecules(zip(molecules, smiles, strict=True)),
-        count_rows(molecules),
-        np.array([invalid_valence for _, invalid_valence in flagged], dtype=np.bool_),
-    )
 
 
 @final

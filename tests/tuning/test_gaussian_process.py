@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from molhpft.advice.gaussian_process import NOISES, gaussian_process
+from molhpft.tuning.gaussian_process import NOISES, gaussian_process
 
 
 @pytest.fixture

@@ -1,0 +1,279 @@
+"""Gaussian processes on what is known of molecules without training, as sums of similarities.
+
+They fit in seconds and are hard to beat on small tables. A model may hold some beside its networks.
+Each predicts by a weighted sum of similarities to known molecules, so that a file of tensors holds
+it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from molhpft.core.network import Chain
+from molhpft.domains.files import Json
+from molhpft.domains.molecules.count_fingerprints import COLUMNS, SUBSTRUCTURES
+from molhpft.domains.molecules.featurized import Reading
+from molhpft.domains.molecules.graphs import GraphStore
+from molhpft.domains.weights import strip_prefix
+from molhpft.estimator.similarities import (
+    SIMILARITIES,
+    Described,
+    Describer,
+    Scale,
+    Similarity,
+    similarity,
+)
+from molhpft.tuning.gaussian_process import conditioned, likeliest_mixture
+
+Array = NDArray[np.float64]
+
+FINGERPRINTS: tuple[Similarity, ...] = SUBSTRUCTURES
+FEATURES: tuple[Similarity, ...] = ("features",)
+
+MOST_ROWS = 5_000  # whose five kernels take a gigabyte
+BUDGET = 2.5e12  # cubed numbers of labels, summed over targets: minutes of one core
+
+_MIXED_ROWS = 500  # that say what similarities are worth
+_MIXED_BUDGET = 12 * _MIXED_ROWS**3
+_LEAST = 1e-3  # of the weights: a similarity that is worth less is left out
+_STRETCH = 1_024  # molecules whose similarities are in memory at a time
+_ENCODER, _SCALE, _KNOWN = "encoder.", "scale.", "known."
+
+
+def groups(names: Sequence[Similarity]) -> dict[str, tuple[Similarity, ...]]:
+    """Similarities that answer together, by what people call them, the simplest first.
+
+    >>> list(groups(SIMILARITIES))
+    ['fingerprints', 'features', 'fingerprints, features and properties']
+
+    Args:
+        names: those that there are.
+    """
+    families = {"fingerprints": FINGERPRINTS, "features": FEATURES, "properties": ("properties",)}
+    present = {key: some for key, some in families.items() if set(some) <= set(names)}
+    alone = {key: some for key, some in present.items() if key != "properties"}
+    *first, last = present
+    together = f"{', '.join(first)} and {last}" if first else last
+    return {**alone, together: tuple(name for some in present.values() for name in some)}
+
+
+@dataclass(frozen=True, eq=False)
+class KernelModel:
+    """For each of t targets a sum of similarities to n known molecules.
+
+    Attributes:
+        name: of what it compares, of `groups`.
+        weights: of the similarities it adds up.
+        coefficients: of the known molecules, (n, t); 0 for those it did not learn from.
+        intercepts: (t,).
+    """
+
+    name: str
+    weights: Mapping[Similarity, float]
+    coefficients: Array
+    intercepts: Array
+
+    def outputs(self, similarities: Mapping[Similarity, Array]) -> Tensor:
+        """Outputs (m, t) for molecules with these similarities (m, n) to the known ones."""
+        kernel = _weighted(self.weights, similarities)
+        return torch.from_numpy(kernel @ self.coefficients + self.intercepts)
+
+
+def _weighted(
+    weights: Mapping[Similarity, float], similarities: Mapping[Similarity, Array]
+) -> Array:
+    kernel: Array = np.zeros(())
+    for name, weight in weights.items():
+        kernel = kernel + weight * similarities[name]
+    return kernel
+
+
+def fit_kernel_model(
+    name: str, kernels: Mapping[Similarity, Array], targets: Tensor, *, seed: int
+) -> KernelModel:
+    """A Gaussian process for each target; what similarities are worth, all of them say together.
+
+    Labels of classes are learned as the numbers 0 and 1 are. A target without two different labels
+    is a constant: its mean, or 0.
+
+    Args:
+        name: of what is compared.
+        kernels: similarities of n molecules to one another, (n, n) each.
+        targets: (n, t), NaN where unmeasured.
+        seed: of the sample that weighs the similarities.
+    """
+    values = targets.double().numpy()
+    measured = ~np.isnan(values)
+    count = measured.sum(0)
+    mean = np.where(measured, values, 0).sum(0) / np.maximum(count, 1)
+    std = np.sqrt(np.where(measured, np.square(values - mean), 0).sum(0) / np.maximum(count, 1))
+    varies = std > 1e-9 * np.maximum(1, np.abs(mean))
+    standard = (values - mean) / np.where(varies, std, 1)
+    some = sampled_rows(targets, seed=seed, most=_MIXED_ROWS, budget=_MIXED_BUDGET)
+    names = tuple(kernels)
+    few = [kernel[np.ix_(some, some)] for kernel in kernels.values()]
+    mixture = likeliest_mixture(few, np.where(varies, standard, np.nan)[some])
+    least = _LEAST * sum(mixture.weights)
+    weights = {n: w for n, w in zip(names, mixture.weights, strict=True) if w >= least}
+    kernel, coefficients, intercepts = _weighted(weights, kernels), np.zeros_like(values), mean
+    for k in np.flatnonzero(varies):
+        rows = np.flatnonzero(measured[:, k])
+        own, level = conditioned(kernel[np.ix_(rows, rows)], standard[rows, k], mixture.noise)
+        coefficients[rows, k] = own * std[k]
+        intercepts[k] += level * std[k]
+    return KernelModel(name, weights, coefficients, intercepts)
+
+
+def sampled_rows(
+    targets: Tensor, *, seed: int, most: int = MOST_ROWS, budget: float = BUDGET
+) -> NDArray[np.int64]:
+    """Rows that kernel models learn from: all with a label, or a sample that is not too many.
+
+    Of classes, molecules with the rarer label of any target come first, up to half of the sample.
+
+    Args:
+        targets: (n, t), NaN where unmeasured.
+        seed: of the sample.
+        most: rows in it.
+        budget: cubed numbers of labels in it, summed over targets.
+    """
+    rows = (~targets.isnan()).any(1).nonzero().flatten().numpy()
+    measured = (~targets.isnan()).sum(0).double()
+    share = float(budget / measured.pow(3).sum().clamp(min=1)) ** (1 / 3)
+    size = max(1, min(len(rows), most, round(share * len(rows))))
+    if size == len(rows):
+        return rows
+    order = np.random.default_rng(seed).permutation(rows)
+    y = targets[torch.from_numpy(order)]
+    if bool(((y == 0) | (y == 1) | y.isnan()).all()):
+        rare = (y == (y.nanmean(0) < 0.5).to(y)).any(1).numpy()
+        first = order[rare][: size // 2]
+        order = np.concatenate([first, order[~np.isin(order, first)]])
+    return np.sort(order[:size])
+
+
+@dataclass(frozen=True, eq=False)
+class KernelModels:
+    """Kernel models that know the same molecules, with what describes others to them.
+
+    Attributes:
+        models: k of them.
+        known: the molecules that they compare others with.
+        describer: of these and others.
+    """
+
+    models: tuple[KernelModel, ...]
+    known: Described
+    describer: Describer
+
+    def outputs(
+        self, store: GraphStore, rows: Tensor, columns: Mapping[Reading, NDArray[Any]]
+    ) -> Tensor:
+        """Outputs of each model for m molecules, float32 (k, m, t) on the CPU.
+
+        Args:
+            store: molecules.
+            rows: of those that are asked about, int64 (m,).
+            columns: what was read of all molecules of the store.
+        """
+        parts = []
+        for some in torch.split(rows, _STRETCH):
+            if not len(some):
+                continue
+            asked = self.describer.described(store, some, columns)
+            by_name = {n: similarity(n, asked, self.known) for n in self.describer.names}
+            parts.append(torch.stack([one.outputs(by_name) for one in self.models]))
+        t = self.models[0].coefficients.shape[1]
+        return torch.cat([torch.empty(len(self.models), 0, t), *parts], dim=1).float()
+
+    def only(self, numbers: Sequence[int]) -> "KernelModels":
+        """Some of the models, with the molecules and similarities that these need."""
+        some = [self.models[k] for k in numbers]
+        used = np.any([(one.coefficients != 0).any(1) for one in some], axis=0)
+        rows = np.flatnonzero(used)
+        names = {name for one in some for name in one.weights}
+        describer = self.describer.only([name for name in SIMILARITIES if name in names])
+        return KernelModels(
+            tuple(replace(one, coefficients=one.coefficients[rows]) for one in some),
+            self.known.take(rows).only(describer.names),
+            describer,
+        )
+
+    def to_json(self) -> list[Json]:
+        """Names and weights, for `kernel_models_from`."""
+        return [{"name": one.name, "weights": dict(one.weights)} for one in self.models]
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """What `kernel_models_from` reads beside `to_json`."""
+        tensors: dict[str, Tensor] = {}
+        for name, values in self.known.columns.items():
+            if name in SUBSTRUCTURES:
+                tensors |= {
+                    f"{_KNOWN}{name}.starts": torch.from_numpy(values.indptr.astype(np.int64)),
+                    f"{_KNOWN}{name}.columns": torch.from_numpy(values.indices.astype(np.int16)),
+                    f"{_KNOWN}{name}.values": torch.from_numpy(values.data.astype(np.uint8)),
+                }
+            else:
+                tensors[f"{_KNOWN}{name}"] = torch.from_numpy(values)
+        for k, model in enumerate(self.models):
+            tensors[f"{k}.coefficients"] = torch.from_numpy(model.coefficients)
+            tensors[f"{k}.intercepts"] = torch.from_numpy(model.intercepts)
+        scale, frozen = self.describer.scale, self.describer.backbone
+        if scale is not None:
+            tensors |= {f"{_SCALE}{key}": torch.from_numpy(v) for key, v in vars(scale).items()}
+        if frozen is not None:
+            tensors |= {f"{_ENCODER}{name}": tensor for name, tensor in frozen.state_dict().items()}
+        return tensors
+
+
+def kernel_models_from(
+    tensors: Mapping[str, Tensor], models: Sequence[Json], backbone: Chain
+) -> KernelModels:
+    """The inverse of `KernelModels.to_json` and `to_tensors`.
+
+    Args:
+        tensors: of the latter.
+        models: of the former.
+        backbone: of the encoder's shape, standardised at its end; its weights are set.
+
+    Raises:
+        KeyError: a tensor is missing.
+    """
+    used = {name for one in models for name in one["weights"]}
+    names = tuple(name for name in SIMILARITIES if name in used)
+    if "features" in names:
+        backbone.load_state_dict(strip_prefix(tensors, _ENCODER))
+    keys = ("low", "high", "mean", "std")
+    describer = Describer(
+        names,
+        backbone.eval() if "features" in names else None,
+        Scale(*(tensors[f"{_SCALE}{key}"].numpy() for key in keys))
+        if "properties" in names
+        else None,
+    )
+    return KernelModels(
+        tuple(
+            KernelModel(
+                one["name"],
+                one["weights"],
+                tensors[f"{k}.coefficients"].numpy(),
+                tensors[f"{k}.intercepts"].numpy(),
+            )
+            for k, one in enumerate(models)
+        ),
+        Described({name: _known(name, tensors) for name in names}),
+        describer,
+    )
+
+
+def _known(name: Similarity, tensors: Mapping[str, Tensor]) -> Any:
+    if name not in SUBSTRUCTURES:
+        return tensors[f"{_KNOWN}{name}"].numpy()
+    parts = [tensors[f"{_KNOWN}{name}.{part}"].numpy() for part in ("values", "columns", "starts")]
+    return csr_matrix(tuple(parts), shape=(len(parts[2]) - 1, COLUMNS)).astype(np.float32)

@@ -1,0 +1,186 @@
+"""What is known of molecules without training, and how alike it makes two of them.
+
+Counts of substructures, features of a frozen encoder, properties: each is a similarity of its own,
+and a kernel model says what it is worth.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, vstack
+from torch import Tensor
+
+from molhpft.core.network import Chain
+from molhpft.domains.molecules.count_fingerprints import SUBSTRUCTURES, count_fingerprints
+from molhpft.domains.molecules.featurized import Reading
+from molhpft.domains.molecules.fingerprint_kernels import (
+    gaussian_kernel,
+    minmax_kernel,
+    unary_counts,
+)
+from molhpft.domains.molecules.graphs import GraphStore
+from molhpft.domains.molecules.properties import properties
+from molhpft.estimator.frozen import backbone_features
+
+Similarity = Literal["morgan", "atom_pairs", "torsions", "features", "properties"]
+SIMILARITIES: tuple[Similarity, ...] = get_args(Similarity)
+
+_TAIL = 0.01  # of the molecules that are known, at either end of a property
+_WIDTH = 2.0  # standard deviations of every column that similar molecules may differ by
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """How properties become numbers that are comparable: tails cut off, in standard deviations.
+
+    Attributes:
+        low: below which a value is cut off, (k,).
+        high: above which it is.
+        mean: (k,), subtracted; what is not defined becomes 0.
+        std: (k,), by which is divided; infinite for what does not vary.
+    """
+
+    low: Array
+    high: Array
+    mean: Array
+    std: Array
+
+    def __call__(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Properties of n molecules, (n, k), on the scale."""
+        cut = np.clip(values.astype(np.float64), self.low, self.high)
+        return np.nan_to_num((cut - self.mean) / self.std).astype(np.float32)
+
+
+def fit_scale(values: NDArray[Any]) -> Scale:
+    """The scale of the properties of known molecules, (n, k); NaN where not defined."""
+    known = values.astype(np.float64)
+    empty = np.isnan(known).all(0)
+    known[:, empty] = 0.0
+    low, high = np.nanquantile(known, [_TAIL, 1 - _TAIL], axis=0)
+    cut = np.clip(known, low, high)
+    std = np.nanstd(cut, axis=0)
+    return Scale(low, high, np.nanmean(cut, axis=0), np.where(std > 0, std, np.inf))
+
+
+@dataclass(frozen=True, eq=False)
+class Described:
+    """What is known of n molecules.
+
+    Attributes:
+        columns: (n, k) each: counts sparse, standardised features and scaled properties dense.
+    """
+
+    columns: Mapping[Similarity, Any]
+
+    def __len__(self) -> int:
+        return next((int(values.shape[0]) for values in self.columns.values()), 0)
+
+    def take(self, rows: NDArray[np.int64]) -> "Described":
+        """Some of the molecules."""
+        return Described({name: values[rows] for name, values in self.columns.items()})
+
+    def only(self, names: Sequence[Similarity]) -> "Described":
+        """Some of what is known of them."""
+        return Described({name: self.columns[name] for name in SIMILARITIES if name in names})
+
+
+@dataclass(frozen=True, eq=False)
+class Describer:
+    """What describes molecules: as many similarities as `names`.
+
+    Attributes:
+        names: of the similarities.
+        backbone: of the frozen encoder, standardised at its end; None without "features".
+        scale: of properties; None without "properties".
+    """
+
+    names: tuple[Similarity, ...]
+    backbone: Chain | None = None
+    scale: Scale | None = None
+
+    @property
+    def further(self) -> tuple[Reading, ...]:
+        """What has to be read of molecules beside their graphs and circular neighbourhoods."""
+        read: tuple[Reading, ...] = ("atom_pairs", "torsions", "properties")
+        return tuple(name for name in read if name in self.names)
+
+    def only(self, names: Sequence[Similarity]) -> "Describer":
+        """The describer of some of the similarities."""
+        return replace(
+            self,
+            names=tuple(name for name in self.names if name in names),
+            backbone=self.backbone if "features" in names else None,
+            scale=self.scale if "properties" in names else None,
+        )
+
+    def described(
+        self, store: GraphStore, rows: Tensor, columns: Mapping[Reading, NDArray[Any]]
+    ) -> Described:
+        """Some molecules of a store.
+
+        Args:
+            store: molecules.
+            rows: of those that are described, int64 (m,).
+            columns: what was read of all molecules of the store.
+        """
+        return Described({name: self._column(name, store, rows, columns) for name in self.names})
+
+    def _column(
+        self,
+        name: Similarity,
+        store: GraphStore,
+        rows: Tensor,
+        columns: Mapping[Reading, NDArray[Any]],
+    ) -> Any:
+        if name == "features":
+            assert self.backbone is not None
+            return backbone_features([self.backbone], store, rows).numpy()
+        own = columns[name][rows.numpy()]
+        if name == "properties":
+            assert self.scale is not None
+            return self.scale(own)
+        return csr_matrix(own)
+
+
+def read_columns(names: Sequence[Similarity], smiles: Sequence[str]) -> dict[Reading, Any]:
+    """What similarities read of a table's molecules (n,) beside graphs, computed once and cached.
+
+    Counts are sparse, (n, 2048); properties float32, (n, k).
+    """
+    columns: dict[Reading, Any] = {
+        kind: count_fingerprints(kind, smiles) for kind in SUBSTRUCTURES if kind in names
+    }
+    if "properties" in names:
+        columns["properties"] = properties(smiles)
+    return columns
+
+
+def similarity(name: Similarity, asked: Described, known: Described) -> Array:
+    """Similarities of m molecules to n known ones by one of the kernels, (m, n).
+
+    Of counts it is sum(min) / sum(max); of k standardised columns exp(-|a - b|^2 / (2 w^2 k)) with
+    w = 2, so that molecules that differ by two standard deviations in each are still alike.
+    """
+    return _KERNELS[name](asked.columns[name], known.columns[name])
+
+
+def _minmax(asked: csr_matrix, known: csr_matrix) -> Array:
+    # one call: a column then means the same count in both
+    both = unary_counts(vstack([asked, known], format="csr"))
+    return minmax_kernel(both[: asked.shape[0]], both[asked.shape[0] :])
+
+
+def _gaussian(asked: NDArray[np.float32], known: NDArray[np.float32]) -> Array:
+    return gaussian_kernel(asked.astype(np.float64) / _WIDTH, known.astype(np.float64) / _WIDTH)
+
+
+_KERNELS: Mapping[Similarity, Callable[[Any, Any], Array]] = {
+    **dict.fromkeys(SUBSTRUCTURES, _minmax),
+    "features": _gaussian,
+    "properties": _gaussian,
+}
