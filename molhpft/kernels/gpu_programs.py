@@ -58,13 +58,15 @@ def convolve(
     weight = 1 / tl.load(degree + i, mask=i < n, other=1.0)
     total = tl.where(value < 0, 0.0, value) * weight[:, None]
     begin = tl.load(pointer + i, mask=i < n, other=0)
-    end = tl.load(pointer + i + 1, mask=i < n, other=0)
-    for step in range(0, tl.max(end - begin, 0).to(tl.int32)):
-        k = begin + step
-        j = tl.load(source + k, mask=k < end, other=0)
-        b = tl.load(kind + k, mask=k < end, other=0)
-        weight = tl.load(norm + k, mask=k < end, other=0.0)
-        heard = (k < end)[:, None] & (c < d)[None, :]
+    count = tl.load(pointer + i + 1, mask=i < n, other=0) - begin
+    # loads of edges without a mask: Triton 3.6 and 3.7 cannot compile those with one
+    last = tl.load(pointer + n) - 1
+    for step in range(0, tl.max(count, 0).to(tl.int32)):
+        k = tl.minimum(begin + step, last)
+        j = tl.load(source + k)
+        b = tl.load(kind + k)
+        weight = tl.where(step < count, tl.load(norm + k), 0.0)
+        heard = (step < count)[:, None] & (c < d)[None, :]
         value = rows_at(x, j, c, d, heard) + rows_at(bond, b, c, d, heard)
         total += tl.where(value < 0, 0.0, value) * weight[:, None]
     tl.store(out + i[:, None].to(tl.int64) * d + c[None, :], total, mask=inside)
@@ -97,13 +99,15 @@ def convolve_backward(
     tl.store(groot + tl.program_id(0).to(tl.int64) * d + c, tl.sum(total, 0), mask=c < d)
     # what atom i sent went to the very atoms it heard from, with the same weights
     begin = tl.load(pointer + i, mask=i < n, other=0)
-    end = tl.load(pointer + i + 1, mask=i < n, other=0)
-    for step in range(0, tl.max(end - begin, 0).to(tl.int32)):
-        k = begin + step
-        j = tl.load(source + k, mask=k < end, other=0)
-        b = tl.load(kind + k, mask=k < end, other=0)
-        weight = tl.load(norm + k, mask=k < end, other=0.0)
-        heard = (k < end)[:, None] & (c < d)[None, :]
+    count = tl.load(pointer + i + 1, mask=i < n, other=0) - begin
+    # loads of edges without a mask: Triton 3.6 and 3.7 cannot compile those with one
+    last = tl.load(pointer + n) - 1
+    for step in range(0, tl.max(count, 0).to(tl.int32)):
+        k = tl.minimum(begin + step, last)
+        j = tl.load(source + k)
+        b = tl.load(kind + k)
+        weight = tl.where(step < count, tl.load(norm + k), 0.0)
+        heard = (step < count)[:, None] & (c < d)[None, :]
         passed = rows_at(g, j, c, d, heard) * weight[:, None]
         total += tl.where(own + rows_at(bond, b, c, d, heard) <= 0, 0.0, passed)
     tl.store(gx + i[:, None].to(tl.int64) * d + c[None, :], total, mask=inside)
@@ -166,12 +170,14 @@ def propagate(
     weight = 1 / tl.load(degree + i, mask=i < n, other=1.0)
     total = rows_at(x, i, c, d, inside) * weight[:, None]
     begin = tl.load(pointer + i, mask=i < n, other=0)
-    end = tl.load(pointer + i + 1, mask=i < n, other=0)
-    for step in range(0, tl.max(end - begin, 0).to(tl.int32)):
-        k = begin + step
-        j = tl.load(source + k, mask=k < end, other=0)
-        weight = tl.load(norm + k, mask=k < end, other=0.0)
-        heard = (k < end)[:, None] & (c < d)[None, :]
+    count = tl.load(pointer + i + 1, mask=i < n, other=0) - begin
+    # loads of edges without a mask: Triton 3.6 and 3.7 cannot compile those with one
+    last = tl.load(pointer + n) - 1
+    for step in range(0, tl.max(count, 0).to(tl.int32)):
+        k = tl.minimum(begin + step, last)
+        j = tl.load(source + k)
+        weight = tl.where(step < count, tl.load(norm + k), 0.0)
+        heard = (step < count)[:, None] & (c < d)[None, :]
         total += rows_at(x, j, c, d, heard) * weight[:, None]
     tl.store(out + i[:, None].to(tl.int64) * d + c[None, :], total, mask=inside)
 
