@@ -53,7 +53,7 @@ def propagate(x: Tensor, graph: CSRGraph) -> Tensor:
 
 
 def embed_backward(g: Tensor, rows: Tensor, length: int) -> Tensor:
-    """Gradient of the table (length, d) of `reference.embed` for the gradient `g` of its result."""
+    """Gradient of the table of `reference.embed`, float32 (length, d), for that of its result."""
     parts = _sums(len(g))
     gtable = _zeros(parts, length, g.shape[1])
     loops = cpu_loops.embed_backward, cpu_loops.embed_backward_in_parts

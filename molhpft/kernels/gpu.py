@@ -48,12 +48,12 @@ def propagate(x: Tensor, graph: CSRGraph) -> Tensor:
 
 
 def embed_backward(g: Tensor, rows: Tensor, length: int) -> Tensor:
-    """Gradient of the table (length, d) of `reference.embed` for the gradient `g` of its result."""
+    """Gradient of the table of `reference.embed`, float32 (length, d), for that of its result."""
     (n, d), columns = g.shape, rows.shape[1]
     gtable = _sums(g, _parts(n, PART), length, d)
     grid = *_grid(n, d, PART), _parts(length, KINDS)
     _launch(gpu_programs.table_sums, grid, *_contiguous(g, rows), gtable, n, columns, length, d)
-    return gtable.sum(0).to(g.dtype)
+    return gtable.sum(0)
 
 
 def moments(a: Tensor) -> tuple[Tensor, Tensor]:

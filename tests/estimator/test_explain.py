@@ -21,7 +21,7 @@ ASKED = "CC(=O)Nc1ccccc1"
 def logit_of(model, smiles, k):
     molecules = featurized([smiles])
     store = graph_store(molecules.graphs)
-    return model.logits(store, torch.tensor([0]), molecules.counts)[:, 0, k].mean()
+    return model.logits(store, torch.tensor([0]), molecules.columns)[:, 0, k].mean()
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)

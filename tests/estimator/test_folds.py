@@ -52,13 +52,13 @@ def test_every_molecule_is_judged_by_the_network_that_did_not_train_on_it(folded
     assert len(member["folds"]) == 3
 
 
-def test_the_model_predicts_by_the_mean_of_all_folds_networks_and_by_machines_of_everything(folded):
+def test_networks_of_all_folds_are_averaged_and_kernel_models_know_everything(folded):
     model, task, _, _ = folded
     weights = {m["name"]: m["weight"] for m in model.about["members"]}
     assert sum(weights.values()) == pytest.approx(1)
     assert len(model.networks) == 3 * (weights["networks, tau 2"] > 0)
-    if model.machines:
-        assert len(model.machines.known) <= len(task.rows("train"))
+    if model.kernel_models:
+        assert len(model.kernel_models.known) == len(task.rows("train"))
     assert model.weights.sum() == pytest.approx(1)
     assert set(model.training_smiles) == {SMILES[row] for row in task.rows("train").tolist()}
 
@@ -101,8 +101,8 @@ def test_the_first_fold_chooses_tau_for_all(tmp_path):
 @pytest.mark.parametrize(("members", "kinds"), [("networks", (3, 0)), ("fingerprints", (0, 1))])
 def test_members_are_of_the_kind_that_is_asked_for(members, kinds):
     model = HPFTClassifier(**FOLDED, members=members).fit(SMILES, RING).model_
-    machines = model.machines.machines if model.machines else ()
-    assert (len(model.networks), len(machines)) == kinds
+    kernel_models = model.kernel_models.models if model.kernel_models else ()
+    assert (len(model.networks), len(kernel_models)) == kinds
     assert model.predict(["CCO"]).values.isfinite().all()
 
 
@@ -134,7 +134,10 @@ def test_folds_are_drawn_where_a_table_is_small_and_nothing_else_is_said():
     [
         ({"folds": 1}, "folds should be 'auto', 0, or 2 and more, got 1"),
         ({"folds": "five"}, "folds should be 'auto', 0, or 2 and more, got 'five'"),
-        ({"members": "forest"}, "members should be one of all, networks, features, fingerprints"),
+        (
+            {"members": "forest"},
+            "members should be one of all, networks, kernels, features, fingerprints",
+        ),
     ],
 )
 def test_wrong_options_are_refused(options, words):
@@ -263,17 +266,21 @@ def test_of_members_that_are_equally_good_the_simplest_answers(monkeypatch):
     monkeypatch.setattr(Multilabel, "score", lambda *_: 0.5)
     model = HPFTClassifier(**FOLDED).fit(SMILES, RING).model_
     weights = {member["name"]: member["weight"] for member in model.about["members"]}
-    assert weights == {"SVM, fingerprints": 1.0, "networks, tau 2": 0.0}
+    assert weights == {
+        "GP, fingerprints": 1.0,
+        "GP, fingerprints and properties": 0.0,
+        "networks, tau 2": 0.0,
+    }
 
 
-def test_a_model_of_one_machine_says_so():
+def test_a_model_of_one_gaussian_process_says_so():
     members = [
         {"name": "networks, tau 2", "tau": 2, "weight": 0.0},
-        {"name": "SVM, fingerprints", "tau": None, "weight": 1.0},
+        {"name": "GP, fingerprints", "tau": None, "weight": 1.0},
     ]
-    sentence = "This model is one machine, SVM, fingerprints: nothing else adds to it on the mol"
+    sentence = "This model is one Gaussian process (GP, fingerprints): nothing else adds to it on t"
     assert alone(members).startswith(sentence)
-    assert alone(members[1:]) == "This model is one machine, SVM, fingerprints."
+    assert alone(members[1:]) == "This model is one Gaussian process (GP, fingerprints)."
     assert alone([{**members[0], "weight": 0.5}, {**members[1], "weight": 0.5}]) == ""
     assert alone([{**members[0], "weight": 1.0}]) == ""
 

@@ -53,7 +53,7 @@ def test_values_are_those_of_the_mean_logit_and_std_is_over_members(kind):
     model = random_model(members=3, **kind)
     molecules = featurized(SMILES)
     store, rows = graph_store(molecules.graphs), torch.arange(len(SMILES))
-    logits = model.logits(store, rows, molecules.counts)
+    logits = model.logits(store, rows, molecules.columns)
     assert logits.shape == (3, len(SMILES), len(model.spec.target_names))
     found, objective = model.predict(SMILES), model.spec.objective
     torch.testing.assert_close(found.values, model.uncertainty.values(logits.mean(0), objective))
@@ -102,7 +102,7 @@ def test_features_are_those_of_the_members_side_by_side(model):
         network.head(part, Batch(part, torch.zeros(3)))
         for network, part in zip(model.networks, z.split(8, 1), strict=True)
     ]
-    torch.testing.assert_close(torch.stack(heads), model.logits(store, rows, molecules.counts))
+    torch.testing.assert_close(torch.stack(heads), model.logits(store, rows, molecules.columns))
 
 
 def test_answering_trains_nothing_and_leaves_no_mode_changed(model):
@@ -273,7 +273,7 @@ def test_what_is_no_whole_model_is_one_sentence(folder, damage, says):
 @pytest.mark.parametrize(
     "keys",
     [
-        *[(key,) for key in ("format", "sha256", "members", "machines", "weights")],
+        *[(key,) for key in ("format", "sha256", "members", "kernel_models", "weights")],
         *[(key,) for key in ("network", "uncertainty", "about")],
         ("network", "target_names"),
         *[("network", key) for key in ("encoder", "head", "cut", "standardise", "objective")],

@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from molhpft.core.objectives import Squared
 from molhpft.domains.files import UnwritableError
-from molhpft.domains.molecules import fingerprints, table_files
+from molhpft.domains.molecules import table_files
 from molhpft.domains.molecules.graphs import graph_store
 from molhpft.domains.parallel import VARIABLE
 from molhpft.estimator.predict import embed_table, predict_table, table_writer
@@ -141,7 +141,7 @@ def test_features_are_those_of_the_members_side_by_side(model, folder, smiles):
     found = read_table(folder / "out.parquet")
     z = np.stack([numbers(found[f"z{k}"]) for k in range(model.width)], axis=1)
     assert list(found) == ["id", "smiles", "status", *(f"z{k}" for k in range(16))]
-    store = graph_store(fingerprints.featurized(smiles).graphs)
+    store = graph_store(featurized(smiles).graphs)
     rows = store.readable.nonzero().flatten()
     np.testing.assert_allclose(z[rows.numpy()], model.features(store, rows), rtol=2e-5, atol=1e-6)
     assert np.isnan(z[~store.readable.numpy()]).all()

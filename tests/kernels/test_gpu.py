@@ -218,6 +218,23 @@ def test_what_is_not_finite_reaches_the_neighbours_and_no_other_atom(bad):
     assert (~out.isfinite()).any(1).nonzero().flatten().tolist() == [13, 19, 20, 21, 27]
 
 
+def test_the_first_layer_of_an_encoder_learns_under_autocast(on_gpu):
+    table, weight, bias = leaves = draw((6, 16), (8, 16), (8,))
+    rows = torch.arange(90, device=DEVICE).view(30, 3) % 6
+    expected = torch.autograd.grad(
+        torch.nn.functional.linear(reference.embed(rows, table), weight, bias).square().sum(),
+        leaves,
+    )
+    with torch.autocast(DEVICE, torch.bfloat16):
+        out = ops.linear(ops.embed(rows, table), weight, bias, skip_embedding=True)
+    assert out.dtype == torch.bfloat16
+    for found, plain in zip(
+        torch.autograd.grad(out.float().square().sum(), leaves), expected, strict=True
+    ):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, plain, rtol=0.03, atol=0.03 * float(plain.abs().max()))
+
+
 # a fresh process: this one may have imported triton as an interpreter
 COMPILE = """
 import torch

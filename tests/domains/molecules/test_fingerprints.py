@@ -1,4 +1,4 @@
-"""Fingerprints are RDKit's own bits, each string is read once, the nearest molecule is found."""
+"""Fingerprints are RDKit's own bits, and the nearest molecule is found."""
 
 import numpy as np
 import pytest
@@ -9,21 +9,14 @@ from rdkit import Chem, DataStructs
 from rdkit.Chem import rdFingerprintGenerator
 
 from molhpft.domains.molecules import fingerprints, nci
-from molhpft.domains.molecules import smiles as smiles_module
 from molhpft.domains.molecules.fingerprints import (
     BITS,
     Neighbours,
-    featurized,
-    featurized_parts,
     morgan_fingerprints,
-    packed_fingerprints,
 )
-from molhpft.domains.molecules.smiles import packed_graphs
 from molhpft.domains.parallel import VARIABLE
 
 SMILES = ["CCO", "c1ccccc1C(=O)O", "C[C@H](N)C(=O)O", "[Na+].[Cl-]", "CCOCC", "C1CCNCC1"]
-POOL = ["CCO", "c1ccccc1", "[Na+].[Cl-]", "F/C=C/F", "no molecule", "", "C\nN", "\ud800", "*"]
-strings = st.lists(st.sampled_from(POOL) | st.text(max_size=8), max_size=20)
 
 
 def environments(smiles):
@@ -58,60 +51,6 @@ def test_several_processes_give_what_one_gives(monkeypatch):
     many = [f"{'C' * (k % 40 + 1)}O" for k in range(2100)]
     monkeypatch.setenv(VARIABLE, "2")
     assert np.array_equal(morgan_fingerprints(many)[2050:], morgan_fingerprints(many[2050:]))
-
-
-def same_graphs(ours, theirs):
-    pairs = [(getattr(ours.graph, k), getattr(theirs.graph, k)) for k in ("atoms", "bonds", "ends")]
-    pairs += [(ours.atoms, theirs.atoms), (ours.bonds, theirs.bonds)]
-    return all(np.array_equal(a, b) for a, b in pairs)
-
-
-@settings(max_examples=40, deadline=None)
-@given(strings)
-def test_one_reading_gives_the_graphs_and_fingerprints_of_two(smiles):
-    both = featurized(smiles)
-    assert both.smiles == tuple(smiles)
-    assert same_graphs(both.graphs, packed_graphs(smiles))
-    readable = [k for k, n in enumerate(both.graphs.atoms) if n]
-    expected = packed_fingerprints([smiles[k] for k in readable])
-    assert np.array_equal(both.fingerprints[readable], expected)
-    assert not np.delete(both.fingerprints, readable, axis=0).any()
-    assert both.invalid_valence.shape == (len(smiles),)
-
-
-@pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.parametrize("stretch", [1, 3, 100])
-def test_stretches_and_processes_change_nothing(monkeypatch, stretch, workers):
-    smiles = [*POOL[:7] * 3, "C" * 40]
-    whole = featurized(smiles)
-    monkeypatch.setattr(fingerprints, "STRETCH", stretch)
-    monkeypatch.setenv(VARIABLE, workers)
-    again = featurized(smiles)
-    assert same_graphs(again.graphs, whole.graphs)
-    assert np.array_equal(again.fingerprints, whole.fingerprints)
-
-
-@pytest.mark.parametrize(("workers", "ahead"), [("1", 2), ("2", 5)])
-def test_only_a_few_parts_are_read_ahead_of_what_is_taken(monkeypatch, workers, ahead):
-    monkeypatch.setenv(VARIABLE, workers)
-    drawn = 0
-
-    def parts():
-        nonlocal drawn
-        for drawn in range(1, 41):
-            yield ["C" * (drawn % 7)] * 20
-
-    for taken, molecules in enumerate(featurized_parts(parts(), lambda part: part)):
-        assert drawn <= taken + ahead
-        assert len(molecules.smiles) == 20
-    assert taken == 39
-
-
-def test_what_is_too_large_is_unreadable_and_odd_valences_are_marked(monkeypatch):
-    monkeypatch.setattr(smiles_module, "MOST_ATOMS", 6)
-    molecules = featurized(["C(C)(C)(C)(C)C", "C" * 7, "no molecule", "CN(C)(C)C", "C[N+](C)(C)C"])
-    assert molecules.graphs.atoms.tolist() == [6, 0, 0, 5, 5]
-    assert molecules.invalid_valence.tolist() == [True, False, False, True, False]
 
 
 @pytest.fixture(scope="module")
