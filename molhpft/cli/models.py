@@ -144,7 +144,7 @@ def finetune(
         int | None,
         typer.Option(
             help="Parts that choose in turn; 0 for one held-out part.",
-            show_default="5 below 2,000 molecules",
+            show_default="5 below 5,000 molecules",
             rich_help_panel=TABLE,
         ),
     ] = None,

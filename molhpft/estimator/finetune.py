@@ -74,7 +74,7 @@ def finetune_table(
         folds: in how many parts the molecules are divided that do not test, each of which is
             predicted by members trained on the others; 0 for one part that validates and one that
             calibrates. None for 5 where the table does not say which molecules validate and has
-            fewer than 2,000, else for 0.
+            fewer than 5,000, else for 0.
         changes: "key=value" for any further key of a config, `task.split=random` among them.
         inference: how the model predicts.
 

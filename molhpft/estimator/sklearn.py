@@ -69,7 +69,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             and 1, which calibration molecules see to.
         folds: in how many parts the molecules are divided, each of which is predicted by members
             that were trained on the others; 0 for one part of validation and one of calibration
-            molecules. "auto" for 5, and for 0 where there are 2,000 molecules, `fit` is given an
+            molecules. "auto" for 5, and for 0 where there are 5,000 molecules, `fit` is given an
             `eval_set`, or `split` is set.
         split: how folds or held-out molecules are drawn, "random" or "scaffold"; None for random
             folds, and for rare scaffolds without them.

@@ -34,7 +34,7 @@ VALID = "valid"
 """Of predictions, the molecules that choose: the split of that name, or those of all folds."""
 
 FOLDS = 5
-FEW = 2_000
+FEW = 5_000
 """Molecules below which every one of them trains and chooses, fold by fold, by default."""
 
 
