@@ -20,7 +20,7 @@ class Exhibit:
         shows: what, in one line.
         data: what the paper has it of.
         kind: how it is made.
-        minutes: about how long it takes, on two cores, on the data of `runs_here`.
+        minutes: about how long it takes on two idle cores, of the stand-in where there is one.
         stand_in: what `--stand-in` has it of; empty where the paper's own data are always at hand.
     """
 
@@ -55,27 +55,27 @@ _ALL = (
         "accuracy after probing and after finetuning, and energy, against tau",
         "STL10 from a supervised ImageNet ResNet-50",
         "curves",
-        5,
+        3,
         stand_in=_MNIST,
     ),
-    Exhibit("fig2", "p(correct) after probing; how far the direction turns", _TOY, "branches", 4),
-    Exhibit("fig3", "training curves, features, heads exchanged", _TOY, "branches", 4),
+    Exhibit("fig2", "p(correct) after probing; how far the direction turns", _TOY, "branches", 1.5),
+    Exhibit("fig3", "training curves, features, heads exchanged", _TOY, "branches", 1.5),
     Exhibit(
         "fig4",
         "accuracy after probing and after finetuning, and energy, against tau, on ten settings",
         "STL10, Flowers, CIFAR100 from MoCo, supervised, CIFAR-10; Tox21 from PCBA",
         "curves",
-        12,
+        6,
         stand_in=f"{_MNIST}; {_TOX21}",
     ),
-    Exhibit("fig6", "change of the eNTK, random and pretrained backbone", _TOY, "kernels", 2),
-    Exhibit("fig11", "distances of features against tau, toy", _TOY, "branches", 8),
+    Exhibit("fig6", "change of the eNTK, random and pretrained backbone", _TOY, "kernels", 0.6),
+    Exhibit("fig11", "distances of features against tau, toy", _TOY, "branches", 4),
     Exhibit(
         "fig13",
         "distances of features against tau, classification",
         "STL10 from a supervised ImageNet ResNet-50",
         "distances",
-        5,
+        3,
         stand_in=_MNIST,
     ),
     Exhibit(
@@ -83,7 +83,7 @@ _ALL = (
         "distances of features against tau, segmentation",
         "PASCAL VOC 2012, DeepLabV3 on a supervised ImageNet ResNet-50",
         "distances",
-        3,
+        2,
         stand_in="drawn shapes, ResNet-18 from random weights",
     ),
     Exhibit(
@@ -91,7 +91,7 @@ _ALL = (
         "distances of features against tau, molecules",
         "Tox21 from a GCN pretrained on PCBA",
         "distances",
-        7,
+        3,
         stand_in=_TOX21,
     ),
     Exhibit("fig16", "distance, dot, norm in the linear theory", "drawn numbers", "theory", 0.1),
@@ -100,7 +100,7 @@ _ALL = (
         "validation accuracy of HP0-FT, HP200-FT, HP-FT, lsHP200-FT",
         "STL10, Flowers, CIFAR100 from MoCo, supervised, CIFAR-10; Tox21 from PCBA",
         "table",
-        15,
+        7,
         stand_in=f"{_MNIST}; {_TOX21}",
     ),
     Exhibit(
@@ -108,7 +108,7 @@ _ALL = (
         "MLP head, smoothed probing, opposite energy: what each changes",
         _SIM_SUP,
         "table",
-        10,
+        3,
         stand_in=_MNIST,
     ),
     Exhibit(
@@ -116,7 +116,7 @@ _ALL = (
         "partial backbones: the last one to three blocks re-initialised",
         _DOMAINNET,
         "table",
-        10,
+        3,
         stand_in=_MNIST,
     ),
     Exhibit("table4", "sizes of the data sets", "all data sets of the paper", "sizes", 0.5),

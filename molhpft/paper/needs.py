@@ -41,8 +41,8 @@ PUBLISHED: Mapping[str, str] = {
     "https://github.com/facebookresearch/moco",
     "weights/simclr_resnet50.pth": f"{_SSL} https://github.com/google-research/simclr",
     "weights/byol_resnet50.pth": f"{_SSL} https://github.com/google-deepmind/deepmind-research",
-    "weights/resnet18_cifar10.safetensors": "published by nobody: the model of a run such as "
-    "configs/vision/pretrain_cifar10.yaml with encoder={name: resnet, depth: 18}",
+    "weights/resnet18_cifar10.safetensors": "not published: the model of a run such as "
+    "configs/vision/pretrain_cifar10.yaml with encoder={name: cifar_resnet, depth: 18}",
     "weights/molpcba_gcn.safetensors": "the model of configs/pretrain/molpcba_gcn.yaml",
     **{
         f"weights/{name}.pth": "https://github.com/snap-stanford/pretrain-gnns"
@@ -102,8 +102,9 @@ def described(names: Sequence[str]) -> str:
 def _named(raw: Any) -> Iterator[str]:
     if isinstance(raw, Mapping):
         for key, value in raw.items():
-            if key in _KEYS and isinstance(value, str):
-                yield from (value,) if _is_relative(value) else ()
+            if _names_files(key):
+                values = value if isinstance(value, list) else [value]
+                yield from (one for one in values if _is_relative(one))
             else:
                 yield from _named(value)
     elif isinstance(raw, list):
@@ -111,16 +112,22 @@ def _named(raw: Any) -> Iterator[str]:
             yield from _named(value)
 
 
-def _with_whole_paths(raw: Any) -> Any:
+def _with_whole_paths(raw: Any, *, of_files: bool = False) -> Any:
     if isinstance(raw, Mapping):
         return {
-            key: str(folder() / value)
-            if key in _KEYS and isinstance(value, str) and _is_relative(value)
-            else _with_whole_paths(value)
-            for key, value in raw.items()
+            key: _with_whole_paths(value, of_files=_names_files(key)) for key, value in raw.items()
         }
-    return [_with_whole_paths(value) for value in raw] if isinstance(raw, list) else raw
+    if isinstance(raw, list):
+        return [_with_whole_paths(value, of_files=of_files) for value in raw]
+    return str(folder() / raw) if of_files and _is_relative(raw) else raw
 
 
-def _is_relative(value: str) -> bool:
+def _names_files(key: str) -> bool:
+    """Whether a key, of a grid perhaps ("task.path"), has paths for its value."""
+    return key.rpartition(".")[2] in _KEYS
+
+
+def _is_relative(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
     return value not in shipped_encoders() and not Path(value).is_absolute()

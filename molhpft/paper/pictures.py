@@ -79,7 +79,7 @@ def tau_numbers(panels: Sequence[TauPanel]) -> list[Number]:
     """Every point of some panels over tau."""
     numbers = []
     for panel in panels:
-        where = " | ".join(part.replace("\n", " ") for part in (panel.group, panel.title) if part)
+        where = " | ".join(_plain(part) for part in (panel.group, panel.title) if part)
         for line in panel.lines:
             ends: list[tuple[float | None, float | None]] = (
                 list(zip(line.low, line.high, strict=True))
@@ -87,10 +87,15 @@ def tau_numbers(panels: Sequence[TauPanel]) -> list[Number]:
                 else [(None, None)] * len(line.means)
             )
             numbers += [
-                Number(where, line.name, tau, mean, *end)
+                Number(where, _plain(line.name), tau, mean, *end)
                 for tau, mean, end in zip(panel.taus, line.means, ends, strict=True)
             ]
     return numbers
+
+
+def _plain(text: str) -> str:
+    """Text without the marks of its formulas."""
+    return text.replace("$", "").replace(r"\cdot", "·")
 
 
 def over_seeds(count: int) -> str:

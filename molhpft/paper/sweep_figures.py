@@ -40,17 +40,17 @@ def _picture(
 
 def _curves(setting: Setting) -> list[TauPanel]:
     metric, taus = setting.metric, _taus(setting)
-    unit = f"{score_name(metric)}{' (%)' if metric in PERCENTAGES else ''}"
     scale = 100.0 if metric in PERCENTAGES else 1.0
-
-    def score(name: str, when: str, split: str) -> Line:
-        return averaged(name, _values(setting, when, split, scale))
+    score = score_name(metric).removesuffix(" (%)")
+    unit = " (%)" if metric in PERCENTAGES else ""
+    probed = averaged("", _values(setting, "probe", "train", scale))
+    tuned = averaged("", _values(setting, "final", "valid", scale))
 
     energy = averaged("", _values(setting, "energy", "aie"))
     return [
-        TauPanel(f"After probing: {unit}", taus, [score("train", "probe", "train")], setting.name),
-        TauPanel(f"After finetuning: {unit}", taus, [score("valid", "final", "valid")]),
-        TauPanel("Energy when finetuning starts", taus, [energy]),
+        TauPanel(f"Training {score} after probing{unit}", taus, [probed], setting.name),
+        TauPanel(f"Validation {score} after finetuning{unit}", taus, [tuned], setting.name),
+        TauPanel("Energy when finetuning starts", taus, [energy], setting.name),
     ]
 
 

@@ -307,7 +307,7 @@ def tau_panels_figure(
         if number // columns == rows - 1 or number + columns >= len(panels):
             axes.set_xlabel("tau (epochs of head probing)", fontsize=9)
         if panel.group and number % columns == 0:
-            axes.set_ylabel(panel.group, fontsize=10, fontweight="bold")
+            axes.set_ylabel(panel.group.replace(" from ", "\nfrom "), fontsize=9)
     save(figure, path, note=note, title=title)
 
 

@@ -72,6 +72,22 @@ def test_what_the_paper_has_and_we_have_not_is_said_with_its_place(exhibit, tmp_
     assert not (tmp_path / "out").exists()
 
 
+def test_relative_paths_become_whole_wherever_they_stand(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOLHPFT_DATA", str(tmp_path / "ogb"))
+    raw = {
+        "task": {"path": "a/b", "size": 3},
+        "encoder": {"weights": "gcn_structure"},
+        "sweep": [{"task.path": ["c", "/d"], "encoder": [{"weights": "w.pth"}, {"weights": None}]}],
+    }
+    assert needs.needed(raw) == ["a/b", "c", "w.pth"]
+    whole = needs.located(raw)
+    assert whole["task"] == {"path": str(tmp_path / "a/b"), "size": 3}
+    assert whole["encoder"] == raw["encoder"]
+    (grid,) = whole["sweep"]
+    assert grid["task.path"] == [str(tmp_path / "c"), "/d"]
+    assert grid["encoder"] == [{"weights": str(tmp_path / "w.pth")}, {"weights": None}]
+
+
 def test_everything_that_any_config_names_is_said_where_to_find():
     for exhibit, stand_in in ALL:
         assert {*needs.needed(raw_config(exhibit, stand_in))} <= {*needs.PUBLISHED}

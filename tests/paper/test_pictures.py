@@ -59,7 +59,7 @@ def test_a_sweep_is_drawn_with_its_numbers(picture, tmp_path):
 
 def test_scores_are_drawn_in_percent_with_intervals(tmp_path):
     rows = numbers(curves_picture(SETTINGS[:1]).write(tmp_path, "fig", "")[2])
-    (row,) = [r for r in rows if "After finetuning" in r["panel"] and r["x"] == "4"]
+    (row,) = [r for r in rows if "after finetuning" in r["panel"] and r["x"] == "4"]
     assert float(row["y"]) == pytest.approx(81)
     assert float(row["low"]) < 81 < float(row["high"])
 
