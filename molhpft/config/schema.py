@@ -405,8 +405,8 @@ def _phase(section: str, trains: Literal["head", "all"], value: Any, defaults: O
     value = {"name": value} if isinstance(value, str) else value
     if not isinstance(value, Mapping):
         raise ValueError(
-            f"{section} must be keys such as epochs and lr, or the name of a preset "
-            f"({', '.join(PRESETS)}), got {value!r}"
+            f"{section} must be keys such as epochs and lr, got {value!r}; or the name of a "
+            f"preset: {', '.join(PRESETS)}"
         )
     parameters = keywords(Phase)
     del parameters["trains"]

@@ -67,12 +67,13 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object
 
 
 def averaged(name: str, seeds: Sequence[Sequence[float]], *, dotted: bool = False) -> Line:
-    """A line of means with 95 % intervals over seeds, one list of numbers a seed."""
+    """A line of means over seeds with 95 % intervals, one list of numbers a seed."""
     points = [mean_interval(values) for values in zip(*seeds, strict=True)]
     means = [point.mean for point in points]
     if len(seeds) == 1:
         return Line(name, means, dotted=dotted)
-    return Line(name, means, [p.low for p in points], [p.high for p in points], dotted)
+    ends = {"low": [point.low for point in points], "high": [point.high for point in points]}
+    return Line(name, means, seeds, **ends, dotted=dotted)
 
 
 def tau_numbers(panels: Sequence[TauPanel]) -> list[Number]:
@@ -99,5 +100,7 @@ def _plain(text: str) -> str:
 
 
 def over_seeds(count: int) -> str:
-    """What lines and bands are, for the foot of a figure."""
-    return "one seed" if count == 1 else f"mean over {count} seeds, bands: 95 % t-interval"
+    """What the lines are, for the foot of a figure."""
+    if count == 1:
+        return "one seed"
+    return f"mean over {count} seeds, thin: each of them"

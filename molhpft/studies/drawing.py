@@ -253,18 +253,21 @@ def _scatter_panels(
 
 @dataclass(frozen=True)
 class Line:
-    """A curve over tau: means, with an interval where there are several seeds.
+    """A curve over tau: means, and what each of several seeds has.
 
     Attributes:
         name: for the legend; empty for none.
         means: one a tau.
-        low: lower ends of the intervals; empty for none.
+        seeds: what each seed has, thin behind the means; empty for one seed.
+        low: lower ends of the intervals of the means; empty for none. They are not drawn: of three
+            seeds they are wider than what the seeds themselves say.
         high: upper ends, likewise.
         dotted: whether it is a level to read the others by.
     """
 
     name: str
     means: list[float]
+    seeds: Sequence[Sequence[float]] = ()
     low: Sequence[float] = ()
     high: Sequence[float] = ()
     dotted: bool = False
@@ -314,8 +317,8 @@ def tau_panels_figure(
 def _tau_line(axes: "Axes", line: Line, color: str) -> None:
     places, style = range(len(line.means)), ":" if line.dotted else "-o"
     axes.plot(places, line.means, style, color=color, ms=4, label=line.name or None)
-    if line.low:
-        axes.fill_between(places, line.low, line.high, color=color, alpha=0.18, lw=0)
+    for values in line.seeds:
+        axes.plot(places, values, "-", color=color, lw=0.8, alpha=0.45)
 
 
 def kernel_figure(
