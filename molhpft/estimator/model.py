@@ -31,14 +31,19 @@ from molhpft.domains.molecules.examples import ZERO_ONE
 from molhpft.domains.molecules.fingerprints import Featurized, featurized, unpack_bits
 from molhpft.domains.molecules.graphs import GraphStore, graph_store
 from molhpft.domains.weights import ABOUT, FILES, MEMBER, hub_folder, strip_prefix
-from molhpft.estimator.calibrate import HeldOutPredictions, Uncertainty, uncertainty_from
+from molhpft.estimator.calibrate import (
+    HeldOutPredictions,
+    Uncertainty,
+    candidate_spread,
+    uncertainty_from,
+)
 from molhpft.estimator.card import model_card
 from molhpft.estimator.frozen import backbone_features, unlabelled_batches
 from molhpft.estimator.machines import KernelName, Machines, machines_from
 
 CONFIG, WEIGHTS, CARD = FILES
 # raised when folders are written so that another version cannot read them, or would misread them
-FORMAT = 4
+FORMAT = 5
 
 COMMIT_MESSAGE = "Push model using molhpft"
 
@@ -187,11 +192,13 @@ class Model:
         about: how the model was made and what it scored, for people: JSON.
         machines: support vector machines beside the networks, if any.
         weights: of the networks, then of the machines; they sum to 1. None weighs all alike.
+        sizes: numbers of members that began alike (`candidate_spread`), in the same order; None for
+            1 each.
         held_out: what it says of molecules of its table that members did not train on; None of a
             model that was read from a folder, which does not hold it.
 
     Raises:
-        ValueError: there is no member, or not a weight for each.
+        ValueError: there is no member, or not a weight for each, or sizes are of others.
     """
 
     def __init__(
@@ -204,6 +211,7 @@ class Model:
         *,
         machines: Machines | None = None,
         weights: Sequence[float] | None = None,
+        sizes: Sequence[int] | None = None,
         held_out: HeldOutPredictions | None = None,
     ) -> None:
         count = len(networks) + (len(machines.machines) if machines else 0)
@@ -213,6 +221,9 @@ class Model:
         self.networks = tuple(network.eval() for network in networks)
         self.machines = machines
         self.weights = torch.tensor(weights or [1 / count] * count, dtype=torch.float64)
+        self.sizes = tuple(sizes or [1] * count)
+        if sum(self.sizes) != count:
+            raise ValueError(f"sizes of a model should sum to its {count} members, got {sizes}")
         self.uncertainty = uncertainty
         self.training_smiles = training_smiles
         self.about = about
@@ -258,7 +269,8 @@ class Model:
         similarity, nearest = neighbours or self.uncertainty.neighbours.nearest(
             unpack_bits(molecules.fingerprints)
         )
-        sets = self.uncertainty.sets(mean, objective, similarity[rows])
+        spread = candidate_spread(logits, self.weights, self.sizes)
+        sets = self.uncertainty.sets(mean, objective, similarity[rows], spread)
         return Prediction(
             readable=store.readable,
             values=_scatter(self.uncertainty.values(mean, objective), rows, len(store)),
@@ -336,6 +348,7 @@ class Model:
             "members": len(self.networks),
             "machines": [one.kernel for one in self.machines.machines] if self.machines else [],
             "weights": self.weights.tolist(),
+            "sizes": list(self.sizes),
             "network": spec,
             "uncertainty": self.uncertainty.to_json(),
             "about": self.about,
@@ -472,6 +485,7 @@ def _read(folder: Path) -> Model:
         return Model(
             machines=_machines(tensors, spec, config["machines"]),
             weights=config["weights"],
+            sizes=config["sizes"],
             spec=spec,
             networks=networks,
             uncertainty=uncertainty_from(

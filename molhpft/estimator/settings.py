@@ -181,7 +181,7 @@ def jsonable(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-Members = Literal["all", "networks", "features", "fingerprints"]
+Members = Literal["all", "networks", "machines", "features", "fingerprints"]
 
 
 @dataclass(frozen=True)
@@ -189,9 +189,10 @@ class Inference:
     """How a model predicts.
 
     Attributes:
-        members: what may predict together: "all", finetuned "networks" alone, or the support vector
-            machine on frozen "features" or on "fingerprints" alone.
-        calibration: method for probabilities.
+        members: what may predict together: "all", finetuned "networks" alone, support vector
+            "machines" alone, or of these the one on frozen "features" or on "fingerprints".
+        calibration: method for probabilities; "auto" for Venn-Abers where it is better than Platt's
+            on molecules that neither was fitted to, else for Platt's.
         target_coverage: share of molecules whose label should be in its prediction set, between 0
             and 1.
 
@@ -200,7 +201,7 @@ class Inference:
     """
 
     members: Members = "all"
-    calibration: CalibrationName = "platt"
+    calibration: CalibrationName = "auto"
     target_coverage: float = 0.9
 
     def __post_init__(self) -> None:

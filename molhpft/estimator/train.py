@@ -29,19 +29,21 @@ from molhpft.estimator.calibrate import (
     HeldOut,
     HeldOutPredictions,
     Uncertainty,
+    candidate_spread,
     coverage_guarantee,
     fit_uncertainty,
     held_out_scores,
 )
 from molhpft.estimator.held_out import held_out_predictions
 from molhpft.estimator.machine_fitting import fit_machines
-from molhpft.estimator.machines import Machines
+from molhpft.estimator.machines import KernelName, Machines
 from molhpft.estimator.model import Model, NetworkSpec
 from molhpft.estimator.networks import finetuned
-from molhpft.estimator.settings import Inference
+from molhpft.estimator.settings import Inference, Members
 from molhpft.estimator.validation import (
     VALID,
     Fold,
+    fold_numbers,
     fold_tasks,
     held_rows,
     molecules_of,
@@ -158,7 +160,7 @@ def _candidates(
     wanted, candidates, folders = inference.members, [], list[RunFolder]()
     machines: Machines | None = None
     if wanted != "networks":
-        fitted = fit_machines(config, task, folds, only=None if wanted == "all" else wanted)
+        fitted = fit_machines(config, task, folds, only=_kernel(wanted))
         machines = fitted.machines
         for k, machine in enumerate(machines.machines):
             logits = {split: members[k] for split, members in fitted.logits.items()}
@@ -177,6 +179,11 @@ def _candidates(
             name = f"networks, {one.key.replace('tau', 'tau ').replace('-', ', ')}"
             candidates.append(Candidate(name, logits, one.networks, tau=one.tau))
     return candidates, machines, folders
+
+
+def _kernel(members: Members) -> KernelName | None:
+    """The one kernel that is wanted, if any."""
+    return members if members == "features" or members == "fingerprints" else None
 
 
 def _further(task: Task) -> list[str]:
@@ -210,6 +217,7 @@ def _model(
         about,
         machines=kept,
         weights=[weight for _, weight in (*networks, *numbers)],
+        sizes=[len(one.networks) for one, _ in used if one.networks] + [1] * len(numbers),
         held_out=held_out,
     )
 
@@ -269,8 +277,15 @@ def _held_out(
         else:
             similarity = whole.nearest(bits[rows])[0]
         members = zip(candidates, weights, strict=True)
-        logits = sum((w * one.logits[split] for one, w in members if w), torch.zeros(()))
-        held[split] = HeldOut(logits, _targets(choosing, split), similarity)
+        used = [(one.logits[split], w) for one, w in members if w]
+        every, shares = torch.stack([a for a, _ in used]), torch.tensor([w for _, w in used])
+        held[split] = HeldOut(
+            sum((w * a for a, w in used), torch.zeros(())),
+            _targets(choosing, split),
+            similarity,
+            spread=candidate_spread(every, shares, [1] * len(used)),
+            fold=fold_numbers(rows, folds) if folds and split == VALID else None,
+        )
     return held
 
 
