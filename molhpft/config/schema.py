@@ -27,7 +27,7 @@ from molhpft.config.used_keys import (
     used_keys,
 )
 from molhpft.core.annotations import Count, Seed, Whole
-from molhpft.core.few_labels import OPTIONS
+from molhpft.core.few_labels import recorded
 from molhpft.domains.molecules.checkpoints import fitting_encoder
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.domains.weights import read_weights, weight_file
@@ -331,9 +331,7 @@ def checked_choice(section: str, value: Any) -> Choice:
             "weights", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Path | None
         )
     options = checked(section, parameters, options)
-    if section == "task":  # a task that is not made smaller is what it was before that was possible
-        options = {k: v for k, v in options.items() if k not in OPTIONS or v is not None}
-    return Choice(name, options)
+    return Choice(name, recorded(options) if section == "task" else options)
 
 
 def _with_encoder(raw: Mapping[str, Any]) -> Options:

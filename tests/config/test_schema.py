@@ -25,6 +25,16 @@ def test_a_task_is_all_that_a_config_needs():
     assert config.finetune.trains == "all"
 
 
+def test_fewer_training_examples_are_recorded_where_they_are_asked_for_and_only_there():
+    assert resolved(parse_config(MINIMAL))["task"] == {"name": "nci_alerts"}
+    asked = {"name": "nci_alerts", "shots": 16, "train_seed": 3}
+    config = parse_config({"task": asked})
+    assert resolved(config)["task"] == asked
+    assert parse_config(resolved(config)) == config
+    with pytest.raises(ValueError, match=r"task\.shots should be at least 1, got 0"):
+        parse_config({"task": {"name": "nci_alerts", "shots": 0}})
+
+
 def test_a_cut_may_be_given_by_the_name_that_the_paper_has():
     raw = {**MINIMAL, "encoder": {"name": "resnet", "depth": 50}}
     config = parse_config({**raw, "cut": "L4.3"})
