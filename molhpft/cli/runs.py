@@ -132,9 +132,7 @@ def paper(
         typer.echo(json.dumps(made.summary, indent=2))
         return
     screen = console()
-    screen.print(made.title, soft_wrap=True)
-    if made.table:
-        screen.print(made.table)
+    screen.print(made.table or made.title)
     if made.reading:
         screen.print(made.reading)
     for path in made.files:

@@ -10,6 +10,7 @@ from rich.text import Text
 from molhpft.config.build import build_recipes, build_task
 from molhpft.config.options import Options
 from molhpft.config.schema import parse_config
+from molhpft.core.metrics import score_name
 from molhpft.domains.files import Json
 from molhpft.paper.needs import absent, located
 from molhpft.paper.printed import SIZES, PrintedTable, Quantity
@@ -26,6 +27,7 @@ class Cell:
         column: of the paper's table.
         row: of the paper's table.
         of: task and weights that it was computed on.
+        score: name of their score.
         here: one a seed, in the paper's unit.
         printed: the paper's number; None where it is not known to us.
     """
@@ -33,6 +35,7 @@ class Cell:
     column: str
     row: str
     of: str
+    score: str
     here: tuple[float, ...]
     printed: float | None
 
@@ -80,6 +83,7 @@ def cells(table: PrintedTable, grids: Sequence[Sequence[Setting]], *, stand_in: 
             column=name,
             row=row.name,
             of=settings[row.setting].name,
+            score=score_name(settings[row.setting].metric),
             here=tuple(_value(summary, row.quantity) for summary in settings[row.setting].seeds),
             printed=table.columns[name][number],
         )
@@ -104,23 +108,23 @@ def _value(summary: Json, quantity: Quantity) -> float:
 
 def rich_table(found: Sequence[Cell], title: str) -> Table:
     """A line a row of the paper, two columns for each of its columns: here, and as printed."""
-    columns = {cell.column: cell.of for cell in found}
+    columns = {cell.column: f"{cell.of},\n{cell.score}" for cell in found}
     table = Table(title=Text(title), title_justify="left", caption_justify="left")
     table.caption = Text(
         "here: mean ± standard deviation over seeds; in brackets what the paper printed"
     )
     table.add_column("row")
     for name, of in columns.items():
-        table.add_column(Text(f"{name}\nhere: {of}"), justify="right")
+        table.add_column(Text(f"{of}\n(printed: {name})"), justify="right")
     rows = dict.fromkeys(cell.row for cell in found)
-    texts = {(cell.row, cell.column): f"{cell.text} ({_printed(cell)})" for cell in found}
+    texts = {(cell.row, cell.column): f"{cell.text}{_printed(cell)}" for cell in found}
     for row in rows:
         table.add_row(Text(row), *(Text(texts[row, column]) for column in columns))
     return table
 
 
 def _printed(cell: Cell) -> str:
-    return "" if cell.printed is None else f"{cell.printed:g}"
+    return "" if cell.printed is None else f" ({cell.printed:g})"
 
 
 def sizes(raw: Options) -> list[tuple[str, int, int, int | None, str]]:

@@ -155,13 +155,14 @@ def branch(tau, train, valid, distance=2.0):
 
 def test_a_cell_has_the_chosen_branch_and_the_longest_probe():
     branches = [branch(4, 0.5, 0.9), branch(16, 0.7, 0.8)]
-    setting = Setting("mnist from x", [{"chosen_tau": 4, "branches": branches}])
+    setting = Setting("mnist from x", [{"metric": "rocauc", "chosen_tau": 4, "branches": branches}])
     found = cells(TABLES["table2"], [[setting, setting]] * 3, stand_in=True)
     here = {cell.row: cell.here[0] for cell in found if cell.column.startswith("lsHP")}
     assert here["HP-train-acc, trick"] == pytest.approx(70)
     assert here["FT-val-acc, baseline"] == pytest.approx(90)
     assert here["1 - cosine, trick"] == pytest.approx(0.1)
     assert here["distance, trick"] == 2.0
+    assert {(cell.of, cell.score) for cell in found} == {("mnist from x", "ROC-AUC (%)")}
 
 
 def test_a_sweep_with_another_number_of_grids_is_refused():
