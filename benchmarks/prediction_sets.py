@@ -1,10 +1,11 @@
-"""How often prediction sets and intervals hold the truth, over many splits of several data sets.
+"""How often prediction sets and intervals hold the truth, over many random splits of several sets.
 
     python benchmarks/prediction_sets.py --out runs/prediction_sets
+    python benchmarks/prediction_sets.py --out runs/all --members all --seeds 3 --sets esol
 
-Each fit draws a test split, random or by scaffold, and lets the estimators' own hold-out divide the
-rest. What the networks say is kept in `--out`, a file a fit, so that a second call refits nothing;
-thresholds are then fitted and the table is printed.
+Each fit draws a fifth of the molecules as a test split and makes a model of the others as
+`molhpft finetune` does, by five folds. What the members say is kept in `--out`, a file a fit, so
+that a second call refits nothing; thresholds are then fitted and the tables are printed.
 """
 
 import argparse
@@ -12,121 +13,108 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
+from development_sets import data_root, development_set
 from torch import Tensor
 
 from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, Squared
-from molhpft.domains.molecules.examples import Molecules, molecule_task
-from molhpft.domains.molecules.fingerprints import Neighbours, packed_fingerprints, unpack_bits
+from molhpft.domains.molecules.examples import molecule_task
+from molhpft.domains.molecules.fingerprints import packed_fingerprints
 from molhpft.domains.molecules.ogb import ogb_task
-from molhpft.domains.molecules.splits import random_split, scaffold_groups
-from molhpft.domains.shipped import DEFAULT_ENCODER
+from molhpft.domains.molecules.splits import random_split
 from molhpft.estimator.calibrate import HeldOut, Uncertainty, fit_uncertainty
-from molhpft.estimator.settings import Inference, model_config
+from molhpft.estimator.settings import Inference, Members, model_config
 from molhpft.estimator.train import train
-from molhpft.estimator.validation import holdout_split
-from molhpft.measure.uncertainty import interval_widths, prediction_sets, set_thresholds
+from molhpft.estimator.validation import FOLDS, draw_folds
+from molhpft.measure.uncertainty import interval_widths, log_loss
 
-NAMES = ("ogbg-molfreesolv", "ogbg-molesol", "ogbg-molbace")
-KINDS = ("random", "scaffold")
+SETS = ("freesolv", "esol", "caco2", "CHEMBL4203_Ki", "bace", "bioavailability")
+NUMBERS = ("freesolv", "esol")  # of OGB, in the unit of the set
 TEST = 0.2
-HELD = ("valid", "calibration", "test")
-SETTINGS: Mapping[str, Any] = {"encoder": DEFAULT_ENCODER, "tau": (2, 16), "head": "mlp"}
-EPOCHS = 3
-HOW = {
-    "valid": "of validation, which chose",
-    "calibration": "of calibration",
-    "by similarity": "of calibration, by similarity (what is used)",
-}
+TARGET = 0.9
+THIRDS = ("narrow", "middle", "wide")
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What the networks of a fit say of the molecules they were not trained on.
+    """What the members of a model say of the molecules that they were not trained on.
 
     Attributes:
         objective: of the model.
-        logits: (n, t) by split.
-        targets: (n, t) by split.
-        fingerprints: packed fingerprints by split, "train" among them.
+        held: "valid", the molecules of all folds, and "test".
+        fingerprints: of the training molecules, packed.
     """
 
     objective: Multilabel | Squared
-    logits: dict[str, Tensor]
-    targets: dict[str, Tensor]
-    fingerprints: dict[str, np.ndarray]
+    held: dict[str, HeldOut]
+    fingerprints: np.ndarray
+
+    @property
+    def classes(self) -> bool:
+        """Whether labels are 0 and 1."""
+        return not isinstance(self.objective, Squared)
 
 
-def drawn_test(smiles: tuple[str, ...], kind: str, seed: int) -> tuple[Tensor, Tensor]:
-    """Rows to fit on and rows to test on.
-
-    By scaffold, groups of more than half the test size are fitted on, as a rare scaffold is what a
-    model meets in use; of the others so many, drawn at random, as make up the test size.
-    """
-    rng = torch.Generator().manual_seed(seed)
-    if kind == "random":
-        splits = random_split(len(smiles), rng=rng, fractions=(1 - TEST, 0.0, TEST))
-        return splits["train"], splits["test"]
-    groups = scaffold_groups(smiles)
-    n = sum(map(len, groups))
-    test: list[int] = []
-    for k in torch.randperm(len(groups), generator=rng).tolist():
-        if len(groups[k]) <= TEST * n / 2 and len(test) + len(groups[k]) <= TEST * n:
-            test += groups[k]
-    rest = sorted({row for group in groups for row in group} - set(test))
-    return torch.tensor(rest), torch.tensor(sorted(test))
+def molecules_and_labels(name: str) -> tuple[tuple[str, ...], Tensor, bool]:
+    """SMILES, labels (n, 1), and whether these are classes."""
+    if name in NUMBERS:
+        source = ogb_task(f"ogbg-mol{name}")
+        return source.examples.smiles, source.objective.values(source.examples.targets), False
+    data = development_set(data_root(), name, "valid")
+    return tuple(data.smiles), torch.tensor(data.labels), data.classes
 
 
-def fitted(source: Task, kind: str, seed: int) -> Fit:
-    """Fit a model to all but a test split, and ask it about all other molecules."""
-    molecules = source.examples
-    assert isinstance(molecules, Molecules)
-    numbers = isinstance(source.objective, Squared)
-    labels = source.objective.values(molecules.targets) if numbers else molecules.targets.float()
-    fit, test = drawn_test(molecules.smiles, kind, seed)
-    inner = holdout_split(
-        [molecules.smiles[row] for row in fit.tolist()],
-        "random" if kind == "random" else "scaffold",
-        validation=0.1,
-        seed=seed,
-        labels=None if numbers else labels[fit],
+def drawn_task(name: str, seed: int) -> Task:
+    """A task with all but a random fifth of the molecules to train on."""
+    smiles, labels, classes = molecules_and_labels(name)
+    splits = random_split(
+        len(smiles),
+        rng=torch.Generator().manual_seed(seed),
+        fractions=(1 - TEST, 0.0, TEST),
+        labels=labels if classes else None,
     )
-    task = molecule_task(
-        source.name,
-        smiles=molecules.smiles,
+    return molecule_task(
+        name,
+        smiles=smiles,
         targets=labels.float(),
-        target_names=source.target_names,
-        splits={**{split: fit[rows] for split, rows in inner.items()}, "test": test},
-        objective=Squared() if numbers else Multilabel(),
-        standardise=numbers,
+        target_names=("label",),
+        splits={split: splits[split] for split in ("train", "test")},
+        objective=Multilabel() if classes else Squared(),
+        standardise=not classes,
     )
-    seen = replace(task, splits={split: task.rows(split) for split in ("train", "valid")})
-    config = model_config(**SETTINGS, seed=seed, more={"finetune": {"epochs": EPOCHS}})
+
+
+def fitted(name: str, seed: int, members: Members) -> Fit:
+    """Fit a model to all but a test split, and ask it about all molecules in turn."""
+    task = drawn_task(name, seed)
+    folds = draw_folds(task, "random", count=FOLDS, seed=seed)
+    config = model_config(seed=seed, more={}, by_folds=True)
     with TemporaryDirectory() as folder:
-        model, _ = train(config, seen, Path(folder), Inference(members="networks"))
-    counts = np.empty((len(molecules.smiles), 0), dtype=np.uint8)  # which networks do not read
-    held, targets, fingerprints = {}, {}, {}
-    for split, rows in task.splits.items():
-        fingerprints[split] = packed_fingerprints([molecules.smiles[row] for row in rows.tolist()])
-        if split != "train":
-            held[split] = model.mean_logits(task.examples.store, rows, counts)
-            targets[split] = task.examples.targets[rows].float()
-    return Fit(task.objective, held, targets, fingerprints)
+        model, _ = train(config, task, Path(folder), Inference(members=members), folds=folds)
+    assert model.held_out is not None
+    return Fit(
+        model.spec.objective,
+        dict(model.held_out.splits),
+        packed_fingerprints(model.training_smiles),
+    )
 
 
 def write(fit: Fit, path: Path) -> None:
     """Write a fit."""
-    arrays = {f"logits {s}": a.numpy() for s, a in fit.logits.items()}
-    arrays |= {f"targets {s}": y.numpy() for s, y in fit.targets.items()}
-    arrays |= {f"prints {s}": p for s, p in fit.fingerprints.items()}
+    arrays = {
+        f"{split} {key}": value.numpy()
+        for split, held in fit.held.items()
+        for key, value in vars(held).items()
+        if value is not None
+    }
     if isinstance(fit.objective, Squared):
         arrays |= {"mean": np.array(fit.objective.mean), "std": np.array(fit.objective.std)}
     part = path.with_suffix(".part.npz")
-    np.savez_compressed(part, **arrays)
+    np.savez_compressed(part, fingerprints=fit.fingerprints, **arrays)
     part.rename(path)
 
 
@@ -139,128 +127,146 @@ def read(path: Path) -> Fit:
         if "std" in arrays
         else Multilabel()
     )
-    held = [s for s in HELD if f"logits {s}" in arrays]
-    logits, targets = (
-        {s: torch.from_numpy(arrays[f"{what} {s}"]) for s in held} for what in ("logits", "targets")
-    )
-    fingerprints = {s: arrays[f"prints {s}"] for s in ("train", *held)}
-    return Fit(objective, logits, targets, fingerprints)
-
-
-def all_fits(out: Path, seeds: int, *, fits: bool) -> Iterator[tuple[str, str, Path]]:
-    """Data set, kind of split and file of every fit, made now where it is absent, if at all."""
-    out.mkdir(parents=True, exist_ok=True)
-    for seed in range(seeds):
-        for name in NAMES:
-            for kind in KINDS:
-                path = out / f"{name}-{kind}-{seed}.npz"
-                if not path.is_file() and fits:
-                    write(fitted(ogb_task(name), kind, seed), path)
-                    print(path.name, flush=True)
-                if path.is_file():
-                    yield name, kind, path
-
-
-def held_out_of(fit: Fit) -> tuple[dict[str, HeldOut], np.ndarray]:
-    """What `fit_uncertainty` is given, and the packed fingerprints of the training molecules."""
-    neighbours = Neighbours(unpack_bits(fit.fingerprints["train"]))
     held = {
         split: HeldOut(
-            logits, fit.targets[split], neighbours.nearest(unpack_bits(fit.fingerprints[split]))[0]
+            **{
+                name.removeprefix(f"{split} "): torch.from_numpy(array)
+                for name, array in arrays.items()
+                if name.startswith(f"{split} ")
+            }
         )
-        for split, logits in fit.logits.items()
+        for split in ("valid", "test")
     }
-    return held, fit.fingerprints["train"]
+    return Fit(objective, held, arrays["fingerprints"])
 
 
-def limits_of(fit: Fit, how: str, held: Mapping[str, HeldOut], uncertainty: Uncertainty) -> Tensor:
-    """Thresholds for the test molecules, near or far, (n, t, 2) or (n, t)."""
-    if how == "by similarity":
-        steps = len(uncertainty.limits) - 1
-        return uncertainty.limits[(held["test"].similarity.double() * steps).round().long()]
-    own = held[how]
-    fitting = interval_widths if isinstance(fit.objective, Squared) else set_thresholds
-    limits = fitting(own.logits, own.targets, target_coverage=uncertainty.target_coverage)
-    return limits.expand(len(held["test"].logits), *limits.shape)
+def all_fits(given: argparse.Namespace) -> Iterator[tuple[str, Path]]:
+    """Data set and file of every fit, made now where it is absent, if at all."""
+    given.out.mkdir(parents=True, exist_ok=True)
+    for seed in range(given.seeds):
+        for name in given.sets:
+            path = given.out / f"{name}-{given.members}-{seed}.npz"
+            if not path.is_file() and not given.no_fits:
+                write(fitted(name, seed, given.members), path)
+                print(path.name, flush=True)
+            if path.is_file():
+                yield name, path
 
 
-def measured(fit: Fit) -> dict[str, tuple[float, ...]]:
-    """For each way to fit thresholds, coverage within and outside the domain, size, and fraction.
+def uncertainty_of(fit: Fit, **options: Any) -> Uncertainty:
+    """What `finetune` would fit to the molecules of all folds."""
+    valid = fit.held["valid"]
+    nothing = valid.where(torch.zeros(len(valid.logits), dtype=torch.bool))
+    given = {"calibration": "auto", "target_coverage": TARGET, **options}
+    return fit_uncertainty(nothing, valid, fit.objective, fingerprints=fit.fingerprints, **given)
 
-    The size is the mean width of intervals, or mean number of labels of sets, within the domain;
-    the fraction is that of test molecules within the domain.
+
+def ways(fit: Fit) -> dict[str, Tensor]:
+    """Test sets or intervals, (n, t, 2), near or far, by how they were bounded."""
+    test, uncertainty = fit.held["test"], uncertainty_of(fit)
+    everywhere = replace(uncertainty, domain_threshold=0.0)
+    sets = {"what is used": everywhere.sets(*told(test, fit.objective))}
+    if isinstance(fit.objective, Squared):
+        valid = fit.held["valid"]
+        width = interval_widths(valid.logits, valid.targets, target_coverage=TARGET)
+        ends = [fit.objective.values(test.logits + sign * width) for sign in (-1, 1)]
+        sets = {"one width for all": torch.stack(ends, 2), **sets}
+    return sets
+
+
+def told(held: HeldOut, objective: Multilabel | Squared) -> tuple[Any, ...]:
+    """Arguments of `Uncertainty.sets`."""
+    return held.logits, objective, held.similarity, held.spread
+
+
+def covered(fit: Fit, sets: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether each test molecule is covered, and the size or width of its set, both (n,)."""
+    test = fit.held["test"]
+    if fit.classes:
+        holds = sets.gather(2, test.targets.long()[..., None])[:, 0, 0]
+        return holds, sets[:, 0].sum(1).double()
+    truth, (low, high) = fit.objective.values(test.targets)[:, 0], sets[:, 0].T
+    return (low <= truth) & (truth <= high), high - low
+
+
+def measured(fit: Fit) -> dict[str, list[float]]:
+    """For each way, coverage and mean size within the domain, and of numbers coverage in thirds.
+
+    After them coverage outside the domain. Thirds are of the widths that are used, within the
+    domain, also for what has one width for all.
     """
-    held, fingerprints = held_out_of(fit)
-    options: dict[str, Any] = {
-        "calibration": "none",
-        "target_coverage": 0.9,
-        "fingerprints": fingerprints,
-    }
-    uncertainty = fit_uncertainty(held["valid"], held.get("calibration"), fit.objective, **options)
-    test = held["test"]
-    near = test.similarity >= uncertainty.domain_threshold
+    test = fit.held["test"]
+    near = test.similarity >= uncertainty_of(fit).domain_threshold
+    sets = ways(fit)
+    widths = covered(fit, sets["what is used"])[1][near]
     figures = {}
-    for how in HOW:
-        if how != "by similarity" and how not in held:
-            continue
-        limits = limits_of(fit, how, held, uncertainty)
-        if isinstance(fit.objective, Squared):
-            holds = (test.logits - test.targets).abs() <= limits
-            sizes = 2 * limits * torch.tensor(fit.objective.std)
-        else:
-            own = prediction_sets(test.logits, limits)
-            holds, sizes = (
-                own.gather(2, test.targets.long()[..., None])[..., 0],
-                own.sum(2).double(),
-            )
-        inside, outside = holds[near].double().mean(), holds[~near].double().mean()
-        fraction = near.double().mean()
-        numbers = (inside, outside, sizes[near].mean(), fraction)
-        figures[how] = tuple(number.item() for number in numbers)
+    for how, some in sets.items():
+        holds, sizes = covered(fit, some)
+        inside = holds[near].double()
+        row = [inside.mean(), sizes[near].mean(), holds[~near].double().mean()]
+        if not fit.classes:
+            row += [third.mean() for third in inside[widths.argsort()].tensor_split(3)]
+        figures[how] = [number.item() for number in row]
     return figures
 
 
-def table(files: Mapping[tuple[str, str], Sequence[Path]]) -> Iterator[str]:
+def coverage_table(files: Mapping[str, Sequence[Path]]) -> Iterator[str]:
     """Means over fits, with the standard error of coverage within the domain."""
-    columns = (
-        "data",
-        "split",
-        "thresholds",
-        "fits",
-        "in domain",
-        "outside",
-        "size",
-        "molecules in domain, %",
-    )
+    columns = ("data", "bounded by", "fits", "in domain", "size", "outside", *THIRDS)
     yield "| " + " | ".join(columns) + " |"
     yield "|---" * len(columns) + "|"
-    for (name, kind), paths in files.items():
+    for name, paths in files.items():
         rows = [measured(read(path)) for path in paths]
-        for how, label in HOW.items():
-            numbers = np.array([row[how] for row in rows if how in row])
-            inside, outside, size, fraction = np.nanmean(numbers, axis=0)
+        for how in rows[0] if rows else ():
+            numbers = np.array([row[how] for row in rows])
+            inside, size, outside, *thirds = np.nanmean(numbers, axis=0)
             error = numbers[:, 0].std(ddof=1) / np.sqrt(len(numbers))
+            shown = [f"{100 * share:.1f}" for share in thirds] or [""] * len(THIRDS)
             cells = (
-                f"{100 * inside:.1f} ± {100 * error:.1f}",
-                f"{100 * outside:.1f}",
-                f"{size:.2f}",
-                f"{100 * fraction:.0f}",
+                *(name, how, f"{len(numbers)}", f"{100 * inside:.1f} ± {100 * error:.1f}"),
+                *(f"{size:.2f}", f"{100 * outside:.1f}", *shown),
             )
-            yield f"| {name} | {kind} | {label} | {len(numbers)} | " + " | ".join(cells) + " |"
+            yield "| " + " | ".join(cells) + " |"
+
+
+def loss_table(files: Mapping[str, Sequence[Path]]) -> Iterator[str]:
+    """Log loss on test molecules of every calibration, and how often "auto" chose which."""
+    names = ("none", "temperature", "platt", "isotonic", "venn_abers", "auto")
+    columns = ("data", *names, "chosen")
+    yield "| " + " | ".join(columns) + " |"
+    yield "|---" * len(columns) + "|"
+    for name, paths in files.items():
+        fits = [fit for fit in map(read, paths) if fit.classes]
+        if not fits:
+            continue
+        losses, chosen = {key: list[float]() for key in names}, list[str]()
+        for fit in fits:
+            test = fit.held["test"]
+            for key, values in losses.items():
+                fitted_one = uncertainty_of(fit, calibration=key)
+                p = fitted_one.values(test.logits, fit.objective)
+                values.append(log_loss(p, test.targets).mean().item())
+            assert fitted_one.calibration is not None
+            chosen.append(fitted_one.calibration.name)  # of "auto", the last
+        counts = ", ".join(f"{key} {chosen.count(key)}" for key in dict.fromkeys(chosen))
+        cells = (name, *(f"{np.mean(values):.4f}" for values in losses.values()), counts)
+        yield "| " + " | ".join(cells) + " |"
 
 
 def main() -> None:
-    """Fit what is not fitted yet, and print the table."""
+    """Fit what is not fitted yet, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the fits")
-    parser.add_argument("--seeds", type=int, default=20, help="splits of each kind of each set")
+    parser.add_argument("--seeds", type=int, default=20, help="splits of each set")
+    parser.add_argument("--sets", nargs="*", choices=SETS, default=list(SETS))
+    parser.add_argument("--members", choices=get_args(Members), default="kernels")
     parser.add_argument("--no-fits", action="store_true", help="take those that are there")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    files: dict[tuple[str, str], list[Path]] = {(n, k): [] for n in NAMES for k in KINDS}
-    for name, kind, path in all_fits(given.out, given.seeds, fits=not given.no_fits):
-        files[name, kind].append(path)
-    for line in table(files):
+    files: dict[str, list[Path]] = {name: [] for name in given.sets}
+    for name, path in all_fits(given):
+        files[name].append(path)
+    for line in (*coverage_table(files), "", *loss_table(files)):
         print(line, flush=True)
 
 

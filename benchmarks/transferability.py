@@ -10,7 +10,7 @@ goes on; finetuning alone takes long.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 from pathlib import Path
@@ -181,25 +181,31 @@ def result_table(names: Sequence[str], sets: Sequence[Small], results: np.ndarra
 
 
 def correlation_line(
-    name: str, scores: Sequence[Sequence[float | None]], results: np.ndarray
+    name: str,
+    scores: Sequence[Sequence[float | None]],
+    results: np.ndarray,
+    classes: Sequence[bool],
 ) -> str:
-    """Correlation of a score with results on every set, their mean, and where its choices come.
+    """Correlation of a score with results on every set, means, and where its choices come.
 
     Args:
         name: of the score.
         scores: for each set, a score for each encoder.
         results: of finetuning, (encoders, sets).
+        classes: whether the labels of a set are; means are of such sets, of others, and of all.
     """
     pairs = list(zip(scores, results.T.tolist(), strict=True))
     found = [correlation(score, result) for score, result in pairs]
-    places = [place_of_choice(score, result) for score, result in pairs]
-    cells = ["-" if isnan(value) else f"{value:+.2f}" for value in found]
-    known = [k for k, value in enumerate(found) if not isnan(value)]
-    if known:
-        cells += [f"{mean(found[k] for k in known):+.2f}", f"{mean(places[k] for k in known):.1f}"]
-    else:
-        cells += ["-", "-"]
-    return f"| {name} | {' | '.join(cells)} |"
+    groups = [[k for k, has in enumerate(classes) if has == kind] for kind in (True, False)]
+    means = [mean_of(found, group) for group in (*groups, range(len(found)))]
+    places = mean_of([place_of_choice(*pair) for pair in pairs], range(len(pairs)))
+    cells = ["-" if isnan(value) else f"{value:+.2f}" for value in (*found, *means)]
+    return f"| {name} | {' | '.join(cells)} | {'-' if isnan(places) else f'{places:.1f}'} |"
+
+
+def mean_of(values: Sequence[float], of: Iterable[int]) -> float:
+    """Mean of some of the values; NaN where one of these is."""
+    return mean([values[k] for k in of])
 
 
 def correlation_table(
@@ -213,13 +219,17 @@ def correlation_table(
         runs: results of finetuning, (seeds, encoders, sets).
     """
     names = " | ".join(small.data.name for small in sets)
-    lines = [f"| | {names} | mean | place of choice |", "|---" * (3 + len(sets)) + "|"]
+    lines = [
+        f"| | {names} | mean, classes | mean, numbers | mean | place of choice |",
+        "|---" * (5 + len(sets)) + "|",
+    ]
+    classes = [small.data.classes for small in sets]
     for key, title in {**SCORES, "width": "width of the features"}.items():
         scores = [[row[key] for row in of_set] for of_set in rows]
-        lines.append(correlation_line(title, scores, runs.mean(0)))
+        lines.append(correlation_line(title, scores, runs.mean(0), classes))
     if len(runs) > 1:
         one, others = runs[0].T.tolist(), runs[1:].mean(0)
-        lines.append(correlation_line("finetuning, under another seed", one, others))
+        lines.append(correlation_line("finetuning, under another seed", one, others, classes))
     return lines
 
 

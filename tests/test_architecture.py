@@ -19,8 +19,9 @@ MAY_IMPORT = {  # package -> what it may import from molhpft, besides itself
     "report": _BASE | {"run", "results"},
     "advice": _BASE | {"run"},
     "studies": _BASE | {"run", "results"},
+    "paper": _BASE | {"run", "results", "sweep", "studies"},
     "estimator": _BASE | {"run", "advice"},
-    "cli": _BASE | {"run", "results", "sweep", "report", "advice", "studies", "estimator"},
+    "cli": _BASE | {"run", "results", "sweep", "report", "advice", "studies", "paper", "estimator"},
 }
 FILES = sorted(p for p in ROOT.rglob("*.py") if p.name != "__init__.py")
 DRAWERS = {"utils", "util", "helpers", "common", "misc"}

@@ -13,6 +13,7 @@ from molhpft.config.changes import parse_changes
 from molhpft.config.options import Options, checked, keywords, unknown
 from molhpft.config.registry import ENCODERS, TASKS
 from molhpft.core.data import Examples, Rows, TargetTable, Task
+from molhpft.core.few_labels import recorded
 from molhpft.core.objectives import Squared
 from molhpft.domains.files import Json, listed
 from molhpft.domains.molecules.checkpoints import describe as describe_graph_weights
@@ -213,7 +214,7 @@ def chosen_task(name: str, changes: Sequence[str] = ()) -> tuple[str, Options]:
         name, given = "csv", {"path": name, **given}
     if name not in TASKS:
         raise ValueError(f"{unknown(name, list(TASKS), 'data set')}, or the file of a table")
-    return name, checked("task", keywords(TASKS[name]), given)
+    return name, recorded(checked("task", keywords(TASKS[name]), given))
 
 
 def describe_weights(path: Path) -> str:

@@ -30,6 +30,7 @@ for _command in (
     runs.baselines,
     runs.report,
     runs.study,
+    runs.paper,
     inspect.advise,
     inspect.rank,
     inspect.data,

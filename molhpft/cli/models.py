@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 KindName = Literal["auto", "classification", "regression"]
 SplitName = Literal["scaffold", "random", "random_and_scaffold", "column", "group", "time"]
-CalibrationName = Literal["platt", "temperature", "isotonic", "none"]
+CalibrationName = Literal["auto", "platt", "venn_abers", "temperature", "isotonic", "none"]
 MembersName = Literal["all", "networks", "kernels", "features", "fingerprints"]
 PrecisionName = Literal["32", "bf16-mixed"]
 
@@ -117,7 +117,8 @@ Taus = Annotated[
     ),
 ]
 Calibration = Annotated[
-    CalibrationName, typer.Option(metavar="METHOD", help="platt, temperature, isotonic or none.")
+    CalibrationName,
+    typer.Option(metavar="METHOD", help="auto, platt, venn_abers, temperature, isotonic or none."),
 ]
 TargetCoverage = Annotated[float, typer.Option(help="Of prediction sets.")]
 
@@ -148,7 +149,7 @@ def finetune(
             rich_help_panel=TABLE,
         ),
     ] = None,
-    calibration: Calibration = "platt",
+    calibration: Calibration = "auto",
     target_coverage: TargetCoverage = 0.9,
     epochs: Epochs = None,
     lr: LearningRate = None,
@@ -284,6 +285,7 @@ def model_tables(model: "Model") -> "list[Table]":
         ("encoder", f"{spec.encoder.name}, {about['encoder_weights']}"),
         ("head", spec.head.name),
         *((("tau", str(about["chosen_tau"])),) if about["chosen_tau"] is not None else ()),
+        *_calibration(model),
         ("applicability domain", f"similarity from {model.uncertainty.domain_threshold:.2f}"),
     ):
         made.add_row(key, Text(value))
@@ -304,6 +306,14 @@ def model_tables(model: "Model") -> "list[Table]":
     for row in rows:
         scores.add_row(*row)
     return [made, members, scores]
+
+
+def _calibration(model: "Model") -> tuple[tuple[str, str], ...]:
+    from molhpft.estimator.card import calibration_in_words
+
+    if model.uncertainty.calibration is None:
+        return ()
+    return (("calibration", calibration_in_words(model.uncertainty)),)
 
 
 def _taus(words: list[str]) -> "Tau | None":

@@ -101,6 +101,44 @@ def study(
     _show(result, *result.figures.values(), as_json=as_json)
 
 
+def paper(
+    name: Annotated[
+        str | None, typer.Argument(help="Figure or table, such as fig3; without one, the list.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for files and runs.")] = Path("paper"),
+    stand_in: Annotated[
+        bool, typer.Option("--stand-in", help="Make it of what is at hand, saying so.")
+    ] = False,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Draw fig1, 4, 13-15 of a run of your own.")
+    ] = None,
+    changes: Changes = [],  # noqa: B006 - typer reads it, nothing changes it
+    as_json: AsJson = False,
+) -> None:
+    """List the figures and tables of the paper (Ren et al., 2023), or make one of them."""
+    from molhpft.paper.show import list_table, rows, show
+    from molhpft.results.terminal import console
+
+    if name is None:
+        if stand_in or config or changes:
+            raise ValueError("the list takes no options; name a figure or table, such as fig3")
+        if as_json:
+            typer.echo(json.dumps(rows(), indent=2))
+        else:
+            console().print(list_table())
+        return
+    made = show(name, out, stand_in=stand_in, config=config, changes=changes)
+    if as_json:
+        typer.echo(json.dumps(made.summary, indent=2))
+        return
+    screen = console()
+    screen.print(made.table or made.title)
+    if made.reading:
+        screen.print(made.reading)
+    for path in made.files:
+        screen.print(f"File: {path}", soft_wrap=True)
+
+
 def _show(result: Any, *figures: Path, as_json: bool) -> None:
     from molhpft.results.terminal import console
 

@@ -368,6 +368,7 @@ def _beyond_proposition_1(branch: Branch) -> list[str]:
         f"momentum {phase.momentum:g}": phase.optimizer == "sgd" and phase.momentum > 0,
         "weight decay": phase.weight_decay > 0,
         "an anchor": phase.anchor > 0,
+        "a penalty on the head": phase.head_penalty > 0,
         "a penalty on features": bool(
             phase.stage_anchor
             or phase.feature_anchor

@@ -27,7 +27,7 @@ from molhpft.config.used_keys import (
     used_keys,
 )
 from molhpft.core.annotations import Count, Seed, Whole
-from molhpft.core.few_labels import OPTIONS
+from molhpft.core.few_labels import recorded
 from molhpft.domains.molecules.checkpoints import fitting_encoder
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.domains.weights import read_weights, weight_file
@@ -48,6 +48,28 @@ DEFAULTS: Options = {
     "probe": {"epochs": 200, "lr": 1e-3},
     "finetune": {"epochs": 20, "lr": 1e-3, "keep": "best"},
 }
+
+PRESETS: dict[str, dict[str, Options]] = {
+    "paper": {
+        "probe": {"epochs": 200, "lr": 0.01, "batch_size": 128, "optimizer": "sgd"},
+        "finetune": {
+            "epochs": 200,
+            "lr": 0.01,
+            "batch_size": 128,
+            "optimizer": "sgd",
+            "schedule": "cosine",
+            "keep": "best",
+            "patience": 20,
+        },
+    }
+}
+"""Settings of `probe` and `finetune` by one word: `finetune: paper`, or `{name: paper, lr: 0.1}`.
+
+"paper" is that of Ren et al. (2023): SGD with momentum, batches of 128, at most 200 epochs of each
+phase, and of finetuning a cosine and early stopping. Rates and patience are ours: copies of the
+paper have lost the first and do not give the second. The probe's rate is constant, so that heads of
+every tau lie on one trajectory.
+"""
 
 
 @dataclass(frozen=True)
@@ -244,6 +266,7 @@ def given_keys(raw: Mapping[str, Any]) -> list[str]:
     keys = []
     for section in ("probe", "finetune"):
         given = raw.get(section)
+        given = {"name": given} if isinstance(given, str) else given
         keys += [f"{section}.{key}" for key in given] if isinstance(given, Mapping) else []
     encoder = raw.get("encoder")
     if isinstance(encoder, Mapping) and encoder.get("weights") is not None:
@@ -256,6 +279,7 @@ def without(raw: Mapping[str, Any], keys: Collection[str]) -> Options:
     rest: Options = {}
     for key, value in raw.items():
         inner = {k.partition(".")[2] for k in keys if k.startswith(f"{key}.")}
+        value = {"name": value} if inner and isinstance(value, str) else value
         if key not in keys:
             rest[key] = {k: v for k, v in value.items() if k not in inner} if inner else value
     return rest
@@ -307,9 +331,7 @@ def checked_choice(section: str, value: Any) -> Choice:
             "weights", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Path | None
         )
     options = checked(section, parameters, options)
-    if section == "task":  # a task that is not made smaller is what it was before that was possible
-        options = {k: v for k, v in options.items() if k not in OPTIONS or v is not None}
-    return Choice(name, options)
+    return Choice(name, recorded(options) if section == "task" else options)
 
 
 def _with_encoder(raw: Mapping[str, Any]) -> Options:
@@ -378,11 +400,15 @@ def _shape(encoder: Choice) -> tuple[tuple[str, Any], ...]:
 
 
 def _phase(section: str, trains: Literal["head", "all"], value: Any, defaults: Options) -> Phase:
+    value = {"name": value} if isinstance(value, str) else value
     if not isinstance(value, Mapping):
-        raise ValueError(f"{section} must be keys such as epochs and lr, got {value!r}")
+        raise ValueError(
+            f"{section} must be keys such as epochs and lr, got {value!r}; or the name of a "
+            f"preset: {', '.join(PRESETS)}"
+        )
     parameters = keywords(Phase)
     del parameters["trains"]
-    options = checked(section, parameters, {**defaults[section], **value})
+    options = checked(section, parameters, {**defaults[section], **_preset(section, value)})
     # what does not fit such a phase is unused, see `unused_keys`
     options = {key: options[key] for key in (PROBE_KEYS if trains == "head" else FINETUNE_KEYS)}
     if options["optimizer"] != "sgd":
@@ -393,6 +419,16 @@ def _phase(section: str, trains: Literal["head", "all"], value: Any, defaults: O
         return Phase(trains=trains, **options)
     except ValueError as error:
         raise ValueError(f"{section}: {error}") from error
+
+
+def _preset(section: str, value: Mapping[str, Any]) -> Options:
+    """The keys of a phase, those of the preset that it names among them."""
+    own = {key: one for key, one in value.items() if key != "name"}
+    if "name" not in value:
+        return own
+    if value["name"] not in PRESETS:
+        raise ValueError(unknown(str(value["name"]), list(PRESETS), f"preset of {section}"))
+    return {**PRESETS[value["name"]][section], **own}
 
 
 def _used(config: RunConfig) -> UsedKeys:

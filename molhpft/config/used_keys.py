@@ -59,6 +59,7 @@ _FINETUNE_PAIR = (
         stages=("one",),
         unfreeze_every=1,
         anchor=0.1,
+        head_penalty=0.1,
         stage_anchor=0.1,
         feature_anchor=0.1,
         spectral_shrinkage=0.1,
@@ -82,6 +83,7 @@ _FINETUNE_PAIR = (
         stages=("other",),
         unfreeze_every=2,
         anchor=0.2,
+        head_penalty=0.2,
         stage_anchor=0.2,
         feature_anchor=0.2,
         spectral_shrinkage=0.2,
@@ -189,6 +191,8 @@ def unused_in_method(
         ("probe", used.probe, probe, f"method {name} probes no head"),
         ("finetune", used.finetune, finetune, f"method {name} does not finetune"),
     ):
+        if not keys:
+            reasons[f"{section}.name"] = lacks
         for key in (field.name for field in fields(Phase) if field.name != "trains"):
             if key not in keys:
                 why = _why(section, key, options, phase) if keys else lacks

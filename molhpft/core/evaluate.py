@@ -15,7 +15,7 @@ from molhpft.core.objectives import Multiclass, Objective
 
 # examples in a forward pass that stores nothing for gradients: more are no faster, and fill memory
 EVALUATION_SIZE = 256
-_NUMBERS = 2**22  # of the examples in such a pass: feature maps of large images fill memory sooner
+_NUMBERS = 2**21  # of the examples in such a pass: feature maps of large images fill memory sooner
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def evaluation_size(task: Task) -> int:
     """Most examples in a forward pass that stores nothing for gradients: fewer if they are large.
 
     Args:
-        task: whose examples are read; those of 32 x 32 pixels come by 256, of 256 x 256 by 21.
+        task: whose examples are read; those of 32 x 32 pixels come by 256, of 256 x 256 by 10.
     """
     rows = next(iter(task.splits.values()))
     inputs = task.examples.take(rows[:1]).inputs

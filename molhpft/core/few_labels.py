@@ -82,6 +82,14 @@ def taking_fewer(entry: Callable[..., Task]) -> Callable[..., Task]:
     return made
 
 
+def recorded(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a task as they are kept: without those of `fewer_to_train` that are not given.
+
+    A task that is not made smaller is what it was before that was possible.
+    """
+    return {k: v for k, v in options.items() if k not in OPTIONS or v is not None}
+
+
 def _check(train_size: int | None, shots: int | None, train_seed: int | None) -> None:
     if train_size is not None and shots is not None:
         raise ValueError(

@@ -5,7 +5,7 @@ prediction), and the applicability domain by similarity to the training molecule
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil, isfinite, nan
 from typing import Literal
@@ -21,15 +21,18 @@ from molhpft.domains.files import Json, listed
 from molhpft.domains.molecules.fingerprints import Neighbours, unpack_bits
 from molhpft.domains.molecules.splits import CALIBRATION
 from molhpft.domains.weights import strip_prefix
+from molhpft.measure.error_scale import ErrorScale, cross_fitted_scale, fit_error_scale
 from molhpft.measure.uncertainty import (
     Calibration,
     expected_calibration_error,
     fit_isotonic,
     fit_platt,
     fit_temperature,
+    fit_venn_abers,
     from_tensors,
     interval_coverage,
     interval_widths,
+    log_loss,
     prediction_sets,
     set_coverage,
     set_thresholds,
@@ -39,17 +42,43 @@ from molhpft.measure.uncertainty import (
 NAMED = 5
 """Targets that a sentence names; of more the others are counted."""
 
-CalibrationName = Literal["platt", "temperature", "isotonic", "none"]
+CalibrationName = Literal["auto", "platt", "venn_abers", "temperature", "isotonic", "none"]
 _FITS: dict[str, Callable[[Tensor, Tensor], Calibration]] = {
     "platt": fit_platt,
+    "venn_abers": fit_venn_abers,
     "temperature": fit_temperature,
     "isotonic": fit_isotonic,
     "none": lambda logits, _: uncalibrated(logits.shape[1]),
 }
-_CALIBRATION = "calibration."
+_AUTO = ("platt", "venn_abers")
+"""What "auto" chooses from; the first one answers unless the other is better."""
+
+_CALIBRATION, _SCALE = "calibration.", "error_scale."
+_COMMON = ("logits", "targets", "similarity")
+_PARTS = 5  # of molecules that have no folds, each judged by fits to the others
 _STEPS = 100  # of similarity, from 0 to 1; there are thresholds for each
 _BANDWIDTH = 0.2  # of similarity: how fast calibration molecules nearer to training lose weight
 _CHANCE = 0.01  # p-value below which chance does not explain too low a coverage
+
+
+def candidate_spread(logits: Tensor, weights: Tensor, sizes: Sequence[int]) -> Tensor | None:
+    """Standard deviation over what began differently, (n, t); None where there is one beginning.
+
+    Networks that began alike, one of each fold, count as their mean: of a molecule that calibrates
+    only one of them is known.
+
+    Args:
+        logits: of k members, (k, n, t).
+        weights: of the members, (k,), which sum to 1.
+        sizes: numbers of members that began alike, in order; they sum to k.
+    """
+    if len(sizes) == 1:
+        return None
+    means = torch.stack([alike.mean(0) for alike in torch.split(logits, list(sizes))])
+    shares = torch.stack([own.sum() for own in torch.split(weights, list(sizes))]).to(means)
+    mean = torch.tensordot(shares, means, dims=1)
+    spread: Tensor = torch.tensordot(shares, (means - mean).square(), dims=1).sqrt()
+    return spread
 
 
 @dataclass(frozen=True)
@@ -60,15 +89,32 @@ class HeldOut:
         logits: averaged over members, (n, t).
         targets: (n, t), NaN where unmeasured; of a regression in standard deviations.
         similarity: to the nearest training molecule, (n,) in [0, 1].
+        spread: standard deviation of logits over what began differently (`candidate_spread`),
+            (n, t); None where one kind of member answers.
+        fold: number of the fold of each molecule, (n,); None where there are no folds.
     """
 
     logits: Tensor
     targets: Tensor
     similarity: Tensor
+    spread: Tensor | None = None
+    fold: Tensor | None = None
 
     def where(self, rows: Tensor) -> "HeldOut":
         """Only some molecules, chosen by a mask (n,)."""
-        return HeldOut(self.logits[rows], self.targets[rows], self.similarity[rows])
+        return HeldOut(
+            *(self.logits[rows], self.targets[rows], self.similarity[rows]),
+            None if self.spread is None else self.spread[rows],
+            None if self.fold is None else self.fold[rows],
+        )
+
+    @property
+    def parts(self) -> Tensor:
+        """Number of the part in which each molecule is judged by fits to the others, (n,)."""
+        if self.fold is not None:
+            return self.fold
+        rng = torch.Generator().manual_seed(0)
+        return torch.randperm(len(self.logits), generator=rng) % _PARTS
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,12 +127,14 @@ class HeldOutPredictions:
         values: probabilities, or numbers in the unit of their target, float64 (m, t).
         sets: prediction sets or intervals, (m, t, 2); see `Prediction.sets`. Those of molecules
             that calibrate were fitted to all of these molecules together.
+        splits: what members say, as logits, by split; with folds "valid" are the molecules of all.
     """
 
     rows: Tensor
     parts: tuple[str, ...]
     values: Tensor
     sets: Tensor
+    splits: Mapping[str, HeldOut] = field(default_factory=dict)
 
     def of_all(self, n: int) -> "HeldOutPredictions":
         """For each of the first n rows, in their order: NaN or False, and no part, without one."""
@@ -110,12 +158,16 @@ class Uncertainty:
         calibration: from logits to probabilities; None for a regression.
         limits: thresholds for a molecule whose similarity to training is k / 100. For classes
             (101, t, 2), the largest nonconformity at which 0 and 1 are in the set; for a regression
-            (101, t), half the width of the interval, in standard deviations of the target.
+            (101, t), half the width of the interval of an average molecule, in standard deviations
+            of the target.
             Infinite where calibration molecules are too few to rule anything out.
         target_coverage: share of molecules whose label should be in its prediction set.
         fingerprints: of the training molecules, eight bits a byte, uint8 (m, 256).
         domain_threshold: similarity below which a molecule is outside the applicability domain.
         label_counts: measured calibration labels, (t, 2) for classes, (t,) for a regression.
+        error_scale: how much wider an interval is than that of an average molecule; None of
+            classes.
+        log_losses: of the calibrations that were chosen from, each by fits to other molecules.
     """
 
     calibration: Calibration | None
@@ -124,6 +176,8 @@ class Uncertainty:
     fingerprints: NDArray[np.uint8]
     domain_threshold: float
     label_counts: Tensor
+    error_scale: ErrorScale | None = None
+    log_losses: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def neighbours(self) -> Neighbours:
@@ -138,19 +192,29 @@ class Uncertainty:
             raise ValueError("a regression model has no probabilities")
         return self.calibration.probabilities(logits.double())
 
-    def thresholds(self, similarity: Tensor) -> Tensor:
+    def thresholds(self, logits: Tensor, similarity: Tensor, spread: Tensor | None) -> Tensor:
         """The `limits` of each molecule, (n, t, 2) or (n, t); infinite outside the domain.
 
         Args:
+            logits: (n, t).
             similarity: to the nearest training molecule, (n,).
+            spread: (n, t) or None, as in `HeldOut`.
         """
         limits = self.limits[(similarity.double() * _STEPS).round().long()]
+        if self.error_scale is not None:
+            limits = limits * self.error_scale.of(spread, similarity, logits)
         outside = (similarity < self.domain_threshold).reshape(-1, *[1] * (limits.dim() - 1))
         return limits.masked_fill(outside, torch.inf)
 
-    def sets(self, logits: Tensor, objective: Multilabel | Squared, similarity: Tensor) -> Tensor:
+    def sets(
+        self,
+        logits: Tensor,
+        objective: Multilabel | Squared,
+        similarity: Tensor,
+        spread: Tensor | None = None,
+    ) -> Tensor:
         """Prediction sets or intervals, (n, t, 2); see `Prediction.sets`."""
-        limits = self.thresholds(similarity)
+        limits = self.thresholds(logits, similarity, spread)
         if isinstance(objective, Squared):
             ends = (objective.values(logits + sign * limits) for sign in (-1, 1))
             return torch.stack(list(ends), 2)
@@ -167,8 +231,10 @@ class Uncertainty:
     def to_tensors(self) -> dict[str, Tensor]:
         """The tensors that `uncertainty_from` reads."""
         fitted = self.calibration.to_tensors() if self.calibration else {}
+        scale = self.error_scale.to_tensors() if self.error_scale else {}
         return {
             **{f"{_CALIBRATION}{name}": tensor for name, tensor in fitted.items()},
+            **{f"{_SCALE}{name}": tensor for name, tensor in scale.items()},
             "limits": self.limits,
             "fingerprints": torch.from_numpy(self.fingerprints),
             "label_counts": self.label_counts,
@@ -180,12 +246,13 @@ class Uncertainty:
             "calibration": self.calibration.name if self.calibration else None,
             "target_coverage": self.target_coverage,
             "domain_threshold": self.domain_threshold,
+            "log_losses": dict(self.log_losses),
         }
 
 
 def uncertainty_from(tensors: Mapping[str, Tensor], config: Json) -> Uncertainty:
     """The inverse of `to_tensors` and `to_json`."""
-    fitted = strip_prefix(tensors, _CALIBRATION)
+    fitted, scale = (strip_prefix(tensors, prefix) for prefix in (_CALIBRATION, _SCALE))
     name = config["calibration"]
     return Uncertainty(
         calibration=from_tensors(name, fitted) if name else None,
@@ -194,6 +261,8 @@ def uncertainty_from(tensors: Mapping[str, Tensor], config: Json) -> Uncertainty
         fingerprints=tensors["fingerprints"].numpy(),
         domain_threshold=config["domain_threshold"],
         label_counts=tensors["label_counts"],
+        error_scale=ErrorScale(**scale) if scale else None,
+        log_losses=config["log_losses"],
     )
 
 
@@ -224,21 +293,71 @@ def fit_uncertainty(
     """
     held = calibration_split or valid.where(torch.zeros(len(valid.logits), dtype=torch.bool))
     weights = _weights(held.similarity)
-    fitted: Calibration | None = None
+    threshold = Neighbours(unpack_bits(fingerprints)).typical()
+    common = (target_coverage, fingerprints, threshold)
     if isinstance(objective, Squared):
         a, y = held.logits.double(), held.targets.double()
-        limits = interval_widths(a, y, target_coverage=target_coverage, weights=weights)
-        counts = (~y.isnan()).sum(0)
-    else:
-        limits = set_thresholds(
-            held.logits, held.targets, target_coverage=target_coverage, weights=weights
+        told = (held.spread, held.similarity, a)
+        errors = (y - a).abs()
+        scales = cross_fitted_scale(errors, *told, held.parts)
+        limits = interval_widths(
+            a / scales, y / scales, target_coverage=target_coverage, weights=weights
         )
-        counts = torch.stack([(held.targets == label).sum(0) for label in (0, 1)], dim=-1)
-        fitted = _FITS[calibration](
-            torch.cat([valid.logits, held.logits]), torch.cat([valid.targets, held.targets])
+        return Uncertainty(
+            *(None, limits, *common, (~y.isnan()).sum(0)),
+            error_scale=fit_error_scale(errors, *told),
         )
-    threshold = Neighbours(unpack_bits(fingerprints)).typical()
-    return Uncertainty(fitted, limits, target_coverage, fingerprints, threshold, counts)
+    limits = set_thresholds(
+        held.logits, held.targets, target_coverage=target_coverage, weights=weights
+    )
+    counts = torch.stack([(held.targets == label).sum(0) for label in (0, 1)], dim=-1)
+    both = _joined(valid, held)
+    losses = _log_losses(both) if calibration == "auto" else {}
+    chosen = _chosen(losses) if calibration == "auto" else calibration
+    fitted = _FITS[chosen](both.logits, both.targets)
+    means = {name: loss.mean().item() for name, loss in losses.items()}
+    return Uncertainty(fitted, limits, *common, counts, log_losses=means)
+
+
+def _joined(one: HeldOut, other: HeldOut) -> HeldOut:
+    """Both; with folds, one of them is empty."""
+    logits, targets, similarity = (
+        torch.cat([getattr(x, name) for x in (one, other)]) for name in _COMMON
+    )
+    fold = one.fold if len(one.logits) else other.fold
+    return HeldOut(logits, targets, similarity, fold=fold)
+
+
+def _log_losses(held: HeldOut) -> dict[str, Tensor]:
+    """Log loss on each label of the calibrations of "auto", fitted without its part; or none.
+
+    There is none where no label is measured.
+    """
+    if held.targets.isnan().all():
+        return {}
+    losses = {}
+    for name in _AUTO:
+        p = torch.zeros_like(held.logits, dtype=torch.float64)
+        for part in sorted(set(held.parts.tolist())):
+            out = held.parts == part
+            fitted = _FITS[name](held.logits[~out], held.targets[~out])
+            p[out] = fitted.probabilities(held.logits[out].double())
+        losses[name] = log_loss(p, held.targets)
+    return losses
+
+
+def _chosen(losses: Mapping[str, Tensor]) -> str:
+    """The second calibration where it is better by more than chance, else the first.
+
+    Chance is the standard error of the mean difference. Venn-Abers makes steps, on which molecules
+    are no longer told apart, so it has to be worth it.
+    """
+    first, second = _AUTO
+    if not losses:
+        return first
+    gains = losses[first] - losses[second]
+    error = gains.std() / len(gains) ** 0.5  # NaN of a single label, which proves nothing
+    return second if gains.mean() > error else first
 
 
 def _weights(similarity: Tensor) -> Tensor:
@@ -289,7 +408,7 @@ def _interval_scores(held: HeldOut, objective: Squared, model: Uncertainty) -> d
     measured = ~held.targets.isnan()
     if not measured.any():
         return {"coverage": nan, "width": nan}
-    half = model.thresholds(held.similarity)
+    half = model.thresholds(held.logits, held.similarity, held.spread)
     widths = 2 * half * torch.tensor(objective.std)
     coverage = interval_coverage(held.logits, held.targets, half)
     return {"coverage": coverage, "width": widths[measured].mean().item()}
@@ -311,7 +430,8 @@ def _class_scores(held: HeldOut, objective: Multilabel, model: Uncertainty) -> d
 def _set_scores(held: HeldOut, objective: Multilabel, model: Uncertainty) -> dict[str, float]:
     if held.targets.isnan().all():
         return {"coverage": nan, "set_size": nan}
-    covered = set_coverage(model.sets(held.logits, objective, held.similarity), held.targets)
+    sets = model.sets(held.logits, objective, held.similarity, held.spread)
+    covered = set_coverage(sets, held.targets)
     return {"coverage": covered.coverage, "set_size": covered.mean_size}
 
 

@@ -8,8 +8,10 @@ from molhpft.core.metrics import show
 from molhpft.core.objectives import Squared
 from molhpft.domains.files import Json, listed
 from molhpft.estimator.calibrate import NAMED
+from molhpft.measure.uncertainty import Calibration, Temperature
 
 if TYPE_CHECKING:
+    from molhpft.estimator.calibrate import Uncertainty
     from molhpft.estimator.model import Model
 
 _CARD = """---
@@ -21,7 +23,7 @@ tags: [chemistry, molecules, graph-neural-network, transfer-learning]
 
 Predicts {kind} of {targets} from SMILES, with molhpft's encoder `{encoder}` ({weights}).
 {how}Members that answer together: {members}.
-
+{calibrated}
 ```python
 from molhpft.estimator import Model
 
@@ -63,6 +65,11 @@ def model_card(model: "Model") -> str:
         weights=about["encoder_weights"],
         how=f"It was finetuned by `{about['method']}`. " if about["chosen_tau"] is not None else "",
         members=", ".join(members_in_words(about["members"])),
+        calibrated=(
+            f"Probabilities are calibrated by {calibration_in_words(model.uncertainty)}.\n"
+            if model.uncertainty.calibration
+            else ""
+        ),
         scores="\n".join(f"| {' | '.join(line)} |" for line in lines),
         threshold=model.uncertainty.domain_threshold,
         molecules=len(model.training_smiles),
@@ -78,6 +85,22 @@ def sentences(about: Json) -> list[str]:
         "and what members say of it that did not train on it."
     )
     return [*about["coverage"], *about["notes"], *([where] if file else [])]
+
+
+def calibration_in_words(uncertainty: "Uncertainty") -> str:
+    """The calibration, and what it was chosen from: "platt (log loss 0.41, venn_abers 0.42)"."""
+    calibration, losses = uncertainty.calibration, dict(uncertainty.log_losses)
+    if calibration is None or _keeps_all(calibration):
+        return "none"
+    if calibration.name not in losses:
+        return calibration.name
+    own = losses.pop(calibration.name)
+    others = "".join(f", {name} {loss:.4f}" for name, loss in losses.items())
+    return f"{calibration.name} (log loss {own:.4f}{others})"
+
+
+def _keeps_all(calibration: Calibration) -> bool:
+    return isinstance(calibration, Temperature) and bool((calibration.temperatures == 1).all())
 
 
 def members_in_words(members: Sequence[Json]) -> list[str]:

@@ -35,9 +35,11 @@ def held_out_predictions(
     fold_of = {row: str(k) for k, fold in enumerate(folds, start=1) for row in fold.held.tolist()}
     parts = [fold_of.get(row, split) for split in held for row in task.rows(split).tolist()]
     values = [uncertainty.values(one.logits, objective) for one in held.values()]
-    sets = [uncertainty.sets(one.logits, objective, one.similarity) for one in held.values()]
+    sets = [
+        uncertainty.sets(one.logits, objective, one.similarity, one.spread) for one in held.values()
+    ]
     rows = torch.cat([task.rows(split) for split in held])
-    return HeldOutPredictions(rows, tuple(parts), torch.cat(values), torch.cat(sets))
+    return HeldOutPredictions(rows, tuple(parts), torch.cat(values), torch.cat(sets), held)
 
 
 def write_held_out(

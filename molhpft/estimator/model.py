@@ -32,7 +32,12 @@ from molhpft.domains.molecules.fingerprints import unpack_bits
 from molhpft.domains.molecules.graphs import GraphStore, graph_store
 from molhpft.domains.weights import ABOUT, FILES, MEMBER, hub_folder, strip_prefix
 from molhpft.estimator.blend import Line
-from molhpft.estimator.calibrate import HeldOutPredictions, Uncertainty, uncertainty_from
+from molhpft.estimator.calibrate import (
+    HeldOutPredictions,
+    Uncertainty,
+    candidate_spread,
+    uncertainty_from,
+)
 from molhpft.estimator.card import model_card
 from molhpft.estimator.frozen import backbone_features, unlabelled_batches
 from molhpft.estimator.kernel_models import KernelModels, kernel_models_from
@@ -190,11 +195,13 @@ class Model:
         kernel_models: beside the networks, if any.
         weights: of the networks, then of the kernel models; they sum to 1. None weighs all alike.
         lines: from what each of them says to logits; None where that is what they say.
+        sizes: numbers of members that began alike (`candidate_spread`), in the same order; None for
+            1 each.
         held_out: what it says of molecules of its table that members did not train on; None of a
             model that was read from a folder, which does not hold it.
 
     Raises:
-        ValueError: there is no member, or not a weight and a line for each.
+        ValueError: there is no member, or not a weight and a line for each, or sizes are of others.
     """
 
     def __init__(
@@ -208,6 +215,7 @@ class Model:
         kernel_models: KernelModels | None = None,
         weights: Sequence[float] | None = None,
         lines: Sequence[Line] | None = None,
+        sizes: Sequence[int] | None = None,
         held_out: HeldOutPredictions | None = None,
     ) -> None:
         count = len(networks) + (len(kernel_models.models) if kernel_models else 0)
@@ -225,6 +233,9 @@ class Model:
         lines = lines or [Line(torch.ones(t), torch.zeros(t))] * count
         self.slopes = torch.stack([line.slope for line in lines])
         self.offsets = torch.stack([line.offset for line in lines])
+        self.sizes = tuple(sizes or [1] * count)
+        if sum(self.sizes) != count:
+            raise ValueError(f"sizes of a model should sum to its {count} members, got {sizes}")
         self.uncertainty = uncertainty
         self.training_smiles = training_smiles
         self.about = about
@@ -275,7 +286,8 @@ class Model:
         similarity, nearest = neighbours or self.uncertainty.neighbours.nearest(
             unpack_bits(molecules.fingerprints)
         )
-        sets = self.uncertainty.sets(mean, objective, similarity[rows])
+        spread = candidate_spread(logits, self.weights, self.sizes)
+        sets = self.uncertainty.sets(mean, objective, similarity[rows], spread)
         return Prediction(
             readable=store.readable,
             values=_scatter(self.uncertainty.values(mean, objective), rows, len(store)),
@@ -351,6 +363,7 @@ class Model:
             "members": len(self.networks),
             "kernel_models": self.kernel_models.to_json() if self.kernel_models else [],
             "weights": self.weights.tolist(),
+            "sizes": list(self.sizes),
             "network": spec,
             "uncertainty": self.uncertainty.to_json(),
             "about": self.about,
@@ -490,6 +503,7 @@ def _read(folder: Path) -> Model:
             kernel_models=_kernel_models(tensors, spec, config["kernel_models"]),
             weights=config["weights"],
             lines=[Line(*line) for line in zip(tensors[_SLOPES], tensors[_OFFSETS], strict=True)],
+            sizes=config["sizes"],
             spec=spec,
             networks=networks,
             uncertainty=uncertainty_from(

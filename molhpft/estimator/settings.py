@@ -191,7 +191,8 @@ class Inference:
     Attributes:
         members: what may predict together: "all", finetuned "networks" alone, Gaussian processes
             ("kernels") alone, or that on frozen "features" or on "fingerprints" alone.
-        calibration: method for probabilities.
+        calibration: method for probabilities; "auto" for Venn-Abers where it is better than Platt's
+            on molecules that neither was fitted to, else for Platt's.
         target_coverage: share of molecules whose label should be in its prediction set, between 0
             and 1.
 
@@ -200,7 +201,7 @@ class Inference:
     """
 
     members: Members = "all"
-    calibration: CalibrationName = "platt"
+    calibration: CalibrationName = "auto"
     target_coverage: float = 0.9
 
     def __post_init__(self) -> None:

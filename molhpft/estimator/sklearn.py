@@ -64,7 +64,8 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         head: as in a config, "mlp" or "linear".
         members: what may predict together: "all", finetuned "networks" alone, Gaussian processes
             ("kernels") alone, or that on frozen "features" or on "fingerprints" alone.
-        calibration: method for probabilities.
+        calibration: method for probabilities; "auto" for "venn_abers" where it is better than
+            "platt" on molecules that neither was fitted to, else for "platt".
         target_coverage: share of molecules whose label should be in its prediction set, between 0
             and 1, which calibration molecules see to.
         folds: in how many parts the molecules are divided, each of which is predicted by members

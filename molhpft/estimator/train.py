@@ -31,6 +31,7 @@ from molhpft.estimator.calibrate import (
     HeldOut,
     HeldOutPredictions,
     Uncertainty,
+    candidate_spread,
     coverage_guarantee,
     fit_uncertainty,
     held_out_scores,
@@ -44,6 +45,7 @@ from molhpft.estimator.settings import Inference
 from molhpft.estimator.validation import (
     VALID,
     Fold,
+    fold_numbers,
     fold_tasks,
     held_rows,
     molecules_of,
@@ -232,6 +234,7 @@ def _model(
         kernel_models=kept,
         weights=[weight for _, weight, _ in (*networks, *others)],
         lines=[line for *_, line in (*networks, *others)],
+        sizes=[len(one.networks) for one, _ in used if one.networks] + [1] * len(others),
         held_out=held_out,
     )
 
@@ -291,8 +294,15 @@ def _held_out(
         else:
             similarity = whole.nearest(bits[rows])[0]
         members = zip(candidates, weights, strict=True)
-        logits = sum((w * one.logits[split] for one, w in members if w), torch.zeros(()))
-        held[split] = HeldOut(logits, _targets(choosing, split), similarity)
+        used = [(one.logits[split], w) for one, w in members if w]
+        every, shares = torch.stack([a for a, _ in used]), torch.tensor([w for _, w in used])
+        held[split] = HeldOut(
+            sum((w * a for a, w in used), torch.zeros(())),
+            _targets(choosing, split),
+            similarity,
+            spread=candidate_spread(every, shares, [1] * len(used)),
+            fold=fold_numbers(rows, folds) if folds and split == VALID else None,
+        )
     return held
 
 

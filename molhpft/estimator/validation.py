@@ -115,6 +115,14 @@ def held_rows(folds: Sequence[Fold]) -> Tensor:
     return torch.cat([fold.held for fold in folds]).sort().values
 
 
+def fold_numbers(rows: Tensor, folds: Sequence[Fold]) -> Tensor:
+    """Number of the fold that holds out each of some rows (m,), int64 (m,)."""
+    numbers = torch.full((len(rows),), -1)
+    for number, fold in enumerate(folds):
+        numbers[torch.isin(rows, fold.held)] = number
+    return numbers
+
+
 def fold_tasks(task: Task, folds: Sequence[Fold]) -> list[Task]:
     """A task for each fold, which validates on what it holds out."""
     parts = []

@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from molhpft.core.annotations import Bool, Float, Int
+from molhpft.measure.venn_abers import merged, venn_abers
 
 _ROUNDING = 1e-9  # a std of logits, relative to their mean, that is nothing but rounding
 _MAX_TEMPERATURE = 20.0  # and 1/20 the least: validation that is ranked perfectly asks for T = 0
@@ -117,6 +118,49 @@ class Isotonic:
     def to_tensors(self) -> dict[str, Tensor]:
         """Its state, for a file and `from_tensors`."""
         return {"inputs": self.inputs, "outputs": self.outputs, "sizes": self.sizes}
+
+
+@dataclass(frozen=True, eq=False)
+class VennAbers:
+    """Isotonic fits with either label for the new molecule, merged (`measure.venn_abers`).
+
+    Attributes:
+        knots: distinct logits of each task, one task after another, float64.
+        lower: probabilities with label 0 of a logit not below k of them, k from 0: one more a task.
+        upper: probabilities with label 1 of a logit above k of them.
+        sizes: knots of each task; a task without any keeps `sigmoid(a)` and has no probabilities.
+    """
+
+    knots: Float[Tensor, " k"]
+    lower: Float[Tensor, " m"]
+    upper: Float[Tensor, " m"]
+    sizes: Int[Tensor, " t"]
+    name = "venn_abers"
+
+    def probabilities(self, logits: Float[Tensor, "..."]) -> Float[Tensor, "n t"]:
+        """Probabilities of label 1."""
+        a = _of_tasks(logits, len(self.sizes)).detach().cpu().double()
+        sizes = self.sizes.tolist()
+        ends = [size + (size > 0) for size in sizes]
+        parts = (
+            torch.split(self.knots, sizes),
+            torch.split(self.lower, ends),
+            torch.split(self.upper, ends),
+        )
+        columns = []
+        for column, knots, lower, upper in zip(a.T, *parts, strict=True):
+            if not len(knots):
+                columns.append(column.sigmoid())
+                continue
+            column = column.contiguous()
+            low = lower[torch.searchsorted(knots, column, right=True)]
+            high = upper[torch.searchsorted(knots, column)]
+            columns.append(torch.from_numpy(merged(low.numpy(), high.numpy())))
+        return torch.stack(columns, 1).to(logits)
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Its state, for a file and `from_tensors`."""
+        return dict(vars(self))
 
 
 def uncalibrated(tasks: int) -> Temperature:
@@ -220,9 +264,35 @@ def fit_isotonic(logits: Float[Tensor, "..."], targets: Float[Tensor, "..."]) ->
     return Isotonic(inputs, outputs, torch.tensor([pair.shape[1] for pair in knots]))
 
 
+def fit_venn_abers(logits: Float[Tensor, "..."], targets: Float[Tensor, "..."]) -> VennAbers:
+    """Venn-Abers prediction from held-out labels; a task without both classes keeps `sigmoid(a)`.
+
+    >>> a, y = torch.tensor([[-1.0], [0.0], [1.0]]), torch.tensor([[0.0], [0.0], [1.0]])
+    >>> fit_venn_abers(a, y).probabilities(torch.tensor([[-2.0], [2.0]]))[:, 0]
+    tensor([0.2500, 0.6667])
+    """
+    measured, both = _checked(logits, targets)
+    parts = []
+    for task, is_fitted in enumerate(both.tolist()):
+        rows = measured[:, task] & is_fitted
+        a, y = (values[rows, task].detach().cpu().double() for values in (logits, targets))
+        empty = (np.empty(0),) * 3
+        parts.append(venn_abers(a.numpy(), y.numpy()) if is_fitted else empty)
+    knots, lower, upper = (torch.from_numpy(np.concatenate(p)) for p in zip(*parts, strict=True))
+    return VennAbers(knots, lower, upper, torch.tensor([len(part[0]) for part in parts]))
+
+
+def log_loss(p: Float[Tensor, "..."], targets: Float[Tensor, "..."]) -> Float[Tensor, " m"]:
+    """-log of the probability of each measured label, all tasks in one row."""
+    measured = _measured_labels(p, targets)
+    p, y = p[measured].detach().double(), targets[measured].double()
+    # 0 and 1, where isotonic regression says so, would be infinitely wrong
+    return F.binary_cross_entropy(p.clamp(1e-9, 1 - 1e-9), y, reduction="none")
+
+
 def from_tensors(name: str, tensors: dict[str, Tensor]) -> Calibration:
     """What had this name and gave these tensors; another name is a ValueError."""
-    kinds = {kind.name: kind for kind in (Temperature, Platt, Isotonic)}
+    kinds = {kind.name: kind for kind in (Temperature, Platt, Isotonic, VennAbers)}
     if name not in kinds:
         raise ValueError(f"no calibration named {name!r}; there are: {', '.join(kinds)}")
     return kinds[name](**tensors)

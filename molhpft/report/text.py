@@ -283,13 +283,14 @@ def _in_and_out(best: pd.DataFrame) -> Table:
     metric, splits = str(best["metric"].iloc[0]), shifted_splits(best)
     several = ("shifted",) if len(splits) > 1 else ()
     numbers = ("test", *several, "loss", *splits)
+    summary = out_of_distribution(best)
     rows = [
         (
             text_cell(row["label"]),
             *(score_cell(row, name, metric) for name in numbers),
             number_cell(row["seeds"]),
         )
-        for row in out_of_distribution(best).to_dict("records")
+        for row in summary.to_dict("records")
     ]
     mean = "shifted: mean over the others; " if several else ""
     note = (
@@ -299,7 +300,11 @@ def _in_and_out(best: pd.DataFrame) -> Table:
         f"{'shifted' if several else splits[0]} minus test, seed by seed."
     )
     return Table(
-        "In and out of distribution", note, ("method", *numbers, "seeds"), tuple(rows), marked=0
+        "In and out of distribution",
+        note,
+        ("method", *numbers, "seeds"),
+        tuple(rows),
+        marked=summary["label"].tolist().index(leader(networks(best))),
     )
 
 

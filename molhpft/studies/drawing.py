@@ -1,8 +1,9 @@
-"""Figures of the studies: a run against tau, and Figures 2, 3, 6 and 11 of Ren et al. (2023)."""
+"""Figures of the studies: a run against tau, and those of Ren et al. (2023) in one style."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -39,10 +40,19 @@ def new_figure(width: float, height: float) -> "Figure":
     return figure
 
 
-def save(figure: "Figure", path: Path, *, note: str = "") -> None:
-    """Write a figure, in the format that the ending of `path` names, with a note at its foot."""
+def save(figure: "Figure", path: Path, *, note: str = "", title: str = "") -> None:
+    """Write a figure, in the format that the ending of `path` names.
+
+    Args:
+        figure: to write.
+        path: of the file; its folder is made.
+        note: at the foot, small.
+        title: above all panels.
+    """
     if note:
         figure.supxlabel(note, fontsize=8, color=GREY, x=0.99, ha="right")
+    if title:
+        figure.suptitle(title, fontsize=11, x=0.01, ha="left", fontweight="bold")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
@@ -111,6 +121,7 @@ def confidence_figure(
     path: Path,
     *,
     note: str = "",
+    title: str = "",
 ) -> None:
     """Draw Figure 2: p(correct) before finetuning, and how fast the head then turns.
 
@@ -123,15 +134,17 @@ def confidence_figure(
     panels = left.subplots(len(probabilities), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (tau, p) in zip(panels, probabilities.items(), strict=True):
         axes.hist(p.numpy(), bins=40, range=(0, 1), color=BLUE)
+        # most examples are in the last bin, and the others are what there is to see
+        axes.set_yscale("log")
+        axes.set_ylim(0.8, 2 * len(p))
         axes.set_ylabel(f"tau {tau}", rotation=0, ha="right", va="center")
-        axes.set_yticks([])
+        axes.tick_params(axis="y", labelsize=7)
         open_frame(axes)
-    open_frame(panels[0], "p(correct) of training examples after probing")
+    open_frame(panels[0], "p(correct) of training examples after probing, number of them")
     panels[-1].set_xlabel("p(correct)")
     start, later = right.subplots(2, 1)
     taus = list(probabilities)
-    viridis = require("matplotlib", extra="report").colormaps["viridis"]
-    colours = [tuple(shade) for shade in viridis(np.linspace(0, 0.9, len(taus)))]
+    colours = shades(len(taus))
     start.bar(range(len(taus)), gradients, color=colours)
     start.set_yscale("log")
     start.set_xticks(range(len(taus)), taus)
@@ -142,9 +155,16 @@ def confidence_figure(
     later.set_yscale("log")
     later.set_xlabel("epochs of finetuning")
     later.legend(frameon=False, fontsize=8, ncols=2)
-    title = "Change of the direction term: of the head\nsince then, $||W_t - W_0|| / ||W_0||$"
-    open_frame(later, title)
-    save(figure, path, note=note)
+    open_frame(
+        later, "Change of the direction term: of the head\nsince then, $||W_t - W_0|| / ||W_0||$"
+    )
+    save(figure, path, note=note, title=title)
+
+
+def shades(count: int) -> list[tuple[float, ...]]:
+    """A colour for each of some taus, from dark to bright as they rise."""
+    viridis = require("matplotlib", extra="report").colormaps["viridis"]
+    return [tuple(shade) for shade in viridis(np.linspace(0, 0.9, count))]
 
 
 def exchange_figure(
@@ -155,7 +175,13 @@ def exchange_figure(
     `scores` has a matrix (m, m) in [0, 1] for each split; row i is backbone i, column j head j.
     """
     figure = new_figure(5.2 * len(scores), 4.8)
-    panels = figure.subplots(1, len(scores), squeeze=False)[0]
+    _exchange_panels(figure.subplots(1, len(scores), squeeze=False)[0], scores, taus)
+    save(figure, path, note=note)
+
+
+def _exchange_panels(
+    panels: Sequence["Axes"], scores: Mapping[str, Tensor], taus: Sequence[str]
+) -> None:
     low = min(matrix.min().item() for matrix in scores.values())
     high = max(matrix.max().item() for matrix in scores.values())
     for axes, (split, matrix) in zip(panels, scores.items(), strict=True):
@@ -170,10 +196,134 @@ def exchange_figure(
         axes.set_xlabel("backbone of tau")
         axes.set_ylabel("head of tau")
         axes.set_title(f"Accuracy (%), {split} split", loc="left", fontsize=10)
-    save(figure, path, note=note)
 
 
-def kernel_figure(kernels: Mapping[str, Json], path: Path, *, note: str = "") -> None:
+def story_figure(story: Mapping[str, Any], path: Path, *, note: str = "", title: str = "") -> None:
+    """Draw Figure 3: training curves, features before and after, heads and backbones exchanged.
+
+    Args:
+        story: `taus` as text with a list of rows for each in `curves` (`epoch`, `loss`, `train`,
+            `valid`); `scatter`, title to points (n, 2) and class labels (n,), all in one
+            projection; `classes`, their names; `exchange` and `exchanged`, its taus, as
+            `exchange_figure` has them.
+        path: of the file.
+        note: at the foot.
+        title: above all.
+    """
+    figure = new_figure(12, 12.5)
+    curves, points, matrices = np.asarray(figure.subfigures(3, 1, height_ratios=(3, 3.2, 5)))
+    texts = {
+        "loss": "Training loss (cross-entropy)",
+        "train": "Training accuracy (%)",
+        "valid": "Validation accuracy (%)",
+    }
+    for axes, (key, text) in zip(curves.subplots(1, 3), texts.items(), strict=True):
+        scale = 1 if key == "loss" else 100
+        for colour, tau, rows in zip(
+            shades(len(story["taus"])), story["taus"], story["curves"], strict=True
+        ):
+            y = [scale * row[key] for row in rows]
+            axes.plot([row["epoch"] for row in rows], y, color=colour, label=f"tau {tau}")
+        axes.set_xlabel("epochs of finetuning")
+        axes.grid(axis="y", alpha=0.25)
+        open_frame(axes, text)
+        if key == "loss":
+            axes.set_yscale("log")
+            axes.legend(frameon=False, fontsize=8, ncols=2)
+    _scatter_panels(points, story["scatter"], story["classes"])
+    panels = matrices.subplots(1, len(story["exchange"]), squeeze=False)[0]
+    _exchange_panels(panels, story["exchange"], story["exchanged"])
+    save(figure, path, note=note, title=title)
+
+
+def _scatter_panels(
+    figure: Any, scatter: Mapping[str, tuple[Any, Any]], classes: Sequence[str]
+) -> None:
+    """Points of several moments on the same axes, a colour for each class."""
+    panels = figure.subplots(1, len(scatter), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (text, (points, labels)) in zip(panels, scatter.items(), strict=True):
+        for k, (name, colour) in enumerate(zip(classes, (BLUE, ORANGE, GREEN), strict=False)):
+            rows = np.asarray(points)[np.asarray(labels) == k]
+            axes.scatter(*rows.T, s=5, color=colour, alpha=0.6, lw=0, label=name)
+        axes.set_xlabel("principal component 1")
+        open_frame(axes, text)
+    panels[0].set_ylabel("principal component 2")
+    panels[0].legend(frameon=False, fontsize=8, title="class", title_fontsize=8, markerscale=2)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve over tau: means, and what each of several seeds has.
+
+    Attributes:
+        name: for the legend; empty for none.
+        means: one a tau.
+        seeds: what each seed has, thin behind the means; empty for one seed.
+        low: lower ends of the intervals of the means; empty for none. They are not drawn: of three
+            seeds they are wider than what the seeds themselves say.
+        high: upper ends, likewise.
+        dotted: whether it is a level to read the others by.
+    """
+
+    name: str
+    means: list[float]
+    seeds: Sequence[Sequence[float]] = ()
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    dotted: bool = False
+
+
+@dataclass(frozen=True)
+class TauPanel:
+    """Curves over the same taus in one frame.
+
+    Attributes:
+        title: what the numbers are, with their unit.
+        taus: as text.
+        lines: at most four.
+        group: of the row of panels that it stands in, written at the first of them.
+    """
+
+    title: str
+    taus: Sequence[str]
+    lines: Sequence[Line]
+    group: str = ""
+
+
+def tau_panels_figure(
+    panels: Sequence[TauPanel], path: Path, *, columns: int, note: str = "", title: str = ""
+) -> None:
+    """Draw curves over tau, as Figures 1, 4, 11 and 13-15 have them, a row of panels a group."""
+    rows = -(-len(panels) // columns)
+    figure = new_figure(3.6 * columns, 2.9 * rows + 0.4)
+    places = figure.subplots(rows, columns, squeeze=False)
+    for axes in places.flat[len(panels) :]:
+        axes.set_visible(False)
+    for number, (axes, panel) in enumerate(zip(places.flat, panels, strict=False)):
+        for line, colour in zip(panel.lines, (BLUE, ORANGE, GREEN, GREY), strict=False):
+            _tau_line(axes, line, GREY if line.dotted else colour)
+        axes.set_xticks(range(len(panel.taus)), panel.taus, fontsize=8)
+        axes.grid(axis="y", alpha=0.25)
+        open_frame(axes, panel.title)
+        if any(line.name for line in panel.lines):
+            axes.legend(frameon=False, fontsize=8)
+        if number // columns == rows - 1 or number + columns >= len(panels):
+            axes.set_xlabel("tau (epochs of head probing)", fontsize=9)
+        if panel.group and number % columns == 0:
+            axes.set_ylabel(panel.group.replace(" from ", "\nfrom "), fontsize=9)
+    save(figure, path, note=note, title=title)
+
+
+def _tau_line(axes: "Axes", line: Line, color: str) -> None:
+    places, style = range(len(line.means)), ":" if line.dotted else "-o"
+    axes.plot(places, line.means, style, color=color, ms=4, label=line.name or None)
+    for values in line.seeds:
+        axes.plot(places, values, "-", color=color, lw=0.8, alpha=0.45)
+
+
+def kernel_figure(
+    kernels: Mapping[str, Json], path: Path, *, note: str = "", title: str = ""
+) -> None:
     """Draw Figure 6: how the tangent kernel changes along finetuning, for two backbones at most.
 
     `kernels` has the fields of a `KernelPath` by name of the backbone.
@@ -191,13 +341,13 @@ def kernel_figure(kernels: Mapping[str, Json], path: Path, *, note: str = "") ->
         "Change of the tangent kernel since the start,\n$||K_t - K_0|| / ||K_0||$",
         "Its change in two epochs,\n$||K_t - K_{t-2}|| / ||K_{t-2}||$",
     )
-    for axes, title in zip((accuracy, start, last), titles, strict=True):
+    for axes, text in zip((accuracy, start, last), titles, strict=True):
         axes.set_xlabel("epochs of finetuning")
         axes.grid(axis="y", alpha=0.25)
-        open_frame(axes, title)
+        open_frame(axes, text)
     for axes in (start, last):
         axes.set_yscale("log")
-    save(figure, path, note=note)
+    save(figure, path, note=note, title=title)
 
 
 def shift_figure(rows: Sequence[Json], taus: Sequence[str], path: Path, *, note: str = "") -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
+from molhpft.core.annotations import Seed
 from molhpft.core.data import Rows, Task
 from molhpft.core.evaluate import take
 from molhpft.core.network import Network
@@ -126,16 +127,21 @@ def linear_study(out: Path, *, seed: int = 0) -> LinearStudy:
         out: folder for the figure.
         seed: of points, signs and weights.
     """
+    rows, lemmas = linear_numbers(seed=seed)
+    figure = out / "linear_theory.png"
+    theory_figure(rows, lemmas, figure)
+    return LinearStudy(rows, lemmas, {"theory": figure})
+
+
+def linear_numbers(*, seed: Seed = 0) -> tuple[list[Json], Json]:
+    """`rows` and `lemmas` of a `LinearStudy`, undrawn."""
     task, rng = linear_task(seed=seed), torch.Generator().manual_seed(seed)
     network = linear_network(rng=rng)
     probed, features = on_features(network, task)
     heads = probe(probed, PROBE, features, taus=TAUS, rng=rng).heads
     rows = [_row(network, task, tau, head, rng) for tau, head in heads.items()]
     network.head.load_state_dict(heads[TAUS[0]])
-    lemmas = _lemmas(linear_start(network, task))
-    figure = out / "linear_theory.png"
-    _draw(rows, lemmas, figure)
-    return LinearStudy(rows, lemmas, {"theory": figure})
+    return rows, _lemmas(linear_start(network, task))
 
 
 def linear_start(network: Network, task: Task) -> LinearStart:
@@ -212,11 +218,14 @@ def _lemmas(start: LinearStart) -> Json:
     }
 
 
-def _draw(rows: Sequence[Json], lemmas: Json, path: Path) -> None:
+def theory_figure(
+    rows: Sequence[Json], lemmas: Json, path: Path, *, note: str = "", title: str = ""
+) -> None:
+    """Draw Figure 16: distance, dot product, norm and cosine against the energy."""
     figure = new_figure(11, 7)
-    for axes, (name, title) in zip(figure.subplots(2, 2).flat, _SHIFTS.items(), strict=True):
+    for axes, (name, text) in zip(figure.subplots(2, 2).flat, _SHIFTS.items(), strict=True):
         _panel(axes, name, rows, lemmas)
-        open_frame(axes, f"Mean {title}")
+        open_frame(axes, f"Mean {text}")
         axes.grid(axis="y", alpha=0.25)
     # one legend for all panels, each entry once
     entries = {
@@ -232,7 +241,7 @@ def _draw(rows: Sequence[Json], lemmas: Json, path: Path) -> None:
         frameon=False,
         fontsize=9,
     )
-    save(figure, path)
+    save(figure, path, note=note, title=title)
 
 
 def _panel(axes: "Axes", name: str, rows: Sequence[Json], lemmas: Json) -> None:

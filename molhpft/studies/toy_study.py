@@ -59,6 +59,7 @@ _MOMENTUM = 0.99
 _KERNEL_EXAMPLES = 50
 _KERNEL_VECTORS = 4
 _KERNEL_EVERY = 2  # epochs from one kernel to the next
+_CURVE = ("epoch", "loss", "train", "valid")
 _SHOWN = 7  # branches in figures that all of them would crowd
 _LOSS = 0.05  # accuracy that a backbone may lose under a head that it is said to take
 _NOTE = f"Random heads {HEAD_SCALE:g} times as large as PyTorch makes them: our choice"
@@ -74,6 +75,7 @@ class Branch:
         after: snapshot of every split when it has ended.
         gradient: length of the loss's gradient in the head when finetuning starts.
         head_changes: relative change of the head since then: 0, then a number after every epoch.
+        curve: after every epoch of finetuning `epoch`, `loss`, and the accuracies `train`, `valid`.
         tuned: the finetuned network.
     """
 
@@ -82,6 +84,7 @@ class Branch:
     after: Mapping[str, Snapshot]
     gradient: float
     head_changes: tuple[float, ...]
+    curve: tuple[Row, ...]
     tuned: Network
 
     def row(self, task: Task) -> Json:
@@ -184,10 +187,15 @@ def finetuned(
     start, before = deepcopy(tuned.head), snapshots(tuned, task)
     gradient = training_gradient(tuned, task)
     rng = torch.Generator().manual_seed(seed_for(seed, "finetune"))
-    change = Measure(lambda now: {"change": head_change(start, now.head)})
-    rows = fit(tuned, phase, task, rng=rng, callbacks=[change])
+
+    def follow(now: Network) -> Row:
+        accuracies = {split: score(now, task, split) for split in ("train", "valid")}
+        return {"change": head_change(start, now.head), **accuracies}
+
+    rows = fit(tuned, phase, task, rng=rng, callbacks=[Measure(follow)])
     changes = (0.0, *(row["change"] for row in rows))
-    return Branch(tau, before, snapshots(tuned, task), gradient, changes, tuned)
+    curve = tuple({key: row[key] for key in _CURVE} for row in rows)
+    return Branch(tau, before, snapshots(tuned, task), gradient, changes, curve, tuned)
 
 
 @dataclass(frozen=True)
@@ -390,20 +398,14 @@ def toy_study(
         FileNotFoundError: `mnist` is given and is not there.
         ValueError: the file is not MNIST, or tau does not rise up to `infinity`.
     """
-    _check(taus, infinity)
+    check_taus(taus, infinity)
     task = toy_task(mnist=mnist, per_class=per_class, seed=seed)
     encoder = pretrained_mlp(toy_pretrain_task(mnist=mnist), seed=seed)
-    network = with_random_head(encoder, task, seed=seed)
-    heads = probed_heads(network, task, taus=taus, infinity=infinity, seed=seed)
-    branches = [
-        finetuned(network, task, tau, head, seed=seed)
-        for tau, head in track(heads.items(), "finetuning from every tau", total=len(heads))
-    ]
+    branches = finetuned_branches(encoder, task, taus=taus, infinity=infinity, seed=seed)
     variants = _variants(encoder, task, taus[-1], seed)
-    shown = _spread(branches)
-    networks = [branch.tuned for branch in shown]
-    exchange = {split: exchange_scores(networks, task, split) for split in ("train", "valid")}
-    kernels = _kernels(encoder, task, seed)
+    shown = spread(branches)
+    exchange = exchanged(shown, task)
+    kernels = kernel_paths(encoder, task, seed=seed)
     return ToyStudy(
         task=task.name,
         rows=[branch.row(task) for branch in branches],
@@ -415,7 +417,30 @@ def toy_study(
     )
 
 
-def _check(taus: Sequence[int], infinity: int) -> None:
+def finetuned_branches(
+    encoder: Chain, task: Task, *, taus: Sequence[int], infinity: int, seed: int
+) -> list[Branch]:
+    """A branch from every tau and from infinity, all of one run of head probing."""
+    network = with_random_head(encoder, task, seed=seed)
+    heads = probed_heads(network, task, taus=taus, infinity=infinity, seed=seed)
+    return [
+        finetuned(network, task, tau, head, seed=seed)
+        for tau, head in track(heads.items(), "finetuning from every tau", total=len(heads))
+    ]
+
+
+def exchanged(branches: Sequence[Branch], task: Task) -> dict[str, Tensor]:
+    """Training and validation accuracy of every backbone under every head, see `ToyStudy`."""
+    networks = [branch.tuned for branch in branches]
+    return {split: exchange_scores(networks, task, split) for split in ("train", "valid")}
+
+
+def check_taus(taus: Sequence[int], infinity: int) -> None:
+    """Refuse taus from which no curve can be drawn.
+
+    Raises:
+        ValueError: there are fewer than two, or they do not rise from 0 on and below infinity.
+    """
     if len(taus) < 2 or list(taus) != sorted({*taus}) or not 0 <= taus[0] < taus[-1] < infinity:
         raise ValueError(
             f"taus should be two or more, rising from 0 and below infinity ({infinity}), "
@@ -437,8 +462,8 @@ def _variants(encoder: Chain, task: Task, tau: int, seed: int) -> dict[str, Bran
     }
 
 
-def _kernels(encoder: Chain, task: Task, seed: int) -> dict[str, KernelPath]:
-    """Figure 6: both backbones under heads of the same tau, finetuned alike."""
+def kernel_paths(encoder: Chain, task: Task, *, seed: int) -> dict[str, KernelPath]:
+    """Figure 6, of the "pretrained" and a "random" backbone under heads of one tau."""
     paths = {}
     for name, backbone in {"pretrained": encoder, "random": random_mlp(seed=seed)}.items():
         network = with_random_head(backbone, task, seed=seed)
@@ -447,7 +472,7 @@ def _kernels(encoder: Chain, task: Task, seed: int) -> dict[str, KernelPath]:
     return paths
 
 
-def exchange_reading(scores: Tensor, taus: Sequence[int]) -> str:
+def exchange_reading(scores: Tensor, taus: Sequence[int | str]) -> str:
     """What an exchange shows, in words, against what the paper concludes from its own.
 
     As we read the paper's Figure 3: networks do best as they were tuned; strongly adapted
@@ -486,10 +511,15 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
 
 
-def _spread(branches: Sequence[Branch]) -> list[Branch]:
+def spread(branches: Sequence[Branch]) -> list[Branch]:
     """The first, the last and what lies evenly between them, seven at most."""
     places = torch.linspace(0, len(branches) - 1, min(_SHOWN, len(branches)))
     return [branches[i] for i in places.round().int().tolist()]
+
+
+def tau_names(branches: Sequence[Branch]) -> list[str]:
+    """Taus as text, the last of them infinity."""
+    return [*(f"{branch.tau:,}" for branch in branches[:-1]), "∞"]
 
 
 def _draw(
@@ -499,8 +529,8 @@ def _draw(
     exchange: dict[str, Tensor],
     kernels: dict[str, KernelPath],
 ) -> dict[str, Path]:
-    names = {branch.tau: f"{branch.tau:,}" for branch in branches[:-1]} | {branches[-1].tau: "∞"}
-    shown = _spread(branches)
+    names = dict(zip((b.tau for b in branches), tau_names(branches), strict=True))
+    shown = spread(branches)
     figures = {number: out / f"{task.name}_figure{number}.png" for number in ("2", "3", "6", "11")}
     confidence_figure(
         {names[b.tau]: correct_probability(b.before["train"], task.objective) for b in shown},

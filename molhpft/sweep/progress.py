@@ -120,10 +120,15 @@ def sweep_table(rows: Sequence[Json]) -> Table:
     for row in rows:
         settings = (Text(value_text(row["settings"].get(key, ""))) for key in keys)
         failed = row["status"] == "failed"
-        cells = ["failed", "", ""] if failed else [str(row["tau"]), *_scores([row])]
+        cells = ["failed", "", ""] if failed else [_tau(row), *_scores([row])]
         style = "red" if failed else ""
         table.add_row(*settings, *cells, f"{row['seconds']:.0f}", style=style)
     return table
+
+
+def _tau(row: Json) -> str:
+    """Tau of a trial's result; a dash where it is no branch of one tau, as a soup is none."""
+    return "-" if row["tau"] is None else str(row["tau"])
 
 
 def seeds_table(rows: Sequence[Json]) -> Table:
@@ -147,7 +152,7 @@ def seeds_table(rows: Sequence[Json]) -> Table:
         table.add_row(
             *(Text(texts.get(key, "")) for key in keys),
             str(len(group)),
-            ", ".join(dict.fromkeys(str(row["tau"]) for row in group)),
+            ", ".join(dict.fromkeys(_tau(row) for row in group)),
             *_scores(group),
             f"{group[0]['parameters']:,}",
             f"{mean(row['seconds'] for row in group):.0f}",

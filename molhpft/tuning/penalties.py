@@ -1,6 +1,7 @@
 """What finetuning adds to the loss of a batch: penalties on weights and on features.
 
     anchor                `1/2 ||w - w_0||^2` of the backbone, L2-SP (Li et al., ICML 2018)
+    head_penalty          `1/2 ||w||^2` of the head, L2-SP's penalty of what has no start to keep to
     stage_anchor          `1/2 ||h - h_0||^2` of what every stage gives: the behavioural penalty of
                           DELTA (Li et al., ICLR 2019), every channel weighing the same
     feature_anchor        `1/2 ||z - z_0||^2` of the features that the head reads: distillation from
@@ -61,6 +62,7 @@ class Penalties:
 
     def __init__(self, network: Network, phase: Phase, machine: Machine) -> None:
         self._backbone, self._phase, self._machine = network.backbone, phase, machine
+        self._head = network.head
         self._compares = bool(phase.stage_anchor or phase.feature_anchor or phase.node_transport)
         self._watches = self._compares or bool(phase.spectral_shrinkage)
         self._outputs: dict[str, Tensor] = {}
@@ -116,6 +118,9 @@ class Penalties:
         phase = self._phase
         if phase.anchor:
             loss = loss + phase.anchor / 2 * self._squared_weight_distance()
+        if phase.head_penalty:
+            squares = [weight.square().sum() for weight in self._head.parameters()]
+            loss = loss + phase.head_penalty / 2 * torch.stack(squares).sum()
         if self._reference is not None:
             loss = loss + self._feature_distance(self._reference, batch, dropout)
         if phase.spectral_shrinkage:

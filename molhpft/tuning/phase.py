@@ -47,6 +47,7 @@ class Phase:
         unfreeze_every: epochs after which one stage more is trained, beginning with the last one of
             the backbone; 0 trains all from the first epoch on.
         anchor: L2-SP strength; pulls the backbone to its weights at the start of the phase.
+        head_penalty: L2-SP's strength for the new layers, beta; pulls the head to 0.
         stage_anchor: DELTA's strength; keeps what every stage of the backbone gives near what it
             gave at the start of the phase.
         feature_anchor: strength of distillation from the start; keeps the features near theirs.
@@ -83,6 +84,7 @@ class Phase:
     stages: tuple[str, ...] | None = None
     unfreeze_every: Whole = 0
     anchor: NonNegative = 0.0
+    head_penalty: NonNegative = 0.0
     stage_anchor: NonNegative = 0.0
     feature_anchor: NonNegative = 0.0
     spectral_shrinkage: NonNegative = 0.0

@@ -201,9 +201,24 @@ def opposite_energy(
     return hp_ft(probe, replace(finetune, smoothing=smoothing), tau=tau)
 
 
-def l2_sp(probe: Phase, finetune: Phase, *, tau: Tau = (0,), anchor: NonNegative = 0.01) -> Recipes:
-    """HP-FT pulled towards the pretrained weights (Li et al., 2018)."""
-    return hp_ft(probe, replace(finetune, anchor=anchor), tau=tau)
+def l2_sp(
+    probe: Phase,
+    finetune: Phase,
+    *,
+    tau: Tau = (0,),
+    anchor: NonNegative = 0.01,
+    head_penalty: NonNegative = 0.0,
+) -> Recipes:
+    """HP-FT pulled towards the pretrained weights (Li et al., 2018).
+
+    Args:
+        probe: template of the head phase.
+        finetune: template of the finetuning phase.
+        tau: epochs of head probing.
+        anchor: their alpha, which pulls the backbone to where it started.
+        head_penalty: their beta, which pulls the head to 0.
+    """
+    return hp_ft(probe, replace(finetune, anchor=anchor, head_penalty=head_penalty), tau=tau)
 
 
 def delta(

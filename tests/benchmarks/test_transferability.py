@@ -41,10 +41,13 @@ def test_the_place_of_a_choice_is_1_where_it_finetunes_best(benchmark):
     assert benchmark.place_of_choice([0.9, 0.1, 0.5], [70.0, 80.0, 75.0]) == 3
 
 
-def test_a_line_leaves_sets_without_a_correlation_out_of_its_means(benchmark):
+def test_a_line_has_no_mean_where_a_set_has_no_correlation(benchmark):
     results = np.array([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
-    line = benchmark.correlation_line("any", [[1.0, 3.0, 2.0], [None, None, None]], results)
-    assert line == "| any | +0.50 | - | +0.50 | 2.0 |"
+    scores = [[1.0, 3.0, 2.0], [None, None, None]]
+    line = benchmark.correlation_line("any", scores, results, [True, False])
+    assert line == "| any | +0.50 | - | +0.50 | - | - | - |"
+    line = benchmark.correlation_line("any", [[1.0, 3.0, 2.0]] * 2, results, [True, False])
+    assert line == "| any | +0.50 | +0.50 | +0.50 | +0.50 | +0.50 | 2.0 |"
 
 
 def test_rows_are_spaced_evenly_and_few_are_all_kept(benchmark):

@@ -25,6 +25,16 @@ def test_a_task_is_all_that_a_config_needs():
     assert config.finetune.trains == "all"
 
 
+def test_fewer_training_examples_are_recorded_where_they_are_asked_for_and_only_there():
+    assert resolved(parse_config(MINIMAL))["task"] == {"name": "nci_alerts"}
+    asked = {"name": "nci_alerts", "shots": 16, "train_seed": 3}
+    config = parse_config({"task": asked})
+    assert resolved(config)["task"] == asked
+    assert parse_config(resolved(config)) == config
+    with pytest.raises(ValueError, match=r"task\.shots should be at least 1, got 0"):
+        parse_config({"task": {"name": "nci_alerts", "shots": 0}})
+
+
 def test_a_cut_may_be_given_by_the_name_that_the_paper_has():
     raw = {**MINIMAL, "encoder": {"name": "resnet", "depth": 50}}
     config = parse_config({**raw, "cut": "L4.3"})
@@ -209,3 +219,43 @@ def test_a_config_without_an_encoder_takes_the_default_in_its_own_shape(weights,
 def test_keys_of_an_encoder_without_name_or_weights_are_refused():
     with pytest.raises(ValueError, match="encoder must be a name, or keys with a name among them"):
         encoder_of({"layers": 2})
+
+
+PAPER = {"epochs": 200, "batch_size": 128, "optimizer": "sgd", "momentum": 0.9}
+
+
+@pytest.mark.parametrize("word", ["paper", {"name": "paper"}])
+def test_the_setting_of_the_paper_is_one_word(word):
+    config = parse_config({**MINIMAL, "method": "lp_ft", "probe": word, "finetune": word})
+    for phase in (config.probe, config.finetune):
+        assert {key: getattr(phase, key) for key in PAPER} == PAPER
+    # a probe along a cosine would be another one for each tau
+    assert config.probe.schedule == "constant"
+    assert config.finetune.schedule == "cosine"
+    assert config.finetune.keep == "best"
+    assert config.finetune.patience
+
+
+def test_keys_beside_a_preset_go_before_it(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("task: nci_alerts\nfinetune: paper\n")
+    phase = load_config(path, ["finetune.lr=0.5"]).finetune
+    assert (phase.lr, phase.optimizer) == (0.5, "sgd")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"finetune": "papper"}, "unknown preset of finetune papper; did you mean paper"),
+        ({"finetune": "paper", "method": "lp"}, "finetune.name would do nothing: method lp"),
+        ({"probe": {"name": "paper"}, "method": "ft"}, "probe.name would do nothing: method ft"),
+    ],
+)
+def test_a_preset_that_is_none_or_does_nothing_is_refused(changed, message):
+    with pytest.raises(ValueError, match=message):
+        parse_config({**MINIMAL, **changed})
+
+
+def test_a_preset_is_dropped_where_a_template_has_no_use_for_it():
+    raw = {**MINIMAL, "method": "lp", "finetune": "paper"}
+    assert parse_config(raw, unused_are="dropped").finetune.optimizer == "adam"

@@ -35,6 +35,7 @@ VALUES = {
     "stages": (["conv0"], ["pool"]),
     "unfreeze_every": (3, 4),
     "anchor": (0.3, 0.4),
+    "head_penalty": (0.3, 0.4),
     "stage_anchor": (0.3, 0.4),
     "feature_anchor": (0.3, 0.4),
     "spectral_shrinkage": (0.3, 0.4),

@@ -89,7 +89,7 @@ def test_large_examples_come_fewer_at_a_time():
         return evaluation_size(Task("images", images, {"train": rows}, Multiclass(), outputs=2))
 
     sizes = [size(16), size(3, 32, 32), size(3, 224, 224), size(3, 256, 256), size(3, 4096, 4096)]
-    assert sizes == [256, 256, 27, 21, 1]
+    assert sizes == [256, 256, 13, 10, 1]
 
 
 def test_a_snapshot_changes_no_mode_no_weight_and_no_random_number():

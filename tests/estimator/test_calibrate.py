@@ -1,6 +1,7 @@
 """Uncertainty of a model: it survives storage, and its sets, scores and sentences are right."""
 
 import json
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -16,11 +17,13 @@ from molhpft.domains.molecules.fingerprints import packed_fingerprints
 from molhpft.estimator.calibrate import (
     CalibrationName,
     HeldOut,
+    candidate_spread,
     coverage_guarantee,
     fit_uncertainty,
     held_out_scores,
     uncertainty_from,
 )
+from molhpft.measure.uncertainty import fit_platt, interval_widths
 from tests.estimator.builders import SMILES
 from tests.toy import NAN
 
@@ -108,15 +111,18 @@ def test_sets_cover_the_labels_that_they_were_fitted_to(seed, coverage, name):
 def test_intervals_surround_the_value_and_cover_the_targets_they_were_fitted_to(seed, coverage):
     a, y = split(seed, objective=NUMBERS)
     uncertainty = fitted(a, y, NUMBERS, target_coverage=coverage)
-    values, ends = uncertainty.values(a, NUMBERS), sets_of(uncertainty, a, NUMBERS)
-    torch.testing.assert_close(ends.mean(2), values)
+    values = uncertainty.values(a, NUMBERS)
+    ends = replace(uncertainty, domain_threshold=0.0).sets(a, NUMBERS, LIKE)
+    bounded = ends.isfinite().all(2)
+    torch.testing.assert_close(ends.mean(2)[bounded], values[bounded])
     expected = a.double() * torch.tensor([20.0, 0.5]) + torch.tensor([100, -5])
     torch.testing.assert_close(values, expected)
     truth = NUMBERS.values(y)
     slack = 1e-9 * truth.abs()
     inside = (ends[..., 0] <= truth + slack) & (truth <= ends[..., 1] + slack)
     for k in (0, 1):
-        assert inside[~y[:, k].isnan(), k].double().mean() >= coverage
+        # not by construction: widths of these molecules are read with them, limits without
+        assert inside[~y[:, k].isnan(), k].double().mean() >= coverage - 0.1
 
 
 @settings(max_examples=25, deadline=None)
@@ -172,17 +178,136 @@ def test_less_similar_molecules_get_wider_intervals_where_the_network_errs_more_
     similarity = torch.rand(2_000, generator=rng)
     y = torch.randn(2_000, 1, generator=rng) * (1.2 - similarity[:, None])
     held = HeldOut(torch.zeros(2_000, 1), y, similarity)
-    limits = fit(held, held, Squared(), calibration="none").limits
+    uncertainty = replace(fit(held, held, Squared(), calibration="none"), domain_threshold=0.0)
     new = torch.rand(20_000, generator=rng)
     truth = torch.randn(20_000, 1, generator=rng) * (1.2 - new[:, None])
-    own, plain = (
-        (truth.abs() <= limit)[:, 0].double()
-        for limit in (limits[(new * 100).round().long()], limits[-1])
-    )
+    widths = uncertainty.thresholds(torch.zeros_like(truth), new, None)
+    plain = interval_widths(held.logits, y, target_coverage=0.9)
     far = new < 0.2
-    assert plain[far].mean() < 0.8
-    assert own[far].mean() > 0.84
-    assert own[~far].mean() > 0.9
+    assert (truth.abs() <= plain)[far].double().mean() < 0.8
+    for part in (far, ~far):
+        assert 0.86 < (truth.abs() <= widths)[part].double().mean() < 0.94
+
+
+def uneven(seed, n):
+    """Errors that grow with what members disagree by, from a tenth to one standard deviation."""
+    rng = torch.Generator().manual_seed(seed)
+    spread = torch.rand(n, 1, generator=rng)
+    a = torch.randn(n, 1, generator=rng)
+    y = a + (0.1 + 0.9 * spread) * torch.randn(n, 1, generator=rng)
+    return HeldOut(a, y, torch.ones(n), spread=spread)
+
+
+def coverages_in_thirds(held, widths):
+    """Of the narrow, the middle and the wide intervals."""
+    holds = ((held.logits - held.targets).abs() <= widths)[:, 0].double()
+    order = held.spread[:, 0].argsort()
+    return [third.mean().item() for third in holds[order].tensor_split(3)]
+
+
+@pytest.mark.parametrize("n", [100, 1_000])
+def test_intervals_of_uneven_errors_cover_in_every_third_of_their_width(n):
+    new = uneven(99, 30_000)
+    found, plain, widths = [], [], []
+    for seed in range(20):
+        held = uneven(seed, n)
+        uncertainty = fit(held, held, ONE_NUMBER, calibration="none")
+        own = uncertainty.thresholds(new.logits, new.similarity, new.spread)
+        one = interval_widths(held.logits, held.targets, target_coverage=0.9)
+        found.append(coverages_in_thirds(new, own))
+        plain.append(coverages_in_thirds(new, one.expand_as(own)))
+        widths.append([own.mean(), one.mean()])
+    narrow, middle, wide = np.mean(found, axis=0)
+    assert 0.89 < np.mean(found) < 0.92
+    assert max(narrow, middle, wide) - min(narrow, middle, wide) < 0.06
+    assert np.mean(plain, axis=0)[0] > 0.99
+    assert np.mean(plain, axis=0)[2] < 0.8
+    own, one = np.mean(widths, axis=0)
+    assert own < one
+
+
+def test_intervals_of_even_errors_are_hardly_wider_than_those_of_one_width():
+    rng = torch.Generator().manual_seed(0)
+    n, new = 200, torch.rand(5_000, 1, generator=rng)
+    ratios = []
+    for _ in range(10):
+        held = HeldOut(
+            torch.randn(n, 1, generator=rng),
+            torch.randn(n, 1, generator=rng),
+            torch.rand(n, generator=rng),
+            spread=torch.rand(n, 1, generator=rng),
+        )
+        held = replace(held, targets=held.logits + 0.3 * held.targets)
+        uncertainty = fit(held, held, ONE_NUMBER, calibration="none")
+        own = uncertainty.limits[-1] * uncertainty.error_scale.of(
+            new, torch.rand(5_000, generator=rng), torch.randn(5_000, 1, generator=rng)
+        )
+        one = interval_widths(held.logits, held.targets, target_coverage=0.9)
+        ratios.append((own.mean() / one).item())
+    assert 0.97 < np.mean(ratios) < 1.05
+
+
+def test_members_that_began_alike_count_as_one():
+    logits = torch.tensor([[[0.0]], [[2.0]], [[5.0]]])
+    weights = torch.tensor([0.25, 0.25, 0.5])
+    # means 1 and 5, of half the weight each
+    assert candidate_spread(logits, weights, [2, 1]).item() == pytest.approx(2.0)
+    alone = candidate_spread(logits, weights, [1, 1, 1])
+    mean = (logits.flatten() * weights).sum()
+    assert alone.item() == pytest.approx(
+        ((logits.flatten() - mean).square() * weights).sum().sqrt().item()
+    )
+    assert candidate_spread(logits, weights, [3]) is None
+
+
+def steps(seed, n):
+    """Logits whose probabilities are two steps, which no line through logits is."""
+    rng = torch.Generator().manual_seed(seed)
+    a = 4 * torch.randn(n, 1, generator=rng)
+    p = torch.where(a.abs() < 2, 0.1, 0.9)
+    return a, (torch.rand(n, 1, generator=rng) < torch.where(a > 2, 0.9, p.clamp(max=0.1))).float()
+
+
+def test_venn_abers_is_chosen_where_it_is_better_and_platt_elsewhere():
+    chosen = []
+    for seed in range(5):
+        a, y = steps(seed, 2_000)
+        stepped = fitted_named(a, y)
+        smooth = fitted_named(*one_target(seed, n=200))
+        chosen.append((stepped.calibration.name, smooth.calibration.name))
+        assert set(stepped.log_losses) == {"platt", "venn_abers"}
+        assert stepped.log_losses["venn_abers"] < stepped.log_losses["platt"]
+    assert chosen == [("venn_abers", "platt")] * 5
+
+
+def fitted_named(a, y):
+    held = HeldOut(a, y, torch.ones(len(a)))
+    return fit(held.where(torch.zeros(len(a), dtype=torch.bool)), held, calibration="auto")
+
+
+def test_losses_that_choose_are_of_fits_without_the_fold_that_they_judge():
+    a, y = one_target(3, n=60)
+    fold = torch.arange(60) % 2
+    losses = fit_uncertainty(
+        near(a[:0], y[:0]),
+        HeldOut(a, y, torch.ones(60), fold=fold),
+        CLASSES,
+        calibration="auto",
+        target_coverage=0.9,
+        fingerprints=FINGERPRINTS,
+    ).log_losses
+    p = torch.empty_like(a).double()
+    for k in (0, 1):
+        line = fit_platt(a[fold != k], y[fold != k])
+        p[fold == k] = line.probabilities(a[fold == k].double())
+    expected = torch.nn.functional.binary_cross_entropy(p, y.double()).item()
+    assert losses["platt"] == pytest.approx(expected)
+
+
+def test_without_a_label_auto_is_platt_and_nothing_fails():
+    a = torch.randn(20, 1)
+    held = near(a, torch.full_like(a, NAN))
+    assert fit(held, held, calibration="auto").calibration.name == "platt"
 
 
 @BOTH

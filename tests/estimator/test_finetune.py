@@ -184,7 +184,7 @@ def test_a_target_coverage_that_means_nothing_is_refused_before_training(level):
 
 
 def test_a_calibration_that_nobody_knows_is_refused_before_training():
-    with pytest.raises(ValueError, match=r"should be one of platt, .*, none, got 'best'"):
+    with pytest.raises(ValueError, match=r"should be one of auto, platt, .*, none, got 'best'"):
         Inference(calibration="best")
 
 

@@ -14,6 +14,7 @@ from molhpft.estimator import HPFTClassifier, HPFTRegressor
 from molhpft.estimator import finetune as finetuning
 from molhpft.estimator.card import alone
 from molhpft.estimator.finetune import finetune_table
+from molhpft.estimator.model import Model
 from molhpft.estimator.settings import IN_MEMORY, Inference, model_config
 from molhpft.estimator.train import train
 from molhpft.estimator.validation import draw_folds, fold_tasks
@@ -50,6 +51,15 @@ def test_every_molecule_is_judged_by_the_network_that_did_not_train_on_it(folded
     (member,) = [m for m in model.about["members"] if m["tau"] == 2]
     assert member["valid"] == pytest.approx(score, rel=1e-5)
     assert len(member["folds"]) == 3
+
+
+def test_networks_of_all_folds_count_as_one_kind_of_member(folded, tmp_path):
+    model, _, _, _ = folded
+    kinds = [m for m in model.about["members"] if m["weight"]]
+    assert len(model.sizes) == len(kinds)
+    assert sum(model.sizes) == len(model.weights)
+    model.save_pretrained(tmp_path)
+    assert Model.from_pretrained(tmp_path).sizes == model.sizes
 
 
 def test_networks_of_all_folds_are_averaged_and_kernel_models_know_everything(folded):
@@ -98,7 +108,10 @@ def test_the_first_fold_chooses_tau_for_all(tmp_path):
     assert len(model.networks) == 2
 
 
-@pytest.mark.parametrize(("members", "kinds"), [("networks", (3, 0)), ("fingerprints", (0, 1))])
+@pytest.mark.parametrize(
+    ("members", "kinds"),
+    [("networks", (3, 0)), ("fingerprints", (0, 1)), ("kernels", (0, 1))],
+)
 def test_members_are_of_the_kind_that_is_asked_for(members, kinds):
     model = HPFTClassifier(**FOLDED, members=members).fit(SMILES, RING).model_
     kernel_models = model.kernel_models.models if model.kernel_models else ()

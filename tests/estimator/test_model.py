@@ -253,6 +253,11 @@ WRONG = {
         with_value(format=1),
         "whose models this version does not read; make",
     ),
+    "of one width": (
+        with_value(format=4),
+        "whose models this version does not read; make",
+    ),
+    "other sizes": (with_value(sizes=[5]), "no model that this version reads"),
     "no encoder": (without("network", "encoder"), "no model that this version reads .*encoder"),
     "other members": (with_value(members=3), "no model that this version reads"),
     "no molecules": (with_smiles(bytearray(b"CCO")), "no model that this version reads"),
@@ -273,11 +278,12 @@ def test_what_is_no_whole_model_is_one_sentence(folder, damage, says):
 @pytest.mark.parametrize(
     "keys",
     [
-        *[(key,) for key in ("format", "sha256", "members", "kernel_models", "weights")],
+        *[(key,) for key in ("format", "sha256", "members", "kernel_models", "weights", "sizes")],
         *[(key,) for key in ("network", "uncertainty", "about")],
         ("network", "target_names"),
         *[("network", key) for key in ("encoder", "head", "cut", "standardise", "objective")],
         *[("uncertainty", key) for key in ("calibration", "target_coverage", "domain_threshold")],
+        ("uncertainty", "log_losses"),
     ],
     ids="-".join,
 )

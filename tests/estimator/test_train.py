@@ -20,6 +20,7 @@ from molhpft.estimator.blend import blend_weights
 from molhpft.estimator.settings import IN_MEMORY, Inference, model_config
 from molhpft.estimator.train import train
 from molhpft.estimator.validation import holdout_split
+from molhpft.measure.error_scale import cross_fitted_scale
 from tests.estimator.builders import ENCODER, RING, SIZE, random_model, ring_task, size_task
 from tests.toy import toy_task
 
@@ -371,9 +372,11 @@ def test_thresholds_are_those_of_the_calibration_split(brief, tmp_path):
     model, _ = trained_on(brief, task, tmp_path, target_coverage=0.8)
     rows = task.splits["calibration"]
     found = model.predict([task.examples.smiles[row] for row in rows.tolist()]).values
-    errors = (found - task.objective.values(task.examples.targets[rows])).abs().flatten()
+    errors = (found - task.objective.values(task.examples.targets[rows])).abs()
+    held = model.held_out.splits["calibration"]
+    scales = cross_fitted_scale(errors, held.spread, held.similarity, held.logits, held.parts)
     # the ceil(16 * 0.8)-th of 15, for a molecule as near to training as can be
-    expected = errors.sort().values[12]
+    expected = (errors / scales).flatten().sort().values[12]
     found = model.uncertainty.limits[-1] * torch.tensor(task.objective.std)
     torch.testing.assert_close(found[0], expected, rtol=1e-5, atol=0)
     assert model.about["sizes"]["calibration"] == 15

@@ -84,6 +84,17 @@ def test_a_run_of_a_table_that_has_moved_is_not_redone(
     assert run(replace(config, task=task), finished.path.parent) == finished
 
 
+def test_a_run_of_few_shots_trains_on_them_and_is_scored_on_all(small, tmp_path):
+    def sizes(**few):
+        task = {**SMALL["task"], **few}
+        return run(small(task=task), tmp_path).read_json("summary.json")
+
+    whole, few = sizes(), sizes(shots=4)
+    assert few["sizes"] == {**whole["sizes"], "train": 8}
+    assert few["fingerprint"] != whole["fingerprint"]
+    assert few["branches"][0]["final"]["test"] is not None
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -141,3 +141,11 @@ def test_a_line_has_every_tau_and_hardware_and_the_mean_time():
     assert (line["tau"], line["seconds"]) == ("0, 4", "20")
     assert line["hardware"] == "a processor, 1 thread, a GPU"
     assert line["method"] == "hp_ft tau=[4, 16]"
+
+
+def test_a_soup_has_a_dash_for_its_tau():
+    rows = [row(tau=None)]
+    assert [line["tau"] for table in (sweep_table, seeds_table) for line in cells(table(rows))] == [
+        "-",
+        "-",
+    ]

@@ -113,6 +113,8 @@ def by_hand(phase, task, *, seed=0):
                     continue
                 # the gradient of anchor / 2 |w - w0|^2 (Li et al., 2018)
                 p.grad += phase.anchor * (p.detach() - start[name])
+            for p in network.head.parameters():
+                p.grad += phase.head_penalty * p.detach()
             optimizer.step()
             if phase.schedule == "cosine":
                 cosine.step()
@@ -134,6 +136,7 @@ def by_hand(phase, task, *, seed=0):
         {"layer_decay": 0.5, "optimizer": "sgd"},
         {"backbone_lr": 0.002, "layer_decay": 0.5, "optimizer": "sgd"},
         {"anchor": 1.0, "optimizer": "sgd"},
+        {"anchor": 1.0, "head_penalty": 0.5, "optimizer": "sgd"},
         {"batch_norm": "frozen"},
         {"stages": ("layer1",), "optimizer": "adamw", "weight_decay": 0.1},
         {"unfreeze_every": 2, "layer_decay": 0.5, "weight_decay": 0.1},

@@ -122,6 +122,8 @@ def test_what_a_method_does_not_say_is_as_its_documentation_says():
     assert everywhere.probe.smoothing == everywhere.after[0].smoothing == 0.1
     assert of("opposite_energy", tau=(3,)).after[0].smoothing == 0.1
     assert of("l2_sp").after[0].anchor == 0.01
+    assert of("l2_sp").after[0].head_penalty == 0
+    assert of("l2_sp", head_penalty=0.2).after[0].head_penalty == 0.2
     assert of("layerwise").after[0].layer_decay == 0.7
     with_options = of("flyp", pretraining={"name": "pretraining", "of": ["a.csv"]})
     assert with_options.auxiliary == AuxiliaryTask("pretraining", 1.0, {"of": ["a.csv"]})

@@ -1,0 +1,106 @@
+"""A picture of the paper: drawn as PNG and SVG, its numbers written beside it as CSV."""
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from molhpft.domains.files import replacing, writing
+from molhpft.results.statistics import mean_interval
+from molhpft.studies.drawing import Line, TauPanel
+
+
+class Number(NamedTuple):
+    """A point of a picture.
+
+    Attributes:
+        panel: where it is drawn.
+        line: what it belongs to.
+        x: as text or number.
+        y: the number itself.
+        low: lower end of its 95 % interval over seeds; None for none.
+        high: upper end, likewise.
+    """
+
+    panel: str
+    line: str
+    x: str | float
+    y: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that is not drawn yet.
+
+    Attributes:
+        draw: draws it into a file, under a title.
+        numbers: every number in it.
+        reading: what it shows, in words.
+    """
+
+    draw: Callable[[Path, str], None]
+    numbers: Sequence[Number]
+    reading: str = ""
+
+    def write(self, out: Path, name: str, title: str) -> list[Path]:
+        """Draw it twice and write its numbers: `name`.png, .svg and .csv in the folder `out`."""
+        files = [out / f"{name}.{ending}" for ending in ("png", "svg", "csv")]
+        out.mkdir(parents=True, exist_ok=True)
+        for path in files[:2]:
+            with writing(path):
+                self.draw(path, title)
+        write_csv(files[2], Number._fields, self.numbers)
+        return files
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write a table whole; None is an empty cell."""
+    with (
+        writing(path),
+        replacing(path) as aside,
+        aside.open("w", encoding="utf-8", newline="") as file,
+    ):
+        csv.writer(file).writerows([columns, *rows])
+
+
+def averaged(name: str, seeds: Sequence[Sequence[float]], *, dotted: bool = False) -> Line:
+    """A line of means over seeds with 95 % intervals, one list of numbers a seed."""
+    points = [mean_interval(values) for values in zip(*seeds, strict=True)]
+    means = [point.mean for point in points]
+    if len(seeds) == 1:
+        return Line(name, means, dotted=dotted)
+    ends = {"low": [point.low for point in points], "high": [point.high for point in points]}
+    return Line(name, means, seeds, **ends, dotted=dotted)
+
+
+def tau_numbers(panels: Sequence[TauPanel]) -> list[Number]:
+    """Every point of some panels over tau."""
+    numbers = []
+    for panel in panels:
+        where = " | ".join(_plain(part) for part in (panel.group, panel.title) if part)
+        for line in panel.lines:
+            ends: list[tuple[float | None, float | None]] = (
+                list(zip(line.low, line.high, strict=True))
+                if line.low
+                else [(None, None)] * len(line.means)
+            )
+            numbers += [
+                Number(where, _plain(line.name), tau, mean, *end)
+                for tau, mean, end in zip(panel.taus, line.means, ends, strict=True)
+            ]
+    return numbers
+
+
+def _plain(text: str) -> str:
+    """Text without the marks of its formulas."""
+    return text.replace("$", "").replace(r"\cdot", "·")
+
+
+def over_seeds(count: int) -> str:
+    """What the lines are, for the foot of a figure."""
+    if count == 1:
+        return "one seed"
+    return f"mean over {count} seeds, thin: each of them"

@@ -1,0 +1,95 @@
+"""Figures 1, 4 and 13 to 15: what finetuning from every tau gives, a row of panels a setting."""
+
+from collections.abc import Sequence
+
+from molhpft.core.metrics import PERCENTAGES, score_name
+from molhpft.paper.pictures import Picture, averaged, over_seeds, tau_numbers
+from molhpft.paper.toy_figures import DISTANCES
+from molhpft.paper.trials import Setting
+from molhpft.studies.drawing import Line, TauPanel, tau_panels_figure
+
+
+def curves_picture(settings: Sequence[Setting]) -> Picture:
+    """Figures 1 and 4: scores after probing and after finetuning, and the energy, against tau."""
+    panels = [panel for setting in settings for panel in _curves(setting)]
+    return _picture(settings, panels, columns=3, reading=_best_taus(settings))
+
+
+def distances_picture(settings: Sequence[Setting]) -> Picture:
+    """Figures 13 to 15: the four distances of features against tau."""
+    panels = [
+        TauPanel(title, _taus(setting), _shift_lines(setting, key), group=setting.name)
+        for setting in settings
+        for key, title in DISTANCES.items()
+    ]
+    return _picture(settings, panels, columns=4, reading=_shifts(settings))
+
+
+def _picture(
+    settings: Sequence[Setting], panels: Sequence[TauPanel], *, columns: int, reading: str
+) -> Picture:
+    note = over_seeds(len(settings[0].seeds))
+    return Picture(
+        lambda path, title: tau_panels_figure(
+            panels, path, columns=columns, note=note, title=title
+        ),
+        tau_numbers(panels),
+        reading,
+    )
+
+
+def _curves(setting: Setting) -> list[TauPanel]:
+    metric, taus = setting.metric, _taus(setting)
+    scale = 100.0 if metric in PERCENTAGES else 1.0
+    score = score_name(metric).removesuffix(" (%)")
+    unit = " (%)" if metric in PERCENTAGES else ""
+    probed = averaged("", _values(setting, "probe", "train", scale))
+    tuned = averaged("", _values(setting, "final", "valid", scale))
+
+    energy = averaged("", _values(setting, "energy", "aie"))
+    return [
+        TauPanel(f"Training {score} after probing{unit}", taus, [probed], setting.name),
+        TauPanel(f"Validation {score} after finetuning{unit}", taus, [tuned], setting.name),
+        TauPanel("Energy when finetuning starts", taus, [energy], setting.name),
+    ]
+
+
+def _shift_lines(setting: Setting, key: str) -> list[Line]:
+    if key != "norm":
+        return [averaged("", _values(setting, "shift", key))]
+    start = averaged("", _values(setting, "shift", "start_norm"))
+    level = Line("before finetuning, $||z_0||$", start.means, dotted=True)
+    return [averaged("after it, $||z_T||$", _values(setting, "shift", key)), level]
+
+
+def _values(setting: Setting, group: str, key: str, scale: float = 1.0) -> list[list[float]]:
+    """A list a seed, a number a tau."""
+    return [[scale * row[group][key] for row in seed["branches"]] for seed in setting.seeds]
+
+
+def _taus(setting: Setting) -> list[str]:
+    return [f"{row['tau']:,}" for row in setting.seeds[0]["branches"]]
+
+
+def _best_taus(settings: Sequence[Setting]) -> str:
+    sentences = []
+    for setting in settings:
+        means = averaged("", _values(setting, "final", "valid")).means
+        taus = _taus(setting)
+        sentences.append(f"{setting.name} validates best at tau {taus[means.index(max(means))]}")
+    return f"{'; '.join(sentences)} (grid: {', '.join(_taus(settings[0]))})."
+
+
+def _shifts(settings: Sequence[Setting]) -> str:
+    sentences = []
+    for setting in settings:
+        ends = {
+            key: averaged("", _values(setting, "shift", key)).means
+            for key in ("distance", "cosine")
+        }
+        sentences.append(
+            f"{setting.name}: from tau {_taus(setting)[0]} to {_taus(setting)[-1]} the distance "
+            f"goes from {ends['distance'][0]:.2f} to {ends['distance'][-1]:.2f}, the cosine from "
+            f"{ends['cosine'][0]:.3f} to {ends['cosine'][-1]:.3f}"
+        )
+    return f"{'; '.join(sentences)}."
