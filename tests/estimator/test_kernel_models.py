@@ -98,11 +98,6 @@ def test_the_similarity_that_tells_labels_apart_weighs_most():
     y = np.linalg.cholesky(kernel + 1e-6 * np.eye(120)) @ rng.normal(size=(120, 1))
     model = fit_kernel_model("all", among(known), torch.from_numpy(y), seed=0)
     assert max(model.weights, key=model.weights.get) == "properties"
-    noisy = fit_kernel_model(
-        "all", among(known), torch.from_numpy(rng.normal(size=(120, 1))), seed=0
-    )
-    spread = [float(m.outputs(among(known)).std()) for m in (model, noisy)]
-    assert spread[1] < 0.5 < spread[0]
 
 
 def test_each_target_learns_from_what_it_has_measured_and_what_does_not_vary_is_a_constant():

@@ -17,6 +17,7 @@ from pyarrow import parquet
 from molhpft.core.objectives import Squared
 from molhpft.domains.files import UnwritableError
 from molhpft.domains.molecules import table_files
+from molhpft.domains.molecules.featurized import featurized
 from molhpft.domains.molecules.graphs import graph_store
 from molhpft.domains.parallel import VARIABLE
 from molhpft.estimator.predict import embed_table, predict_table, table_writer
