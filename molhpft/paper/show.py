@@ -123,10 +123,17 @@ def rows() -> list[Json]:
             "at_hand": _at_hand(exhibit),
             "stand_in": exhibit.stand_in,
             "minutes": f"{exhibit.minutes:g}",
-            "command": f"molhpft paper {exhibit.name} --out paper",
+            "command": _command(exhibit),
         }
         for exhibit in EXHIBITS.values()
     ]
+
+
+def _command(exhibit: Exhibit) -> str:
+    """What makes it of the data that are at hand."""
+    has_all = not needs.absent(read_config(exhibit.config(stand_in=False)))
+    flag = "" if has_all or not exhibit.stand_in else " --stand-in"
+    return f"molhpft paper {exhibit.name}{flag} --out paper"
 
 
 def _at_hand(exhibit: Exhibit) -> str:

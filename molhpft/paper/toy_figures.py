@@ -10,7 +10,6 @@ import torch
 from molhpft import __version__
 from molhpft.config.options import Options, checked, keywords, unknown
 from molhpft.core.annotations import Seed
-from molhpft.domains.console import track
 from molhpft.domains.files import Json, replacing, short_digest, writing
 from molhpft.domains.toy.digits import toy_pretrain_task
 from molhpft.paper.pictures import Number, Picture, averaged, over_seeds, tau_numbers
@@ -100,10 +99,7 @@ def toy_picture(name: str, raw: Options, records: Path) -> Picture:
         ValueError: the config does not fit.
     """
     key, options, seeds = check_toy_config(name, raw)
-    kept = [
-        _kept(STUDIES[key], {**options, "seed": seed}, records / key)
-        for seed in track(seeds, f"{name}, a seed at a time")
-    ]
+    kept = [_kept(STUDIES[key], {**options, "seed": seed}, records / key) for seed in seeds]
     shown = f"training split; {over_seeds(len(seeds))}" if name in _OF_MEANS else f"seed {seeds[0]}"
     digits = _DIGITS.get(kept[0].get("task", ""))
     return _DRAWN[name](kept, f"{digits}; {shown}" if digits else shown)

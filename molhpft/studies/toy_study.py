@@ -423,9 +423,10 @@ def finetuned_branches(
     """A branch from every tau and from infinity, all of one run of head probing."""
     network = with_random_head(encoder, task, seed=seed)
     heads = probed_heads(network, task, taus=taus, infinity=infinity, seed=seed)
+    what = f"finetuning from every tau, seed {seed}"
     return [
         finetuned(network, task, tau, head, seed=seed)
-        for tau, head in track(heads.items(), "finetuning from every tau", total=len(heads))
+        for tau, head in track(heads.items(), what, total=len(heads))
     ]
 
 

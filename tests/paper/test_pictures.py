@@ -6,8 +6,9 @@ from functools import wraps
 import pytest
 
 from molhpft.paper import toy_figures
+from molhpft.paper.exhibits import EXHIBITS
 from molhpft.paper.pictures import averaged
-from molhpft.paper.show import show
+from molhpft.paper.show import list_table, rows, show
 from molhpft.paper.sweep_figures import curves_picture, distances_picture
 from molhpft.paper.trials import Setting
 from molhpft.results.statistics import mean_interval
@@ -127,6 +128,16 @@ def test_a_stand_in_for_what_is_always_at_hand_is_refused(tmp_path):
 def test_a_run_of_ones_own_is_refused_where_it_cannot_be_drawn(tmp_path):
     with pytest.raises(ValueError, match="--config is for fig1, fig4, fig13, fig14, fig15"):
         show("table1", tmp_path, config=tmp_path / "a.yaml")
+
+
+def test_the_list_has_a_line_and_a_command_for_each(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOLHPFT_DATA", str(tmp_path / "ogb"))
+    listed = {row["name"]: row for row in rows()}
+    assert list(listed) == list(EXHIBITS)
+    assert (listed["fig3"]["at_hand"], listed["fig14"]["at_hand"]) == ("yes", "no: 2 files")
+    assert listed["fig3"]["command"] == "molhpft paper fig3 --out paper"
+    assert listed["fig14"]["command"] == "molhpft paper fig14 --stand-in --out paper"
+    assert list_table().row_count == len(EXHIBITS)
 
 
 OWN = """
