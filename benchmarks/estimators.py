@@ -55,10 +55,8 @@ def changed_keys(changes: Sequence[str]) -> dict[str, Any]:
 def identity(encoder: Path, options: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """Digest of the weights and of all settings: a changed default is another result."""
     settings = [
-        resolved(
-            model_config(encoder=encoder, tau=options.get("tau"), more=config, by_folds=by_folds)
-        )
-        for by_folds in (False, True)
+        resolved(model_config(encoder=encoder, tau=options.get("tau"), more=config, molecules=n))
+        for n in (1_000, 10_000)  # with many and with few epochs
     ]
     for one in settings:
         one["encoder"] = {k: v for k, v in one["encoder"].items() if k != "weights"}

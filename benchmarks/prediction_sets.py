@@ -92,7 +92,7 @@ def fitted(name: str, seed: int, members: Members) -> Fit:
     """Fit a model to all but a test split, and ask it about all molecules in turn."""
     task = drawn_task(name, seed)
     folds = draw_folds(task, "random", count=FOLDS, seed=seed)
-    config = model_config(seed=seed, more={}, by_folds=True)
+    config = model_config(seed=seed, more={})
     with TemporaryDirectory() as folder:
         model, _ = train(config, task, Path(folder), Inference(members=members), folds=folds)
     assert model.held_out is not None

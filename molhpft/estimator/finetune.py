@@ -95,7 +95,7 @@ def finetune_table(
         seed=seed,
         more=more,
         task=data.choice,
-        by_folds=data.folds > 0,
+        molecules=len(data.task.rows("train")),
     )
     if out.exists() and not (out / CONFIG).is_file():
         raise ValueError(f"{out} is there and is no model; choose another folder (--out)")

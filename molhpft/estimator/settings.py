@@ -20,8 +20,11 @@ Tau = int | Literal["auto"] | tuple[int, ...]
 
 TAU: Tau = "auto"
 HEAD = "mlp"
+_SEEN = 60_000  # molecules, each as often as there are epochs
+_LEAST_EPOCHS, _MOST_EPOCHS = 3, 30
 _FINETUNE: Options = {
-    "epochs": 30,
+    # no epoch is chosen by molecules that then say how good the network is
+    "keep": "last",
     "lr": 1e-3,
     "optimizer": "adamw",
     "weight_decay": 0.01,
@@ -44,7 +47,7 @@ def model_config(
     seed: int | None = None,
     more: Mapping[str, Any],
     task: Choice = IN_MEMORY,
-    by_folds: bool = False,
+    molecules: int = 0,
 ) -> RunConfig:
     """The config of a run that makes a model, from a few options and any further keys.
 
@@ -58,7 +61,7 @@ def model_config(
         more: further keys of a config, such as `finetune`, `probe`, `device` or `cut`, and any of
             the options above that is None. `finetune` and `probe` have defaults of their own.
         task: of the config.
-        by_folds: whether there are folds, so that no validation split chooses an epoch.
+        molecules: how many there are to train on; many are seen in fewer epochs.
 
     Raises:
         FileNotFoundError: there is no such weight file.
@@ -88,15 +91,16 @@ def model_config(
         "seed": _once("seed", given, seed, default=0),
         "standardise": given.get("standardise", standardise),
     }
-    defaults = _defaults(encoder_keys, by_folds=by_folds)
+    defaults = _defaults(encoder_keys, molecules)
     if tau is not None:
         raw = _without_idled_by_tau(raw, task, defaults)
     return parse_config(raw, task=task, defaults=defaults)
 
 
-def _defaults(encoder: Any, *, by_folds: bool) -> Options:
+def _defaults(encoder: Any, molecules: int) -> Options:
     """What validated best (`benchmarks/estimators.py`) and is not a config's own default."""
-    finetune = {**_FINETUNE, "keep": "last" if by_folds else "best"}
+    epochs = max(_LEAST_EPOCHS, min(_MOST_EPOCHS, round(_SEEN / max(molecules, 1))))
+    finetune = {**_FINETUNE, "epochs": epochs}
     if _is_pretrained(encoder):
         finetune["backbone_lr"] = _PRETRAINED_LR
     return {**DEFAULTS, "finetune": finetune}

@@ -150,7 +150,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         self._check_sets(eval_set, calibration_set)
         kept = self._kept(groups, times, len(smiles), eval_set)
         count = self._fold_count(len(smiles), eval_set)
-        config = self._config(by_folds=count > 0)
+        config = self._config(len(smiles))
         seed = config.seed if self.split_seed is None else int(self.split_seed)
         sets = eval_set, calibration_set
         task = self._task(smiles, labels, seed, *sets, by_folds=count > 0, kept=kept)
@@ -256,7 +256,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
                 )
         return kept
 
-    def _config(self, *, by_folds: bool) -> RunConfig:
+    def _config(self, molecules: int) -> RunConfig:
         """The config of the options; one that is left at its default may stand in `config`."""
         return model_config(
             encoder=None if _is(self.encoder, DEFAULT_ENCODER) else self.encoder,
@@ -264,7 +264,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             head=None if _is(self.head, HEAD) else self.head,
             seed=None if _is(self.random_state, 0) else _seed(self.random_state),
             more=self.config or {},
-            by_folds=by_folds,
+            molecules=molecules,
         )
 
     def _check_sets(self, eval_set: object, calibration_set: object) -> None:

@@ -30,9 +30,7 @@ def folded(tmp_path_factory):
     rest = torch.cat([task.rows("train"), task.rows("valid")]).sort().values
     task = type(task)(**{**vars(task), "splits": {"train": rest, "test": task.rows("test")}})
     folds = draw_folds(task, "random", count=3, seed=0)
-    config = model_config(
-        encoder=BRIEF["encoder"], tau=2, head="linear", more=BRIEF["config"], by_folds=True
-    )
+    config = model_config(encoder=BRIEF["encoder"], tau=2, head="linear", more=BRIEF["config"])
     out = tmp_path_factory.mktemp("runs")
     model, runs = train(config, task, out, Inference(), folds=folds)
     return model, task, folds, runs
@@ -95,7 +93,6 @@ def test_the_first_fold_chooses_tau_for_all(tmp_path):
         tau="auto",
         head="linear",
         more={"finetune": {"epochs": 4, "lr": 0.01, "batch_size": 16}, "probe": {"epochs": 5}},
-        by_folds=True,
     )
     task = size_task()
     task = type(task)(**{**vars(task), "splits": {"train": torch.arange(len(SMILES))}})
@@ -307,7 +304,9 @@ def test_the_same_table_with_folds_is_found_made(tmp_path):
         finetune_table(table, tmp_path / "model", folds=4, **given)
 
 
-def test_without_a_validation_split_the_last_epoch_is_kept_by_default():
-    assert model_config(more={}, by_folds=True).finetune.keep == "last"
-    assert model_config(more={}).finetune.keep == "best"
+def test_the_last_epoch_is_kept_and_many_molecules_are_seen_in_fewer_epochs():
+    epochs = {n: model_config(more={}, molecules=n).finetune.epochs for n in (0, 600, 6_000, 10**6)}
+    assert epochs == {0: 30, 600: 30, 6_000: 10, 10**6: 3}
+    assert model_config(more={"finetune": {"epochs": 7}}, molecules=6_000).finetune.epochs == 7
+    assert model_config(more={}).finetune.keep == "last"
     assert parse_config({}, task=IN_MEMORY).finetune.keep == "best"
