@@ -54,8 +54,7 @@ from molhpft.estimator.validation import (
 )
 from molhpft.run.folder import RunFolder
 
-REPEATS = 1
-_GROUPS = {"features": "features", "fingerprints": "fingerprints"}  # by what `members` asks for
+_ONE_GROUP = {"features": "features", "fingerprints": "fingerprints"}  # of what `members` asks for
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,14 +173,14 @@ def _candidates(
         return Candidate(name, {split: line(said) for split, said in outputs.items()}, line, **what)
 
     if wanted != "networks":
-        fitted = fit_kernel_models(config, task, folds, only=_GROUPS.get(wanted))
+        fitted = fit_kernel_models(config, task, folds, only=_ONE_GROUP.get(wanted))
         kernel_models = fitted.models
         for k, model in enumerate(kernel_models.models):
             outputs = {split: of_all[k] for split, of_all in fitted.outputs.items()}
             candidates.append(candidate(f"GP, {model.name}", outputs, kernel_model=k))
     if wanted in ("all", "networks"):
         parts = [without_calibration(one) for one in fold_tasks(task, folds) or [task]]
-        found, folders = finetuned(config, parts * REPEATS, spec, out)
+        found, folders = finetuned(config, parts, spec, out)
         for one in found:
             outputs = {VALID: _judged(one, parts, folds)}
             outputs |= {s: one.logits(task, s) for s in _further(task) if s != VALID}
@@ -191,14 +190,9 @@ def _candidates(
 
 
 def _judged(one: Finetuned, parts: Sequence[Task], folds: Sequence[Fold]) -> Tensor:
-    """What networks say of the molecules that choose, by those that did not train on them."""
-    of_parts = [one.networks[k :: len(parts)] for k in range(len(parts))]
-    judged = torch.cat(
-        [
-            torch.stack([predict(network, part, VALID).logits for network in networks]).mean(0)
-            for networks, part in zip(of_parts, parts, strict=True)
-        ]
-    )
+    """What networks say of the molecules that choose, each by one that did not train on it."""
+    pairs = zip(one.networks, parts, strict=True)
+    judged = torch.cat([predict(network, part, VALID).logits for network, part in pairs])
     return judged[torch.cat([fold.held for fold in folds]).argsort()] if folds else judged
 
 

@@ -102,19 +102,19 @@ def likeliest_mixture(kernels: Sequence[Array], targets: Array) -> Mixture:
         targets: (n, t), of mean 0 and variance 1 each; NaN where unmeasured.
     """
     p = len(kernels)
-    centre, columns = -log(p), []
+    centre, measured = -log(p), list[tuple[Array, Array]]()
     for y in targets.T:
         rows = np.flatnonzero(~np.isnan(y))
         if len(np.unique(y[rows])) > 1:
-            columns.append((rows, y[rows]))
+            parts = np.stack([kernel[np.ix_(rows, rows)] for kernel in kernels])
+            measured.append((parts, y[rows]))
 
     def cost(logs: Array) -> tuple[float, Array]:
         away = (logs[:p] - centre) / _PRIOR_STD
         total = float(away @ away) / 2
         slope = np.append(away / _PRIOR_STD, 0.0)
         weights, noise = np.exp(logs[:p]), exp(logs[p])
-        for rows, y in columns:
-            parts = [kernel[np.ix_(rows, rows)] for kernel in kernels]
+        for parts, y in measured:
             value, by_weights, by_noise = _negative_log_likelihood(parts, y, weights, noise)
             total += value
             slope += np.append(by_weights * weights, by_noise * noise)
@@ -130,22 +130,28 @@ def likeliest_mixture(kernels: Sequence[Array], targets: Array) -> Mixture:
 
 
 def _negative_log_likelihood(
-    kernels: Sequence[Array], y: Array, weights: Array, noise: float
+    kernels: Array, y: Array, weights: Array, noise: float
 ) -> tuple[float, Array, float]:
-    """The value without its constant, and its derivatives by weights (p,) and noise."""
-    covariance = sum(w * kernel for w, kernel in zip(weights, kernels, strict=True))
-    covariance = np.asarray(covariance)
+    """The value without its constant, and its derivatives by weights (p,) and noise.
+
+    Args:
+        kernels: (p, n, n).
+        y: (n,).
+        weights: (p,).
+        noise: positive.
+    """
+    covariance = np.tensordot(weights, kernels, 1)
     covariance[np.diag_indices(len(y))] += noise
     factor, _ = cho_factor(covariance, lower=True, overwrite_a=True, check_finite=False)
     alpha: Array = cho_solve((factor, True), y, check_finite=False)
     value = float(y @ alpha) / 2 + float(np.log(np.diag(factor)).sum())
-    inverse, _ = lapack.dpotri(factor, lower=1)
-    inverse = np.tril(inverse) + np.tril(inverse, -1).T
-    by_weights = [
-        float(np.vdot(inverse, kernel) - alpha @ kernel @ alpha) / 2 for kernel in kernels
-    ]
-    by_noise = float(np.trace(inverse) - alpha @ alpha) / 2
-    return value, np.array(by_weights), by_noise
+    inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=0)
+    # of the symmetric difference between inverse and what labels say, only one half is filled
+    slope = inverse - np.outer(alpha, alpha)
+    diagonal = np.diag(slope)
+    lower = 2 * np.tril(slope) - np.diag(diagonal)
+    by_weights: Array = np.tensordot(kernels, lower, 2) / 2
+    return value, by_weights, float(diagonal.sum()) / 2
 
 
 def conditioned(kernel: Array, y: Array, noise: float) -> tuple[Array, float]:
