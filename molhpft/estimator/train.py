@@ -170,7 +170,8 @@ def _candidates(
 
     def candidate(name: str, outputs: Mapping[str, Tensor], **what: Any) -> Candidate:
         y, classes = _targets(choosing, VALID), isinstance(spec.objective, Multilabel)
-        line = fit_line(outputs[VALID], y, classes=classes)
+        rates = _rates(task) if classes and "kernel_model" in what else None
+        line = fit_line(outputs[VALID], y, classes=classes, rates=rates)
         return Candidate(name, {split: line(said) for split, said in outputs.items()}, line, **what)
 
     if wanted != "networks":
@@ -341,6 +342,13 @@ def _targets(task: Task, split: str) -> Tensor:
     return molecules_of(task).targets[task.splits[split]].float()
 
 
+def _rates(task: Task) -> Tensor:
+    """Share of label 1 of what kernel models learn from, as if each class had one more, (t,)."""
+    splits = [split for split in ("train", VALID) if split in task.splits]
+    y = torch.cat([_targets(task, split) for split in splits])
+    return ((y == 1).sum(0) + 1) / ((~y.isnan()).sum(0) + 2)
+
+
 def _about(
     config: RunConfig, task: Task, candidates: Sequence[Candidate], folders: Sequence[RunFolder]
 ) -> Json:
@@ -382,6 +390,11 @@ def _check_settings(config: RunConfig, task: Task, inference: Inference) -> None
             "regression; leave it out"
         )
     recipe = build_recipes(config)[0]
+    if recipe.soup:
+        raise ValueError(
+            f"method {config.method.name} averages the weights of networks, and a model averages "
+            "what its members say; take method hp_ft, and `molhpft run` for a soup"
+        )
     if recipe.side or recipe.auxiliary or recipe.contrast:
         raise ValueError(
             f"method {config.method.name} trains more than a network on the labels of the table, "
