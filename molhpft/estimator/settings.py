@@ -108,7 +108,7 @@ def _warn_of_idle(members: "Members", given: Options, tau: Any, head: Any) -> No
     """
     if members in ("all", "networks"):
         return
-    keys = [*("cut", "finetune", "probe", "standardise")]
+    keys = ["cut", "finetune", "probe", "standardise"]
     keys += ["encoder"] if members == "fingerprints" else []
     idle = [key for key in keys if given.get(key) is not None]
     method = given.get("method")
