@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from molhpft.config.build import build_recipes
-from molhpft.config.schema import RunConfig
+from molhpft.config.schema import RunConfig, beside_of
 from molhpft.core.data import Task
 from molhpft.core.evaluate import predict
 from molhpft.core.network import Network
@@ -25,6 +25,7 @@ from molhpft.core.objectives import Multilabel, Objective, Squared
 from molhpft.domains.files import Json
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.fingerprints import Neighbours, packed_fingerprints, unpack_bits
+from molhpft.domains.molecules.further_columns import reading_beside
 from molhpft.domains.molecules.splits import CALIBRATION
 from molhpft.estimator.blend import Line, blend_weights, fit_line
 from molhpft.estimator.calibrate import (
@@ -115,6 +116,7 @@ def train(
     if not isinstance(molecules, Molecules) or not isinstance(objective, Multilabel | Squared):
         raise ValueError(f"a model is made of molecules with labels; {task.name} has others")
     _check_settings(config, task, inference)
+    task = reading_beside(task, beside_of(config.head))
     choosing = _choosing(task, folds)
     spec = NetworkSpec(
         *(config.encoder, config.head, config.cut, config.standardise),
