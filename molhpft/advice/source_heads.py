@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from molhpft.config.registry import HEADS
+from molhpft.config.schema import BESIDE
 from molhpft.core.network import Batch, Chain, Plain
 from molhpft.core.standardise import STAGE
 from molhpft.domains.weights import WeightFile, strip_prefix
@@ -65,6 +66,8 @@ def _own_head(file: WeightFile, width: int) -> SourceHead | str:
         return "its head predicts numbers, or its file does not say what"
     if config.get("cut") is not None:
         return "its head has layers of the encoder"
+    if config["head"].get(BESIDE):
+        return "its head reads more than features"
     options = {key: value for key, value in config["head"].items() if key != "name"}
     last = [tensor for tensor in weights.values() if tensor.ndim == 2][-1]
     head = HEADS[config["head"]["name"]].build(width, len(last), **options)

@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch.nn.functional import pad
 
 from molhpft.config.options import checked, keywords, unknown
 from molhpft.config.registry import ENCODERS, HEADS, METHODS, TASKS
-from molhpft.config.schema import Choice, RunConfig
+from molhpft.config.schema import Choice, RunConfig, beside_of, without_beside
+from molhpft.core.beside import ending_beside, with_columns
 from molhpft.core.data import Rows, Task
 from molhpft.core.determinism import seed_for
 from molhpft.core.network import Chain, Network, side_tuned
@@ -17,6 +19,7 @@ from molhpft.core.objectives import ClassContrast, Joint, Multiclass, ScoredByLo
 from molhpft.core.standardise import STAGE, ending_standardised, standardised
 from molhpft.domains.files import path_digest
 from molhpft.domains.molecules.examples import Molecules
+from molhpft.domains.molecules.further_columns import column_counts, reading_beside
 from molhpft.domains.molecules.pretraining import joint_task
 from molhpft.domains.vision.examples import UNCHANGED, Images
 from molhpft.domains.weights import read_weights, strip_prefix, weight_file
@@ -52,7 +55,7 @@ def build_task(config: RunConfig, recipe: Recipe) -> Task:
         task = _contrasted(task)
     if recipe.auxiliary:
         task = joint_task(task, _pretraining(recipe.auxiliary), weight=recipe.auxiliary.weight)
-    return task
+    return reading_beside(task, beside_of(config.head))
 
 
 def build_network(
@@ -62,7 +65,7 @@ def build_network(
 
     Args:
         config: names encoder, weights, head and cut.
-        task: says how many outputs the head has.
+        task: says how many outputs the head has, and gives what it reads beside features.
         recipe: says which weights are used, and how.
         device: where the network is put, and reads the training split if features are standardised.
 
@@ -81,14 +84,16 @@ def build_network(
         # a head of its own for every task: one that begins as the head of the pretraining began
         # would find features that were shaped for it
         torch.manual_seed(seed_for(config.seed, f"head of {_head_stream(config, task)}"))
-        head = HEADS[config.head.name].build(backbone.width, task.outputs, **config.head.options)
+        head = _build_head(config.head, backbone.width, task.outputs)
     random = deepcopy(backbone)
     _load(config, task, recipe, backbone=backbone, head=head)
     network = Network(backbone, head).to(device)
-    if config.cut is not None:
-        network = _partial(network, random, config.cut)
     if config.standardise:
         network = standardised(network, task)
+    if beside := beside_of(config.head):
+        network = with_columns(network, task, column_counts(beside))
+    if config.cut is not None:  # what is beside features joins them above the cut, in the head
+        network = _partial(network, random, config.cut)
     if recipe.side:
         network = Network(side_tuned(network.backbone), network.head)
     for phase in recipe.after:
@@ -110,7 +115,18 @@ def _load(config: RunConfig, task: Task, recipe: Recipe, *, backbone: Chain, hea
     if recipe.keeps_head:
         _take_head(head, weights, of_others=encoder.head)
     if recipe.auxiliary:
-        _keep_head(head, weights, outputs=_further_outputs(task))
+        _keep_head(head, weights, outputs=_further_outputs(task), beside=_width_beside(config.head))
+
+
+def _build_head(head: Choice, width: int, outputs: int) -> Chain:
+    """A random head on features of a width, and on what it reads beside them."""
+    width += _width_beside(head)
+    return HEADS[head.name].build(width, outputs, **without_beside(head).options)
+
+
+def _width_beside(head: Choice) -> int:
+    """How many columns a head reads beside the features."""
+    return sum(column_counts(beside_of(head)).values())
 
 
 def _check_phase(backbone: Chain, phase: Phase) -> None:
@@ -147,8 +163,11 @@ def shaped_network(
     """
     options = {k: v for k, v in encoder.options.items() if k != "weights"}
     backbone = ENCODERS[encoder.name].build(**options)
-    on_top = HEADS[head.name].build(backbone.width, outputs, **head.options)
-    network = Network(ending_standardised(backbone) if standardise else backbone, on_top)
+    on_top = _build_head(head, backbone.width, outputs)
+    backbone = ending_standardised(backbone) if standardise else backbone
+    if beside := beside_of(head):
+        backbone = ending_beside(backbone, column_counts(beside))
+    network = Network(backbone, on_top)
     return network if cut is None else network.cut(cut)
 
 
@@ -190,6 +209,11 @@ def _check_standardised(config: RunConfig, recipe: Recipe) -> None:
             f"method {config.method.name} trains nothing, and cut: {config.cut} leaves random "
             "stages; leave cut out"
         )
+    if beside_of(config.head) and recipe.keeps_head:
+        raise ValueError(
+            f"method {config.method.name} keeps the head of the pretraining, which reads features "
+            "alone; leave head.beside out"
+        )
     if config.standardise and (recipe.auxiliary or recipe.keeps_head):
         raise ValueError(
             f"method {config.method.name} keeps the head of the pretraining, which reads features "
@@ -218,7 +242,9 @@ def _partial(network: Network, random: Chain, at: str) -> Network:
     lower, upper = network.backbone.split(at)
     if not lower.names:
         raise ValueError(f"cut: {at} leaves no backbone to transfer; use method: scratch")
-    upper.load_state_dict(random.split(at)[1].state_dict())
+    own = upper.named_stages()
+    for name, stage in random.split(at)[1].named_stages().items():
+        own[name].load_state_dict(stage.state_dict())
     return network.cut(at)
 
 
@@ -284,19 +310,28 @@ def _further_outputs(task: Task) -> int:
     return task.outputs - task.objective.outputs if isinstance(task.objective, Joint) else 0
 
 
-def _keep_head(head: Chain, weights: Path, *, outputs: int) -> None:
-    """Give the last `kept` outputs of a linear head the weights of the pretrained one."""
+def _keep_head(head: Chain, weights: Path, *, outputs: int, beside: int) -> None:
+    """Give the last outputs of a linear head the weights of the pretrained one.
+
+    Args:
+        head: changed in place.
+        weights: the file with the pretrained head, which reads features alone.
+        outputs: how many are given.
+        beside: last columns that the head reads and the pretrained one does not; their weights
+            begin at 0.
+    """
     own, prefix = head.state_dict(), "head."
     saved = {k: v for k, v in read_weights(weights).tensors.items() if k.startswith(prefix)}
     for name, value in own.items():
         theirs = saved.get(prefix + name)
-        if theirs is None or theirs.shape != (outputs, *value.shape[1:]):
+        shape = (outputs, *(width - beside for width in value.shape[1:]))
+        if theirs is None or theirs.shape != shape:
             raise ValueError(
                 f"flyp keeps the pretrained head, and {weights} has none that fits {name} of "
-                f"{(outputs, *value.shape[1:])}; give the model.safetensors of a run on the "
-                "pretraining task with the same head"
+                f"{shape}; give the model.safetensors of a run on the pretraining task with the "
+                "same head, on features alone"
             )
-        value[-outputs:] = theirs
+        value[-outputs:] = pad(theirs, (0, beside)) if value.ndim > 1 else theirs
     head.load_state_dict(own)
 
 

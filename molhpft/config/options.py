@@ -82,7 +82,9 @@ def _kinds(annotation: Any) -> set[Any]:
 
 
 def _stands_for_tuple(value: Any, annotation: Any) -> bool:
-    kinds = (annotation, *get_args(annotation))
+    # what may be in a tuple is no word for all of it
+    inner = () if get_origin(annotation) is tuple else get_args(annotation)
+    kinds = (annotation, *inner)
     words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
     tuples = any(get_origin(kind) is tuple for kind in kinds)
     return tuples and isinstance(value, int | float | str) and value not in words

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from molhpft.config.changes import SWEEP, parse_changes, read_config
 from molhpft.config.measures import NAMES
 from molhpft.config.options import Options, Parameters, checked, keywords, unknown
-from molhpft.config.registry import SECTIONS
+from molhpft.config.registry import HEADS, SECTIONS
 from molhpft.config.used_keys import (
     FINETUNE_KEYS,
     PROBE_KEYS,
@@ -29,6 +29,7 @@ from molhpft.config.used_keys import (
 from molhpft.core.annotations import Count, Seed, Whole
 from molhpft.core.few_labels import recorded
 from molhpft.domains.molecules.checkpoints import fitting_encoder
+from molhpft.domains.molecules.featurized import Reading
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.domains.weights import read_weights, weight_file
 from molhpft.tuning.phase import MOMENTUM, Phase
@@ -40,6 +41,9 @@ RECORDED = ("measures", "features", "members")
 
 MACHINE = ("device", "devices", "nodes", "checkpoint")
 """Keys that decide where a run is made and what an interruption costs."""
+
+BESIDE = "beside"
+"""The option of a head that names what it reads of molecules beside the features."""
 
 DEFAULTS: Options = {
     "encoder": {"weights": DEFAULT_ENCODER},
@@ -90,7 +94,8 @@ class RunConfig:
             shipped encoder; None for random. A config without an encoder starts from
             `DEFAULT_ENCODER`; weights without a name mean the encoder that they are of, a name
             without weights a random one.
-        head: what stands on the backbone.
+        head: what stands on the backbone; with `beside` it reads counts of substructures (morgan,
+            atom_pairs, torsions) or properties of molecules as well (`core/beside.py`).
         method: how both are trained.
         probe: how a head alone is trained, where the method does not say.
         finetune: how everything is trained, where the method does not say.
@@ -330,8 +335,32 @@ def checked_choice(section: str, value: Any) -> Choice:
         parameters["weights"] = inspect.Parameter(
             "weights", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Path | None
         )
+    if section == "head" and HEADS[name].reads == "vectors":
+        parameters[BESIDE] = inspect.Parameter(
+            BESIDE, inspect.Parameter.KEYWORD_ONLY, default=(), annotation=tuple[Reading, ...]
+        )
     options = checked(section, parameters, options)
-    return Choice(name, recorded(options) if section == "task" else options)
+    choice = Choice(name, recorded(options) if section == "task" else options)
+    return _checked_beside(choice) if section == "head" else choice
+
+
+def beside_of(head: Choice) -> tuple[Reading, ...]:
+    """What a head reads of molecules beside the features."""
+    kinds: tuple[Reading, ...] = head.options.get(BESIDE, ())
+    return kinds
+
+
+def without_beside(head: Choice) -> Choice:
+    """The head as it is where it reads features alone, with the options of its own."""
+    return Choice(head.name, {k: v for k, v in head.options.items() if k != BESIDE})
+
+
+def _checked_beside(head: Choice) -> Choice:
+    """A head that reads features alone is recorded as it was before it could read more."""
+    kinds = beside_of(head)
+    if len(set(kinds)) < len(kinds):
+        raise ValueError(f"head.beside should name each of its readings once, got {list(kinds)}")
+    return head if kinds else without_beside(head)
 
 
 def _with_encoder(raw: Mapping[str, Any]) -> Options:

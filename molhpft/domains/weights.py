@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from molhpft.core.standardise import STAGE
+from molhpft.core import beside, standardise
 from molhpft.domains.extras import MissingExtraError, require
 from molhpft.domains.files import digest
 from molhpft.domains.shipped import shipped_card, shipped_encoders, shipped_file
@@ -83,7 +83,8 @@ def backbone_weights(file: WeightFile, prefix: str) -> dict[str, Tensor]:
         prefix: what its names of the backbone begin with.
     """
     stages = strip_prefix(file.tensors, prefix)
-    return {n: t for n, t in stages.items() if not n.startswith(f"stages.{STAGE}.")}
+    added = tuple(f"stages.{stage}." for stage in (standardise.STAGE, beside.STAGE))
+    return {n: t for n, t in stages.items() if not n.startswith(added)}
 
 
 def hub_folder(name: str, **options: Any) -> Path:

@@ -76,16 +76,32 @@ class Line:
         return outputs * self.slope + self.offset
 
 
-def fit_line(outputs: Tensor, targets: Tensor, *, classes: bool) -> Line:
+_FLATTEST = 4.0  # 1 / (p (1 - p)), how much a logit rises with its probability p, at p = 1/2
+
+
+def fit_line(
+    outputs: Tensor, targets: Tensor, *, classes: bool, rates: Tensor | None = None
+) -> Line:
     """Platt's line of a member; numbers are left as they are.
 
+    Where labels cannot say it, since they are of one class or rank the wrong way round, a logit
+    stays as it is, and a number that stands for a probability p becomes
+    `logit(rate) + 4 (p - rate)`.
+
     Args:
-        outputs: (n, t), for molecules that the member did not train on.
+        outputs: (n, t), for molecules that the member did not train on: logits, or numbers around
+            `rates` where these are given.
         targets: (n, t), NaN where unmeasured.
         classes: whether targets are 0 and 1; otherwise they are numbers.
+        rates: shares of label 1, between 0 and 1, (t,), of a member that learned labels as numbers.
     """
+    t = outputs.shape[1]
     if not classes:
-        t = outputs.shape[1]
         return Line(torch.ones(t), torch.zeros(t))
-    fitted = fit_platt(outputs, targets)
-    return Line(fitted.slopes.float(), fitted.offsets.float())
+    slope, offset = torch.ones(t).double(), torch.zeros(t).double()
+    if rates is not None:
+        slope = slope * _FLATTEST
+        offset = rates.double().logit() - _FLATTEST * rates.double()
+    fitted = fit_platt(outputs.double() * slope + offset, targets)
+    slopes, offsets = fitted.slopes * slope, fitted.slopes * offset + fitted.offsets
+    return Line(slopes.float(), offsets.float())

@@ -13,7 +13,9 @@ from molhpft.domains.molecules.draw import (
     contribution_svg,
     mean_embedding,
 )
-from molhpft.domains.molecules.graphs import load_or_pack, pack
+from molhpft.domains.molecules.featurized import featurized
+from molhpft.domains.molecules.further_columns import store_beside
+from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.smiles import MOST_ATOMS
 from molhpft.estimator.model import Model, weighted_mean
 
@@ -30,7 +32,8 @@ class Explanation:
         target: name of the target.
         atoms: contribution of each atom to the mean logit of the networks, (a,), in RDKit's order.
         logit: theirs of the molecule; of a regression, in standard deviations.
-        baseline: the logit of a molecule whose atoms are all average training atoms.
+        baseline: the logit of a molecule whose atoms are all average training atoms; what heads
+            read beside features is that of the molecule.
         error: by how much the contributions miss `logit - baseline`.
     """
 
@@ -65,7 +68,7 @@ def explain(model: Model, smiles: str, *, target: str | None = None) -> Explanat
         raise ValueError(f"which target should be explained? there are: {', '.join(names)}")
     if target is not None and target not in names:
         raise ValueError(f"no target is named {target!r}; there are: {', '.join(names)}")
-    store = pack([smiles])
+    store = store_beside(featurized([smiles], model.beside), model.beside)
     if not store.readable.all():
         raise ValueError(
             f"{smiles!r:.60} cannot be read as a molecule of at most {MOST_ATOMS:,} atoms"

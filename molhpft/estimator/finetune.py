@@ -96,6 +96,7 @@ def finetune_table(
         more=more,
         task=data.choice,
         molecules=len(data.task.rows("train")),
+        members=inference.members,
     )
     if out.exists() and not (out / CONFIG).is_file():
         raise ValueError(f"{out} is there and is no model; choose another folder (--out)")

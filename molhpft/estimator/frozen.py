@@ -16,8 +16,9 @@ from molhpft.config.schema import checked_choice
 from molhpft.core.determinism import threads
 from molhpft.core.evaluate import EVALUATION_SIZE, inference
 from molhpft.core.network import Batch, Chain
-from molhpft.domains.molecules.featurized import Featurized, featurized_parts
-from molhpft.domains.molecules.graphs import GraphStore, graph_store
+from molhpft.domains.molecules.featurized import Featurized, Reading, featurized_parts
+from molhpft.domains.molecules.further_columns import store_beside
+from molhpft.domains.molecules.graphs import GraphStore
 
 
 class Embedder(Protocol):
@@ -26,6 +27,10 @@ class Embedder(Protocol):
     @property
     def width(self) -> int:
         """Number of features."""
+
+    @property
+    def beside(self) -> tuple[Reading, ...]:
+        """What features have behind those of an encoder, which stores have to hold."""
 
     def features(self, store: GraphStore, rows: Tensor) -> Tensor:
         """Features of the molecules `rows` (m,), float32 (m, width) on the CPU."""
@@ -46,6 +51,11 @@ class FrozenEncoder:
     def width(self) -> int:
         """Number of features."""
         return self._backbone.width
+
+    @property
+    def beside(self) -> tuple[Reading, ...]:
+        """Nothing: its features are those of the encoder alone."""
+        return ()
 
     def features(self, store: GraphStore, rows: Tensor) -> Tensor:
         """Features of the molecules `rows` (m,), float32 (m, width) on the CPU."""
@@ -108,7 +118,7 @@ def unlabelled_batches(store: GraphStore, rows: Tensor, device: torch.device) ->
 
 def part_features(embedder: Embedder, molecules: Featurized) -> tuple[Tensor, Tensor]:
     """Which molecules can be read, bool (n,), and features (n, width), NaN for the others."""
-    store = graph_store(molecules.graphs)
+    store = store_beside(molecules, embedder.beside)
     rows = store.readable.nonzero().flatten()
     z = torch.full((len(store), embedder.width), torch.nan)
     z[rows] = embedder.features(store, rows)
@@ -133,7 +143,7 @@ def smiles_features(
     # the processes that read molecules need the other half
     halved = threads(max(1, torch.get_num_threads() // 2)) if len(smiles) > size else nullcontext()
     with halved:
-        for molecules in featurized_parts(parts, lambda part: part):
+        for molecules in featurized_parts(parts, lambda part: part, embedder.beside):
             end = begin + len(molecules.smiles)
             z[begin:end] = part_features(embedder, molecules)[1].numpy()
             begin = end

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from molhpft.config.build import build_network, build_recipes
-from molhpft.config.schema import RunConfig
+from molhpft.config.schema import RunConfig, without_beside
 from molhpft.core.data import Task
 from molhpft.core.network import Chain
+from molhpft.core.scale import fit_scale
 from molhpft.domains.molecules.featurized import Reading
 from molhpft.estimator.kernel_models import (
     MOST_ROWS,
@@ -28,7 +29,6 @@ from molhpft.estimator.similarities import (
     Described,
     Describer,
     Similarity,
-    fit_scale,
     read_columns,
     similarity,
 )
@@ -96,7 +96,7 @@ def _frozen(config: RunConfig, task: Task) -> Chain | None:
     recipe = build_recipes(config)[0]
     if config.encoder.options["weights"] is None or not recipe.pretrained:
         return None
-    whole = replace(config, standardise=True, cut=None)
+    whole = replace(config, head=without_beside(config.head), standardise=True, cut=None)
     return build_network(whole, task, recipe).backbone.eval()
 
 

@@ -16,6 +16,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from molhpft.core.network import Chain
+from molhpft.core.scale import Scale
 from molhpft.domains.files import Json
 from molhpft.domains.molecules.count_fingerprints import COLUMNS, SUBSTRUCTURES
 from molhpft.domains.molecules.featurized import Reading
@@ -25,7 +26,6 @@ from molhpft.estimator.similarities import (
     SIMILARITIES,
     Described,
     Describer,
-    Scale,
     Similarity,
     similarity,
 )
@@ -226,7 +226,7 @@ class KernelModels:
             tensors[f"{k}.intercepts"] = torch.from_numpy(model.intercepts)
         scale, frozen = self.describer.scale, self.describer.backbone
         if scale is not None:
-            tensors |= {f"{_SCALE}{key}": torch.from_numpy(v) for key, v in vars(scale).items()}
+            tensors |= {f"{_SCALE}{key}": v for key, v in vars(scale).items()}
         if frozen is not None:
             tensors |= {f"{_ENCODER}{name}": tensor for name, tensor in frozen.state_dict().items()}
         return tensors
@@ -253,9 +253,7 @@ def kernel_models_from(
     describer = Describer(
         names,
         backbone.eval() if "features" in names else None,
-        Scale(*(tensors[f"{_SCALE}{key}"].numpy() for key in keys))
-        if "properties" in names
-        else None,
+        Scale(*(tensors[f"{_SCALE}{key}"] for key in keys)) if "properties" in names else None,
     )
     return KernelModels(
         tuple(

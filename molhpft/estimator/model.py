@@ -19,7 +19,7 @@ from torch import Tensor
 
 from molhpft import __version__
 from molhpft.config.build import shaped_network
-from molhpft.config.schema import Choice, checked_choice, plain
+from molhpft.config.schema import Choice, beside_of, checked_choice, plain, without_beside
 from molhpft.core.evaluate import inference
 from molhpft.core.network import Chain, Network
 from molhpft.core.objectives import Multilabel, Squared
@@ -29,7 +29,8 @@ from molhpft.domains.files import Json, digest, listed
 from molhpft.domains.molecules.examples import ZERO_ONE
 from molhpft.domains.molecules.featurized import Featurized, Reading, featurized
 from molhpft.domains.molecules.fingerprints import unpack_bits
-from molhpft.domains.molecules.graphs import GraphStore, graph_store
+from molhpft.domains.molecules.further_columns import store_beside
+from molhpft.domains.molecules.graphs import GraphStore
 from molhpft.domains.weights import ABOUT, FILES, MEMBER, hub_folder, strip_prefix
 from molhpft.estimator.blend import Line
 from molhpft.estimator.calibrate import (
@@ -133,7 +134,11 @@ class NetworkSpec:
     def encoder_alone(self) -> Chain:
         """The whole encoder, whatever is cut off it, to load weights into."""
         return shaped_network(
-            self.encoder, self.head, None, standardise=False, outputs=len(self.target_names)
+            self.encoder,
+            without_beside(self.head),
+            None,
+            standardise=False,
+            outputs=len(self.target_names),
         ).backbone
 
     def to_json(self) -> Json:
@@ -261,9 +266,16 @@ class Model:
         return [] if frozen is None else [frozen]
 
     @property
+    def beside(self) -> tuple[Reading, ...]:
+        """What its networks read beside features; stores of molecules have to hold it."""
+        return beside_of(self.spec.head) if self.networks else ()
+
+    @property
     def further(self) -> tuple[Reading, ...]:
         """What it reads of molecules beside their graphs and circular neighbourhoods."""
-        return self.kernel_models.describer.further if self.kernel_models else ()
+        by_kernels = self.kernel_models.describer.further if self.kernel_models else ()
+        kinds = dict.fromkeys((*by_kernels, *self.beside))
+        return tuple(kind for kind in kinds if kind != "morgan")
 
     def predict(self, smiles: Sequence[str]) -> Prediction:
         """Predictions for n molecules, all of them in memory at a time."""
@@ -278,7 +290,7 @@ class Model:
             molecules: n of them, with what is `further` read.
             neighbours: similarity to and index of the nearest training molecule, if known.
         """
-        store = graph_store(molecules.graphs)
+        store = store_beside(molecules, self.beside)
         rows = store.readable.nonzero().flatten()
         logits = self.logits(store, rows, molecules.columns)
         mean, objective = weighted_mean(logits, self.weights), self.spec.objective

@@ -106,7 +106,11 @@ def embed_table(embedder: Embedder, path: Path, out: Path, *, smiles_column: str
         readable, z = part_features(embedder, molecules)
         return molecules, readable, zip(names, map(number_cells, z.T), strict=True)
 
-    return _extend(path, out, smiles_column, lambda part: part, embedded, what="embedding")
+    return _extend(
+        *(path, out, smiles_column, lambda part: part, embedded),
+        what="embedding",
+        further=embedder.beside,
+    )
 
 
 def _extend(

@@ -12,6 +12,7 @@ from molhpft.config.options import Options, keywords
 from molhpft.config.registry import METHODS
 from molhpft.config.schema import DEFAULTS, Choice, RunConfig, parse_config, unused_keys, without
 from molhpft.config.used_keys import unused_message
+from molhpft.domains.files import listed
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.estimator.calibrate import CalibrationName
 
@@ -48,6 +49,7 @@ def model_config(
     more: Mapping[str, Any],
     task: Choice = IN_MEMORY,
     molecules: int = 0,
+    members: "Members" = "all",
 ) -> RunConfig:
     """The config of a run that makes a model, from a few options and any further keys.
 
@@ -62,6 +64,7 @@ def model_config(
             the options above that is None. `finetune` and `probe` have defaults of their own.
         task: of the config.
         molecules: how many there are to train on; many are seen in fewer epochs.
+        members: what may answer; where that is no network, a warning names what only networks use.
 
     Raises:
         FileNotFoundError: there is no such weight file.
@@ -79,6 +82,7 @@ def model_config(
             "members is no key of this config: the option of that name (--members) says what "
             "predicts together"
         )
+    _warn_of_idle(members, {**given, "encoder": encoder or given.get("encoder")}, tau, head)
     encoder_keys = _entry("encoder", given, encoder, default=DEFAULT_ENCODER)
     # under a cut the head begins with layers that were trained on features as they are, and random
     # features vary so little that dividing by it would magnify every step of the backbone
@@ -95,6 +99,27 @@ def model_config(
     if tau is not None:
         raw = _without_idled_by_tau(raw, task, defaults)
     return parse_config(raw, task=task, defaults=defaults)
+
+
+def _warn_of_idle(members: "Members", given: Options, tau: Any, head: Any) -> None:
+    """Say which settings that are given do nothing, since no network is finetuned.
+
+    A search over members has one config for all.
+    """
+    if members in ("all", "networks"):
+        return
+    keys = ["cut", "finetune", "probe", "standardise"]
+    keys += ["encoder"] if members == "fingerprints" else []
+    idle = [key for key in keys if given.get(key) is not None]
+    method = given.get("method")
+    idle += ["head"] if head is not None or "head" in given else []
+    idle += ["tau"] if tau is not None or (isinstance(method, Mapping) and "tau" in method) else []
+    if idle:
+        them = "it does" if len(idle) == 1 else "they do"
+        _log.warning(
+            "members %s finetunes no network, which alone uses %s: %s nothing here",
+            *(members, listed(sorted(idle)), them),
+        )
 
 
 def _defaults(encoder: Any, molecules: int) -> Options:

@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 from torch import Tensor
 
 from molhpft.core.network import Chain
+from molhpft.core.scale import Scale
 from molhpft.domains.molecules.count_fingerprints import SUBSTRUCTURES, count_fingerprints
 from molhpft.domains.molecules.featurized import Reading
 from molhpft.domains.molecules.fingerprint_kernels import (
@@ -28,43 +30,9 @@ from molhpft.estimator.frozen import backbone_features
 Similarity = Literal["morgan", "atom_pairs", "torsions", "features", "properties"]
 SIMILARITIES: tuple[Similarity, ...] = get_args(Similarity)
 
-_TAIL = 0.01  # of the molecules that are known, at either end of a property
 _WIDTH = 2.0  # standard deviations of every column that similar molecules may differ by
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Scale:
-    """How properties become numbers that are comparable: tails cut off, in standard deviations.
-
-    Attributes:
-        low: below which a value is cut off, (k,).
-        high: above which it is.
-        mean: (k,), subtracted; what is not defined becomes 0.
-        std: (k,), by which is divided; infinite for what does not vary.
-    """
-
-    low: Array
-    high: Array
-    mean: Array
-    std: Array
-
-    def __call__(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        """Properties of n molecules, (n, k), on the scale."""
-        cut = np.clip(values.astype(np.float64), self.low, self.high)
-        return np.nan_to_num((cut - self.mean) / self.std).astype(np.float32)
-
-
-def fit_scale(values: NDArray[Any]) -> Scale:
-    """The scale of the properties of known molecules, (n, k); NaN where not defined."""
-    known = values.astype(np.float64)
-    empty = np.isnan(known).all(0)
-    known[:, empty] = 0.0
-    low, high = np.nanquantile(known, [_TAIL, 1 - _TAIL], axis=0)
-    cut = np.clip(known, low, high)
-    std = np.nanstd(cut, axis=0)
-    return Scale(low, high, np.nanmean(cut, axis=0), np.where(std > 0, std, np.inf))
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +111,7 @@ class Describer:
         own = columns[name][rows.numpy()]
         if name == "properties":
             assert self.scale is not None
-            return self.scale(own)
+            return self.scale(torch.from_numpy(own.astype(np.float64))).float().numpy()
         return csr_matrix(own)
 
 

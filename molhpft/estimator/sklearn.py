@@ -265,6 +265,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             seed=None if _is(self.random_state, 0) else _seed(self.random_state),
             more=self.config or {},
             molecules=molecules,
+            members=self.members,
         )
 
     def _check_sets(self, eval_set: object, calibration_set: object) -> None:

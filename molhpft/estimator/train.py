@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from molhpft.config.build import build_recipes
-from molhpft.config.schema import RunConfig
+from molhpft.config.schema import RunConfig, beside_of
 from molhpft.core.data import Task
 from molhpft.core.evaluate import predict
 from molhpft.core.network import Network
@@ -25,6 +25,7 @@ from molhpft.core.objectives import Multilabel, Objective, Squared
 from molhpft.domains.files import Json
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.fingerprints import Neighbours, packed_fingerprints, unpack_bits
+from molhpft.domains.molecules.further_columns import reading_beside
 from molhpft.domains.molecules.splits import CALIBRATION
 from molhpft.estimator.blend import Line, blend_weights, fit_line
 from molhpft.estimator.calibrate import (
@@ -114,6 +115,7 @@ def train(
     if not isinstance(molecules, Molecules) or not isinstance(objective, Multilabel | Squared):
         raise ValueError(f"a model is made of molecules with labels; {task.name} has others")
     _check_settings(config, task, inference)
+    task = reading_beside(task, beside_of(config.head))
     choosing = _choosing(task, folds)
     spec = NetworkSpec(
         *(config.encoder, config.head, config.cut, config.standardise),
@@ -169,7 +171,8 @@ def _candidates(
 
     def candidate(name: str, outputs: Mapping[str, Tensor], **what: Any) -> Candidate:
         y, classes = _targets(choosing, VALID), isinstance(spec.objective, Multilabel)
-        line = fit_line(outputs[VALID], y, classes=classes)
+        rates = _rates(task) if classes and "kernel_model" in what else None
+        line = fit_line(outputs[VALID], y, classes=classes, rates=rates)
         return Candidate(name, {split: line(said) for split, said in outputs.items()}, line, **what)
 
     if wanted != "networks":
@@ -335,6 +338,13 @@ def _targets(task: Task, split: str) -> Tensor:
     return molecules_of(task).targets[task.splits[split]].float()
 
 
+def _rates(task: Task) -> Tensor:
+    """Share of label 1 of what kernel models learn from, as if each class had one more, (t,)."""
+    splits = [split for split in ("train", VALID) if split in task.splits]
+    y = torch.cat([_targets(task, split) for split in splits])
+    return ((y == 1).sum(0) + 1) / ((~y.isnan()).sum(0) + 2)
+
+
 def _about(
     config: RunConfig, task: Task, candidates: Sequence[Candidate], folders: Sequence[RunFolder]
 ) -> Json:
@@ -376,6 +386,11 @@ def _check_settings(config: RunConfig, task: Task, inference: Inference) -> None
             "regression; leave it out"
         )
     recipe = build_recipes(config)[0]
+    if recipe.soup:
+        raise ValueError(
+            f"method {config.method.name} averages the weights of networks, and a model averages "
+            "what its members say; take method hp_ft, and `molhpft run` for a soup"
+        )
     if recipe.side or recipe.auxiliary or recipe.contrast:
         raise ValueError(
             f"method {config.method.name} trains more than a network on the labels of the table, "

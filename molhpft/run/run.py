@@ -14,13 +14,14 @@ from molhpft.config.measures import (
     measure_branch,
     measure_run,
 )
-from molhpft.config.schema import RunConfig, resolved
+from molhpft.config.schema import RunConfig, beside_of, resolved
 from molhpft.core.data import Task
 from molhpft.core.determinism import seed_for
 from molhpft.core.metrics import comparable
 from molhpft.core.network import Network
 from molhpft.core.objectives import Multiclass, Multilabel, Objective
 from molhpft.domains.files import Json
+from molhpft.domains.molecules.further_columns import reading_beside
 from molhpft.measure.features import head_norm
 from molhpft.run.auto_tau import candidate_recipe, choose_tau
 from molhpft.run.branch import (
@@ -69,7 +70,7 @@ def run(
     given, config = config, settled(config)
     machine, recipes = launch(config), build_recipes(config)
     with machine.first_alone():
-        task = task or build_task(config, recipes[0])
+        task = reading_beside(task or build_task(config, recipes[0]), beside_of(config.head))
     check_measures(config.measures, task)
     folder = RunFolder(out / run_name(config, task), writes=machine.rank == 0)
     if machine.agreed(folder.is_complete):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from molhpft.core.beside import Beside
 from molhpft.core.network import Network
 from molhpft.core.standardise import Standardised
 from molhpft.tuning.adapters import NONE, Adapters
@@ -112,7 +113,8 @@ def _groups(network: Network, phase: Phase, adapters: Adapters = NONE) -> list[d
     trained = trained_stages(network.backbone, phase)
     # rates count the encoder's own stages, whatever a run has put on top of them
     named = network.backbone.named_stages().items()
-    layers = [(name, stage) for name, stage in named if not isinstance(stage, Standardised)]
+    added = (Standardised, Beside)
+    layers = [(name, stage) for name, stage in named if not isinstance(stage, added)]
     for depth, (name, stage) in enumerate(reversed(layers), start=1):
         if name in trained:
             rate = (phase.backbone_lr or phase.lr) * phase.layer_decay**depth

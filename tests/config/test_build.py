@@ -130,6 +130,39 @@ def test_flyp_keeps_the_pretrained_head_beside_the_new_one(small, sizes, pretrai
         network_of(with_weights(small, headless, method=FLYP))
 
 
+def test_the_pretrained_head_that_flyp_keeps_reads_nothing_beside_features(
+    small, sizes, pretrained
+):
+    head = {"name": "linear", "beside": ["properties"]}
+    own = network_of(with_weights(small, pretrained, method=FLYP, head=head)).head.state_dict()
+    weights = read_weights(pretrained).tensors
+    key, bias = (f"stages.linear.module.{name}" for name in ("weight", "bias"))
+    width = weights["head." + key].shape[1]
+    assert own[key].shape[1] == width + 79
+    assert torch.equal(own[key][1:, :width], weights["head." + key])
+    assert torch.equal(own[bias][1:], weights["head." + bias])
+    assert not own[key][1:, width:].any()
+    assert own[key][0, width:].all()
+
+
+def test_columns_beside_features_stand_in_front_of_the_head_of_a_partial_backbone(
+    small, pretrained
+):
+    head = {"name": "linear", "beside": ["torsions"]}
+    cut = network_of(with_weights(small, pretrained, cut="conv1", head=head))
+    plain = network_of(with_weights(small, pretrained, cut="conv1"))
+    assert cut.head.names == ["conv1", "pool", "beside", "linear"]
+    key = CONVOLUTION.format(1)
+    assert torch.equal(cut.head.state_dict()[key], plain.head.state_dict()[key])
+
+
+def test_only_molecules_have_what_a_head_reads_beside_features():
+    head = {"name": "mlp", "beside": ["properties"]}
+    words = "head.beside reads properties of molecules, and task toy_.* has rows; leave head.beside"
+    with pytest.raises(ValueError, match=words):
+        task_of(parse_config({"task": TOY, "encoder": "toy_mlp", "head": head}))
+
+
 def test_a_run_on_standardised_features_leaves_an_encoder_like_any_other(
     small, pretrained, tmp_path
 ):
@@ -160,6 +193,10 @@ SHAPES = {"name": "shapes", "images": 8, "size": 16}
         (
             {"method": {**FLYP, "pretraining": "nci_descriptors"}, "standardise": True},
             "method flyp keeps the head of the pretraining, which reads features as they are",
+        ),
+        (
+            {"method": "zero_shot", "head": {"name": "linear", "beside": ["morgan"]}},
+            "method zero_shot keeps the head .* features alone; leave head.beside out",
         ),
         ({"cut": "embed"}, "cut: embed leaves no backbone to transfer"),
         ({"method": "flyp_contrast"}, "class contrast is for tasks with classes; rings is multil"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from molhpft.config import schema
-from molhpft.config.schema import Reader, load_config, parse_config, resolved
+from molhpft.config.schema import Reader, checked_choice, load_config, parse_config, resolved
 
 MINIMAL = {"task": "nci_alerts"}
 
@@ -259,3 +259,30 @@ def test_a_preset_that_is_none_or_does_nothing_is_refused(changed, message):
 def test_a_preset_is_dropped_where_a_template_has_no_use_for_it():
     raw = {**MINIMAL, "method": "lp", "finetune": "paper"}
     assert parse_config(raw, unused_are="dropped").finetune.optimizer == "adam"
+
+
+def test_a_head_that_reads_features_alone_is_recorded_as_it_always_was():
+    assert resolved(parse_config({"task": "toy"}))["head"] == {"name": "linear"}
+    head = {"name": "mlp", "hidden": 8}
+    for one in (head, head | {"beside": []}):
+        assert resolved(parse_config({"task": "toy", "head": one}))["head"] == head
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        ({"name": "linear", "beside": ["bits"]}, "head.beside is 'bits'"),
+        ({"name": "linear", "beside": ["morgan", "morgan"]}, "once, got .'morgan', 'morgan'"),
+        ({"name": "aspp", "beside": ["morgan"]}, "unknown key head.beside"),
+    ],
+    ids=str,
+)
+def test_what_a_head_cannot_read_beside_features_is_refused(head, words):
+    with pytest.raises(ValueError, match=words):
+        checked_choice("head", head)
+
+
+def test_one_reading_beside_features_may_stand_alone():
+    assert checked_choice("head", {"name": "linear", "beside": "morgan"}).options == {
+        "beside": ("morgan",)
+    }

@@ -18,6 +18,7 @@ from tests.docs.pages import DOCS, PAGES, ROOT, name
 from tests.domains.molecules.chemprop_layout import model_file, passing_file
 
 OURS = [page for page in PAGES if page.name not in ("README.md", "decisions.md", "report.md")]
+README = ROOT / "README.md"
 GROUP = get_command(app)
 
 
@@ -142,7 +143,7 @@ def test_what_is_printed_on_pages_is_what_is_recorded():
     assert printed == recorded
 
 
-@pytest.mark.parametrize("page", OURS, ids=name)
+@pytest.mark.parametrize("page", [*OURS, README], ids=name)
 def test_numbers_of_a_page_were_printed(page):
     measured = ROOT / "benchmarks" / "README.md"
     sources = [*(DOCS / "printed").iterdir(), *(ROOT / "configs").rglob("*.yaml"), measured]
@@ -152,11 +153,19 @@ def test_numbers_of_a_page_were_printed(page):
         assert number in printed or f"section {number}" in text, number
 
 
-@pytest.mark.parametrize("page", [*OURS, ROOT / "mkdocs.yml"], ids=name)
+@pytest.mark.parametrize("page", [*OURS, README, ROOT / "mkdocs.yml"], ids=name)
 def test_lines_are_short_and_name_no_machine(page):
     for line in page.read_text("utf-8").splitlines():
         assert len(line) <= 120 or line.startswith(("|", "[![")), line
     assert not re.search(r"/(work|tmp|home|root)/", pages.markdown(page))
+
+
+def test_the_readme_is_short_and_begins_with_a_picture_and_the_commands():
+    lines = README.read_text("utf-8").splitlines()
+    assert len(lines) <= 130
+    first = "\n".join(lines[:25])
+    assert "](docs/quickstart.png)" in first
+    assert "pip install -e . && molhpft quickstart" in first
 
 
 def test_navigation_lists_every_page():

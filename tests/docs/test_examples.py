@@ -1,5 +1,6 @@
 """Every example runs at its smallest setting, and writes and prints what it says."""
 
+import json
 import os
 import subprocess
 import sys
@@ -29,6 +30,30 @@ def example(tmp_path):
         return done.returncode, done.stdout, done.stderr
 
     return run
+
+
+@pytest.fixture(scope="module")
+def notebook():
+    """The cells of the notebook that hold code."""
+    cells = json.loads((EXAMPLES / "first_model.ipynb").read_text("utf-8"))["cells"]
+    return [cell for cell in cells if cell["cell_type"] == "code"]
+
+
+def test_the_notebook_is_kept_without_outputs(notebook):
+    assert notebook
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in notebook)
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__main__"}
+    for number, cell in enumerate(notebook):
+        exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)
+    missed = abs(names["kernels"].out_of_fold_ - names["celsius"]).mean()
+    assert missed < names["constant"] / 2
+    assert "weight" in capsys.readouterr().out
+    assert (tmp_path / "first_model" / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from molhpft.estimator.blend import blend_weights
+from molhpft.estimator.blend import blend_weights, fit_line
 
 
 def error(y):
@@ -42,3 +42,36 @@ def test_a_member_whose_predictions_are_not_finite_is_left_out():
         blend_weights([y * torch.nan], error(y))
     with pytest.raises(ValueError, match="at least one member"):
         blend_weights([], error(y))
+
+
+RARE = torch.tensor([[0.1]] * 10)  # what a process says that learned labels of a tenth of 1s
+BACKWARDS = torch.tensor([[1.0]] + [[0.0]] * 9)  # whose only 1 it puts below all 0s
+
+
+@pytest.mark.parametrize(
+    ("outputs", "targets"),
+    [
+        pytest.param(RARE, torch.full((10, 1), torch.nan), id="no label"),
+        pytest.param(RARE, torch.zeros(10, 1), id="one class"),
+        pytest.param(RARE + torch.linspace(-0.05, 0.04, 10)[:, None], BACKWARDS, id="backwards"),
+    ],
+)
+def test_a_number_that_stands_for_a_rate_is_no_logit_even_where_labels_cannot_say_so(
+    outputs, targets
+):
+    line = fit_line(outputs, targets, classes=True, rates=torch.tensor([0.1]))
+    probabilities = line(outputs).sigmoid()
+    assert (probabilities - outputs).abs().max() < 0.05
+    assert line(torch.tensor([[0.5]])) > line(torch.tensor([[0.1]]))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_labels_say_the_line_it_does_not_hang_on_the_rate(seed):
+    rng = torch.Generator().manual_seed(seed)
+    targets = torch.tensor([0.0, 1.0] * 20)[:, None]
+    outputs = targets + torch.randn(40, 1, generator=rng) / 4
+    one, other = (
+        fit_line(outputs, targets, classes=True, rates=rates)
+        for rates in (None, torch.tensor([0.2]))
+    )
+    torch.testing.assert_close(one(outputs).sigmoid(), other(outputs).sigmoid(), rtol=0, atol=1e-4)

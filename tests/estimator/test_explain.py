@@ -6,7 +6,7 @@ import torch
 from molhpft.core.objectives import Squared
 from molhpft.domains.files import UnwritableError
 from molhpft.domains.molecules.featurized import featurized
-from molhpft.domains.molecules.graphs import graph_store
+from molhpft.domains.molecules.further_columns import store_beside
 from molhpft.estimator import explain as explaining
 from molhpft.estimator.explain import draw, explain
 from tests.estimator.builders import NETWORKS, random_model
@@ -14,13 +14,14 @@ from tests.estimator.builders import NETWORKS, random_model
 KINDS = NETWORKS | {
     "numbers": {"objective": Squared(mean=(3.0,), std=(2.0,)), "targets": ("size",)},
     "several": {"targets": ("a", "b")},
+    "beside": {"head": {"name": "linear", "beside": ["morgan", "properties"]}},
 }
 ASKED = "CC(=O)Nc1ccccc1"
 
 
 def logit_of(model, smiles, k):
-    molecules = featurized([smiles])
-    store = graph_store(molecules.graphs)
+    molecules = featurized([smiles], model.further)
+    store = store_beside(molecules, model.beside)
     return model.logits(store, torch.tensor([0]), molecules.columns)[:, 0, k].mean()
 
 

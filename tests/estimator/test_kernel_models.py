@@ -8,6 +8,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import PairwiseKernel, WhiteKernel
 from sklearn.metrics.pairwise import rbf_kernel
 
+from molhpft.core.scale import fit_scale
 from molhpft.estimator.kernel_models import (
     KernelModels,
     fit_kernel_model,
@@ -15,7 +16,7 @@ from molhpft.estimator.kernel_models import (
     kernel_models_from,
     sampled_rows,
 )
-from molhpft.estimator.similarities import SIMILARITIES, Described, Describer, fit_scale, similarity
+from molhpft.estimator.similarities import SIMILARITIES, Described, Describer, similarity
 from tests.estimator.builders import random_model
 
 D = 6
@@ -62,13 +63,13 @@ def test_properties_are_scaled_by_known_molecules_and_what_is_undefined_is_ordin
     known[0, 2] = 1e30
     known[:100, 0] = np.nan
     scale = fit_scale(known)
-    found = scale(known)
+    found = scale(torch.from_numpy(known).double()).numpy()
     assert found.mean(0) == pytest.approx([0, 0, 0], abs=1e-5)
     assert np.isfinite(found).all()
     assert not found[:, 1].any()
     assert found[100:, 0].std() == pytest.approx(1, rel=1e-5)
     assert np.abs(found[:, 2]).max() < 4
-    everywhere = scale(np.full((2, 3), np.nan))
+    everywhere = scale(torch.full((2, 3), torch.nan))
     assert not everywhere.any()
 
 
@@ -155,8 +156,8 @@ def test_what_a_file_holds_gives_the_models_back():
             for one, some in ((ours, group), (theirs, again))
         )
         assert first.equal(second)
-    values = np.random.default_rng(5).normal(size=(3, D))
-    assert np.array_equal(again.describer.scale(values), group.describer.scale(values))
+    values = torch.randn(3, D, generator=torch.Generator().manual_seed(5))
+    assert again.describer.scale(values).equal(group.describer.scale(values))
 
 
 def test_a_large_table_is_sampled_within_what_its_labels_cost():

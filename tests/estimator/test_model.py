@@ -118,6 +118,7 @@ def test_answering_trains_nothing_and_leaves_no_mode_changed(model):
 
 FILES = {"README.md", "config.json", "model.safetensors"}
 ASKED = [*SMILES[:30], "no molecule", "", "c1ccccc1O"]
+BESIDE = {"name": "mlp", "beside": ["morgan", "properties"]}
 TWO_NUMBERS = Squared(mean=(3.0, -1.0), std=(2.5, 0.5))
 KINDS = NETWORKS | {
     "platt": {"calibration": "platt"},
@@ -127,6 +128,8 @@ KINDS = NETWORKS | {
     "numbers": {"objective": TWO_NUMBERS, "targets": ("a, b", "ü [red]x[/red]")},
     "alone": {"members": 1},
     "standardised": {"standardise": True},
+    "beside": {"standardise": True, "head": BESIDE},
+    "beside, cut": {"cut": "conv1", "head": BESIDE},
 }
 
 

@@ -21,7 +21,7 @@ from molhpft.estimator.settings import IN_MEMORY, Inference, model_config
 from molhpft.estimator.train import train
 from molhpft.estimator.validation import holdout_split
 from molhpft.measure.error_scale import cross_fitted_scale
-from tests.estimator.builders import ENCODER, RING, SIZE, random_model, ring_task, size_task
+from tests.estimator.builders import ENCODER, RING, SIZE, SMILES, random_model, ring_task, size_task
 from tests.toy import toy_task
 
 PUBLIC = "weights/gcn_supervised_contextpred.pth"
@@ -134,6 +134,23 @@ def test_one_config_serves_a_search_over_tau(caplog):
     assert "probe.epochs would do nothing: method.tau says" in caplog.messages[-1]
     assert "probe" not in resolved(config(tau=0, more=more))
     assert "tau 0 probes no head; left out of this run" in caplog.messages[-1]
+
+
+@pytest.mark.parametrize(
+    ("members", "changes", "idle"),
+    [
+        ("kernels", {"tau": 3, "head": None}, "tau: it does"),
+        ("kernels", {"tau": None, "head": "linear"}, "head: it does"),
+        ("features", {"more": {"finetune": {"epochs": 3}}}, "finetune, head and tau: they do"),
+        ("fingerprints", {"tau": None, "head": None}, "encoder: it does"),
+        ("kernels", {"tau": None, "head": None}, None),
+        ("networks", {}, None),
+    ],
+)
+def test_settings_of_networks_are_said_to_do_nothing_without_any(caplog, members, changes, idle):
+    config(members=members, **changes)
+    said = [f"which alone uses {idle} nothing here"] if idle else []
+    assert [said[0] in record.message for record in caplog.records] == [True] * len(said)
 
 
 def test_numbers_of_numpy_are_numbers():
@@ -421,6 +438,24 @@ def test_every_target_that_was_never_validated_is_listed_with_the_model(brief, t
     task = replace(task, splits={**others, "train": torch.cat([rows, others["train"]])})
     model, _ = trained_on(brief, task, tmp_path)
     assert model.about["unscored"] == {"train": [], "valid": ["rare"], "test": ["rare"]}
+
+
+def test_a_process_learned_rates_and_says_so_where_validation_cannot_calibrate_it(brief, tmp_path):
+    task = ring_task()
+    deal = [row for split in ("train", "valid", "test") for row in task.rows(split).tolist()]
+    rings, chains = ([row for row in deal if RING[row] == label] for label in (1, 0))
+    parts = {"train": chains[:25] + rings[:15], "valid": rings[15:25], "test": chains[25:]}
+    task = replace(task, splits={split: torch.tensor(rows) for split, rows in parts.items()})
+    model, _ = train(brief, task, tmp_path, Inference(members="fingerprints"))
+    assert (model.predict([SMILES[row] for row in parts["test"]]).values < 0.5).all()
+
+
+@pytest.mark.parametrize("name", ["uniform_soup", "greedy_soup"])
+def test_a_method_that_averages_weights_is_refused_before_training(brief, tmp_path, name):
+    config = replace(brief, method=replace(brief.method, name=name))
+    with pytest.raises(ValueError, match=f"method {name} averages the weights of networks"):
+        trained_on(config, ring_task(), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_training_molecules_of_one_class_are_refused_before_training(brief, tmp_path):

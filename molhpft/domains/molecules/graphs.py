@@ -4,8 +4,8 @@ A molecule is a run of rows, so a data set of 40,000 molecules is five tensors o
 move to a device whole; a batch is then collated there by indexing, without a loop over molecules.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -33,6 +33,7 @@ class GraphBatch:
         pointer: int64 (N + 1,), first edge of each atom, then E.
         graph: int64 (N,), number of the molecule each atom belongs to; ascending.
         offsets: int64 (n + 1,), first atom of each molecule, then N; a molecule may have none.
+        beside: name to further columns of the molecules, (n, k) each: counts in uint8, or numbers.
     """
 
     atoms: Tensor
@@ -42,13 +43,15 @@ class GraphBatch:
     pointer: Tensor
     graph: Tensor
     offsets: Tensor
+    beside: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def to(self, device: torch.device | str) -> "GraphBatch":
         """The same molecules on `device`."""
-        return GraphBatch(**{k: tensor.to(device) for k, tensor in _tensors(self).items()})
+        moved = {k: tensor.to(device) for k, tensor in _tensors(self).items()}
+        return GraphBatch(**moved, beside={k: v.to(device) for k, v in self.beside.items()})
 
     @cached_property
     def counts(self) -> Tensor:
@@ -83,6 +86,7 @@ class GraphStore:
         ends: int16 (B, 2), atom numbers within the molecule.
         atom_offsets: int64 (n + 1,), first atom of each molecule, then A; on the CPU always.
         bond_offsets: int64 (n + 1,), first bond of each molecule, then B; on the CPU always.
+        beside: name to further columns of the molecules, (n, k) each: counts in uint8, or numbers.
     """
 
     atoms: Tensor
@@ -90,6 +94,7 @@ class GraphStore:
     ends: Tensor
     atom_offsets: Tensor
     bond_offsets: Tensor
+    beside: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.atom_offsets) - 1
@@ -97,7 +102,8 @@ class GraphStore:
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
-        return sum(tensor.nbytes for tensor in _tensors(self).values())
+        tensors = (*_tensors(self).values(), *self.beside.values())
+        return sum(tensor.nbytes for tensor in tensors)
 
     @property
     def readable(self) -> Tensor:
@@ -115,6 +121,7 @@ class GraphStore:
             atoms=self.atoms.to(device),
             bonds=self.bonds.to(device),
             ends=self.ends.to(device),
+            beside={name: columns.to(device) for name, columns in self.beside.items()},
         )
 
     def take(self, index: Tensor) -> GraphBatch:
@@ -125,15 +132,16 @@ class GraphStore:
         Raises:
             IndexError: `index` is not int64, or has a row that the store does not have.
         """
+        rows = self._rows(index)
         batch = collate(
-            self._rows(index),
+            rows,
             nodes=self.atoms,
             edges=self.bonds,
             ends=self.ends,
             node_offsets=self.atom_offsets,
             edge_offsets=self.bond_offsets,
         )
-        return GraphBatch(*batch)
+        return GraphBatch(*batch, beside=_rows_of(self.beside, rows))
 
     def subset(self, rows: Tensor) -> "GraphStore":
         """The molecules `rows` (k,), in that order, as a store."""
@@ -143,6 +151,7 @@ class GraphStore:
         return GraphStore(
             *(self.atoms[atoms], self.bonds[bonds], self.ends[bonds]),
             *(atom_offsets.cpu(), bond_offsets.cpu()),
+            beside=_rows_of(self.beside, rows),
         )
 
     def _rows(self, index: Tensor) -> Tensor:
@@ -175,7 +184,7 @@ def graph_store(packed: Packed) -> GraphStore:
 
 
 def joined(stores: Sequence[GraphStore]) -> GraphStore:
-    """The molecules of several stores, one after another."""
+    """The molecules of several stores, one after another, without columns beside them."""
     if len(stores) == 1:
         return stores[0]
     return GraphStore(
@@ -190,9 +199,14 @@ def joined(stores: Sequence[GraphStore]) -> GraphStore:
 def load_or_pack(smiles: Sequence[str]) -> GraphStore:
     """`pack(smiles)`, kept in the cache folder and mapped into memory from there the next time."""
     key = f"graphs/{smiles_digest(smiles)}"
-    return GraphStore(**cached_tensors(key, lambda: _tensors(pack(smiles))))
+    graphs: dict[str, Any] = cached_tensors(key, lambda: _tensors(pack(smiles)))
+    return GraphStore(**graphs)
+
+
+def _rows_of(columns: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    return {k: v[rows.to(v.device, non_blocking=True)] for k, v in columns.items()}
 
 
 def _tensors(value: Any) -> dict[str, Tensor]:
-    """Fields by name, without what has been derived from them since."""
-    return {field.name: getattr(value, field.name) for field in fields(value)}
+    """Fields of the graphs by name, without what has been derived from them since."""
+    return {one.name: getattr(value, one.name) for one in fields(value) if one.name != "beside"}
