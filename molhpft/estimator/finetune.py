@@ -9,7 +9,9 @@ from typing import Any
 
 from molhpft.config.changes import apply, parse_changes
 from molhpft.config.schema import Choice, RunConfig, checked_choice
+from molhpft.core import few_labels
 from molhpft.core.data import Task
+from molhpft.core.few_labels import fewer_to_train
 from molhpft.domains.files import Json, digest, writing
 from molhpft.domains.molecules.tables import (
     Table,
@@ -167,7 +169,17 @@ class _Table:
 
 
 def _table(given: Mapping[str, Any], folds: int | None) -> _Table:
-    """Read a table for folds, or for a held-out part."""
+    """Read a table for folds, or for a held-out part; `train_size` or `shots` make it smaller."""
+    fewer = {key: given[key] for key in few_labels.OPTIONS if key in given}
+    data = _read({key: value for key, value in given.items() if key not in fewer}, folds)
+    if not fewer:
+        return data
+    choice = checked_choice("task", {"name": "csv", **data.choice.options, **fewer})
+    fewer = {key: choice.options.get(key) for key in few_labels.OPTIONS}
+    return replace(data, task=fewer_to_train(data.task, **fewer), choice=choice)
+
+
+def _read(given: Mapping[str, Any], folds: int | None) -> _Table:
     if folds is not None and (folds < 0 or folds == 1):
         raise ValueError(f"folds should be 0, or 2 and more, got {folds}")
     columns: Json = {key: given.get(key) for key in ("split_column", "group_column", "time_column")}

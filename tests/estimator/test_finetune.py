@@ -195,3 +195,15 @@ def test_a_damaged_model_in_the_place_is_not_taken_for_the_one_asked_for(finishe
         (out / name).write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"config\.json is damaged"):
         finetune(table, out)
+
+
+@pytest.mark.parametrize("folds", [2, 0])
+def test_few_labels_are_what_a_model_is_made_of(table, tmp_path, folds):
+    inference = Inference(members="fingerprints")
+    options = {"path": str(table), "split": "random"}
+    made = finetune_table(
+        options, tmp_path / "few", folds=folds, changes=["task.train_size=10"], inference=inference
+    )
+    assert made.model.about["sizes"]["train"] == len(made.model.training_smiles) == 10
+    with pytest.raises(ValueError, match="train_size is 900, and task"):
+        finetune_table(options, tmp_path / "many", folds=folds, changes=["task.train_size=900"])
