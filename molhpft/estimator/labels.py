@@ -143,6 +143,8 @@ def groups_of(groups: Any, n: int) -> tuple[Hashable, ...]:
     Raises:
         ValueError: there is not one for each molecule, or one is missing.
     """
+    if isinstance(groups, list | tuple):
+        groups = pd.Series(groups, dtype=object)  # NumPy would take pairs for rows of a table
     cells = np.asarray(groups, dtype=object)
     _check_one_each(cells, n, "groups")
     for row in np.flatnonzero(pd.isna(cells))[:1]:

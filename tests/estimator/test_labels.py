@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molhpft.domains.molecules.tables import read_table
-from molhpft.estimator.labels import class_labels, class_name, number_labels, smiles_of
+from molhpft.estimator.labels import class_labels, class_name, groups_of, number_labels, smiles_of
 from tests.toy import NAN
 
 PAIRS = {
@@ -301,3 +301,10 @@ def test_a_decimal_is_a_number():
 def test_what_is_neither_number_nor_word_is_no_label(odd):
     with pytest.raises(ValueError, match="a target should be a number or a word a molecule; row 1"):
         class_labels(["a", odd, "a"], 3)
+
+
+@pytest.mark.parametrize("container", [list, tuple, lambda cells: pd.Series(cells, dtype=object)])
+def test_a_pair_of_values_names_a_group_as_one_value_does(container):
+    pairs = [("a", 1), ("a", 2), ("b", 1)]
+    assert groups_of(container(pairs), 3) == tuple(pairs)
+    assert groups_of(container(["a", 2, 3.5]), 3) == ("a", 2, 3.5)

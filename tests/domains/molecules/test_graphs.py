@@ -37,9 +37,19 @@ def _take(index):
     return STORE.take(torch.tensor(index, dtype=torch.int64))
 
 
+def _parts(value):
+    graphs = {f.name: getattr(value, f.name) for f in fields(value) if f.name != "beside"}
+    return graphs | {f"beside {name}": columns for name, columns in value.beside.items()}
+
+
+def _with_columns():
+    return replace(STORE, beside={"counts": torch.ones(len(STORE), 2)})
+
+
 def _equal(one, other):
     return all(
-        torch.equal(getattr(one, field.name), getattr(other, field.name)) for field in fields(one)
+        torch.equal(*pair)
+        for pair in zip(_parts(one).values(), _parts(other).values(), strict=True)
     )
 
 
@@ -98,7 +108,7 @@ def test_the_plain_way_to_cut_a_batch_gives_the_same_one(index):
         patch.setenv("MOLHPFT_KERNELS", "reference")
         plain = _take(index)
     assert _equal(plain, batch)
-    assert all(getattr(batch, f.name).dtype == getattr(plain, f.name).dtype for f in fields(plain))
+    assert all(part.dtype == _parts(plain)[name].dtype for name, part in _parts(batch).items())
 
 
 @batches
@@ -147,19 +157,20 @@ def test_a_mask_is_not_mistaken_for_row_numbers():
 
 
 def test_moving_a_batch_moves_every_tensor_and_derived_ones_follow():
-    batch = _take([3, 5, 1])
+    batch = _with_columns().take(torch.tensor([3, 5, 1]))
     assert not batch.norm.is_meta
     moved = batch.to("meta")
     assert len(moved) == 3
     assert moved.norm.is_meta
-    assert all(getattr(moved, field.name).is_meta for field in fields(moved))
+    assert all(part.is_meta for part in _parts(moved).values())
+    assert "beside counts" in _parts(moved)
 
 
 def test_moving_a_store_leaves_the_offsets_so_that_sizes_are_known_without_asking_the_device():
-    moved = STORE.to("meta")
+    moved = _with_columns().to("meta")
     assert len(moved) == len(STORE)
-    elsewhere = {field.name for field in fields(moved) if getattr(moved, field.name).is_meta}
-    assert elsewhere == {"atoms", "bonds", "ends"}
+    elsewhere = {name for name, part in _parts(moved).items() if part.is_meta}
+    assert elsewhere == {"atoms", "bonds", "ends", "beside counts"}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
