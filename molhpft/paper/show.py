@@ -141,7 +141,7 @@ def _at_hand(exhibit: Exhibit) -> str:
     count, missing = len(needs.needed(raw)), len(needs.absent(raw))
     if exhibit.kind == "sizes":
         return f"{count - missing} of {count} files"
-    return "yes" if not missing else f"no: {missing} files"
+    return "yes" if not missing else f"no: {missing} file{'s' * (missing > 1)}"
 
 
 def _config(
