@@ -125,8 +125,9 @@ def test_images_are_cut_and_augmented_without_waiting():
 def steps(monkeypatch):
     """Grows by one with every step of an optimizer; plain ones, meta has none that are fused."""
 
-    def plain(network, phase):
-        group = {"params": list(network.parameters()), "base_lr": phase.lr}
+    def plain(network, phase, *, adapters):
+        own = [p for one in network.parameters() for p in adapters.in_place_of(one)]
+        group = {"params": own, "base_lr": phase.lr}
         return torch.optim.Adam([group], lr=phase.lr)
 
     monkeypatch.setattr(optim, "make_optimizer", plain)

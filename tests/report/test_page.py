@@ -22,7 +22,9 @@ from molhpft.run.run import snapshots
 from molhpft.run.standouts import SHOWN
 from tests.runs import write_run
 
-TABLES = ("rows", "methods", "equal_budget", "settings", "comparisons", "tau", "problems")
+TABLES = (
+    *("rows", "methods", "equal_budget", "settings", "comparisons", "tau", "problems", "shifted"),
+)
 
 
 @pytest.fixture(scope="module")

@@ -59,6 +59,10 @@ DEFINITIONS = {
         {"tau": (3,), "spectral_shrinkage": 0.5},
         Recipe(HEAD_3, (replace(FINETUNE, spectral_shrinkage=0.5),)),
     ),
+    "gtot": (
+        {"tau": (3,), "node_transport": 0.5},
+        Recipe(HEAD_3, (replace(FINETUNE, node_transport=0.5),)),
+    ),
     "stochastic_norm": (
         {"tau": (3,), "running_statistics": 0.25},
         Recipe(HEAD_3, (replace(FINETUNE, running_statistics=0.25),)),
@@ -100,6 +104,8 @@ DEFINITIONS = {
         Recipe(HEAD_3, (FINETUNE,), auxiliary=AuxiliaryTask("assays", 0.5)),
     ),
     "flyp_contrast": ({"tau": (3,)}, Recipe(HEAD_3, (FINETUNE,), contrast=True)),
+    "uniform_soup": ({"tau": (3,)}, Recipe(HEAD_3, (FINETUNE,), soup="uniform")),
+    "greedy_soup": ({"tau": (3,)}, Recipe(HEAD_3, (FINETUNE,), soup="greedy")),
 }
 
 
@@ -111,6 +117,11 @@ def test_every_method_of_the_catalog_is_defined_here():
 def test_a_method_is_its_papers_phases_and_nothing_else(name, definition):
     options, recipe = definition
     assert getattr(recipes, name)(PROBE, FINETUNE, **options) == (recipe,)
+
+
+def test_a_soup_has_so_many_members_of_each_tau():
+    soup = recipes.uniform_soup(PROBE, FINETUNE, tau=(0, 3), repeats=2)
+    assert [(one.tau, one.repeat) for one in soup] == [(0, 0), (0, 1), (3, 0), (3, 1)]
 
 
 def test_what_a_method_does_not_say_is_as_its_documentation_says():
