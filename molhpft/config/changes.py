@@ -87,11 +87,16 @@ def apply(raw: Options, key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         inner = raw.setdefault(parent, {})
-        raw[parent] = inner = {"name": inner} if isinstance(inner, str) else inner
+        raw[parent] = inner = spelled_out(inner)
         if not isinstance(inner, dict):
             raise ValueError(f"cannot set {key}: {parent} is {inner!r}, not a group of keys")
         raw = inner
     raw[last] = value
+
+
+def spelled_out(value: Any) -> Any:
+    """A name as the group of keys that it is short for; anything else as it is."""
+    return {"name": value} if isinstance(value, str) else value
 
 
 def read_config(path: Path, changes: Sequence[str] = ()) -> Options:

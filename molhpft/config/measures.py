@@ -28,7 +28,7 @@ from torch import Tensor
 
 from molhpft.core.data import Task, probe_sample
 from molhpft.core.determinism import seed_for
-from molhpft.core.evaluate import Snapshot, evaluation_size, inference, take
+from molhpft.core.evaluate import Snapshot, evaluation_batches, inference, take
 from molhpft.core.metrics import accuracy, measured
 from molhpft.core.network import Batch, Network
 from molhpft.core.objectives import (
@@ -153,12 +153,12 @@ class Branch:
     @cached_property
     def before(self) -> Snapshot:
         """Of the training split, at the start."""
-        return take(self.start, self.task.batches("train", size=evaluation_size(self.task)))
+        return take(self.start, evaluation_batches(self.task, "train"))
 
     @cached_property
     def after(self) -> Snapshot:
         """Of the same examples, at the end."""
-        return take(self.end, self.task.batches("train", size=evaluation_size(self.task)))
+        return take(self.end, evaluation_batches(self.task, "train"))
 
     @property
     def epochs(self) -> int:
@@ -408,7 +408,7 @@ def _targets(branch: Branch) -> Json:
     """Final score of every target, by split and name."""
     task, scores = branch.task, {}
     for split in task.splits:
-        end = take(branch.end, task.batches(split, size=evaluation_size(task)))
+        end = take(branch.end, evaluation_batches(task, split))
         scores[split] = target_scores(task, end.logits, end.targets)
     return scores
 

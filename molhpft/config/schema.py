@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from molhpft.config.changes import SWEEP, parse_changes, read_config
+from molhpft.config.changes import SWEEP, parse_changes, read_config, spelled_out
 from molhpft.config.measures import NAMES
 from molhpft.config.options import Options, Parameters, checked, keywords, unknown
 from molhpft.config.registry import HEADS, SECTIONS
@@ -270,8 +270,7 @@ def given_keys(raw: Mapping[str, Any]) -> list[str]:
     """Dotted keys that a config gives, of those that may do nothing in some run."""
     keys = []
     for section in ("probe", "finetune"):
-        given = raw.get(section)
-        given = {"name": given} if isinstance(given, str) else given
+        given = spelled_out(raw.get(section))
         keys += [f"{section}.{key}" for key in given] if isinstance(given, Mapping) else []
     encoder = raw.get("encoder")
     if isinstance(encoder, Mapping) and encoder.get("weights") is not None:
@@ -284,7 +283,7 @@ def without(raw: Mapping[str, Any], keys: Collection[str]) -> Options:
     rest: Options = {}
     for key, value in raw.items():
         inner = {k.partition(".")[2] for k in keys if k.startswith(f"{key}.")}
-        value = {"name": value} if inner and isinstance(value, str) else value
+        value = spelled_out(value) if inner else value
         if key not in keys:
             rest[key] = {k: v for k, v in value.items() if k not in inner} if inner else value
     return rest
@@ -322,7 +321,7 @@ def checked_choice(section: str, value: Any) -> Choice:
         ValueError: the section has no such entry, or the entry no such option, or no encoder takes
             the weights.
     """
-    value = {"name": value} if isinstance(value, str) else value
+    value = spelled_out(value)
     value = _recognised(value) if section == "encoder" else value
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         raise ValueError(f"{section} must be a name, or keys with a name among them, got {value!r}")
@@ -429,7 +428,7 @@ def _shape(encoder: Choice) -> tuple[tuple[str, Any], ...]:
 
 
 def _phase(section: str, trains: Literal["head", "all"], value: Any, defaults: Options) -> Phase:
-    value = {"name": value} if isinstance(value, str) else value
+    value = spelled_out(value)
     if not isinstance(value, Mapping):
         raise ValueError(
             f"{section} must be keys such as epochs and lr, got {value!r}; or the name of a "

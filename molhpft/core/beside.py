@@ -14,7 +14,7 @@ from torch import Tensor
 
 from molhpft.core.annotations import Count, Float
 from molhpft.core.data import Task
-from molhpft.core.evaluate import evaluation_size
+from molhpft.core.evaluate import evaluation_batches
 from molhpft.core.network import Batch, Chain, Network, Stage
 from molhpft.core.scale import Scale, fit_scale
 
@@ -84,7 +84,7 @@ def with_columns(network: Network, task: Task, columns: Mapping[str, Count]) -> 
         ValueError: the task's examples have no such columns.
     """
     device = next(network.parameters()).device
-    batches = task.batches("train", size=evaluation_size(task))
+    batches = evaluation_batches(task, "train")
     parts = [[part.cpu() for part in _read(batch, columns)] for batch in batches]
     scales = [_scale(torch.cat(of_name)) for of_name in zip(*parts, strict=True)]
     fitted = {

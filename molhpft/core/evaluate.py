@@ -44,16 +44,22 @@ class Snapshot(Predictions):
 
 
 @contextmanager
-def inference(network: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; afterwards every module gets its own mode back."""
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Eval mode; afterwards every module gets its own mode back."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def inference(network: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; afterwards every module gets its own mode back."""
+    with evaluating(network), torch.no_grad():
+        yield
 
 
 def take(network: Network, batches: Iterable[Batch]) -> Snapshot:
@@ -78,6 +84,20 @@ def evaluation_size(task: Task) -> int:
     inputs = task.examples.take(rows[:1]).inputs
     numbers = inputs.numel() if isinstance(inputs, Tensor) else 1
     return max(1, min(EVALUATION_SIZE, _NUMBERS // max(1, numbers)))
+
+
+def evaluation_batches(task: Task, split: str, *, size: int | None = None) -> Iterator[Batch]:
+    """A split in the order of its rows, for forward passes that store nothing for gradients.
+
+    Args:
+        task: whose rows it reads.
+        split: name of the split.
+        size: most rows in a batch; None for `evaluation_size`.
+
+    Raises:
+        ValueError: no split has that name, or it is empty.
+    """
+    return task.batches(split, size=size or evaluation_size(task))
 
 
 def predict(
@@ -121,8 +141,7 @@ def predictions_in_batches(
     Raises:
         ValueError: no split has that name, or it is empty.
     """
-    batches = task.batches(split, size=size or evaluation_size(task))
-    for a, y, z in _evaluated(network, batches):
+    for a, y, z in _evaluated(network, evaluation_batches(task, split, size=size)):
         if watch:
             watch(z)
         yield Predictions(a, y)

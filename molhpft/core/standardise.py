@@ -11,7 +11,7 @@ from torch import Tensor
 
 from molhpft.core.annotations import Count, Float
 from molhpft.core.data import Task
-from molhpft.core.evaluate import evaluation_size, inference
+from molhpft.core.evaluate import evaluation_batches, inference
 from molhpft.core.network import Batch, Chain, Network, Stage
 
 STAGE = "standardised"
@@ -60,7 +60,7 @@ def standardised(network: Network, task: Task) -> Network:
     """
     device = next(network.parameters()).device
     with inference(network):
-        batches = task.batches("train", size=evaluation_size(task))
+        batches = evaluation_batches(task, "train")
         mean, std = _moments(network.features(b.to(device)) for b in batches)
     backbone = ending_standardised(network.backbone)
     backbone.stages[STAGE].load_state_dict({"mean": mean, "std": std})

@@ -17,6 +17,7 @@ from molhpft.core.evaluate import (
     Predictions,
     RunningScore,
     Snapshot,
+    evaluation_batches,
     evaluation_size,
     inference,
     predictions_in_batches,
@@ -111,8 +112,7 @@ def evaluated(task: Task) -> Task:
 
 def snapshots(network: Network, task: Task) -> dict[str, Snapshot]:
     """A snapshot of every split, features included."""
-    size = evaluation_size(task)
-    return {split: take(network, task.batches(split, size=size)) for split in task.splits}
+    return {split: take(network, evaluation_batches(task, split)) for split in task.splits}
 
 
 def predictions(

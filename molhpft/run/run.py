@@ -96,8 +96,7 @@ def run(
                 branch = Branch(
                     *(start, tuned, evaluated(task), recipe, history, config.seed), trained=task
                 )
-                row = measure(branch, head, evaluated(features), config.measures)
-                row |= extra | mixing
+                row = measure(branch, head, evaluated(features), config.measures) | extra | mixing
                 write_member(tuned, recipe, context)
                 save_branch(folder, recipe, tuned.state_dict(), row, history)
         machine.wait()

@@ -31,6 +31,7 @@ class Adapter:
     """A low-rank change of one weight.
 
     Attributes:
+        weight: the network's own, `W`, which `merge` changes.
         start: the weight as it was, of its own shape.
         down: `A`, (r, k), where k is the number of entries of a row of the weight.
         up: `B`, (d, r).
@@ -49,7 +50,7 @@ class Adapter:
             rng: draws `A`.
         """
         rows, columns = weight.flatten(1).shape
-        self._weight = weight
+        self.weight = weight
         self.start = weight.detach().clone()
         noise = torch.randn(rank, columns, generator=rng) / columns**0.5
         self.down = nn.Parameter(noise.to(weight))
@@ -64,7 +65,7 @@ class Adapter:
 
     def take_gradient(self) -> None:
         """Pass the weight's gradient on; a weight without one leaves none."""
-        gradient, self._weight.grad = self._weight.grad, None
+        gradient, self.weight.grad = self.weight.grad, None
         for parameter in self.parameters.values():
             parameter.grad = None
         if gradient is None:
@@ -77,7 +78,7 @@ class Adapter:
     def merge(self) -> None:
         """Give the weight `W_0 + s B A`."""
         change = self._scale * (self.up @ self.down)
-        self._weight.copy_(self.start + change.view_as(self.start))
+        self.weight.copy_(self.start + change.view_as(self.start))
 
     @property
     def _scale(self) -> Float[Tensor, ""] | float:
@@ -87,9 +88,9 @@ class Adapter:
 class Adapters:
     """The adapters of a phase, by the names of their weights; perhaps none."""
 
-    def __init__(self, adapters: dict[str, Adapter], weights: dict[str, nn.Parameter]) -> None:
+    def __init__(self, adapters: dict[str, Adapter]) -> None:
         self._adapters = adapters
-        self._by_weight = {id(weights[name]): adapter for name, adapter in adapters.items()}
+        self._by_weight = {id(adapter.weight): adapter for adapter in adapters.values()}
 
     def in_place_of(self, parameter: nn.Parameter) -> Sequence[nn.Parameter]:
         """What is trained in place of a parameter: itself where it has no adapter."""
@@ -124,7 +125,7 @@ class Adapters:
                 value.copy_(state[f"{name}:{part}"])
 
 
-NONE = Adapters({}, {})
+NONE = Adapters({})
 
 
 @contextmanager
@@ -147,7 +148,7 @@ def adapted(network: Network, phase: Phase, *, rng: torch.Generator) -> Iterator
         return
     check_adapters(network.backbone, phase)
     before = [(p, p.requires_grad) for p in network.backbone.parameters()]
-    weights = _matrices(network.backbone, phase) if phase.adapter_rank else {}
+    weights = _matrices(network.backbone, phase)
     own_rng = torch.Generator(rng.device)
     own_rng.set_state(rng.get_state())
     adapters = {
@@ -159,7 +160,7 @@ def adapted(network: Network, phase: Phase, *, rng: torch.Generator) -> Iterator
         weight.requires_grad_(True)
         weight.grad = None
     try:
-        yield Adapters(adapters, weights)
+        yield Adapters(adapters)
     finally:
         for parameter, requires_grad in before:
             parameter.requires_grad_(requires_grad)

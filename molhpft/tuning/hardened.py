@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from molhpft.core.annotations import Float
+from molhpft.core.evaluate import evaluating
 from molhpft.core.network import Batch, Chain
 from molhpft.core.objectives import Objective
 
@@ -43,17 +44,11 @@ def less_certain(
     Raises:
         ValueError: the objective predicts no probabilities.
     """
-    modes = [(module, module.training) for module in head.modules()]
     start = z.detach().requires_grad_()
-    head.eval()
-    try:
-        with torch.enable_grad():
-            # not by a call, whose hooks may be what asks
-            entropy = objective.uncertainty(head.forward(start, batch), batch.targets)
-            (gradient,) = torch.autograd.grad(entropy, start)
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with evaluating(head), torch.enable_grad():
+        # not by a call, whose hooks may be what asks
+        entropy = objective.uncertainty(head.forward(start, batch), batch.targets)
+        (gradient,) = torch.autograd.grad(entropy, start)
     return z + size * F.normalize(gradient, dim=1)
 
 

@@ -16,7 +16,7 @@ import torch
 
 from molhpft.core.data import Rows, Task
 from molhpft.core.determinism import one_thread
-from molhpft.core.evaluate import Snapshot, evaluation_size, take
+from molhpft.core.evaluate import Snapshot, evaluation_batches, take
 from molhpft.core.network import Network
 from molhpft.tuning.callbacks import Callback, Progress, Row, Weights
 from molhpft.tuning.fit import DivergedError, fit
@@ -53,9 +53,8 @@ class Trajectory:
             split: name of the split.
         """
         if feature_rows(network, task) is None:
-            size = evaluation_size(task)
             return {
-                tau: take(with_head(network, head), task.batches(split, size=size))
+                tau: take(with_head(network, head), evaluation_batches(task, split))
                 for tau, head in self.heads.items()
             }
         (batch,) = task.batches(split, size=len(task.rows(split)))

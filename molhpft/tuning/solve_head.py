@@ -18,7 +18,7 @@ from torch.func import functional_call
 
 from molhpft.core.annotations import Float, Shaped
 from molhpft.core.data import Task
-from molhpft.core.evaluate import evaluation_size, take
+from molhpft.core.evaluate import evaluation_batches, take
 from molhpft.core.network import Network, Plain
 from molhpft.core.objectives import Multiclass, Multilabel, Objective, ScoredByLoss, Squared
 from molhpft.tuning.callbacks import Weights
@@ -51,7 +51,7 @@ def solve_head(
             classes, an output lacks a class in training, or no validation score is finite.
     """
     linear, solve = _linear(network), _solver(task.objective)
-    train = take(network, task.batches("train", size=evaluation_size(task)))
+    train = take(network, evaluation_batches(task, "train"))
     z = train.features.double()
     std, centre = torch.std_mean(z, 0)
     std = torch.where(std > 0, std, 1.0)
@@ -255,7 +255,7 @@ def _validated(network: Network, weights: Weights, task: Task) -> float:
     logits: list[Tensor] = []
     targets: list[Tensor] = []
     with torch.enable_grad():
-        for batch in task.batches("valid", size=evaluation_size(task)):
+        for batch in evaluation_batches(task, "valid"):
             own = functional_call(network, weights, (batch,))
             loss = task.objective.loss(own, batch.targets) * len(batch.targets) / rows
             torch.autograd.backward(loss, retain_graph=True)

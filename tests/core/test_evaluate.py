@@ -7,6 +7,7 @@ from molhpft.core.data import Rows, Task
 from molhpft.core.evaluate import (
     Predictions,
     RunningScore,
+    evaluation_batches,
     evaluation_size,
     inference,
     predict,
@@ -90,6 +91,15 @@ def test_large_examples_come_fewer_at_a_time():
 
     sizes = [size(16), size(3, 32, 32), size(3, 224, 224), size(3, 256, 256), size(3, 4096, 4096)]
     assert sizes == [256, 256, 13, 10, 1]
+
+
+@pytest.mark.parametrize(("size", "sizes"), [(None, [6, 6]), (5, [4, 4, 4])])
+def test_a_split_is_evaluated_in_its_order_a_few_large_examples_at_a_time(size, sizes):
+    images = Rows(torch.zeros(12, 3, 256, 256), torch.arange(12))
+    task = Task("images", images, {"train": torch.arange(12).flip(0)}, Multiclass(), outputs=12)
+    parts = [batch.targets for batch in evaluation_batches(task, "train", size=size)]
+    assert [len(part) for part in parts] == sizes
+    assert torch.cat(parts).tolist() == list(range(11, -1, -1))
 
 
 def test_a_snapshot_changes_no_mode_no_weight_and_no_random_number():

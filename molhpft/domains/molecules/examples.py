@@ -1,6 +1,7 @@
 """Molecules with labels as a task: the step that every source of molecules ends in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -102,20 +103,11 @@ def molecule_task(
     store = load_or_pack(smiles)
     is_classification = isinstance(objective, Multilabel)
     readable = store.readable.cpu()
-    try:
+    with _naming_unreadable(smiles, readable, lines=lines, unit=unit):
         splits = _readable_splits(name, splits, readable)
         _check_labels(name, targets[readable], target_names, classes=is_classification)
-        scale = (
-            _standardisation(name, targets[splits["train"]], target_names) if standardise else None
-        )
-    except ValueError as error:
-        # a label may be lacking only since its molecules cannot be read
-        unreadable = unreadable_note(smiles, readable, lines=lines, unit=unit).removesuffix(".")
-        raise ValueError(f"{error}; {unreadable}" if unreadable else str(error)) from None
-    if scale:
-        objective = scale
-        mean, std = (torch.tensor(x, dtype=torch.float64) for x in (scale.mean, scale.std))
-        targets = (targets.double() - mean) / std
+        if standardise:
+            objective, targets = _standardised(name, targets, splits["train"], target_names)
     targets = targets.to(torch.float16 if is_classification else torch.float32)
     classes = tuple(classes) or (ZERO_ONE,) * (targets.shape[1] if is_classification else 0)
     written = [classes] if any(pair != ZERO_ONE for pair in classes) else []
@@ -155,6 +147,18 @@ def unreadable_note(
     )
 
 
+@contextmanager
+def _naming_unreadable(
+    smiles: Sequence[str], readable: Tensor, *, lines: Sequence[int], unit: str
+) -> Iterator[None]:
+    """A block whose errors end with `unreadable_note`: a label may be lacking only for that."""
+    try:
+        yield
+    except ValueError as error:
+        unreadable = unreadable_note(smiles, readable, lines=lines, unit=unit).removesuffix(".")
+        raise ValueError(f"{error}; {unreadable}" if unreadable else str(error)) from None
+
+
 def _check_labels(name: str, targets: Tensor, names: Sequence[str], *, classes: bool) -> None:
     """Refuse targets (n, t) of readable molecules that nobody could learn."""
     for column in targets.isnan().all(0).nonzero().flatten().tolist():
@@ -189,10 +193,12 @@ def _readable_splits(
     return splits
 
 
-def _standardisation(name: str, targets: Tensor, names: Sequence[str]) -> Squared:
-    """The objective of targets that are to be in standard deviations over these rows."""
+def _standardised(
+    name: str, targets: Tensor, rows: Tensor, names: Sequence[str]
+) -> tuple[Squared, Tensor]:
+    """The objective of targets in standard deviations over these rows, and such targets."""
     means, stds = [], []
-    for column, target in zip(targets.double().T, names, strict=True):
+    for column, target in zip(targets[rows].double().T, names, strict=True):
         measured = column[~column.isnan()]
         if not len(measured) or (measured == measured[0]).all():
             values = (
@@ -204,7 +210,8 @@ def _standardisation(name: str, targets: Tensor, names: Sequence[str]) -> Square
             )
         means.append(measured.mean().item())
         stds.append(measured.std(correction=0).item())
-    return Squared(tuple(means), tuple(stds))
+    mean, std = (torch.tensor(x, dtype=torch.float64) for x in (means, stds))
+    return Squared(tuple(means), tuple(stds)), (targets.double() - mean) / std
 
 
 def _fingerprint(

@@ -96,8 +96,7 @@ def time_of(cell: str) -> float | None:
 
 
 def _zone(text: str | None) -> timezone:
-    if text in (None, "Z"):
+    if text is None or text == "Z":
         return timezone.utc
-    assert text is not None
     offset = timedelta(hours=int(text[1:3]), minutes=int(text[-2:]))
     return timezone(-offset if text[0] == "-" else offset)

@@ -52,10 +52,9 @@ def properties(smiles: Sequence[str]) -> NDArray[np.float32]:
 def property_rows(molecules: Sequence[Chem.Mol | None]) -> NDArray[np.float32]:
     """Properties of parsed molecules, float32 (n, 79); NaN for None and where not defined."""
     rows = np.full((len(molecules), COUNT), nan)
-    with rdBase.BlockLogs():
-        for row, mol in zip(rows, molecules, strict=True):
-            if mol is not None:
-                row[:] = _values(mol)
+    for row, mol in zip(rows, molecules, strict=True):
+        if mol is not None:
+            row[:] = _values(mol)
     with np.errstate(over="ignore"):
         return np.where(np.isfinite(rows), rows, nan).astype(np.float32)
 

@@ -4,7 +4,7 @@ Corrupted copies of test images have the strengths of CIFAR-10-C (Hendrycks & Di
 classifier that keeps its accuracy on them has learned more than the look of its training set.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from io import BytesIO
 from math import ceil
@@ -80,9 +80,7 @@ def image_task(
     _check_names(layout, augment, size)
     size = size or LAYOUTS[layout].size
     sizes = {"train": train, "valid": valid, "test": test}
-    sources = _read(layout, path, size)
-    if classes is not None:
-        sources = {split: FirstClasses(source, classes) for split, source in sources.items()}
+    sources = _read(layout, path, size=size, classes=classes)
     if seed is not None and not (corruptions or any(sizes.values()) or {*sizes} - {*sources}):
         raise ValueError(
             f"seed would do nothing: {path} has its own splits, used whole; leave it out"
@@ -96,32 +94,31 @@ def image_task(
     for name in corruptions:
         pixels = corrupted(clean.pixels, name, severity=severity, rng=rng)
         parts[f"test_{name}"] = replace(clean, pixels=pixels)
-    for further in map(Path, shifted):
-        if further.stem in parts:
-            raise ValueError(f"{further} would be a second split {further.stem!r}; rename it")
-        parts[further.stem] = _shifted_set(
-            layout,
-            further,
-            parts["train"].classes,
-            size=size,
-            severity=severity,
-            fewer=classes,
-        )
+    parts |= _shifted_sets(layout, shifted, parts, size=size, severity=severity, classes=classes)
     name = f"{layout}_{path.stem}" if layout in _UNNAMED else layout
     views, statistics = AUGMENTATIONS[augment], _STATISTICS[normalise]
     return labelled_task(name, parts, augment=views, objective=Multiclass(), statistics=statistics)
 
 
-def _read(layout: str, path: Path, size: int) -> Mapping[str, Source]:
-    """The images at a path; where they are not, what should be there and where it is published."""
+def _read(layout: str, path: Path, *, size: int, classes: int | None) -> Mapping[str, Source]:
+    """The images at a path, of the first classes or of all (None).
+
+    Raises:
+        FileNotFoundError: they are not there; the message says what should be, and where it is
+            published.
+        ValueError: there are fewer classes.
+    """
     try:
-        return LAYOUTS[layout].read(path, size)
+        sources = LAYOUTS[layout].read(path, size)
     except FileNotFoundError as error:
         expects, published = LAYOUTS[layout].expects, LAYOUTS[layout].published
         source = f", published at {published}" if published else ""
         raise FileNotFoundError(
             f"no images of {layout} at {path} ({error}); task.path should be the {expects}{source}"
         ) from error
+    if classes is None:
+        return sources
+    return {split: FirstClasses(source, classes) for split, source in sources.items()}
 
 
 def _check_names(layout: str, augment: str, size: int | None) -> None:
@@ -134,26 +131,37 @@ def _check_names(layout: str, augment: str, size: int | None) -> None:
         raise ValueError(f"size is a side of at least 1 pixel, got {size}")
 
 
-def _shifted_set(
+def _shifted_sets(
     layout: str,
-    path: Path,
-    classes: tuple[str, ...],
+    paths: Sequence[str],
+    parts: Mapping[str, Labelled],
     *,
     size: int,
     severity: int,
-    fewer: int | None,
-) -> Labelled:
-    """A further test set of the same classes, from the path that `image_task` describes."""
-    if path.suffix == ".npy":
-        images = read_npy_set(path, classes=classes, severity=severity)
-        return resized(grey_to_rgb(images), size)
-    sources = _read("folder" if path.suffix == ".zip" else layout, path, size)
+    classes: int | None,
+) -> dict[str, Labelled]:
+    """Further test sets of the same classes, from the paths that `image_task` describes."""
+    sets: dict[str, Labelled] = {}
+    for path in map(Path, paths):
+        if path.stem in parts or path.stem in sets:
+            raise ValueError(f"{path} would be a second split {path.stem!r}; rename it")
+        if path.suffix == ".npy":
+            names = parts["train"].classes
+            images = grey_to_rgb(read_npy_set(path, classes=names, severity=severity))
+        else:
+            images = _test_images(layout, path, size=size, classes=classes)
+        sets[path.stem] = resized(images, size)
+    return sets
+
+
+def _test_images(layout: str, path: Path, *, size: int, classes: int | None) -> Labelled:
+    """The test images at a path: of a zip file by folders, else as the layout has them."""
+    layout = "folder" if path.suffix == ".zip" else layout
+    sources = _read(layout, path, size=size, classes=classes)
     source = sources.get("test", sources.get("all"))
     if source is None:
         raise ValueError(f"{path} should have test images; it has: {', '.join(sources)}")
-    if fewer is not None:
-        source = FirstClasses(source, fewer)
-    return resized(source.take(torch.arange(len(source.targets))), size)
+    return source.take(torch.arange(len(source.targets)))
 
 
 def choose_images(
