@@ -116,6 +116,18 @@ Taus = Annotated[
         show_default="auto",
     ),
 ]
+MemberKinds = Annotated[
+    MembersName,
+    typer.Option(metavar="KIND", help="all, networks, kernels, features or fingerprints."),
+]
+Folds = Annotated[
+    int | None,
+    typer.Option(
+        help="Parts that choose in turn; 0 for one held-out part.",
+        show_default="5 below 5,000 molecules",
+        rich_help_panel=TABLE,
+    ),
+]
 Calibration = Annotated[
     CalibrationName,
     typer.Option(metavar="METHOD", help="auto, platt, venn_abers, temperature, isotonic or none."),
@@ -137,18 +149,8 @@ def finetune(
     encoder: EncoderName = None,
     tau: Taus = [],  # noqa: B006 - as above
     head: Annotated[str | None, typer.Option(help="mlp or linear.", show_default="mlp")] = None,
-    members: Annotated[
-        MembersName,
-        typer.Option(metavar="KIND", help="all, networks, kernels, features or fingerprints."),
-    ] = "all",
-    folds: Annotated[
-        int | None,
-        typer.Option(
-            help="Parts that choose in turn; 0 for one held-out part.",
-            show_default="5 below 5,000 molecules",
-            rich_help_panel=TABLE,
-        ),
-    ] = None,
+    members: MemberKinds = "all",
+    folds: Folds = None,
     calibration: Calibration = "auto",
     target_coverage: TargetCoverage = 0.9,
     epochs: Epochs = None,

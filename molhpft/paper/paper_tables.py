@@ -16,6 +16,8 @@ from molhpft.paper.needs import absent, located
 from molhpft.paper.printed import SIZES, PrintedTable, Quantity
 from molhpft.paper.trials import Setting
 
+SIZE_COLUMNS = ("data set", "train, printed", "test, printed", "classes, printed", "here")
+
 _SCORES = ("hp_train", "ft_valid")  # the paper prints them times 100, ROC-AUC too
 
 
@@ -134,7 +136,7 @@ def sizes(raw: Options) -> list[tuple[str, int, int, int | None, str]]:
         raw: `sizes`, a task for each data set by the paper's name for it.
 
     Returns:
-        a row a data set; ours are empty where the data are not at hand.
+        a row of `SIZE_COLUMNS` a data set; ours are empty where the data are not at hand.
     """
     return [(name, *SIZES[name], _size(raw["sizes"][name])) for name in SIZES]
 
@@ -151,9 +153,8 @@ def _size(task: Options) -> str:
 def sizes_table(rows: Sequence[tuple[str, int, int, int | None, str]], title: str) -> Table:
     """A line a data set."""
     table = Table(title=Text(title), title_justify="left")
-    for column in ("data set", "train, printed", "test, printed", "classes, printed"):
-        table.add_column(column, justify="left" if column == "data set" else "right")
-    table.add_column("here")
+    for column in SIZE_COLUMNS:
+        table.add_column(column, justify="right" if column.endswith("printed") else "left")
     for name, train, test, classes, ours in rows:
         table.add_row(
             name, f"{train:,}", f"{test:,}", "" if classes is None else str(classes), Text(ours)

@@ -6,9 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from molhpft.domains.files import replacing, writing
+from molhpft.domains.files import Json, replacing, writing
 from molhpft.results.statistics import mean_interval
 from molhpft.studies.drawing import Line, TauPanel
+
+DISTANCES = {
+    "distance": "Distance $||z_T - z_0||$",
+    "cosine": r"Cosine of $z_T$ and $z_0$",
+    "dot": r"Dot product $z_T \cdot z_0$",
+    "norm": "Norm $||z_T||$",
+}
 
 
 class Number(NamedTuple):
@@ -48,7 +55,6 @@ class Picture:
     def write(self, out: Path, name: str, title: str) -> list[Path]:
         """Draw it twice and write its numbers: `name`.png, .svg and .csv in the folder `out`."""
         files = [out / f"{name}.{ending}" for ending in ("png", "svg", "csv")]
-        out.mkdir(parents=True, exist_ok=True)
         for path in files[:2]:
             with writing(path):
                 self.draw(path, title)
@@ -57,23 +63,47 @@ class Picture:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write a table whole; None is an empty cell."""
-    with (
-        writing(path),
-        replacing(path) as aside,
-        aside.open("w", encoding="utf-8", newline="") as file,
-    ):
-        csv.writer(file).writerows([columns, *rows])
+    """Write a table whole; None is an empty cell. Its folder is made."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([columns, *rows])
 
 
-def averaged(name: str, seeds: Sequence[Sequence[float]], *, dotted: bool = False) -> Line:
+def averaged(name: str, seeds: Sequence[Sequence[float]]) -> Line:
     """A line of means over seeds with 95 % intervals, one list of numbers a seed."""
     points = [mean_interval(values) for values in zip(*seeds, strict=True)]
     means = [point.mean for point in points]
     if len(seeds) == 1:
-        return Line(name, means, dotted=dotted)
-    ends = {"low": [point.low for point in points], "high": [point.high for point in points]}
-    return Line(name, means, seeds, **ends, dotted=dotted)
+        return Line(name, means)
+    lows, highs = [point.low for point in points], [point.high for point in points]
+    return Line(name, means, seeds, lows, highs)
+
+
+def distance_panels(
+    taus: Sequence[str], seeds: Sequence[Sequence[Json]], *, group: str = ""
+) -> list[TauPanel]:
+    """The four distances of features against tau, as Figures 11 and 13 to 15 have them.
+
+    Args:
+        taus: as text.
+        seeds: a list a seed, of rows of branches, one a tau.
+        group: as of `TauPanel`.
+    """
+    return [
+        TauPanel(title, taus, _distance_lines(key, seeds), group)
+        for key, title in DISTANCES.items()
+    ]
+
+
+def _distance_lines(key: str, seeds: Sequence[Sequence[Json]]) -> list[Line]:
+    def line(name: str, key: str) -> Line:
+        return averaged(name, [[row["shift"][key] for row in rows] for rows in seeds])
+
+    if key != "norm":
+        return [line("", key)]
+    level = line("before finetuning, $||z_0||$", "start_norm")
+    return [line("after it, $||z_T||$", key), Line(level.name, level.means, dotted=True)]
 
 
 def tau_numbers(panels: Sequence[TauPanel]) -> list[Number]:

@@ -78,7 +78,9 @@ def show(
     raw = _config(exhibit, stand_in=stand_in, own=config, changes=changes)
     title = _title(exhibit, stand_in=stand_in, own=config)
     if exhibit.kind == "sizes":
-        return _sizes(raw, out, title)
+        found = paper_tables.sizes(raw)
+        table = paper_tables.sizes_table(found, title)
+        return _tabulated(paper_tables.SIZE_COLUMNS, found, table, out / f"{name}.csv", title)
     if config is None:
         needs.check(raw, name, has_stand_in=bool(exhibit.stand_in) and not stand_in)
         raw = needs.located(raw)
@@ -86,8 +88,10 @@ def show(
         return _drawn(toy_picture(name, raw, out / "records"), out, name, title)
     settings = run_all(raw, out / "runs")
     if exhibit.kind == "table":
-        found = paper_tables.cells(TABLES[name], settings, stand_in=stand_in)
-        return _tabulated(found, out, name, title)
+        cells = paper_tables.cells(TABLES[name], settings, stand_in=stand_in)
+        lines = [(c.column, c.row, c.of, c.mean, c.std, len(c.here), c.printed) for c in cells]
+        table = paper_tables.rich_table(cells, title)
+        return _tabulated(_CELL, lines, table, out / f"{name}.csv", title)
     draw = {
         "curves": sweep_figures.curves_picture,
         "distances": sweep_figures.distances_picture,
@@ -114,34 +118,26 @@ def list_table() -> Table:
 
 
 def rows() -> list[Json]:
-    """What `list_table` shows, and the command of each, as plain values."""
-    return [
-        {
-            "name": exhibit.name,
-            "shows": exhibit.shows,
-            "data": exhibit.data,
-            "at_hand": _at_hand(exhibit),
-            "stand_in": exhibit.stand_in,
-            "minutes": f"{exhibit.minutes:g}",
-            "command": _command(exhibit),
-        }
-        for exhibit in EXHIBITS.values()
-    ]
+    """What `list_table` shows, and a command for each, with stand-ins for what is not at hand."""
+    return [_row(exhibit) for exhibit in EXHIBITS.values()]
 
 
-def _command(exhibit: Exhibit) -> str:
-    """What makes it of the data that are at hand."""
-    has_all = not needs.absent(read_config(exhibit.config(stand_in=False)))
-    flag = "" if has_all or not exhibit.stand_in else " --stand-in"
-    return f"molhpft paper {exhibit.name}{flag} --out paper"
-
-
-def _at_hand(exhibit: Exhibit) -> str:
+def _row(exhibit: Exhibit) -> Json:
     raw = read_config(exhibit.config(stand_in=False))
     count, missing = len(needs.needed(raw)), len(needs.absent(raw))
+    at_hand = f"no: {missing} file{'s' * (missing > 1)}" if missing else "yes"
     if exhibit.kind == "sizes":
-        return f"{count - missing} of {count} files"
-    return "yes" if not missing else f"no: {missing} file{'s' * (missing > 1)}"
+        at_hand = f"{count - missing} of {count} files"
+    flag = " --stand-in" if missing and exhibit.stand_in else ""
+    return {
+        "name": exhibit.name,
+        "shows": exhibit.shows,
+        "data": exhibit.data,
+        "at_hand": at_hand,
+        "stand_in": exhibit.stand_in,
+        "minutes": f"{exhibit.minutes:g}",
+        "command": f"molhpft paper {exhibit.name}{flag} --out paper",
+    }
 
 
 def _config(
@@ -174,20 +170,13 @@ def _drawn(picture: Picture, out: Path, name: str, title: str) -> Shown:
     return Shown(title, picture.write(out, name, title), picture.reading)
 
 
-def _tabulated(found: Sequence[paper_tables.Cell], out: Path, name: str, title: str) -> Shown:
-    lines = [(c.column, c.row, c.of, c.mean, c.std, len(c.here), c.printed) for c in found]
-    plain = [dict(zip(_CELL, line, strict=True)) for line in lines]
-    path = out / f"{name}.csv"
-    out.mkdir(parents=True, exist_ok=True)
-    write_csv(path, _CELL, lines)
-    return Shown(title, [path], table=paper_tables.rich_table(found, title), rows=plain)
-
-
-def _sizes(raw: Options, out: Path, title: str) -> Shown:
-    found = paper_tables.sizes(raw)
-    columns = ("data set", "train, printed", "test, printed", "classes, printed", "here")
-    path = out / "table4.csv"
-    out.mkdir(parents=True, exist_ok=True)
-    write_csv(path, columns, found)
-    plain = [dict(zip(columns, row, strict=True)) for row in found]
-    return Shown(title, [path], table=paper_tables.sizes_table(found, title), rows=plain)
+def _tabulated(
+    columns: Sequence[str],
+    lines: Sequence[Sequence[object]],
+    table: Table,
+    path: Path,
+    title: str,
+) -> Shown:
+    write_csv(path, columns, lines)
+    plain = [dict(zip(columns, line, strict=True)) for line in lines]
+    return Shown(title, [path], table=table, rows=plain)

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 from molhpft.core.metrics import PERCENTAGES, score_name
-from molhpft.paper.pictures import Picture, averaged, over_seeds, tau_numbers
-from molhpft.paper.toy_figures import DISTANCES
+from molhpft.paper.pictures import Picture, averaged, distance_panels, over_seeds, tau_numbers
 from molhpft.paper.trials import Setting
-from molhpft.studies.drawing import Line, TauPanel, tau_panels_figure
+from molhpft.studies.drawing import TauPanel, tau_panels_figure
 
 
 def curves_picture(settings: Sequence[Setting]) -> Picture:
@@ -18,9 +17,11 @@ def curves_picture(settings: Sequence[Setting]) -> Picture:
 def distances_picture(settings: Sequence[Setting]) -> Picture:
     """Figures 13 to 15: the four distances of features against tau."""
     panels = [
-        TauPanel(title, _taus(setting), _shift_lines(setting, key), group=setting.name)
+        panel
         for setting in settings
-        for key, title in DISTANCES.items()
+        for panel in distance_panels(
+            _taus(setting), [seed["branches"] for seed in setting.seeds], group=setting.name
+        )
     ]
     return _picture(settings, panels, columns=4, reading=_shifts(settings))
 
@@ -45,21 +46,12 @@ def _curves(setting: Setting) -> list[TauPanel]:
     unit = " (%)" if metric in PERCENTAGES else ""
     probed = averaged("", _values(setting, "probe", "train", scale))
     tuned = averaged("", _values(setting, "final", "valid", scale))
-
     energy = averaged("", _values(setting, "energy", "aie"))
     return [
         TauPanel(f"Training {score} after probing{unit}", taus, [probed], setting.name),
         TauPanel(f"Validation {score} after finetuning{unit}", taus, [tuned], setting.name),
         TauPanel("Energy when finetuning starts", taus, [energy], setting.name),
     ]
-
-
-def _shift_lines(setting: Setting, key: str) -> list[Line]:
-    if key != "norm":
-        return [averaged("", _values(setting, "shift", key))]
-    start = averaged("", _values(setting, "shift", "start_norm"))
-    level = Line("before finetuning, $||z_0||$", start.means, dotted=True)
-    return [averaged("after it, $||z_T||$", _values(setting, "shift", key)), level]
 
 
 def _values(setting: Setting, group: str, key: str, scale: float = 1.0) -> list[list[float]]:

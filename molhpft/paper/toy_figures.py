@@ -12,10 +12,15 @@ from molhpft.config.options import Options, checked, keywords, unknown
 from molhpft.core.annotations import Seed
 from molhpft.domains.files import Json, replacing, short_digest, writing
 from molhpft.domains.toy.digits import toy_pretrain_task
-from molhpft.paper.pictures import Number, Picture, averaged, over_seeds, tau_numbers
+from molhpft.paper.pictures import (
+    DISTANCES,
+    Number,
+    Picture,
+    distance_panels,
+    over_seeds,
+    tau_numbers,
+)
 from molhpft.studies.drawing import (
-    Line,
-    TauPanel,
     confidence_figure,
     kernel_figure,
     story_figure,
@@ -25,12 +30,6 @@ from molhpft.studies.linear_study import linear_numbers, theory_figure
 from molhpft.studies.toy_record import kernel_record, toy_record
 from molhpft.studies.toy_study import HEAD_SCALE, exchange_reading
 
-DISTANCES = {
-    "distance": "Distance $||z_T - z_0||$",
-    "cosine": r"Cosine of $z_T$ and $z_0$",
-    "dot": r"Dot product $z_T \cdot z_0$",
-    "norm": "Norm $||z_T||$",
-}
 _HEADS = f"random heads {HEAD_SCALE:g} times as large as PyTorch's, our choice"
 
 _DIGITS = {"toy_mnist": "MNIST", "toy_digits": "scikit-learn's digits in place of MNIST"}
@@ -206,10 +205,7 @@ def _kernels(kept: Sequence[Json], seeds: str) -> Picture:
 
 def _distances(kept: Sequence[Json], seeds: str) -> Picture:
     """Figure 11."""
-    panels = [
-        TauPanel(title, kept[0]["taus"], _distance_lines(key, kept))
-        for key, title in DISTANCES.items()
-    ]
+    panels = distance_panels(kept[0]["taus"], [seen["rows"] for seen in kept])
     note = f"{seeds}; {_HEADS}"
     means = {key: panel.lines[0].means for key, panel in zip(DISTANCES, panels, strict=True)}
     peaks = {key: kept[0]["taus"][values.index(max(values))] for key, values in means.items()}
@@ -220,15 +216,6 @@ def _distances(kept: Sequence[Json], seeds: str) -> Picture:
         f"From tau 0 to infinity the distance goes from {first:.2f} to {last:.2f}; the dot product "
         f"is highest at tau {peaks['dot']}, the norm at tau {peaks['norm']}.",
     )
-
-
-def _distance_lines(key: str, kept: Sequence[Json]) -> list[Line]:
-    seeds = [[row["shift"][key] for row in seen["rows"]] for seen in kept]
-    if key != "norm":
-        return [averaged("", seeds)]
-    start = [[row["shift"]["start_norm"] for row in seen["rows"]] for seen in kept]
-    level = averaged("before finetuning, $||z_0||$", start, dotted=True)
-    return [averaged("after it, $||z_T||$", seeds), Line(level.name, level.means, dotted=True)]
 
 
 def _theory(kept: Sequence[Json], seeds: str) -> Picture:

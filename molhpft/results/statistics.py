@@ -15,6 +15,7 @@ from scipy.stats import ttest_1samp
 
 from molhpft.domains.files import Json
 from molhpft.results.table import SHIFTS
+from molhpft.results.terminal import OWN_SPLITS
 
 Level = Literal["label", "family", "variant"]
 """What counts as one method. "variant": exactly these settings, only tau is chosen; "family":
@@ -22,7 +23,6 @@ learning rates are chosen too, which gives plain finetuning a search of its own;
 setting is chosen."""
 
 _NAN = float("nan")
-_IN_DISTRIBUTION = ("train", "valid", "calibration", "test")
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def shifted_splits(table: pd.DataFrame) -> list[str]:
     They are out of distribution: the test split has the distribution of the training split.
     """
     names = (name.removeprefix("final_") for name in _finals(table) if table[name].notna().any())
-    return [name for name in names if name not in _IN_DISTRIBUTION]
+    return [name for name in names if name not in OWN_SPLITS]
 
 
 def out_of_distribution(best: pd.DataFrame) -> pd.DataFrame:

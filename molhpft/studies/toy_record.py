@@ -46,7 +46,7 @@ def toy_record(
     encoder = toy.pretrained_mlp(toy_pretrain_task(mnist=mnist), seed=seed)
     branches = toy.finetuned_branches(encoder, task, taus=taus, infinity=infinity, seed=seed)
     shown = toy.spread(branches)
-    names = dict(zip((b.tau for b in branches), toy.tau_names(branches), strict=True))
+    names = toy.tau_names(branches)
     correct = (correct_probability(b.before["train"], task.objective) for b in shown)
     return {
         "task": task.name,

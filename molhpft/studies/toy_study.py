@@ -518,9 +518,9 @@ def spread(branches: Sequence[Branch]) -> list[Branch]:
     return [branches[i] for i in places.round().int().tolist()]
 
 
-def tau_names(branches: Sequence[Branch]) -> list[str]:
-    """Taus as text, the last of them infinity."""
-    return [*(f"{branch.tau:,}" for branch in branches[:-1]), "∞"]
+def tau_names(branches: Sequence[Branch]) -> dict[int, str]:
+    """Tau of each branch to its text, the last of them infinity."""
+    return {branch.tau: f"{branch.tau:,}" for branch in branches[:-1]} | {branches[-1].tau: "∞"}
 
 
 def _draw(
@@ -530,7 +530,7 @@ def _draw(
     exchange: dict[str, Tensor],
     kernels: dict[str, KernelPath],
 ) -> dict[str, Path]:
-    names = dict(zip((b.tau for b in branches), tau_names(branches), strict=True))
+    names = tau_names(branches)
     shown = spread(branches)
     figures = {number: out / f"{task.name}_figure{number}.png" for number in ("2", "3", "6", "11")}
     confidence_figure(
