@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from molhpft.advice import rules
 from molhpft.advice.baselines import validation_score
-from molhpft.advice.rank import rank
+from molhpft.advice.rank import drawn_rows, rank
 from molhpft.config.build import build_network, build_recipes, build_task
 from molhpft.config.schema import Reader, RunConfig
 from molhpft.core.data import Task
@@ -95,18 +95,9 @@ def advise(
     curve, candidates, balance = _probe(config, recipe, network, on_device)
     molecules, morgan = _quick_baseline(config, task)
     ranking = _ranking(config, task, encoders) if encoders else None
-    linear = config.head.name == "linear"
     advice = [
         *([rules.encoder_advice(ranking, _own_weights(config))] if ranking else []),
-        rules.tau_advice(
-            curve,
-            candidates,
-            balance.base_rate,
-            names_tau="tau" in config.method.options,
-            expects=expects,
-        ),
-        rules.smoothing_advice(curve, smoothed=recipe.probe.smoothing > 0, expects=expects),
-        rules.head_advice(curve, linear=linear, expects=expects),
+        *_probing_advice(config, recipe, curve, candidates, balance, expects=expects),
         rules.batch_norm_advice(
             _batch_norm_drift(config, network, on_device),
             batch_size=config.finetune.batch_size,
@@ -117,7 +108,7 @@ def advise(
             morgan,
             _last_stage(network),
             is_cut=config.cut is not None,
-            linear=linear,
+            linear=_is_linear(config),
             expects=expects,
         ),
         rules.balance_advice(balance.rarest, classes=balance.classes),
@@ -180,6 +171,30 @@ def _probe(
     return curve, candidates, class_balance(task, targets)
 
 
+def _probing_advice(
+    config: RunConfig,
+    recipe: Recipe,
+    curve: ProbeCurve,
+    candidates: tuple[int, ...],
+    balance: ClassBalance,
+    *,
+    expects: Expectation | None,
+) -> list[rules.Advice]:
+    """How long to probe, on smoothed labels or not, and which head."""
+    names_tau, smoothed = "tau" in config.method.options, recipe.probe.smoothing > 0
+    return [
+        rules.tau_advice(
+            curve, candidates, balance.base_rate, names_tau=names_tau, expects=expects
+        ),
+        rules.smoothing_advice(curve, smoothed=smoothed, expects=expects),
+        rules.head_advice(curve, linear=_is_linear(config), expects=expects),
+    ]
+
+
+def _is_linear(config: RunConfig) -> bool:
+    return config.head.name == "linear"
+
+
 def class_balance(task: Task, targets: Tensor) -> ClassBalance:
     """The balance of some targets of a task."""
     if not isinstance(task.objective, Multilabel | Multiclass):
@@ -198,10 +213,8 @@ def _quick_baseline(config: RunConfig, task: Task) -> tuple[int, float | None]:
     supervised = isinstance(task.objective, Multilabel | Squared)  # without a pretraining task
     if not supervised or not isinstance(task.examples, Molecules):
         return 0, None
-    rows = task.rows("train")
-    if len(rows) > MOST_MOLECULES:
-        rng = torch.Generator().manual_seed(seed_for(config.seed, "baseline"))
-        rows = rows[torch.randperm(len(rows), generator=rng)[:MOST_MOLECULES].sort().values]
+    rng = torch.Generator().manual_seed(seed_for(config.seed, "baseline"))
+    rows = drawn_rows(task.rows("train"), most=MOST_MOLECULES, rng=rng)
     some = replace(task, splits={**task.splits, "train": rows})
     return len(rows), validation_score(QUICK_BASELINE, some, value=QUICK_TREES, seed=config.seed)
 

@@ -145,14 +145,16 @@ def _with_encoder(config: RunConfig, given: str) -> RunConfig:
 
 def _sampled(task: Task, seed: int) -> Task:
     """At most `MOST_EXAMPLES` of each split, drawn at random."""
-    rng, splits = torch.Generator().manual_seed(seed_for(seed, "rank")), {}
-    for split in task.splits:
-        rows = task.rows(split)
-        if len(rows) > MOST_EXAMPLES:
-            drawn = torch.randperm(len(rows), generator=rng)[:MOST_EXAMPLES]
-            rows = rows[drawn.sort().values]
-        splits[split] = rows
+    rng = torch.Generator().manual_seed(seed_for(seed, "rank"))
+    splits = {s: drawn_rows(task.rows(s), most=MOST_EXAMPLES, rng=rng) for s in task.splits}
     return replace(task, splits=splits)
+
+
+def drawn_rows(rows: Tensor, *, most: int, rng: torch.Generator) -> Tensor:
+    """All rows, or where they are more so many drawn at random, in their order."""
+    if len(rows) <= most:
+        return rows
+    return rows[torch.randperm(len(rows), generator=rng)[:most].sort().values]
 
 
 @dataclass(frozen=True, eq=False)
