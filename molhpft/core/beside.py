@@ -60,7 +60,7 @@ class Beside(Stage):
         """
         scale = Scale(self.low, self.high, self.mean, self.std)
         raw = torch.cat([_numbers(one) for one in _read(batch, self.columns)], dim=1)
-        return torch.cat([h, scale(raw).to(h)], dim=1)
+        return torch.cat([h, scale.filled(raw).to(h)], dim=1)
 
 
 def ending_beside(backbone: Chain, columns: Mapping[str, Count]) -> Chain:

@@ -18,7 +18,7 @@ class Scale:
     Attributes:
         low: below which a value is cut off, (k,).
         high: above which it is.
-        mean: (k,), subtracted; what is not defined becomes 0.
+        mean: (k,), subtracted.
         std: (k,), by which is divided.
     """
 
@@ -28,9 +28,12 @@ class Scale:
     std: Tensor
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Numbers (n, k) on the scale, 0 where NaN."""
-        cut = values.clamp(self.low, self.high)
-        return ((cut - self.mean) / self.std).nan_to_num(nan=0.0)
+        """Numbers (n, k) on the scale; NaN stays NaN."""
+        return (values.clamp(self.low, self.high) - self.mean) / self.std
+
+    def filled(self, values: Tensor) -> Tensor:
+        """Numbers (n, k) on the scale; what is not defined (NaN) is as ordinary as the mean, 0."""
+        return self(values).nan_to_num(nan=0.0)
 
 
 def fit_scale(values: NDArray[Any]) -> Scale:

@@ -111,7 +111,7 @@ class Describer:
         own = columns[name][rows.numpy()]
         if name == "properties":
             assert self.scale is not None
-            return self.scale(torch.from_numpy(own.astype(np.float64))).float().numpy()
+            return self.scale.filled(torch.from_numpy(own.astype(np.float64))).float().numpy()
         return csr_matrix(own)
 
 

@@ -55,8 +55,6 @@ from molhpft.estimator.validation import (
 )
 from molhpft.run.folder import RunFolder
 
-_ONE_GROUP = {"features": "features", "fingerprints": "fingerprints"}  # of what `members` asks for
-
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
@@ -131,14 +129,11 @@ def train(
     fingerprints = packed_fingerprints(smiles)
     uncertainty = _uncertainty(held, objective, inference, fingerprints, by_folds=bool(folds))
     about = {
-        **_about(config, task, candidates, folders),
+        **_about(config, task, candidates, folders, notes),
         "members": _members(candidates, weights, scoring, y, choosing, folds),
         "chosen_by": scoring.metric,
         "folds": len(folds),
         **_quality(spec, held, uncertainty, by_folds=bool(folds)),
-        "sizes": {split: len(rows) for split, rows in task.splits.items()},
-        "unscored": unscored_targets(task),
-        "notes": list(notes),
     }
     predictions = held_out_predictions(held, choosing, folds, uncertainty, objective)
     parts = (spec, candidates, weights, kernel_models, uncertainty, smiles, about)
@@ -176,7 +171,8 @@ def _candidates(
         return Candidate(name, {split: line(said) for split, said in outputs.items()}, line, **what)
 
     if wanted != "networks":
-        fitted = fit_kernel_models(config, task, folds, only=_ONE_GROUP.get(wanted))
+        only = wanted if wanted in ("features", "fingerprints") else None
+        fitted = fit_kernel_models(config, task, folds, only=only)
         kernel_models = fitted.models
         for k, model in enumerate(kernel_models.models):
             outputs = {split: of_all[k] for split, of_all in fitted.outputs.items()}
@@ -346,9 +342,13 @@ def _rates(task: Task) -> Tensor:
 
 
 def _about(
-    config: RunConfig, task: Task, candidates: Sequence[Candidate], folders: Sequence[RunFolder]
+    config: RunConfig,
+    task: Task,
+    candidates: Sequence[Candidate],
+    folders: Sequence[RunFolder],
+    notes: Sequence[str],
 ) -> Json:
-    """What the runs say, energies averaged over them."""
+    """What is known before anything is blended; energies are averaged over the runs."""
     weights: Path | None = config.encoder.options["weights"]
     networks = [one for one in candidates if one.networks]
     summaries = [folder.read_json("summary.json") for folder in folders]
@@ -368,6 +368,9 @@ def _about(
             {"tau": tau, "energy": {k: _mean(one[k] for one in rows) for k in rows[0]}}
             for tau, rows in energies.items()
         ],
+        "sizes": {split: len(rows) for split, rows in task.splits.items()},
+        "unscored": unscored_targets(task),
+        "notes": list(notes),
     }
 
 

@@ -36,6 +36,27 @@ def line_at(line: tl.tensor, c: tl.tensor, d: tl.tensor) -> tl.tensor:
     return tl.load(line + c, mask=c < d, other=0.0).to(tl.float32)[None, :]
 
 
+@triton.jit
+def edges_of(pointer: tl.tensor, i: tl.tensor, n: tl.tensor) -> tl.tensor:
+    """First edge into each of the nodes `i`, how many there are, and the last edge of all."""
+    begin = tl.load(pointer + i, mask=i < n, other=0)
+    count = tl.load(pointer + i + 1, mask=i < n, other=0) - begin
+    return begin, count, tl.load(pointer + n) - 1
+
+
+@triton.jit
+def edge_at(
+    norm: tl.tensor, begin: tl.tensor, count: tl.tensor, last: tl.tensor, step: tl.tensor
+) -> tl.tensor:
+    """Each node's edge number `step`, whether it has as many, and the edge's weight or 0.
+
+    A node without it gets another node's: Triton 3.6 and 3.7 cannot compile masked loads of edges.
+    """
+    k = tl.minimum(begin + step, last)
+    is_edge = step < count
+    return k, is_edge, tl.where(is_edge, tl.load(norm + k), 0.0)
+
+
 @triton.jit(do_not_specialize=_CHANGING)
 def convolve(
     x: tl.tensor,
@@ -57,16 +78,12 @@ def convolve(
     value = rows_at(x, i, c, d, inside) + line_at(root, c, d)
     weight = 1 / tl.load(degree + i, mask=i < n, other=1.0)
     total = tl.where(value < 0, 0.0, value) * weight[:, None]
-    begin = tl.load(pointer + i, mask=i < n, other=0)
-    count = tl.load(pointer + i + 1, mask=i < n, other=0) - begin
-    # loads of edges without a mask: Triton 3.6 and 3.7 cannot compile those with one
-    last = tl.load(pointer + n) - 1
+    begin, count, last = edges_of(pointer, i, n)
     for step in range(0, tl.max(count, 0).to(tl.int32)):
-        k = tl.minimum(begin + step, last)
+        k, is_edge, weight = edge_at(norm, begin, count, last, step)
         j = tl.load(source + k)
         b = tl.load(kind + k)
-        weight = tl.where(step < count, tl.load(norm + k), 0.0)
-        heard = (step < count)[:, None] & (c < d)[None, :]
+        heard = is_edge[:, None] & (c < d)[None, :]
         value = rows_at(x, j, c, d, heard) + rows_at(bond, b, c, d, heard)
         total += tl.where(value < 0, 0.0, value) * weight[:, None]
     tl.store(out + i[:, None].to(tl.int64) * d + c[None, :], total, mask=inside)
@@ -98,16 +115,12 @@ def convolve_backward(
     total = tl.where(own + line_at(root, c, d) <= 0, 0.0, passed)
     tl.store(groot + tl.program_id(0).to(tl.int64) * d + c, tl.sum(total, 0), mask=c < d)
     # what atom i sent went to the very atoms it heard from, with the same weights
-    begin = tl.load(pointer + i, mask=i < n, other=0)
-    count = tl.load(pointer + i + 1, mask=i < n, other=0) - begin
-    # loads of edges without a mask: Triton 3.6 and 3.7 cannot compile those with one
-    last = tl.load(pointer + n) - 1
+    begin, count, last = edges_of(pointer, i, n)
     for step in range(0, tl.max(count, 0).to(tl.int32)):
-        k = tl.minimum(begin + step, last)
+        k, is_edge, weight = edge_at(norm, begin, count, last, step)
         j = tl.load(source + k)
         b = tl.load(kind + k)
-        weight = tl.where(step < count, tl.load(norm + k), 0.0)
-        heard = (step < count)[:, None] & (c < d)[None, :]
+        heard = is_edge[:, None] & (c < d)[None, :]
         passed = rows_at(g, j, c, d, heard) * weight[:, None]
         total += tl.where(own + rows_at(bond, b, c, d, heard) <= 0, 0.0, passed)
     tl.store(gx + i[:, None].to(tl.int64) * d + c[None, :], total, mask=inside)
@@ -169,15 +182,11 @@ def propagate(
     inside = (i < n)[:, None] & (c < d)[None, :]
     weight = 1 / tl.load(degree + i, mask=i < n, other=1.0)
     total = rows_at(x, i, c, d, inside) * weight[:, None]
-    begin = tl.load(pointer + i, mask=i < n, other=0)
-    count = tl.load(pointer + i + 1, mask=i < n, other=0) - begin
-    # loads of edges without a mask: Triton 3.6 and 3.7 cannot compile those with one
-    last = tl.load(pointer + n) - 1
+    begin, count, last = edges_of(pointer, i, n)
     for step in range(0, tl.max(count, 0).to(tl.int32)):
-        k = tl.minimum(begin + step, last)
+        k, is_edge, weight = edge_at(norm, begin, count, last, step)
         j = tl.load(source + k)
-        weight = tl.where(step < count, tl.load(norm + k), 0.0)
-        heard = (step < count)[:, None] & (c < d)[None, :]
+        heard = is_edge[:, None] & (c < d)[None, :]
         total += rows_at(x, j, c, d, heard) * weight[:, None]
     tl.store(out + i[:, None].to(tl.int64) * d + c[None, :], total, mask=inside)
 

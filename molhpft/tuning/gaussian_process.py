@@ -65,12 +65,9 @@ def gaussian_process(kernel: Array, y: Array) -> GaussianProcess:
 
 def _with_noise(kernel: Array, residual: Array, mean: float, noise: float) -> GaussianProcess:
     m = len(residual)
-    noisy = kernel.copy()
-    noisy[np.diag_indices(m)] += noise
-    factor = cho_factor(noisy, lower=True, overwrite_a=True, check_finite=False)
-    weights: Array = cho_solve(factor, residual, check_finite=False)
+    weights, half_log_determinant, _ = _solved(kernel.copy(), residual, noise)
     scale = float(residual @ weights) / m
-    log_determinant = 2 * float(np.log(np.diag(factor[0])).sum())
+    log_determinant = 2 * half_log_determinant
     log_likelihood = -(m * (log(2 * pi * scale) + 1) + log_determinant) / 2
     return GaussianProcess(mean, weights, scale, noise, log_likelihood)
 
@@ -140,11 +137,8 @@ def _negative_log_likelihood(
         weights: (p,).
         noise: positive.
     """
-    covariance = np.tensordot(weights, kernels, 1)
-    covariance[np.diag_indices(len(y))] += noise
-    factor, _ = cho_factor(covariance, lower=True, overwrite_a=True, check_finite=False)
-    alpha: Array = cho_solve((factor, True), y, check_finite=False)
-    value = float(y @ alpha) / 2 + float(np.log(np.diag(factor)).sum())
+    alpha, half_log_determinant, factor = _solved(np.tensordot(weights, kernels, 1), y, noise)
+    value = float(y @ alpha) / 2 + half_log_determinant
     inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=0)
     # of the symmetric difference between inverse and what labels say, only one half is filled
     slope = inverse - np.outer(alpha, alpha)
@@ -163,7 +157,16 @@ def conditioned(kernel: Array, y: Array, noise: float) -> tuple[Array, float]:
         noise: variance of the noise, in the unit of the kernel.
     """
     mean = float(y.mean())
-    kernel[np.diag_indices(len(y))] += noise
-    factor = cho_factor(kernel, lower=True, overwrite_a=True, check_finite=False)
-    weights: Array = cho_solve(factor, y - mean, check_finite=False)
+    weights, _, _ = _solved(kernel, y - mean, noise)
     return weights, mean
+
+
+def _solved(kernel: Array, y: Array, noise: float) -> tuple[Array, float, Array]:
+    """`(K + noise)^-1 y`, half the logarithm of the determinant, and the lower Cholesky factor.
+
+    Noise and factor are written into the kernel (n, n).
+    """
+    kernel[np.diag_indices(len(y))] += noise
+    factor, _ = cho_factor(kernel, lower=True, overwrite_a=True, check_finite=False)
+    weights: Array = cho_solve((factor, True), y, check_finite=False)
+    return weights, float(np.log(np.diag(factor)).sum()), factor

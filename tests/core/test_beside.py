@@ -76,7 +76,7 @@ def test_features_are_followed_by_logarithms_of_counts_and_numbers_on_the_scale_
     z = moved.features(batch).detach()
     torch.testing.assert_close(z[:, :2], network.features(batch).detach(), rtol=0, atol=0)
     torch.testing.assert_close(z[:, 2:6], (1 + beside["counts"].float()).log())
-    expected = fit_scale(beside["numbers"][:100].numpy())(beside["numbers"].double()).float()
+    expected = fit_scale(beside["numbers"][:100].numpy()).filled(beside["numbers"].double()).float()
     torch.testing.assert_close(z[:, 6:], expected, rtol=1e-5, atol=1e-5)
     assert not z[5, 7]
     assert moved.backbone.width == 9
@@ -126,7 +126,7 @@ def test_a_column_is_cut_at_its_outer_hundredths():
     values = torch.arange(1001.0)[:, None]
     scale = fit_scale(values.numpy())
     assert (scale.low.item(), scale.high.item()) == (10, 990)
-    found = scale(values.double())
+    found = scale.filled(values.double())
     assert found[0] == found[10] < found[11]
     assert found.mean().item() == pytest.approx(0, abs=1e-12)
     assert found.std(correction=0).item() == pytest.approx(1)

@@ -63,13 +63,13 @@ def test_properties_are_scaled_by_known_molecules_and_what_is_undefined_is_ordin
     known[0, 2] = 1e30
     known[:100, 0] = np.nan
     scale = fit_scale(known)
-    found = scale(torch.from_numpy(known).double()).numpy()
+    found = scale.filled(torch.from_numpy(known).double()).numpy()
     assert found.mean(0) == pytest.approx([0, 0, 0], abs=1e-5)
     assert np.isfinite(found).all()
     assert not found[:, 1].any()
     assert found[100:, 0].std() == pytest.approx(1, rel=1e-5)
     assert np.abs(found[:, 2]).max() < 4
-    everywhere = scale(torch.full((2, 3), torch.nan))
+    everywhere = scale.filled(torch.full((2, 3), torch.nan))
     assert not everywhere.any()
 
 

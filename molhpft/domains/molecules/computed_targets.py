@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rdkit import Chem, rdBase
 from torch import Tensor
 
+from molhpft.core.scale import Scale
 from molhpft.domains.molecules.count_fingerprints import substructure_counter, substructure_counts
 from molhpft.domains.molecules.smiles import cached_rows, parse_flagged, reading_digest
 
@@ -78,18 +79,12 @@ class Scaled:
     Attributes:
         raw: the values.
         columns: which of its columns differ between training molecules, int64 (t,).
-        low: below which a value is cut off, float64 (t,).
-        high: above which it is.
-        mean: (t,), subtracted.
-        std: (t,), by which is divided.
+        scale: of these, float64.
     """
 
     raw: Raw
     columns: Tensor
-    low: Tensor
-    high: Tensor
-    mean: Tensor
-    std: Tensor
+    scale: Scale
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -98,8 +93,7 @@ class Scaled:
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """Targets of molecules by row number, float32 (m, t); NaN where a value is not finite."""
-        values = _comparable(self.raw[rows][:, self.columns])
-        return ((values.clamp(self.low, self.high) - self.mean) / self.std).float()
+        return self.scale(_comparable(self.raw[rows][:, self.columns])).float()
 
 
 def computed_targets(kind: Kind, sources: Sequence[Sequence[str]], train: Tensor) -> Scaled:
@@ -133,7 +127,7 @@ def computed_targets(kind: Kind, sources: Sequence[Sequence[str]], train: Tensor
     ).T.contiguous()
     if kind != "descriptors":
         std = std.square().mean().sqrt().expand_as(std).clone()
-    return Scaled(raw, torch.tensor(varying), low, high, mean, std)
+    return Scaled(raw, torch.tensor(varying), Scale(low, high, mean, std))
 
 
 @dataclass(frozen=True, eq=False)

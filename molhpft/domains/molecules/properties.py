@@ -1,6 +1,6 @@
 """Properties that RDKit computes fast enough to screen by: sizes, rings, polarity, shape, charges.
 
-The full list of descriptors (`computed_targets`) takes eight times as long, for a few that are
+The full list of descriptors (`computed_targets`) takes several times as long, for a few that are
 written in Python, and tells a kernel no more.
 """
 
