@@ -65,7 +65,7 @@ class Beside(Stage):
 
 def ending_beside(backbone: Chain, columns: Mapping[str, Count]) -> Chain:
     """The backbone with a stage that appends columns, whose scale is still to be set."""
-    return Chain({**backbone.named_stages(), STAGE: Beside(backbone.width, columns)})
+    return backbone.followed_by(Chain({STAGE: Beside(backbone.width, columns)}))
 
 
 def with_columns(network: Network, task: Task, columns: Mapping[str, Count]) -> Network:

@@ -6,7 +6,7 @@ graph, image and dense models share this file: a graph layer reads the bonds in 
 segmentation head reads the image size, everything else ignores the batch.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -165,6 +165,26 @@ class Chain(nn.Module):
         stages, k = list(self.named_stages().items()), self.names.index(self.stage_name(at))
         return Chain(dict(stages[:k]), also=self._also), Chain(dict(stages[k:]), also=self._also)
 
+    def followed_by(self, after: "Chain") -> "Chain":
+        """This chain, then `after`, each stage under both its names; modules are shared.
+
+        Raises:
+            ValueError: both have a stage of one name.
+        """
+        both = [name for name in self.names if name in after.names]
+        if both:
+            raise ValueError(
+                f"stages of chains that are joined must differ in name, and both have: "
+                f"{', '.join(both)}"
+            )
+        stages = {**self.named_stages(), **after.named_stages()}
+        return Chain(stages, also={**self._also, **after._also})
+
+    def mapped(self, stage_of: Callable[[Stage], Stage]) -> "Chain":
+        """`stage_of` each stage, under the same names."""
+        stages = {name: stage_of(stage) for name, stage in self.named_stages().items()}
+        return Chain(stages, also=self._also)
+
 
 def _stage(name: str, module: nn.Module) -> Stage:
     if not isinstance(module, Stage):
@@ -206,10 +226,11 @@ class Network(nn.Module):
         """The same function with the stages from `at` on counted as head (a partial backbone).
 
         Raises:
-            ValueError: the backbone has no stage of that name.
+            ValueError: the backbone has no stage of that name, or the head one of the same name as
+                a stage that would join it.
         """
         lower, upper = self.backbone.split(at)
-        return Network(lower, Chain({**upper.named_stages(), **self.head.named_stages()}))
+        return Network(lower, upper.followed_by(self.head))
 
 
 def linear_head(width: int, outputs: int) -> Chain:

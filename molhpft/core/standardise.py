@@ -44,7 +44,7 @@ class Standardised(Stage):
 
 def ending_standardised(backbone: Chain) -> Chain:
     """The backbone with a stage that standardises its features and is still to be fitted."""
-    return Chain({**backbone.named_stages(), STAGE: Standardised(backbone.width)})
+    return backbone.followed_by(Chain({STAGE: Standardised(backbone.width)}))
 
 
 def standardised(network: Network, task: Task) -> Network:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch_geometric.data import Data
 
+from molhpft.core.beside import ending_beside
 from molhpft.core.network import (
     Batch,
     Chain,
@@ -16,8 +17,10 @@ from molhpft.core.network import (
     mlp_head,
     side_tuned,
 )
+from molhpft.core.standardise import ending_standardised
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.graphs import pack
+from molhpft.domains.molecules.pyg import on_molecules
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
 from tests.shapes import unchecked
@@ -70,6 +73,27 @@ def test_a_stage_answers_to_its_second_name_below_and_above_a_cut():
     assert (lower.names, upper.split("third")[1].names) == (["a"], ["c"])
     with pytest.raises(ValueError, match=r"^no stage named 'x'; .* a, b \(second\), c \(third\)$"):
         chain.split("x")
+
+
+@pytest.mark.parametrize(
+    "rebuilt",
+    [
+        ending_standardised,
+        lambda chain: ending_beside(chain, {"properties": 2}),
+        on_molecules,
+        lambda chain: Network(chain, linear_head(4, 1)).cut("a").head,
+    ],
+    ids=["standardised", "beside", "on_molecules", "cut"],
+)
+def test_a_stage_answers_to_its_second_name_in_every_chain_that_is_made_of_its_own(rebuilt):
+    stages = {name: Plain(nn.Identity(), width=4) for name in ("a", "b")}
+    assert rebuilt(Chain(stages, also={"b": "second"})).stage_name("second") == "b"
+
+
+def test_chains_with_stages_of_one_name_are_not_joined():
+    backbone = Chain({"linear": Plain(nn.Linear(4, 4), width=4)})
+    with pytest.raises(ValueError, match=r"differ in name, and both have: linear$"):
+        Network(backbone, linear_head(4, 1)).cut("linear")
 
 
 def test_stages_whose_names_are_one_in_the_state_dict_are_refused():

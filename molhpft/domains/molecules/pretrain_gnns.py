@@ -127,7 +127,7 @@ def _molclr(
     embed = AtomEmbedding(MOLCLR_ATOM_SIZES, width)
     chain = encoder_chain(embed, convolution, layers, StageOptions(dropout))
     project = Plain(nn.Linear(width, projection), width=projection)
-    return Chain({**chain.named_stages(), "project": project})
+    return chain.followed_by(Chain({"project": project}))
 
 
 class GCNConvolution(nn.Module):

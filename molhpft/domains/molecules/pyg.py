@@ -121,12 +121,12 @@ def pyg_gnn(
     kinds = {"gcn": models.GCN, "sage": models.GraphSAGE, "gin": models.GIN, "gat": models.GAT}
     gnn = kinds[model](width, width, layers, dropout=dropout, norm="batch_norm", jk=jump)
     chain = on_molecules(gnn_backbone(gnn, pool=pool))
-    return Chain({"embed": AtomEmbedding(ATOM_SIZES, width), **chain.named_stages()})
+    return Chain({"embed": AtomEmbedding(ATOM_SIZES, width)}).followed_by(chain)
 
 
 def on_molecules(chain: Chain) -> Chain:
     """A chain of stages for PyG graphs as one that takes batches of our molecule tasks."""
-    return Chain({name: OnMolecules(stage) for name, stage in chain.named_stages().items()})
+    return chain.mapped(OnMolecules)
 
 
 class OnMolecules(Stage):
