@@ -1,7 +1,8 @@
 """What an exhibit reads from disk: whether it is at hand, and if not, what to put where.
 
 Paths in the configs of the paper are relative to one folder, the one that holds the folder of
-`MOLHPFT_DATA`: images lie in `vision/` and weights in `weights/` there.
+`MOLHPFT_DATA`: images lie in `vision/` and weights in `weights/` there. OGB's data sets are called
+by their names and lie in the folder of `MOLHPFT_DATA` itself.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from molhpft.config.options import Options
 from molhpft.domains.files import data_folder
+from molhpft.domains.molecules.ogb import fetched, ogb_address, ogb_folder, ogb_names
 from molhpft.domains.shipped import shipped_encoders
 
 _KEYS = ("path", "weights")
@@ -17,7 +19,7 @@ _VOC = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012"
 _DOMAINNET = "http://ai.bu.edu/M3SDA"
 _SSL = "a ResNet-50 state dict in PyTorch's names, converted from"
 
-# relative path -> what it should hold, and where that is published
+# relative path, or name of OGB's -> what it should hold, and where that is published
 PUBLISHED: Mapping[str, str] = {
     "vision/stl10_binary": "train_X.bin, train_y.bin, test_X.bin, test_y.bin, class_names.txt of "
     "https://cs.stanford.edu/~acoates/stl10",
@@ -51,6 +53,7 @@ PUBLISHED: Mapping[str, str] = {
     "weights/molclr_gcn.pth": "https://github.com/yuyangw/MolCLR",
     "weights/resnet20_cifar10.th": "resnet20-12fca82f.th of "
     "https://github.com/akamaster/pytorch_resnet_cifar10",
+    **{name: f"mapping/, raw/, split/ of {ogb_address(name)}" for name in ogb_names()},
 }
 
 
@@ -59,14 +62,19 @@ def folder() -> Path:
     return data_folder().parent
 
 
+def place(name: str) -> Path:
+    """Where something that a config names lies or should be put: one of `needed`."""
+    return ogb_folder(name) if name in ogb_names() else folder() / name
+
+
 def needed(raw: Any) -> list[str]:
-    """Files and folders that a config names, relative ones, each once."""
+    """Files and folders that a config names, relative ones, and OGB's data sets, each once."""
     return list(dict.fromkeys(_named(raw)))
 
 
 def absent(raw: Any) -> list[str]:
     """Those of them that are not there."""
-    return [name for name in needed(raw) if not (folder() / name).exists()]
+    return [name for name in needed(raw) if not place(name).exists()]
 
 
 def located(raw: Options) -> Options:
@@ -76,7 +84,7 @@ def located(raw: Options) -> Options:
 
 
 def check(raw: Any, name: str, *, has_stand_in: bool) -> None:
-    """Refuse to begin where something is not there.
+    """Refuse to begin where something is not there; fetch OGB's data sets where only they are not.
 
     Args:
         raw: a config of the paper.
@@ -84,19 +92,22 @@ def check(raw: Any, name: str, *, has_stand_in: bool) -> None:
         has_stand_in: whether it could be drawn of something else.
 
     Raises:
-        FileNotFoundError: it is not; the message says what to put where.
+        FileNotFoundError: it is not, or cannot be fetched; the message says what to put where.
     """
     names = absent(raw)
-    if names:
+    if all(absent_name in ogb_names() for absent_name in names):
+        for data_set in names:
+            fetched(data_set)
+    else:
         hint = f"; or draw it of what is at hand: molhpft paper {name} --stand-in"
-        raise FileNotFoundError(
-            f"{name} needs in {folder()}: {described(names)}{hint if has_stand_in else ''}"
-        )
+        raise FileNotFoundError(f"{name} needs {described(names)}{hint if has_stand_in else ''}")
 
 
 def described(names: Sequence[str]) -> str:
-    """What each of some files is, and where it is published."""
-    return "; ".join(f"{name} ({PUBLISHED.get(name, 'named by the config')})" for name in names)
+    """Where each of some files belongs, what it is, and where it is published."""
+    places = {name: place(name).relative_to(folder()) for name in names}
+    parts = (f"{places[name]} ({PUBLISHED.get(name, 'named by the config')})" for name in names)
+    return f"in {folder()}: {'; '.join(parts)}"
 
 
 def _named(raw: Any) -> Iterator[str]:
@@ -110,6 +121,8 @@ def _named(raw: Any) -> Iterator[str]:
     elif isinstance(raw, list):
         for value in raw:
             yield from _named(value)
+    elif isinstance(raw, str) and raw in ogb_names():
+        yield raw
 
 
 def _with_whole_paths(raw: Any, *, of_files: bool = False) -> Any:

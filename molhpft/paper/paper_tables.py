@@ -12,10 +12,11 @@ from molhpft.config.options import Options
 from molhpft.config.schema import parse_config
 from molhpft.core.metrics import score_name
 from molhpft.domains.files import Json
-from molhpft.paper.needs import absent, located
+from molhpft.paper.needs import absent, described, located
 from molhpft.paper.printed import SIZES, PrintedTable, Quantity
 from molhpft.paper.trials import Setting
 
+NOT_AT_HAND = "not at hand"
 SIZE_COLUMNS = ("data set", "train, printed", "test, printed", "classes, printed", "here")
 
 _SCORES = ("hp_train", "ft_valid")  # the paper prints them times 100, ROC-AUC too
@@ -136,23 +137,28 @@ def sizes(raw: Options) -> list[tuple[str, int, int, int | None, str]]:
         raw: `sizes`, a task for each data set by the paper's name for it.
 
     Returns:
-        a row of `SIZE_COLUMNS` a data set; ours are empty where the data are not at hand.
+        a row of `SIZE_COLUMNS` a data set; ours is `NOT_AT_HAND` where it lies nowhere here: to
+        count its examples nothing is fetched.
     """
     return [(name, *SIZES[name], _size(raw["sizes"][name])) for name in SIZES]
 
 
 def _size(task: Options) -> str:
     if absent(task):
-        return ""
+        return NOT_AT_HAND
     config = parse_config(located({"task": task, "method": "scratch"}))
     built = build_task(config, build_recipes(config)[0])
     counts = " + ".join(f"{len(rows):,} {split}" for split, rows in built.splits.items())
     return f"{counts}, {built.outputs} outputs"
 
 
-def sizes_table(rows: Sequence[tuple[str, int, int, int | None, str]], title: str) -> Table:
-    """A line a data set."""
-    table = Table(title=Text(title), title_justify="left")
+def sizes_table(
+    rows: Sequence[tuple[str, int, int, int | None, str]], title: str, missing: Sequence[str]
+) -> Table:
+    """A line a data set, and below them where those of `missing` belong and are published."""
+    table = Table(title=Text(title), title_justify="left", caption_justify="left")
+    if missing:
+        table.caption = Text(f"{NOT_AT_HAND}, and looked for {described(missing)}")
     for column in SIZE_COLUMNS:
         table.add_column(column, justify="right" if column.endswith("printed") else "left")
     for name, train, test, classes, ours in rows:

@@ -79,7 +79,7 @@ def show(
     title = _title(exhibit, stand_in=stand_in, own=config)
     if exhibit.kind == "sizes":
         found = paper_tables.sizes(raw)
-        table = paper_tables.sizes_table(found, title)
+        table = paper_tables.sizes_table(found, title, needs.absent(raw))
         return _tabulated(paper_tables.SIZE_COLUMNS, found, table, out / f"{name}.csv", title)
     if config is None:
         needs.check(raw, name, has_stand_in=bool(exhibit.stand_in) and not stand_in)

@@ -4,9 +4,10 @@ import pytest
 
 from molhpft.config.build import build_recipes, shaped_network
 from molhpft.config.changes import SWEEP, read_config
+from molhpft.domains.molecules import ogb
 from molhpft.paper import needs
 from molhpft.paper.exhibits import EXHIBITS, ILLUSTRATIONS, config_folder, find
-from molhpft.paper.paper_tables import cells
+from molhpft.paper.paper_tables import NOT_AT_HAND, cells
 from molhpft.paper.printed import SIZES, TABLES
 from molhpft.paper.show import show
 from molhpft.paper.toy_figures import check_toy_config
@@ -68,8 +69,42 @@ def test_what_the_paper_has_and_we_have_not_is_said_with_its_place(exhibit, tmp_
     message = str(error.value)
     assert message.startswith(f"{exhibit.name} needs in {tmp_path}: ")
     for name in needs.needed(raw_config(exhibit, False)):
-        assert f"{name} ({needs.PUBLISHED[name]}" in message
+        assert f"{needs.place(name).relative_to(tmp_path)} ({needs.PUBLISHED[name]}" in message
     assert not (tmp_path / "out").exists()
+
+
+def test_an_absent_set_of_ogb_is_absent_wherever_a_config_names_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOLHPFT_DATA", str(tmp_path / "mine"))
+    sweep = {SWEEP: [{"task": ["ogbg-moltox21"]}, {"task.name": ["ogbg-molbace"]}]}
+    raw = {"task": {"name": "ogbg-molhiv"}, **sweep}
+    (tmp_path / "mine" / "ogbg_molhiv").mkdir(parents=True)
+    assert needs.needed(raw) == ["ogbg-molhiv", "ogbg-moltox21", "ogbg-molbace"]
+    assert needs.absent(raw) == ["ogbg-moltox21", "ogbg-molbace"]
+    assert "mine/ogbg_moltox21 (mapping/, raw/, split/ of http://" in needs.described(
+        needs.absent(raw)
+    )
+
+
+def test_the_sizes_are_listed_without_the_data_and_nothing_is_fetched(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOLHPFT_DATA", str(tmp_path / "ogb"))
+    monkeypatch.setattr(ogb, "fetch_archive", refuse)
+    made = show("table4", tmp_path / "out")
+    assert {row["here"] for row in made.rows} == {NOT_AT_HAND}
+    caption = str(made.table.caption)
+    for name in ("ogb/ogbg_moltox21 (mapping/", "vision/stl10_binary (train_X.bin"):
+        assert name in caption
+
+
+def test_a_set_of_ogb_that_cannot_be_fetched_is_said_before_any_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOLHPFT_DATA", str(tmp_path / "ogb"))
+    monkeypatch.setattr(ogb, "fetch_archive", refuse)
+    with pytest.raises(FileNotFoundError, match=r"put the mapping, raw and split folders of http"):
+        show("fig15", tmp_path / "out", stand_in=True)
+    assert not (tmp_path / "out").exists()
+
+
+def refuse(url, *_, **__):
+    raise ConnectionError(f"{url} cannot be reached")
 
 
 def test_relative_paths_become_whole_wherever_they_stand(tmp_path, monkeypatch):

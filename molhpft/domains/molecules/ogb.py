@@ -91,6 +91,35 @@ def ogb_folder(name: str) -> Path:
     return data_folder() / name.replace("-", "_")
 
 
+def ogb_address(name: str) -> str:
+    """Where OGB publishes a data set: a zip file with its folders mapping, raw and split.
+
+    Raises:
+        ValueError: no data set has that name.
+    """
+    return _data_set(name).url
+
+
+def fetched(name: str) -> Path:
+    """The folder of a data set, `ogb_folder`, after it was fetched where it was absent.
+
+    Raises:
+        ValueError: no data set has that name.
+        FileNotFoundError: it is absent and cannot be fetched.
+    """
+    data_set, folder = _data_set(name), ogb_folder(name)
+    if not folder.is_dir():
+        try:
+            fetch_archive(data_set.url, folder, expected_top=data_set.archive)
+        except (OSError, ValueError) as error:
+            raise FileNotFoundError(
+                f"data set {name} is not at {folder} and could not be fetched ({error}); put the "
+                f"mapping, raw and split folders of {data_set.url} there, or set MOLHPFT_DATA to "
+                f"the folder that holds {folder.name}"
+            ) from error
+    return folder
+
+
 def ogb_task(name: str, *, split: Split = "scaffold", split_seed: Seed | None = None) -> Task:
     """An OGB data set with its labels and metric; fetched where it is absent.
 
@@ -108,9 +137,7 @@ def ogb_task(name: str, *, split: Split = "scaffold", split_seed: Seed | None = 
         FileNotFoundError: the data set is absent and cannot be fetched, or lacks a file.
     """
     check_choice(split, split_seed, get_args(Split))
-    data_set, folder = _data_set(name), ogb_folder(name)
-    if not folder.is_dir():
-        _fetch(name, data_set, folder)
+    data_set, folder = _data_set(name), fetched(name)
     smiles, targets, target_names = _read_molecules(folder / "mapping" / "mol.csv.gz", data_set)
     _check_counts(folder, smiles)
     return molecule_task(
@@ -134,17 +161,6 @@ def _data_set(name: str) -> _DataSet:
     if name not in _DATA_SETS:
         raise ValueError(f"no data set named {name!r}; there are: {', '.join(ogb_names())}")
     return _DATA_SETS[name]
-
-
-def _fetch(name: str, data_set: _DataSet, folder: Path) -> None:
-    try:
-        fetch_archive(data_set.url, folder, expected_top=data_set.archive)
-    except (OSError, ValueError) as error:
-        raise FileNotFoundError(
-            f"data set {name} is not at {folder} and could not be fetched ({error}); put the "
-            f"mapping, raw and split folders of {data_set.url} there, or set MOLHPFT_DATA to the "
-            f"folder that holds {folder.name}"
-        ) from error
 
 
 def _read_molecules(path: Path, data_set: _DataSet) -> tuple[list[str], Tensor, list[str]]:
