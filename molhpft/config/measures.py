@@ -7,17 +7,21 @@ domain; where a measure has no meaning `check_measures` says so before anything 
 What a branch pays for each, whatever the width of its features and the size of its logits (k is
 `PROBE_EXAMPLES` or the training split, r at most `PROBE_VECTORS`, passes are of one example):
 
-    confidence      nothing further
+    confidence      a forward pass of both networks over the training split, one for it and bound
     direction       3 k r passes through the head, and k r after every epoch
     ntk             2 k r backward passes, and k r before finetuning and after every epoch
-    bound           2 k r backward passes, and as many through the head
+    bound           that pass, 2 k r backward passes, and as many through the head
     decomposition   some twenty passes of `STEP_EXAMPLES` examples in float64
     drift           a forward pass over the training split for each epoch of finetuning
     targets         a forward pass over every split
     exchange        forward passes of every backbone over two splits, a head for each of the others
+
+Splits pass in batches, of which nothing stays but counts and sums (of features five numbers a row):
+memory does not grow with features, images or pixels. Only `targets` of labels that are no class ids
+keeps the logits of a split, which its metrics rank.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -28,8 +32,14 @@ from torch import Tensor
 
 from molhpft.core.data import Task, probe_sample
 from molhpft.core.determinism import seed_for
-from molhpft.core.evaluate import Snapshot, evaluation_batches, inference, take
-from molhpft.core.metrics import accuracy, measured
+from molhpft.core.evaluate import (
+    evaluation_batches,
+    inference,
+    predict,
+    predictions_in_batches,
+    take,
+)
+from molhpft.core.metrics import ClassCounts, measured
 from molhpft.core.network import Batch, Network
 from molhpft.core.objectives import (
     ClassContrast,
@@ -56,7 +66,13 @@ from molhpft.measure.dynamics import (
     proposition_1,
 )
 from molhpft.measure.exchange import exchange_scores
-from molhpft.measure.features import batch_norm_drift, correct_probability, initial_energy
+from molhpft.measure.features import (
+    RunningConfidence,
+    RunningEnergy,
+    RunningShift,
+    Shift,
+    batch_norm_drift,
+)
 from molhpft.measure.tangent import ntk_change, ntk_distance, tangent_kernel, unit_vectors
 from molhpft.tuning.callbacks import Callback, Measure, Row, Weights
 from molhpft.tuning.fit import best_epoch
@@ -84,18 +100,18 @@ def target_scores(task: Task, logits: Tensor, targets: Tensor) -> Scores:
     """
     objective = task.objective
     if isinstance(objective, Multiclass | ClassContrast):
-        names = task.target_names or tuple(f"class {k}" for k in range(task.outputs))
-        masked = [torch.where(targets == k, k, objective.ignore) for k in range(task.outputs)]
-        scores = [_recall(own, logits, ignore=objective.ignore) for own in masked]
-    else:
-        names = task.target_names or tuple(f"output {k}" for k in range(task.outputs))
-        columns = (torch.stack([logits, targets])[..., [k]] for k in range(task.outputs))
-        scores = [_score(_of_column(objective, k), *column) for k, column in enumerate(columns)]
+        counts = ClassCounts(ignore=objective.ignore)
+        counts.add(targets, logits)
+        return _class_scores(task, counts)
+    names = task.target_names or tuple(f"output {k}" for k in range(task.outputs))
+    columns = (torch.stack([logits, targets])[..., [k]] for k in range(task.outputs))
+    scores = [_score(_of_column(objective, k), *column) for k, column in enumerate(columns)]
     return dict(zip(names, scores, strict=True))
 
 
-def _recall(own: Tensor, logits: Tensor, *, ignore: int) -> float | None:
-    return accuracy(own, logits, ignore=ignore) if (own != ignore).any() else None
+def _class_scores(task: Task, counts: ClassCounts) -> Scores:
+    names = task.target_names or tuple(f"class {k}" for k in range(task.outputs))
+    return dict(zip(names, counts.recalls(), strict=True))
 
 
 def _score(objective: Objective, logits: Tensor, targets: Tensor) -> float | None:
@@ -126,6 +142,24 @@ STEP_EXAMPLES = 4
 STEP_LR = 1e-4
 STEP_FACTORS = ("A", "K", "G", "K_z", "W")
 BINS = 20
+_WHEN = ("before", "after")
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What one pass over the training split through the first and last network of a branch shows.
+
+    Attributes:
+        shift: of the features.
+        energies: average initial energy at the start, and the same of the end.
+        confidence: of both, by "before" and "after"; empty for a regression.
+        rows: of the features, of which an example has several where a head reads its parts.
+    """
+
+    shift: Shift
+    energies: tuple[float, float]
+    confidence: Mapping[str, RunningConfidence]
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -151,14 +185,23 @@ class Branch:
     trained: Task | None = None
 
     @cached_property
-    def before(self) -> Snapshot:
-        """Of the training split, at the start."""
-        return take(self.start, evaluation_batches(self.task, "train"))
-
-    @cached_property
-    def after(self) -> Snapshot:
-        """Of the same examples, at the end."""
-        return take(self.end, evaluation_batches(self.task, "train"))
+    def ends(self) -> Ends:
+        """Of the training split, before and after, batch by batch."""
+        objective, shift, rows = self.task.objective, RunningShift(), 0
+        energies = [RunningEnergy(objective) for _ in _WHEN]
+        confidences = [RunningConfidence(objective, bins=BINS) for _ in _WHEN]
+        for batch in evaluation_batches(self.task, "train"):
+            both = [take(network, [batch]) for network in (self.start, self.end)]
+            shift.add(*(snapshot.features for snapshot in both))
+            rows += len(both[0].features)
+            watching = zip(energies, confidences, both, strict=True)
+            for energy, confidence, snapshot in watching:
+                energy.add(snapshot)
+                if objective.has_classes:
+                    confidence.add(snapshot)
+        start, end = (energy.value().aie for energy in energies)
+        kept = dict(zip(_WHEN, confidences, strict=True)) if objective.has_classes else {}
+        return Ends(shift.mean(), (start, end), kept, rows)
 
     @property
     def epochs(self) -> int:
@@ -280,10 +323,11 @@ class _Backbone:
 
 
 def _confidence(branch: Branch) -> Json:
-    ends = {"before": branch.before, "after": branch.after}
-    right = {when: correct_probability(s, branch.task.objective) for when, s in ends.items()}
-    counts = {w: torch.histc(p[p.isfinite()], BINS, 0, 1).int().tolist() for w, p in right.items()}
-    return {"histogram": counts, "mean": {when: p.mean().item() for when, p in right.items()}}
+    confidence = branch.ends.confidence
+    return {
+        "histogram": {when: running.histogram() for when, running in confidence.items()},
+        "mean": {when: running.mean() for when, running in confidence.items()},
+    }
 
 
 def _direction(branch: Branch) -> Json:
@@ -343,9 +387,8 @@ def _bound(branch: Branch) -> Json:
     backbone = _Backbone.of(branch.start, branch.task, branch.seed)
     head = _Head.of(branch.start, branch.task, branch.seed)
     bound = proposition_1(
-        branch.before,
-        branch.after,
-        branch.task.objective,
+        branch.ends.shift.distance,
+        branch.ends.energies[0],
         lr=backbone_rate(branch.start, phase),
         steps=steps,
         beta=kernel_bound(ends, backbone.probe, vectors=backbone.vectors),
@@ -361,7 +404,7 @@ def _beyond_proposition_1(branch: Branch) -> list[str]:
     task, recipe, phase = branch.task, branch.recipe, branch.recipe.after[0]
     objective = task.objective
     own = objective.objective if isinstance(objective, ScoredByLoss) else objective
-    energies = [initial_energy(snapshot, objective) for snapshot in (branch.before, branch.after)]
+    before, after = branch.ends.energies
     trained = branch.trained or task
     conditions = {
         f"steps of {phase.optimizer}": phase.optimizer != "sgd",
@@ -382,9 +425,9 @@ def _beyond_proposition_1(branch: Branch) -> list[str]:
         "several phases": len(recipe.after) > 1,
         "shares of sources": bool(trained.portions),
         "a sample of what was trained on": len(trained.rows("train")) != len(task.rows("train")),
-        "features of parts of an example": len(branch.before.features) != len(task.rows("train")),
+        "features of parts of an example": branch.ends.rows != len(task.rows("train")),
         "dropout, batch statistics or augmentation": not _trained_as_measured(branch),
-        "an energy that did not fall": not energies[1] <= energies[0],
+        "an energy that did not fall": not after <= before,
     }
     return [words for words, holds in conditions.items() if holds]
 
@@ -406,11 +449,18 @@ def _trained_as_measured(branch: Branch) -> bool:
 
 def _targets(branch: Branch) -> Json:
     """Final score of every target, by split and name."""
-    task, scores = branch.task, {}
-    for split in task.splits:
-        end = take(branch.end, evaluation_batches(task, split))
-        scores[split] = target_scores(task, end.logits, end.targets)
-    return scores
+    return {split: _split_scores(branch.end, branch.task, split) for split in branch.task.splits}
+
+
+def _split_scores(network: Network, task: Task, split: str) -> Scores:
+    objective = task.objective
+    if not isinstance(objective, Multiclass | ClassContrast):
+        whole = predict(network, task, split)
+        return target_scores(task, whole.logits, whole.targets)
+    counts = ClassCounts(ignore=objective.ignore)
+    for some in predictions_in_batches(network, task, split):
+        counts.add(some.targets, some.logits)
+    return _class_scores(task, counts)
 
 
 def _exchange(networks: Sequence[Network], task: Task) -> Json:

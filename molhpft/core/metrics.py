@@ -100,9 +100,9 @@ class ClassCounts:
 
     def __init__(self, *, ignore: int) -> None:
         self._ignore = ignore
-        self._counts = torch.zeros(3, 0, dtype=torch.int64)  # hits, labelled, predicted
+        # by class: hits, labelled, predicted, labelled whose logits are not all finite
+        self._counts = torch.zeros(4, 0, dtype=torch.int64)
         self._units = 0
-        self._finite = True
 
     def add(self, targets: Shaped[Tensor, "n ..."], logits: Float[Tensor, "n c ..."]) -> None:
         """Count some more examples.
@@ -114,9 +114,9 @@ class ClassCounts:
         mask = measured(targets, ignore=self._ignore)
         y, predicted = targets[mask], logits.argmax(1)[mask]
         self._units += targets.numel()
-        self._finite &= not bool((~logits.isfinite().all(1))[mask].any())
-        classes = logits.shape[1]
-        new = [torch.bincount(x, minlength=classes) for x in (y[y == predicted], y, predicted)]
+        broken = y[~logits.isfinite().all(1)[mask]]
+        classes, kinds = logits.shape[1], (y[y == predicted], y, predicted, broken)
+        new = [torch.bincount(x, minlength=classes) for x in kinds]
         self._counts = torch.stack(new).cpu() + (self._counts if self._counts.numel() else 0)
 
     def accuracy(self) -> float:
@@ -125,8 +125,21 @@ class ClassCounts:
         Raises:
             ValueError: every unit is unlabelled.
         """
-        hits, labelled, _ = self._checked("accuracy")
-        return (hits.sum().double() / labelled.sum()).item() if self._finite else nan
+        hits, labelled, _, broken = self._checked("accuracy")
+        return nan if broken.any() else (hits.sum().double() / labelled.sum()).item()
+
+    def recalls(self) -> list[float | None]:
+        """Fraction of the units of each class whose largest logit is that class.
+
+        Returns:
+            a number a class: None for one that is labelled nowhere, NaN for one with a unit whose
+            logits are not all finite.
+        """
+        rows = self._counts.double().T.tolist()
+        return [
+            None if not labelled else nan if broken else hits / labelled
+            for hits, labelled, _, broken in rows
+        ]
 
     def mean_iou(self) -> float:
         """Intersection over union of each class, TP / (TP + FP + FN), then the mean over classes.
@@ -137,9 +150,9 @@ class ClassCounts:
         Raises:
             ValueError: every unit is unlabelled.
         """
-        hits, labelled, predicted = self._checked("mean IoU")
+        hits, labelled, predicted, broken = self._checked("mean IoU")
         union = labelled + predicted - hits
-        return (hits.double() / union)[union > 0].mean().item() if self._finite else nan
+        return nan if broken.any() else (hits.double() / union)[union > 0].mean().item()
 
     def _checked(self, name: str) -> Tensor:
         if not self._counts[1].any():

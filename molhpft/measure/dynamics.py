@@ -29,10 +29,9 @@ from torch.func import jvp
 from torch.nn import functional as F
 
 from molhpft.core.annotations import Float
-from molhpft.core.evaluate import Snapshot
 from molhpft.core.network import Batch, Chain, Network
 from molhpft.core.objectives import Objective
-from molhpft.measure.features import check_one_shape, initial_energy, shift
+from molhpft.measure.features import check_one_shape
 from molhpft.measure.tangent import (
     backbone_weights,
     check_vectors,
@@ -352,9 +351,8 @@ class Bound:
 
 
 def proposition_1(
-    before: Snapshot,
-    after: Snapshot,
-    objective: Objective,
+    distance: float,
+    energy: float,
     *,
     lr: float,
     steps: int,
@@ -364,8 +362,8 @@ def proposition_1(
     """Both sides of `E||z_T - z_0|| <= c E||y - p_0||` with `c = lr T beta gamma`.
 
     Every step is `z_{t+1} - z_t = -lr/N sum_i K_t(x, x_i) (grad_z q_t(x_i))^T (p_t - y)(x_i)`, and
-    the bound is that of every factor of every step. Measured: both expectations, over the given
-    snapshots; beta and gamma, over the probe examples and networks that they were given.
+    the bound is that of every factor of every step. Measured: both expectations, over the training
+    split; beta and gamma, over the probe examples and networks that they were given.
 
     Assumed: that no example, and no network between those given, has a larger kernel or head; that
     the mean energy `E||y - p_t||` does not rise while finetuning; that the network is trained as it
@@ -377,21 +375,16 @@ def proposition_1(
     examples, which only lowers the left side.
 
     Args:
-        before: of the training split, just before finetuning.
-        after: of the same examples, after it.
-        objective: the finetuning objective, without label smoothing.
+        distance: that of `shift`, of the training split's features by finetuning.
+        energy: `initial_energy` of the same examples, just before finetuning.
         lr: the highest learning rate of a stage of the backbone.
-        steps: T, those of the finetuning that `after` comes from, not its epochs.
+        steps: T, those of the finetuning that moved the features, not its epochs.
         beta: `kernel_bound` of the networks at both ends, and of any between.
         gamma: `head_bound` of the same networks.
-
-    Raises:
-        ValueError: the snapshots are not of the same examples.
     """
     constant = lr * steps * beta * gamma
-    energy = initial_energy(before, objective)
     return Bound(
-        distance=shift(before.features, after.features).distance,
+        distance=distance,
         energy=energy,
         beta=beta,
         gamma=gamma,

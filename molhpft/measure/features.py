@@ -313,6 +313,38 @@ def correct_probability(predictions: Predictions, objective: Objective) -> Float
     return 1 - residual.gather(1, y.argmax(1, keepdim=True)).squeeze(1).abs()
 
 
+class RunningConfidence:
+    """`correct_probability` of a split whose predictions come in pieces, counted in bins.
+
+    Args:
+        objective: the task's; its label smoothing is not applied.
+        bins: how many, of equal width in [0, 1].
+    """
+
+    def __init__(self, objective: Objective, *, bins: int) -> None:
+        self._objective = objective
+        self._counts, self._total, self._units = torch.zeros(bins, dtype=torch.int64), 0.0, 0
+
+    def add(self, predictions: Predictions) -> None:
+        """The predictions for more examples.
+
+        Raises:
+            ValueError: it is a regression.
+        """
+        p = correct_probability(predictions, self._objective)
+        self._counts += torch.histc(p[p.isfinite()], len(self._counts), 0, 1).long()
+        self._total += p.sum(dtype=torch.float64).item()
+        self._units += len(p)
+
+    def histogram(self) -> list[int]:
+        """Labels in each bin, those without a finite prediction left out."""
+        return self._counts.tolist()
+
+    def mean(self) -> float:
+        """Over all labels; NaN where there are none or a prediction for one is not finite."""
+        return self._total / self._units if self._units else nan
+
+
 def batch_norm_drift(
     network: Network,
     task: Task,
@@ -353,5 +385,8 @@ def batch_norm_drift(
             for step, batch in enumerate(task.batches("train", size=size, rng=rng)):
                 seed_dropout(seed + step, batch.targets.device)
                 drifted(batch)
-    before, after = (take(n, task.batches("train", size=size)) for n in (network, drifted))
-    return shift(before.features, after.features)
+    running = RunningShift()
+    for batch in task.batches("train", size=size):
+        before, after = (take(n, [batch]).features for n in (network, drifted))
+        running.add(before, after)
+    return running.mean()

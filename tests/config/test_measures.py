@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from functools import cache, partial
 from math import isfinite
 from time import process_time
+from weakref import ref
 
 import pytest
 import torch
@@ -31,6 +32,7 @@ from molhpft.config.measures import (
 )
 from molhpft.core.data import Portion, Rows, Task
 from molhpft.core.determinism import seed_for
+from molhpft.core.evaluate import evaluation_batches, take
 from molhpft.core.network import (
     Chain,
     Network,
@@ -55,7 +57,7 @@ from molhpft.domains.vision.examples import Images
 from molhpft.domains.vision.resnet import cifar_resnet
 from molhpft.domains.vision.segmentation import aspp_head, segmentation_resnet, shapes_task
 from molhpft.domains.weights import read_weights
-from molhpft.measure.features import shift
+from molhpft.measure.features import correct_probability, initial_energy, shift
 from molhpft.results.terminal import measures_table
 from molhpft.run.run import run
 from molhpft.tuning.fit import fit
@@ -284,8 +286,57 @@ def test_drift_is_the_whole_shift_of_a_finetuning_that_changes_no_weight(changes
     branch = finetuned(replace(DESCENT, lr=1e-30, **changes), start=start)
     assert branch.epochs == 3 or ("keep" in changes and branch.epochs < 6)
     drift = measure_branch(["drift"], branch)["drift"]
-    assert drift == pytest.approx(asdict(shift(branch.before.features, branch.after.features)))
+    before, after = (
+        take(network, evaluation_batches(branch.task, "train")).features
+        for network in (branch.start, branch.end)
+    )
+    assert drift == pytest.approx(asdict(shift(before, after)))
     assert drift["distance"] > 0.05
+
+
+def by_threes(monkeypatch):
+    """Splits pass in batches of three examples."""
+    monkeypatch.setattr("molhpft.core.evaluate.EVALUATION_SIZE", 3)
+
+
+@pytest.mark.parametrize("objective", [Multiclass(), Multilabel(), Squared()], ids=str)
+def test_what_passes_in_batches_is_what_whole_splits_give(objective, monkeypatch):
+    branch = finetuned(DESCENT, task=toy_task(objective))
+    whole = [take(n, evaluation_batches(branch.task, "train")) for n in (branch.start, branch.end)]
+    by_threes(monkeypatch)
+    assert len(list(evaluation_batches(branch.task, "train"))) > 3
+    bound = bound_of(branch)
+    assert bound["distance"] == pytest.approx(shift(*(s.features for s in whole)).distance)
+    assert bound["energy"] == pytest.approx(initial_energy(whole[0], objective))
+    if objective.has_classes:
+        found = measure_branch(["confidence"], branch)["confidence"]
+        for when, snapshot in zip(("before", "after"), whole, strict=True):
+            p = correct_probability(snapshot, objective)
+            assert found["histogram"][when] == torch.histc(p, BINS, 0, 1).int().tolist()
+            assert found["mean"][when] == pytest.approx(p.mean().item())
+    scores = measure_branch(["targets"], branch)["targets"]
+    for split in branch.task.splits:
+        end = take(branch.end, evaluation_batches(branch.task, split))
+        assert scores[split] == pytest.approx(target_scores(branch.task, end.logits, end.targets))
+
+
+@pytest.mark.parametrize("name", ["confidence", "targets", "bound", "drift"])
+def test_a_measure_keeps_no_features_and_logits_of_a_split(name, monkeypatch):
+    by_threes(monkeypatch)
+    branch = finetuned(DESCENT)
+    made, most = [], 0
+
+    def watch(_module, _inputs, output):
+        nonlocal most
+        most = max(most, sum(tensor() is not None for tensor in made))
+        made.append(ref(output))
+
+    for network in (branch.start, branch.end):
+        for part in (network.backbone, network.head):
+            part.register_forward_hook(watch)
+    measure_branch([name], branch)
+    assert len(made) > 20
+    assert most <= 8  # of one batch through both networks, and of the batch before
 
 
 def test_probe_examples_are_of_every_class(monkeypatch):
@@ -330,6 +381,14 @@ def test_a_class_is_scored_by_its_own_units():
     logits = torch.eye(3)[torch.tensor([0, 0, 2, 1, 1])]
     scores = target_scores(named(Multiclass(), names=()), logits, classes)
     assert scores == {"class 0": pytest.approx(2 / 3), "class 1": 1.0, "class 2": None}
+
+
+def test_a_class_with_a_broken_prediction_has_no_score_and_takes_that_of_no_other():
+    logits = torch.eye(3)
+    logits[1, 1] = NAN
+    scores = target_scores(named(Multiclass()), logits, torch.arange(3))
+    assert scores["a"] == scores["c"] == 1.0
+    assert not isfinite(scores["b"])
 
 
 def test_a_scaled_target_is_scored_in_its_own_unit(rng):

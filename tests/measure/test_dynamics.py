@@ -27,6 +27,7 @@ from molhpft.measure.dynamics import (
     one_step_change,
     proposition_1,
 )
+from molhpft.measure.features import initial_energy, shift
 from molhpft.measure.tangent import unit_vectors
 from tests.measure.networks import (
     dense_batch,
@@ -451,6 +452,10 @@ def test_bounds_of_two_networks_are_the_larger_of_each(batch):
         assert bound(networks, [batch]) == max(bound([n], [batch]) for n in networks)
 
 
+def sides(before, after, objective):
+    return shift(before.features, after.features).distance, initial_energy(before, objective)
+
+
 @pytest.mark.parametrize(("objective", "targets"), OBJECTIVES.items(), ids=str)
 @pytest.mark.parametrize("make", [linear_network, smooth_network])
 def test_features_move_no_farther_than_proposition_1_allows(make, objective, targets, batch):
@@ -458,14 +463,16 @@ def test_features_move_no_farther_than_proposition_1_allows(make, objective, tar
     path = descend(make(), batch, objective, lr=0.01, steps=20)
     before, after = take(path[0], [batch]), take(path[-1], [batch])
     beta, gamma = kernel_bound(path, [batch]), head_bound(path, [batch])
-    bound = proposition_1(before, after, objective, lr=0.01, steps=20, beta=beta, gamma=gamma)
+    bound = proposition_1(
+        *sides(before, after, objective), lr=0.01, steps=20, beta=beta, gamma=gamma
+    )
     assert bound.holds
     assert 0 < bound.distance < bound.most
 
 
 def test_both_sides_are_the_means_that_proposition_1_names(batch):
     before, after = (take(smooth_network(seed=seed), [batch]) for seed in (0, 1))
-    bound = proposition_1(before, after, Multiclass(), lr=0.1, steps=5, beta=2.0, gamma=3.0)
+    bound = proposition_1(*sides(before, after, Multiclass()), lr=0.1, steps=5, beta=2.0, gamma=3.0)
     moved = [(z - z0).norm() for z0, z in zip(before.features, after.features, strict=True)]
     assert bound.distance == pytest.approx(sum(moved).item() / len(moved))
     p = before.logits.exp() / before.logits.exp().sum(1, keepdim=True)
@@ -478,7 +485,9 @@ def test_both_sides_are_the_means_that_proposition_1_names(batch):
 
 def test_features_that_move_farther_break_the_bound(batch):
     before, after = (take(smooth_network(seed=seed), [batch]) for seed in (0, 1))
-    bound = proposition_1(before, after, Multiclass(), lr=1e-6, steps=1, beta=1.0, gamma=1.0)
+    bound = proposition_1(
+        *sides(before, after, Multiclass()), lr=1e-6, steps=1, beta=1.0, gamma=1.0
+    )
     assert not bound.holds
 
 
