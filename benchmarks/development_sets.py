@@ -102,6 +102,10 @@ class DevelopmentSet:
         arrays = (self.labels, fold.train, fold.scored)
         return digest("\n".join(self.smiles), *(array.tobytes() for array in arrays))
 
+    def split_digest(self, fold: Fold) -> str:
+        """Digest of `content` and of the rows that a choice may be made by."""
+        return digest(self.content(fold), fold.validation.tobytes())[:20]
+
     def scorable(self, fold: Fold) -> list[int]:
         """Numbers of the targets that can be scored: those with both classes, or any number."""
         if not self.classes:

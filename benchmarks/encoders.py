@@ -17,6 +17,7 @@ from statistics import mean
 
 import numpy as np
 import torch
+from beside import Beside
 from development_sets import (
     ADMET,
     DevelopmentSet,
@@ -214,17 +215,32 @@ def seeds_of(given: argparse.Namespace) -> int:
 
 
 def print_tables(
-    parser: argparse.ArgumentParser, given: argparse.Namespace, judged: Sequence[Judged]
+    parser: argparse.ArgumentParser,
+    given: argparse.Namespace,
+    judged: Sequence[Judged],
+    beside: Sequence[Beside] = (),
 ) -> None:
-    """Score on the sets that are asked for, beside the baselines, and print the tables."""
+    """Score on the sets that are asked for, beside the baselines, and print the tables.
+
+    Args:
+        parser: for what cannot be done.
+        given: what it parsed.
+        judged: whose scores are computed.
+        beside: whose scores are read from a file.
+    """
     together = [*judged, *(judged_baseline(name, seeds_of(given)) for name in given.baselines)]
     names = given.sets or set_names(given.data, quick=given.quick)
     unknown = sorted(set(names) - set(set_names(given.data)))
     if unknown:
         parser.error(f"--sets names {', '.join(unknown)}, which {given.data} does not hold")
-    sets = (development_set(given.data, name, given.split, quick=given.quick) for name in names)
-    store = ResultStore(given.store)
-    print("\n".join(tables([one.name for one in together], *scored(together, sets, store))))
+    sets = [development_set(given.data, name, given.split, quick=given.quick) for name in names]
+    try:
+        read = np.array([[one.score(data) for data in sets] for one in beside])
+    except ValueError as error:
+        parser.error(str(error))
+    _, scores = scored(together, sets, ResultStore(given.store))
+    columns = [one.name for one in (*together, *beside)]
+    print("\n".join(tables(columns, sets, np.concatenate([scores, read.reshape(-1, len(sets))]))))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

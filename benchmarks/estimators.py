@@ -3,12 +3,14 @@
     python benchmarks/estimators.py --quick
     python benchmarks/estimators.py --rows networks --set finetune.epochs=15 --sets caco2 bace
     python benchmarks/estimators.py --split test --baselines forest svr_counts
+    python benchmarks/estimators.py --split test --beside benchmarks/chemprop_scores.jsonl
 
 Every row gets the molecules that are not scored, and chooses for itself; sets of 5,000 molecules or
 more choose by the published validation split. Scores of `--split valid`, the default, choose
 settings; `--split test` is for the final table. RMSE: lower is better; ROC-AUC in percent: higher
 is. Scores are stored in `--store` by what they depend on, and finetuned networks in `--runs`, so
-that an interrupted call goes on.
+that an interrupted call goes on. `--beside` adds columns of other packages from a file, whose
+scores must be of the very rows that are printed.
 """
 
 import json
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from beside import read_beside
 from development_sets import DevelopmentSet, Fold
 from encoders import Judged, encoder_name, judging_parser, print_tables, seeds_of
 
@@ -116,13 +119,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS))
     parser.add_argument("--runs", type=Path, default=Path("runs/estimators"))
     parser.add_argument("--set", action="append", default=[], help="a key of a config")
+    parser.add_argument("--beside", type=Path, help="scores that chemprop_scores.py wrote")
     given = parser.parse_args(arguments)
+    try:
+        beside = read_beside(given.beside) if given.beside else []
+    except (FileNotFoundError, ValueError) as error:
+        parser.error(str(error))
     judged = [
         judged_estimator(row, weight_file(Path(encoder)), given.set, seeds_of(given), given.runs)
         for encoder in given.encoders
         for row in given.rows
     ]
-    print_tables(parser, given, judged)
+    print_tables(parser, given, judged, beside)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,95 @@
+"""Columns of a table that were computed elsewhere: scores read from a file.
+
+Each line of the file is a JSON object with at least `KEYS`, as `chemprop_scores.py` writes it.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from development_sets import DevelopmentSet
+
+KEYS = {"model", "set", "rows", "seed", "score"}
+"""Of a line; others may be there for people."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Scores of another package's model.
+
+    Attributes:
+        path: of the file, for messages.
+        model: its name and version.
+        lines: of this model.
+    """
+
+    path: Path
+    model: str
+    lines: Sequence[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """Of its column: the model and how many seeds its scores are means over."""
+        counts = Counter(line["rows"] for line in self.lines).values()
+        fewest, most = min(counts), max(counts)
+        if fewest < most:
+            return f"{self.model}, {fewest} to {most} seeds"
+        return f"{self.model}, {most} seed{'s' if most > 1 else ''}"
+
+    def score(self, data: DevelopmentSet) -> float:
+        """Mean over folds and seeds.
+
+        Raises:
+            ValueError: there are none, or not of these molecules, labels and splits.
+        """
+        if data.name not in {line["set"] for line in self.lines}:
+            raise ValueError(f"{self.path} has no {self.model} of {data.name}; name other --sets")
+        scores = []
+        for fold in data.folds:
+            rows = data.split_digest(fold)
+            of_fold = [line["score"] for line in self.lines if line["rows"] == rows]
+            if not of_fold:
+                raise ValueError(
+                    f"{self.path} should hold scores of {self.model} on the molecules, labels and "
+                    f"split of {data.name} that are printed; those it holds are of others: "
+                    f"give the --split it was computed for, or compute it again"
+                )
+            scores.append(mean(of_fold))
+        return mean(scores)
+
+
+def read_beside(path: Path) -> list[Beside]:
+    """The models of a file, each a column.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line of it is not a score, or there is none.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no scores at {path}; give a file of chemprop_scores.py")
+    texts = path.read_text().splitlines()
+    lines = [_line(path, number, text) for number, text in enumerate(texts, start=1)]
+    if not lines:
+        raise ValueError(f"{path} should hold scores, but is empty")
+    models = dict.fromkeys(line["model"] for line in lines)
+    return [Beside(path, model, [k for k in lines if k["model"] == model]) for model in models]
+
+
+def _line(path: Path, number: int, text: str) -> dict[str, Any]:
+    """A line of the file.
+
+    Raises:
+        ValueError: it is not an object with all of `KEYS`.
+    """
+    try:
+        line = json.loads(text)
+    except json.JSONDecodeError:
+        line = None
+    if not isinstance(line, dict) or not line.keys() >= KEYS:
+        keys = ", ".join(sorted(KEYS))
+        raise ValueError(f"line {number} of {path} should be a JSON object with the keys {keys}")
+    return line
