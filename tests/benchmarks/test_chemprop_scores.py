@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,8 +72,10 @@ def test_a_table_holds_each_row_of_the_fold_under_its_split(exported):
 
 
 def test_the_digest_of_a_table_changes_with_its_validation_rows(exported):
-    some = [data_of(exported, range(10), validation=rows) for rows in ((), (2, 4), (2, 3))]
-    assert len({data.split_digest(data.folds[0]) for data in some}) == 3
+    data = data_of(exported, range(10), validation=(2, 4))
+    (fold,) = data.folds
+    others = [replace(fold, validation=np.array(rows)) for rows in ([], [2, 3])]
+    assert len({data.split_digest(some) for some in (fold, *others)}) == 3
 
 
 def test_a_tenth_of_training_rows_validates_where_none_is_published(chemprop):
