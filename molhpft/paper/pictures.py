@@ -11,10 +11,10 @@ from molhpft.results.statistics import mean_interval
 from molhpft.studies.drawing import Line, TauPanel
 
 DISTANCES = {
-    "distance": "Distance $||z_T - z_0||$",
-    "cosine": r"Cosine of $z_T$ and $z_0$",
-    "dot": r"Dot product $z_T \cdot z_0$",
-    "norm": "Norm $||z_T||$",
+    "distance": "Distance $||z_T - z_0||$\n(units of the features)",
+    "cosine": "Cosine between $z_T$ and $z_0$\n(1: the same direction)",
+    "dot": "Dot product $z_T \\cdot z_0$\n(squared units of the features)",
+    "norm": "Norm $||z_T||$\n(units of the features)",
 }
 
 
@@ -102,8 +102,8 @@ def _distance_lines(key: str, seeds: Sequence[Sequence[Json]]) -> list[Line]:
 
     if key != "norm":
         return [line("", key)]
-    level = line("before finetuning, $||z_0||$", "start_norm")
-    return [line("after it, $||z_T||$", key), Line(level.name, level.means, dotted=True)]
+    level = line("before, $||z_0||$", "start_norm")
+    return [line("after finetuning, $||z_T||$", key), Line(level.name, level.means, dotted=True)]
 
 
 def tau_numbers(panels: Sequence[TauPanel]) -> list[Number]:
@@ -125,12 +125,12 @@ def tau_numbers(panels: Sequence[TauPanel]) -> list[Number]:
 
 
 def _plain(text: str) -> str:
-    """Text without the marks of its formulas."""
-    return text.replace("$", "").replace(r"\cdot", "·")
+    """Text in one line without the marks of its formulas."""
+    return text.replace("$", "").replace(r"\cdot", "·").replace("\n", " ")
 
 
 def over_seeds(count: int) -> str:
     """What the lines are, for the foot of a figure."""
     if count == 1:
         return "one seed"
-    return f"mean over {count} seeds, thin: each of them"
+    return f"thick: mean over {count} seeds, thin: each seed; 95 % intervals of the means: CSV"

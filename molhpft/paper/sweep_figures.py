@@ -7,11 +7,13 @@ from molhpft.paper.pictures import Picture, averaged, distance_panels, over_seed
 from molhpft.paper.trials import Setting
 from molhpft.studies.drawing import TauPanel, tau_panels_figure
 
+_ENERGY = "Energy when finetuning starts,\nmean $||p - y||$ (probability)"
+
 
 def curves_picture(settings: Sequence[Setting]) -> Picture:
     """Figures 1 and 4: scores after probing and after finetuning, and the energy, against tau."""
     panels = [panel for setting in settings for panel in _curves(setting)]
-    return _picture(settings, panels, columns=3, reading=_best_taus(settings))
+    return _picture(settings, panels, columns=3, of="", reading=_best_taus(settings))
 
 
 def distances_picture(settings: Sequence[Setting]) -> Picture:
@@ -23,13 +25,14 @@ def distances_picture(settings: Sequence[Setting]) -> Picture:
             _taus(setting), [seed["branches"] for seed in setting.seeds], group=setting.name
         )
     ]
-    return _picture(settings, panels, columns=4, reading=_shifts(settings))
+    of = "means over training examples; "
+    return _picture(settings, panels, columns=4, of=of, reading=_shifts(settings))
 
 
 def _picture(
-    settings: Sequence[Setting], panels: Sequence[TauPanel], *, columns: int, reading: str
+    settings: Sequence[Setting], panels: Sequence[TauPanel], *, columns: int, of: str, reading: str
 ) -> Picture:
-    note = over_seeds(len(settings[0].seeds))
+    note = f"{of}{over_seeds(len(settings[0].seeds))}"
     return Picture(
         lambda path, title: tau_panels_figure(
             panels, path, columns=columns, note=note, title=title
@@ -48,9 +51,9 @@ def _curves(setting: Setting) -> list[TauPanel]:
     tuned = averaged("", _values(setting, "final", "valid", scale))
     energy = averaged("", _values(setting, "energy", "aie"))
     return [
-        TauPanel(f"Training {score} after probing{unit}", taus, [probed], setting.name),
-        TauPanel(f"Validation {score} after finetuning{unit}", taus, [tuned], setting.name),
-        TauPanel("Energy when finetuning starts", taus, [energy], setting.name),
+        TauPanel(f"Training {score}\nafter probing{unit}", taus, [probed], setting.name),
+        TauPanel(f"Validation {score}\nafter finetuning{unit}", taus, [tuned], setting.name),
+        TauPanel(_ENERGY, taus, [energy], setting.name),
     ]
 
 

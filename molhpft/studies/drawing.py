@@ -278,10 +278,10 @@ class TauPanel:
     """Curves over the same taus in one frame.
 
     Attributes:
-        title: what the numbers are, with their unit.
+        title: what the numbers are, with their unit; in lines, beside the vertical axis.
         taus: as text.
         lines: at most four.
-        group: of the row of panels that it stands in, written at the first of them.
+        group: of the row of panels that it stands in, written above the first of them.
     """
 
     title: str
@@ -295,7 +295,7 @@ def tau_panels_figure(
 ) -> None:
     """Draw curves over tau, as Figures 1, 4, 11 and 13-15 have them, a row of panels a group."""
     rows = -(-len(panels) // columns)
-    figure = new_figure(3.6 * columns, 2.9 * rows + 0.4)
+    figure = new_figure(3.6 * columns, 2.9 * rows + 0.6)
     places = figure.subplots(rows, columns, squeeze=False)
     for axes in places.flat[len(panels) :]:
         axes.set_visible(False)
@@ -303,14 +303,13 @@ def tau_panels_figure(
         for line, colour in zip(panel.lines, (BLUE, ORANGE, GREEN, GREY), strict=False):
             _tau_line(axes, line, GREY if line.dotted else colour)
         axes.set_xticks(range(len(panel.taus)), panel.taus, fontsize=8)
+        axes.set_ylabel(panel.title, fontsize=9)
         axes.grid(axis="y", alpha=0.25)
-        open_frame(axes, panel.title)
+        open_frame(axes, panel.group if number % columns == 0 else "")
         if any(line.name for line in panel.lines):
-            axes.legend(frameon=False, fontsize=8)
+            axes.legend(fontsize=8, facecolor="white", edgecolor="none", framealpha=0.8)
         if number // columns == rows - 1 or number + columns >= len(panels):
             axes.set_xlabel("tau (epochs of head probing)", fontsize=9)
-        if panel.group and number % columns == 0:
-            axes.set_ylabel(panel.group.replace(" from ", "\nfrom "), fontsize=9)
     save(figure, path, note=note, title=title)
 
 
