@@ -17,7 +17,6 @@ from molhpft.domains.shipped import shipped_encoders
 _KEYS = ("path", "weights")
 _VOC = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012"
 _DOMAINNET = "http://ai.bu.edu/M3SDA"
-_SSL = "a ResNet-50 state dict in PyTorch's names, converted from"
 
 # relative path, or name of OGB's -> what it should hold, and where that is published
 PUBLISHED: Mapping[str, str] = {
@@ -26,7 +25,8 @@ PUBLISHED: Mapping[str, str] = {
     "vision/cifar-10-binary": "data_batch_1.bin, ..., data_batch_5.bin, test_batch.bin of "
     "https://www.cs.toronto.edu/~kriz/cifar.html",
     "vision/stanford_cars": "cars_train/, cars_test/, devkit/, cars_test_annos_withlabels.mat of "
-    "https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
+    "https://www.kaggle.com/datasets/eduardo4jesus/stanford-cars-dataset (a copy: the authors' page "
+    "is gone)",
     "vision/cifar-100-binary": "train.bin, test.bin, fine_label_names.txt of "
     "https://www.cs.toronto.edu/~kriz/cifar.html",
     "vision/flowers-102": "jpg/, imagelabels.mat, setid.mat of "
@@ -41,8 +41,10 @@ PUBLISHED: Mapping[str, str] = {
     "weights/resnet50-0676ba61.pth": "https://download.pytorch.org/models/resnet50-0676ba61.pth",
     "weights/moco_v2_800ep_pretrain.pth.tar": "MoCo v2, 800 epochs, of "
     "https://github.com/facebookresearch/moco",
-    "weights/simclr_resnet50.pth": f"{_SSL} https://github.com/google-research/simclr",
-    "weights/byol_resnet50.pth": f"{_SSL} https://github.com/google-deepmind/deepmind-research",
+    "weights/simclr_resnet50.pth": "ResNet50 (1x) of https://github.com/google-research/simclr, "
+    "TensorFlow's, converted by https://github.com/tonylins/simclr-converter",
+    "weights/byol_resnet50.pth": "https://storage.googleapis.com/deepmind-byol/checkpoints/"
+    "pretrain_res50x1.pkl, JAX's, converted by https://github.com/ajtejankar/byol-convert",
     "weights/resnet18_cifar10.safetensors": "not published: the model of a run such as "
     "configs/vision/pretrain_cifar10.yaml with encoder={name: cifar_resnet, depth: 18}",
     "weights/molpcba_gcn.safetensors": "the model of configs/pretrain/molpcba_gcn.yaml",
