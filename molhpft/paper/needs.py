@@ -25,8 +25,8 @@ PUBLISHED: Mapping[str, str] = {
     "vision/cifar-10-binary": "data_batch_1.bin, ..., data_batch_5.bin, test_batch.bin of "
     "https://www.cs.toronto.edu/~kriz/cifar.html",
     "vision/stanford_cars": "cars_train/, cars_test/, devkit/, cars_test_annos_withlabels.mat of "
-    "https://www.kaggle.com/datasets/eduardo4jesus/stanford-cars-dataset (a copy: the authors' page "
-    "is gone)",
+    "https://www.kaggle.com/datasets/eduardo4jesus/stanford-cars-dataset (a copy: the authors' "
+    "page is gone)",
     "vision/cifar-100-binary": "train.bin, test.bin, fine_label_names.txt of "
     "https://www.cs.toronto.edu/~kriz/cifar.html",
     "vision/flowers-102": "jpg/, imagelabels.mat, setid.mat of "
