@@ -36,7 +36,7 @@ from molhpft.domains.weights import (
 )
 
 _STRETCH = 16_384  # rows whose targets are in memory at a time
-_WEIGHTS = (".safetensors", ".pth", ".th")
+_WEIGHTS = (".safetensors", ".pth", ".pt", ".th")
 
 
 def overlap(task: Task, other: str) -> list[Json]:

@@ -113,9 +113,10 @@ def test_a_file_that_does_not_say_its_molecules_says_that(ours, tmp_path):
     ):
         with pytest.raises(ValueError, match="does not say on which molecules it was pretrained"):
             overlap(ours, str(path))
-    torch.save({"a": torch.zeros(2)}, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match="does not say on which molecules"):
-        overlap(ours, str(tmp_path / "w.pth"))
+    for name in ("w.pth", "w.pt"):
+        torch.save({"a": torch.zeros(2)}, tmp_path / name)
+        with pytest.raises(ValueError, match="does not say on which molecules"):
+            overlap(ours, str(tmp_path / name))
 
 
 def test_molecules_that_are_gone_are_said_to_be(ours, tmp_path):

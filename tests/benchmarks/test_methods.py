@@ -1,0 +1,111 @@
+"""The table of all methods: one budget, what stands in a line, and what an encoder has seen."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from molhpft.config.build import build_recipes
+from molhpft.config.registry import METHODS
+from molhpft.config.schema import parse_config
+from molhpft.sweep.spec import Trial
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import methods
+
+    return methods
+
+
+@pytest.fixture
+def trials(benchmark):
+    shipped = next(pair for pair in benchmark.PAIRS if pair.encoder == "gcn_structure")
+    return benchmark.trials_of(shipped, Path(shipped.encoder), seed=7)
+
+
+def row(test, **others):
+    numbers = {"ece_test": 0.1, "energy": 0.5, "head_norm": 1.0, "distance": 2.0}
+    return {"final_test": test, "probe_epochs": 16, "epochs": 4, "seconds": 3.0, **numbers} | others
+
+
+def test_every_method_of_the_registry_is_tried(trials):
+    assert {trial.config.method.name for trial in trials} == set(METHODS)
+
+
+def test_all_methods_have_one_budget_and_probe_for_themselves(trials):
+    recipes = [recipe for trial in trials for recipe in build_recipes(trial.config)]
+    phases = {
+        (phase.epochs, phase.lr, phase.batch_size, phase.optimizer, phase.keep)
+        for recipe in recipes
+        for phase in recipe.after
+    }
+    assert len(phases) == 1
+    assert {trial.config.seed for trial in trials} == {7}
+    assert not any(trial.shared for trial in trials)
+
+
+def test_labels_tell_all_trials_apart(benchmark, trials):
+    assert len({benchmark.label(trial) for trial in trials}) == len(trials)
+
+
+def test_the_best_method_comes_first_with_its_gap_to_plain_finetuning(benchmark):
+    ft, lp = {0: row(0.70), 1: row(0.72)}, {0: row(0.71), 1: row(0.75, ece_test=0.2)}
+    _, _, first, second = benchmark.table({"ft": ft, "lp": lp})
+    assert first.startswith("| lp | 73.00 ± 2.83 | +2.00 [")
+    assert first.endswith("| 0.150 | 0.500 | 1.00 | 2.00 | 16 | 4 | 3.0 |")
+    assert second.startswith("| ft | 71.00 ± 1.41 | - | - |")
+
+
+def test_a_method_that_cannot_run_has_its_reason_below_the_table(benchmark):
+    rows = {"ft": {0: row(0.7)}, "stochastic_norm": {0: {"error": "there is no batch norm"}}}
+    *lines, reason = benchmark.table(rows)
+    assert reason == "\nNo line for `stochastic_norm`: there is no batch norm."
+    assert not any("stochastic_norm" in line for line in lines)
+
+
+def test_over_all_pairs_stand_the_methods_that_ran_in_each(benchmark):
+    one, other = benchmark.PAIRS[:2]
+    failed = {0: {"error": "cannot"}}
+    rows = {
+        one: {"ft": {0: row(0.7)}, "surgical a": {0: row(0.8)}, "bss": {0: row(0.9)}},
+        other: {"ft": {0: row(0.5)}, "surgical b": {0: row(0.4)}, "bss": failed},
+    }
+    _, _, *lines = benchmark.table_of_all(rows)
+    assert lines[0].startswith("| ft | 60.00 | - | - | - |") or lines[1].startswith("| ft |")
+    (surgical,) = [line for line in lines if "surgical" in line]
+    assert surgical.startswith("| surgical | 60.00 | +0.00 [")
+    assert surgical.endswith("| 1 of 2 |")
+    assert len(lines) == 2
+
+
+def test_a_result_is_of_the_branch_that_validates_best_and_counts_all_epochs(benchmark, tmp_path):
+    raw = {
+        "task": {"name": "toy", "per_class": 20},
+        "encoder": "toy_mlp",
+        "method": {"name": "uniform_soup", "tau": [1, 3]},
+        "probe": {"lr": 0.01},
+        "finetune": {"epochs": 2, "lr": 0.001},
+    }
+    trial = Trial("toy", {}, parse_config(raw))
+    store = benchmark.ResultStore(tmp_path / "results.jsonl")
+    result = benchmark.result_of(trial, tmp_path, store)
+    assert (result["tau"], result["probe_epochs"], result["epochs"]) == (None, 3, 4)
+    assert 0 <= result["ece_test"] <= 1
+    assert benchmark.result_of(trial, tmp_path / "elsewhere", store) == result
+
+
+def test_a_run_that_is_refused_gives_its_reason(benchmark, tmp_path):
+    raw = {"task": {"name": "toy", "per_class": 20}, "encoder": "toy_mlp", "method": "zero_shot"}
+    store = benchmark.ResultStore(tmp_path / "results.jsonl")
+    result = benchmark.result_of(Trial("toy", {}, parse_config(raw)), tmp_path, store)
+    assert list(result) == ["error"]
+
+
+def test_the_output_that_tells_a_target_best_is_found_past_missing_labels(benchmark):
+    targets = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0], [0.0, float("nan")]])
+    outputs = torch.stack([torch.zeros(4), targets[:, 0], targets[:, 1].nan_to_num()], dim=1)
+    assert benchmark.best_outputs(outputs, targets) == [(1, 1.0), (2, 1.0)]
