@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rdkit import RDConfig
 
 import tests.shapes  # noqa: F401 (before anything that it checks is imported)
 from molhpft.config.registry import TASKS
@@ -60,6 +61,16 @@ def chemprop_says(tmp_path_factory):
         return dict(np.load(folder / "out.npz"))
 
     return says
+
+
+@pytest.fixture
+def few_nci_molecules(tmp_path, monkeypatch):
+    """The molecules that RDKit ships are their first 300, for those whom any will do."""
+    own = Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi"
+    fewer = tmp_path / "Data" / "NCI" / own.name
+    fewer.parent.mkdir(parents=True)
+    fewer.write_text("\n".join(own.read_text().splitlines()[:300]))
+    monkeypatch.setattr(RDConfig, "RDDataDir", str(tmp_path / "Data"))
 
 
 @pytest.fixture

@@ -191,7 +191,7 @@ SHAPES = {"name": "shapes", "images": 8, "size": 16}
         ({"cut": "conv9"}, "no stage named 'conv9'; this chain has: embed, conv0"),
         ({"cut": "conv1", "standardise": True}, "whole encoder gives, and cut: conv1 leaves a par"),
         (
-            {"method": {**FLYP, "pretraining": "nci_descriptors"}, "standardise": True},
+            {"method": FLYP, "standardise": True},
             "method flyp keeps the head of the pretraining, which reads features as they are",
         ),
         (
@@ -207,6 +207,7 @@ SHAPES = {"name": "shapes", "images": 8, "size": 16}
     ],
     ids=str,
 )
+@pytest.mark.usefixtures("sizes")
 def test_what_does_not_go_together_is_refused_before_training(small, changes, words):
     with pytest.raises(ValueError, match=words):
         network_of(small(**changes))

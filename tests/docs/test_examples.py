@@ -2,11 +2,13 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WEIGHTS = "gcn_supervised_contextpred.pth"
@@ -28,6 +30,26 @@ def example(tmp_path):
             check=False,
         )
         return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+@pytest.fixture
+def example_here(tmp_path, monkeypatch, capsys):
+    """`example` in this process, which has imported all that takes seconds."""
+
+    def run(script, *options, **environment):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [script, *map(str, options)])
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        status = 0
+        try:
+            with torch.random.fork_rng():
+                runpy.run_path(str(EXAMPLES / script), run_name="__main__")
+        except SystemExit as stop:
+            status = stop.code or 0
+        return status, *capsys.readouterr()
 
     return run
 
@@ -104,18 +126,19 @@ def test_tox21_as_a_table_becomes_a_model(example, ogb_root, tmp_path):
 
 
 @pytest.mark.parametrize("options", [(), ("--smiles-column", "x")], ids=["no file", "no column"])
-def test_a_table_that_cannot_be_read_is_one_sentence(example, tmp_path, options):
+def test_a_table_that_cannot_be_read_is_one_sentence(example_here, tmp_path, options):
     if options:
         (tmp_path / "none.csv").write_text("smiles,active\nCC,1\n")
-    status, out, error = example("csv_to_model.py", "--data", "none.csv", *options)
+    status, out, error = example_here("csv_to_model.py", "--data", "none.csv", *options)
     assert (status, out) == (2, "")
     assert error.startswith("error: ")
     assert "none.csv" in error
     assert len(error.splitlines()) == 1
 
 
-def test_a_backbone_of_ones_own_is_probed_and_finetuned(example):
-    status, out, error = example("own_backbone.py", "--quick")
+@pytest.mark.usefixtures("few_nci_molecules")
+def test_a_backbone_of_ones_own_is_probed_and_finetuned(example_here):
+    status, out, error = example_here("own_backbone.py", "--quick")
     assert status == 0, error
     header, *rows = out.splitlines()
     assert header.split()[:2] == ["tau", "energy"]
@@ -137,8 +160,8 @@ def test_a_resnet_is_pretrained_and_moved(example, tmp_path):
     assert len(list((tmp_path / "runs").glob("*/model.safetensors"))) == 4
 
 
-def test_tox21_says_what_is_missing(example, tmp_path):
-    status, out, error = example("reproduce_tox21.py", MOLHPFT_DATA=str(tmp_path / "data"))
+def test_tox21_says_what_is_missing(example_here, tmp_path):
+    status, out, error = example_here("reproduce_tox21.py", MOLHPFT_DATA=str(tmp_path / "data"))
     assert (status, out) == (2, "")
     assert "ogbg_moltox21 is not there" in error
     assert f"{WEIGHTS} is not there" in error

@@ -12,6 +12,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from molhpft.config.schema import parse_config
+from molhpft.run.run import run
+
 CONFIG = {
     "task": {"name": "csv", "target_columns": ["ring"], "split": "random"},
     "encoder": {"name": "gcn", "layers": 2, "width": 16, "dropout": 0.2},
@@ -32,12 +35,15 @@ def table(tmp_path_factory):
     return path
 
 
+def raw_config(table, **changes):
+    return {**CONFIG, **changes, "task": {**CONFIG["task"], "path": str(table)}}
+
+
 def start(table, folder, **changes):
     """A run of its own process, in a session that can be killed whole."""
-    raw = {**CONFIG, **changes, "task": {**CONFIG["task"], "path": str(table)}}
     config = folder / "config.yaml"
     folder.mkdir(exist_ok=True)
-    config.write_text(yaml.safe_dump(raw))
+    config.write_text(yaml.safe_dump(raw_config(table, **changes)))
     command = [sys.executable, "-m", "molhpft.cli", "run", str(config), "--out", str(folder)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -65,9 +71,9 @@ def saved_steps(folder: Path):
 
 
 def test_a_killed_run_resumes_to_the_same_bytes(table, tmp_path):
-    whole = tmp_path / "whole"
-    finish(start(table, whole))
-    killed = tmp_path / "killed"
+    """As a process it is killed; before and after it is this one, which has imported all."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(parse_config(raw_config(table)), whole)
     process = start(table, killed)
     while saved_steps(killed) < STEPS // 2:
         assert process.poll() is None, process.stdout.read()
@@ -75,7 +81,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(table, tmp_path):
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert [p.suffix for p in killed.iterdir() if p.is_dir()] == [".partial"]
-    finish(start(table, killed))
+    run(parse_config(raw_config(table)), killed)
     assert files_of(killed) == files_of(whole)
 
 

@@ -1,5 +1,7 @@
 """Every figure and table of the paper has its config, complete up to the data that it lacks."""
 
+from functools import cache
+
 import pytest
 
 from molhpft.config.build import build_recipes, shaped_network
@@ -30,6 +32,12 @@ def raw_config(exhibit, stand_in):
     return read_config(exhibit.config(stand_in=stand_in))
 
 
+@cache
+def grids_of(exhibit, stand_in):
+    """Trials of an exhibit's sweep, whose configs are parsed once: they are hundreds."""
+    return planned(raw_config(exhibit, stand_in))
+
+
 def test_every_figure_and_table_is_there_or_is_an_illustration():
     figures = {*EXHIBITS, *ILLUSTRATIONS}
     assert figures - {f"fig{k}" for k in range(1, 17)} == {f"table{k}" for k in range(1, 9)}
@@ -42,7 +50,7 @@ def test_there_is_no_config_that_nothing_is_made_from():
 
 @pytest.mark.parametrize(("exhibit", "stand_in"), SWEPT, ids=named)
 def test_a_sweep_has_three_seeds_of_everything(exhibit, stand_in):
-    for grid in planned(raw_config(exhibit, stand_in)):
+    for grid in grids_of(exhibit, stand_in):
         for setting in grid:
             assert len(setting) >= 3
             assert all(build_recipes(trial.config) for trial in setting)
@@ -51,7 +59,7 @@ def test_a_sweep_has_three_seeds_of_everything(exhibit, stand_in):
 def test_every_network_of_the_paper_can_be_built_before_anything_is_read():
     networks = {}
     for exhibit, stand_in in SWEPT:
-        for grid in planned(raw_config(exhibit, stand_in)):
+        for grid in grids_of(exhibit, stand_in):
             for config in (setting[0].config for setting in grid):
                 shape = {k: v for k, v in config.encoder.options.items() if k != "weights"}
                 networks[repr((config.encoder.name, shape, config.head, config.cut))] = config
@@ -157,7 +165,7 @@ WANTED = {  # what the settings of a column are, in order
     ("exhibit", "stand_in"), [pair for pair in SWEPT if pair[0].kind == "table"], ids=named
 )
 def test_the_rows_of_a_table_are_read_from_the_runs_they_name(exhibit, stand_in):
-    table, grids = TABLES[exhibit.name], planned(raw_config(exhibit, stand_in))
+    table, grids = TABLES[exhibit.name], grids_of(exhibit, stand_in)
     names = table.stands_for if stand_in else tuple(table.columns)
     assert len(grids) == len(names) * table.grids
     wanted = WANTED.get(exhibit.name, WANTED["table5"])

@@ -8,12 +8,16 @@ import torch
 from molhpft.core.network import Batch
 from molhpft.domains.toy.linear import linear_network, linear_task
 from molhpft.measure.linear_theory import mean_squared_distance
+from molhpft.studies import linear_study as studies
 from molhpft.studies.linear_study import linear_start, linear_study
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    return linear_study(tmp_path_factory.mktemp("linear") / "new")
+    """Of six of the study's taus: each is 300 epochs of finetuning."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(studies, "TAUS", (0, 2, 8, 20, 100, 1000))
+        return linear_study(tmp_path_factory.mktemp("linear") / "new")
 
 
 def curve(study, how, name):

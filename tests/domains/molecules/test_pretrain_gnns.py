@@ -203,7 +203,7 @@ def test_the_layers_of_a_public_checkpoint_see_what_its_batch_norms_remember(ogb
     if not path.is_file():
         pytest.skip(f"no public checkpoint at {path}")
     chain, rng = loaded(path), torch.Generator().manual_seed(0)
-    store = ogb_task("ogbg-molhiv").examples.store
+    store = ogb_task("ogbg-molbace").examples.store
     store = store.subset(torch.randperm(len(store), generator=rng)[:300])
     batch = batch_of(masked(store, rng) if name == "molclr_gcn" else store)
     with torch.no_grad():
