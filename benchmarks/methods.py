@@ -10,12 +10,14 @@ one, tells the targets. chemprop's encoder was pretrained on Tox21's assays, so 
 compared on bace too, which it was not. A last table is over all pairs of encoder and task.
 
 All of one seed is run before any of the next, and what was run before is read from `--out`, so that
-an interrupted call goes on.
+an interrupted call goes on. `--only` runs some methods, for further seeds of these; the tables are
+of all that was ever run.
 """
 
 import argparse
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -114,10 +116,15 @@ def result_of(trial: Trial, out: Path, store: ResultStore) -> Row:
             return {"error": outcome.error}
         return numbers_of(out / outcome.run) | {"seconds": time.process_time() - begin}
 
+    return dict(store.once(depends_on(trial), compute))
+
+
+def depends_on(trial: Trial) -> dict[str, Any]:
+    """What decides the result of a trial: its config, with weights by their content."""
     config = json.loads(json.dumps(resolved(trial.config), default=str))
     if config["encoder"]["weights"] is not None:  # as they are from scratch
         config["encoder"]["weights"] = digest(weight_file(_weights(trial.config)))
-    return dict(store.once({"protocol": VERSION, "config": config}, compute))
+    return {"protocol": VERSION, "config": config}
 
 
 def numbers_of(folder: Path) -> dict[str, Any]:
@@ -135,7 +142,7 @@ def numbers_of(folder: Path) -> dict[str, Any]:
 
 
 def table(rows: Mapping[str, Mapping[int, Row]]) -> list[str]:
-    """Markdown: a line for each method, best test score first, then why others have none.
+    """Markdown: a line for each method, then why others have none.
 
     Args:
         rows: label of a method to the seed to what `result_of` gives.
@@ -145,45 +152,41 @@ def table(rows: Mapping[str, Mapping[int, Row]]) -> list[str]:
         name: {seed: 100 * row["final_test"] for seed, row in of.items()}
         for name, of in ran.items()
     }
-    above = above_baseline(scores)
     lines = [
-        f"| method | test | above {BASELINE} | p | {' | '.join(COLUMNS)} |",
-        "|---" * (4 + len(COLUMNS)) + "|",
+        f"| method | test | above {BASELINE} | p | {' | '.join(COLUMNS)} | seeds |",
+        "|---" * (5 + len(COLUMNS)) + "|",
     ]
-    for name in sorted(ran, key=lambda name: -mean(scores[name].values())):
+    for name, above in above_baseline(scores).items():
         means = [
             f"{mean(row[key] for row in ran[name].values()):.{digits}f}"
             for key, digits in COLUMNS.values()
         ]
-        score = mean_and_std(scores[name].values())
-        lines.append(f"| {name} | {score} | {above[name]} | {' | '.join(means)} |")
+        cells = [name, mean_and_std(scores[name].values()), above, *means, str(len(ran[name]))]
+        lines.append(f"| {' | '.join(cells)} |")
     reasons = {name: next(iter(rows[name].values()))["error"] for name in rows.keys() - ran.keys()}
     return lines + [f"\nNo line for `{name}`: {why}." for name, why in sorted(reasons.items())]
 
 
 def table_of_all(rows: Mapping[Pair, Mapping[str, Mapping[int, Row]]]) -> list[str]:
-    """Markdown: methods that ran in every pair, over all seeds and pairs; best first.
+    """Markdown: methods that ran in every pair, over pairs and seeds.
 
     Surgical finetuning, whose stages differ, is one method here.
     """
     scores: dict[str, dict[int, float]] = {}
+    ran_in: Counter[str] = Counter()
     for number, of_pair in enumerate(rows.values()):
         for name, of in finished(of_pair).items():
             short = "surgical" if name.startswith("surgical") else name
-            of_all = scores.setdefault(short, {})
             # a number for each pair and seed, by which methods are compared
-            of_all |= {_MOST_SEEDS * number + k: 100 * r["final_test"] for k, r in of.items()}
-    most = max(map(len, scores.values()))
-    scores = {name: of for name, of in scores.items() if len(of) == most}
-    above = above_baseline(scores)
-    lines = [
-        f"| method | test | above {BASELINE} | p | better than {BASELINE} |",
-        "|---|---|---|---|---|",
-    ]
-    for name in sorted(scores, key=lambda name: -mean(scores[name].values())):
+            numbers = {_MOST_SEEDS * number + k: 100 * r["final_test"] for k, r in of.items()}
+            scores.setdefault(short, {}).update(numbers)
+            ran_in[short] += 1
+    scores = {name: of for name, of in scores.items() if ran_in[name] == len(rows)}
+    lines = [f"| method | above {BASELINE} | p | better than {BASELINE} |", "|---|---|---|---|"]
+    for name, above in above_baseline(scores).items():
         wins = sum(score > scores[BASELINE][key] for key, score in scores[name].items())
-        better = "-" if name == BASELINE else f"{wins} of {most}"
-        lines.append(f"| {name} | {mean(scores[name].values()):.2f} | {above[name]} | {better} |")
+        better = "-" if name == BASELINE else f"{wins} of {len(scores[name])}"
+        lines.append(f"| {name} | {above} | {better} |")
     return lines
 
 
@@ -193,14 +196,20 @@ def finished(rows: Mapping[str, Mapping[int, Row]]) -> dict[str, Mapping[int, Ro
 
 
 def above_baseline(scores: Mapping[str, Mapping[int, float]]) -> dict[str, str]:
-    """Cells for the mean gap to plain finetuning with its 95 % interval, and p after Holm."""
-    others = [name for name in scores if name != BASELINE]
-    tests = [paired(scores[name], scores[BASELINE]) for name in others]
-    corrected = holm([p for _, p in tests])
-    return {BASELINE: "- | -"} | {
-        name: f"{gap.mean:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}] | {p:.3f}"
-        for name, (gap, _), p in zip(others, tests, corrected, strict=True)
-    }
+    """Cells of two columns, the largest gap to plain finetuning first.
+
+    The gap is a mean over the runs that both have, with its 95 % interval; p is corrected by Holm.
+    """
+    gaps = {name: paired(of, scores[BASELINE]) for name, of in scores.items() if name != BASELINE}
+    corrected = dict(zip(gaps, holm([p for _, p in gaps.values()]), strict=True))
+    cells = {BASELINE: (0.0, "- | -")}
+    for name, (gap, _) in gaps.items():
+        text = f"{gap.mean:+.2f} | -"
+        if gap.n > 1:
+            text = f"{gap.mean:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}] | {corrected[name]:.3f}"
+        cells[name] = (gap.mean, text)
+    order = sorted(cells, key=lambda name: -cells[name][0])
+    return {name: cells[name][1] for name in order}
 
 
 def mean_and_std(values: Iterable[float]) -> str:
@@ -256,6 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--weights", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", metavar="METHOD", help="as in the tables")
     parser.add_argument("--out", type=Path, default=Path("runs/methods_table"))
     given = parser.parse_args(arguments)
     store = ResultStore(given.out / "results.jsonl")
@@ -263,8 +273,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for seed in range(given.seeds):
         for pair, of_pair in rows.items():
             for trial in trials_of(pair, named(pair.encoder, given.weights), seed):
-                result = result_of(trial, given.out, store)
-                of_pair.setdefault(label(trial), {})[seed] = result
+                name = label(trial)
+                if given.only and name not in given.only:
+                    result = store.known(depends_on(trial))
+                else:
+                    result = result_of(trial, given.out, store)
+                if result:
+                    of_pair.setdefault(name, {})[seed] = result
     for pair, of_pair in rows.items():
         trials = trials_of(pair, named(pair.encoder, given.weights), 0)
         config = next(trial.config for trial in trials if label(trial) == BASELINE)

@@ -26,13 +26,21 @@ class ResultStore:
 
     def once(self, depends_on: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
         """What `compute()` gives, or gave for the same `depends_on`, which is stored with it."""
-        key = digest(json.dumps(depends_on, sort_keys=True))[:20]
+        key = _key(depends_on)
         if key not in self._results:
             self._results[key] = compute()
             line = json.dumps({"key": key, **depends_on, "result": self._results[key]})
             with self.path.open("a") as file:
                 file.write(f"\n{line}\n")
         return self._results[key]
+
+    def known(self, depends_on: Mapping[str, Any]) -> Any:
+        """What is stored for `depends_on`; None where nothing is."""
+        return self._results.get(_key(depends_on))
+
+
+def _key(depends_on: Mapping[str, Any]) -> str:
+    return digest(json.dumps(depends_on, sort_keys=True))[:20]
 
 
 def _row(line: str) -> dict[str, Any] | None:

@@ -56,8 +56,14 @@ def test_the_best_method_comes_first_with_its_gap_to_plain_finetuning(benchmark)
     ft, lp = {0: row(0.70), 1: row(0.72)}, {0: row(0.71), 1: row(0.75, ece_test=0.2)}
     _, _, first, second = benchmark.table({"ft": ft, "lp": lp})
     assert first.startswith("| lp | 73.00 ± 2.83 | +2.00 [")
-    assert first.endswith("| 0.150 | 0.500 | 1.00 | 2.00 | 16 | 4 | 3.0 |")
+    assert first.endswith("| 0.150 | 0.500 | 1.00 | 2.00 | 16 | 4 | 3.0 | 2 |")
     assert second.startswith("| ft | 71.00 ± 1.41 | - | - |")
+
+
+def test_a_gap_is_over_the_seeds_that_both_have(benchmark):
+    ft = {0: row(0.70), 1: row(0.80), 2: row(0.90)}
+    _, _, _, second = benchmark.table({"ft": ft, "lp": {0: row(0.69)}})
+    assert second.startswith("| lp | 69.00 | -1.00 | - |")
 
 
 def test_a_method_that_cannot_run_has_its_reason_below_the_table(benchmark):
@@ -75,9 +81,9 @@ def test_over_all_pairs_stand_the_methods_that_ran_in_each(benchmark):
         other: {"ft": {0: row(0.5)}, "surgical b": {0: row(0.4)}, "bss": failed},
     }
     _, _, *lines = benchmark.table_of_all(rows)
-    assert lines[0].startswith("| ft | 60.00 | - | - | - |") or lines[1].startswith("| ft |")
+    assert "| ft | - | - | - |" in lines
     (surgical,) = [line for line in lines if "surgical" in line]
-    assert surgical.startswith("| surgical | 60.00 | +0.00 [")
+    assert surgical.startswith("| surgical | +0.00 [")
     assert surgical.endswith("| 1 of 2 |")
     assert len(lines) == 2
 
