@@ -10,7 +10,7 @@ from rich.text import Text
 from molhpft.config.build import build_recipes, build_task
 from molhpft.config.options import Options
 from molhpft.config.schema import parse_config
-from molhpft.core.metrics import score_name
+from molhpft.core.metrics import PERCENTAGES, score_name
 from molhpft.domains.files import Json
 from molhpft.paper.needs import absent, described, located
 from molhpft.paper.printed import SIZES, PrintedTable, Quantity
@@ -86,7 +86,7 @@ def cells(table: PrintedTable, grids: Sequence[Sequence[Setting]], *, stand_in: 
             column=name,
             row=row.name,
             of=settings[row.setting].name,
-            score=score_name(settings[row.setting].metric),
+            score=_score_with_unit(settings[row.setting].metric),
             here=tuple(_value(summary, row.quantity) for summary in settings[row.setting].seeds),
             printed=table.columns[name][number],
         )
@@ -109,12 +109,18 @@ def _value(summary: Json, quantity: Quantity) -> float:
     return 100 * value if quantity in _SCORES else value
 
 
+def _score_with_unit(metric: str) -> str:
+    name = score_name(metric)
+    return f"{name} (%)" if metric in PERCENTAGES and "%" not in name else name
+
+
 def rich_table(found: Sequence[Cell], title: str) -> Table:
     """A line a row of the paper, two columns for each of its columns: here, and as printed."""
     columns = {cell.column: f"{cell.of},\n{cell.score}" for cell in found}
     table = Table(title=Text(title), title_justify="left", caption_justify="left")
+    seeds = " or ".join(str(count) for count in sorted({len(cell.here) for cell in found}))
     table.caption = Text(
-        "here: mean ± standard deviation over seeds; in brackets what the paper printed"
+        f"here: mean ± standard deviation over {seeds} seeds; in brackets what the paper printed"
     )
     table.add_column("row")
     for name, of in columns.items():

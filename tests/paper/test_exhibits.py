@@ -9,7 +9,7 @@ from molhpft.config.changes import SWEEP, read_config
 from molhpft.domains.molecules import ogb
 from molhpft.paper import needs
 from molhpft.paper.exhibits import EXHIBITS, ILLUSTRATIONS, config_folder, find
-from molhpft.paper.paper_tables import NOT_AT_HAND, cells
+from molhpft.paper.paper_tables import NOT_AT_HAND, cells, rich_table
 from molhpft.paper.printed import SIZES, TABLES
 from molhpft.paper.show import show
 from molhpft.paper.toy_figures import check_toy_config
@@ -206,6 +206,16 @@ def test_a_cell_has_the_chosen_branch_and_the_longest_probe():
     assert here["1 - cosine, trick"] == pytest.approx(0.1)
     assert here["distance, trick"] == 2.0
     assert {(cell.of, cell.score) for cell in found} == {("mnist from x", "ROC-AUC (%)")}
+
+
+@pytest.mark.parametrize(("metric", "unit"), [("accuracy", "accuracy (%)"), ("rmse", "rmse")])
+def test_a_table_says_unit_and_seeds(metric, unit):
+    summary = {"metric": metric, "chosen_tau": 4, "branches": [branch(4, 0.5, 0.9)]}
+    found = cells(TABLES["table3"], [[Setting("a from b", [summary] * 4)] * 4], stand_in=True)
+    assert {cell.score for cell in found} == {unit}
+    table = rich_table(found, "Table 3 on a stand-in")
+    assert "over 4 seeds" in str(table.caption)
+    assert f"{unit}\n(printed: Quick)" in str(table.columns[1].header)
 
 
 def test_a_sweep_with_another_number_of_grids_is_refused():
