@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 # colours of Okabe and Ito (2008), which colour-blind readers can tell apart, and so in grey
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#777777"
 ALONG_TAU = ("FT", "HP-FT", "LP-FT")
+
+_NOTE_LETTERS = 14  # of a note in an inch
 
 _TAU = "tau: epochs of head probing before finetuning"
 _SHIFTS = {
@@ -46,11 +49,12 @@ def save(figure: "Figure", path: Path, *, note: str = "", title: str = "") -> No
     Args:
         figure: to write.
         path: of the file; its folder is made.
-        note: at the foot, small.
+        note: at the foot, small, in as many lines as it takes.
         title: above all panels.
     """
     if note:
-        figure.supxlabel(note, fontsize=8, color=GREY, x=0.99, ha="right")
+        lines = fill(note, int(_NOTE_LETTERS * figure.get_figwidth()))
+        figure.supxlabel(lines, fontsize=8, color=GREY, x=0.99, ha="right")
     if title:
         figure.suptitle(title, fontsize=11, x=0.01, ha="left", fontweight="bold")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -295,7 +299,9 @@ def tau_panels_figure(
 ) -> None:
     """Draw curves over tau, as Figures 1, 4, 11 and 13-15 have them, a row of panels a group."""
     rows = -(-len(panels) // columns)
-    figure = new_figure(3.6 * columns, 2.9 * rows + 0.6)
+    width = max(3.6, 0.55 * max(len(panel.taus) for panel in panels))
+    figure = new_figure(width * columns, 2.9 * rows + 0.6)
+    figure.set_layout_engine("constrained", w_pad=0.12)  # axes' names stand off the panel before
     places = figure.subplots(rows, columns, squeeze=False)
     for axes in places.flat[len(panels) :]:
         axes.set_visible(False)

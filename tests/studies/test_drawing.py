@@ -1,12 +1,15 @@
 """Figures are drawn for any number of taus, in the format that their name says."""
 
 import re
+from itertools import pairwise
 
 import pytest
 import torch
 from matplotlib import rc_context
+from matplotlib.text import Text
 
 from molhpft.studies import drawing
+from molhpft.studies.drawing import Line, TauPanel
 
 PNG = b"\x89PNG"
 
@@ -63,3 +66,33 @@ def test_a_figure_has_the_format_that_its_name_says(tmp_path):
     shift = dict.fromkeys(("distance", "cosine", "dot", "norm", "start_norm"), 1.0)
     drawing.shift_figure([{"shift": shift}] * 2, ["0", "∞"], tmp_path / "a.svg")
     assert "<svg" in (tmp_path / "a.svg").read_text(encoding="utf-8")
+
+
+TAUS = ["0", "1", "2", "4", "8", "16", "64", "256", "1,024", "infinity"]
+NOTE = "means over training examples of the toy; " * 5
+
+
+@pytest.fixture
+def over_taus(path, monkeypatch):
+    """Panels over many taus, drawn, with a note longer than they are wide."""
+    made, save = [], drawing.save
+    monkeypatch.setattr(drawing, "save", lambda f, *a, **k: (made.append(f), save(f, *a, **k)))
+    panels = [TauPanel("Norm\n(units)", TAUS, [Line("", [1.0] * 10)], "a from b")] * 2
+    drawing.tau_panels_figure(panels, path, columns=2, note=NOTE, title="A title")
+    made[0].draw_without_rendering()  # sizes of text are those of the last drawing
+    return made[0]
+
+
+def test_no_label_of_a_tau_lies_on_the_next(over_taus):
+    for axes in over_taus.axes:
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+        assert len(boxes) == len(TAUS)
+        assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_no_text_is_cut_off_at_an_edge(over_taus):
+    texts = [text for text in over_taus.findobj(Text) if text.get_text().strip()]
+    assert any("means over" in text.get_text() for text in texts)
+    for box in (text.get_window_extent() for text in texts):
+        assert box.x0 >= 0
+        assert box.x1 <= over_taus.bbox.x1
