@@ -470,6 +470,7 @@ def coverage_guarantee(
         f"hold the true label of {coverage} of molecules like these within the applicability "
         f"domain; outside it they {outside} and guarantee nothing.",
         *_unbounded(model, names, coverage, ("",) if regression else pair),
+        *(_unbounded_at_some(model, held) if regression else ()),
         *_measured(model, scores, held, coverage),
     ]
 
@@ -503,6 +504,24 @@ def _unbounded(
             f"{fact}: {coverage} takes {needed:,} calibration molecules with {what}, "
             f"there are {' to '.join(map(str, ends))}."
         )
+    return sentences
+
+
+def _unbounded_at_some(model: Uncertainty, held: Mapping[str, HeldOut]) -> list[str]:
+    """Why the intervals of a split have no mean width, where those of other molecules have one."""
+    sentences = []
+    for split, own in held.items():
+        inside = own.where(own.similarity >= model.domain_threshold)
+        half = model.thresholds(inside.logits, inside.similarity, inside.spread)
+        measured = ~inside.targets.isnan() & ~model.unbounded
+        without = int((half.isinf() & measured).sum())
+        if without:
+            of = "folds" if own.fold is not None else f"{split} split"
+            sentences.append(
+                f"{without:,} of {int(measured.sum()):,} intervals of the {of} within the domain "
+                "are unbounded, so that their mean width is not given: too few calibration "
+                "molecules are as unlike the training molecules."
+            )
     return sentences
 
 

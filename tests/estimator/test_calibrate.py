@@ -456,6 +456,22 @@ def test_an_unbounded_interval_is_reported_with_the_number_of_molecules_it_takes
     assert len(sentences(ONE_NUMBER, n=9)) == 1
 
 
+def test_intervals_without_a_mean_width_are_counted():
+    uncertainty = replace(uncertainty_of(ONE_NUMBER, n=40), domain_threshold=0.3)
+    a, y = one_target(2, n=20, objective=ONE_NUMBER)
+    like = torch.ones(20)
+    like[:3] = 0.4  # few calibration molecules weigh anything for these
+    like[3:5] = 0.0  # outside the domain, where every interval is unbounded
+    held = {"calibration": near(a, y), "test": HeldOut(a, y, like)}
+    scores = {split: held_out_scores(one, ONE_NUMBER, uncertainty) for split, one in held.items()}
+    assert [row["width"] is None for row in scores.values()] == [False, True]
+    lines = coverage_guarantee(uncertainty, ("active",), scores, held)
+    assert [line for line in lines[1:] if "unbounded" in line] == [
+        "3 of 18 intervals of the test split within the domain are unbounded, so that their mean "
+        "width is not given: too few calibration molecules are as unlike the training molecules."
+    ]
+
+
 def test_a_label_in_every_set_is_named_and_many_targets_are_summarised():
     lines = sentences(CLASSES, n=10, names=[f"t{k}" for k in range(100)])
     assert len(lines) <= 3
