@@ -29,7 +29,7 @@ from molhpft.core.metrics import comparable, score_name, show
 from molhpft.core.network import Network
 from molhpft.core.objectives import Multiclass
 from molhpft.core.standardise import STAGE, Standardised
-from molhpft.domains.files import Json
+from molhpft.domains.files import Json, listed
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.weights import MODEL, read_weights, weight_file
 from molhpft.measure.transferability import (
@@ -49,6 +49,7 @@ from molhpft.run.device import settled
 from molhpft.run.trajectory import without_test
 
 READS = Reader("molhpft rank", ("task", "standardise", "seed", "device"))
+_NAMED = 5  # targets in a sentence
 MOST_EXAMPLES = 5_000  # of each split that are read
 ORDERED_BY = "probe"
 """The score that says which encoder is best: see `benchmarks/transferability.py`."""
@@ -107,6 +108,7 @@ def rank(config: RunConfig, encoders: Sequence[str], *, task: Task | None = None
     rows, undefined = [], {}
     if labels.are_numbers:
         undefined["H-score, TransRate, LEEP"] = "they are of classes, and targets are numbers"
+    undefined |= _without_neighbours(task, labels)
     for given, own in configs.items():
         begin = perf_counter()
         row, why = _scored(given, own, task, labels)
@@ -230,12 +232,44 @@ def _feature_scores(
             if not labels.are_numbers:
                 scores["h_score"].append(h_score(axes, column.labels))
                 scores["transrate"].append(transrate(axes, column.labels))
-    near = neighbour_predictions(z, labels.columns, valid.features, classes=labels.classes)
     return {
         "probe": task.objective.score(torch.cat(predicted, 1), valid.targets),
-        "neighbours": task.objective.score(near, valid.targets),
+        "neighbours": _neighbour_score(z, valid, labels, task),
         **{name: mean(scores[name]) if scores[name] else None for name in _OF_COLUMNS},
     }
+
+
+def _has_neighbours(labels: _Labels) -> list[bool]:
+    """Whether a target has more labels than neighbours, which are the same for all without it."""
+    return [len(column.rows) > NEIGHBOURS for column in labels.columns]
+
+
+def _without_neighbours(task: Task, labels: _Labels) -> dict[str, str]:
+    """Why targets are left out of the score by neighbours."""
+    told, most = _has_neighbours(labels), max(len(column.rows) for column in labels.columns)
+    if all(told):
+        return {}
+    reason = f"neighbours tell examples apart from {NEIGHBOURS + 1} labels on, and training has"
+    if any(told):
+        names = task.target_names or map(str, range(len(told)))
+        few = [name for name, is_told in zip(names, told, strict=True) if not is_told]
+        return {f"{SCORES['neighbours']} of {listed(few, most=_NAMED)}": f"{reason} fewer of these"}
+    return {SCORES["neighbours"]: f"{reason} {most}"}
+
+
+def _neighbour_score(z: Tensor, valid: Snapshot, labels: _Labels, task: Task) -> float | None:
+    """Of the targets that have more labels than neighbours; None where none of them is scored."""
+    told = _has_neighbours(labels)
+    if not any(told):
+        return None
+    near = neighbour_predictions(z, labels.columns, valid.features, classes=labels.classes)
+    if all(told):
+        return task.objective.score(near, valid.targets)
+    targets = valid.targets.masked_fill(~torch.tensor(told), torch.nan)
+    try:
+        return task.objective.score(near, targets)
+    except ValueError:  # none of the targets that are left has both classes in validation
+        return None
 
 
 def _as_encoded(network: Network, z: Tensor) -> Tensor:

@@ -184,7 +184,9 @@ class Task:
                 f"task {self.name} has no split {split!r}; it has: {', '.join(self.splits)}"
             )
         if not len(self.splits[split]):
-            raise ValueError(f"split {split!r} of task {self.name} is empty")
+            raise ValueError(
+                f"split {split!r} of task {self.name} is empty; give more examples or another split"
+            )
         return self.splits[split]
 
     def to(self, device: torch.device | str) -> "Task":

@@ -142,6 +142,42 @@ def test_scores_are_means_over_targets_each_of_the_examples_that_have_its_label(
         assert both[name] == pytest.approx((ring[name] + long[name]) / 2), name
 
 
+@pytest.fixture
+def ranked_by(tmp_path, pretrained):
+    """Ranks by chains and rings of 40 molecules, of which the first so many have a label."""
+
+    def ranked(**labelled):
+        lines = [",".join(["smiles,split", *labelled])]
+        for n in range(40):
+            name = "C" * (n + 3) if n % 2 else f"C1{'C' * (n + 3)}1"
+            split = {0: "train", 1: "train"}.get(n // 2 % 4, ["valid", "test"][n // 2 % 2])
+            rows = sum(line.split(",")[1] == "train" for line in lines)
+            own = [n % 2 if split != "train" or rows < most else "" for most in labelled.values()]
+            lines.append(",".join([name, split, *map(str, own)]))
+        path = tmp_path / f"{len(labelled)}.csv"
+        path.write_text("\n".join(lines) + "\n")
+        table = {"name": "csv", "path": str(path), "split": "column", "split_column": "split"}
+        config = parse_config({"task": table | {"target_columns": list(labelled)}}, reader=READS)
+        return rank(config, [pretrained["rings"]])
+
+    return ranked
+
+
+def test_neighbours_that_are_all_examples_have_no_score_and_the_reason(ranked_by):
+    result = ranked_by(ring=10)
+    assert result["encoders"][0]["neighbours"] is None
+    sentence = "No 10-NN: neighbours tell examples apart from 11 labels on, and training has 10."
+    assert sentence in rank_reading(result)
+    assert ranked_by(ring=11)["encoders"][0]["neighbours"] is not None
+
+
+def test_the_score_by_neighbours_is_of_the_targets_that_have_more_labels_than_neighbours(ranked_by):
+    whole, both = ranked_by(ring=99), ranked_by(ring=99, few=10)
+    assert both["encoders"][0]["neighbours"] == whole["encoders"][0]["neighbours"] != 0.5
+    assert "No 10-NN of few: neighbours tell" in rank_reading(both)
+    assert "10-NN" not in rank_reading(whole)
+
+
 def test_large_splits_are_sampled(ranked, pretrained, monkeypatch):
     monkeypatch.setattr(ranking, "MOST_EXAMPLES", 5)
     assert rank(ranked(), [pretrained["rings"]])["sizes"] == {"train": 5, "valid": 5}

@@ -70,7 +70,7 @@ def test_the_order_is_drawn_at_once_and_augmentations_later():
 def test_an_unknown_split_and_an_empty_one_are_errors():
     with pytest.raises(ValueError, match="no split 'dev'; it has: train, valid, test"):
         toy_task().rows("dev")
-    with pytest.raises(ValueError, match=r"^split 'none' of task numbers is empty"):
+    with pytest.raises(ValueError, match=r"^split 'none' of task numbers is empty; give more"):
         list(numbered(3).batches("none", size=2))
 
 
