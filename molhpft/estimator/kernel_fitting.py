@@ -17,12 +17,15 @@ from molhpft.core.network import Chain
 from molhpft.core.scale import fit_scale
 from molhpft.domains.molecules.featurized import Reading
 from molhpft.estimator.kernel_models import (
-    MOST_ROWS,
+    Covariance,
     KernelModel,
     KernelModels,
     fit_kernel_model,
     groups,
+    likeliest_covariance,
     sampled_rows,
+    weighing_rows,
+    weighted_sum,
 )
 from molhpft.estimator.similarities import (
     SIMILARITIES,
@@ -35,6 +38,8 @@ from molhpft.estimator.similarities import (
 from molhpft.estimator.validation import VALID, Fold, held_rows, molecules_of
 
 Array = NDArray[np.float64]
+
+_MOST_KEPT = 5_000  # molecules whose five similarities to one another, a gigabyte, serve all folds
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,8 +153,13 @@ class _Bench:
     def fit(self, rows: Tensor) -> KernelModels:
         """A model of each group, fitted to some rows (m,) or to a sample of them."""
         rows = self._sample(rows)
-        known = self.described(rows)
-        return KernelModels(self._models(self._among(known), rows), known, self.describer)
+        known, targets = self.described(rows), self.targets[rows]
+        some = weighing_rows(targets, seed=self.seed)
+        few = self._among(known.take(some))
+        covariances = [self._covariance(key, few, targets, some) for key in self.wanted]
+        sums = self._sums(covariances, known)
+        models = [fit_kernel_model(c, sums.pop(0), targets) for c in covariances]
+        return KernelModels(tuple(models), known, self.describer)
 
     def fit_by_folds(self, rows: Tensor, folds: Sequence[Fold]) -> tuple[KernelModels, Tensor]:
         """Models of all rows, and what models of each fold say of what it holds out.
@@ -162,11 +172,12 @@ class _Bench:
             the models, and outputs (k, m, t) in the order of `held_rows`.
         """
         judged = torch.empty(len(self.wanted), len(rows), self.targets.shape[1])
-        if len(rows) > MOST_ROWS:  # their similarities to one another would fill the memory
+        order = torch.isin(rows, held_rows(folds))
+        if len(rows) > _MOST_KEPT:
             for fold in folds:
                 said = self.outputs(self.fit(fold.train), fold.held)
                 judged[:, torch.isin(rows, fold.held)] = said
-            return self.fit(rows), judged[:, torch.isin(rows, held_rows(folds))]
+            return self.fit(rows), judged[:, order]
         known, sample = self.described(rows), self._sample(rows)
         kernels = self._among(known)
         for fold in folds:
@@ -179,8 +190,7 @@ class _Bench:
             judged[:, held] = torch.stack([one.outputs(asked) for one in models]).float()
         places = torch.isin(rows, sample).nonzero().flatten().numpy()
         models = self._models(_part(kernels, places, places), rows[places])
-        whole = KernelModels(models, known.take(places), self.describer)
-        return whole, judged[:, torch.isin(rows, held_rows(folds))]
+        return KernelModels(models, known.take(places), self.describer), judged[:, order]
 
     def outputs(self, models: KernelModels, rows: Tensor) -> Tensor:
         """Outputs (k, m, t) of some rows (m,)."""
@@ -193,11 +203,37 @@ class _Bench:
         return {name: similarity(name, known, known) for name in self.describer.names}
 
     def _models(self, kernels: Mapping[Similarity, Array], rows: Tensor) -> tuple[KernelModel, ...]:
+        """A model of each group, from the similarities (n, n) of its rows (n,) to one another."""
         targets = self.targets[rows]
-        return tuple(
-            fit_kernel_model(key, {n: kernels[n] for n in group}, targets, seed=self.seed)
-            for key, group in self.wanted.items()
-        )
+        some = weighing_rows(targets, seed=self.seed)
+        few, models = _part(kernels, some, some), []
+        for key in self.wanted:
+            covariance = self._covariance(key, few, targets, some)
+            models.append(
+                fit_kernel_model(covariance, weighted_sum(covariance.weights, kernels), targets)
+            )
+        return tuple(models)
+
+    def _covariance(
+        self,
+        key: str,
+        few: Mapping[Similarity, Array],
+        targets: Tensor,
+        some: NDArray[np.int64],
+    ) -> Covariance:
+        own = {name: few[name] for name in self.wanted[key]}
+        return likeliest_covariance(key, own, targets, some)
+
+    def _sums(self, covariances: Sequence[Covariance], known: Described) -> list[Array]:
+        """The weighted sums (n, n) of each; one similarity is in memory at a time."""
+        sums = [np.zeros((len(known), len(known))) for _ in covariances]
+        for name in self.describer.names:
+            if any(name in one.weights for one in covariances):
+                kernel = similarity(name, known, known)
+                for one, total in zip(covariances, sums, strict=True):
+                    if name in one.weights:
+                        total += one.weights[name] * kernel
+        return sums
 
 
 def _part(

@@ -36,7 +36,7 @@ Array = NDArray[np.float64]
 FINGERPRINTS: tuple[Similarity, ...] = SUBSTRUCTURES
 FEATURES: tuple[Similarity, ...] = ("features",)
 
-MOST_ROWS = 5_000  # whose five kernels take a gigabyte
+MOST_ROWS = 10_000  # a sum of whose similarities takes 0.8 GB
 BUDGET = 2.5e12  # cubed numbers of labels, summed over targets: minutes of one core
 
 _MIXED_ROWS = 500  # that say what similarities are worth
@@ -81,53 +81,111 @@ class KernelModel:
 
     def outputs(self, similarities: Mapping[Similarity, Array]) -> Tensor:
         """Outputs (m, t) for molecules with these similarities (m, n) to the known ones."""
-        kernel = _weighted(self.weights, similarities)
+        kernel = weighted_sum(self.weights, similarities)
         return torch.from_numpy(kernel @ self.coefficients + self.intercepts)
 
 
-def _weighted(
+@dataclass(frozen=True)
+class Covariance:
+    """What a Gaussian process takes labels of molecules to share.
+
+    Attributes:
+        name: of what it compares, of `groups`.
+        weights: of the similarities it adds up.
+        noise: variance of the noise of standardised labels.
+    """
+
+    name: str
+    weights: Mapping[Similarity, float]
+    noise: float
+
+
+def weighted_sum(
     weights: Mapping[Similarity, float], similarities: Mapping[Similarity, Array]
 ) -> Array:
+    """Sum of the similarities (m, n) that weigh something."""
     kernel: Array = np.zeros(())
     for name, weight in weights.items():
         kernel = kernel + weight * similarities[name]
     return kernel
 
 
-def fit_kernel_model(
-    name: str, kernels: Mapping[Similarity, Array], targets: Tensor, *, seed: int
-) -> KernelModel:
-    """A Gaussian process for each target; what similarities are worth, all of them say together.
+def likeliest_covariance(
+    name: str, kernels: Mapping[Similarity, Array], targets: Tensor, some: NDArray[np.int64]
+) -> Covariance:
+    """What similarities are worth, as labels of all targets together say.
+
+    Args:
+        name: of what is compared.
+        kernels: similarities of m molecules to one another, (m, m) each.
+        targets: of n molecules, (n, t), NaN where unmeasured.
+        some: rows of the m molecules, (m,), from `weighing_rows`.
+    """
+    labels = _standardised(targets)
+    standard = np.where(labels.varies, labels.standard, np.nan)[some]
+    mixture = likeliest_mixture(list(kernels.values()), standard)
+    least = _LEAST * sum(mixture.weights)
+    pairs = zip(kernels, mixture.weights, strict=True)
+    return Covariance(name, {n: w for n, w in pairs if w >= least}, mixture.noise)
+
+
+def fit_kernel_model(covariance: Covariance, kernel: Array, targets: Tensor) -> KernelModel:
+    """A Gaussian process for each target.
 
     Labels of classes are learned as the numbers 0 and 1 are. A target without two different labels
     is a constant: its mean, or 0.
 
     Args:
-        name: of what is compared.
-        kernels: similarities of n molecules to one another, (n, n) each.
+        covariance: the same for all targets.
+        kernel: its weighted sum of similarities of n molecules to one another, (n, n).
         targets: (n, t), NaN where unmeasured.
-        seed: of the sample that weighs the similarities.
     """
+    labels = _standardised(targets)
+    coefficients, intercepts = np.zeros_like(labels.standard), labels.mean.copy()
+    for k in np.flatnonzero(labels.varies):
+        rows = np.flatnonzero(~np.isnan(labels.standard[:, k]))
+        among = kernel[np.ix_(rows, rows)]
+        own, level = conditioned(among, labels.standard[rows, k], covariance.noise)
+        coefficients[rows, k] = own * labels.std[k]
+        intercepts[k] += level * labels.std[k]
+    return KernelModel(covariance.name, covariance.weights, coefficients, intercepts)
+
+
+@dataclass(frozen=True, eq=False)
+class _Labels:
+    """Targets, each of mean 0 and variance 1.
+
+    Attributes:
+        standard: (n, t), NaN where unmeasured.
+        mean: (t,); 0 of a target without labels.
+        std: (t,).
+        varies: whether a target has two different labels, (t,).
+    """
+
+    standard: Array
+    mean: Array
+    std: Array
+    varies: NDArray[np.bool_]
+
+
+def _standardised(targets: Tensor) -> _Labels:
     values = targets.double().numpy()
     measured = ~np.isnan(values)
-    count = measured.sum(0)
-    mean = np.where(measured, values, 0).sum(0) / np.maximum(count, 1)
-    std = np.sqrt(np.where(measured, np.square(values - mean), 0).sum(0) / np.maximum(count, 1))
+    count = np.maximum(measured.sum(0), 1)
+    mean = np.where(measured, values, 0).sum(0) / count
+    std = np.sqrt(np.where(measured, np.square(values - mean), 0).sum(0) / count)
     varies = std > 1e-9 * np.maximum(1, np.abs(mean))
-    standard = (values - mean) / np.where(varies, std, 1)
-    some = sampled_rows(targets, seed=seed, most=_MIXED_ROWS, budget=_MIXED_BUDGET)
-    names = tuple(kernels)
-    few = [kernel[np.ix_(some, some)] for kernel in kernels.values()]
-    mixture = likeliest_mixture(few, np.where(varies, standard, np.nan)[some])
-    least = _LEAST * sum(mixture.weights)
-    weights = {n: w for n, w in zip(names, mixture.weights, strict=True) if w >= least}
-    kernel, coefficients, intercepts = _weighted(weights, kernels), np.zeros_like(values), mean
-    for k in np.flatnonzero(varies):
-        rows = np.flatnonzero(measured[:, k])
-        own, level = conditioned(kernel[np.ix_(rows, rows)], standard[rows, k], mixture.noise)
-        coefficients[rows, k] = own * std[k]
-        intercepts[k] += level * std[k]
-    return KernelModel(name, weights, coefficients, intercepts)
+    return _Labels((values - mean) / np.where(varies, std, 1), mean, std, varies)
+
+
+def weighing_rows(targets: Tensor, *, seed: int) -> NDArray[np.int64]:
+    """Rows of the few molecules that say what similarities are worth.
+
+    Args:
+        targets: (n, t), NaN where unmeasured.
+        seed: of the sample.
+    """
+    return sampled_rows(targets, seed=seed, most=_MIXED_ROWS, budget=_MIXED_BUDGET)
 
 
 def sampled_rows(

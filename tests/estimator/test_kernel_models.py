@@ -14,7 +14,9 @@ from molhpft.estimator.kernel_models import (
     fit_kernel_model,
     groups,
     kernel_models_from,
+    likeliest_covariance,
     sampled_rows,
+    weighted_sum,
 )
 from molhpft.estimator.similarities import SIMILARITIES, Described, Describer, similarity
 from tests.estimator.builders import random_model
@@ -34,6 +36,12 @@ def described(n, *, seed=0):
 
 def among(known):
     return {name: similarity(name, known, known) for name in SIMILARITIES}
+
+
+def fitted_to(name, kernels, y):
+    rows = np.arange(len(y))
+    covariance = likeliest_covariance(name, kernels, y, rows)
+    return fit_kernel_model(covariance, weighted_sum(covariance.weights, kernels), y)
 
 
 def between(asked, known):
@@ -76,7 +84,7 @@ def test_properties_are_scaled_by_known_molecules_and_what_is_undefined_is_ordin
 def test_predictions_are_those_of_scikit_learn_with_the_same_kernel_and_noise():
     known, asked = described(40), described(7, seed=1)
     y = torch.from_numpy(np.random.default_rng(2).normal(3, 2, (40, 1)))
-    model = fit_kernel_model("features", {"features": among(known)["features"]}, y, seed=0)
+    model = fitted_to("features", {"features": among(known)["features"]}, y)
     (weight,) = model.weights.values()
     found = model.outputs(between(asked, known))[:, 0].numpy()
     # the noise is in no attribute: it is what the coefficients leave of the labels
@@ -97,7 +105,7 @@ def test_the_similarity_that_tells_labels_apart_weighs_most():
     kernel = similarity("properties", known, known)
     rng = np.random.default_rng(1)
     y = np.linalg.cholesky(kernel + 1e-6 * np.eye(120)) @ rng.normal(size=(120, 1))
-    model = fit_kernel_model("all", among(known), torch.from_numpy(y), seed=0)
+    model = fitted_to("all", among(known), torch.from_numpy(y))
     assert max(model.weights, key=model.weights.get) == "properties"
 
 
@@ -105,7 +113,7 @@ def test_each_target_learns_from_what_it_has_measured_and_what_does_not_vary_is_
     known, rng = described(30), np.random.default_rng(0)
     y = torch.from_numpy(rng.normal(size=(30, 4)))
     y[5:20, 1], y[:, 2], y[:, 3] = torch.nan, 4.5, torch.nan
-    model = fit_kernel_model("fingerprints", {n: among(known)[n] for n in COUNTED}, y, seed=0)
+    model = fitted_to("fingerprints", {n: among(known)[n] for n in COUNTED}, y)
     assert not model.coefficients[5:20, 1].any()
     assert model.coefficients[:5, 1].all()
     assert not model.coefficients[:, 2:].any()
@@ -116,7 +124,7 @@ def fitted(*, rows=30):
     known, y = described(rows), torch.randn(rows, 2, generator=torch.Generator().manual_seed(0))
     kernels = among(known)
     models = tuple(
-        fit_kernel_model(key, {name: kernels[name] for name in group}, y, seed=0)
+        fitted_to(key, {name: kernels[name] for name in group}, y)
         for key, group in groups(SIMILARITIES).items()
     )
     scale = fit_scale(known.columns["properties"])
