@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from threadpoolctl import threadpool_limits
 
 
 def seed_for(seed: int, purpose: str) -> int:
@@ -37,10 +38,10 @@ def threads(count: int) -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """`threads(1)`, for small studies.
+    """PyTorch, NumPy and SciPy on one thread, for what is small.
 
     On matrices this small, threads wait for one another longer than they compute, and on a busy
     machine fifty times as long. The numbers are then the same on any number of cores.
     """
-    with threads(1):
+    with threads(1), threadpool_limits(1, "blas"):
         yield

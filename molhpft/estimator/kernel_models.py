@@ -29,7 +29,7 @@ from molhpft.estimator.similarities import (
     Similarity,
     similarity,
 )
-from molhpft.tuning.gaussian_process import conditioned, likeliest_mixture
+from molhpft.tuning.gaussian_process import conditioned, few_threads, likeliest_mixture
 
 Array = NDArray[np.float64]
 
@@ -142,12 +142,13 @@ def fit_kernel_model(covariance: Covariance, kernel: Array, targets: Tensor) -> 
     """
     labels = _standardised(targets)
     coefficients, intercepts = np.zeros_like(labels.standard), labels.mean.copy()
-    for k in np.flatnonzero(labels.varies):
-        rows = np.flatnonzero(~np.isnan(labels.standard[:, k]))
-        among = kernel[np.ix_(rows, rows)]
-        own, level = conditioned(among, labels.standard[rows, k], covariance.noise)
-        coefficients[rows, k] = own * labels.std[k]
-        intercepts[k] += level * labels.std[k]
+    with few_threads(len(kernel)):
+        for k in np.flatnonzero(labels.varies):
+            rows = np.flatnonzero(~np.isnan(labels.standard[:, k]))
+            among = kernel[np.ix_(rows, rows)]
+            own, level = conditioned(among, labels.standard[rows, k], covariance.noise)
+            coefficients[rows, k] = own * labels.std[k]
+            intercepts[k] += level * labels.std[k]
     return KernelModel(covariance.name, covariance.weights, coefficients, intercepts)
 
 

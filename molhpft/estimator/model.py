@@ -45,7 +45,7 @@ from molhpft.estimator.kernel_models import KernelModels, kernel_models_from
 
 CONFIG, WEIGHTS, CARD = FILES
 # raised when folders are written so that another version cannot read them, or would misread them
-FORMAT = 5
+FORMAT = 6
 
 COMMIT_MESSAGE = "Push model using molhpft"
 

@@ -1,6 +1,7 @@
 """Finetuned networks as members of a model: one run, or one for each fold."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from molhpft.config.build import build_recipes
 from molhpft.config.schema import Choice, RunConfig
 from molhpft.core.data import Task
+from molhpft.core.determinism import one_thread
 from molhpft.core.evaluate import predict
 from molhpft.core.network import Network
 from molhpft.domains.files import Json
@@ -17,6 +19,7 @@ from molhpft.domains.weights import read_weights
 from molhpft.estimator.model import NetworkSpec
 from molhpft.run.folder import RunFolder
 from molhpft.run.run import run
+from molhpft.run.side_by_side import run_side_by_side
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +59,14 @@ def finetuned(
         OSError: `out` cannot be written to.
     """
     config = replace(config, members=True)
-    folders = [run(config, out, task=parts[0])]
+    with one_thread() if len(parts) > 1 else nullcontext():  # as the others, side by side
+        folders = [run(config, out, task=parts[0])]
     chosen = folders[0].read_json("summary.json").get("choice")
     if len(parts) > 1 and chosen:
         config = _settled(config, chosen["chosen"])
-    for number, part in enumerate(parts[1:], start=1):
-        folders.append(run(replace(config, seed=config.seed + number), out, task=part))
+    seeds = range(config.seed + 1, config.seed + len(parts))
+    others = [(replace(config, seed=s), part) for s, part in zip(seeds, parts[1:], strict=True)]
+    folders += run_side_by_side(others, out)
     members = [_members(folder) for folder in folders]
     networks = [
         Finetuned(key, tau, tuple(_network(spec, own[key][1]) for own in members))

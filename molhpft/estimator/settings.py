@@ -22,17 +22,17 @@ Tau = int | Literal["auto"] | tuple[int, ...]
 TAU: Tau = "auto"
 HEAD = "mlp"
 _SEEN = 60_000  # molecules, each as often as there are epochs
-_LEAST_EPOCHS, _MOST_EPOCHS = 3, 30
+_LEAST_EPOCHS, _MOST_EPOCHS = 3, 15
 _FINETUNE: Options = {
     # no epoch is chosen by molecules that then say how good the network is
     "keep": "last",
-    "lr": 1e-3,
+    "lr": 2e-3,
     "optimizer": "adamw",
     "weight_decay": 0.01,
     "schedule": "cosine",
-    "batch_size": 32,
+    "batch_size": 64,
 }
-_PRETRAINED_LR = 3e-4  # of a backbone that has something to lose
+_PRETRAINED_LR = 7e-4  # of a backbone that has something to lose
 
 IN_MEMORY = Choice("table", {})
 """The task of a config whose molecules are in no file."""

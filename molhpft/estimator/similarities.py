@@ -4,7 +4,7 @@ Counts of substructures, features of a frozen encoder, properties: each is a sim
 and a kernel model says what it is worth.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -30,7 +30,8 @@ from molhpft.estimator.frozen import backbone_features
 Similarity = Literal["morgan", "atom_pairs", "torsions", "features", "properties"]
 SIMILARITIES: tuple[Similarity, ...] = get_args(Similarity)
 
-_WIDTH = 2.0  # standard deviations of every column that similar molecules may differ by
+_WIDTHS: Mapping[Similarity, float] = {"features": 1.0, "properties": 2.0}
+"""Standard deviations of every column that similar molecules may differ by."""
 
 Array = NDArray[np.float64]
 
@@ -132,23 +133,17 @@ def similarity(name: Similarity, asked: Described, known: Described) -> Array:
     """Similarities of m molecules to n known ones by one of the kernels, (m, n).
 
     Of counts it is sum(min) / sum(max); of k standardised columns exp(-|a - b|^2 / (2 w^2 k)) with
-    w = 2, so that molecules that differ by two standard deviations in each are still alike.
+    w = 1 for features and 2 for properties, so that molecules that differ by w standard deviations
+    in each column are still alike.
     """
-    return _KERNELS[name](asked.columns[name], known.columns[name])
+    a, b = asked.columns[name], known.columns[name]
+    if name in SUBSTRUCTURES:
+        return _minmax(a, b)
+    width = _WIDTHS[name]
+    return gaussian_kernel(a.astype(np.float64) / width, b.astype(np.float64) / width)
 
 
 def _minmax(asked: csr_matrix, known: csr_matrix) -> Array:
     # one call: a column then means the same count in both
     both = unary_counts(vstack([asked, known], format="csr"))
     return minmax_kernel(both[: asked.shape[0]], both[asked.shape[0] :])
-
-
-def _gaussian(asked: NDArray[np.float32], known: NDArray[np.float32]) -> Array:
-    return gaussian_kernel(asked.astype(np.float64) / _WIDTH, known.astype(np.float64) / _WIDTH)
-
-
-_KERNELS: Mapping[Similarity, Callable[[Any, Any], Array]] = {
-    **dict.fromkeys(SUBSTRUCTURES, _minmax),
-    "features": _gaussian,
-    "properties": _gaussian,
-}

@@ -95,8 +95,10 @@ def score(network: Network, task: Task, split: str, *, size: int | None = None) 
 class DivergedError(ValueError):
     """A loss, prediction or weight became infinite or NaN."""
 
-    def __init__(self, how: str, phase: Phase) -> None:
-        super().__init__(f"training diverged: {how}; try a learning rate below lr={phase.lr}")
+
+def diverged(how: str, phase: Phase) -> DivergedError:
+    """The error that says how a phase diverged."""
+    return DivergedError(f"training diverged: {how}; try a learning rate below lr={phase.lr}")
 
 
 def best_epoch(rows: Sequence[Mapping[str, Any]]) -> int:
@@ -230,13 +232,13 @@ class _Training:
         if self.best:
             self.network.load_state_dict(self.best)
         elif self.phase.keep == "best" and self.rows:
-            raise DivergedError(
+            raise diverged(
                 f"no epoch of {len(self.rows)} gave finite predictions on the whole validation "
                 "split, so that there is no best one to keep",
                 self.phase,
             )
         if not all(p.isfinite().all() for p in self.network.parameters()):
-            raise DivergedError(f"weights are not finite after epoch {len(self.rows)}", self.phase)
+            raise diverged(f"weights are not finite after epoch {len(self.rows)}", self.phase)
 
     def _batches(self) -> tuple[int, Iterator[Batch]]:
         """Dropout's seed in this epoch, and its batches that are still to come."""
@@ -263,7 +265,7 @@ class _Training:
         """Measure an epoch that has ended, and note its weights if they are the best so far."""
         epoch, loss = len(self.rows) + 1, torch.stack(self.losses).mean().item()
         if not isfinite(loss):
-            raise DivergedError(f"the loss is {loss} in epoch {epoch}", self.phase)
+            raise diverged(f"the loss is {loss} in epoch {epoch}", self.phase)
         row: Row = {"epoch": epoch, "loss": loss}
         if self.phase.watches_validation:
             row["valid"] = score(self.network, self.task, "valid")

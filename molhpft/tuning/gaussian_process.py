@@ -4,6 +4,7 @@ One kernel with the likeliest of a few noises, or a sum of kernels with the like
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import exp, log, pi
 
@@ -11,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, lapack
 from scipy.optimize import minimize
+
+from molhpft.core.determinism import one_thread
 
 Array = NDArray[np.float64]
 
@@ -20,6 +23,7 @@ NOISES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 _PRIOR_STD = 2.0  # of the logarithm of a weight, around equal weights
 _WEIGHTS = (-10.0, 3.0)  # the least and the greatest logarithm
 _NOISE = (log(1e-3), log(10.0))
+_MANY = 4_000  # molecules whose kernel is worth several threads
 _STEPS = 25  # of the search; later ones move the likelihood by less than predictions notice
 
 
@@ -47,6 +51,11 @@ class GaussianProcess:
         return predicted
 
 
+def few_threads(molecules: int) -> AbstractContextManager[None]:
+    """One thread, where there are so few molecules that more would wait for one another."""
+    return one_thread() if molecules < _MANY else nullcontext()
+
+
 def gaussian_process(kernel: Array, y: Array) -> GaussianProcess:
     """Condition a process with covariance `scale * (kernel + noise)` on numbers.
 
@@ -59,7 +68,8 @@ def gaussian_process(kernel: Array, y: Array) -> GaussianProcess:
         y: numbers (m,), not all equal.
     """
     mean = float(y.mean())
-    candidates = (_with_noise(kernel, y - mean, mean, noise) for noise in NOISES)
+    with few_threads(len(y)):
+        candidates = [_with_noise(kernel, y - mean, mean, noise) for noise in NOISES]
     return max(candidates, key=lambda process: process.log_likelihood)
 
 
@@ -119,9 +129,10 @@ def likeliest_mixture(kernels: Sequence[Array], targets: Array) -> Mixture:
 
     start = np.append(np.full(p, centre), log(0.2))
     bounds = [_WEIGHTS] * p + [_NOISE]
-    found = minimize(
-        cost, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _STEPS}
-    )
+    with few_threads(len(targets)):
+        found = minimize(
+            cost, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _STEPS}
+        )
     *weights, noise = np.exp(found.x).tolist()
     return Mixture(tuple(weights), noise)
 

@@ -19,7 +19,7 @@ from molhpft.core.determinism import one_thread
 from molhpft.core.evaluate import Snapshot, evaluation_batches, take
 from molhpft.core.network import Network
 from molhpft.tuning.callbacks import Callback, Progress, Row, Weights
-from molhpft.tuning.fit import DivergedError, fit
+from molhpft.tuning.fit import DivergedError, diverged, fit
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.stacked import Lesson, Stack, feature_rows, labels, orders, stepping, train
 
@@ -224,7 +224,7 @@ def _ended(losses: Sequence[float], heads: dict[int, Weights], phase: Phase) -> 
     lost += [tau for tau, head in heads.items() if not _is_finite(head)]
     end = min(lost, default=len(losses) + 1)
     rows = [{"epoch": i, "loss": x if i < end else nan} for i, x in enumerate(losses, start=1)]
-    error = DivergedError(f"the loss is not finite from epoch {end} on", phase) if lost else None
+    error = diverged(f"the loss is not finite from epoch {end} on", phase) if lost else None
     finite = {tau: head for tau, head in heads.items() if tau < end}
     return Trajectory(finite, rows, None if error is None else str(error))
 

@@ -1,4 +1,4 @@
-"""Kernel models of a table are the same however many of its similarities are in memory at a time."""
+"""Kernel models are the same however many of their similarities are in memory at a time."""
 
 import torch
 

@@ -59,9 +59,9 @@ def test_similarities_are_those_of_their_definitions():
     for name in COUNTED:
         expected = minmax(asked.columns[name].toarray(), known.columns[name].toarray())
         assert similarity(name, asked, known) == pytest.approx(expected)
-    for name in ("features", "properties"):
-        a, b = (some.columns[name].astype(float) for some in (asked, known))
-        assert similarity(name, asked, known) == pytest.approx(rbf_kernel(a, b, gamma=1 / (8 * D)))
+    for name, width in (("features", 1), ("properties", 2)):
+        a, b = (some.columns[name].astype(float) / width for some in (asked, known))
+        assert similarity(name, asked, known) == pytest.approx(rbf_kernel(a, b, gamma=0.5 / D))
 
 
 def test_properties_are_scaled_by_known_molecules_and_what_is_undefined_is_ordinary():
@@ -93,7 +93,7 @@ def test_predictions_are_those_of_scikit_learn_with_the_same_kernel_and_noise():
     left = standard[:, 0].numpy() - weight * among(known)["features"] @ coefficients
     noise = float((left / coefficients).mean())
     assert left == pytest.approx(noise * coefficients, abs=1e-8)
-    kernel = weight * PairwiseKernel(metric="rbf", gamma=1 / (8 * D)) + WhiteKernel(noise)
+    kernel = weight * PairwiseKernel(metric="rbf", gamma=0.5 / D) + WhiteKernel(noise)
     theirs = GaussianProcessRegressor(kernel, optimizer=None)
     theirs.fit(known.columns["features"].astype(float), standard.numpy()[:, 0])
     expected = theirs.predict(asked.columns["features"].astype(float))

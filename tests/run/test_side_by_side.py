@@ -1,0 +1,70 @@
+"""Runs in processes of their own are those of this process, and what they say is heard."""
+
+import logging
+import sys
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+
+from molhpft.core.determinism import one_thread, threads
+from molhpft.domains.parallel import VARIABLE
+from molhpft.estimator.settings import model_config
+from molhpft.estimator.validation import draw_folds, fold_tasks
+from molhpft.run import side_by_side
+from molhpft.run.run import run
+from molhpft.run.side_by_side import run_side_by_side
+from tests.estimator.builders import BRIEF, size_task
+
+
+def runs_of_folds():
+    task = size_task()
+    rest = torch.cat([task.rows("train"), task.rows("valid")]).sort().values
+    task = replace(task, splits={"train": rest})
+    config = model_config(encoder=BRIEF["encoder"], tau=2, head="linear", more=BRIEF["config"])
+    parts = fold_tasks(task, draw_folds(task, "random", count=3, seed=0))
+    return [(replace(config, seed=seed), part) for seed, part in enumerate(parts)]
+
+
+@pytest.mark.slow
+def test_runs_side_by_side_are_those_one_after_another(tmp_path, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    runs = runs_of_folds()
+    with threads(2):
+        found = run_side_by_side(runs, tmp_path / "together")
+    with one_thread():
+        expected = [run(config, tmp_path / "alone", task=task) for config, task in runs]
+    assert [one.path.name for one in found] == [one.path.name for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.is_complete
+        file = "model.safetensors"
+        assert (one.path / file).read_bytes() == (other.path / file).read_bytes()
+
+
+@pytest.mark.slow
+def test_what_is_wrong_with_a_run_is_raised_here(tmp_path, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    (config, task), *_ = runs_of_folds()
+    hopeless = replace(config, finetune=replace(config.finetune, lr=1e30))
+    with threads(2), pytest.raises(ValueError, match="diverged"):
+        run_side_by_side([(hopeless, task)] * 2, tmp_path)
+
+
+def test_what_is_logged_and_warned_of_in_another_process_is_said_here(
+    tmp_path, monkeypatch, caplog, capsys
+):
+    def talkative(config, out, *, task):
+        logging.getLogger("molhpft.tuning").warning("after epoch %d", 3)
+        warnings.warn("few molecules", UserWarning, stacklevel=1)
+        print("50%", file=sys.stderr)
+        return run(config, out, task=task)
+
+    monkeypatch.setattr(side_by_side, "run", talkative)
+    finished = side_by_side._run_quietly(*runs_of_folds()[0], tmp_path)
+    assert not capsys.readouterr().err
+    caplog.clear()
+    with pytest.warns(UserWarning, match="few molecules"):
+        finished.repeat_messages()
+    (record,) = caplog.records
+    assert (record.name, record.getMessage()) == ("molhpft.tuning", "after epoch 3")
