@@ -20,6 +20,7 @@ from encoders import Judged, encoder_name, judging_parser, print_tables
 from frozen_protocol import encoder_features
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
+from sklearn.preprocessing import StandardScaler
 
 from molhpft.core.network import Chain
 from molhpft.core.scale import fit_scale
@@ -98,9 +99,11 @@ def _similarity(
     if kind in SUBSTRUCTURES:
         unary = unary_counts(csr_matrix(own))
         return minmax_kernel(unary, unary[:count])
-    scale = fit_scale(own[:count])
-    scaled = scale.filled(torch.from_numpy(own).double()).numpy() / float(width)
-    return gaussian_kernel(scaled, scaled[:count])
+    if kind == "features":
+        scaled = StandardScaler().fit(own[:count]).transform(own.astype(np.float64))
+    else:
+        scaled = fit_scale(own[:count]).filled(torch.from_numpy(own).double()).numpy()
+    return gaussian_kernel(scaled / float(width), scaled[:count] / float(width))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

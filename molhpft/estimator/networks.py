@@ -1,7 +1,6 @@
 """Finetuned networks as members of a model: one run, or one for each fold."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from torch import Tensor
 from molhpft.config.build import build_recipes
 from molhpft.config.schema import Choice, RunConfig
 from molhpft.core.data import Task
-from molhpft.core.determinism import one_thread
 from molhpft.core.evaluate import predict
 from molhpft.core.network import Network
 from molhpft.domains.files import Json
@@ -59,8 +57,10 @@ def finetuned(
         OSError: `out` cannot be written to.
     """
     config = replace(config, members=True)
-    with one_thread() if len(parts) > 1 else nullcontext():  # as the others, side by side
+    if len(parts) == 1:
         folders = [run(config, out, task=parts[0])]
+    else:
+        folders = run_side_by_side([(config, parts[0])], out)
     chosen = folders[0].read_json("summary.json").get("choice")
     if len(parts) > 1 and chosen:
         config = _settled(config, chosen["chosen"])

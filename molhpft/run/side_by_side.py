@@ -25,11 +25,14 @@ from molhpft.run.device import settled
 from molhpft.run.folder import RunFolder
 from molhpft.run.run import run
 
+_WORTH_A_PROCESS = 4_000  # examples that are trained on, in about the time that a process starts in
+
 
 def run_side_by_side(runs: Sequence[tuple[RunConfig, Task]], out: Path) -> list[RunFolder]:
     """Run configs on tasks in memory, as many at a time as PyTorch has threads; in order.
 
-    On a GPU, or where there is one thread, they run one after another.
+    On a GPU, where there is one thread, or where runs are too short to be worth a process, they run
+    one after another.
 
     Args:
         runs: configs and their tasks.
@@ -40,8 +43,11 @@ def run_side_by_side(runs: Sequence[tuple[RunConfig, Task]], out: Path) -> list[
         OSError: `out` cannot be written to.
     """
     processes = min(len(runs), torch.get_num_threads(), worker_count())
-    if processes < 2 or any(settled(config).device != "cpu" for config, _ in runs):
-        return [run(config, out, task=task) for config, task in runs]
+    seen = [len(task.rows("train")) * config.finetune.epochs for config, task in runs]
+    on_gpu = any(settled(config).device != "cpu" for config, _ in runs)
+    if processes < 2 or on_gpu or max(seen) < _WORTH_A_PROCESS:
+        with one_thread():
+            return [run(config, out, task=task) for config, task in runs]
     parallel = Parallel(processes, backend="loky", return_as="generator")
     done = parallel(delayed(_run_quietly)(config, task, out) for config, task in runs)
     try:

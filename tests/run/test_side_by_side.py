@@ -30,6 +30,7 @@ def runs_of_folds():
 @pytest.mark.slow
 def test_runs_side_by_side_are_those_one_after_another(tmp_path, monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(side_by_side, "_WORTH_A_PROCESS", 1)
     runs = runs_of_folds()
     with threads(2):
         found = run_side_by_side(runs, tmp_path / "together")
@@ -45,6 +46,7 @@ def test_runs_side_by_side_are_those_one_after_another(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_what_is_wrong_with_a_run_is_raised_here(tmp_path, monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(side_by_side, "_WORTH_A_PROCESS", 1)
     (config, task), *_ = runs_of_folds()
     hopeless = replace(config, finetune=replace(config.finetune, lr=1e30))
     with threads(2), pytest.raises(ValueError, match="diverged"):
