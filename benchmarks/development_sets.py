@@ -124,8 +124,10 @@ class DevelopmentSet:
             predicted: a column for each target, (m, t); of others than `scorable` ones anything.
 
         Raises:
-            ValueError: a prediction is not finite.
+            ValueError: a prediction is not finite, or no target can be scored.
         """
+        if not self.scorable(fold):
+            raise ValueError(f"the scored rows of {self.name} are of one class; leave the set out")
         scores = []
         for target in self.scorable(fold):
             truth, output = self.labels[fold.scored, target], predicted[:, target]

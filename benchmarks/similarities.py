@@ -3,9 +3,10 @@
     python benchmarks/similarities.py --quick
     python benchmarks/similarities.py --sets CHEMBL4203_Ki caco2 bace
 
-A column for each sum: its similarities, with the weights that labels of the training rows find
-likeliest, or equal ones. The number behind `features` or `properties` is the width of their
-Gaussian in standard deviations. Scores of `--split valid`, the default, choose. RMSE: lower is
+A column for each sum, with the weights that labels of the training rows find likeliest, or equal
+ones: `counts` are Morgan, atom pairs and torsions, `all` are these, features and properties. The
+number behind the last two is the width of their Gaussian in standard deviations, 1 and 2 in `all`.
+Scores of `--split valid`, the default, choose. RMSE: lower is
 better; ROC-AUC in percent: higher is. What was computed before is read from `--store`.
 """
 
@@ -46,14 +47,15 @@ from molhpft.estimator.similarities import read_columns
 VERSION = "similarities 1"
 
 _COUNTS = " + ".join(SUBSTRUCTURES)
-SUMS = (
-    *SUBSTRUCTURES,
-    *("features 1", "features 2", "properties 2"),
-    _COUNTS,
-    f"{_COUNTS} + features 1 + properties 2",
-    f"{_COUNTS} + features 2 + properties 2",
-    f"equal: {_COUNTS} + features 1 + properties 2",
-)
+_ALL = f"{_COUNTS} + features 1 + properties 2"
+SUMS = {
+    **{what: what for what in (*SUBSTRUCTURES, "features 1", "features 2", "properties 2")},
+    "counts": _COUNTS,
+    "all": _ALL,
+    "all, features 2": f"{_COUNTS} + features 2 + properties 2",
+    "all, equal": f"equal: {_ALL}",
+}
+"""Names of columns to what is added up."""
 _NOISE = 0.2  # of sums with equal weights
 
 Kernels = Mapping[str, NDArray[np.float64]]
@@ -114,9 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for encoder in given.encoders:
         path = weight_file(Path(encoder))
         backbone, identity = pretrained_backbone(path), digest(path)
-        for what in SUMS:
+        for name, what in SUMS.items():
             score = partial(sum_score, what=what, backbone=backbone, identity=identity)
-            name = what if len(given.encoders) == 1 else f"{encoder_name(path)}: {what}"
+            name = name if len(given.encoders) == 1 else f"{encoder_name(path)}: {name}"
             judged.append(Judged(name, digest(identity, what), score, protocol=VERSION))
     print_tables(parser, given, judged)
 

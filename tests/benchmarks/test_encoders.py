@@ -174,6 +174,12 @@ def test_a_set_with_an_unreadable_molecule_is_refused(sets, root):
         sets.development_set(root, "caco2", "valid")
 
 
+def test_rows_of_one_class_are_refused_rather_than_scored_as_nothing(sets):
+    data = _data(sets, [0, 1] * 20 + [1] * 20, classes=True, name="hia")
+    with pytest.raises(ValueError, match="scored rows of hia are of one class"):
+        data.score(data.folds[0], np.zeros((20, 1)))
+
+
 def test_ranks_count_from_the_best_of_each_set(encoders):
     scores = np.array([[1.0, 80.0], [2.0, 90.0], [3.0, 70.0]])
     assert encoders.mean_ranks(scores, [True, False]).tolist() == [1.5, 1.5, 3.0]
