@@ -16,6 +16,7 @@ from torch import Tensor
 from molhpft import __version__
 from molhpft.advice.baseline_models import BASELINES, Baseline, predictions
 from molhpft.advice.inventory import chosen_task
+from molhpft.config.build import check_splits
 from molhpft.config.measures import target_scores
 from molhpft.config.options import unknown
 from molhpft.config.registry import TASKS
@@ -80,6 +81,7 @@ def run_baselines(
     else:
         choice = Choice(*chosen_task(name, changes))
     task = TASKS[choice.name](**choice.options)
+    check_splits(task, needed=("train", "valid"))
     refused = _refused(dict.fromkeys(only or BASELINES), task)
     if only and refused:
         first, why = next(iter(refused.items()))

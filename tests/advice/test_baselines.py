@@ -143,6 +143,15 @@ def test_a_config_lends_its_task_and_seed(table, tmp_path):
     assert again.folders == folders
 
 
+def test_a_split_of_one_class_is_named_before_anything_is_fitted(tmp_path):
+    path = tmp_path / "few.csv"
+    rows = [f"{'C' * n}O,{n % 2},{('train', 'valid', 'test')[max(n - 8, 0)]}" for n in range(3, 11)]
+    path.write_text("\n".join(["smiles,odd,split", *rows]) + "\n")
+    changes = ["split=column", "split_column=split", "target_columns=odd"]
+    with pytest.raises(ValueError, match=r"^split 'valid' of few \(1 molecules\) cannot be scored"):
+        run_baselines(str(path), changes, tmp_path / "runs")
+
+
 def test_images_are_refused(tmp_path):
     with pytest.raises(ValueError, match="baselines read molecules, and task shapes has images"):
         run_baselines("shapes", ["images=20"], tmp_path)
