@@ -257,12 +257,7 @@ def explain(
     if as_json:
         typer.echo(json.dumps({**asdict(result), "atoms": result.atoms.tolist()}, indent=2))
         return
-    console().print(
-        f"{result.target}: logit {result.logit:.3f}, of which the atoms contribute "
-        f"{result.logit - result.baseline:+.3f} to that of an average training atom, "
-        f"{result.baseline:.3f} (their sum misses it by {result.error:.3f}).",
-        soft_wrap=True,
-    )
+    console().print(result.reading, soft_wrap=True)
     console().print(f"Wrote {out}: orange raises, blue lowers.", soft_wrap=True)
 
 

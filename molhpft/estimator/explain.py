@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from molhpft.core.objectives import Squared
 from molhpft.domains.files import ANOTHER_FILE, writing
 from molhpft.domains.molecules.draw import (
     atom_contributions,
@@ -34,7 +35,12 @@ class Explanation:
         logit: theirs of the molecule; of a regression, in standard deviations.
         baseline: the logit of a molecule whose atoms are all average training atoms; what heads
             read beside features is that of the molecule.
-        error: by how much the contributions miss `logit - baseline`.
+        error: by how much the contributions miss `logit - baseline`: what `virtual_node` is not, is
+            the error of taking an integral in steps.
+        virtual_node: what it contributes, which no atom's is; 0 without one.
+        weight: of the networks among the members of the model; what is left is of kernel models,
+            which have no contributions of atoms.
+        is_number: whether the logit is a number in standard deviations, of a regression.
     """
 
     smiles: str
@@ -43,6 +49,30 @@ class Explanation:
     logit: float
     baseline: float
     error: float
+    virtual_node: float
+    weight: float
+    is_number: bool
+
+    @property
+    def reading(self) -> str:
+        """What adds up to what, by how much it does not and why, and what is not explained."""
+        name, alone = "prediction" if self.is_number else "logit", self.weight == 1
+        text = (
+            f"{self.target}: {name} {'' if alone else 'of the networks '}{self.logit:.3f}"
+            f"{' standard deviations' if self.is_number else ''}, of which the atoms contribute "
+            f"{self.logit - self.baseline:+.3f} to that of an average training atom, "
+            f"{self.baseline:.3f}. The sum over atoms misses this by "
+            f"{self.error:.3f}, for the integral is taken in {STEPS} steps"
+        )
+        if self.virtual_node:
+            text += f" and the virtual node contributes {self.virtual_node:+.3f}"
+        text += "."
+        if not alone:
+            text += (
+                f" Networks have weight {self.weight:.2f} in the {name} of the model; the "
+                f"Gaussian processes, with {1 - self.weight:.2f}, are not explained."
+            )
+        return text
 
 
 def explain(model: Model, smiles: str, *, target: str | None = None) -> Explanation:
@@ -97,9 +127,17 @@ def explain(model: Model, smiles: str, *, target: str | None = None) -> Explanat
         offset + float(weights @ torch.tensor([getattr(m, key) for m in members]).double())
         for key in ("logit", "baseline")
     )
-    # what a virtual node contributes is missing from the sum over atoms
-    error = abs(float(atoms.sum()) - (logit - baseline))
-    return Explanation(smiles, names[output], atoms, logit, baseline, error)
+    return Explanation(
+        smiles,
+        names[output],
+        atoms,
+        logit,
+        baseline,
+        error=abs(float(atoms.sum()) - (logit - baseline)),
+        virtual_node=float(weights @ torch.tensor([member.rest for member in members]).double()),
+        weight=float(own.sum() / model.weights.sum()),
+        is_number=isinstance(model.spec.objective, Squared),
+    )
 
 
 def draw(explanation: Explanation, out: Path) -> None:

@@ -1,5 +1,7 @@
 """What each atom contributes: the parts add up, and a picture of them can be drawn."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -40,6 +42,31 @@ def test_contributions_add_up_to_the_logit_but_for_the_error_that_is_said(kind):
         assert found.error == pytest.approx(abs(missed), abs=1e-6)
         if kind != KINDS["virtual node"]:
             assert found.error < 1e-3 + 0.01 * found.atoms.abs().sum().item()
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_what_the_sum_misses_is_the_virtual_node_and_the_error_of_steps(kind):
+    model = random_model(**kind)
+    for network in model.networks:
+        for name, parameter in network.named_parameters():
+            if name.endswith("embed.node"):
+                torch.nn.init.normal_(parameter)
+    found = explain(model, ASKED, target=model.spec.target_names[0])
+    steps = found.logit - found.baseline - found.atoms.sum().item() - found.virtual_node
+    assert abs(steps) < 1e-3 + 0.01 * found.atoms.abs().sum().item()
+    assert ("the virtual node contributes" in found.reading) == (kind == KINDS["virtual node"])
+    assert ("standard deviations" in found.reading) == (kind == KINDS["numbers"])
+    assert "Gaussian" not in found.reading
+
+
+def test_the_weight_of_members_that_are_not_explained_is_said():
+    found = replace(explain(random_model(), ASKED), logit=2.0, baseline=0.5, error=0.0, weight=0.4)
+    assert found.reading == (
+        "ring: logit of the networks 2.000, of which the atoms contribute +1.500 to that of an "
+        "average training atom, 0.500. The sum over atoms misses this by 0.000, for the integral "
+        "is taken in 256 steps. Networks have weight 0.40 in the logit of the model; the Gaussian "
+        "processes, with 0.60, are not explained."
+    )
 
 
 def test_contributions_are_the_mean_of_those_of_the_members():
