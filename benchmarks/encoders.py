@@ -26,6 +26,7 @@ from development_sets import (
     development_set,
     set_names,
 )
+from error_figure import draw_errors
 from frozen_protocol import (
     VERSION,
     encoder_features,
@@ -206,6 +207,8 @@ def judging_parser(about: str, store: str) -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, default=data_root())
     parser.add_argument("--store", type=Path, default=Path(store))
     parser.add_argument("--seeds", type=int, help="of what is drawn; 3, or 1 with --quick")
+    about_figure = f"PNG or SVG of all errors, relative to {SVR_COUNTS}"
+    parser.add_argument("--figure", type=Path, help=about_figure)
     return parser
 
 
@@ -228,6 +231,8 @@ def print_tables(
         judged: whose scores are computed.
         beside: whose scores are read from a file.
     """
+    if given.figure is not None and SVR_COUNTS not in given.baselines:
+        parser.error(f"--figure shows errors relative to {SVR_COUNTS}; add it to --baselines")
     together = [*judged, *(judged_baseline(name, seeds_of(given)) for name in given.baselines)]
     names = given.sets or set_names(given.data, quick=given.quick)
     unknown = sorted(set(names) - set(set_names(given.data)))
@@ -240,7 +245,10 @@ def print_tables(
         parser.error(str(error))
     _, scores = scored(together, sets, ResultStore(given.store))
     columns = [one.name for one in (*together, *beside)]
-    print("\n".join(tables(columns, sets, np.concatenate([scores, read.reshape(-1, len(sets))]))))
+    scores = np.concatenate([scores, read.reshape(-1, len(sets))])
+    print("\n".join(tables(columns, sets, scores)))
+    if given.figure is not None:
+        draw_errors(columns, sets, scores, given.figure, reference=SVR_COUNTS)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -67,12 +67,13 @@ def identity(encoder: Path, options: Mapping[str, Any], config: Mapping[str, Any
 
 
 def judged_estimator(
-    row: str, encoder: Path, changes: Sequence[str], seeds: int, runs: Path
+    row: str, encoder: Path, changes: Sequence[str], seeds: int, runs: Path, *, alone: bool = False
 ) -> Judged:
-    """A row of `ROWS` from the weights of an encoder, with changes to its config."""
+    """A row of `ROWS` from the weights of an encoder, which its name says unless it is alone."""
     config, options = changed_keys(changes), ROWS[row]
     fit = partial(estimator_score, encoder=encoder, options=options, config=config, runs=runs)
-    name = " ".join([row, encoder_name(encoder), *changes])
+    named = [] if alone else [encoder_name(encoder)]
+    name = " ".join([row, *named, *(one for one in changes if not one.startswith("device="))])
     return Judged(name, identity(encoder, options, config), fit, seeds, VERSION)
 
 
@@ -125,8 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         beside = read_beside(given.beside) if given.beside else []
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
+    options, alone = (given.set, seeds_of(given), given.runs), len(given.encoders) == 1
     judged = [
-        judged_estimator(row, weight_file(Path(encoder)), given.set, seeds_of(given), given.runs)
+        judged_estimator(row, weight_file(Path(encoder)), *options, alone=alone)
         for encoder in given.encoders
         for row in given.rows
     ]
