@@ -160,24 +160,6 @@ class ClassCounts:
         return self._counts
 
 
-def accuracy(
-    targets: Shaped[Tensor, "n ..."], logits: Float[Tensor, "n c ..."], *, ignore: int
-) -> float:
-    """`ClassCounts.accuracy` of a whole split."""
-    counts = ClassCounts(ignore=ignore)
-    counts.add(targets, logits)
-    return counts.accuracy()
-
-
-def mean_iou(
-    targets: Shaped[Tensor, "n ..."], logits: Float[Tensor, "n c ..."], *, ignore: int
-) -> float:
-    """`ClassCounts.mean_iou` of a whole split."""
-    counts = ClassCounts(ignore=ignore)
-    counts.add(targets, logits)
-    return counts.mean_iou()
-
-
 def root_mean_squared_error(targets: Float[Tensor, "n t"], logits: Float[Tensor, "n t"]) -> float:
     """Root mean squared error of each task over its measured labels, then the mean over tasks.
 

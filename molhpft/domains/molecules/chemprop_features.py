@@ -53,11 +53,6 @@ class AtomFeatures(nn.Module):
         return x
 
 
-def bond_features(graphs: GraphBatch) -> Tensor:
-    """The 14 columns of each directed bond, float (E, 14) (`MultiHotBondFeaturizer`)."""
-    return kind_features().to(graphs.bonds.device)[directed_bonds(graphs).kind]
-
-
 def kind_features() -> Tensor:
     """The 14 columns of each kind of bond, float (kinds, 14).
 

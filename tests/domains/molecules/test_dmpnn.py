@@ -12,7 +12,7 @@ from molhpft.core.data import Task
 from molhpft.core.network import Batch, Network, linear_head
 from molhpft.core.objectives import Squared
 from molhpft.domains.molecules.checkpoints import load_encoder
-from molhpft.domains.molecules.chemprop_features import AtomFeatures, bond_features
+from molhpft.domains.molecules.chemprop_features import AtomFeatures, directed_bonds, kind_features
 from molhpft.domains.molecules.dmpnn import dmpnn
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.graphs import pack
@@ -51,6 +51,11 @@ def batch_of(smiles):
 def features(chain, smiles):
     batch = batch_of(smiles)
     return chain(batch.inputs, batch)
+
+
+def bond_features(graphs):
+    """The 14 columns of each directed bond, as `MultiHotBondFeaturizer` has them."""
+    return kind_features()[directed_bonds(graphs).kind]
 
 
 def matrices(chain):
