@@ -108,7 +108,10 @@ def read_config(path: Path, changes: Sequence[str] = ()) -> Options:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
-        raise ValueError(f"{path} must hold keys such as task and method, got {raw!r:.60}")
+        remedy = ""
+        if path.suffix not in (".yaml", ".yml"):
+            remedy = f"; a config names a table in a line: task: {{name: csv, path: {path}}}"
+        raise ValueError(f"{path} must hold keys such as task and method, got {raw!r:.60}{remedy}")
     for key, value in parse_changes(changes).items():
         apply(raw, key, value)
     return raw

@@ -563,6 +563,6 @@ def _read_config(folder: Path) -> Json:
     if config["format"] < FORMAT:
         raise ValueError(
             f"{folder} was written by molhpft {config.get('molhpft')}, whose models this version "
-            "does not read; make the model again"
+            "does not read; make the model again, in another folder"
         )
     return config

@@ -63,3 +63,10 @@ def test_what_is_no_config_and_no_change_is_named(config, text, changes, words):
 def test_a_missing_config_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no config at .*none\.yaml"):
         read_config(tmp_path / "none.yaml")
+
+
+def test_a_table_in_the_place_of_a_config_is_told_where_it_belongs(tmp_path):
+    table = tmp_path / "mine.csv"
+    table.write_text("smiles,active\nCCO,1\n")
+    with pytest.raises(ValueError, match=r"a line: task: \{name: csv, path: .*mine\.csv\}$"):
+        read_config(table)

@@ -254,11 +254,11 @@ WRONG = {
     "newer": (with_value(format=99, molhpft="9.9"), "written by molhpft 9.9.*update molhpft"),
     "older": (
         with_value(format=1),
-        "whose models this version does not read; make",
+        "whose models this version does not read; make the model again, in another folder",
     ),
     "of one width": (
         with_value(format=4),
-        "whose models this version does not read; make",
+        "whose models this version does not read; make the model again, in another folder",
     ),
     "other sizes": (with_value(sizes=[5]), "no model that this version reads"),
     "no encoder": (without("network", "encoder"), "no model that this version reads .*encoder"),
