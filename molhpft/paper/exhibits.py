@@ -20,7 +20,8 @@ class Exhibit:
         shows: what, in one line.
         data: what the paper has it of.
         kind: how it is made.
-        minutes: about how long it takes on two idle cores, of the stand-in where there is one.
+        minutes: about how long it takes on two idle cores, of the stand-in where there is one. Of a
+            sweep it is half of the processor time that one worker took: a core runs a trial.
         stand_in: what `--stand-in` has it of; empty where the paper's own data are always at hand.
     """
 
@@ -55,7 +56,7 @@ _ALL = (
         "accuracy after probing and after finetuning, and energy, against tau",
         "STL10 from a supervised ImageNet ResNet-50",
         "curves",
-        3,
+        2.5,
         stand_in=_MNIST,
     ),
     Exhibit("fig2", "p(correct) after probing; how far the direction turns", _TOY, "branches", 1.5),
@@ -75,7 +76,7 @@ _ALL = (
         "distances of features against tau, classification",
         "STL10 from a supervised ImageNet ResNet-50",
         "distances",
-        3,
+        2.5,
         stand_in=_MNIST,
     ),
     Exhibit(
@@ -100,7 +101,7 @@ _ALL = (
         "validation accuracy of HP0-FT, HP200-FT, HP-FT, lsHP200-FT",
         "STL10, Flowers, CIFAR100 from MoCo, supervised, CIFAR-10; Tox21 from PCBA",
         "table",
-        7,
+        5.5,
         stand_in=f"{_MNIST}; {_TOX21}",
     ),
     Exhibit(
