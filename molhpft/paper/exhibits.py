@@ -133,7 +133,7 @@ _ALL = (
         for number, place, pretraining, minutes in (
             (5, "first", "context prediction", 2),
             (6, "second", "MolCLR", 2.5),
-            (7, "third", "supervised", 3),
+            (7, "third", "supervised", 2),
             (8, "last", "context prediction, then supervised", 3),
         )
     ),
