@@ -93,17 +93,12 @@ def explain(model: Model, smiles: str, *, target: str | None = None) -> Explanat
             "atoms are explained by the networks of a model, and this one has none; make it of "
             "networks (--members networks)"
         )
-    names = model.spec.target_names
-    if target is None and len(names) > 1:
-        raise ValueError(f"which target should be explained? there are: {', '.join(names)}")
-    if target is not None and target not in names:
-        raise ValueError(f"no target is named {target!r}; there are: {', '.join(names)}")
+    output = _target_number(model, target)
     store = store_beside(featurized([smiles], model.beside), model.beside)
     if not store.readable.all():
         raise ValueError(
             f"{smiles!r:.60} cannot be read as a molecule of at most {MOST_ATOMS:,} atoms"
         )
-    output = 0 if target is None else names.index(target)
     store = store.to(model.device)
     training = load_or_pack(model.training_smiles[:: max(1, len(model.training_smiles) // _SAMPLE)])
     rows, training = training.readable.nonzero().flatten(), training.to(model.device)
@@ -129,7 +124,7 @@ def explain(model: Model, smiles: str, *, target: str | None = None) -> Explanat
     )
     return Explanation(
         smiles,
-        names[output],
+        model.spec.target_names[output],
         atoms,
         logit,
         baseline,
@@ -138,6 +133,15 @@ def explain(model: Model, smiles: str, *, target: str | None = None) -> Explanat
         weight=float(own.sum() / model.weights.sum()),
         is_number=isinstance(model.spec.objective, Squared),
     )
+
+
+def _target_number(model: Model, target: str | None) -> int:
+    names = model.spec.target_names
+    if target is None and len(names) > 1:
+        raise ValueError(f"which target should be explained? there are: {', '.join(names)}")
+    if target is not None and target not in names:
+        raise ValueError(f"no target is named {target!r}; there are: {', '.join(names)}")
+    return 0 if target is None else names.index(target)
 
 
 def draw(explanation: Explanation, out: Path) -> None:
