@@ -87,7 +87,7 @@ def test_taus_are_one_or_several_or_auto(tau, means):
 def test_further_keys_are_those_of_a_config():
     found = config(more={"finetune": {"epochs": 7}, "cut": "conv1"}, seed=5)
     assert (found.finetune.epochs, found.cut, found.seed) == (7, "conv1", 5)
-    assert found.finetune.batch_size == config().finetune.batch_size == 32
+    assert found.finetune.batch_size == config().finetune.batch_size == 64
     assert config(more={"finetune": {"batch_size": 8}}).finetune.batch_size == 8
     assert found.task == IN_MEMORY
 
