@@ -172,12 +172,12 @@ class _Bench:
             the models, and outputs (k, m, t) in the order of `held_rows`.
         """
         judged = torch.empty(len(self.wanted), len(rows), self.targets.shape[1])
-        order = torch.isin(rows, held_rows(folds))
+        is_held = torch.isin(rows, held_rows(folds))
         if len(rows) > _MOST_KEPT:
             for fold in folds:
                 said = self.outputs(self.fit(fold.train), fold.held)
                 judged[:, torch.isin(rows, fold.held)] = said
-            return self.fit(rows), judged[:, order]
+            return self.fit(rows), judged[:, is_held]
         known, sample = self.described(rows), self._sample(rows)
         kernels = self._among(known)
         for fold in folds:
@@ -190,7 +190,7 @@ class _Bench:
             judged[:, held] = torch.stack([one.outputs(asked) for one in models]).float()
         places = torch.isin(rows, sample).nonzero().flatten().numpy()
         models = self._models(_part(kernels, places, places), rows[places])
-        return KernelModels(models, known.take(places), self.describer), judged[:, order]
+        return KernelModels(models, known.take(places), self.describer), judged[:, is_held]
 
     def outputs(self, models: KernelModels, rows: Tensor) -> Tensor:
         """Outputs (k, m, t) of some rows (m,)."""

@@ -1,5 +1,7 @@
 """Chains and rings that a small network learns in a second, and models that are not trained."""
 
+from dataclasses import replace
+
 import torch
 
 from molhpft.config.schema import checked_choice
@@ -52,6 +54,13 @@ def size_task():
     """The number of atoms of the same molecules."""
     targets = torch.tensor(SIZE)[:, None]
     return ring_task(targets=targets, target_names=("size",), objective=Squared(), standardise=True)
+
+
+def unvalidated_size_task():
+    """The same with its validation molecules among those that train, for folds to divide."""
+    task = size_task()
+    rest = torch.cat([task.rows("train"), task.rows("valid")]).sort().values
+    return replace(task, splits={"train": rest, "test": task.rows("test")})
 
 
 def write_table(path, *, target="ring", values=RING, smiles=SMILES):

@@ -18,7 +18,16 @@ from molhpft.estimator.model import Model
 from molhpft.estimator.settings import IN_MEMORY, Inference, model_config
 from molhpft.estimator.train import train
 from molhpft.estimator.validation import draw_folds, fold_tasks
-from tests.estimator.builders import BRIEF, CHANGES, RING, SIZE, SMILES, size_task, write_table
+from tests.estimator.builders import (
+    BRIEF,
+    CHANGES,
+    RING,
+    SIZE,
+    SMILES,
+    size_task,
+    unvalidated_size_task,
+    write_table,
+)
 
 FOLDED = {key: BRIEF[key] for key in ("encoder", "config")} | {"tau": 2, "folds": 3}
 
@@ -26,9 +35,7 @@ FOLDED = {key: BRIEF[key] for key in ("encoder", "config")} | {"tau": 2, "folds"
 @pytest.fixture(scope="module")
 def folded(tmp_path_factory):
     """A model of three folds with every kind of member, its task, folds and runs."""
-    task = size_task()
-    rest = torch.cat([task.rows("train"), task.rows("valid")]).sort().values
-    task = type(task)(**{**vars(task), "splits": {"train": rest, "test": task.rows("test")}})
+    task = unvalidated_size_task()
     folds = draw_folds(task, "random", count=3, seed=0)
     config = model_config(encoder=BRIEF["encoder"], tau=2, head="linear", more=BRIEF["config"])
     out = tmp_path_factory.mktemp("runs")

@@ -6,7 +6,6 @@ import warnings
 from dataclasses import replace
 
 import pytest
-import torch
 
 from molhpft.core.determinism import one_thread, threads
 from molhpft.domains.parallel import VARIABLE
@@ -15,13 +14,11 @@ from molhpft.estimator.validation import draw_folds, fold_tasks
 from molhpft.run import side_by_side
 from molhpft.run.run import run
 from molhpft.run.side_by_side import run_side_by_side
-from tests.estimator.builders import BRIEF, size_task
+from tests.estimator.builders import BRIEF, unvalidated_size_task
 
 
 def runs_of_folds():
-    task = size_task()
-    rest = torch.cat([task.rows("train"), task.rows("valid")]).sort().values
-    task = replace(task, splits={"train": rest})
+    task = unvalidated_size_task()
     config = model_config(encoder=BRIEF["encoder"], tau=2, head="linear", more=BRIEF["config"])
     parts = fold_tasks(task, draw_folds(task, "random", count=3, seed=0))
     return [(replace(config, seed=seed), part) for seed, part in enumerate(parts)]
