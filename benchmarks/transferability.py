@@ -2,11 +2,11 @@
 
     python benchmarks/transferability.py --encoders gcn_structure gcn_contextpred.pth molclr_gcn.pth
 
-Every encoder is scored on each of eight sets by `molhpft rank`, and finetuned on it by one short
-HP-FT that is the same for all. Printed is Spearman's correlation over encoders between each score
-and the validation result of finetuning, a column for each set. At most 500 molecules of a set train
-and 250 validate. All that was computed before is read from `--store`, so that an interrupted call
-goes on; finetuning alone takes long.
+Every encoder is scored on each of eight sets, or of `--sets`, by `molhpft rank`, and finetuned on
+it by one short HP-FT that is the same for all. Printed is Spearman's correlation over encoders
+between each score and the validation result of finetuning, a column for each set. At most 500
+molecules of a set train and 250 validate. All that was computed before is read from `--store`, so
+that an interrupted call goes on; finetuning alone takes long.
 """
 
 import argparse
@@ -204,8 +204,9 @@ def correlation_line(
 
 
 def mean_of(values: Sequence[float], of: Iterable[int]) -> float:
-    """Mean of some of the values; NaN where one of these is."""
-    return mean([values[k] for k in of])
+    """Mean of some of the values; NaN where one of these is, or where they are none."""
+    some = [values[k] for k in of]
+    return mean(some) if some else nan
 
 
 def correlation_table(
@@ -237,6 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the results of finetuning, then correlations over all encoders and over some."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--encoders", nargs="+", required=True, metavar="NAME_OR_PATH")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS, metavar="SET")
     parser.add_argument("--without", nargs="*", default=[], help="parts of names, for a last table")
     parser.add_argument("--seeds", type=int, default=1, help="of finetuning")
     parser.add_argument("--data", type=Path, default=data_root())
@@ -244,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     store, files = ResultStore(given.store), [weight_file(Path(one)) for one in given.encoders]
     names = [encoder_name(file) for file in files]
-    sets = [small_set(given.data, name) for name in SETS]
+    sets = [small_set(given.data, name) for name in given.sets]
     rows = [[scores_of(small, file, store) for file in files] for small in sets]
     # all of one seed before any of the next, so that an interrupted call has results of use
     runs = np.array(

@@ -12,6 +12,8 @@ from molhpft import __version__
 from molhpft.cli import inspect, models, runs
 from molhpft.domains.extras import MissingExtraError
 
+_INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -60,7 +62,7 @@ def _options(
 def main() -> None:
     """Entry point of the `molhpft` command: exit status 2 and one sentence for a user's error.
 
-    `MOLHPFT_DEBUG=1` shows the whole traceback instead.
+    `MOLHPFT_DEBUG=1` shows the whole traceback instead. Status 130 and a sentence for Ctrl-C.
     """
     # a finished run is not lost to a name that a stream cannot encode
     for stream in (sys.stdout, sys.stderr):
@@ -69,6 +71,10 @@ def main() -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
         app(prog_name="molhpft")
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            print("interrupted; the same command goes on from what it has kept", file=sys.stderr)
+        raise
     except (ValueError, OSError, MissingExtraError) as error:
         if os.environ.get("MOLHPFT_DEBUG"):
             raise

@@ -48,6 +48,8 @@ def test_a_line_has_no_mean_where_a_set_has_no_correlation(benchmark):
     assert line == "| any | +0.50 | - | +0.50 | - | - | - |"
     line = benchmark.correlation_line("any", [[1.0, 3.0, 2.0]] * 2, results, [True, False])
     assert line == "| any | +0.50 | +0.50 | +0.50 | +0.50 | +0.50 | 2.0 |"
+    line = benchmark.correlation_line("any", [[1.0, 3.0, 2.0]] * 2, results, [True, True])
+    assert line == "| any | +0.50 | +0.50 | +0.50 | - | +0.50 | 2.0 |"
 
 
 def test_rows_are_spaced_evenly_and_few_are_all_kept(benchmark):

@@ -70,7 +70,8 @@ def saved_steps(folder: Path):
     return 0
 
 
-def test_a_killed_run_resumes_to_the_same_bytes(table, tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_run_resumes_to_the_same_bytes(how, table, tmp_path):
     """As a process it is killed; before and after it is this one, which has imported all."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run(parse_config(raw_config(table)), whole)
@@ -78,8 +79,13 @@ def test_a_killed_run_resumes_to_the_same_bytes(table, tmp_path):
     while saved_steps(killed) < STEPS // 2:
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.001)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    os.killpg(process.pid, how)
+    said, _ = process.communicate()
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert said.splitlines()[-1] == (
+            "interrupted; the same command goes on from what it has kept"
+        )
     assert [p.suffix for p in killed.iterdir() if p.is_dir()] == [".partial"]
     run(parse_config(raw_config(table)), killed)
     assert files_of(killed) == files_of(whole)
