@@ -179,7 +179,7 @@ def ablate(
             failures.append(f"{name} has failed: {error}")
             continue
         judged = replace(judged_encoder(str(run.folder / "model.safetensors")), name=name)
-        row = Row(name, run, scored([judged], sets, store)[1][0])
+        row = Row(name, run, scored([judged], sets, store)[1][0].mean(0))
         base = base or row
         print(line(name, cells(row, base, sets)), flush=True)
     return failures

@@ -59,7 +59,7 @@ class Judged:
         name: of its column.
         identity: what its scores depend on besides protocol, data and seed.
         score: of a fold of a set, under a seed.
-        seeds: how many are averaged; 1 where nothing is drawn.
+        seeds: how many there are; 1 where nothing is drawn.
         protocol: by which it is scored.
     """
 
@@ -122,32 +122,33 @@ def judged_baseline(name: str, seeds: int) -> Judged:
     return Judged(name, name, machine)
 
 
-def stored_score(judged: Judged, data: DevelopmentSet, store: ResultStore) -> float:
-    """Mean over folds and seeds, computed where the store has none."""
-    scores = []
-    for fold in data.folds:
-        content = data.content(fold)
-        for seed in range(judged.seeds):
-            depends_on = {
-                "protocol": judged.protocol,
-                "judged": judged.identity,
-                "set": data.name,
-                "content": content,
-                "seed": seed,
-            }
-            if judged.protocol != VERSION:  # which chooses nothing
-                depends_on["validation"] = digest(fold.validation.tobytes())
-            scores.append(store.once(depends_on, lambda f=fold, s=seed: judged.score(data, f, s)))
-    return mean(scores)
+def stored_scores(judged: Judged, data: DevelopmentSet, store: ResultStore) -> list[float]:
+    """For each seed the mean over folds, computed where the store has none."""
+
+    def stored(fold: Fold, seed: int) -> float:
+        depends_on = {
+            "protocol": judged.protocol,
+            "judged": judged.identity,
+            "set": data.name,
+            "content": data.content(fold),
+            "seed": seed,
+        }
+        if judged.protocol != VERSION:  # which chooses nothing
+            depends_on["validation"] = digest(fold.validation.tobytes())
+        return float(store.once(depends_on, lambda: judged.score(data, fold, seed)))
+
+    return [mean(stored(fold, seed) for fold in data.folds) for seed in range(judged.seeds)]
 
 
 def scored(
     judged: Sequence[Judged], sets: Iterable[DevelopmentSet], store: ResultStore
-) -> tuple[list[DevelopmentSet], np.ndarray]:
-    """The sets, and the scores (judged, sets); all are scored on a set before the next is read."""
-    sets_and_scores = [(data, [stored_score(one, data, store) for one in judged]) for data in sets]
-    read, columns = zip(*sets_and_scores, strict=True)
-    return list(read), np.array(columns).T
+) -> tuple[list[DevelopmentSet], list[np.ndarray]]:
+    """The sets, and of each judged the scores (seeds, sets), a set after the other for all."""
+    read, columns = [], []
+    for data in sets:
+        read.append(data)
+        columns.append([stored_scores(one, data, store) for one in judged])
+    return read, [np.array(of_one).T for of_one in zip(*columns, strict=True)]
 
 
 def mean_ranks(scores: np.ndarray, lower_is_better: Sequence[bool]) -> np.ndarray:
@@ -161,13 +162,18 @@ def mean_ranks(scores: np.ndarray, lower_is_better: Sequence[bool]) -> np.ndarra
     return rankdata(scores * signs, axis=0).mean(1)
 
 
-def tables(names: Sequence[str], sets: Sequence[DevelopmentSet], scores: np.ndarray) -> list[str]:
+def tables(
+    names: Sequence[str], sets: Sequence[DevelopmentSet], scores: Sequence[np.ndarray]
+) -> list[str]:
     """Markdown: a table of groups and one of sets, a column for each judged.
+
+    Means over seeds, ± the standard deviation over them where there are several; ranks are those of
+    the means.
 
     Args:
         names: (rows,).
         sets: (k,), in order of their columns.
-        scores: (rows, k).
+        scores: (rows,), each (seeds, k).
     """
     header = [f"| | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
     lines = list(header)
@@ -175,20 +181,27 @@ def tables(names: Sequence[str], sets: Sequence[DevelopmentSet], scores: np.ndar
     for group, metric in groups:
         columns = [k for k, data in enumerate(sets) if (data.group, data.metric) == (group, metric)]
         what = f"{group}, mean {metric} of {len(columns)}"
-        lines.append(_line(what, scores[:, columns].mean(1), metric))
+        lines.append(_line(what, [one[:, columns].mean(1) for one in scores], metric))
     admet = [k for k, data in enumerate(sets) if data.group == ADMET]
     if admet:
-        ranks = mean_ranks(scores[:, admet], [not sets[k].classes for k in admet])
-        lines.append(_line(f"{ADMET}, mean rank over {len(admet)}", ranks, "rank"))
+        means = np.array([one[:, admet].mean(0) for one in scores])
+        ranks = mean_ranks(means, [not sets[k].classes for k in admet])
+        lines.append(_line(f"{ADMET}, mean rank over {len(admet)}", ranks[:, None], "rank"))
     lines += ["", *header]
     for k, data in enumerate(sets):
-        lines.append(_line(f"{data.name} ({data.metric})", scores[:, k], data.metric))
+        what = f"{data.name} ({data.metric})"
+        lines.append(_line(what, [one[:, k] for one in scores], data.metric))
     return lines
 
 
-def _line(what: str, values: Sequence[float] | np.ndarray, metric: str) -> str:
+def _line(what: str, values: Sequence[np.ndarray] | np.ndarray, metric: str) -> str:
+    """A row of Markdown, from the values (seeds,) of each column."""
     digits = 4 if metric == "RMSE" else 2
-    return f"| {what} | " + " | ".join(f"{value:.{digits}f}" for value in values) + " |"
+    cells = []
+    for of_one in values:
+        spread = f" ± {of_one.std(ddof=1):.{digits}f}" if len(of_one) > 1 else ""
+        cells.append(f"{of_one.mean():.{digits}f}{spread}")
+    return f"| {what} | {' | '.join(cells)} |"
 
 
 def judging_parser(about: str, store: str) -> argparse.ArgumentParser:
@@ -240,15 +253,16 @@ def print_tables(
         parser.error(f"--sets names {', '.join(unknown)}, which {given.data} does not hold")
     sets = [development_set(given.data, name, given.split, quick=given.quick) for name in names]
     try:
-        read = np.array([[one.score(data) for data in sets] for one in beside])
+        read = [np.array([[one.score(data) for data in sets]]) for one in beside]
     except ValueError as error:
         parser.error(str(error))
     _, scores = scored(together, sets, ResultStore(given.store))
     columns = [one.name for one in (*together, *beside)]
-    scores = np.concatenate([scores, read.reshape(-1, len(sets))])
+    scores += read
     print("\n".join(tables(columns, sets, scores)))
     if given.figure is not None:
-        draw_errors(columns, sets, scores, given.figure, reference=SVR_COUNTS)
+        means = np.array([one.mean(0) for one in scores])
+        draw_errors(columns, sets, means, given.figure, reference=SVR_COUNTS)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -104,7 +104,7 @@ def pretend(ablation, monkeypatch, sets):
     monkeypatch.setattr(ablation, "pretrained", pretrained)
     monkeypatch.setattr(ablation, "judged_encoder", lambda given: judged)
     scores = np.array([[1.0, 50.0, 1.0, 50.0]])
-    monkeypatch.setattr(ablation, "scored", lambda *given: (sets, scores))
+    monkeypatch.setattr(ablation, "scored", lambda *given: (sets, [scores]))
 
     def ablate(entries):
         return ablation.ablate(Path("c.yaml"), entries, out=Path(), sets=sets, store=None)

@@ -191,10 +191,19 @@ def test_a_table_has_the_mean_of_each_group_and_every_set(encoders, sets):
         _data(sets, [0] * 50, classes=False, name="b", group="MoleculeACE"),
         _data(sets, [0] * 50, classes=True, name="c"),
     ]
-    lines = encoders.tables(["one", "two"], some, np.array([[0.5, 0.7, 80], [0.4, 0.5, 90]]))
+    scores = [np.array([[0.5, 0.7, 80]]), np.array([[0.4, 0.5, 90]])]
+    lines = encoders.tables(["one", "two"], some, scores)
     assert "| MoleculeACE, mean RMSE of 2 | 0.6000 | 0.4500 |" in lines
     assert "| ADMET, mean rank over 1 | 2.00 | 1.00 |" in lines
     assert "| c (ROC-AUC) | 80.00 | 90.00 |" in lines
+
+
+def test_seeds_are_averaged_and_their_spread_is_that_of_the_mean(encoders, sets):
+    some = [_data(sets, [0] * 50, classes=False, name=n, group="MoleculeACE") for n in "ab"]
+    scores = [np.array([[0.5, 0.9], [0.7, 0.7]]), np.array([[0.4, 0.5]])]
+    lines = encoders.tables(["drawn", "fixed"], some, scores)
+    assert "| MoleculeACE, mean RMSE of 2 | 0.7000 ± 0.0000 | 0.4500 |" in lines
+    assert "| a (RMSE) | 0.6000 ± 0.1414 | 0.4000 |" in lines
 
 
 def test_a_second_run_computes_nothing_and_prints_the_same(encoders, root, capsys, monkeypatch):
