@@ -26,7 +26,7 @@ from molhpft.estimator.card import members_in_words
 from molhpft.estimator.explain import draw, explain
 
 ALERT = "CHEMBL_SureChEMBL"
-# with one epoch of finetuning, machines would answer alone, and only networks can be explained
+# with one epoch of finetuning, Gaussian processes would answer alone; only networks are explained
 QUICK = {
     "members": "networks",
     "config": {"probe": {"epochs": 8}, "finetune": {"epochs": 1}},

@@ -240,32 +240,35 @@ def _feature_scores(
 
 
 def _has_neighbours(labels: _Labels) -> list[bool]:
-    """Whether a target has more labels than neighbours, which are the same for all without it."""
+    """Whether each target has more than `NEIGHBOURS` training labels.
+
+    With fewer, every molecule has the same neighbours, and their labels tell nothing.
+    """
     return [len(column.rows) > NEIGHBOURS for column in labels.columns]
 
 
 def _without_neighbours(task: Task, labels: _Labels) -> dict[str, str]:
     """Why targets are left out of the score by neighbours."""
-    told, most = _has_neighbours(labels), max(len(column.rows) for column in labels.columns)
-    if all(told):
+    scored, most = _has_neighbours(labels), max(len(column.rows) for column in labels.columns)
+    if all(scored):
         return {}
     reason = f"neighbours tell examples apart from {NEIGHBOURS + 1} labels on, and training has"
-    if any(told):
-        names = task.target_names or map(str, range(len(told)))
-        few = [name for name, is_told in zip(names, told, strict=True) if not is_told]
+    if any(scored):
+        names = task.target_names or map(str, range(len(scored)))
+        few = [name for name, is_scored in zip(names, scored, strict=True) if not is_scored]
         return {f"{SCORES['neighbours']} of {listed(few, most=_NAMED)}": f"{reason} fewer of these"}
     return {SCORES["neighbours"]: f"{reason} {most}"}
 
 
 def _neighbour_score(z: Tensor, valid: Snapshot, labels: _Labels, task: Task) -> float | None:
     """Of the targets that have more labels than neighbours; None where none of them is scored."""
-    told = _has_neighbours(labels)
-    if not any(told):
+    scored = _has_neighbours(labels)
+    if not any(scored):
         return None
     near = neighbour_predictions(z, labels.columns, valid.features, classes=labels.classes)
-    if all(told):
+    if all(scored):
         return task.objective.score(near, valid.targets)
-    targets = valid.targets.masked_fill(~torch.tensor(told), torch.nan)
+    targets = valid.targets.masked_fill(~torch.tensor(scored), torch.nan)
     try:
         return task.objective.score(near, targets)
     except ValueError:  # none of the targets that are left has both classes in validation
@@ -314,8 +317,8 @@ def rank_reading(result: Json) -> str:
     if others and isfinite(comparable(first[ORDERED_BY])):
         metric = result["metric"]
         lines[0] += (
-            f" The next, {others[0]['name']}, has {show(others[0][ORDERED_BY], metric)} for "
-            f"{show(first[ORDERED_BY], metric)}."
+            f" It validates at {show(first[ORDERED_BY], metric)}, the next, {others[0]['name']}, at "
+            f"{show(others[0][ORDERED_BY], metric)}."
         )
     lines += [f"No {what}: {why}." for what, why in result["undefined"].items()]
     return "\n".join(lines)

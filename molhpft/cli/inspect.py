@@ -16,6 +16,14 @@ _COMPARED = typer.Option(
     help="Shipped encoders, weight files, model folders or hub:owner/name to compare.",
 )
 Encoders = Annotated[list[str], _COMPARED]
+DataChanges = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set an option of the data set, such as split=random; repeatable.",
+    ),
+]
 # an option takes one word; those after it are arguments
 FurtherEncoders = Annotated[list[str] | None, typer.Argument(metavar="[ENCODER]", hidden=True)]
 
@@ -100,7 +108,7 @@ def data(
         str | None,
         typer.Option(help="Data set, table or encoder whose training molecules to look for."),
     ] = None,
-    changes: Changes = [],  # noqa: B006 - typer reads it, nothing changes it
+    changes: DataChanges = [],  # noqa: B006 - typer reads it, nothing changes it
     as_json: AsJson = False,
 ) -> None:
     """Describe a data set: sizes, targets, class balance, where it lies, overlap with another."""

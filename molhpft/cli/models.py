@@ -75,12 +75,13 @@ Split = Annotated[
     typer.Option(
         metavar="NAME",
         help="scaffold, random, random_and_scaffold, column, group or time.",
-        show_default="scaffold",
+        show_default="random folds; scaffold without folds",
         rich_help_panel=TABLE,
     ),
 ]
 SplitSeed = Annotated[
-    int | None, typer.Option(help="Seed of a random split.", rich_help_panel=TABLE)
+    int | None,
+    typer.Option(help="Seed of what is drawn at random, folds too.", rich_help_panel=TABLE),
 ]
 SplitColumn = Annotated[
     str | None,
@@ -161,7 +162,7 @@ def finetune(
     changes: Changes = [],  # noqa: B006 - as above
     as_json: AsJson = False,
 ) -> None:
-    """Make a model of a table of molecules; its test split is read once, at the end."""
+    """Make a model of a table; test molecules, where it has any, are read once, at the end."""
     from molhpft.estimator.finetune import finetune_table
     from molhpft.estimator.settings import Inference
 

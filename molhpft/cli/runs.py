@@ -87,11 +87,13 @@ def quickstart(out: Out = Path("runs/quickstart"), as_json: AsJson = False) -> N
 
 def study(
     name: Annotated[StudyName, typer.Argument(help="Which study.")],
-    out: Out = Path("runs/study"),
+    out: Annotated[Path, typer.Option("--out", help="Folder for the figures.")] = Path(
+        "runs/study"
+    ),
     seed: Annotated[int, typer.Option(help="Seed of every random number.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Regenerate the paper's toy figures (2, 3, 11), or hold the linear theory to real training."""
+    """Regenerate the paper's toy figures (2, 3, 6, 11), or hold the linear theory to training."""
     from molhpft.domains.extras import require
     from molhpft.studies.linear_study import linear_study
     from molhpft.studies.toy_study import toy_study

@@ -31,7 +31,6 @@ from molhpft.run.probe_curve import (
 from tests.runs import curve, fast_curve
 
 
-# Tables 1 and 2: what smoothing did at the same, long tau
 def ranked(*rows):
     encoders = [{"name": name, "weights": w, "probe": probe} for name, w, probe in rows]
     return {"metric": "rocauc", "encoders": encoders}
@@ -50,6 +49,7 @@ def test_the_configs_own_encoder_is_kept_where_it_is_the_best():
     assert (line.advice, line.changes) == ("keep it", ())
 
 
+# Tables 1 and 2: what smoothing did at the same, long tau
 @pytest.mark.parametrize("case", SMOOTHING_CASES, ids=lambda case: case.name)
 def test_smoothing_is_advised_where_the_papers_heads_fit_90_percent_and_there_it_helped(case):
     advised = bool(smoothing_advice(fast_curve(train=case.fit / 100), smoothed=False).changes)

@@ -13,6 +13,7 @@ from molhpft.domains.molecules.tables import TableSplit, table_task
 from molhpft.domains.molecules.target_columns import AnyKind
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.estimator.calibrate import CalibrationName
+from molhpft.estimator.finetune import _drawn_by
 from molhpft.estimator.predict import Precision
 from molhpft.estimator.settings import HEAD, TAU, Inference
 from molhpft.run.probe_curve import Expectation
@@ -66,8 +67,10 @@ def test_the_defaults_that_help_shows_are_those_of_the_code():
 
     table = introspection.signature(table_task).parameters
     assert (shown("encoder"), shown("head"), shown("tau")) == (DEFAULT_ENCODER, HEAD, TAU)
-    for name in ("smiles_column", "kind", "split"):
+    for name in ("smiles_column", "kind"):
         assert shown(name) == table[name].default
+    split = f"{_drawn_by(None, None)} folds; {table['split'].default} without folds"
+    assert shown("split") == split
     defaults = introspection.signature(models.finetune).parameters
     for name, value in vars(Inference()).items():
         assert defaults[name].default == value

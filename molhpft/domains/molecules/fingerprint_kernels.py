@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix, hstack
 Array = NDArray[np.float64]
 
 _BLOCK = 1_024  # rows of a MinMax kernel that are computed at a time
-_LEAST = 1e-12  # what nothing is divided by
+_LEAST = 1e-12  # least divisor: rows without counts would divide by 0
 
 
 def unary_counts(counts: csr_matrix) -> csr_matrix:
