@@ -161,7 +161,7 @@ def correlation(score: Sequence[float | None], result: Sequence[float]) -> float
 
 
 def place_of_choice(score: Sequence[float | None], result: Sequence[float]) -> float:
-    """Place, 1 for the best, by finetuning of the encoder of the highest score; as `correlation`."""
+    """Place by finetuning, 1 for the best, of the encoder of the highest score; NaN as above."""
     if None in score or len(set(score)) < 2:
         return nan
     return float(rankdata(np.negative(result))[int(np.argmax(np.array(score, dtype=float)))])

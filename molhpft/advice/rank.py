@@ -317,8 +317,8 @@ def rank_reading(result: Json) -> str:
     if others and isfinite(comparable(first[ORDERED_BY])):
         metric = result["metric"]
         lines[0] += (
-            f" It validates at {show(first[ORDERED_BY], metric)}, the next, {others[0]['name']}, at "
-            f"{show(others[0][ORDERED_BY], metric)}."
+            f" It validates at {show(first[ORDERED_BY], metric)}, the next, "
+            f"{others[0]['name']}, at {show(others[0][ORDERED_BY], metric)}."
         )
     lines += [f"No {what}: {why}." for what, why in result["undefined"].items()]
     return "\n".join(lines)
