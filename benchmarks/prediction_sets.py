@@ -130,7 +130,8 @@ def read(path: Path) -> Fit:
     held = {
         split: HeldOut(
             **{
-                name.removeprefix(f"{split} "): torch.from_numpy(array)
+                # "spread" in files of before it was called what it is
+                name.removeprefix(f"{split} ").replace("spread", "std"): torch.from_numpy(array)
                 for name, array in arrays.items()
                 if name.startswith(f"{split} ")
             }
@@ -165,7 +166,7 @@ def ways(fit: Fit) -> dict[str, Tensor]:
     """Test sets or intervals, (n, t, 2), near or far, by how they were bounded."""
     test, uncertainty = fit.held["test"], uncertainty_of(fit)
     everywhere = replace(uncertainty, domain_threshold=0.0)
-    sets = {"what is used": everywhere.sets(*told(test, fit.objective))}
+    sets = {"what is used": everywhere.sets(*inputs(test, fit.objective))}
     if isinstance(fit.objective, Squared):
         valid = fit.held["valid"]
         width = interval_widths(valid.logits, valid.targets, target_coverage=TARGET)
@@ -174,9 +175,9 @@ def ways(fit: Fit) -> dict[str, Tensor]:
     return sets
 
 
-def told(held: HeldOut, objective: Multilabel | Squared) -> tuple[Any, ...]:
+def inputs(held: HeldOut, objective: Multilabel | Squared) -> tuple[Any, ...]:
     """Arguments of `Uncertainty.sets`."""
-    return held.logits, objective, held.similarity, held.spread
+    return held.logits, objective, held.similarity, held.std
 
 
 def covered(fit: Fit, sets: Tensor) -> tuple[Tensor, Tensor]:

@@ -37,6 +37,7 @@ from molhpft.measure.uncertainty import (
     set_coverage,
     set_thresholds,
     uncalibrated,
+    weighted_std,
 )
 
 NAMED = 5
@@ -61,7 +62,7 @@ _BANDWIDTH = 0.2  # of similarity: how fast calibration molecules nearer to trai
 _CHANCE = 0.01  # p-value below which chance does not explain too low a coverage
 
 
-def candidate_spread(logits: Tensor, weights: Tensor, sizes: Sequence[int]) -> Tensor | None:
+def candidate_std(logits: Tensor, weights: Tensor, sizes: Sequence[int]) -> Tensor | None:
     """Standard deviation over what began differently, (n, t); None where there is one beginning.
 
     Networks that began alike, one of each fold, count as their mean: of a molecule that calibrates
@@ -75,10 +76,8 @@ def candidate_spread(logits: Tensor, weights: Tensor, sizes: Sequence[int]) -> T
     if len(sizes) == 1:
         return None
     means = torch.stack([alike.mean(0) for alike in torch.split(logits, list(sizes))])
-    shares = torch.stack([own.sum() for own in torch.split(weights, list(sizes))]).to(means)
-    mean = torch.tensordot(shares, means, dims=1)
-    spread: Tensor = torch.tensordot(shares, (means - mean).square(), dims=1).sqrt()
-    return spread
+    of_means = torch.stack([own.sum() for own in torch.split(weights, list(sizes))])
+    return weighted_std(means, of_means)
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class HeldOut:
         logits: averaged over members, (n, t).
         targets: (n, t), NaN where unmeasured; of a regression in standard deviations.
         similarity: to the nearest training molecule, (n,) in [0, 1].
-        spread: standard deviation of logits over what began differently (`candidate_spread`),
+        std: standard deviation of logits over what began differently (`candidate_std`),
             (n, t); None where one kind of member answers.
         fold: number of the fold of each molecule, (n,); None where there are no folds.
     """
@@ -97,14 +96,14 @@ class HeldOut:
     logits: Tensor
     targets: Tensor
     similarity: Tensor
-    spread: Tensor | None = None
+    std: Tensor | None = None
     fold: Tensor | None = None
 
     def where(self, rows: Tensor) -> "HeldOut":
         """Only some molecules, chosen by a mask (n,)."""
         return HeldOut(
             *(self.logits[rows], self.targets[rows], self.similarity[rows]),
-            None if self.spread is None else self.spread[rows],
+            None if self.std is None else self.std[rows],
             None if self.fold is None else self.fold[rows],
         )
 
@@ -192,17 +191,17 @@ class Uncertainty:
             raise ValueError("a regression model has no probabilities")
         return self.calibration.probabilities(logits.double())
 
-    def thresholds(self, logits: Tensor, similarity: Tensor, spread: Tensor | None) -> Tensor:
+    def thresholds(self, logits: Tensor, similarity: Tensor, std: Tensor | None) -> Tensor:
         """The `limits` of each molecule, (n, t, 2) or (n, t); infinite outside the domain.
 
         Args:
             logits: (n, t).
             similarity: to the nearest training molecule, (n,).
-            spread: (n, t) or None, as in `HeldOut`.
+            std: (n, t) or None, as in `HeldOut`.
         """
         limits = self.limits[(similarity.double() * _STEPS).round().long()]
         if self.error_scale is not None:
-            limits = limits * self.error_scale.of(spread, similarity, logits)
+            limits = limits * self.error_scale.of(std, similarity, logits)
         outside = (similarity < self.domain_threshold).reshape(-1, *[1] * (limits.dim() - 1))
         return limits.masked_fill(outside, torch.inf)
 
@@ -211,10 +210,10 @@ class Uncertainty:
         logits: Tensor,
         objective: Multilabel | Squared,
         similarity: Tensor,
-        spread: Tensor | None = None,
+        std: Tensor | None = None,
     ) -> Tensor:
         """Prediction sets or intervals, (n, t, 2); see `Prediction.sets`."""
-        limits = self.thresholds(logits, similarity, spread)
+        limits = self.thresholds(logits, similarity, std)
         if isinstance(objective, Squared):
             ends = (objective.values(logits + sign * limits) for sign in (-1, 1))
             return torch.stack(list(ends), 2)
@@ -297,15 +296,15 @@ def fit_uncertainty(
     common = (target_coverage, fingerprints, threshold)
     if isinstance(objective, Squared):
         a, y = held.logits.double(), held.targets.double()
-        told = (held.spread, held.similarity, a)
+        inputs = (held.std, held.similarity, a)
         errors = (y - a).abs()
-        scales = cross_fitted_scale(errors, *told, held.parts)
+        scales = cross_fitted_scale(errors, *inputs, held.parts)
         limits = interval_widths(
             a / scales, y / scales, target_coverage=target_coverage, weights=weights
         )
         return Uncertainty(
             *(None, limits, *common, (~y.isnan()).sum(0)),
-            error_scale=fit_error_scale(errors, *told),
+            error_scale=fit_error_scale(errors, *inputs),
         )
     limits = set_thresholds(
         held.logits, held.targets, target_coverage=target_coverage, weights=weights
@@ -408,7 +407,7 @@ def _interval_scores(held: HeldOut, objective: Squared, model: Uncertainty) -> d
     measured = ~held.targets.isnan()
     if not measured.any():
         return {"coverage": nan, "width": nan}
-    half = model.thresholds(held.logits, held.similarity, held.spread)
+    half = model.thresholds(held.logits, held.similarity, held.std)
     widths = 2 * half * torch.tensor(objective.std)
     coverage = interval_coverage(held.logits, held.targets, half)
     return {"coverage": coverage, "width": widths[measured].mean().item()}
@@ -430,7 +429,7 @@ def _class_scores(held: HeldOut, objective: Multilabel, model: Uncertainty) -> d
 def _set_scores(held: HeldOut, objective: Multilabel, model: Uncertainty) -> dict[str, float]:
     if held.targets.isnan().all():
         return {"coverage": nan, "set_size": nan}
-    sets = model.sets(held.logits, objective, held.similarity, held.spread)
+    sets = model.sets(held.logits, objective, held.similarity, held.std)
     covered = set_coverage(sets, held.targets)
     return {"coverage": covered.coverage, "set_size": covered.mean_size}
 
@@ -512,7 +511,7 @@ def _unbounded_at_some(model: Uncertainty, held: Mapping[str, HeldOut]) -> list[
     sentences = []
     for split, own in held.items():
         inside = own.where(own.similarity >= model.domain_threshold)
-        half = model.thresholds(inside.logits, inside.similarity, inside.spread)
+        half = model.thresholds(inside.logits, inside.similarity, inside.std)
         measured = ~inside.targets.isnan() & ~model.unbounded
         without = int((half.isinf() & measured).sum())
         if without:

@@ -18,7 +18,8 @@ from molhpft.domains.molecules.featurized import featurized
 from molhpft.domains.molecules.further_columns import store_beside
 from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.smiles import MOST_ATOMS
-from molhpft.estimator.model import Model, weighted_mean
+from molhpft.estimator.model import Model
+from molhpft.measure.uncertainty import weighted_mean
 
 STEPS = 256
 _SAMPLE = 500  # training molecules whose mean atom is the baseline

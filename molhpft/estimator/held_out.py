@@ -36,7 +36,7 @@ def held_out_predictions(
     parts = [fold_of.get(row, split) for split in held for row in task.rows(split).tolist()]
     values = [uncertainty.values(one.logits, objective) for one in held.values()]
     sets = [
-        uncertainty.sets(one.logits, objective, one.similarity, one.spread) for one in held.values()
+        uncertainty.sets(one.logits, objective, one.similarity, one.std) for one in held.values()
     ]
     rows = torch.cat([task.rows(split) for split in held])
     return HeldOutPredictions(rows, tuple(parts), torch.cat(values), torch.cat(sets), held)

@@ -36,12 +36,13 @@ from molhpft.estimator.blend import Line
 from molhpft.estimator.calibrate import (
     HeldOutPredictions,
     Uncertainty,
-    candidate_spread,
+    candidate_std,
     uncertainty_from,
 )
 from molhpft.estimator.card import model_card
 from molhpft.estimator.frozen import backbone_features, unlabelled_batches
 from molhpft.estimator.kernel_models import KernelModels, kernel_models_from
+from molhpft.measure.uncertainty import weighted_mean, weighted_std
 
 CONFIG, WEIGHTS, CARD = FILES
 # raised when folders are written so that another version cannot read them, or would misread them
@@ -200,7 +201,7 @@ class Model:
         kernel_models: beside the networks, if any.
         weights: of the networks, then of the kernel models; they sum to 1. None weighs all alike.
         lines: from what each of them says to logits; None where that is what they say.
-        sizes: numbers of members that began alike (`candidate_spread`), in the same order; None for
+        sizes: numbers of members that began alike (`candidate_std`), in the same order; None for
             1 each.
         held_out: what it says of molecules of its table that members did not train on; None of a
             model that was read from a folder, which does not hold it.
@@ -298,12 +299,12 @@ class Model:
         similarity, nearest = neighbours or self.uncertainty.neighbours.nearest(
             unpack_bits(molecules.fingerprints)
         )
-        spread = candidate_spread(logits, self.weights, self.sizes)
-        sets = self.uncertainty.sets(mean, objective, similarity[rows], spread)
+        std = candidate_std(logits, self.weights, self.sizes)
+        sets = self.uncertainty.sets(mean, objective, similarity[rows], std)
         return Prediction(
             readable=store.readable,
             values=_scatter(self.uncertainty.values(mean, objective), rows, len(store)),
-            std=_scatter(_std(members, self.weights), rows, len(store)),
+            std=_scatter(weighted_std(members, self.weights), rows, len(store)),
             sets=_scatter(sets, rows, len(store)),
             similarity=similarity.where(store.readable, torch.nan),
             nearest=nearest,
@@ -474,18 +475,6 @@ class Model:
                 repo_id=repo_id, folder_path=folder, commit_message=commit_message
             )
         return str(commit)
-
-
-def weighted_mean(members: Tensor, weights: Tensor) -> Tensor:
-    """Mean over the first axis, (k, ...), by weights (k,) that sum to 1."""
-    mean: Tensor = torch.tensordot(weights.to(members), members, dims=1)
-    return mean
-
-
-def _std(members: Tensor, weights: Tensor) -> Tensor:
-    """Standard deviation over the first axis by the same weights."""
-    centred = members - weighted_mean(members, weights)
-    return weighted_mean(centred.square(), weights).sqrt()
 
 
 def _scatter(values: Tensor, rows: Tensor, n: int) -> Tensor:

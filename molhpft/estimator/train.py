@@ -32,7 +32,7 @@ from molhpft.estimator.calibrate import (
     HeldOut,
     HeldOutPredictions,
     Uncertainty,
-    candidate_spread,
+    candidate_std,
     coverage_guarantee,
     fit_uncertainty,
     held_out_scores,
@@ -53,6 +53,7 @@ from molhpft.estimator.validation import (
     unscored_targets,
     without_calibration,
 )
+from molhpft.measure.uncertainty import weighted_mean
 from molhpft.run.folder import RunFolder
 
 
@@ -288,12 +289,12 @@ def _held_out(
             similarity = whole.nearest(bits[rows])[0]
         members = zip(candidates, weights, strict=True)
         used = [(one.logits[split], w) for one, w in members if w]
-        every, shares = torch.stack([a for a, _ in used]), torch.tensor([w for _, w in used])
+        every, of_used = torch.stack([a for a, _ in used]), torch.tensor([w for _, w in used])
         held[split] = HeldOut(
-            sum((w * a for a, w in used), torch.zeros(())),
+            weighted_mean(every, of_used),
             _targets(choosing, split),
             similarity,
-            spread=candidate_spread(every, shares, [1] * len(used)),
+            std=candidate_std(every, of_used, [1] * len(used)),
             fold=fold_numbers(rows, folds) if folds and split == VALID else None,
         )
     return held

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-INPUTS = ("spread", "dissimilarity", "value")
+INPUTS = ("std", "dissimilarity", "value")
 """What the size of an error is read from; it never falls as one of the first two grows."""
 
 _RISING = 2
-_SMALLEST = 0.05  # of a spread, in standard deviations: below it members agree
+_SMALLEST = 0.05  # standard deviation, in those of the target: below it members agree
 _PRIOR = 5.0  # molecules' worth of doubt that errors differ in size at all
 
 Array = NDArray[np.float64]
@@ -30,7 +30,7 @@ class ErrorScale:
     1 for an average molecule. Inputs beyond those that it was fitted to count as the outermost.
 
     Attributes:
-        slopes: (t, 3), those of spread and dissimilarity not below 0.
+        slopes: (t, 3), those of std and dissimilarity not below 0.
         centres: means of the inputs, (t, 3).
         units: their standard deviations, (t, 3); infinite for an input that never varied.
         lows: least inputs, (t, 3).
@@ -43,15 +43,15 @@ class ErrorScale:
     lows: Tensor
     highs: Tensor
 
-    def of(self, spread: Tensor | None, similarity: Tensor, values: Tensor) -> Tensor:
+    def of(self, std: Tensor | None, similarity: Tensor, values: Tensor) -> Tensor:
         """Expected errors, float64 (n, t), as multiples of that of an average molecule.
 
         Args:
-            spread: standard deviation over members, (n, t); None where there is one.
+            std: standard deviation over members, (n, t); None where there is one.
             similarity: to the nearest training molecule, (n,).
             values: predictions, (n, t).
         """
-        x = _inputs(spread, similarity, values).clamp(self.lows, self.highs)
+        x = _inputs(std, similarity, values).clamp(self.lows, self.highs)
         standardised = (x - self.centres) / self.units
         scale: Tensor = (standardised * self.slopes).sum(-1).exp()
         return scale
@@ -62,7 +62,7 @@ class ErrorScale:
 
 
 def fit_error_scale(
-    errors: Tensor, spread: Tensor | None, similarity: Tensor, values: Tensor
+    errors: Tensor, std: Tensor | None, similarity: Tensor, values: Tensor
 ) -> ErrorScale:
     """The scale under which errors are most probable, as absolute values of one distribution.
 
@@ -72,23 +72,23 @@ def fit_error_scale(
     Args:
         errors: absolute ones of molecules that members did not train on, (n, t), NaN where
             unmeasured.
-        spread: as of `ErrorScale.of`, like the two that follow.
+        std: as of `ErrorScale.of`, like the two that follow.
         similarity: (n,).
         values: (n, t).
     """
-    x, targets = _inputs(spread, similarity, values), range(errors.shape[1])
+    x, targets = _inputs(std, similarity, values), range(errors.shape[1])
     columns = [_fit_target(errors[:, k].double(), x[:, k]) for k in targets]
     return ErrorScale(*(torch.stack(parts) for parts in zip(*columns, strict=True)))
 
 
 def cross_fitted_scale(
-    errors: Tensor, spread: Tensor | None, similarity: Tensor, values: Tensor, parts: Tensor
+    errors: Tensor, std: Tensor | None, similarity: Tensor, values: Tensor, parts: Tensor
 ) -> Tensor:
     """Scales of molecules by a fit to the others, (n, t): a quantile of them is then not flattered.
 
     Args:
         errors: as of `fit_error_scale`, like the three that follow.
-        spread: (n, t) or None.
+        std: (n, t) or None.
         similarity: (n,).
         values: (n, t).
         parts: number of the part that each molecule is left out with, int64 (n,).
@@ -97,19 +97,19 @@ def cross_fitted_scale(
     for part in sorted(set(parts.tolist())):
         out = parts == part
         own, others = (
-            (None if spread is None else spread[rows], similarity[rows], values[rows])
+            (None if std is None else std[rows], similarity[rows], values[rows])
             for rows in (out, ~out)
         )
         scales[out] = fit_error_scale(errors[~out], *others).of(*own)
     return scales
 
 
-def _inputs(spread: Tensor | None, similarity: Tensor, values: Tensor) -> Tensor:
+def _inputs(std: Tensor | None, similarity: Tensor, values: Tensor) -> Tensor:
     """(n, t, 3), float64."""
     values = values.detach().double()
-    spread = torch.zeros_like(values) if spread is None else spread.detach().double()
+    std = torch.zeros_like(values) if std is None else std.detach().double()
     dissimilarity = (1 - similarity.double())[:, None].expand_as(values)
-    return torch.stack([(spread + _SMALLEST).log(), dissimilarity, values], -1)
+    return torch.stack([(std + _SMALLEST).log(), dissimilarity, values], -1)
 
 
 def _fit_target(errors: Tensor, x: Tensor) -> tuple[Tensor, ...]:

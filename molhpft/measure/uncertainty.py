@@ -34,6 +34,26 @@ _ROUNDING = 1e-9  # a std of logits, relative to their mean, that is nothing but
 _MAX_TEMPERATURE = 20.0  # and 1/20 the least: validation that is ranked perfectly asks for T = 0
 
 
+def weighted_mean(
+    members: Float[Tensor, "k ..."], weights: Float[Tensor, " k"]
+) -> Float[Tensor, "..."]:
+    """Mean over k members by weights that sum to 1."""
+    mean: Tensor = torch.tensordot(weights.to(members), members, dims=1)
+    return mean
+
+
+def weighted_std(
+    members: Float[Tensor, "k ..."], weights: Float[Tensor, " k"]
+) -> Float[Tensor, "..."]:
+    """Standard deviation over k members by weights that sum to 1.
+
+    >>> weighted_std(torch.tensor([[1.0], [3.0]]), torch.tensor([0.5, 0.5]))
+    tensor([1.])
+    """
+    centred = members - weighted_mean(members, weights)
+    return weighted_mean(centred.square(), weights).sqrt()
+
+
 @runtime_checkable
 class Calibration(Protocol):
     """A map from the logits of each task to probabilities that never reverses a ranking."""

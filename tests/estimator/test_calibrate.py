@@ -17,7 +17,7 @@ from molhpft.domains.molecules.fingerprints import packed_fingerprints
 from molhpft.estimator.calibrate import (
     CalibrationName,
     HeldOut,
-    candidate_spread,
+    candidate_std,
     coverage_guarantee,
     fit_uncertainty,
     held_out_scores,
@@ -192,16 +192,16 @@ def test_less_similar_molecules_get_wider_intervals_where_the_network_errs_more_
 def uneven(seed, n):
     """Errors that grow with what members disagree by, from a tenth to one standard deviation."""
     rng = torch.Generator().manual_seed(seed)
-    spread = torch.rand(n, 1, generator=rng)
+    std = torch.rand(n, 1, generator=rng)
     a = torch.randn(n, 1, generator=rng)
-    y = a + (0.1 + 0.9 * spread) * torch.randn(n, 1, generator=rng)
-    return HeldOut(a, y, torch.ones(n), spread=spread)
+    y = a + (0.1 + 0.9 * std) * torch.randn(n, 1, generator=rng)
+    return HeldOut(a, y, torch.ones(n), std=std)
 
 
 def coverages_in_thirds(held, widths):
     """Of the narrow, the middle and the wide intervals."""
     holds = ((held.logits - held.targets).abs() <= widths)[:, 0].double()
-    order = held.spread[:, 0].argsort()
+    order = held.std[:, 0].argsort()
     return [third.mean().item() for third in holds[order].tensor_split(3)]
 
 
@@ -212,7 +212,7 @@ def test_intervals_of_uneven_errors_cover_in_every_third_of_their_width(n):
     for seed in range(20):
         held = uneven(seed, n)
         uncertainty = fit(held, held, ONE_NUMBER, calibration="none")
-        own = uncertainty.thresholds(new.logits, new.similarity, new.spread)
+        own = uncertainty.thresholds(new.logits, new.similarity, new.std)
         one = interval_widths(held.logits, held.targets, target_coverage=0.9)
         found.append(coverages_in_thirds(new, own))
         plain.append(coverages_in_thirds(new, one.expand_as(own)))
@@ -235,7 +235,7 @@ def test_intervals_of_even_errors_are_hardly_wider_than_those_of_one_width():
             torch.randn(n, 1, generator=rng),
             torch.randn(n, 1, generator=rng),
             torch.rand(n, generator=rng),
-            spread=torch.rand(n, 1, generator=rng),
+            std=torch.rand(n, 1, generator=rng),
         )
         held = replace(held, targets=held.logits + 0.3 * held.targets)
         uncertainty = fit(held, held, ONE_NUMBER, calibration="none")
@@ -251,13 +251,13 @@ def test_members_that_began_alike_count_as_one():
     logits = torch.tensor([[[0.0]], [[2.0]], [[5.0]]])
     weights = torch.tensor([0.25, 0.25, 0.5])
     # means 1 and 5, of half the weight each
-    assert candidate_spread(logits, weights, [2, 1]).item() == pytest.approx(2.0)
-    alone = candidate_spread(logits, weights, [1, 1, 1])
+    assert candidate_std(logits, weights, [2, 1]).item() == pytest.approx(2.0)
+    alone = candidate_std(logits, weights, [1, 1, 1])
     mean = (logits.flatten() * weights).sum()
     assert alone.item() == pytest.approx(
         ((logits.flatten() - mean).square() * weights).sum().sqrt().item()
     )
-    assert candidate_spread(logits, weights, [3]) is None
+    assert candidate_std(logits, weights, [3]) is None
 
 
 def steps(seed, n):

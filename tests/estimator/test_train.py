@@ -391,7 +391,7 @@ def test_thresholds_are_those_of_the_calibration_split(brief, tmp_path):
     found = model.predict([task.examples.smiles[row] for row in rows.tolist()]).values
     errors = (found - task.objective.values(task.examples.targets[rows])).abs()
     held = model.held_out.splits["calibration"]
-    scales = cross_fitted_scale(errors, held.spread, held.similarity, held.logits, held.parts)
+    scales = cross_fitted_scale(errors, held.std, held.similarity, held.logits, held.parts)
     # the ceil(16 * 0.8)-th of 15, for a molecule as near to training as can be
     expected = (errors / scales).flatten().sort().values[12]
     found = model.uncertainty.limits[-1] * torch.tensor(task.objective.std)

@@ -9,8 +9,8 @@ from molhpft.measure.error_scale import ErrorScale, cross_fitted_scale, fit_erro
 from tests.toy import NAN
 
 
-def told(seed, n, targets=1):
-    """Spread, similarity, predictions."""
+def inputs(seed, n, targets=1):
+    """Standard deviation, similarity, predictions."""
     rng = torch.Generator().manual_seed(seed)
     shape = n, targets
     return (
@@ -25,17 +25,17 @@ def errors_of(size, seed):
     return (size * torch.randn(size.shape, generator=rng)).abs()
 
 
-@pytest.mark.parametrize("which", ["spread", "similarity", "value", "all"])
+@pytest.mark.parametrize("which", ["std", "similarity", "value", "all"])
 def test_the_scale_is_what_errors_were_drawn_with(which):
-    spread, similarity, values = told(0, 4_000)
+    std, similarity, values = inputs(0, 4_000)
     size = {
-        "spread": spread + 0.05,
+        "std": std + 0.05,
         "similarity": (-2 * similarity).exp()[:, None],
         "value": (0.5 * values).exp(),
     }
-    size["all"] = size["spread"] * size["similarity"] * size["value"]
-    scale = fit_error_scale(errors_of(size[which], 1), spread, similarity, values)
-    found = scale.of(spread, similarity, values)
+    size["all"] = size["std"] * size["similarity"] * size["value"]
+    scale = fit_error_scale(errors_of(size[which], 1), std, similarity, values)
+    found = scale.of(std, similarity, values)
     ratio = (found / size[which]).log()
     assert ratio.std() < 0.12
 
@@ -43,10 +43,10 @@ def test_the_scale_is_what_errors_were_drawn_with(which):
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 999), n=st.integers(1, 60))
 def test_it_never_falls_with_spread_or_dissimilarity_and_stays_within_what_was_seen(seed, n):
-    spread, similarity, values = told(seed, n, 2)
+    std, similarity, values = inputs(seed, n, 2)
     # errors that fall with both
-    size = (1.5 - spread) * (0.2 + similarity[:, None])
-    scale = fit_error_scale(errors_of(size, seed), spread, similarity, values)
+    size = (1.5 - std) * (0.2 + similarity[:, None])
+    scale = fit_error_scale(errors_of(size, seed), std, similarity, values)
     assert (scale.slopes[:, :2] >= 0).all()
     grid = torch.linspace(-1, 3, 41).clamp(min=0)
     other, far = values[:1].expand(41, 2), torch.full((41,), 0.5)
@@ -61,12 +61,12 @@ def test_it_never_falls_with_spread_or_dissimilarity_and_stays_within_what_was_s
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 999), unit=st.floats(1e-3, 1e3))
 def test_the_unit_of_errors_does_not_count_nor_does_a_missing_label(seed, unit):
-    spread, similarity, values = told(seed, 50)
-    errors = errors_of(0.1 + spread, seed)
-    ours = fit_error_scale(errors, spread, similarity, values)
-    theirs = fit_error_scale(unit * errors, spread, similarity, values)
+    std, similarity, values = inputs(seed, 50)
+    errors = errors_of(0.1 + std, seed)
+    ours = fit_error_scale(errors, std, similarity, values)
+    theirs = fit_error_scale(unit * errors, std, similarity, values)
     torch.testing.assert_close(ours.slopes, theirs.slopes, rtol=1e-4, atol=1e-5)
-    more = [torch.cat([x, x[:5] + 7]) for x in (spread, similarity, values)]
+    more = [torch.cat([x, x[:5] + 7]) for x in (std, similarity, values)]
     missing = torch.cat([errors, torch.full((5, 1), NAN)])
     gaps = fit_error_scale(missing, *more)
     torch.testing.assert_close(gaps.slopes, ours.slopes)
@@ -75,36 +75,35 @@ def test_the_unit_of_errors_does_not_count_nor_does_a_missing_label(seed, unit):
 
 @pytest.mark.parametrize("errors", [torch.zeros(9, 1), torch.full((9, 1), NAN), torch.empty(0, 1)])
 def test_without_errors_all_molecules_are_alike(errors):
-    spread, similarity, values = told(0, len(errors))
-    scale = fit_error_scale(errors, spread, similarity, values)
-    assert scale.of(*told(1, 30)).eq(1).all()
-    assert ErrorScale(**scale.to_tensors()).of(*told(1, 30)).eq(1).all()
+    std, similarity, values = inputs(0, len(errors))
+    scale = fit_error_scale(errors, std, similarity, values)
+    assert scale.of(*inputs(1, 30)).eq(1).all()
+    assert ErrorScale(**scale.to_tensors()).of(*inputs(1, 30)).eq(1).all()
 
 
 def test_few_molecules_tell_little():
-    spread, similarity, values = told(0, 4)
+    std, similarity, values = inputs(0, 4)
     errors = torch.tensor([[0.1], [0.1], [9.0], [0.1]])
-    scale = fit_error_scale(errors, spread, similarity, values).of(spread, similarity, values)
+    scale = fit_error_scale(errors, std, similarity, values).of(std, similarity, values)
     assert scale.max() / scale.min() < 10
 
 
 def test_a_scale_that_is_left_out_has_not_seen_its_part():
-    spread, similarity, values = told(0, 90)
-    errors, parts = errors_of(spread, 0), torch.arange(90) % 3
-    scales = cross_fitted_scale(errors, spread, similarity, values, parts)
+    std, similarity, values = inputs(0, 90)
+    errors, parts = errors_of(std, 0), torch.arange(90) % 3
+    scales = cross_fitted_scale(errors, std, similarity, values, parts)
     changed = errors.clone()
     changed[parts == 1] *= torch.rand(30, 1) * 50
-    others = cross_fitted_scale(changed, spread, similarity, values, parts)
+    others = cross_fitted_scale(changed, std, similarity, values, parts)
     assert scales[parts == 1].equal(others[parts == 1])
     assert not scales[parts == 0].equal(others[parts == 0])
 
 
 def test_members_that_never_differ_tell_nothing():
-    _, similarity, values = told(0, 200)
+    _, similarity, values = inputs(0, 200)
     errors = errors_of(1.2 - similarity[:, None], 0)
     ours, theirs = (
-        fit_error_scale(errors, spread, similarity, values)
-        for spread in (None, torch.zeros(200, 1))
+        fit_error_scale(errors, std, similarity, values) for std in (None, torch.zeros(200, 1))
     )
     assert ours.slopes.equal(theirs.slopes)
     assert ours.slopes[0, 0] == 0
