@@ -50,6 +50,7 @@ from molhpft.estimator.validation import (
     fold_tasks,
     held_rows,
     molecules_of,
+    split_targets,
     unscored_targets,
     without_calibration,
 )
@@ -121,7 +122,7 @@ def train(
         *(task.target_names, objective, molecules.classes),
     )
     candidates, kernel_models, folders = _candidates(config, task, folds, spec, out, inference)
-    y = _targets(choosing, VALID)
+    y = split_targets(choosing, VALID)
     scoring = without_calibration(choosing).objective
     judged = [one.logits[VALID] for one in candidates]
     weights = blend_weights(judged, lambda logits: scoring.score(logits, y))
@@ -166,7 +167,7 @@ def _candidates(
     choosing = _choosing(task, folds)
 
     def candidate(name: str, outputs: Mapping[str, Tensor], **what: Any) -> Candidate:
-        y, classes = _targets(choosing, VALID), isinstance(spec.objective, Multilabel)
+        y, classes = split_targets(choosing, VALID), isinstance(spec.objective, Multilabel)
         rates = _rates(task) if classes and "kernel_model" in what else None
         line = fit_line(outputs[VALID], y, classes=classes, rates=rates)
         return Candidate(name, {split: line(said) for split, said in outputs.items()}, line, **what)
@@ -292,7 +293,7 @@ def _held_out(
         every, of_used = torch.stack([a for a, _ in used]), torch.tensor([w for _, w in used])
         held[split] = HeldOut(
             weighted_mean(every, of_used),
-            _targets(choosing, split),
+            split_targets(choosing, split),
             similarity,
             std=candidate_std(every, of_used, [1] * len(used)),
             fold=fold_numbers(rows, folds) if folds and split == VALID else None,
@@ -330,15 +331,10 @@ def _members(
     ]
 
 
-def _targets(task: Task, split: str) -> Tensor:
-    """Targets of a split's molecules, float32 (n, t)."""
-    return molecules_of(task).targets[task.splits[split]].float()
-
-
 def _rates(task: Task) -> Tensor:
     """Share of label 1 of what kernel models learn from, as if each class had one more, (t,)."""
     splits = [split for split in ("train", VALID) if split in task.splits]
-    y = torch.cat([_targets(task, split) for split in splits])
+    y = torch.cat([split_targets(task, split) for split in splits])
     return ((y == 1).sum(0) + 1) / ((~y.isnan()).sum(0) + 2)
 
 

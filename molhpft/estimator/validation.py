@@ -205,7 +205,7 @@ def without_calibration(task: Task) -> Task:
             )
         if not scorable.get("valid"):
             objective = ScoredByLoss(objective)
-            scorable = {s: bool(_targets(task, s).isfinite().any()) for s in task.splits}
+            scorable = {s: bool(split_targets(task, s).isfinite().any()) for s in task.splits}
     for split in ("train", "valid"):
         if not scorable.get(split):
             raise ValueError(
@@ -218,7 +218,7 @@ def without_calibration(task: Task) -> Task:
 
 def scored_targets(task: Task, split: str) -> Tensor:
     """Whether each target can be scored on a split: has both classes, or any number; bool (t,)."""
-    y = _targets(task, split)
+    y = split_targets(task, split)
     if isinstance(task.objective, Multilabel):
         return (y == 0).any(0) & (y == 1).any(0)
     return (~y.isnan()).any(0)
@@ -239,7 +239,7 @@ def unscored_targets(task: Task) -> dict[str, list[str]]:
     }
 
 
-def _targets(task: Task, split: str) -> Tensor:
+def split_targets(task: Task, split: str) -> Tensor:
     """Targets of a split's molecules, float32 (n, t)."""
     return molecules_of(task).targets[task.splits[split]].float()
 
