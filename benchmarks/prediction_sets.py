@@ -156,10 +156,9 @@ def all_fits(given: argparse.Namespace) -> Iterator[tuple[str, Path]]:
 
 def uncertainty_of(fit: Fit, **options: Any) -> Uncertainty:
     """What `finetune` would fit to the molecules of all folds."""
-    valid = fit.held["valid"]
-    nothing = valid.where(torch.zeros(len(valid.logits), dtype=torch.bool))
     given = {"calibration": "auto", "target_coverage": TARGET, **options}
-    return fit_uncertainty(nothing, valid, fit.objective, fingerprints=fit.fingerprints, **given)
+    prints = fit.fingerprints
+    return fit_uncertainty(fit.held["valid"], fit.objective, fingerprints=prints, **given)
 
 
 def ways(fit: Fit) -> dict[str, Tensor]:

@@ -107,6 +107,10 @@ class HeldOut:
             None if self.fold is None else self.fold[rows],
         )
 
+    def none(self) -> "HeldOut":
+        """None of the molecules, of the same targets."""
+        return self.where(torch.zeros(len(self.logits), dtype=torch.bool))
+
     @property
     def parts(self) -> Tensor:
         """Number of the part in which each molecule is judged by fits to the others, (n,)."""
@@ -266,31 +270,39 @@ def uncertainty_from(tensors: Mapping[str, Tensor], config: Json) -> Uncertainty
 
 
 def fit_uncertainty(
-    valid: HeldOut,
-    calibration_split: HeldOut | None,
+    calibrating: HeldOut | None,
     objective: Multilabel | Squared,
     *,
+    chosen_by: HeldOut | None = None,
     calibration: CalibrationName,
     target_coverage: float,
     fingerprints: NDArray[np.uint8],
 ) -> Uncertainty:
-    """Fit prediction sets to the calibration split, probabilities to it and to validation together.
+    """Fit prediction sets to molecules that calibrate, probabilities to validation ones as well.
 
     Sets depend only on the order of logits, which no calibration of probabilities changes, so
     fitting both to the same molecules does not weaken the coverage guarantee.
 
     Args:
-        valid: the validation split, by which network, epoch and tau were chosen.
-        calibration_split: molecules by which nothing was chosen; without them nothing is ruled out.
+        calibrating: molecules that sets are fitted to: the calibration split, or those of all
+            folds; None rules nothing out.
         objective: of the model.
+        chosen_by: the validation split, by which network, epoch and tau were chosen, for
+            probabilities alone; None with folds.
         calibration: method for probabilities; "none" keeps those of the network.
         target_coverage: share of molecules whose label should be in its prediction set.
         fingerprints: of the training molecules, uint8 (m, 256).
 
     Raises:
-        ValueError: the target coverage does not lie between 0 and 1.
+        ValueError: the target coverage does not lie between 0 and 1, or no molecules are given.
     """
-    held = calibration_split or valid.where(torch.zeros(len(valid.logits), dtype=torch.bool))
+    given = [one for one in (chosen_by, calibrating) if one is not None]
+    if not given:
+        raise ValueError(
+            "uncertainty is fitted to molecules that members did not train on; give those that "
+            "calibrate, those that chose, or both, got neither"
+        )
+    held = given[0].none() if calibrating is None else calibrating
     weights = _weights(held.similarity)
     threshold = Neighbours(unpack_bits(fingerprints)).typical()
     common = (target_coverage, fingerprints, threshold)
@@ -310,7 +322,7 @@ def fit_uncertainty(
         held.logits, held.targets, target_coverage=target_coverage, weights=weights
     )
     counts = torch.stack([(held.targets == label).sum(0) for label in (0, 1)], dim=-1)
-    both = _joined(valid, held)
+    both = _joined(given)
     losses = _log_losses(both) if calibration == "auto" else {}
     chosen = _chosen(losses) if calibration == "auto" else calibration
     fitted = _FITS[chosen](both.logits, both.targets)
@@ -318,13 +330,11 @@ def fit_uncertainty(
     return Uncertainty(fitted, limits, *common, counts, log_losses=means)
 
 
-def _joined(one: HeldOut, other: HeldOut) -> HeldOut:
-    """Both; with folds, one of them is empty."""
-    logits, targets, similarity = (
-        torch.cat([getattr(x, name) for x in (one, other)]) for name in _COMMON
-    )
-    fold = one.fold if len(one.logits) else other.fold
-    return HeldOut(logits, targets, similarity, fold=fold)
+def _joined(parts: Sequence[HeldOut]) -> HeldOut:
+    """All of them as one; a single one keeps its folds."""
+    if len(parts) == 1:
+        return parts[0]
+    return HeldOut(*(torch.cat([getattr(one, name) for one in parts]) for name in _COMMON))
 
 
 def _log_losses(held: HeldOut) -> dict[str, Tensor]:

@@ -243,12 +243,10 @@ def _uncertainty(
     by_folds: bool,
 ) -> Uncertainty:
     """Fitted to the calibration split, or to all folds."""
-    valid = held[VALID]
-    nothing = valid.where(torch.zeros(len(valid.logits), dtype=torch.bool))
     return fit_uncertainty(
-        nothing if by_folds else valid,
-        valid if by_folds else held.get(CALIBRATION),
+        held[VALID] if by_folds else held.get(CALIBRATION),
         objective,
+        chosen_by=None if by_folds else held[VALID],
         calibration=inference.calibration,
         target_coverage=inference.target_coverage,
         fingerprints=fingerprints,

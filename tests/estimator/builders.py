@@ -120,7 +120,12 @@ def random_model(
     prints = packed_fingerprints(smiles)
     held = HeldOut(logits, labels, torch.rand(40))
     uncertainty = fit_uncertainty(
-        held, held, objective, calibration=calibration, target_coverage=0.9, fingerprints=prints
+        held,
+        objective,
+        chosen_by=held,
+        calibration=calibration,
+        target_coverage=0.9,
+        fingerprints=prints,
     )
     about = ABOUT | {
         "members": [

@@ -50,9 +50,9 @@ def split(seed, *, n=60, objective=CLASSES):
 
 def fit(valid, held, objective=CLASSES, *, calibration="platt", target_coverage=0.9):
     return fit_uncertainty(
-        valid,
         held,
         objective,
+        chosen_by=valid,
         calibration=calibration,
         target_coverage=target_coverage,
         fingerprints=FINGERPRINTS,
@@ -158,6 +158,11 @@ def test_validation_molecules_move_no_set(objective, calibration):
         for valid in (held, HeldOut(3 - a, y.flip(0), LIKE))
     )
     assert ours.equal(theirs)
+
+
+def test_without_any_molecules_there_is_no_uncertainty_to_fit():
+    with pytest.raises(ValueError, match="got neither"):
+        fit(None, None)
 
 
 def test_outside_the_applicability_domain_nothing_is_ruled_out():
@@ -282,20 +287,14 @@ def test_venn_abers_is_chosen_where_it_is_better_and_platt_elsewhere():
 
 def fitted_named(a, y):
     held = HeldOut(a, y, torch.ones(len(a)))
-    return fit(held.where(torch.zeros(len(a), dtype=torch.bool)), held, calibration="auto")
+    return fit(None, held, calibration="auto")
 
 
 def test_losses_that_choose_are_of_fits_without_the_fold_that_they_judge():
     a, y = one_target(3, n=60)
     fold = torch.arange(60) % 2
-    losses = fit_uncertainty(
-        near(a[:0], y[:0]),
-        HeldOut(a, y, torch.ones(60), fold=fold),
-        CLASSES,
-        calibration="auto",
-        target_coverage=0.9,
-        fingerprints=FINGERPRINTS,
-    ).log_losses
+    held = HeldOut(a, y, torch.ones(60), fold=fold)
+    losses = fit(None, held, calibration="auto").log_losses
     p = torch.empty_like(a).double()
     for k in (0, 1):
         line = fit_platt(a[fold != k], y[fold != k])
