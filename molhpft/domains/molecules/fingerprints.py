@@ -4,23 +4,17 @@
 to be right far from all of them (Sheridan et al. 2004, J. Chem. Inf. Comput. Sci. 44:1912).
 """
 
-import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rdkit import Chem, rdBase
+from rdkit import Chem
 from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 from torch import Tensor
 
-from molhpft.domains.files import digest
-from molhpft.domains.molecules.smiles import (
-    FEATURISER_VERSION,
-    cached_rows,
-    parse,
-)
+from molhpft.domains.molecules.smiles import cached_rows, parse, smiles_digest
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -48,9 +42,8 @@ def morgan_fingerprints(smiles: Sequence[str]) -> Tensor:
 
 def packed_fingerprints(smiles: Sequence[str]) -> NDArray[np.uint8]:
     """`morgan_fingerprints` with eight bits a byte, (n, 256)."""
-    content = json.dumps([FEATURISER_VERSION, rdBase.rdkitVersion, RADIUS, BITS, list(smiles)])
     return cached_rows(
-        f"morgan/{digest(content)}",
+        f"morgan/{RADIUS}-{BITS}-{smiles_digest(smiles)}",
         "packed",
         smiles,
         lambda some: fingerprint_rows(list(map(parse, some))),

@@ -212,7 +212,7 @@ def concatenate(parts: Iterable[Packed]) -> Packed:
 
 def smiles_digest(smiles: Sequence[str]) -> str:
     """Name of all that numbers of molecules depend on: strings, featuriser, RDKit's version."""
-    return digest(json.dumps([FEATURISER_VERSION, rdBase.rdkitVersion, list(smiles)]))
+    return reading_digest(smiles, FEATURISER_VERSION)
 
 
 def reading_digest(smiles: Sequence[str], version: int) -> str:
