@@ -44,7 +44,7 @@ from molhpft.core.network import Chain
 from molhpft.domains.files import cached_tensors, digest
 from molhpft.domains.molecules.smiles import FEATURISER_VERSION
 from molhpft.domains.shipped import DEFAULT_ENCODER
-from molhpft.domains.weights import MODEL, weight_file
+from molhpft.domains.weights import encoder_name, weight_file
 from molhpft.estimator.frozen import pretrained_backbone
 
 FOREST, SVR_COUNTS = "forest", "svr_counts"
@@ -81,11 +81,6 @@ def judged_encoder(given: str) -> Judged:
         return machine_score(data, some, gaussian_kernels(features, some))
 
     return Judged(encoder_name(path), identity, score)
-
-
-def encoder_name(path: Path) -> str:
-    """Name of the file, or of the run whose model it is."""
-    return path.parent.name if path.name == MODEL else path.stem
 
 
 def _cached_features(

@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 from beside import read_beside
 from development_sets import DevelopmentSet, Fold
-from encoders import Judged, encoder_name, judging_parser, print_tables, seeds_of
+from encoders import Judged, judging_parser, print_tables, seeds_of
 
 from molhpft.config.changes import apply, parse_changes
 from molhpft.config.schema import resolved
 from molhpft.domains.files import digest
-from molhpft.domains.weights import weight_file
+from molhpft.domains.weights import encoder_name, weight_file
 from molhpft.estimator import HPFTClassifier, HPFTRegressor
 from molhpft.estimator.notes import DataWarning
 from molhpft.estimator.settings import model_config

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from development_sets import DevelopmentSet, Fold
-from encoders import Judged, encoder_name, judging_parser, print_tables
+from encoders import Judged, judging_parser, print_tables
 from frozen_protocol import encoder_features
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
@@ -32,7 +32,7 @@ from molhpft.domains.molecules.fingerprint_kernels import (
     minmax_kernel,
     unary_counts,
 )
-from molhpft.domains.weights import weight_file
+from molhpft.domains.weights import encoder_name, weight_file
 from molhpft.estimator.frozen import pretrained_backbone
 from molhpft.estimator.kernel_models import (
     Covariance,

@@ -21,14 +21,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from development_sets import DevelopmentSet, Rows, data_root, development_set
-from encoders import encoder_name
 from result_store import ResultStore
 from scipy.stats import rankdata, spearmanr
 
 from molhpft.advice.rank import SCORES, rank
 from molhpft.config.schema import RunConfig, parse_config
 from molhpft.domains.files import digest
-from molhpft.domains.weights import weight_file
+from molhpft.domains.weights import encoder_name, weight_file
 from molhpft.run.run import run
 
 VERSION = "transferability 1"

@@ -19,7 +19,7 @@ from molhpft.domains.files import Json, listed
 from molhpft.domains.molecules.checkpoints import describe as describe_graph_weights
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.ogb import ogb_folder, ogb_names
-from molhpft.domains.molecules.overlap import MoleculeSet, inchikey_blocks, scaffold_keys
+from molhpft.domains.molecules.overlap import MoleculeSet, inchikey_blocks, is_among, scaffold_keys
 from molhpft.domains.molecules.pretraining_sources import molecules_trained_on
 from molhpft.domains.molecules.table_files import is_table, read_sheet
 from molhpft.domains.molecules.target_columns import ALL
@@ -82,7 +82,7 @@ def overlap_with(task: Task, others: Sequence[str]) -> list[Json]:
     """
     smiles = _molecules(task).smiles
     keys, scaffolds = inchikey_blocks(smiles), scaffold_keys(smiles)
-    same = np.isin(keys, inchikey_blocks(others)) & (keys != b"")
+    same = is_among(keys, inchikey_blocks(others)).numpy()
     alike = np.isin(scaffolds, scaffold_keys(others)) & (scaffolds != 0)
     return _counted(task, shared=same, scaffolds=alike)
 

@@ -31,7 +31,7 @@ from molhpft.core.objectives import Multiclass
 from molhpft.core.standardise import STAGE, Standardised
 from molhpft.domains.files import Json, listed
 from molhpft.domains.molecules.examples import Molecules
-from molhpft.domains.weights import MODEL, read_weights, weight_file
+from molhpft.domains.weights import encoder_name, read_weights, weight_file
 from molhpft.measure.transferability import (
     NEIGHBOURS,
     LabelColumn,
@@ -196,7 +196,7 @@ def _scored(given: str, config: RunConfig, task: Task, labels: _Labels) -> tuple
     )
     path, width = weight_file(Path(given)), train.features.shape[1]
     row = {
-        "name": path.parent.name if path.name == MODEL else path.stem,
+        "name": encoder_name(path),
         "weights": given,
         "width": width,
         **_feature_scores(train.features, valid, labels, task),

@@ -171,6 +171,15 @@ def weight_file(given: Path) -> Path:
     return shipped_file(str(given)) or given
 
 
+def encoder_name(path: Path) -> str:
+    """What people call an encoder: name of its file, or of the run or model whose folder it is in.
+
+    >>> encoder_name(Path("runs/tox21/model.safetensors")), encoder_name(Path("gcn.pth"))
+    ('tox21', 'gcn')
+    """
+    return path.parent.name if path.name == MODEL else path.stem
+
+
 def read_weights(path: Path) -> WeightFile:
     """Read a safetensors file, or a `.pth` whose only content is tensors.
 

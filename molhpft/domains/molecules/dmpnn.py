@@ -27,6 +27,7 @@ from molhpft.domains.molecules.chemprop_features import (
     kind_features,
 )
 from molhpft.domains.molecules.graphs import GraphBatch
+from molhpft.domains.molecules.pooling import sum_pool
 from molhpft.kernels.directed import arrivals, bond_states, messages
 from molhpft.kernels.ops import linear
 
@@ -161,7 +162,7 @@ class Aggregate(Stage):
     def forward(self, h: Tensor, batch: Batch) -> Tensor:
         """Molecule features (n, width); 0 for a molecule without atoms."""
         graphs: GraphBatch = batch.inputs
-        total = h.new_zeros(len(graphs), h.shape[1]).index_add(0, graphs.graph, h)
+        total = sum_pool(h, graphs)
         if self.aggregation == "sum":
             return total
         if self.aggregation == "norm":
