@@ -45,7 +45,7 @@ Device = Annotated[
 Seed = Annotated[
     int | None, typer.Option(help="Seed of every random number.", rich_help_panel=COMMON)
 ]
-SplitName = Annotated[
+SplitOption = Annotated[
     str | None,
     typer.Option(
         "--split",

@@ -22,7 +22,7 @@ from molhpft.domains.shipped import DEFAULT_ENCODER
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from molhpft.estimator.finetune import Finetuned
+    from molhpft.estimator.finetune import MadeModel
     from molhpft.estimator.frozen import FrozenEncoder
     from molhpft.estimator.model import Model
     from molhpft.estimator.settings import Tau
@@ -345,7 +345,7 @@ def _encoder(weights: str, out: Path) -> "FrozenEncoder":
     return frozen_encoder(weights)
 
 
-def _show(finetuned: "Finetuned", *, as_json: bool) -> None:
+def _show(finetuned: "MadeModel", *, as_json: bool) -> None:
     from molhpft.estimator.card import alone, sentences
     from molhpft.results.terminal import console
 

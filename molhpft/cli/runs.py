@@ -17,7 +17,7 @@ from molhpft.cli.arguments import (
     LearningRate,
     Out,
     Seed,
-    SplitName,
+    SplitOption,
     SplitSeed,
     with_flags,
 )
@@ -37,7 +37,7 @@ def run(
     batch_size: BatchSize = None,
     device: Device = None,
     seed: Seed = None,
-    split: SplitName = None,
+    split: SplitOption = None,
     split_seed: SplitSeed = None,
     changes: Changes = [],  # noqa: B006 - typer reads it, nothing changes it
     as_json: AsJson = False,
@@ -168,7 +168,7 @@ def probe(
     ] = None,
     device: Device = None,
     seed: Seed = None,
-    split: SplitName = None,
+    split: SplitOption = None,
     split_seed: SplitSeed = None,
     changes: Changes = [],  # noqa: B006 - as above
     as_json: AsJson = False,
@@ -213,7 +213,7 @@ def sweep(
     batch_size: BatchSize = None,
     device: Device = None,
     seed: Seed = None,
-    split: SplitName = None,
+    split: SplitOption = None,
     split_seed: SplitSeed = None,
     changes: Changes = [],  # noqa: B006 - typer reads it, nothing changes it
     as_json: AsJson = False,

@@ -36,7 +36,7 @@ RUN = "run"  # in a model's folder: that of the run that made it
 
 
 @dataclass(frozen=True)
-class Finetuned:
+class MadeModel:
     """A model and where it is.
 
     Attributes:
@@ -61,7 +61,7 @@ def finetune_table(
     folds: int | None = None,
     changes: Sequence[str] = (),
     inference: Inference = Inference(),  # noqa: B008 - frozen
-) -> Finetuned:
+) -> MadeModel:
     """Make a model of a table, or find it made; another process that is making it is waited for.
 
     Args:
@@ -106,7 +106,7 @@ def finetune_table(
     name = _name(config, task, inference, drawn)
     with nullcontext() if out.exists() else locked(out):
         if out.exists():
-            return Finetuned(_existing(out, name), out, is_new=False)
+            return MadeModel(_existing(out, name), out, is_new=False)
         return _made(config, data, drawn, out, inference, name)
 
 
@@ -117,7 +117,7 @@ def _made(
     out: Path,
     inference: Inference,
     name: str,
-) -> Finetuned:
+) -> MadeModel:
     """Make the model in a folder beside `out`, then put that into its place."""
     partial = out.with_name(f"{out.name}.partial")
     with writing(out):  # before minutes of looking for molecules the encoder has seen
@@ -133,7 +133,7 @@ def _made(
     # an interrupted run needs its members until the model that holds them is in place
     for folder in folders:
         RunFolder(out / RUN / folder.path.name).drop("members")
-    return Finetuned(model, out, is_new=True)
+    return MadeModel(model, out, is_new=True)
 
 
 @dataclass(frozen=True, eq=False)

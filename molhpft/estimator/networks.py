@@ -21,7 +21,7 @@ from molhpft.run.side_by_side import run_side_by_side
 
 
 @dataclass(frozen=True, eq=False)
-class Finetuned:
+class NetworksOfTau:
     """Networks that began with heads of one tau, one for each run.
 
     Attributes:
@@ -41,7 +41,7 @@ class Finetuned:
 
 def finetuned(
     config: RunConfig, parts: Sequence[Task], spec: NetworkSpec, out: Path
-) -> tuple[list[Finetuned], list[RunFolder]]:
+) -> tuple[list[NetworksOfTau], list[RunFolder]]:
     """Networks of every tau that all runs have, and the runs; what is there already is found.
 
     Where tau is chosen automatically, the first of several runs chooses it for all.
@@ -69,7 +69,7 @@ def finetuned(
     folders += run_side_by_side(others, out)
     members = [_members(folder) for folder in folders]
     networks = [
-        Finetuned(key, tau, tuple(_network(spec, own[key][1]) for own in members))
+        NetworksOfTau(key, tau, tuple(_network(spec, own[key][1]) for own in members))
         for key, (tau, _) in members[0].items()
         if all(key in own for own in members)
     ]

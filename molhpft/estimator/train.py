@@ -41,7 +41,7 @@ from molhpft.estimator.held_out import held_out_predictions
 from molhpft.estimator.kernel_fitting import fit_kernel_models
 from molhpft.estimator.kernel_models import KernelModels
 from molhpft.estimator.model import Model, NetworkSpec
-from molhpft.estimator.networks import Finetuned, finetuned
+from molhpft.estimator.networks import NetworksOfTau, finetuned
 from molhpft.estimator.settings import Inference
 from molhpft.estimator.validation import (
     VALID,
@@ -190,7 +190,7 @@ def _candidates(
     return candidates, kernel_models, folders
 
 
-def _judged(one: Finetuned, parts: Sequence[Task], folds: Sequence[Fold]) -> Tensor:
+def _judged(one: NetworksOfTau, parts: Sequence[Task], folds: Sequence[Fold]) -> Tensor:
     """What networks say of the molecules that choose, each by one that did not train on it."""
     pairs = zip(one.networks, parts, strict=True)
     judged = torch.cat([predict(network, part, VALID).logits for network, part in pairs])

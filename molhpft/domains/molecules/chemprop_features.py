@@ -6,7 +6,7 @@ SMILES with extensions can write, are bonds of any stereochemistry, and isotopes
 
 from collections.abc import Mapping
 from functools import cache
-from itertools import product as combinations
+from itertools import product
 
 import torch
 from rdkit import Chem
@@ -96,7 +96,7 @@ def _check_columns(graphs: GraphBatch) -> None:
 _OTHER_BOND = 4  # dative and other types, of which chemprop has no bit
 _STEREO = (0, 2, 3, 4, 5, 1)  # of STEREONONE, Z, E, CIS, TRANS, ANY, as RDKit numbers them
 _BOND_COLUMNS = (0, 1, 2, 4)  # type, stereo, conjugated, in ring
-_KINDS = tuple(combinations(*(range(PACKED_BOND_SIZES[column]) for column in _BOND_COLUMNS)))
+_KINDS = tuple(product(*(range(PACKED_BOND_SIZES[column]) for column in _BOND_COLUMNS)))
 
 _ELEMENTS = {**{number - 1: number - 1 for number in range(1, 37)}, 52: 36}  # iodine comes last
 _CHARGES = {charge + 5: place for place, charge in enumerate((-1, -2, 1, 2, 0))}

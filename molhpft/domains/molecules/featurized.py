@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,6 @@ from molhpft.domains.parallel import parallel_stream
 T = TypeVar("T")
 
 Reading = Literal["morgan", "atom_pairs", "torsions", "properties"]
-READINGS: tuple[Reading, ...] = get_args(Reading)
 
 STRETCH = 512  # molecules that go to a process at a time
 

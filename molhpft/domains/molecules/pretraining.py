@@ -31,8 +31,8 @@ from molhpft.domains.molecules.computed_targets import (
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.graphs import joined
 from molhpft.domains.molecules.pretraining_sources import (
+    FileOptions,
     HeldOut,
-    Reading,
     Source,
     Splits,
     Use,
@@ -92,7 +92,7 @@ def pretraining_task(
         ValueError: the data cannot be used, or the options contradict each other.
     """
     _check(targets, weights, use)
-    how = Reading(smiles_column, split, split_seed, held_out)
+    how = FileOptions(smiles_column, split, split_seed, held_out)
     sources = read_sources(of, how, most, labelled="assays" in targets)
     splits = used_splits(sources, use, without)
     whole = _joined_splits(sources, splits)

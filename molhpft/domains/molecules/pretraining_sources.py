@@ -68,7 +68,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Reading:
+class FileOptions:
     """How files are read and split; None where nothing was said."""
 
     smiles_column: str | None
@@ -78,7 +78,7 @@ class Reading:
 
 
 def read_sources(
-    of: Sequence[Path], how: Reading, most: tuple[int, ...] | None, *, labelled: bool
+    of: Sequence[Path], how: FileOptions, most: tuple[int, ...] | None, *, labelled: bool
 ) -> list[Source]:
     """Sources by name of a data set or path of a file.
 
@@ -137,7 +137,7 @@ def molecules_trained_on(
         FileNotFoundError: the data are absent.
         ValueError: the data cannot be used.
     """
-    how = Reading(smiles_column, split, split_seed, held_out)
+    how = FileOptions(smiles_column, split, split_seed, held_out)
     sources = read_sources(of, how, most, labelled=False)
     splits = used_splits(sources, use, without)
     return [
@@ -190,7 +190,7 @@ def one_each(key: str, values: tuple[T, ...], of: Sequence[Path]) -> tuple[T, ..
     return values * len(of) if len(values) == 1 else values
 
 
-def _source(of: Path, how: Reading, most: int | None, *, labelled: bool) -> Source:
+def _source(of: Path, how: FileOptions, most: int | None, *, labelled: bool) -> Source:
     if str(of) in ogb_names():
         return _spread(_of_ogb(str(of)), most)
     sheet, column = read_sheet(of), how.smiles_column or "smiles"

@@ -1,5 +1,7 @@
 """Each string is read once, for graphs and all else; processes and stretches change nothing."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from rdkit.Chem import Descriptors, rdMolDescriptors
 from molhpft.domains.molecules import featurized as featurizing
 from molhpft.domains.molecules import smiles as smiles_module
 from molhpft.domains.molecules.count_fingerprints import SUBSTRUCTURES, count_fingerprints
-from molhpft.domains.molecules.featurized import READINGS, featurized, featurized_parts
+from molhpft.domains.molecules.featurized import Reading, featurized, featurized_parts
 from molhpft.domains.molecules.fingerprints import packed_fingerprints
 from molhpft.domains.molecules.properties import COUNT, properties
 from molhpft.domains.molecules.smiles import packed_graphs
@@ -77,7 +79,7 @@ def test_what_is_too_large_is_unreadable_and_odd_valences_are_marked(monkeypatch
 @settings(max_examples=20, deadline=None)
 @given(strings)
 def test_what_is_read_together_is_what_is_read_alone(smiles):
-    columns = featurized(smiles, READINGS).columns
+    columns = featurized(smiles, get_args(Reading)).columns
     for kind in SUBSTRUCTURES:
         assert np.array_equal(columns[kind], count_fingerprints(kind, smiles).toarray())
     alone = properties(smiles).reshape(len(smiles), COUNT)

@@ -1,6 +1,7 @@
 """Counts and properties that come with every batch of molecules."""
 
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molhpft.domains.molecules.count_fingerprints import count_fingerprints
-from molhpft.domains.molecules.featurized import READINGS, featurized
+from molhpft.domains.molecules.featurized import Reading, featurized
 from molhpft.domains.molecules.further_columns import (
     column_counts,
     reading_beside,
@@ -17,6 +18,8 @@ from molhpft.domains.molecules.further_columns import (
 )
 from molhpft.domains.molecules.properties import properties
 from tests.estimator.builders import SMILES, ring_task
+
+READINGS = get_args(Reading)
 
 
 @pytest.fixture(scope="module")
