@@ -78,6 +78,7 @@ from molhpft.tuning.callbacks import Callback, Measure, Row, Weights
 from molhpft.tuning.fit import best_epoch
 from molhpft.tuning.optimizer import backbone_rate
 from molhpft.tuning.recipes import Recipe
+from molhpft.tuning.stochastic_norm import stochastic_norm
 from molhpft.tuning.trained_stages import set_modes
 
 Scores = dict[str, float | None]
@@ -368,15 +369,18 @@ def _decomposition(branch: Branch) -> Json:
 def _drift(branch: Branch) -> Json:
     phase = branch.recipe.after[0]
     epochs = branch.epochs if phase.batch_norm == "train" else 0
-    rng = torch.Generator().manual_seed(seed_for(branch.seed, "finetune"))
-    drift = batch_norm_drift(
-        branch.start,
-        branch.task,
-        epochs=epochs,
-        rng=rng,
-        size=phase.batch_size,
-        set_modes=lambda network, epoch: set_modes(network, phase, epoch=epoch),
-    )
+    rng = torch.Generator().manual_seed(seed_for(branch.seed, branch.recipe.stream))
+    network = deepcopy(branch.start)
+    with stochastic_norm(network.backbone, phase.running_statistics if epochs else 0.0):
+        drift = batch_norm_drift(
+            network,
+            branch.trained or branch.task,
+            epochs=epochs,
+            rng=rng,
+            size=phase.batch_size,
+            set_modes=lambda network, epoch: set_modes(network, phase, epoch=epoch),
+            compared_on=branch.task,
+        )
     return asdict(drift)
 
 

@@ -353,6 +353,7 @@ def batch_norm_drift(
     rng: torch.Generator,
     size: int = 128,
     set_modes: Callable[[Network, int], object] | None = None,
+    compared_on: Task | None = None,
 ) -> Shift:
     """Shift of the training split's features by batch-norm statistics alone.
 
@@ -369,6 +370,7 @@ def batch_norm_drift(
         size: most examples in a batch.
         set_modes: puts a network into the mode in which an epoch, counted from 0, trains it; None
             trains all of it.
+        compared_on: whose "train" split's features are compared; None for those of `task`.
 
     Raises:
         ValueError: `epochs` is negative.
@@ -386,7 +388,7 @@ def batch_norm_drift(
                 seed_dropout(seed + step, batch.targets.device)
                 drifted(batch)
     running = RunningShift()
-    for batch in task.batches("train", size=size):
+    for batch in (compared_on or task).batches("train", size=size):
         before, after = (take(n, [batch]).features for n in (network, drifted))
         running.add(before, after)
     return running.mean()

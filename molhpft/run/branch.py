@@ -77,10 +77,9 @@ def finetune(
     callbacks += [] if until is None else [PauseAfter(until)]
     history: list[Json] = []
     repeat = {"repeat": recipe.repeat} if recipe.repeat else {}
-    stream = f"finetune, repeat {recipe.repeat}" if repeat else "finetune"
     for number, phase in enumerate(recipe.after):
         saved = SavedPhase(context.folder, f"{recipe.key}-{number}", config.checkpoint)
-        rng = torch.Generator().manual_seed(seed_for(config.seed, stream) + number)
+        rng = torch.Generator().manual_seed(seed_for(config.seed, recipe.stream) + number)
         total = phase.epochs * task.epoch_size
         with pace(f"finetuning, tau {recipe.tau}", total, shown=machine.rank == 0) as show:
             along = [saved, *callbacks, _Shown(show)]

@@ -131,6 +131,8 @@ def probe_heads(
 
     name = probe_name(config, recipes[0], task)
     taus = list(dict.fromkeys(recipe.tau for recipe in recipes))
+    if recipes[0].probe.depends_on_its_end:  # each tau has a schedule, and so rows, of its own
+        shared = ()
     return shared_trajectory(name, taus, build, shared=shared), head, features
 
 

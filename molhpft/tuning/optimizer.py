@@ -7,13 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from molhpft.core.beside import Beside
 from molhpft.core.network import Network
-from molhpft.core.standardise import Standardised
 from molhpft.tuning.adapters import NONE, Adapters
 from molhpft.tuning.callbacks import Weights
 from molhpft.tuning.phase import Phase
-from molhpft.tuning.trained_stages import trained_stages
+from molhpft.tuning.trained_stages import own_stages, trained_stages
 
 
 def make_optimizer(network: Network, phase: Phase, *, adapters: Adapters = NONE) -> Optimizer:
@@ -111,10 +109,7 @@ def _groups(network: Network, phase: Phase, adapters: Adapters = NONE) -> list[d
     """Parameters by learning rate: few groups, as each costs calls of its own in every step."""
     stages: list[tuple[str, nn.Module, float]] = [("", network.head, phase.lr)]
     trained = trained_stages(network.backbone, phase)
-    # rates count the encoder's own stages, whatever a run has put on top of them
-    named = network.backbone.named_stages().items()
-    added = (Standardised, Beside)
-    layers = [(name, stage) for name, stage in named if not isinstance(stage, added)]
+    layers = own_stages(network.backbone).items()
     for depth, (name, stage) in enumerate(reversed(layers), start=1):
         if name in trained:
             rate = (phase.backbone_lr or phase.lr) * phase.layer_decay**depth

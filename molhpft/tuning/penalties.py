@@ -2,8 +2,8 @@
 
     anchor                `1/2 ||w - w_0||^2` of the backbone, L2-SP (Li et al., ICML 2018)
     head_penalty          `1/2 ||w||^2` of the head, L2-SP's penalty of what has no start to keep to
-    stage_anchor          `1/2 ||h - h_0||^2` of what every stage gives: the behavioural penalty of
-                          DELTA (Li et al., ICLR 2019), every channel weighing the same
+    stage_anchor          `1/2 ||h - h_0||^2` of what every stage of the encoder gives: the
+                          behavioural penalty of DELTA (Li et al., ICLR 2019), all channels alike
     feature_anchor        `1/2 ||z - z_0||^2` of the features that the head reads: distillation from
                           the encoder as it was, by hints (Romero et al., ICLR 2015)
     node_transport        masked optimal transport between the nodes of each graph as they were and
@@ -26,16 +26,23 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from molhpft.core.annotations import Float
+from molhpft.core.beside import Beside
 from molhpft.core.determinism import seed_dropout
 from molhpft.core.network import Batch, Chain, Network
 from molhpft.tuning.callbacks import Weights
 from molhpft.tuning.distributed import Machine
 from molhpft.tuning.phase import Phase
+from molhpft.tuning.trained_stages import own_stages
 from molhpft.tuning.transport import masked_transport, routes_of, transported_stage
 
 
 def smallest_singular_value(z: Float[Tensor, "rows d ..."]) -> Float[Tensor, ""]:
-    """Of the matrix of features, a row for each example (or atom, or pixel) of a batch."""
+    """Of the matrix of features, a row for each example (or atom, or pixel) of a batch.
+
+    NaN where a feature is not finite, as where training diverges.
+    """
+    if not z.isfinite().all():
+        return z.sum() * torch.nan
     values: Tensor = torch.linalg.svdvals(z.movedim(1, -1).flatten(0, -2).float())
     return values[-1]
 
@@ -66,6 +73,10 @@ class Penalties:
         self._compares = bool(phase.stage_anchor or phase.feature_anchor or phase.node_transport)
         self._watches = self._compares or bool(phase.spectral_shrinkage)
         self._outputs: dict[str, Tensor] = {}
+        self._own = own_stages(network.backbone)
+        # columns beside the features are no features, and would be the smallest direction
+        kinds = network.backbone.named_stages().items()
+        self._shrunk = next((n for n, s in reversed(kinds) if not isinstance(s, Beside)), "")
         if self._watches and not network.backbone.names:
             raise ValueError("a penalty on features needs a backbone, and the cut leaves none")
         if self._watches and machine.processes > 1:
@@ -124,7 +135,7 @@ class Penalties:
         if self._reference is not None:
             loss = loss + self._feature_distance(self._reference, batch, dropout)
         if phase.spectral_shrinkage:
-            z = self._outputs[self._backbone.names[-1]]
+            z = self._outputs[self._shrunk]
             loss = loss + phase.spectral_shrinkage * smallest_singular_value(z).square()
         self._outputs.clear()
         return loss
@@ -147,7 +158,8 @@ class Penalties:
                 starts.append(h)
         for (name, _), start in zip(stages, starts, strict=True):
             is_last = name == stages[-1][0]
-            strength = self._phase.stage_anchor + self._phase.feature_anchor * is_last
+            strength = self._phase.stage_anchor * (name in self._own)
+            strength += self._phase.feature_anchor * is_last
             if strength:
                 distances.append(strength / 2 * mean_squared_distance(self._outputs[name], start))
             if name == self._transported:

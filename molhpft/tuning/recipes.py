@@ -103,6 +103,11 @@ class Recipe:
         repeat = f"-repeat{self.repeat}" if self.repeat else ""
         return f"tau{self.tau}{smoothing}{repeat}"
 
+    @property
+    def stream(self) -> str:
+        """What the random numbers of its finetuning are for, see `seed_for`."""
+        return f"finetune, repeat {self.repeat}" if self.repeat else "finetune"
+
 
 Recipes = tuple[Recipe, ...]
 

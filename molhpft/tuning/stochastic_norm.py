@@ -89,8 +89,12 @@ def check_norms(backbone: Chain) -> None:
 
 
 def _norms(backbone: Chain) -> Iterator[tuple[nn.Module, str, _BatchNorm]]:
-    """Parent, name and module of every batch norm with running statistics."""
+    """Parent, name and module of every batch norm with running statistics that can be trained.
+
+    The frozen base of side tuning, whose weights are buffers, always evaluates.
+    """
     for parent in backbone.modules():
         for name, child in parent.named_children():
-            if isinstance(child, _BatchNorm) and child.track_running_stats:
+            is_frozen = child._buffers.get("weight") is not None
+            if isinstance(child, _BatchNorm) and child.track_running_stats and not is_frozen:
                 yield parent, name, child

@@ -6,12 +6,22 @@ A stage that is not trained keeps every number, batch-norm statistics included, 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from molhpft.core.beside import Beside
 from molhpft.core.network import Chain, Network
+from molhpft.core.standardise import Standardised
 from molhpft.tuning.phase import Phase
 
 Freeze = Callable[[int], None]
+
+
+def own_stages(backbone: Chain) -> dict[str, nn.Module]:
+    """The encoder's own stages, by name, without what a run has put on top of them."""
+    added = (Standardised, Beside)
+    named = backbone.named_stages().items()
+    return {name: stage for name, stage in named if not isinstance(stage, added)}
 
 
 def trained_stages(backbone: Chain, phase: Phase, *, epoch: int | None = None) -> list[str]:

@@ -179,9 +179,9 @@ NORMED, PLAIN = (
 def finetuned(phase, *, start=PLAIN, task=None, **recipe):
     """A branch that was really finetuned, by the generator that runs use."""
     task, end = task or toy_task(), deepcopy(start)
-    rng = torch.Generator().manual_seed(seed_for(0, "finetune"))
-    rows = fit(end, phase, task, rng=rng)
     method = Recipe(Phase(trains="head", epochs=0, lr=1.0), (phase,), **recipe)
+    rng = torch.Generator().manual_seed(seed_for(0, method.stream))
+    rows = fit(end, phase, task, rng=rng)
     return Branch(start, end, task, method, [{"phase": phase_name(0), **row} for row in rows], 0)
 
 
@@ -279,8 +279,9 @@ def test_the_bound_names_what_it_is_not_derived_for(branch, words):
         ({"batch_size": 30}, toy_network(dropout=0.5)),
         # nothing is learned: the statistics decide which epoch is kept
         ({"epochs": 6, "keep": "best"}, toy_network()),
+        ({"running_statistics": 0.5}, toy_network(dropout=0.5)),
     ],
-    ids=["2", "30", "best"],
+    ids=["2", "30", "best", "stochastic"],
 )
 def test_drift_is_the_whole_shift_of_a_finetuning_that_changes_no_weight(changes, start):
     branch = finetuned(replace(DESCENT, lr=1e-30, **changes), start=start)
@@ -292,6 +293,22 @@ def test_drift_is_the_whole_shift_of_a_finetuning_that_changes_no_weight(changes
     )
     assert drift == pytest.approx(asdict(shift(before, after)))
     assert drift["distance"] > 0.05
+
+
+def test_drift_of_a_repeat_is_that_of_its_own_random_numbers():
+    dropping = toy_network(dropout=0.5)
+    branch = finetuned(replace(DESCENT, lr=1e-30, batch_size=2), start=dropping, repeat=2)
+    drift = measure_branch(["drift"], branch)["drift"]
+    assert drift["distance"] == pytest.approx(branch.ends.shift.distance)
+
+
+def test_drift_is_of_all_that_was_trained_on_where_a_sample_is_judged():
+    branch = finetuned(replace(DESCENT, lr=1e-30, batch_size=2), start=toy_network(dropout=0.5))
+    some = {**branch.task.splits, "train": branch.task.rows("train")[::3]}
+    sampled = replace(branch, task=replace(branch.task, splits=some), trained=branch.task)
+    drift = measure_branch(["drift"], sampled)["drift"]
+    assert drift["distance"] == pytest.approx(sampled.ends.shift.distance)
+    assert drift["distance"] != pytest.approx(branch.ends.shift.distance, rel=1e-3)
 
 
 def by_threes(monkeypatch):

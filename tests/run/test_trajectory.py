@@ -138,6 +138,15 @@ def test_a_probe_that_diverges_where_only_others_go_is_the_runs_own():
         shared_trajectory("diverges", [2, 7], build, shared=[9])
 
 
+def test_a_scheduled_probe_has_the_rows_of_its_own_taus(tmp_path, monkeypatch):
+    raw = raw_sweep(write_table(tmp_path), probe={"lr": 0.01, "schedule": "cosine"})
+    monkeypatch.setenv("MOLHPFT_CACHE", str(tmp_path / "cache"))
+    alone = undisturbed(raw, tmp_path / "alone")
+    for trial in parse_sweep(raw):
+        run(trial.config, tmp_path / "shared", shared=trial.shared)
+    assert results_of(tmp_path / "shared") == alone
+
+
 @pytest.mark.parametrize("changes", [{}, {"cut": "conv1"}], ids=["features", "live"])
 def test_runs_that_share_give_the_bytes_of_runs_that_do_not(tmp_path, monkeypatch, changes):
     raw = raw_sweep(write_table(tmp_path), **changes)

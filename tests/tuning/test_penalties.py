@@ -6,15 +6,17 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
+from molhpft.core.beside import Beside
 from molhpft.core.data import Task
 from molhpft.core.evaluate import take
-from molhpft.core.network import Network, linear_head
+from molhpft.core.network import Batch, Chain, Network, linear_head
 from molhpft.core.objectives import Multiclass
+from molhpft.core.standardise import Standardised
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.gcn import ogb_gcn
 from molhpft.domains.molecules.graphs import pack
 from molhpft.tuning.distributed import ALONE, Machine
-from molhpft.tuning.fit import fit
+from molhpft.tuning.fit import DivergedError, fit
 from molhpft.tuning.penalties import Penalties, mean_squared_distance, smallest_singular_value
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.transport import masked_transport, routes_of
@@ -89,6 +91,61 @@ def test_the_smallest_singular_value_is_that_of_examples_by_channels(shape):
     z = torch.randn(shape)
     _, s, _ = torch.linalg.svd(z if z.ndim == 2 else pixels(z), full_matrices=False)
     torch.testing.assert_close(smallest_singular_value(z), s.min())
+
+
+def test_features_that_are_not_finite_shrink_to_nothing_known():
+    assert smallest_singular_value(torch.tensor([[1.0, torch.inf], [0.0, 1.0]])).isnan()
+
+
+def test_a_training_that_diverges_says_so_with_a_penalty_on_singular_values():
+    wild = replace(FT, optimizer="sgd", lr=1e30, spectral_shrinkage=0.1)
+    with pytest.raises(DivergedError, match="try a learning rate below"):
+        fit(toy_network(), wild, toy_task(), rng=seeded())
+
+
+def on_top(network, stage):
+    """The network with a stage that a run adds behind those of the encoder."""
+    return Network(network.backbone.followed_by(Chain({"added": stage})), network.head)
+
+
+def penalty(network, moved, setting, batch):
+    """Of a network whose weights have moved since the phase began."""
+    penalties = Penalties(network, replace(FT, **{setting: 1.0}), ALONE)
+    with torch.no_grad():
+        for weight in moved:
+            weight.mul_(1.1)
+    with penalties.watching():
+        network.eval()(batch)
+    return penalties.added_to(torch.tensor(0.0), batch, dropout=0).item()
+
+
+@pytest.mark.parametrize("setting", ["stage_anchor", "feature_anchor", "spectral_shrinkage"])
+def test_features_in_standard_units_are_not_penalised_a_second_time(setting):
+    batch, found = toy_task().examples.take(torch.arange(4)), []
+    for added in (False, True):
+        network = toy_network()
+        if added:
+            network = on_top(network, Standardised(network.backbone.width))
+        found.append(penalty(network, network.backbone.parameters(), setting, batch))
+    assert found[0] > 0
+    assert found[1] == pytest.approx(found[0])
+
+
+def test_columns_beside_the_features_are_none_whose_singular_values_shrink():
+    batch, plain = Batch(torch.randn(4, 6), torch.arange(4) % 3), toy_network()
+
+    class Columns(Beside):
+        def forward(self, h, batch):
+            return torch.cat([h, torch.full((len(h), 2), 1e-6)], 1)
+
+    width = plain.backbone.width
+    beside = Network(
+        plain.backbone.followed_by(Chain({"beside": Columns(width, {"a": 2})})),
+        linear_head(width + 2, 3),
+    )
+    own = penalty(toy_network(), [], "spectral_shrinkage", batch)
+    assert own > 0
+    assert penalty(beside, [], "spectral_shrinkage", batch) == pytest.approx(own)
 
 
 @pytest.mark.parametrize("setting", ["stage_anchor", "feature_anchor"])

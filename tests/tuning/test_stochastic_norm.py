@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from molhpft.core.network import Chain, Plain
+from molhpft.core.network import Chain, Network, Plain, side_tuned
 from molhpft.tuning.distributed import Machine
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
@@ -98,3 +98,13 @@ def test_it_is_refused_where_it_has_no_meaning():
 
     with pytest.raises(ValueError, match="set devices: 1, got 2 processes"):
         stochastic_norm(toy_network().backbone, 0.5, machine=Shared()).__enter__()
+
+
+def test_the_frozen_base_of_side_tuning_keeps_its_batch_norm():
+    plain = toy_network()
+    network = Network(side_tuned(plain.backbone), plain.head)
+    base = deepcopy(dict(network.backbone.named_buffers()))
+    fit(network, replace(FT, running_statistics=0.5), toy_task(), rng=seeded())
+    kept = {name: value for name, value in network.backbone.named_buffers() if ".base." in name}
+    assert kept
+    assert all(torch.equal(value, base[name]) for name, value in kept.items())
