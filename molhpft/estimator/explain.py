@@ -36,8 +36,8 @@ class Explanation:
         logit: theirs of the molecule; of a regression, in standard deviations.
         baseline: the logit of a molecule whose atoms are all average training atoms; what heads
             read beside features is that of the molecule.
-        error: by how much the contributions miss `logit - baseline`: what `virtual_node` is not, is
-            the error of taking an integral in steps.
+        gap: how far the contributions of the atoms are from adding up to `logit - baseline`: the
+            part of the virtual node, and the error of taking the integral in steps.
         virtual_node: what it contributes, which no atom's is; 0 without one.
         weight: of the networks among the members of the model; what is left is of kernel models,
             which have no contributions of atoms.
@@ -49,7 +49,7 @@ class Explanation:
     atoms: Tensor
     logit: float
     baseline: float
-    error: float
+    gap: float
     virtual_node: float
     weight: float
     is_number: bool
@@ -63,7 +63,7 @@ class Explanation:
             f"{' standard deviations' if self.is_number else ''}, of which the atoms contribute "
             f"{self.logit - self.baseline:+.3f} to that of an average training atom, "
             f"{self.baseline:.3f}. The sum over atoms misses this by "
-            f"{self.error:.3f}, for the integral is taken in {STEPS} steps"
+            f"{self.gap:.3f}, for the integral is taken in {STEPS} steps"
         )
         if self.virtual_node:
             text += f" and the virtual node contributes {self.virtual_node:+.3f}"
@@ -129,7 +129,7 @@ def explain(model: Model, smiles: str, *, target: str | None = None) -> Explanat
         atoms,
         logit,
         baseline,
-        error=abs(float(atoms.sum()) - (logit - baseline)),
+        gap=abs(float(atoms.sum()) - (logit - baseline)),
         virtual_node=float(weights @ torch.tensor([member.rest for member in members]).double()),
         weight=float(own.sum() / model.weights.sum()),
         is_number=isinstance(model.spec.objective, Squared),

@@ -28,7 +28,7 @@ def logit_of(model, smiles, k):
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_contributions_add_up_to_the_logit_but_for_the_error_that_is_said(kind):
+def test_contributions_add_up_to_the_logit_but_for_the_gap_that_is_said(kind):
     model = random_model(**kind)
     for network in model.networks:
         for name, parameter in network.named_parameters():
@@ -39,9 +39,9 @@ def test_contributions_add_up_to_the_logit_but_for_the_error_that_is_said(kind):
         assert (found.smiles, found.target, found.atoms.shape) == (ASKED, target, (10,))
         assert found.logit == pytest.approx(logit_of(model, ASKED, k).item(), rel=1e-4, abs=1e-6)
         missed = found.logit - found.baseline - found.atoms.sum().item()
-        assert found.error == pytest.approx(abs(missed), abs=1e-6)
+        assert found.gap == pytest.approx(abs(missed), abs=1e-6)
         if kind != KINDS["virtual node"]:
-            assert found.error < 1e-3 + 0.01 * found.atoms.abs().sum().item()
+            assert found.gap < 1e-3 + 0.01 * found.atoms.abs().sum().item()
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -60,7 +60,7 @@ def test_what_the_sum_misses_is_the_virtual_node_and_the_error_of_steps(kind):
 
 
 def test_the_weight_of_members_that_are_not_explained_is_said():
-    found = replace(explain(random_model(), ASKED), logit=2.0, baseline=0.5, error=0.0, weight=0.4)
+    found = replace(explain(random_model(), ASKED), logit=2.0, baseline=0.5, gap=0.0, weight=0.4)
     assert found.reading == (
         "ring: logit of the networks 2.000, of which the atoms contribute +1.500 to that of an "
         "average training atom, 0.500. The sum over atoms misses this by 0.000, for the integral "
