@@ -368,7 +368,8 @@ def _show(finetuned: "MadeModel", *, as_json: bool) -> None:
 
 
 def _wrote(out: Path, counts: dict[str, int]) -> None:
-    from molhpft.estimator.predict import INVALID_VALENCE, is_stream
+    from molhpft.estimator.predict import INVALID_VALENCE
+    from molhpft.estimator.table_output import is_stream
     from molhpft.results.terminal import console
 
     shown = [f"{n:,} {status}" for status, n in counts.items() if n or status != INVALID_VALENCE]

@@ -10,7 +10,8 @@ from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.estimator.calibrate import HeldOut, HeldOutPredictions, Uncertainty
 from molhpft.estimator.model import NetworkSpec
-from molhpft.estimator.predict import Named, number_cells, set_columns, table_writer
+from molhpft.estimator.predict import number_cells, set_columns
+from molhpft.estimator.table_output import Named, table_writer
 from molhpft.estimator.validation import Fold
 
 HELD_OUT = "held_out.csv"
