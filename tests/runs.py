@@ -77,6 +77,7 @@ def write_run(
     digest=None,
     epochs=3,
     spent=None,
+    auxiliary=None,
     **config,
 ):
     """A run of `method` whose branches score as `scores` says: tau to (valid, test).
@@ -85,7 +86,8 @@ def write_run(
 
     With `spent` its tau was chosen by `tau: auto`, which took so many epochs. `data` is the
     fingerprint of the task, by default one of its name and options, and `digest` that of the
-    weights, by default one of their path.
+    weights, by default one of their path; `auxiliary` is that of the pretraining task that a run
+    goes on serving.
     """
     sections = {key: config.pop(key, {}) for key in ("task_options", "encoder", "head", "finetune")}
     encoder = {"name": "gcn", "weights": "w.pth", **sections["encoder"]}
@@ -122,7 +124,7 @@ def write_run(
         "chosen_tau": max(scores, key=lambda tau: scores[tau][0]),
         "branches": branches,
     }
-    folder.write_json("summary.json", summary)
+    folder.write_json("summary.json", summary | ({"auxiliary": auxiliary} if auxiliary else {}))
     if spent is not None:
         folder.write_json("choice.json", {"spent": spent})
     folder.close()

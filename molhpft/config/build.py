@@ -41,6 +41,19 @@ def build_recipes(config: RunConfig) -> tuple[Recipe, ...]:
     return METHODS[config.method.name](config.probe, config.finetune, **config.method.options)
 
 
+def served_task(auxiliary: AuxiliaryTask) -> Choice:
+    """The pretraining task that training goes on serving, every option checked and filled in.
+
+    Raises:
+        ValueError: there is no such task, or it has no such option.
+    """
+    if auxiliary.task not in TASKS:
+        raise ValueError(unknown(auxiliary.task, list(TASKS), "method.pretraining"))
+    parameters = keywords(TASKS[auxiliary.task])
+    options = checked("method.pretraining", parameters, dict(auxiliary.options))
+    return Choice(auxiliary.task, options)
+
+
 def build_task(config: RunConfig, recipe: Recipe) -> Task:
     """The task as the recipe trains on it.
 
@@ -54,7 +67,9 @@ def build_task(config: RunConfig, recipe: Recipe) -> Task:
     if recipe.contrast:
         task = _contrasted(task)
     if recipe.auxiliary:
-        task = joint_task(task, _pretraining(recipe.auxiliary), weight=recipe.auxiliary.weight)
+        served = served_task(recipe.auxiliary)
+        pretraining = TASKS[served.name](**served.options)
+        task = joint_task(task, pretraining, weight=recipe.auxiliary.weight)
     return reading_beside(task, beside_of(config.head))
 
 
@@ -295,14 +310,6 @@ def _contrasted(task: Task) -> Task:
             f"{type(task.objective).__name__.lower()}: use flyp, which keeps pretraining targets"
         )
     return replace(task, objective=ClassContrast(ignore=task.objective.ignore))
-
-
-def _pretraining(auxiliary: AuxiliaryTask) -> Task:
-    if auxiliary.task not in TASKS:
-        raise ValueError(unknown(auxiliary.task, list(TASKS), "method.pretraining"))
-    return TASKS[auxiliary.task](
-        **checked("method.pretraining", keywords(TASKS[auxiliary.task]), dict(auxiliary.options))
-    )
 
 
 def _further_outputs(task: Task) -> int:

@@ -133,6 +133,7 @@ class _Summary(BaseModel):
     measures: _Measures | None = None
     task: str
     fingerprint: str = Field(min_length=1)
+    auxiliary: str = ""
     weights_digest: str | None
     sizes: dict[str, int] | None = None
     encoder: str

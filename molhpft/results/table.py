@@ -3,7 +3,8 @@
 A run has three names, each finer than the one before. The label says method, and encoder, head and
 cut where these differ within a task; the family adds the settings that differ among runs of one
 label, but for learning rates; the variant adds the learning rates. Data and weights are identified
-by what they hold, a task by its fingerprint and a weight file by its digest, wherever they lie.
+by what they hold, wherever they lie: a task by its fingerprint, a weight file by its digest, and so
+a pretraining task that a run goes on serving.
 """
 
 import json
@@ -40,11 +41,13 @@ class Results:
 
     Attributes:
         table: a row for each run and tau. Columns: folder, task, data (fingerprint), encoder,
-            weights, method, head, cut, seed, metric, tau (missing where there is no head probing),
-            chosen, energy, energy_per_entry, energy_balanced, head_norm (missing in runs of older
-            versions), probe_<split>, final_<split>, ece_<split> (of classes), distance, cosine,
-            dot, norm, start_norm, epochs (of finetuning), parameters, the settings in which runs
-            differ under their config keys, and label, family and variant.
+            weights, method, pretraining (digest of the task that it goes on serving; empty for
+            none, and in runs of older versions), head, cut, seed, metric, tau (missing where there
+            is no head probing), chosen, energy, energy_per_entry, energy_balanced,
+            head_norm (missing in runs of older versions), probe_<split>, final_<split>,
+            ece_<split> (of classes), distance, cosine, dot, norm, start_norm, epochs (of
+            finetuning), parameters, the settings in which runs differ under their config keys, and
+            label, family and variant.
         settings: names of the columns that are settings.
         runs: the runs behind it.
         problems: folders that were left out, and why.
@@ -133,6 +136,7 @@ def _identity(run: Run, settings: Sequence[str], weights: Mapping[str | None, st
         # a run from scratch has a path of weights in its config, and does not use them
         "weights": "none" if method == "scratch" else weights[run.summary["weights_digest"]],
         "method": method,
+        "pretraining": run.summary.get("auxiliary", ""),
         "head": flat.get("head.name"),
         "cut": run.config.get("cut"),
         **{name: _plain(flat.get(name)) for name in settings},
@@ -204,11 +208,20 @@ def _name(rows: list[Json], settings: Sequence[str]) -> None:
     others = [name for name in settings if not name.startswith("task.")]
     for group in _grouped(rows, "task", "label").values():
         differing = [name for name in others if len({_text(row[name]) for row in group}) > 1]
+        differing += ["pretraining"] if _serve_namesakes(group, differing) else []
         for row in group:
             slow = [_setting_text(n, row[n]) for n in differing if n not in RATES]
             fast = [_setting_text(n, row[n]) for n in differing if n in RATES]
             row["family"] = ", ".join([row["label"], *slow])
             row["variant"] = ", ".join([row["label"], *slow, *fast])
+
+
+def _serve_namesakes(rows: Sequence[Json], settings: Sequence[str]) -> bool:
+    """Whether rows of the same settings go on serving different pretraining tasks."""
+    served: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for row in rows:
+        served[tuple(_text(row[name]) for name in settings)].add(row["pretraining"])
+    return any(len(digests) > 1 for digests in served.values())
 
 
 def _name_tasks(rows: Sequence[Json], options: Sequence[str]) -> None:
@@ -266,6 +279,8 @@ def _setting_text(name: str, value: Any) -> str:
     """A setting and its value; a list of tau, which is none, stands beside "auto" only."""
     if name == "method.tau":
         return "tau by grid" if value is None else f"tau {value}"
+    if name == "pretraining":  # the digest of what a config names
+        return f"pretraining {value[:_DIGITS] or 'not recorded'}"
     return f"{_last(name)}={_text(value)}"
 
 

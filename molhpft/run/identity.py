@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from molhpft import __version__
-from molhpft.config.build import weights_digest
+from molhpft.config.build import build_recipes, served_task, weights_digest
 from molhpft.config.options import Options
 from molhpft.config.schema import RECORDED, RunConfig, resolved
 from molhpft.core.data import Task
@@ -40,6 +40,10 @@ def trial_name(config: RunConfig) -> str:
     """Name of a run before its data are read and a machine is chosen for it.
 
     A data file counts by what it holds, a folder of them by names, sizes and times of change.
+
+    Raises:
+        ValueError: the method goes on serving a pretraining task that is none of the catalog, or
+            gives it options that it has not.
     """
     return f"{config.task.name}-{config.method.name}-{short_digest(_content(config, None))}"
 
@@ -65,16 +69,34 @@ def _content(config: RunConfig, task: Task | None) -> Options:
     content = resolved(config) | {"version": __version__, "format": FORMAT}
     del content["checkpoint"]
     content["encoder"]["weights"] = weights_digest(config)
-    files = {k: v for k, v in config.task.options.items() if _names_files(v)}
+    if auxiliary := build_recipes(config)[0].auxiliary:
+        options = served_task(auxiliary).options
+        if any(_names_files(value) for value in options.values()):
+            given = {"name": auxiliary.task, **auxiliary.options}
+            served = _by_content(given, options, read=task is not None)
+            content["method"] = content["method"] | {"pretraining": served}
+    content["task"] = _by_content(content["task"], config.task.options, read=task is not None)
     if task is None:
-        return content | {"task": content["task"] | {k: _held(v) for k, v in files.items()}}
+        return content
     if not task.fingerprint:
         raise ValueError(
             f"task {task.name} has no fingerprint, which tells its results from those on "
             "other data; give Task a digest of its rows, labels and splits as fingerprint"
         )
-    content["task"] = {k: v for k, v in content["task"].items() if k not in files}
     return content | {"data": [task.fingerprint, task.auxiliary]}
+
+
+def _by_content(given: Options, options: Options, *, read: bool) -> Options:
+    """Options of a task with its files by what they hold; without them once they have been read.
+
+    Args:
+        given: the options as a config has them.
+        options: the same, checked.
+        read: whether the task has been read, and has a fingerprint.
+    """
+    files = {k: v for k, v in options.items() if _names_files(v)}
+    rest = {k: v for k, v in given.items() if k not in files}
+    return rest if read else rest | {k: _held(v) for k, v in files.items()}
 
 
 def _names_files(value: Any) -> bool:

@@ -264,6 +264,7 @@ def _summary(network: Network, task: Task, config: RunConfig) -> Json:
     return {
         "task": task.name,
         "fingerprint": task.fingerprint,
+        **({"auxiliary": task.auxiliary} if task.auxiliary else {}),
         "encoder": config.encoder.name,
         "weights": str(config.encoder.options["weights"] or "none (random)"),
         "weights_digest": weights_digest(config),

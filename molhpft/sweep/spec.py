@@ -191,11 +191,12 @@ def _trial(base: Options, settings: Options) -> tuple[Trial, dict[str, str | Non
         build_recipes(config)
         if config.devices * config.nodes > 1:
             raise ValueError("a trial has one device; leave devices and nodes out of a sweep")
+        name = trial_name(config)
     except ValueError as error:
         raise ValueError(f"trial with {settings_text(settings)}: {error}") from error
     keys = {key: reasons.get(key) for key in given_keys(raw)}
     used = {key: value for key, value in settings.items() if not _is_idle(key, keys)}
-    return Trial(trial_name(config), used, config), keys
+    return Trial(name, used, config), keys
 
 
 def _is_idle(setting: str, keys: Mapping[str, str | None]) -> bool:

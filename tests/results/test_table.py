@@ -175,6 +175,24 @@ def test_weights_are_identified_by_what_they_hold(tmp_path):
     assert results == ["hp-ft, gcn.pth cccccc", "hp-ft, gcn.pth dddddd"]
 
 
+def test_runs_that_serve_different_pretraining_tasks_of_one_name_are_two_results(tmp_path):
+    for place, auxiliary in (("a", "1" * 64), ("b", "2" * 64), ("copy", "2" * 64), ("old", None)):
+        write_run(tmp_path / place, GRID, method="flyp", auxiliary=auxiliary)
+    results = read_results(tmp_path)
+    assert len(results.table) == 3 * len(GRID)
+    assert set(results.table["variant"]) == {
+        f"flyp, pretraining {told}" for told in ("111111", "222222", "not recorded")
+    }
+    assert results.notes == ()
+
+
+def test_a_pretraining_task_that_is_served_by_all_lengthens_no_name(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path, GRID, method="flyp", seed=seed, auxiliary="1" * 64)
+    assert names(tmp_path, "variant") == ["flyp"]
+    assert names(tmp_path, "pretraining") == ["1" * 64]
+
+
 def test_every_option_that_is_a_place_of_data_is_listed_as_one():
     options = {
         f"task.{key}"

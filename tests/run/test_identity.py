@@ -73,6 +73,36 @@ def test_a_trial_on_several_sources_knows_each_by_its_name_or_by_what_it_holds(t
     assert len({*before, name("ogbg-molhiv", path), name(path)}) == 5
 
 
+def test_a_trial_knows_the_files_of_the_pretraining_it_serves_by_what_they_hold(small, tmp_path):
+    path, moved = tmp_path / "pre.csv", tmp_path / "moved.csv"
+    rows = "smiles,large\n" + "".join(f"{'C' * n}O,1\n" for n in range(1, 9))
+    path.write_text(rows)
+    moved.write_text(rows)
+
+    def served(of):
+        given = {"name": "pretraining", "of": of, "targets": ["assays"], "split": "random"}
+        return small(method={"name": "flyp", "pretraining": given})
+
+    before = trial_name(served([str(path)]))
+    assert trial_name(served(str(path))) == trial_name(served([str(moved)])) == before
+    task = joint_task(task_of(small()), task_of(small()), weight=1.0)
+    assert run_name(served([str(path)]), task) == run_name(served([str(moved)]), task)
+    path.write_text(rows.replace(",1", ",0"))
+    assert trial_name(served([str(path)])) != before
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("nci_descriptor", r"unknown method\.pretraining nci_descriptor; did you mean nci_desc"),
+        ({"name": "pretraining", "targets": "assays"}, r"missing key method\.pretraining\.of"),
+    ],
+)
+def test_a_pretraining_that_no_trial_can_serve_is_refused_with_its_key(small, given, words):
+    with pytest.raises(ValueError, match=words):
+        trial_name(small(method={"name": "flyp", "pretraining": given}))
+
+
 def test_a_task_without_a_fingerprint_is_refused_for_its_results_have_no_name(small):
     task = replace(task_of(small()), fingerprint="")
     with pytest.raises(ValueError, match="task rings has no fingerprint, which tells its results"):

@@ -140,8 +140,11 @@ def test_flyp_goes_on_serving_another_task_and_is_scored_on_its_own(small, tmp_p
     pretrained = run(small(task=task, method="scratch", **BRIEF), tmp_path)
     encoder = {**SMALL["encoder"], "weights": str(pretrained.path / "model.safetensors")}
     config = small(encoder=encoder, method=FLYP, **BRIEF)
-    row, _, network, joint = around(config, run(config, tmp_path))
+    folder = run(config, tmp_path)
+    row, _, network, joint = around(config, folder)
     assert joint.outputs == 2
+    assert folder.read_json("summary.json")["auxiliary"] == joint.auxiliary != ""
+    assert "auxiliary" not in pretrained.read_json("summary.json")
     task = task_of(small())
     test = predict(network, task, "test")
     own = task.objective.score(test.logits[:, : task.outputs], test.targets)
