@@ -24,6 +24,8 @@ from molhpft.domains.files import ASIDE, Json, replacing, writing
 from molhpft.domains.weights import ABOUT
 
 MANIFEST = "manifest.json"
+_RESUME = "resume"
+"""The folder of what a run goes on from, see `run/resume.py`; no manifest lists it."""
 
 
 def file_sizes(folder: Path) -> dict[str, int]:
@@ -103,16 +105,21 @@ class RunFolder:
                     left.unlink()
 
     def close(self) -> None:
-        """Drop what only an unfinished run needs and give the folder its name."""
+        """Give the folder its name, then remove `resume/`, which only an unfinished run needs.
+
+        In this order a kill at any point costs nothing: before the folder has its name, a later
+        call goes on from `resume/`; afterwards the run is complete, and what is left of `resume/`
+        is no part of it and is ignored by later calls.
+        """
         if self.writes:
-            rmtree(self.partial / "resume", ignore_errors=True)
-            self._write(MANIFEST, manifest_of(file_sizes(self.partial)))
+            self._write(MANIFEST, manifest_of(_outside(file_sizes(self.partial), _RESUME)))
             with writing(self.path):
                 os.replace(self.partial, self.path)
+            rmtree(self.path / _RESUME, ignore_errors=True)
 
     def drop(self, name: str) -> None:
         """Take a folder of files out of the complete run, which is complete without it."""
-        rest = {k: v for k, v in file_sizes(self.path).items() if not k.startswith(f"{name}/")}
+        rest = _outside(file_sizes(self.path), _RESUME, name)
         with writing(self.path), replacing(self.path / MANIFEST) as aside:
             aside.write_text(manifest_of(rest))
         rmtree(self.path / name, ignore_errors=True)
@@ -204,6 +211,11 @@ class RunFolder:
             path.parent.mkdir(exist_ok=True)
             with replacing(path) as aside:
                 write(aside)
+
+
+def _outside(sizes: Mapping[str, int], *folders: str) -> dict[str, int]:
+    """The files that are in none of some folders."""
+    return {name: size for name, size in sizes.items() if name.partition("/")[0] not in folders}
 
 
 def _json_of(path: Path, *, remedy: str) -> Json:

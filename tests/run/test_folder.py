@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -33,6 +34,44 @@ def test_a_run_is_complete_only_under_its_own_name_without_what_it_resumed_from(
     assert folder.read_json("summary.json") == {"x": 1}
     assert names(folder.path) == ["manifest.json", "summary.json"]
     assert not folder.partial.exists()
+
+
+@pytest.mark.parametrize(
+    ("step", "complete"), [("manifest_of", False), ("os.replace", False), ("rmtree", True)]
+)
+def test_a_kill_while_a_folder_closes_costs_no_finished_branch(folder, monkeypatch, step, complete):
+    def killed(path, *_, **__):
+        if step != "os.replace" or path == folder.partial:
+            raise KeyboardInterrupt
+        return replace(path, *_, **__)
+
+    branch, replace = {"w": torch.ones(2)}, os.replace
+    folder.write_tensors("resume/tau1.safetensors", branch, {})
+    folder.write_json("summary.json", {"x": 1})
+    with monkeypatch.context() as patched:
+        patched.setattr(f"molhpft.run.folder.{step}", killed)
+        with pytest.raises(KeyboardInterrupt):
+            folder.close()
+    assert folder.is_complete is complete
+    if not complete:
+        folder.open()
+        assert torch.equal(folder.read_tensors("resume/tau1.safetensors")[0]["w"], branch["w"])
+        folder.close()
+    assert folder.is_complete
+    assert not folder.partial.exists()
+
+
+def test_what_is_left_of_resuming_is_no_part_of_a_complete_run(folder, monkeypatch):
+    for name in ("resume/tau1.safetensors", "members/tau1.safetensors", "model.safetensors"):
+        folder.write_tensors(name, {"w": torch.ones(2)}, {})
+    with monkeypatch.context() as patched:
+        patched.setattr("molhpft.run.folder.rmtree", lambda *_, **__: None)
+        folder.close()
+    folder.drop("members")
+    left = folder.path / "resume" / "tau1.safetensors"
+    assert left.is_file()
+    left.unlink()
+    assert folder.is_complete
 
 
 @pytest.mark.parametrize("name", ["summary.json", "members/tau4.safetensors", "manifest.json"])
