@@ -25,7 +25,9 @@ from typing import IO, Any, Literal, Protocol, TextIO
 
 import torch
 
-from molhpft.config.schema import Choice, parse_config, resolved
+from molhpft.config.build import build_recipes, served_task
+from molhpft.config.options import Options
+from molhpft.config.schema import Choice, parse_config, plain, resolved
 from molhpft.domains.extras import MissingExtraError, require
 from molhpft.domains.files import Json, UnwritableError
 from molhpft.run.device import hardware
@@ -413,7 +415,7 @@ class _RayPool:
         return len(self.running) < self.most
 
     def start(self, trial: Trial) -> None:
-        reference = self.remote.remote(_with_absolute_paths(trial), self.url, self.threads)
+        reference = self.remote.remote(with_absolute_paths(trial), self.url, self.threads)
         self.running[reference] = trial.name
 
     def wait(self) -> list[Outcome]:
@@ -462,21 +464,33 @@ def _check_answers(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_RAY_PATIENCE).close()
 
 
-def _with_absolute_paths(trial: Trial) -> Trial:
+def with_absolute_paths(trial: Trial) -> Trial:
     """The trial with absolute paths of its files: other machines have other working folders."""
-
-    def absolute(choice: Choice) -> Choice:
-        files = {
-            key: value.absolute()
-            for key, value in choice.options.items()
-            if isinstance(value, Path) and value.exists()
-        }
-        return Choice(choice.name, {**choice.options, **files})
-
     config = trial.config
-    return replace(
-        trial, config=replace(config, task=absolute(config.task), encoder=absolute(config.encoder))
+    config = replace(
+        config,
+        task=Choice(config.task.name, _absolute(config.task.options)),
+        encoder=Choice(config.encoder.name, _absolute(config.encoder.options)),
     )
+    if auxiliary := build_recipes(config)[0].auxiliary:
+        options = served_task(auxiliary).options
+        if moved := {k: v for k, v in _absolute(options).items() if v != options[k]}:
+            # the method has them as a config file does, where paths are text
+            served = {"name": auxiliary.task, **auxiliary.options, **plain(moved)}
+            method = {**config.method.options, "pretraining": served}
+            config = replace(config, method=Choice(config.method.name, method))
+    return replace(trial, config=config)
+
+
+def _absolute(options: Options) -> Options:
+    """Options with absolute paths of files that are there; any other may be a data set's name."""
+
+    def absolute(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(absolute(one) for one in value)
+        return value.absolute() if isinstance(value, Path) and value.exists() else value
+
+    return {key: absolute(value) for key, value in options.items()}
 
 
 if __name__ == "__main__":

@@ -3,13 +3,22 @@
 import json
 from collections import deque
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+import yaml
 
-from molhpft.config.schema import without
+from molhpft.config.schema import resolved, without
 from molhpft.domains.extras import MissingExtraError
+from molhpft.run.identity import trial_name
 from molhpft.sweep import execute
-from molhpft.sweep.execute import LocalWorkers, run_and_publish, run_trial, sweep
+from molhpft.sweep.execute import (
+    LocalWorkers,
+    run_and_publish,
+    run_trial,
+    sweep,
+    with_absolute_paths,
+)
 from molhpft.sweep.spec import parse_sweep
 from molhpft.sweep.store import store_at
 from tests.sweeps import raw_sweep, results_of, undisturbed, write_table
@@ -248,3 +257,43 @@ def test_a_trial_whose_process_is_killed_runs_once_more_and_then_fails_alone(
 def test_local_workers_write_to_local_folders_only(raw, tmp_path):
     with pytest.raises(ValueError, match="is no folder of this machine; local processes write to"):
         sweep(parse_sweep(raw), f"memory://{tmp_path}", LocalWorkers())
+
+
+def test_a_trial_for_another_machine_has_absolute_paths_of_its_files_and_stays_itself(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    here = {name: str(tmp_path / name) for name in ("rows.csv", "pre.csv", "held.csv", "w.pth")}
+    for name in here:
+        Path(name).write_text(name)
+    served = {"name": "pretraining", "of": ["ogbg-molhiv", "pre.csv"], "without": "held.csv"}
+    raw = {
+        "task": {"name": "csv", "path": "rows.csv"},
+        "encoder": {"name": "gcn", "weights": "w.pth"},
+        "sweep": {"method": [{"name": "flyp", "pretraining": served}]},
+    }
+    (trial,) = parse_sweep(raw)
+    moved = with_absolute_paths(trial)
+    assert moved.config.task.options["path"] == Path(here["rows.csv"])
+    assert moved.config.encoder.options["weights"] == Path(here["w.pth"])
+    pretraining = {**served, "of": ["ogbg-molhiv", here["pre.csv"]], "without": [here["held.csv"]]}
+    assert moved.config.method.options["pretraining"] == pretraining
+    assert trial_name(moved.config) == trial.name == moved.name
+    yaml.safe_dump(resolved(moved.config))
+
+
+def test_lists_of_files_become_absolute_and_names_of_data_sets_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.smi").write_text("C")
+    task = {"name": "pretraining", "of": ["ogbg-molhiv", "a.smi"], "without": ["ogbg-molmuv"]}
+    raw = {"task": task, "encoder": "gcn", "sweep": {"method": ["scratch"]}}
+    (trial,) = parse_sweep(raw)
+    options = with_absolute_paths(trial).config.task.options
+    assert options["of"] == (Path("ogbg-molhiv"), tmp_path / "a.smi")
+    assert options["without"] == (Path("ogbg-molmuv"),)
+
+
+def test_a_pretraining_without_files_stays_as_it_is_written(raw):
+    named = {"method": [{"name": "flyp", "pretraining": "nci_descriptors"}]}
+    (trial,) = parse_sweep({**raw, "sweep": named}, unused_are="dropped")
+    assert with_absolute_paths(trial).config == trial.config
