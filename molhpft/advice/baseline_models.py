@@ -38,6 +38,7 @@ from molhpft.domains.molecules.fingerprint_kernels import (
 from molhpft.domains.molecules.fingerprints import morgan_fingerprints
 from molhpft.domains.parallel import worker_count
 from molhpft.tuning.gaussian_process import NOISES, gaussian_process
+from molhpft.tuning.row_sample import MOST_KERNEL_ROWS, row_sample
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -47,7 +48,6 @@ INVERSE_PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0)
 MARGIN_PENALTIES = (1.0, 3.0, 10.0)  # C of support vector machines
 LEARNING_RATES = (0.05, 0.1)
 
-MOST_KERNEL_ROWS = 10_000  # a kernel of them takes 0.8 GB
 MOST_PROCESS_ROWS = 5_000  # one factorisation takes seconds
 MOST_DENSE_ROWS = 50_000  # dense columns of them take 0.8 GB
 
@@ -199,7 +199,8 @@ def predictions(
         inputs = _inputs(baseline, smiles, train)
         for columns in track(targets_at_once, "fitting targets"):
             chosen = _seed(seed, "targets" if joint else f"target {columns[0]}")
-            rows = _rows(labels[:, columns], baseline.most_rows, classes=classes, seed=chosen)
+            size = len(labels) if baseline.most_rows is None else baseline.most_rows
+            rows = row_sample(labels[:, columns], size, classes=classes, seed=chosen)
             y = np.nan_to_num(labels[rows][:, columns])
             y = y if joint else y[:, 0]
             lesson = Lesson(inputs, train[rows], y, asked, classes, chosen)
@@ -210,23 +211,6 @@ def predictions(
 
 def _seed(seed: int, what: str) -> int:
     return seed_for(seed, what) % 2**32
-
-
-def _rows(labels: Array, most: int | None, *, classes: bool, seed: int) -> Rows:
-    """Places of the rows with any label, (m, t); of more than `most` a sample.
-
-    Rows of the rarer class of the first target come first, up to half of the sample.
-    """
-    rows = np.flatnonzero(~np.isnan(labels).all(1))
-    if most is None or len(rows) <= most:
-        return rows
-    order = np.random.default_rng(seed).permutation(rows)
-    if not classes:
-        return np.sort(order[:most])
-    y = labels[order, 0]
-    rare = y == (np.nanmean(y) < 0.5)
-    first = order[rare][: most // 2]
-    return np.sort(np.concatenate([first, order[~rare][: most - len(first)]]))
 
 
 def _inputs(baseline: Baseline, smiles: Sequence[str], train: Rows) -> Columns | Kernel:

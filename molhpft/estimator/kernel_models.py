@@ -30,13 +30,13 @@ from molhpft.estimator.similarities import (
     similarity,
 )
 from molhpft.tuning.gaussian_process import conditioned, few_threads, likeliest_mixture
+from molhpft.tuning.row_sample import MOST_KERNEL_ROWS, row_sample
 
 Array = NDArray[np.float64]
 
 FINGERPRINTS: tuple[Similarity, ...] = SUBSTRUCTURES
 FEATURES: tuple[Similarity, ...] = ("features",)
 
-MOST_ROWS = 10_000  # a sum of whose similarities takes 0.8 GB
 BUDGET = 2.5e12  # cubed numbers of labels, summed over targets: minutes of one core
 
 _MIXED_ROWS = 500  # that say what similarities are worth
@@ -190,11 +190,9 @@ def weighing_rows(targets: Tensor, *, seed: int) -> NDArray[np.int64]:
 
 
 def sampled_rows(
-    targets: Tensor, *, seed: int, most: int = MOST_ROWS, budget: float = BUDGET
+    targets: Tensor, *, seed: int, most: int = MOST_KERNEL_ROWS, budget: float = BUDGET
 ) -> NDArray[np.int64]:
-    """Rows that kernel models learn from: all with a label, or a sample that is not too many.
-
-    Of classes, molecules with the rarer label of any target come first, up to half of the sample.
+    """Rows that kernel models learn from: all with a label, or a `row_sample` within a budget.
 
     Args:
         targets: (n, t), NaN where unmeasured.
@@ -202,19 +200,12 @@ def sampled_rows(
         most: rows in it.
         budget: cubed numbers of labels in it, summed over targets.
     """
-    rows = (~targets.isnan()).any(1).nonzero().flatten().numpy()
-    measured = (~targets.isnan()).sum(0).double()
-    share = float(budget / measured.pow(3).sum().clamp(min=1)) ** (1 / 3)
-    size = max(1, min(len(rows), most, round(share * len(rows))))
-    if size == len(rows):
-        return rows
-    order = np.random.default_rng(seed).permutation(rows)
-    y = targets[torch.from_numpy(order)]
-    if bool(((y == 0) | (y == 1) | y.isnan()).all()):
-        rare = (y == (y.nanmean(0) < 0.5).to(y)).any(1).numpy()
-        first = order[rare][: size // 2]
-        order = np.concatenate([first, order[~np.isin(order, first)]])
-    return np.sort(order[:size])
+    measured = ~targets.isnan()
+    labelled = int(measured.any(1).sum())
+    share = float(budget / measured.sum(0).double().pow(3).sum().clamp(min=1)) ** (1 / 3)
+    size = max(1, min(labelled, most, round(share * labelled)))
+    classes = bool(((targets == 0) | (targets == 1) | ~measured).all())
+    return row_sample(targets.double().numpy(), size, classes=classes, seed=seed)
 
 
 @dataclass(frozen=True, eq=False)
