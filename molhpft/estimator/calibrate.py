@@ -127,7 +127,8 @@ class HeldOutPredictions:
     Attributes:
         rows: of the task, int64 (m,).
         parts: (m,), number of the fold, counted from 1, or name of the split.
-        values: probabilities, or numbers in the unit of their target, float64 (m, t).
+        values: probabilities, or numbers in the unit of their target, float64 (m, t); see
+            `held_out_values`.
         sets: prediction sets or intervals, (m, t, 2); see `Prediction.sets`. Those of molecules
             that calibrate were fitted to all of these molecules together.
         splits: what members say, as logits, by split; with folds "valid" are the molecules of all.
@@ -304,7 +305,7 @@ def fit_uncertainty(
         )
     held = given[0].none() if calibrating is None else calibrating
     weights = _weights(held.similarity)
-    threshold = Neighbours(unpack_bits(fingerprints)).typical()
+    threshold = Neighbours(unpack_bits(_distinct(fingerprints))).typical()
     common = (target_coverage, fingerprints, threshold)
     if isinstance(objective, Squared):
         a, y = held.logits.double(), held.targets.double()
@@ -330,6 +331,12 @@ def fit_uncertainty(
     return Uncertainty(fitted, limits, *common, counts, log_losses=means)
 
 
+def _distinct(fingerprints: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Each fingerprint once, in order: a second measurement is no neighbour. All if that is one."""
+    first = np.sort(np.unique(fingerprints, axis=0, return_index=True)[1])
+    return fingerprints[first] if len(first) > 1 else fingerprints
+
+
 def _joined(parts: Sequence[HeldOut]) -> HeldOut:
     """All of them as one; a single one keeps its folds."""
     if len(parts) == 1:
@@ -344,15 +351,45 @@ def _log_losses(held: HeldOut) -> dict[str, Tensor]:
     """
     if held.targets.isnan().all():
         return {}
-    losses = {}
-    for name in _AUTO:
-        p = torch.zeros_like(held.logits, dtype=torch.float64)
-        for part in sorted(set(held.parts.tolist())):
-            out = held.parts == part
-            fitted = _FITS[name](held.logits[~out], held.targets[~out])
-            p[out] = fitted.probabilities(held.logits[out].double())
-        losses[name] = log_loss(p, held.targets)
-    return losses
+    return {name: log_loss(_cross_fitted(held, name), held.targets) for name in _AUTO}
+
+
+def _cross_fitted(held: HeldOut, name: str) -> Tensor:
+    """Probabilities by calibrations that were fitted without the part of each molecule, (n, t)."""
+    p = torch.zeros_like(held.logits, dtype=torch.float64)
+    for part in sorted(set(held.parts.tolist())):
+        out = held.parts == part
+        fitted = _FITS[name](held.logits[~out], held.targets[~out])
+        p[out] = fitted.probabilities(held.logits[out].double())
+    return p
+
+
+def held_out_values(
+    held: Mapping[str, HeldOut],
+    objective: Multilabel | Squared,
+    model: Uncertainty,
+    *,
+    fitted_to: Sequence[str],
+    calibration: CalibrationName,
+) -> dict[str, Tensor]:
+    """Probabilities, or numbers in the unit of their target, of each split, float64 (n, t).
+
+    Those of molecules that the calibration was fitted to are by one fitted to others of them.
+
+    Args:
+        held: by split.
+        objective: of the model.
+        model: gives the values of the other splits.
+        fitted_to: splits that probabilities were calibrated by.
+        calibration: how, as `fit_uncertainty` was told.
+    """
+    values = {split: model.values(one.logits, objective) for split, one in held.items()}
+    if model.calibration is None:
+        return values
+    how = model.calibration.name if calibration == "auto" else calibration
+    p = _cross_fitted(_joined([held[split] for split in fitted_to]), how)
+    parts = torch.split(p, [len(held[split].logits) for split in fitted_to])
+    return values | dict(zip(fitted_to, parts, strict=True))
 
 
 def _chosen(losses: Mapping[str, Tensor]) -> str:
@@ -380,8 +417,21 @@ def _weights(similarity: Tensor) -> Tensor:
     return (-(excess / _BANDWIDTH).square() / 2).exp()
 
 
-def held_out_scores(held: HeldOut, objective: Multilabel | Squared, model: Uncertainty) -> Json:
+def held_out_scores(
+    held: HeldOut,
+    objective: Multilabel | Squared,
+    model: Uncertainty,
+    *,
+    values: Tensor | None = None,
+) -> Json:
     """Scores, calibration error and coverage on a split.
+
+    Args:
+        held: predictions for the split.
+        objective: of the model.
+        model: gives sets and domain.
+        values: of the split, see `held_out_values`; None for the model's own, where it was not
+            fitted to the split.
 
     Returns:
         For classes: the score by its metric's name, `ece_before` and `ece` (after calibration), and
@@ -396,7 +446,8 @@ def held_out_scores(held: HeldOut, objective: Multilabel | Squared, model: Uncer
         scores = _regression_scores(held, objective)
         scores |= _interval_scores(held.where(inside), objective, model)
     else:
-        scores = _class_scores(held, objective, model)
+        p = model.values(held.logits, objective) if values is None else values
+        scores = _class_scores(held, objective, p)
         scores |= _set_scores(held.where(inside), objective, model)
     scores["in_domain"] = inside.double().mean().item()
     return {name: value if isfinite(value) else None for name, value in scores.items()}
@@ -423,7 +474,7 @@ def _interval_scores(held: HeldOut, objective: Squared, model: Uncertainty) -> d
     return {"coverage": coverage, "width": widths[measured].mean().item()}
 
 
-def _class_scores(held: HeldOut, objective: Multilabel, model: Uncertainty) -> dict[str, float]:
+def _class_scores(held: HeldOut, objective: Multilabel, values: Tensor) -> dict[str, float]:
     y = held.targets
     both = (y == 0).any(0) & (y == 1).any(0)
     score = objective.score(held.logits, y) if both.any() else nan
@@ -432,7 +483,7 @@ def _class_scores(held: HeldOut, objective: Multilabel, model: Uncertainty) -> d
     return {
         objective.metric: score,
         "ece_before": expected_calibration_error(held.logits.double().sigmoid(), y),
-        "ece": expected_calibration_error(model.values(held.logits, objective), y),
+        "ece": expected_calibration_error(values, y),
     }
 
 

@@ -200,6 +200,12 @@ def _read(given: Mapping[str, Any], folds: int | None) -> _Table:
     table = read_table(**{key: options[key] for key in keys}, besides=tuple(columns.values()))
     n = int(table.readable.sum())
     if folds is None and n >= FEW:
+        if by and split == "column":
+            raise ValueError(
+                f"a column of splits says what tests and {by}_column what folds hold out, and "
+                f"{n:,} molecules are validated by one held-out part; set folds, such as {FOLDS}, "
+                f"or leave {by}_column out"
+            )
         note = f"Validation by one held-out part, since the table has {n:,} molecules (--folds)."
         rest: Json = {key: options[key] for key in ("split", "split_seed", "calibration")}
         return _Table(held_out_task(table, **rest, **columns), choice, 0, notes=(note,))
@@ -265,7 +271,9 @@ def _name(config: RunConfig, task: Task, inference: Inference, folds: Sequence[F
     """What tells this model from any other."""
     run = run_name(settled(replace(config, members=True)), task)
     how = f"{inference.members}-{inference.calibration}-{inference.target_coverage:g}"
-    rows = (part for fold in folds for part in (fold.train, fold.held))
+    parts = (part for fold in folds for part in (fold.train, fold.held))
+    # with their lengths: rows alone would not say where a part ends
+    rows = (one for part in parts for one in (f"{len(part)} rows ", part))
     return f"{run}-{how}-{digest(*rows)[:8]}" if folds else f"{run}-{how}"
 
 

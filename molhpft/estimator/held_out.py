@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, Squared
@@ -23,6 +24,7 @@ def held_out_predictions(
     folds: Sequence[Fold],
     uncertainty: Uncertainty,
     objective: Multilabel | Squared,
+    values: Mapping[str, Tensor],
 ) -> HeldOutPredictions:
     """Predictions for the molecules of all splits that members did not train on.
 
@@ -32,15 +34,16 @@ def held_out_predictions(
         folds: that chose, if any.
         uncertainty: of the model.
         objective: of the model.
+        values: of each split, see `held_out_values`.
     """
     fold_of = {row: str(k) for k, fold in enumerate(folds, start=1) for row in fold.held.tolist()}
     parts = [fold_of.get(row, split) for split in held for row in task.rows(split).tolist()]
-    values = [uncertainty.values(one.logits, objective) for one in held.values()]
     sets = [
         uncertainty.sets(one.logits, objective, one.similarity, one.std) for one in held.values()
     ]
     rows = torch.cat([task.rows(split) for split in held])
-    return HeldOutPredictions(rows, tuple(parts), torch.cat(values), torch.cat(sets), held)
+    said = torch.cat([values[split] for split in held])
+    return HeldOutPredictions(rows, tuple(parts), said, torch.cat(sets), held)
 
 
 def write_held_out(

@@ -279,31 +279,45 @@ def _with_one_spelling(
     spelling = labels_of(words)
     spelled = column.copy()
     others: dict[str, str] = {}
+    marks: list[int] = []
     for row, value in enumerate(column):
         if isinstance(value, str):
             label = spelling[value.strip()]
             spelled[row] = label or np.nan
             if label and label != value:
                 others.setdefault(value, f"{value!r} counts as {label!r} (row {row})")
+            elif not label:
+                marks.append(row)
     first = listed(others.values(), most=3)
-    return spelled, [f"{name}: {first}."] if first else []
+    return spelled, [*([f"{name}: {first}."] if first else []), *_missing_note(column, marks, name)]
+
+
+def _missing_note(column: Column, marks: Sequence[int], name: str) -> list[str]:
+    """A note on words that count as missing, in these rows; an empty one surprises nobody."""
+    words = [row for row in marks if column[row].strip()]
+    if not words:
+        return []
+    count = f"{len(words):,} label{'s count' if len(words) > 1 else ' counts'} as missing"
+    return [f"{name}: {count}, row {words[0]} has {column[words[0]]!r}."]
 
 
 def _without_censored(column: Column, name: str) -> tuple[Column, list[str]]:
     """Labels, NaN where missing and, beside numbers, where censored; a note on the latter."""
     texts = {row: value.strip() for row, value in enumerate(column) if isinstance(value, str)}
     labels = labels_of(texts.values())
+    marks = [row for row, text in texts.items() if not labels[text]]
+    notes = _missing_note(column, marks, name)
     column = column.copy()
-    column[[row for row, text in texts.items() if not labels[text]]] = np.nan
+    column[marks] = np.nan
     rows = [row for row, text in texts.items() if is_censored(text)]
     if not rows or len(rows) == sum(not pd.isna(value) for value in column):
-        return column, []
+        return column, notes
     note = (
         f"{name}: {len(rows):,} censored label{'s count' if len(rows) > 1 else ' counts'} as "
         f"missing, row {rows[0]} has {column[rows[0]]!r}."
     )
     column[rows] = np.nan
-    return column, [note]
+    return column, [*notes, note]
 
 
 def _number(value: Any, row: int, name: str) -> float:

@@ -22,6 +22,7 @@ from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.files import Json, listed
 from molhpft.domains.molecules.examples import molecule_task
+from molhpft.domains.molecules.grouped_splits import cached_replicates
 from molhpft.domains.molecules.splits import CALIBRATION, calibration_notes, with_calibration
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.estimator.calibrate import CalibrationName
@@ -52,6 +53,8 @@ from molhpft.estimator.validation import FEW, FOLDS, Holdout, draw_folds, holdou
 
 Array = NDArray[Any]
 Examples = tuple[Any, Any]  # molecules and their targets
+
+_VALIDATION = 0.1
 
 
 class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # untyped bases
@@ -102,7 +105,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         folds: int | Literal["auto"] = "auto",
         split: Holdout | None = None,
         split_seed: int | None = None,
-        validation: float = 0.1,
+        validation: float = _VALIDATION,
         config: Mapping[str, Any] | None = None,
         runs: str | Path | None = None,
         random_state: Any = 0,
@@ -150,6 +153,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         self._check_sets(eval_set, calibration_set)
         kept = self._kept(groups, times, len(smiles), eval_set)
         count = self._fold_count(len(smiles), eval_set)
+        self._check_idle(count, eval_set, kept)
         config = self._config(len(smiles))
         seed = config.seed if self.split_seed is None else int(self.split_seed)
         sets = eval_set, calibration_set
@@ -280,6 +284,24 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         if eval_set is None and calibration_set is not None:
             raise ValueError("a calibration_set comes beside an eval_set; give both or neither")
 
+    def _check_idle(self, folds: int, eval_set: object, kept: Json) -> None:
+        """Refuse options of a held-out part where there is none, or none that is drawn.
+
+        Raises:
+            ValueError: one is given.
+        """
+        if self.validation != _VALIDATION and (folds or eval_set is not None):
+            instead = f"{folds} folds choose" if folds else "an eval_set chooses"
+            raise ValueError(
+                f"validation {self.validation} is the share of one held-out part, and {instead} in "
+                "its place; leave it out, or set folds=0 without an eval_set"
+            )
+        if self.split_seed is not None and self.split is None and not folds and not kept:
+            raise ValueError(
+                f"split_seed is of what is drawn at random, got {self.split_seed!r}, and without "
+                "folds rare scaffolds are held out; set split='random', or leave it out"
+            )
+
     def _task(
         self,
         smiles: tuple[str, ...],
@@ -310,7 +332,12 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             given = splits
             if calibration_set is None:
                 rng = torch.Generator().manual_seed(seed)
-                splits = with_calibration(given, rng=rng, labels=None if regression else targets)
+                splits = with_calibration(
+                    given,
+                    rng=rng,
+                    together=cached_replicates(smiles),
+                    labels=None if regression else targets,
+                )
             about_calibration = calibration_notes(splits, given)
         return molecule_task(
             "table",
@@ -418,7 +445,10 @@ class HPFTClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]  # untyp
             labels: Array = self.classes_[chosen]
             return labels
         columns = zip(self.classes_, chosen.T, strict=True)
-        return np.stack([pair[column] for pair, column in columns], axis=1)
+        found = [pair[column] for pair, column in columns]
+        if len({labels.dtype.kind for labels in found}) > 1:  # a number is no word
+            found = [labels.astype(object) for labels in found]
+        return np.stack(found, axis=1)
 
     def _labels(self, y: Any, n: int, *, like: Labels | None = None) -> Labels:
         return class_labels(y, n, classes=like.classes if like else None)

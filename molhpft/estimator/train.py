@@ -36,6 +36,7 @@ from molhpft.estimator.calibrate import (
     coverage_guarantee,
     fit_uncertainty,
     held_out_scores,
+    held_out_values,
 )
 from molhpft.estimator.held_out import held_out_predictions
 from molhpft.estimator.kernel_fitting import fit_kernel_models
@@ -124,20 +125,27 @@ def train(
     candidates, kernel_models, folders = _candidates(config, task, folds, spec, out, inference)
     y = split_targets(choosing, VALID)
     scoring = without_calibration(choosing).objective
+    # in standard deviations: no target counts for more by the unit that it came in
+    blending = Squared() if isinstance(scoring, Squared) else scoring
     judged = [one.logits[VALID] for one in candidates]
-    weights = blend_weights(judged, lambda logits: scoring.score(logits, y))
+    weights = blend_weights(judged, lambda logits: blending.score(logits, y))
     held = _held_out(candidates, weights, choosing, folds)
-    smiles = tuple(molecules.smiles[row] for row in task.rows("train").tolist())
+    smiles = tuple(molecules.smiles[row] for row in _labelled(task, task.rows("train")).tolist())
     fingerprints = packed_fingerprints(smiles)
     uncertainty = _uncertainty(held, objective, inference, fingerprints, by_folds=bool(folds))
+    values = held_out_values(
+        *(held, objective, uncertainty),
+        fitted_to=[VALID] if folds else [split for split in (VALID, CALIBRATION) if split in held],
+        calibration=inference.calibration,
+    )
     about = {
         **_about(config, task, candidates, folders, notes),
         "members": _members(candidates, weights, scoring, y, choosing, folds),
         "chosen_by": scoring.metric,
         "folds": len(folds),
-        **_quality(spec, held, uncertainty, by_folds=bool(folds)),
+        **_quality(spec, held, uncertainty, values, by_folds=bool(folds)),
     }
-    predictions = held_out_predictions(held, choosing, folds, uncertainty, objective)
+    predictions = held_out_predictions(held, choosing, folds, uncertainty, objective, values)
     parts = (spec, candidates, weights, kernel_models, uncertainty, smiles, about)
     return _model(*parts, predictions), folders
 
@@ -254,10 +262,18 @@ def _uncertainty(
 
 
 def _quality(
-    spec: NetworkSpec, held: Mapping[str, HeldOut], uncertainty: Uncertainty, *, by_folds: bool
+    spec: NetworkSpec,
+    held: Mapping[str, HeldOut],
+    uncertainty: Uncertainty,
+    values: Mapping[str, Tensor],
+    *,
+    by_folds: bool,
 ) -> Json:
     """Scores of every held-out split, and sentences on the coverage of prediction sets."""
-    scores = {s: held_out_scores(one, spec.objective, uncertainty) for s, one in held.items()}
+    scores = {
+        split: held_out_scores(one, spec.objective, uncertainty, values=values[split])
+        for split, one in held.items()
+    }
     # sets hold the labels that they were fitted to by construction
     scores.get(VALID if by_folds else CALIBRATION, {})["coverage"] = None
     coverage = coverage_guarantee(
@@ -275,14 +291,14 @@ def _held_out(
     """What the members say together of every split but training."""
     molecules = molecules_of(choosing)
     bits = unpack_bits(packed_fingerprints(molecules.smiles))
-    whole = Neighbours(bits[choosing.rows("train")])
+    whole = Neighbours(bits[_labelled(choosing, choosing.rows("train"))])
     held = {}
     for split in _further(choosing):
         rows = choosing.rows(split)
         if folds and split == VALID:
             similarity = torch.zeros(len(rows))
             for fold in folds:
-                others = Neighbours(bits[fold.train])
+                others = Neighbours(bits[_labelled(choosing, fold.train)])
                 similarity[torch.isin(rows, fold.held)] = others.nearest(bits[fold.held])[0]
         else:
             similarity = whole.nearest(bits[rows])[0]
@@ -297,6 +313,11 @@ def _held_out(
             fold=fold_numbers(rows, folds) if folds and split == VALID else None,
         )
     return held
+
+
+def _labelled(task: Task, rows: Tensor) -> Tensor:
+    """Those of some rows that have a label: what taught nothing is no neighbour to learn from."""
+    return rows[~task.examples.targets[rows].isnan().all(1)]
 
 
 def _members(

@@ -352,6 +352,7 @@ def with_calibration(
     splits: Mapping[str, Tensor],
     *,
     rng: torch.Generator,
+    together: Sequence[Sequence[int]],
     labels: Tensor | None = None,
     size: int | None = None,
 ) -> dict[str, Tensor]:
@@ -363,6 +364,8 @@ def with_calibration(
     Args:
         splits: "valid" among them.
         rng: draws them.
+        together: groups of rows that are dealt whole, such as those of one molecule, which would
+            choose and calibrate; rows in none of them, which cannot be read, do neither.
         labels: of all rows, (n, t), to deal every label in proportion; None for numbers.
         size: how many, between 10 and half of validation, to which it is raised or lowered; None
             for half.
@@ -372,9 +375,9 @@ def with_calibration(
         return dict(splits)
     half = len(rows) // 2
     share = (half if size is None else min(max(size, _TOO_FEW), half)) / len(rows)
-    own = None if labels is None else labels[rows]
-    dealt = random_split(len(rows), rng=rng, fractions=(1 - share, 0.0, share), labels=own)
-    return {**splits, "valid": rows[dealt["train"]], CALIBRATION: rows[dealt["test"]]}
+    fractions = (1 - share, 0.0, share)
+    dealt = _dealt_rows(rows, together, rng=rng, labels=labels, fractions=fractions)
+    return {**splits, "valid": dealt["train"], CALIBRATION: dealt["test"]}
 
 
 def calibration_notes(

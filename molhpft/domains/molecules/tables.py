@@ -309,7 +309,8 @@ def _column_splits(
             f"calibration {calibration:g} would do nothing; leave it out"
         )
     rng, size = torch.Generator().manual_seed(0), round(share * n)
-    splits = with_calibration(given, rng=rng, labels=_classes(table), size=size)
+    together = cached_replicates(table.smiles)
+    splits = with_calibration(given, rng=rng, together=together, labels=_classes(table), size=size)
     return splits, calibration_notes(splits, given)
 
 

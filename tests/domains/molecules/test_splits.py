@@ -25,6 +25,7 @@ from molhpft.domains.molecules.splits import (
 POOL = ["CCO", "CCN", "c1ccccc1", "Cc1ccccc1", "C1CC1C", "O=C1CCCC1", "c1ccc2ccccc2c1", "C1CCNCC1"]
 REFUSED = "C[Al](C)(C)(C)(C)C"  # a valence RDKit refuses; OGB keeps such molecules
 SPLITS = ("train", "valid", "test")
+ALONE = [[row] for row in range(70)]
 
 molecules = st.lists(st.sampled_from([*POOL, "not a molecule"]), max_size=40)
 fractions = st.tuples(st.integers(1, 9), st.integers(0, 9), st.integers(0, 9)).map(
@@ -241,7 +242,7 @@ def test_calibration_takes_a_tenth_or_what_a_quantile_is_worth(n, size):
 def test_half_of_what_somebody_validates_on_calibrates():
     y = (torch.arange(60) % 3 == 0).float()[:, None]
     given = {"train": torch.arange(30), "valid": torch.arange(30, 60)}
-    found = with_calibration(given, rng=torch.Generator().manual_seed(0), labels=y)
+    found = with_calibration(given, rng=torch.Generator().manual_seed(0), together=ALONE, labels=y)
     halves = found["valid"], found["calibration"]
     assert torch.equal(torch.cat(halves).sort().values, given["valid"])
     assert [(len(rows), int(y[rows].sum())) for rows in halves] == [(15, 5), (15, 5)]
@@ -251,14 +252,26 @@ def test_half_of_what_somebody_validates_on_calibrates():
 @pytest.mark.parametrize(("size", "taken"), [(3, 10), (12, 12), (40, 15), (None, 15)])
 def test_calibration_takes_its_size_of_validation_but_no_more_than_half(size, taken):
     given = {"train": torch.arange(30), "valid": torch.arange(30, 60)}
-    found = with_calibration(given, rng=torch.Generator().manual_seed(0), size=size)
+    rng = torch.Generator().manual_seed(0)
+    found = with_calibration(given, rng=rng, together=ALONE, size=size)
     assert (len(found["calibration"]), len(found["valid"])) == (taken, 30 - taken)
 
 
 @pytest.mark.parametrize("more", [{"calibration": torch.arange(60, 70)}, {}])
 def test_nobody_s_calibration_split_is_touched_and_few_are_not_halved(more):
     given = {"train": torch.arange(41), "valid": torch.arange(41, 60), **more}
-    assert with_calibration(given, rng=torch.Generator()) == given
+    assert with_calibration(given, rng=torch.Generator(), together=ALONE) == given
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 30), min_size=20, max_size=80), st.integers(0, 2**31))
+def test_rows_of_one_molecule_do_not_choose_and_calibrate(molecule, seed):
+    groups = [[row for row, m in enumerate(molecule) if m == one] for one in sorted(set(molecule))]
+    given = {"train": torch.tensor([], dtype=torch.long), "valid": torch.arange(len(molecule))}
+    found = with_calibration(given, rng=torch.Generator().manual_seed(seed), together=groups)
+    parts = [{molecule[row] for row in found[name].tolist()} for name in ("valid", "calibration")]
+    assert not parts[0] & parts[1]
+    assert sum(map(len, found.values())) == len(molecule)
 
 
 @settings(max_examples=40, deadline=None)
