@@ -21,6 +21,7 @@ from molhpft.estimator.calibrate import (
     coverage_guarantee,
     fit_uncertainty,
     held_out_scores,
+    held_out_values,
     uncertainty_from,
 )
 from molhpft.measure.uncertainty import fit_platt, interval_widths
@@ -498,3 +499,41 @@ def test_coverage_that_chance_does_not_explain_is_reported():
     assert "Measured on the test split: they hold" in good[-1]
     assert "chance" not in good[-1]
     assert "chance alone hardly explains so many fewer than 90 %" in bad[-1]
+
+
+@pytest.mark.parametrize("calibration", NAMES)
+def test_labels_of_a_part_say_nothing_about_the_probabilities_of_its_molecules(calibration):
+    a, y = split(0)
+    held = near(a, y)
+    out = held.parts == 0
+
+    def values_of(targets):
+        one = {"valid": replace(held, targets=targets)}
+        model = fit(None, one["valid"], calibration=calibration)
+        how = {"fitted_to": ["valid"], "calibration": calibration}
+        return held_out_values(one, CLASSES, model, **how)["valid"]
+
+    found, flipped = values_of(y), values_of(torch.where(out[:, None], 1 - y, y))
+    assert torch.equal(found[out], flipped[out]) or calibration == "auto"
+    # what is fitted to all of them is fitted to these
+    if calibration == "isotonic":
+        assert not torch.equal(found, fit(None, held, calibration=calibration).values(a, CLASSES))
+
+
+def test_values_of_what_calibrated_nothing_are_the_models_own():
+    held = {"valid": near(*split(0)), "test": near(*split(1))}
+    model = fit(held["valid"], None)
+    values = held_out_values(held, CLASSES, model, fitted_to=["valid"], calibration="platt")
+    assert torch.equal(values["test"], model.values(held["test"].logits, CLASSES))
+
+
+def test_a_second_measurement_of_every_molecule_does_not_narrow_the_domain():
+    held = near(*split(0))
+    given = {"calibration": "platt", "target_coverage": 0.9}
+    once, twice = (
+        fit_uncertainty(held, CLASSES, **given, fingerprints=prints)
+        for prints in (FINGERPRINTS, np.concatenate([FINGERPRINTS, FINGERPRINTS]))
+    )
+    assert twice.domain_threshold == once.domain_threshold < 1
+    one = fit_uncertainty(held, CLASSES, **given, fingerprints=FINGERPRINTS[[0, 0]])
+    assert one.domain_threshold == 1

@@ -3,16 +3,18 @@
 import os
 
 import pytest
+import torch
 
 from molhpft.domains.files import UnwritableError
 from molhpft.estimator import finetune as finetuning
 from molhpft.estimator import train
 from molhpft.estimator.finetune import finetune_table
 from molhpft.estimator.model import Model
-from molhpft.estimator.settings import Inference
+from molhpft.estimator.settings import Inference, model_config
+from molhpft.estimator.validation import Fold
 from molhpft.run import run as branch
 from molhpft.run.folder import RunFolder
-from tests.estimator.builders import BRIEF, SEVERAL, SIZE, SMILES, write_table
+from tests.estimator.builders import BRIEF, SEVERAL, SIZE, SMILES, ring_task, write_table
 from tests.kills import KilledError, killed_at_save
 
 FILES = ("README.md", "config.json", "held_out.csv", "model.safetensors")
@@ -207,3 +209,27 @@ def test_few_labels_are_what_a_model_is_made_of(table, tmp_path, folds):
     assert made.model.about["sizes"]["train"] == len(made.model.training_smiles) == 10
     with pytest.raises(ValueError, match="train_size is 900, and task"):
         finetune_table(options, tmp_path / "many", folds=folds, changes=["task.train_size=900"])
+
+
+def test_models_of_other_folds_have_other_names():
+    task = ring_task()
+    config = model_config(encoder=None, tau=0, head=None, seed=0, more={}, molecules=60)
+    rows = torch.arange(12)
+    names = {
+        finetuning._name(config, task, Inference(), [Fold(rows[:end], rows[end:])])
+        for end in (4, 8)
+    }
+    assert len(names) == 2
+
+
+def test_a_column_of_splits_beside_groups_is_for_folds(tmp_path, monkeypatch):
+    monkeypatch.setattr(finetuning, "FEW", 10)
+    split = ["test" if k % 5 == 0 else "train" for k in range(len(SMILES))]
+    rows = zip(SMILES, SIZE, split, strict=True)
+    lines = [f"{smiles},{y},{s},g{k % 7}" for k, (smiles, y, s) in enumerate(rows)]
+    path = tmp_path / "grouped.csv"
+    path.write_text("\n".join(["smiles,size,split,series", *lines]) + "\n")
+    table = {"path": str(path), "target_columns": ["size"], "split": "column"}
+    table |= {"split_column": "split", "group_column": "series"}
+    with pytest.raises(ValueError, match="what tests and group_column what folds hold out, and 60"):
+        finetune_table(table, tmp_path / "model")

@@ -308,3 +308,11 @@ def test_a_pair_of_values_names_a_group_as_one_value_does(container):
     pairs = [("a", 1), ("a", 2), ("b", 1)]
     assert groups_of(container(pairs), 3) == tuple(pairs)
     assert groups_of(container(["a", 2, 3.5]), 3) == ("a", 2, 3.5)
+
+
+@pytest.mark.parametrize("read", [class_labels, number_labels])
+def test_words_that_count_as_missing_are_said(read):
+    values = {class_labels: ["low", "high"], number_labels: ["1.5", "2.5"]}[read]
+    labels = read(["None", *values, "n/a", ""], 5)
+    assert labels.targets.isnan().flatten().tolist() == [True, False, False, True, True]
+    assert labels.notes == ("target: 2 labels count as missing, row 0 has 'None'.",)

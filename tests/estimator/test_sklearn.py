@@ -18,6 +18,8 @@ from tests.estimator.builders import BRIEF, RING, SIZE, SMILES
 
 NAN = float("nan")
 SHORT = {"finetune": {"epochs": 1}}
+BY_SET = {**BRIEF, "validation": 0.1}
+FINGERPRINTS = {"members": "fingerprints", "folds": 2}
 ESTIMATORS = [HPFTClassifier(), HPFTRegressor(), MoleculeEncoder()]
 
 
@@ -152,7 +154,7 @@ def test_a_random_state_is_drawn_from_and_can_be_stored(tmp_path):
 
 def test_an_eval_set_is_what_is_validated_on():
     train, valid = slice(0, 40), slice(40, 60)
-    fitted = HPFTClassifier(**BRIEF).fit(
+    fitted = HPFTClassifier(**BY_SET).fit(
         SMILES[train], RING[train], eval_set=(SMILES[valid], RING[valid])
     )
     assert fitted.model_.about["sizes"] == {"train": 40, "valid": 10, "calibration": 10}
@@ -172,13 +174,13 @@ def test_a_calibration_of_probabilities_is_refused_for_numbers():
 def test_targets_of_an_eval_set_are_those_of_training_in_their_order(columns):
     labels = pd.DataFrame({name: [k % 2 for k in range(len(SMILES))] for name in "ab"})
     with pytest.raises(ValueError, match="targets"):
-        HPFTClassifier(**BRIEF).fit(SMILES, labels, eval_set=(SMILES, labels[list(columns)]))
+        HPFTClassifier(**BY_SET).fit(SMILES, labels, eval_set=(SMILES, labels[list(columns)]))
 
 
 def test_a_calibration_set_leaves_the_eval_set_whole():
     train, valid, calibration = slice(0, 36), slice(36, 50), slice(50, 60)
     sets = {"eval_set": valid, "calibration_set": calibration}
-    fitted = HPFTClassifier(**BRIEF | {"tau": 0}).fit(
+    fitted = HPFTClassifier(**BY_SET | {"tau": 0}).fit(
         SMILES[train], RING[train], **{k: (SMILES[rows], RING[rows]) for k, rows in sets.items()}
     )
     assert fitted.model_.about["sizes"] == {"train": 36, "valid": 14, "calibration": 10}
@@ -275,3 +277,40 @@ def test_what_cannot_be_learned_from_is_one_sentence(options, smiles, y, says):
     with pytest.raises((ValueError, FileNotFoundError), match=says) as caught:
         HPFTClassifier(**{**BRIEF, **options}).fit(smiles, y)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sets", [{}, {"eval_set": (SMILES, RING)}], ids=["folds", "eval_set"])
+def test_a_share_of_validation_that_nothing_is_held_out_by_is_refused(sets):
+    with pytest.raises(ValueError, match=r"validation 0\.5 is the share of one held-out part, and"):
+        HPFTClassifier(validation=0.5).fit(SMILES, RING, **sets)
+
+
+def test_a_seed_of_what_is_not_drawn_is_refused():
+    with pytest.raises(ValueError, match="split_seed is of what is drawn at random, got 1, and"):
+        HPFTClassifier(folds=0, split_seed=1).fit(SMILES, RING)
+
+
+def test_molecules_without_a_label_are_no_neighbours_of_a_prediction():
+    size = np.array(SIZE, dtype=float)
+    size[::3] = NAN
+    fitted = HPFTRegressor(**FINGERPRINTS).fit(SMILES, size)
+    labelled = {smiles for smiles, y in zip(SMILES, size, strict=True) if not np.isnan(y)}
+    assert set(fitted.model_.training_smiles) == labelled
+
+
+def test_labels_of_two_types_come_back_as_they_are():
+    words = ["yes" if ring else "no" for ring in RING]
+    y = pd.DataFrame({"word": words, "number": RING})
+    predicted = HPFTClassifier(**FINGERPRINTS).fit(SMILES, y).predict(SMILES)
+    assert set(predicted[:, 0]) == {"yes", "no"}
+    assert (predicted[:, 1] == y["number"]).mean() > 0.7
+
+
+def test_the_unit_of_one_target_is_nothing_to_the_members_of_another():
+    weights = []
+    for unit in (1e-6, 1e6):
+        other = unit * np.random.default_rng(1).normal(size=len(SMILES))
+        y = np.stack([SIZE, other], axis=1)
+        fitted = HPFTRegressor(members="kernels", folds=2).fit(SMILES, y)
+        weights.append([member["weight"] for member in fitted.model_.about["members"]])
+    assert weights[0] == weights[1]
