@@ -27,7 +27,7 @@ from molhpft.tuning.adapters import check_adapters
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.recipes import AuxiliaryTask, Recipe
 from molhpft.tuning.stochastic_norm import check_norms
-from molhpft.tuning.trained_stages import check_stages
+from molhpft.tuning.trained_stages import check_stages, check_unfreezing
 from molhpft.tuning.transport import transported_stage
 
 _OF_ANY_FILE = ("csv", "image_folder", "image_npz")
@@ -86,8 +86,9 @@ def build_network(
 
     Raises:
         ValueError: task, encoder and head do not go together, the weights do not fit the encoder,
-            or it has no such stage to cut at or to train, no batch norm to make stochastic,
-            nothing to put adapters on, or no nodes to transport.
+            or it has no such stage to cut at or to train, no two stages to unfreeze one after the
+            other, no batch norm to make stochastic, nothing to put adapters on, or no nodes to
+            transport.
     """
     encoder = ENCODERS[config.encoder.name]
     options = {k: v for k, v in config.encoder.options.items() if k != "weights"}
@@ -147,6 +148,7 @@ def _width_beside(head: Choice) -> int:
 def _check_phase(backbone: Chain, phase: Phase) -> None:
     """Refuse a phase that wants of the backbone what it has not."""
     check_stages(backbone, phase)
+    check_unfreezing(backbone, phase)
     check_adapters(backbone, phase)
     if phase.node_transport:
         transported_stage(backbone)

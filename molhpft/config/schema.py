@@ -104,8 +104,8 @@ class RunConfig:
         devices: processes that share every batch on a machine, one a GPU or CPU; `torchrun` and
             `srun` set it themselves.
         nodes: machines, each with that many processes.
-        precision: of products: 32, "bf16-mixed" with sums in float32, or "auto", which takes
-            bfloat16 for graph encoders on processors that have units for it.
+        precision: of finetuning's products: 32, "bf16-mixed" with sums in float32, or "auto",
+            which takes bfloat16 for graph encoders on processors that have units for it.
         checkpoint: optimizer steps between two saves within an epoch; None saves after epochs
             only. It changes no result, only what an interruption costs.
         cut: name of the stage from which on the backbone is re-initialised and counted as head (a
@@ -275,7 +275,13 @@ def given_keys(raw: Mapping[str, Any]) -> list[str]:
     encoder = raw.get("encoder")
     if isinstance(encoder, Mapping) and encoder.get("weights") is not None:
         keys.append("encoder.weights")
-    return [*keys, *(key for key in ("views", "checkpoint") if raw.get(key))]
+    keys += [key for key in ("views", "checkpoint") if raw.get(key)]
+    return [*keys, *(["precision"] if raw.get("precision", "auto") != "auto" else [])]
+
+
+def finetunes(config: RunConfig) -> bool:
+    """Whether a run finetunes anything."""
+    return _used(config).finetunes
 
 
 def without(raw: Mapping[str, Any], keys: Collection[str]) -> Options:

@@ -15,7 +15,7 @@ from molhpft.config.options import Options
 from molhpft.config.registry import ENCODERS, METHODS
 from molhpft.core.network import Chain
 from molhpft.domains.files import listed
-from molhpft.tuning.phase import Phase
+from molhpft.tuning.phase import OF_BACKBONE, Phase
 
 _PROBE_PAIR = (
     Phase(
@@ -119,6 +119,8 @@ _DECIDED_BY = {
     "running_statistics": ("adapter_rank",),
     "adapter_scaling": ("adapter_rank",),
 }
+# settings of a backbone that is trained; adapters of rank 0 leave it as it is
+_OF_TRAINED_BACKBONE = frozenset(OF_BACKBONE) - {"adapter_rank"}
 # of a head that is looked at along its probe they would say where the probe ends
 SCHEDULE_KEYS = ("schedule", "warmup")
 
@@ -130,12 +132,14 @@ class UsedKeys:
     Attributes:
         probe: keys of the probe template.
         finetune: keys of the finetuning template.
+        finetunes: whether anything is finetuned.
         weights: whether the encoder starts from its weights.
         trains_head: whether a head is trained on features.
     """
 
     probe: frozenset[str]
     finetune: frozenset[str]
+    finetunes: bool
     weights: bool
     trains_head: bool
 
@@ -153,8 +157,10 @@ def used_keys(
         probes: whether a head is probed even where the method itself does not.
 
     Raises:
-        ValueError: the method cannot have these options.
+        ValueError: the method cannot have these options, or has some of the backbone's training
+            where `finetune` trains nothing of it.
     """
+    _check_backbone_trained(method, options, finetune)
     build = METHODS[method]
     first, second = (
         build(*pair, **options) for pair in zip(_PROBE_PAIR, _FINETUNE_PAIR, strict=True)
@@ -166,9 +172,13 @@ def used_keys(
     if probes or first[0].chooses:
         trained -= {*SCHEDULE_KEYS}
     has_epochs = "epochs" not in trained or probe.epochs > 0
+    of_tuning = _differing(tuned, finetune)
+    if _adapter_rank(options, finetune) == 0:
+        of_tuning -= _OF_TRAINED_BACKBONE
     return UsedKeys(
         probe=trained,
-        finetune=_differing(tuned, finetune),
+        finetune=of_tuning,
+        finetunes=bool(of_tuning) and finetune.epochs > 0,
         weights=first[0].pretrained,
         trains_head=bool(probed) and has_epochs,
     )
@@ -201,8 +211,8 @@ def unused_in_method(
         reasons["encoder.weights"] = f"method {name} starts from random weights"
     if not used.trains_head:
         reasons["views"] = f"method {name} trains no head on features"
-    if not used.finetune or finetune.epochs == 0:
-        reasons["checkpoint"] = "nothing is finetuned"
+    if not used.finetunes:
+        reasons |= dict.fromkeys(("checkpoint", "precision"), "nothing is finetuned")
     return reasons
 
 
@@ -241,6 +251,21 @@ def _weightless(encoder: str, options: tuple[tuple[str, object], ...]) -> Chain:
         return ENCODERS[encoder].build(**dict(options))
 
 
+def _check_backbone_trained(method: str, options: Options, finetune: Phase) -> None:
+    idle = [f"method.{key}" for key in options if key in _OF_TRAINED_BACKBONE]
+    if idle and finetune.adapter_rank == 0 and "adapter_rank" not in options:
+        raise ValueError(
+            f"{listed(idle)} would do nothing: finetune.adapter_rank is 0, so that nothing of the "
+            f"backbone is trained; leave finetune.adapter_rank out, or take another method than "
+            f"{method}"
+        )
+
+
+def _adapter_rank(options: Options, finetune: Phase) -> int | None:
+    rank: int | None = options.get("adapter_rank", finetune.adapter_rank)
+    return rank
+
+
 def _differing(pairs: Iterable[tuple[Phase, Phase]], own: Phase) -> frozenset[str]:
     """Settings in which phases differ that were made of templates that differ in every setting."""
     names = {name for pair in pairs for name in _differing_keys(*pair)}
@@ -259,6 +284,8 @@ def _why(section: str, key: str, options: Options, phase: Phase) -> str:
         return otherwise
     if section == "probe" and key in SCHEDULE_KEYS:
         return "heads are chosen along one probe, whatever its length, and a schedule needs its end"
+    if nothing_trained := _why_of_backbone(key, options, phase):
+        return nothing_trained
     for option in (key, *_DECIDED_BY.get(key, ())):
         if option in options:
             return f"method.{option} decides it"
@@ -266,6 +293,14 @@ def _why(section: str, key: str, options: Options, phase: Phase) -> str:
         return "method.tau says how long the head is probed"
     if key == "momentum" and phase.optimizer != "sgd":
         return f"optimizer {phase.optimizer} has no such momentum (sgd has)"
-    if key == "adapter_scaling" and phase.adapter_rank is None:
-        return "there are no adapters without finetune.adapter_rank"
     return f"{section}.epochs is 0"
+
+
+def _why_of_backbone(key: str, options: Options, finetune: Phase) -> str | None:
+    """Why a setting of the backbone does nothing, if that is for the rank of adapters."""
+    if key in _OF_TRAINED_BACKBONE and _adapter_rank(options, finetune) == 0:
+        place = "method" if "adapter_rank" in options else "finetune"
+        return f"{place}.adapter_rank is 0, so that nothing of the backbone is trained"
+    if key == "adapter_scaling" and _adapter_rank(options, finetune) is None:
+        return "there are no adapters without finetune.adapter_rank"
+    return None

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from molhpft.config.registry import ENCODERS
-from molhpft.config.schema import RunConfig
+from molhpft.config.schema import RunConfig, finetunes
 from molhpft.domains.extras import require
 from molhpft.tuning.distributed import Machine
 
@@ -20,8 +20,8 @@ from molhpft.tuning.distributed import Machine
 def settled(config: RunConfig, environment: Mapping[str, str] = os.environ) -> RunConfig:
     """The config with everything that depends on the machine written out.
 
-    `device` and `precision` are no longer "auto". Where `torchrun` or `srun` started this process
-    among others, `devices` and `nodes` are theirs.
+    `device` is no longer "auto", nor is `precision` where anything is finetuned. Where `torchrun`
+    or `srun` started this process among others, `devices` and `nodes` are theirs.
 
     Raises:
         ValueError: a device or precision that this machine does not have, or a number of devices
@@ -92,12 +92,13 @@ def _device(config: RunConfig) -> Literal["cpu", "cuda"]:
     return "cuda" if available and config.device != "cpu" else "cpu"
 
 
-def _precision(config: RunConfig, device: str) -> Literal[32, "bf16-mixed"]:
+def _precision(config: RunConfig, device: str) -> Literal["auto", 32, "bf16-mixed"]:
     """What "auto" means here: bfloat16 products where it pays, float32 elsewhere.
 
     It pays for the encoders that keep their sums in float32, on processors that multiply it.
     """
-    if config.precision != "auto":
+    # probing is in float32 everywhere, and its result should have one name
+    if config.precision != "auto" or not finetunes(config):
         return config.precision
     fast = multiplies_bfloat16(device) and ENCODERS[config.encoder.name].mixed
     return "bf16-mixed" if fast else 32

@@ -136,10 +136,10 @@ class Phase:
                 "perturbation moves the features that a head phase reads, and this phase trains "
                 f"all; got perturbation {self.perturbation:g}: leave it out"
             )
-        given = [name for name in _OF_BACKBONE if getattr(self, name) != _DEFAULTS[name]]
+        given = [name for name in OF_BACKBONE if getattr(self, name) != _DEFAULTS[name]]
         if self.trains == "head" and given:
             raise ValueError(
-                f"{', '.join(_OF_BACKBONE)} act on the backbone, which a head phase leaves as it "
+                f"{', '.join(OF_BACKBONE)} act on the backbone, which a head phase leaves as it "
                 f"is; got {', '.join(f'{name} {getattr(self, name)}' for name in given)}"
             )
 
@@ -154,7 +154,7 @@ class Phase:
         return self.keep == "best" or self.patience is not None
 
 
-_OF_BACKBONE = (
+OF_BACKBONE = (
     "backbone_lr",
     "layer_decay",
     "stages",
@@ -169,5 +169,6 @@ _OF_BACKBONE = (
     "adapter_scaling",
     "batch_norm",
 )
+"""Settings of a phase that act on the backbone alone."""
 _DEFAULTS = {field.name: field.default for field in fields(Phase)}
 _RANGES = ranges_of(Phase)

@@ -3,7 +3,7 @@
 A stage that is not trained keeps every number, batch-norm statistics included, and is in eval mode.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from torch import nn
@@ -45,10 +45,30 @@ def trained_stages(backbone: Chain, phase: Phase, *, epoch: int | None = None) -
     names = [name for name in stages if phase.stages is None or name in phase.stages]
     if not phase.unfreeze_every or epoch is None:
         return names
-    # a stage without weights, such as a pool, is none of those that take turns
-    learning = [name for name in names if any(True for _ in stages[name].parameters())]
+    learning = _with_weights(stages, names)
     count = 1 + epoch // phase.unfreeze_every
     return names if count >= len(learning) else names[names.index(learning[-count]) :]
+
+
+def check_unfreezing(backbone: Chain, phase: Phase) -> None:
+    """Refuse to unfreeze stage by stage where there are no two that could take turns.
+
+    Raises:
+        ValueError: the phase asks for it.
+    """
+    trained = trained_stages(backbone, phase)
+    turns = _with_weights(backbone.named_stages(), trained)
+    if phase.unfreeze_every and len(turns) < 2:
+        raise ValueError(
+            f"unfreeze_every {phase.unfreeze_every} trains one stage of the backbone more each "
+            f"time, and those with weights that are trained are: {', '.join(turns) or 'none'}; "
+            "leave unfreeze_every out (method gradual sets it), or train more stages"
+        )
+
+
+def _with_weights(stages: Mapping[str, nn.Module], names: Sequence[str]) -> list[str]:
+    """Stages that can take turns: one without weights, such as a pool, is none of them."""
+    return [name for name in names if any(True for _ in stages[name].parameters())]
 
 
 def check_stages(backbone: Chain, phase: Phase) -> None:

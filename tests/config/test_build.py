@@ -204,6 +204,11 @@ SHAPES = {"name": "shapes", "images": 8, "size": 16}
             {"method": {**FLYP, "pretraining": "nci_descriptor"}},
             r"unknown method\.pretraining nci_descriptor; did you mean nci_d",
         ),
+        (
+            {"method": "side_tuning", "finetune": {"unfreeze_every": 2}},
+            r"unfreeze_every 2 trains one stage .* more each time, .* are: blend; leave",
+        ),
+        ({"method": "gradual", "cut": "conv0"}, "unfreeze_every 1 trains one .* are: embed; leave"),
     ],
     ids=str,
 )

@@ -11,7 +11,7 @@ from molhpft.config.options import keywords
 from molhpft.config.registry import METHODS
 from molhpft.config.schema import parse_config, resolved
 from molhpft.domains.shipped import DEFAULT_ENCODER
-from molhpft.tuning.phase import Phase
+from molhpft.tuning.phase import OF_BACKBONE, Phase
 
 BASE = {"task": "nci_alerts", "encoder": {"name": "gcn", "layers": 1, "width": 4}}
 NEEDED = {"tau": [0, 3], "pretraining": "nci_descriptors", "stages": ["conv0"]}
@@ -191,6 +191,22 @@ def test_a_setting_of_a_phase_changes_what_is_trained_or_is_refused(name, sectio
             "finetune.adapter_scaling would do nothing: there are no adapters without finetune.ad",
         ),
         (
+            {"method": {"name": "lora", "adapter_rank": 0}, "finetune": {"backbone_lr": 0.1}},
+            "finetune.backbone_lr would do nothing: method.adapter_rank is 0, so that nothing of",
+        ),
+        (
+            {"method": "l2_sp", "finetune": {"adapter_rank": 0}},
+            "method.anchor would do nothing: finetune.adapter_rank is 0, so that nothing of the",
+        ),
+        (
+            {"method": "lp", "precision": "bf16-mixed"},
+            "precision would do nothing: nothing is finetuned; leave it out",
+        ),
+        (
+            {"method": "ft", "finetune": {"epochs": 0}, "precision": 32},
+            "precision would do nothing: nothing is finetuned",
+        ),
+        (
             {"encoder": {"name": "gcn", "layers": 2}, "cut": "conv0"}
             | {"finetune": {"batch_norm": "frozen"}},
             "finetune.batch_norm would do nothing: encoder gcn has no batch norm",
@@ -200,6 +216,20 @@ def test_a_setting_of_a_phase_changes_what_is_trained_or_is_refused(name, sectio
 )
 def test_a_key_that_would_do_nothing_is_refused_with_the_reason(given, words):
     assert words in refusal({**BASE, **given})
+
+
+@pytest.mark.parametrize("key", sorted({*OF_BACKBONE} - {"adapter_rank"}))
+def test_a_setting_of_a_backbone_of_which_nothing_is_trained_is_refused(key):
+    rank_0 = {**BASE, "method": "ft", "finetune": {"adapter_rank": 0}}
+    assert refusal(rank_0) is None
+    refused = refusal({**rank_0, "finetune": {"adapter_rank": 0, key: VALUES[key][0]}})
+    assert f"finetune.{key} would do nothing: finetune.adapter_rank is 0" in refused
+    assert key not in resolved(parse_config(rank_0))["finetune"]
+
+
+def test_the_precision_that_is_meant_anyway_is_taken_where_nothing_is_finetuned():
+    assert parse_config({**BASE, "method": "lp", "precision": "auto"}).precision == "auto"
+    assert refusal({**BASE, "method": "ft", "precision": "bf16-mixed"}) is None
 
 
 def test_a_written_config_holds_what_was_run_and_nothing_else():

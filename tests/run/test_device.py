@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from molhpft.config.schema import parse_config
+from molhpft.config.schema import parse_config, resolved
 from molhpft.run.device import hardware, launch, multiplies_bfloat16, settled
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8"}
@@ -21,6 +21,12 @@ def test_nothing_stays_open_and_what_is_asked_for_is_kept():
     assert settled(settled_config, {}) == settled_config
     for precision in (32, "bf16-mixed"):
         assert settled(config(precision=precision), {}).precision == precision
+
+
+def test_probing_has_one_name_whatever_this_machine_finetunes_in():
+    probed = config(method="lp")
+    assert settled(probed, {}).precision == "auto"
+    assert parse_config(resolved(settled(probed, {}))).precision == "auto"
 
 
 def test_bfloat16_is_for_encoders_that_round_only_products():

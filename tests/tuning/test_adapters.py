@@ -1,5 +1,6 @@
 """Adapters against LoRA as it is usually written: frozen maps with a trained branch beside each."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,8 @@ from torch.nn import functional as F
 from molhpft.core.network import Chain, Network, Plain, side_tuned
 from molhpft.tuning.adapters import Adapter, adapted, check_adapters
 from molhpft.tuning.fit import fit
-from molhpft.tuning.phase import Phase
+from molhpft.tuning.phase import OF_BACKBONE, Phase
+from tests.runs import network_of, task_of
 from tests.toy import same_weights, seeded, toy_network, toy_task
 
 FT = Phase(trains="all", epochs=3, lr=0.05, batch_size=10, batch_norm="frozen", adapter_rank=2)
@@ -205,3 +207,36 @@ def test_there_must_be_something_to_put_adapters_on():
         with pytest.raises(ValueError, match=r"the stages that are trained \(table, norm\) have"):
             check()
     check_adapters(backbone, replace(FT, adapter_rank=0))
+
+
+OF_A_BACKBONE = {
+    "backbone_lr": 0.5,
+    "layer_decay": 0.5,
+    "stages": ("conv0",),
+    "unfreeze_every": 1,
+    "anchor": 5.0,
+    "stage_anchor": 5.0,
+    "feature_anchor": 5.0,
+    "spectral_shrinkage": 5.0,
+    "node_transport": 5.0,
+    "running_statistics": 0.5,
+    "adapter_scaling": 0.5,
+    "batch_norm": "frozen",
+}
+
+
+def test_of_a_backbone_with_adapters_of_rank_0_no_setting_changes_a_bit(small):
+    config = small()
+    task, start = task_of(config), network_of(config)
+
+    def trained(**settings):
+        network = deepcopy(start)
+        phase = Phase(trains="all", epochs=2, lr=0.05, adapter_rank=0, **settings)
+        fit(network, phase, task, rng=seeded())
+        return network
+
+    plain = trained()
+    assert not same_weights(plain.head, start.head)
+    assert sorted(OF_A_BACKBONE) == sorted({*OF_BACKBONE} - {"adapter_rank"})
+    changing = [k for k, v in OF_A_BACKBONE.items() if not same_weights(trained(**{k: v}), plain)]
+    assert changing == []
