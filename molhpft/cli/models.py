@@ -270,8 +270,8 @@ def model_tables(model: "Model") -> "list[Table]":
     from molhpft.core.metrics import score_name
     from molhpft.core.objectives import Squared
     from molhpft.domains.files import listed
-    from molhpft.estimator.calibrate import NAMED
     from molhpft.estimator.card import member_score, score_rows
+    from molhpft.estimator.coverage import NAMED
 
     about, spec = model.about, model.spec
     made = Table(title=Text(about["task"], style="table.title"), show_header=False)

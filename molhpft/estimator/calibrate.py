@@ -1,4 +1,4 @@
-"""Calibrate a model on molecules it was not trained on, and say what its predictions are worth.
+"""Calibrate a model on molecules it was not trained on, and score its predictions of others.
 
 Three things are fitted: a calibration of probabilities, prediction sets (split conformal
 prediction), and the applicability domain by similarity to the training molecules.
@@ -7,7 +7,7 @@ prediction), and the applicability domain by similarity to the training molecule
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import ceil, isfinite, nan
+from math import isfinite, nan
 from typing import Literal
 
 import numpy as np
@@ -17,9 +17,8 @@ from torch import Tensor
 
 from molhpft.core.metrics import mean_absolute_error, rank_correlation
 from molhpft.core.objectives import Multilabel, Squared
-from molhpft.domains.files import Json, listed
+from molhpft.domains.files import Json
 from molhpft.domains.molecules.fingerprints import Neighbours, unpack_bits
-from molhpft.domains.molecules.splits import CALIBRATION
 from molhpft.domains.weights import strip_prefix
 from molhpft.measure.error_scale import ErrorScale, cross_fitted_scale, fit_error_scale
 from molhpft.measure.uncertainty import (
@@ -40,9 +39,6 @@ from molhpft.measure.uncertainty import (
     weighted_std,
 )
 
-NAMED = 5
-"""Targets that a sentence names; of more the others are counted."""
-
 CalibrationName = Literal["auto", "platt", "venn_abers", "temperature", "isotonic", "none"]
 _FITS: dict[str, Callable[[Tensor, Tensor], Calibration]] = {
     "platt": fit_platt,
@@ -59,7 +55,6 @@ _COMMON = ("logits", "targets", "similarity")
 _PARTS = 5  # of molecules that have no folds, each judged by fits to the others
 _STEPS = 100  # of similarity, from 0 to 1; there are thresholds for each
 _BANDWIDTH = 0.2  # of similarity: how fast calibration molecules nearer to training lose weight
-_CHANCE = 0.01  # p-value below which chance does not explain too low a coverage
 
 
 def candidate_std(logits: Tensor, weights: Tensor, sizes: Sequence[int]) -> Tensor | None:
@@ -493,116 +488,3 @@ def _set_scores(held: HeldOut, objective: Multilabel, model: Uncertainty) -> dic
     sets = model.sets(held.logits, objective, held.similarity, held.std)
     covered = set_coverage(sets, held.targets)
     return {"coverage": covered.coverage, "set_size": covered.mean_size}
-
-
-def coverage_guarantee(
-    model: Uncertainty,
-    names: Sequence[str],
-    scores: Mapping[str, Json],
-    held: Mapping[str, HeldOut],
-    *,
-    classes: Sequence[tuple[str, str]] = (),
-    by_folds: bool = False,
-) -> list[str]:
-    """Sentences on the coverage of prediction sets: guaranteed, impossible, and as measured.
-
-    Args:
-        model: of the networks.
-        names: of the targets, (t,).
-        scores: of `held_out_scores`, by split.
-        held: the splits they are of.
-        classes: names of the labels 0 and 1 of each target, (t,); empty for "0" and "1".
-        by_folds: whether every training molecule calibrated them, as predicted by members that had
-            not seen it.
-    """
-    coverage = f"{100 * model.target_coverage:g} %"
-    regression = model.calibration is None
-    kind = "intervals" if regression else "sets"
-    outside = "are unbounded" if regression else "hold every label"
-    if CALIBRATION not in held and not by_folds:
-        return [
-            f"Prediction {kind} {outside}: there are no calibration molecules to bound them by."
-        ]
-    # several targets may name their labels differently
-    pair = classes[0] if len(set(classes)) == 1 else ("0", "1")
-    return [
-        f"Prediction {kind} were calibrated on {_calibrated_on(held, by_folds=by_folds)}. They "
-        f"hold the true label of {coverage} of molecules like these within the applicability "
-        f"domain; outside it they {outside} and guarantee nothing.",
-        *_unbounded(model, names, coverage, ("",) if regression else pair),
-        *(_unbounded_at_some(model, held) if regression else ()),
-        *_measured(model, scores, held, coverage),
-    ]
-
-
-def _calibrated_on(held: Mapping[str, HeldOut], *, by_folds: bool) -> str:
-    if by_folds:
-        n = len(held["valid"].logits)
-        return f"{n:,} molecules, each as members predict it that did not train on its fold"
-    n = len(held[CALIBRATION].logits)
-    return f"{n:,} molecules that took no part in training or in any choice"
-
-
-def _unbounded(
-    model: Uncertainty, names: Sequence[str], coverage: str, labels: Sequence[str]
-) -> list[str]:
-    """Where calibration molecules are too few for a set that rules anything out."""
-    needed = ceil(round(model.target_coverage / (1 - model.target_coverage), 6))
-    columns = (x.reshape(len(names), -1).T for x in (model.unbounded, model.label_counts))
-    sentences = []
-    for label, few, counts in zip(labels, *columns, strict=True):
-        if not few.any():
-            continue
-        some = [name for name, is_few in zip(names, few.tolist(), strict=True) if is_few]
-        targets = listed(some, most=NAMED)
-        if model.calibration is None:
-            what, fact = "a label", f"Intervals of {targets} are unbounded"
-        else:
-            what, fact = f"label {label}", f"Label {label} of {targets} is in every set"
-        ends = sorted({int(counts[few].min()), int(counts[few].max())})
-        sentences.append(
-            f"{fact}: {coverage} takes {needed:,} calibration molecules with {what}, "
-            f"there are {' to '.join(map(str, ends))}."
-        )
-    return sentences
-
-
-def _unbounded_at_some(model: Uncertainty, held: Mapping[str, HeldOut]) -> list[str]:
-    """Why the intervals of a split have no mean width, where those of other molecules have one."""
-    sentences = []
-    for split, own in held.items():
-        inside = own.where(own.similarity >= model.domain_threshold)
-        half = model.thresholds(inside.logits, inside.similarity, inside.std)
-        measured = ~inside.targets.isnan() & ~model.unbounded
-        without = int((half.isinf() & measured).sum())
-        if without:
-            of = "folds" if own.fold is not None else f"{split} split"
-            sentences.append(
-                f"{without:,} of {int(measured.sum()):,} intervals of the {of} within the domain "
-                "are unbounded, so that their mean width is not given: too few calibration "
-                "molecules are as unlike the training molecules."
-            )
-    return sentences
-
-
-def _measured(
-    model: Uncertainty, scores: Mapping[str, Json], held: Mapping[str, HeldOut], coverage: str
-) -> list[str]:
-    from scipy.stats import binomtest  # half a second, which a prediction does without
-
-    sentences = []
-    for split, row in scores.items():
-        if split in ("valid", CALIBRATION) or row["coverage"] is None:
-            continue
-        inside = held[split].where(held[split].similarity >= model.domain_threshold)
-        labels = int((~inside.targets.isnan()).sum())
-        covered = round(row["coverage"] * labels)
-        p = binomtest(covered, labels, model.target_coverage, alternative="less").pvalue
-        warn = (
-            f"; chance alone hardly explains so many fewer than {coverage}" if p < _CHANCE else ""
-        )
-        sentences.append(
-            f"Measured on the {split} split: they hold {100 * row['coverage']:.1f} % of "
-            f"{labels:,} labels within the domain{warn}."
-        )
-    return sentences

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from molhpft.core.metrics import show
 from molhpft.core.objectives import Squared
 from molhpft.domains.files import Json, listed
-from molhpft.estimator.calibrate import NAMED
+from molhpft.estimator.coverage import NAMED
 from molhpft.measure.uncertainty import Calibration, Temperature
 
 if TYPE_CHECKING:

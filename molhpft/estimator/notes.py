@@ -16,7 +16,7 @@ from molhpft.domains.molecules.checkpoints import describe
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.overlap import inchikey_blocks
 from molhpft.domains.weights import read_weights
-from molhpft.estimator.calibrate import NAMED
+from molhpft.estimator.coverage import NAMED
 from molhpft.estimator.validation import unscored_targets
 
 

@@ -33,11 +33,11 @@ from molhpft.estimator.calibrate import (
     HeldOutPredictions,
     Uncertainty,
     candidate_std,
-    coverage_guarantee,
     fit_uncertainty,
     held_out_scores,
     held_out_values,
 )
+from molhpft.estimator.coverage import coverage_guarantee
 from molhpft.estimator.held_out import held_out_predictions
 from molhpft.estimator.kernel_fitting import fit_kernel_models
 from molhpft.estimator.kernel_models import KernelModels

@@ -1,4 +1,4 @@
-"""Uncertainty of a model: it survives storage, and its sets, scores and sentences are right."""
+"""Uncertainty of a model: it survives storage, and its sets and scores are right."""
 
 import json
 from dataclasses import replace
@@ -12,30 +12,33 @@ from hypothesis import strategies as st
 from scipy.stats import binned_statistic, spearmanr
 from sklearn.metrics import mean_absolute_error, roc_auc_score, root_mean_squared_error
 
-from molhpft.core.objectives import Multilabel, Squared
-from molhpft.domains.molecules.fingerprints import packed_fingerprints
+from molhpft.core.objectives import Squared
 from molhpft.estimator.calibrate import (
     CalibrationName,
     HeldOut,
     candidate_std,
-    coverage_guarantee,
     fit_uncertainty,
     held_out_scores,
     held_out_values,
     uncertainty_from,
 )
 from molhpft.measure.uncertainty import fit_platt, interval_widths
-from tests.estimator.builders import SMILES
+from tests.estimator.calibrated import (
+    CLASSES,
+    FINGERPRINTS,
+    ONE_NUMBER,
+    fit,
+    near,
+    one_target,
+    uncertainty_of,
+)
 from tests.toy import NAN
 
 SEEDS = st.integers(0, 10_000)
 COVERAGES = st.floats(0.05, 0.95)
 NAMES = get_args(CalibrationName)
-CLASSES = Multilabel()
 NUMBERS = Squared(mean=(100.0, -5.0), std=(20.0, 0.5))
-ONE_NUMBER = Squared(mean=(100.0,), std=(20.0,))
 LIKE = torch.rand(60, generator=torch.Generator().manual_seed(0))
-FINGERPRINTS = packed_fingerprints(SMILES)
 BOTH = pytest.mark.parametrize("objective", [CLASSES, NUMBERS], ids=["classes", "numbers"])
 
 
@@ -47,17 +50,6 @@ def split(seed, *, n=60, objective=CLASSES):
     y = a + noise if isinstance(objective, Squared) else (noise < a.sigmoid()).float()
     y[:2] = torch.tensor([[0.0], [1.0]])
     return a, y.masked_fill(torch.rand(n, 2, generator=rng) < 0.2, NAN)
-
-
-def fit(valid, held, objective=CLASSES, *, calibration="platt", target_coverage=0.9):
-    return fit_uncertainty(
-        held,
-        objective,
-        chosen_by=valid,
-        calibration=calibration,
-        target_coverage=target_coverage,
-        fingerprints=FINGERPRINTS,
-    )
 
 
 def fitted(a, y, objective=CLASSES, **options):
@@ -322,25 +314,6 @@ def test_a_regression_model_has_no_probabilities():
         fitted(*split(0, objective=NUMBERS), NUMBERS).values(split(0)[0], CLASSES)
 
 
-def one_target(seed, *, n=50, objective=CLASSES):
-    """Logits and labels of one target, none missing."""
-    rng = torch.Generator().manual_seed(seed)
-    a, noise = torch.randn(n, 1, generator=rng), torch.rand(n, 1, generator=rng)
-    y = a + noise if isinstance(objective, Squared) else (noise < a.sigmoid()).float()
-    y[:2] = torch.tensor([[0.0], [1.0]])
-    return a, y
-
-
-def near(a, y):
-    """Molecules that are training molecules, as far as similarity can tell."""
-    return HeldOut(a, y, torch.ones(len(a)))
-
-
-def uncertainty_of(objective, *, n=50, coverage=0.8):
-    held = near(*one_target(1, n=n, objective=objective))
-    return fit(held, held, objective, target_coverage=coverage)
-
-
 ONE = pytest.mark.parametrize("objective", [CLASSES, ONE_NUMBER], ids=["classes", "numbers"])
 
 
@@ -437,68 +410,6 @@ def test_coverage_and_set_size_are_those_of_molecules_within_the_domain():
         assert together[name] == alone[name]
         assert far[name] is None
     assert (together["in_domain"], far["in_domain"]) == (0.5, 0.0)
-
-
-def sentences(objective, *, n, names=("active",), test=None, classes=()):
-    """The guarantee of sets that are fitted to n calibration molecules."""
-    a, y = (x.repeat(1, len(names)) for x in one_target(1, n=n, objective=objective))
-    held = {"valid": near(a, y), "calibration": near(a, y)} | ({"test": test} if test else {})
-    uncertainty = fit(held["valid"], held["calibration"], objective)
-    scores = {split: held_out_scores(one, objective, uncertainty) for split, one in held.items()}
-    return coverage_guarantee(uncertainty, names, scores, held, classes=classes)
-
-
-def test_an_unbounded_interval_is_reported_with_the_number_of_molecules_it_takes():
-    assert sentences(ONE_NUMBER, n=8)[1] == (
-        "Intervals of active are unbounded: 90 % takes 9 calibration molecules with a label, "
-        "there are 8."
-    )
-    assert len(sentences(ONE_NUMBER, n=9)) == 1
-
-
-def test_intervals_without_a_mean_width_are_counted():
-    uncertainty = replace(uncertainty_of(ONE_NUMBER, n=40), domain_threshold=0.3)
-    a, y = one_target(2, n=20, objective=ONE_NUMBER)
-    like = torch.ones(20)
-    like[:3] = 0.4  # few calibration molecules weigh anything for these
-    like[3:5] = 0.0  # outside the domain, where every interval is unbounded
-    held = {"calibration": near(a, y), "test": HeldOut(a, y, like)}
-    scores = {split: held_out_scores(one, ONE_NUMBER, uncertainty) for split, one in held.items()}
-    assert [row["width"] is None for row in scores.values()] == [False, True]
-    lines = coverage_guarantee(uncertainty, ("active",), scores, held)
-    assert [line for line in lines[1:] if "unbounded" in line] == [
-        "3 of 18 intervals of the test split within the domain are unbounded, so that their mean "
-        "width is not given: too few calibration molecules are as unlike the training molecules."
-    ]
-
-
-def test_a_label_in_every_set_is_named_and_many_targets_are_summarised():
-    lines = sentences(CLASSES, n=10, names=[f"t{k}" for k in range(100)])
-    assert len(lines) <= 3
-    assert any("of t0, t1, t2, t3, t4 and 95 more is in every set" in line for line in lines)
-
-
-def test_labels_have_the_names_of_the_table():
-    text = " ".join(sentences(CLASSES, n=10, names=("x",), classes=[("Harmless", "Toxic {}")]))
-    assert "Label Toxic {} of x is in every set" in text
-    assert "calibration molecules with label Toxic {}" in text
-
-
-def test_without_calibration_molecules_nothing_is_guaranteed():
-    held = {"valid": near(*one_target(1))}
-    uncertainty = fit(held["valid"], None)
-    scores = {"valid": held_out_scores(held["valid"], CLASSES, uncertainty)}
-    assert coverage_guarantee(uncertainty, ("active",), scores, held) == [
-        "Prediction sets hold every label: there are no calibration molecules to bound them by."
-    ]
-
-
-def test_coverage_that_chance_does_not_explain_is_reported():
-    a, y = one_target(2, n=400)
-    good, bad = (sentences(CLASSES, n=400, test=near(a, labels)) for labels in (y, 1 - y))
-    assert "Measured on the test split: they hold" in good[-1]
-    assert "chance" not in good[-1]
-    assert "chance alone hardly explains so many fewer than 90 %" in bad[-1]
 
 
 @pytest.mark.parametrize("calibration", NAMES)
