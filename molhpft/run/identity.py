@@ -17,7 +17,7 @@ FORMAT = 3
 """Of run folders; raised when what an older version left is to be made again."""
 
 # the recipe has the probe as it is trained
-_NOT_PROBED = ("method", "probe", "finetune", *RECORDED)
+_NOT_PROBED = ("method", "probe", "finetune", "precision", *RECORDED)
 
 
 def run_name(config: RunConfig, task: Task) -> str:

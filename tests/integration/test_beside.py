@@ -116,7 +116,7 @@ def test_cuts_standardised_features_and_flyp_go_with_it(small, sizes, tmp_path, 
 
 def test_a_model_predicts_for_new_molecules_and_is_the_same_when_read_back(tmp_path):
     config = {**BRIEF["config"], "standardise": True}
-    options = {**BRIEF, "tau": 2, "folds": 2, "validation": None, "config": config}
+    options = {**BRIEF, "tau": 2, "folds": 2, "validation": 0.1, "config": config}
     estimator = HPFTClassifier(**options, head=HEAD, random_state=0).fit(SMILES, RING)
     new = ["CCCCCCCCCCCCO", "C1CCCCCCC1N", "no molecule", "C1CCCC1CCO"]
     model = estimator.model_

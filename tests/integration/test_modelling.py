@@ -155,7 +155,7 @@ def test_explain_draws_contributions_that_add_up(molhpft, model, tmp_path, endin
     found = json.loads(said)
     assert len(found["atoms"]) == 5
     missed = found["logit"] - found["baseline"] - sum(found["atoms"])
-    assert abs(missed) == pytest.approx(abs(found["error"]), abs=1e-5)
+    assert abs(missed) == pytest.approx(abs(found["gap"]), abs=1e-5)
 
 
 def test_the_same_command_again_trains_nothing_and_says_so(molhpft, model, table, monkeypatch):

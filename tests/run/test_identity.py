@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from molhpft.config.build import build_recipes
 from molhpft.config.schema import parse_config, resolved
 from molhpft.domains.molecules.pretraining import joint_task
-from molhpft.run.identity import run_name, trial_name
+from molhpft.run.identity import probe_name, run_name, trial_name
 from tests.runs import SMALL, task_of
 
 
@@ -107,3 +108,12 @@ def test_a_task_without_a_fingerprint_is_refused_for_its_results_have_no_name(sm
     task = replace(task_of(small()), fingerprint="")
     with pytest.raises(ValueError, match="task rings has no fingerprint, which tells its results"):
         run_name(small(), task)
+
+
+@pytest.mark.parametrize("precision", ["auto", "bf16-mixed"])
+def test_a_probe_is_the_same_at_every_precision_of_finetuning(small, precision):
+    config = small(method="lp_ft", precision=32)
+    task, (recipe,) = task_of(config), build_recipes(config)
+    other = replace(config, precision=precision)
+    assert probe_name(other, recipe, task) == probe_name(config, recipe, task)
+    assert run_name(other, task) != run_name(config, task)
