@@ -45,9 +45,18 @@ def start(table, folder, **changes):
     folder.mkdir(exist_ok=True)
     config.write_text(yaml.safe_dump(raw_config(table, **changes)))
     command = [sys.executable, "-m", "molhpft.cli", "run", str(config), "--out", str(folder)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+    # what a shell runs in the background ignores Ctrl-C, and so would all that it starts
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def finish(process):
