@@ -292,12 +292,14 @@ def _with_one_spelling(
     return spelled, [*([f"{name}: {first}."] if first else []), *_missing_note(column, marks, name)]
 
 
-def _missing_note(column: Column, marks: Sequence[int], name: str) -> list[str]:
+def _missing_note(
+    column: Column, rows: Sequence[int], name: str, *, what: str = "label"
+) -> list[str]:
     """A note on words that count as missing, in these rows; an empty one surprises nobody."""
-    words = [row for row in marks if column[row].strip()]
+    words = [row for row in rows if column[row].strip()]
     if not words:
         return []
-    count = f"{len(words):,} label{'s count' if len(words) > 1 else ' counts'} as missing"
+    count = f"{len(words):,} {what}{'s count' if len(words) > 1 else ' counts'} as missing"
     return [f"{name}: {count}, row {words[0]} has {column[words[0]]!r}."]
 
 
@@ -312,12 +314,9 @@ def _without_censored(column: Column, name: str) -> tuple[Column, list[str]]:
     rows = [row for row, text in texts.items() if is_censored(text)]
     if not rows or len(rows) == sum(not pd.isna(value) for value in column):
         return column, notes
-    note = (
-        f"{name}: {len(rows):,} censored label{'s count' if len(rows) > 1 else ' counts'} as "
-        f"missing, row {rows[0]} has {column[rows[0]]!r}."
-    )
+    notes += _missing_note(column, rows, name, what="censored label")
     column[rows] = np.nan
-    return column, [*notes, note]
+    return column, notes
 
 
 def _number(value: Any, row: int, name: str) -> float:

@@ -49,7 +49,7 @@ from molhpft.estimator.settings import (
     model_config,
 )
 from molhpft.estimator.train import train
-from molhpft.estimator.validation import FEW, FOLDS, Holdout, draw_folds, holdout_split
+from molhpft.estimator.validation import FEW, FOLDS, Fold, Holdout, draw_folds, holdout_split
 
 Array = NDArray[Any]
 Examples = tuple[Any, Any]  # molecules and their targets
@@ -158,8 +158,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         seed = config.seed if self.split_seed is None else int(self.split_seed)
         sets = eval_set, calibration_set
         task = self._task(smiles, labels, seed, *sets, by_folds=count > 0, kept=kept)
-        how = self.split or "random"
-        folds = draw_folds(task, how, count=count, seed=seed, **kept) if count else []
+        folds = self._folds(task, count, seed, kept)
         inference = Inference(self.members, self.calibration, self.target_coverage)
         notes = notes_on(config, task)
         for note in notes:
@@ -283,6 +282,12 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             )
         if eval_set is None and calibration_set is not None:
             raise ValueError("a calibration_set comes beside an eval_set; give both or neither")
+
+    def _folds(self, task: Task, count: int, seed: int, kept: Json) -> list[Fold]:
+        """So many folds of the training split; none for 0."""
+        if not count:
+            return []
+        return draw_folds(task, self.split or "random", count=count, seed=seed, **kept)
 
     def _check_idle(self, folds: int, eval_set: object, kept: Json) -> None:
         """Refuse options of a held-out part where there is none, or none that is drawn.
@@ -445,10 +450,10 @@ class HPFTClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]  # untyp
             labels: Array = self.classes_[chosen]
             return labels
         columns = zip(self.classes_, chosen.T, strict=True)
-        found = [pair[column] for pair, column in columns]
-        if len({labels.dtype.kind for labels in found}) > 1:  # a number is no word
-            found = [labels.astype(object) for labels in found]
-        return np.stack(found, axis=1)
+        predicted = [pair[column] for pair, column in columns]
+        if len({labels.dtype.kind for labels in predicted}) > 1:  # a number is no word
+            predicted = [labels.astype(object) for labels in predicted]
+        return np.stack(predicted, axis=1)
 
     def _labels(self, y: Any, n: int, *, like: Labels | None = None) -> Labels:
         return class_labels(y, n, classes=like.classes if like else None)

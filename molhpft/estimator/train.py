@@ -125,19 +125,12 @@ def train(
     candidates, kernel_models, folders = _candidates(config, task, folds, spec, out, inference)
     y = split_targets(choosing, VALID)
     scoring = without_calibration(choosing).objective
-    # in standard deviations: no target counts for more by the unit that it came in
-    blending = Squared() if isinstance(scoring, Squared) else scoring
-    judged = [one.logits[VALID] for one in candidates]
-    weights = blend_weights(judged, lambda logits: blending.score(logits, y))
+    weights = _weights([one.logits[VALID] for one in candidates], y, scoring)
     held = _held_out(candidates, weights, choosing, folds)
     smiles = tuple(molecules.smiles[row] for row in _labelled(task, task.rows("train")).tolist())
     fingerprints = packed_fingerprints(smiles)
-    uncertainty = _uncertainty(held, objective, inference, fingerprints, by_folds=bool(folds))
-    values = held_out_values(
-        *(held, objective, uncertainty),
-        fitted_to=[VALID] if folds else [split for split in (VALID, CALIBRATION) if split in held],
-        calibration=inference.calibration,
-    )
+    calibrating = (held, objective, inference, fingerprints)
+    uncertainty, values = _uncertainty(*calibrating, by_folds=bool(folds))
     about = {
         **_about(config, task, candidates, folders, notes),
         "members": _members(candidates, weights, scoring, y, choosing, folds),
@@ -148,6 +141,15 @@ def train(
     predictions = held_out_predictions(held, choosing, folds, uncertainty, objective, values)
     parts = (spec, candidates, weights, kernel_models, uncertainty, smiles, about)
     return _model(*parts, predictions), folders
+
+
+def _weights(judged: Sequence[Tensor], y: Tensor, scoring: Objective) -> list[float]:
+    """What each candidate weighs, by what it says of the molecules that choose.
+
+    Numbers are scored in standard deviations, so that no target counts for more by its unit.
+    """
+    blending = Squared() if isinstance(scoring, Squared) else scoring
+    return blend_weights(judged, lambda logits: blending.score(logits, y))
 
 
 def _choosing(task: Task, folds: Sequence[Fold]) -> Task:
@@ -249,9 +251,9 @@ def _uncertainty(
     fingerprints: NDArray[np.uint8],
     *,
     by_folds: bool,
-) -> Uncertainty:
-    """Fitted to the calibration split, or to all folds."""
-    return fit_uncertainty(
+) -> tuple[Uncertainty, dict[str, Tensor]]:
+    """Fitted to the calibration split, or to all folds, and what it says of every split."""
+    uncertainty = fit_uncertainty(
         held[VALID] if by_folds else held.get(CALIBRATION),
         objective,
         chosen_by=None if by_folds else held[VALID],
@@ -259,6 +261,12 @@ def _uncertainty(
         target_coverage=inference.target_coverage,
         fingerprints=fingerprints,
     )
+    values = held_out_values(
+        *(held, objective, uncertainty),
+        fitted_to=[VALID] if by_folds else [s for s in (VALID, CALIBRATION) if s in held],
+        calibration=inference.calibration,
+    )
+    return uncertainty, values
 
 
 def _quality(
