@@ -9,8 +9,10 @@ Runs in an environment of chemprop and needs nothing of molhpft: it reads the ta
 `export_sets.py` writes, runs `chemprop train` on each with every option left at its default (50
 epochs, the weights of the epoch with the lowest validation loss), and adds a line for each set
 and seed to `--out`. What stands there already is not computed again. A set that has no validation
-rows gets a tenth of its training rows, drawn under the seed. RMSE: lower is better; ROC-AUC in
-percent, a mean over targets: higher is.
+rows gets a tenth of its training rows, drawn under the seed. Chemprop stops at molecules that
+RDKit refuses: it learns from the others, and what it should predict for these is the mean of the
+training labels; `unreadable` counts them. RMSE: lower is better; ROC-AUC in percent, a mean over
+targets: higher is.
 """
 
 import argparse
@@ -27,6 +29,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from rdkit.Chem import MolFromSmiles
+from rdkit.rdBase import BlockLogs
 from sklearn.metrics import roc_auc_score
 
 CHEMPROP = (str(Path(sys.executable).with_name("chemprop")),)
@@ -56,11 +60,9 @@ def score(table: pd.DataFrame, predicted: pd.DataFrame, metric: str) -> float:
         metric: one of `TASK_TYPES`.
 
     Raises:
-        ValueError: predictions are not finite numbers for the molecules of the test rows.
+        ValueError: predictions are not finite numbers.
     """
     truth = table[table["split"] == "test"]
-    if truth["smiles"].tolist() != predicted["smiles"].tolist():
-        raise ValueError("chemprop should predict the test rows of the table in their order")
     scores = []
     for target in truth.columns.drop(["smiles", "split"]):
         y, output = truth[target].to_numpy(), predicted[target].to_numpy(dtype=float)
@@ -74,11 +76,33 @@ def score(table: pd.DataFrame, predicted: pd.DataFrame, metric: str) -> float:
     return float(np.mean(scores))
 
 
+def unreadable(table: pd.DataFrame) -> pd.Series:
+    """Of each row whether RDKit refuses its molecule."""
+    with BlockLogs():
+        return table["smiles"].map(lambda smiles: MolFromSmiles(smiles) is None)
+
+
+def predictions(table: pd.DataFrame, metric: str, seed: int) -> pd.DataFrame:
+    """Of all test rows: chemprop's, and means of training labels for unreadable molecules."""
+    refused = unreadable(table)
+    predicted = chemprop_predictions(table[~refused], metric, seed)
+    targets = table.columns.drop(["smiles", "split"])
+    whole = table.loc[table["split"] == "test", ["smiles", *targets]].astype(
+        dict.fromkeys(targets, float)
+    )
+    read = ~refused[whole.index]
+    if whole.loc[read, "smiles"].tolist() != predicted["smiles"].tolist():
+        raise ValueError("chemprop should predict the test rows of the table in their order")
+    whole.loc[read, targets] = predicted[targets].to_numpy(dtype=float)
+    whole.loc[~read, targets] = table.loc[table["split"] == "train", targets].mean().to_numpy()
+    return whole
+
+
 def chemprop_predictions(table: pd.DataFrame, metric: str, seed: int) -> pd.DataFrame:
     """What chemprop predicts for the test rows once it is trained.
 
     Args:
-        table: with smiles, split and targets.
+        table: with smiles, split and targets; molecules that RDKit reads.
         metric: one of `TASK_TYPES`.
         seed: of weights and of the order of batches.
 
@@ -119,7 +143,7 @@ def scored_line(entry: dict[str, Any], folder: Path, seed: int) -> dict[str, Any
     """
     table = with_validation(pd.read_csv(folder / entry["file"]), seed)
     start, own_start = perf_counter(), processor_seconds()
-    predicted = chemprop_predictions(table, entry["metric"], seed)
+    predicted = predictions(table, entry["metric"], seed)
     seconds, own = perf_counter() - start, processor_seconds() - own_start
     return {
         **{key: entry[key] for key in ("set", "group", "metric", "rows")},
@@ -127,6 +151,7 @@ def scored_line(entry: dict[str, Any], folder: Path, seed: int) -> dict[str, Any
         "score": round(score(table, predicted, entry["metric"]), 6),
         "seconds": round(seconds, 1),
         "processor_seconds": round(own, 1),
+        "unreadable": table.loc[unreadable(table), "split"].value_counts().to_dict(),
         "model": model_name(),
     }
 

@@ -20,6 +20,7 @@ import torch
 from peers import GCN, graphs_of, logits_of, train_epoch
 from timing import in_turn, print_figures, print_table
 
+from molhpft.core.determinism import deterministic_on_gpus
 from molhpft.core.evaluate import predict
 from molhpft.core.network import Network, linear_head
 from molhpft.domains.molecules.checkpoints import encoder_weights
@@ -41,7 +42,7 @@ PHASE = Phase(trains="all", epochs=0, lr=1e-3, batch_size=SIZE)
 class Ours(Callback):
     """The package's network, loop and batches, in one precision."""
 
-    def __init__(self, precision, task, peer, device):
+    def __init__(self, precision, task, peer, device, seed):
         self.name, self.task = precision, task.to(device)
         self.machine = Machine(device=torch.device(device), mixed=precision == "bf16-mixed")
         self.network = Network(
@@ -56,10 +57,11 @@ class Ours(Callback):
         }
         self.network.head.load_state_dict(head)
         self.network.to(device)
-        self.rng, self.progress, self.losses = torch.Generator().manual_seed(0), None, []
+        self.rng, self.progress, self.losses = torch.Generator().manual_seed(seed), None, []
 
+    @deterministic_on_gpus()
     def train(self):
-        """One more epoch of `fit`."""
+        """One more epoch of `fit`, on a GPU in a fixed order as in a run."""
         phase = replace(PHASE, epochs=len(self.losses) + 1)
         rows = fit(
             self.network,
@@ -146,13 +148,13 @@ def some_of(task, molecules):
     return replace(task, splits={**task.splits, "train": rows[chosen.sort().values]})
 
 
-def measured(task, repeats, device):
+def measured(task, repeats, device, seed):
     """All figures of a data set, by side."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     gcn = GCN(task.outputs, layers=LAYERS, width=WIDTH)
     fast = {"bf16-mixed": torch.bfloat16} if multiplies_bfloat16(device) else {}
     precisions = {**fast, "32-true": torch.float32}
-    sides = [Ours(precision, task, gcn, device) for precision in precisions]
+    sides = [Ours(precision, task, gcn, device, seed) for precision in precisions]
     sides.append(Peer(task, gcn, device))
     floors = {f"products {name}": Floor(task, dtype, device) for name, dtype in precisions.items()}
     first = {side.name: side.logits() for side in sides}
@@ -202,6 +204,7 @@ def main():
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--molecules", type=int, default=6264, help="of each training split")
     parser.add_argument("--repeats", type=int, default=5, help="epochs")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, orders and dropout")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--data", nargs="+", default=DATA, help="names of OGB's data sets")
     options = parser.parse_args()
@@ -212,7 +215,7 @@ def main():
             print(f"{name} is left out: {ogb_folder(name)} is absent; set MOLHPFT_DATA")
             continue
         task = some_of(ogb_task(name), options.molecules)
-        figures[name] = measured(task, options.repeats, options.device)
+        figures[name] = measured(task, options.repeats, options.device, options.seed)
         rows = {
             side if side == "PyG" else f"molhpft {side}": cells(row)
             for side, row in figures[name].items()

@@ -18,7 +18,7 @@ from molhpft.advice.rank import drawn_rows, rank
 from molhpft.config.build import build_network, build_recipes, build_task
 from molhpft.config.schema import Reader, RunConfig
 from molhpft.core.data import Task
-from molhpft.core.determinism import seed_for
+from molhpft.core.determinism import deterministic_on_gpus, seed_for
 from molhpft.core.evaluate import EVALUATION_SIZE
 from molhpft.core.metrics import score_name, show
 from molhpft.core.network import Network
@@ -68,6 +68,7 @@ class ClassBalance:
     base_rate: float | None
 
 
+@deterministic_on_gpus()
 def advise(
     config: RunConfig, *, expects: Expectation | None = None, encoders: Sequence[str] = ()
 ) -> Json:

@@ -23,7 +23,7 @@ from molhpft.config.build import build_network, build_recipes, build_task
 from molhpft.config.registry import ENCODERS
 from molhpft.config.schema import Reader, RunConfig, checked_choice
 from molhpft.core.data import Task
-from molhpft.core.determinism import seed_for
+from molhpft.core.determinism import deterministic_on_gpus, seed_for
 from molhpft.core.evaluate import EVALUATION_SIZE, Snapshot, take
 from molhpft.core.metrics import comparable, score_name, show
 from molhpft.core.network import Network
@@ -73,6 +73,7 @@ _LEGEND = (
 )
 
 
+@deterministic_on_gpus()
 def rank(config: RunConfig, encoders: Sequence[str], *, task: Task | None = None) -> Json:
     """Score encoders on a config's task, best first.
 

@@ -1,6 +1,7 @@
-"""What makes numbers repeatable: a seed for every purpose, dropout's generators, one thread."""
+"""What makes numbers repeatable: seeds for every purpose, one thread, sums of GPUs in one order."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,6 +24,26 @@ def seed_dropout(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
+
+
+@contextmanager
+def deterministic_on_gpus() -> Iterator[None]:
+    """GPUs add in a fixed order, so that what runs twice there has one result; also a decorator.
+
+    Where PyTorch has no such way to compute an operation, it warns that the result may vary. On a
+    machine without a GPU nothing changes.
+    """
+    if not torch.cuda.is_available():
+        yield
+        return
+    before = torch.get_deterministic_debug_mode()
+    # read when cuBLAS is first used: without it, products on several streams may vary
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
 
 
 @contextmanager

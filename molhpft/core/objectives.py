@@ -159,10 +159,12 @@ class Multiclass:
     def loss(self, logits: Dense, targets: Ids) -> Scalar:
         """Mean cross-entropy over labelled units."""
         mask = measured(targets, ignore=self.ignore)
+        # masked: what an ignored unit gets back is 0 times its softmax, which may be NaN
+        rows = torch.where(mask.unsqueeze(1), logits, 0.0).movedim(1, -1)
         total = F.cross_entropy(
-            # masked: what an ignored unit gets back is 0 times its softmax, which may be NaN
-            torch.where(mask.unsqueeze(1), logits, 0.0),
-            targets,
+            # not as images, whose losses GPUs add up in any order
+            rows.reshape(-1, rows.shape[-1]),
+            targets.reshape(-1),
             label_smoothing=self.smoothing,
             ignore_index=self.ignore,
             reduction="sum",

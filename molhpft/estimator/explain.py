@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from molhpft.core.determinism import deterministic_on_gpus
 from molhpft.core.objectives import Squared
 from molhpft.domains.files import ANOTHER_FILE, writing
 from molhpft.domains.molecules.draw import (
@@ -76,6 +77,7 @@ class Explanation:
         return text
 
 
+@deterministic_on_gpus()
 def explain(model: Model, smiles: str, *, target: str | None = None) -> Explanation:
     """Integrated gradients over the atom embeddings, averaged over the networks of a model.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from molhpft.config.registry import ENCODERS
 from molhpft.config.schema import checked_choice
-from molhpft.core.determinism import threads
+from molhpft.core.determinism import deterministic_on_gpus, threads
 from molhpft.core.evaluate import EVALUATION_SIZE, inference
 from molhpft.core.network import Batch, Chain
 from molhpft.domains.molecules.featurized import Featurized, Reading, featurized_parts
@@ -116,6 +116,7 @@ def unlabelled_batches(store: GraphStore, rows: Tensor, device: torch.device) ->
         yield Batch(store.take(some).to(device), torch.empty(len(some), 0, device=device))
 
 
+@deterministic_on_gpus()
 def part_features(embedder: Embedder, molecules: Featurized) -> tuple[Tensor, Tensor]:
     """Which molecules can be read, bool (n,), and features (n, width), NaN for the others."""
     store = store_beside(molecules, embedder.beside)

@@ -20,6 +20,7 @@ from torch import Tensor
 from molhpft import __version__
 from molhpft.config.build import shaped_network
 from molhpft.config.schema import Choice, beside_of, checked_choice, plain, without_beside
+from molhpft.core.determinism import deterministic_on_gpus
 from molhpft.core.evaluate import inference
 from molhpft.core.network import Chain, Network
 from molhpft.core.objectives import Multilabel, Squared
@@ -282,6 +283,7 @@ class Model:
         """Predictions for n molecules, all of them in memory at a time."""
         return self.predict_featurized(featurized(smiles, self.further))
 
+    @deterministic_on_gpus()
     def predict_featurized(
         self, molecules: Featurized, neighbours: tuple[Tensor, Tensor] | None = None
     ) -> Prediction:

@@ -19,6 +19,7 @@ from torch import Tensor
 from molhpft.config.build import build_recipes
 from molhpft.config.schema import RunConfig, beside_of
 from molhpft.core.data import Task
+from molhpft.core.determinism import deterministic_on_gpus
 from molhpft.core.evaluate import predict
 from molhpft.core.network import Network
 from molhpft.core.objectives import Multilabel, Objective, Squared
@@ -81,6 +82,7 @@ class Candidate:
     tau: int | None = None
 
 
+@deterministic_on_gpus()
 def train(
     config: RunConfig,
     task: Task,

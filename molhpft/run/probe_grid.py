@@ -15,7 +15,7 @@ import torch
 from molhpft.config.build import build_network, build_recipes, build_task
 from molhpft.config.schema import Reader, RunConfig
 from molhpft.core.data import Task
-from molhpft.core.determinism import seed_for
+from molhpft.core.determinism import deterministic_on_gpus, seed_for
 from molhpft.core.network import Network
 from molhpft.domains.files import Json
 from molhpft.run.device import settled
@@ -50,6 +50,7 @@ class Grid:
     seeds: int = 1
 
 
+@deterministic_on_gpus()
 def probe_grid(config: RunConfig, grid: Grid) -> Json:
     """Probe with every learning rate, smoothing and seed, and measure the head of every tau.
 

@@ -16,7 +16,7 @@ from molhpft.config.measures import (
 )
 from molhpft.config.schema import RunConfig, beside_of, resolved
 from molhpft.core.data import Task
-from molhpft.core.determinism import seed_for
+from molhpft.core.determinism import deterministic_on_gpus, seed_for
 from molhpft.core.metrics import comparable
 from molhpft.core.network import Network
 from molhpft.core.objectives import Multiclass, Multilabel, Objective
@@ -48,6 +48,7 @@ from molhpft.tuning.recipes import Recipe
 from molhpft.tuning.solve_head import mix, mix_by_stage, solve_head
 
 
+@deterministic_on_gpus()
 def run(
     config: RunConfig, out: Path, *, task: Task | None = None, shared: tuple[int, ...] = ()
 ) -> RunFolder:

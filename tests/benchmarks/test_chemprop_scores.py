@@ -107,12 +107,29 @@ def test_scores_are_those_of_the_set(chemprop, exported, classes):
     assert score == pytest.approx(data.score(fold, predicted))
 
 
-def test_predictions_of_other_molecules_are_refused(chemprop, exported):
+def test_predictions_of_other_molecules_are_refused(chemprop, exported, monkeypatch):
     data = data_of(exported, range(10))
     table = exported.fold_table(data, data.folds[0])
     told = table[table["split"] == "test"].iloc[::-1]
+    monkeypatch.setattr(chemprop, "chemprop_predictions", lambda *_: told)
     with pytest.raises(ValueError, match="in their order"):
-        chemprop.score(table, told, "RMSE")
+        chemprop.predictions(table, "RMSE", 0)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_molecule_that_chemprop_cannot_read_is_scored_as_the_mean_of_training_labels(
+    chemprop, exported
+):
+    data = data_of(exported, range(20))
+    table = exported.fold_table(data, data.folds[0])
+    (last_of_train, *_, refused) = table.index[(table["split"] == "test").cumsum() < 3][-3:]
+    table.loc[[last_of_train, refused], "smiles"] = "C(C)(C)(C)(C)C"
+    predicted = chemprop.predictions(table, "RMSE", 0)
+    assert predicted.index.tolist() == table.index[table["split"] == "test"].tolist()
+    wrong = (predicted["y0"] - table["y0"][predicted.index]).drop(refused)
+    assert (wrong == 0).all()
+    assert predicted["y0"][refused] == table["y0"][table["split"] == "train"].mean()
+    assert chemprop.unreadable(table).sum() == 2
 
 
 def written(exported, folder, *sets):

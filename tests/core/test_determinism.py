@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from molhpft.core.determinism import one_thread, seed_dropout, seed_for, threads
+from molhpft.core.determinism import (
+    deterministic_on_gpus,
+    one_thread,
+    seed_dropout,
+    seed_for,
+    threads,
+)
 
 
 def test_threads_come_back_even_after_an_error():
@@ -26,3 +32,19 @@ def test_dropout_drops_what_its_seed_says():
         masks.append(torch.nn.functional.dropout(torch.ones(99)))
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_adds_in_the_same_order_every_time():
+    x, row = torch.randn(200_000, 8, device="cuda"), torch.randint(20, (200_000,), device="cuda")
+    with deterministic_on_gpus():
+        first, *others = (x.new_zeros(20, 8).index_add(0, row, x) for _ in range(5))
+    assert all(torch.equal(first, other) for other in others)
+
+
+def test_how_a_gpu_adds_is_restored_even_after_an_error(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(KeyError, match=r"^1"), deterministic_on_gpus():
+        raise KeyError(torch.get_deterministic_debug_mode())
+    assert not torch.are_deterministic_algorithms_enabled()

@@ -120,7 +120,7 @@ def test_the_gradient_is_smaller_the_longer_a_head_is_probed(encoder, task):
         network.head.load_state_dict(heads[infinity])
         gradients.append(toy.training_gradient(network, task))
     assert gradients == sorted(gradients, reverse=True)
-    assert gradients[-1] < gradients[0] / 20
+    assert gradients[-1] < gradients[0] / 10  # 1 / 21 or 1 / 19, by processor
 
 
 def test_the_gradient_is_that_of_the_loss_along_its_direction(encoder, task):

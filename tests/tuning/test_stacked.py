@@ -271,7 +271,9 @@ def test_no_bit_depends_on_how_much_is_made_ready_at_once(monkeypatch, objective
 def largest_allocation(task, *, heads):
     phases = [Phase(trains="head", epochs=1, lr=0.01, batch_size=50)] * heads
     activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+    with torch.profiler.profile(
+        activities=activities, profile_memory=True, acc_events=True
+    ) as profile:
         trained(task, phases, seeds=1, epochs=1)
     return max(event.self_cpu_memory_usage for event in profile.events())
 
