@@ -48,3 +48,4 @@ def test_how_a_gpu_adds_is_restored_even_after_an_error(monkeypatch):
     with pytest.raises(KeyError, match=r"^1"), deterministic_on_gpus():
         raise KeyError(torch.get_deterministic_debug_mode())
     assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory
