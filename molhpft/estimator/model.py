@@ -64,7 +64,7 @@ class Prediction:
         readable: bool (n,), whether the SMILES is that of a molecule.
         values: float64 (n, t), calibrated probabilities, or numbers in the unit of the target.
         std: float64 (n, t), standard deviation over the members, by their weights, in the unit of
-            `values`; 0 with a single member.
+            `values`; NaN with a single member.
         sets: prediction sets at the model's target coverage: for classes bool (n, t, 2), whether 0
             and whether 1 is in the set; for a regression float64 (n, t, 2), the ends of an
             interval. Outside the applicability domain, and where calibration molecules are too few,

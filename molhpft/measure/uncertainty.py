@@ -45,11 +45,13 @@ def weighted_mean(
 def weighted_std(
     members: Float[Tensor, "k ..."], weights: Float[Tensor, " k"]
 ) -> Float[Tensor, "..."]:
-    """Standard deviation over k members by weights that sum to 1.
+    """Standard deviation over k members by weights that sum to 1; NaN of one, which cannot differ.
 
     >>> weighted_std(torch.tensor([[1.0], [3.0]]), torch.tensor([0.5, 0.5]))
     tensor([1.])
     """
+    if len(members) == 1:
+        return torch.full_like(members[0], torch.nan)
     centred = members - weighted_mean(members, weights)
     return weighted_mean(centred.square(), weights).sqrt()
 
