@@ -2,17 +2,15 @@
 
     python benchmarks/predict_speed.py MODEL hiv.csv.gz
 
-Inference for a table of all its rows five times over, by the model's best network alone and by the
-first two, three, ... of its ensemble, in either precision; and once for the table as it is, to
-compare memory with. Time is that of the whole command, imports included; memory is the peak of the
-largest of its processes. The last line is JSON.
+The model as it is for all rows of a table, then for all of them five times over, in either
+precision, and so its first network alone. Time is that of the whole command, imports included;
+memory is the peak of the largest of its processes. The last line is JSON.
 """
 
 import csv
 import os
 import sys
 from argparse import ArgumentParser
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -26,15 +24,12 @@ COPIES = 5
 PRECISIONS = ("32", "bf16-mixed")
 
 
-def first_members(model: Model, out: Path) -> Iterator[tuple[int, Path]]:
-    """The model with its first network alone, with its first two, ..., each in a folder."""
-    for count in range(1, len(model.networks) + 1):
-        about = {**model.about, "members": [{"name": f"{count} networks", "weight": 1.0}]}
-        few = Model(
-            model.spec, model.networks[:count], model.uncertainty, model.training_smiles, about
-        )
-        few.save_pretrained(out / f"members{count}")
-        yield count, out / f"members{count}"
+def first_network(model: Model, out: Path) -> Path:
+    """The model with its first network and nothing else, in a folder."""
+    about = {**model.about, "members": [{"name": "1 network", "weight": 1.0}]}
+    alone = Model(model.spec, model.networks[:1], model.uncertainty, model.training_smiles, about)
+    alone.save_pretrained(out)
+    return out
 
 
 def repeated(smiles: list[str], copies: int, out: Path) -> Path:
@@ -47,10 +42,10 @@ def repeated(smiles: list[str], copies: int, out: Path) -> Path:
     return out
 
 
-def predict(model: Path, table: Path, precision: str) -> tuple[float, float]:
+def predict(model: str, table: Path, precision: str) -> tuple[float, float]:
     """Seconds and peak memory in MB of the command."""
     out = ["--out", str(table.with_name("predictions.csv")), "--precision", precision]
-    command = [sys.executable, "-m", "molhpft.cli", "predict", str(model), str(table), *out]
+    command = [sys.executable, "-m", "molhpft.cli", "predict", model, str(table), *out]
     start = perf_counter()
     _, status, used = os.wait4(os.posix_spawn(command[0], command, os.environ), 0)
     if status:
@@ -68,20 +63,23 @@ def main() -> None:
     lines, rates = {}, {}
     with TemporaryDirectory() as name:
         folder = Path(name)
-        models = dict(first_members(Model.from_pretrained(given.model), folder))
-        wholes = [(k, COPIES, precision) for k in models for precision in PRECISIONS]
-        for members, copies, precision in [(1, 1, "32"), *wholes]:
+        model = Model.from_pretrained(given.model)
+        models = {"all members": given.model}
+        if model.networks:
+            models["1 network"] = str(first_network(model, folder / "alone"))
+        wholes = [(which, COPIES, precision) for which in models for precision in PRECISIONS]
+        for which, copies, precision in [("all members", 1, "32"), *wholes]:
             table = repeated(smiles, copies, folder / "table.csv")
-            took, peak = predict(models[members], table, precision)
+            took, peak = predict(models[which], table, precision)
             rows = copies * len(smiles)
-            what = f"{members} x {rows:,}, {precision}"
+            what = f"{which} x {rows:,}, {precision}"
             rates[what] = rows / took
             lines[what] = {
                 "s": f"{took:.0f}",
                 "molecules/s": f"{rows / took:,.0f}",
                 "peak MB": f"{peak:,.0f}",
             }
-    print_table("SMILES to file: networks x rows, precision", lines)
+    print_table("SMILES to file: members x rows, precision", lines)
     print_figures(rates)
 
 
