@@ -12,6 +12,7 @@ from molhpft.config.schema import Choice, RunConfig
 from molhpft.core.data import Task
 from molhpft.core.evaluate import predict
 from molhpft.core.network import Network
+from molhpft.core.objectives import Squared
 from molhpft.domains.files import Json
 from molhpft.domains.weights import read_weights
 from molhpft.estimator.model import NetworkSpec
@@ -44,7 +45,8 @@ def finetuned(
 ) -> tuple[list[NetworksOfTau], list[RunFolder]]:
     """Networks of every tau that all runs have, and the runs; what is there already is found.
 
-    Where tau is chosen automatically, the first of several runs chooses it for all.
+    Where tau is chosen automatically, the first of several runs chooses it for all. Runs score
+    several numbers in standard deviations, so that none counts for more by its unit.
 
     Args:
         config: of the runs.
@@ -56,7 +58,7 @@ def finetuned(
         ValueError: task, settings and this machine do not go together.
         OSError: `out` cannot be written to.
     """
-    config = replace(config, members=True)
+    config, parts = replace(config, members=True), [_in_one_unit(part) for part in parts]
     if len(parts) == 1:
         folders = [run(config, out, task=parts[0])]
     else:
@@ -74,6 +76,11 @@ def finetuned(
         if all(key in own for own in members)
     ]
     return networks, folders
+
+
+def _in_one_unit(task: Task) -> Task:
+    several = isinstance(task.objective, Squared) and task.outputs > 1
+    return replace(task, objective=Squared()) if several else task
 
 
 def _settled(config: RunConfig, chosen: Json) -> RunConfig:

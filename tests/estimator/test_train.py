@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from molhpft.config.registry import ENCODERS
 from molhpft.config.schema import Choice, resolved
 from molhpft.core.evaluate import predict
+from molhpft.core.objectives import Squared
 from molhpft.domains.molecules.smiles import parse
 from molhpft.domains.molecules.splits import scaffold
 from molhpft.domains.shipped import DEFAULT_ENCODER, shipped_encoders
@@ -21,7 +22,16 @@ from molhpft.estimator.settings import IN_MEMORY, Inference, model_config
 from molhpft.estimator.train import train
 from molhpft.estimator.validation import holdout_split
 from molhpft.measure.error_scale import cross_fitted_scale
-from tests.estimator.builders import ENCODER, RING, SIZE, SMILES, random_model, ring_task, size_task
+from tests.estimator.builders import (
+    BRIEF,
+    ENCODER,
+    RING,
+    SIZE,
+    SMILES,
+    random_model,
+    ring_task,
+    size_task,
+)
 from tests.toy import toy_task
 
 PUBLIC = "weights/gcn_supervised_contextpred.pth"
@@ -329,6 +339,25 @@ def test_networks_of_all_taus_are_blended_by_their_validation_logits(trained):
     score = task.objective.score(blended, labels)
     assert -model.about["scores"]["valid"]["rmse"] == pytest.approx(score, rel=1e-5)
     assert score > max(member["valid"] for member in found.values())
+
+
+def networks_of(units, tmp_path):
+    """Trained on the number of atoms, which can be learned, and on noise, in these units."""
+    noise = torch.randn(len(SIZE), generator=torch.Generator().manual_seed(0))
+    targets = torch.stack([torch.tensor(SIZE) * units[0], noise * units[1]], 1)
+    two = {"targets": targets, "target_names": ("size", "noise"), "objective": Squared()}
+    given = config(encoder=BRIEF["encoder"], tau=(0, 2), more=BRIEF["config"])
+    task = ring_task(**two, standardise=True)
+    _, (folder,) = train(given, task, tmp_path / "runs", Inference(members="networks"))
+    files = sorted((folder.path / "members").glob("*.safetensors"))
+    return {path.stem: load_file(path) for path in files}
+
+
+def test_networks_are_the_same_whatever_unit_a_target_is_in(tmp_path):
+    one, other = (networks_of(sizes, tmp_path) for sizes in ((1, 1024), (1024, 1)))
+    assert list(one) == list(other) == ["tau0", "tau2"]
+    for tau, tensors in one.items():
+        assert all(torch.equal(tensor, other[tau][name]) for name, tensor in tensors.items())
 
 
 def test_scores_are_those_of_the_answers(trained):
