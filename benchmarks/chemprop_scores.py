@@ -173,11 +173,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for entry in entries:
             if (model_name(), entry["rows"], seed) in there:
                 continue
-            lines.append(json.dumps(scored_line(entry, given.folder, seed)))
-            print(lines[-1], flush=True)
-            aside = given.out.with_suffix(".aside")
-            aside.write_text("".join(f"{line}\n" for line in lines))
-            aside.replace(given.out)
+            line = json.dumps(scored_line(entry, given.folder, seed))
+            print(line, flush=True)
+            with given.out.open("a") as file:  # another process may add to it, too
+                file.write(f"{line}\n")
 
 
 if __name__ == "__main__":

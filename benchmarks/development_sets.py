@@ -71,6 +71,10 @@ class Fold:
     scored: Rows
     validation: Rows = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
+    def joined(self) -> "Fold":
+        """The fold with its validation rows among those that are learned from."""
+        return Fold(np.sort(np.concatenate([self.train, self.validation])), self.scored)
+
 
 @dataclass(frozen=True, eq=False)
 class DevelopmentSet:

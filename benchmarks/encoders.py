@@ -61,6 +61,7 @@ class Judged:
         score: of a fold of a set, under a seed.
         seeds: how many there are; 1 where nothing is drawn.
         protocol: by which it is scored.
+        joined: whether it learns from validation rows, too, since it chooses nothing by them.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Judged:
     score: Callable[[DevelopmentSet, Fold, int], float]
     seeds: int = 1
     protocol: str = VERSION
+    joined: bool = False
 
 
 def judged_encoder(given: str) -> Judged:
@@ -101,20 +103,20 @@ def _cached_features(
     return whole
 
 
-def judged_baseline(name: str, seeds: int) -> Judged:
+def judged_baseline(name: str, seeds: int, *, joined: bool) -> Judged:
     """Morgan counts under a random forest, or under a support vector machine."""
     if name == FOREST:
 
         def forest(data: DevelopmentSet, fold: Fold, seed: int) -> float:
             return forest_score(data, fold, morgan_counts(data.smiles), seed)
 
-        return Judged(name, name, forest, seeds)
+        return Judged(name, name, forest, seeds, joined=joined)
 
     def machine(data: DevelopmentSet, fold: Fold, seed: int) -> float:
         some = sampled(data, fold)
         return machine_score(data, some, minmax_kernels(morgan_counts(data.smiles), some))
 
-    return Judged(name, name, machine)
+    return Judged(name, name, machine, joined=joined)
 
 
 def stored_scores(judged: Judged, data: DevelopmentSet, store: ResultStore) -> list[float]:
@@ -132,7 +134,8 @@ def stored_scores(judged: Judged, data: DevelopmentSet, store: ResultStore) -> l
             depends_on["validation"] = digest(fold.validation.tobytes())
         return float(store.once(depends_on, lambda: judged.score(data, fold, seed)))
 
-    return [mean(stored(fold, seed) for fold in data.folds) for seed in range(judged.seeds)]
+    folds = [fold.joined() if judged.joined else fold for fold in data.folds]
+    return [mean(stored(fold, seed) for fold in folds) for seed in range(judged.seeds)]
 
 
 def scored(
@@ -230,6 +233,8 @@ def print_tables(
     given: argparse.Namespace,
     judged: Sequence[Judged],
     beside: Sequence[Beside] = (),
+    *,
+    joined: bool = False,
 ) -> None:
     """Score on the sets that are asked for, beside the baselines, and print the tables.
 
@@ -238,10 +243,12 @@ def print_tables(
         given: what it parsed.
         judged: whose scores are computed.
         beside: whose scores are read from a file.
+        joined: whether baselines learn from validation rows, too, as the judged do.
     """
     if given.figure is not None and SVR_COUNTS not in given.baselines:
         parser.error(f"--figure shows errors relative to {SVR_COUNTS}; add it to --baselines")
-    together = [*judged, *(judged_baseline(name, seeds_of(given)) for name in given.baselines)]
+    baselines = (judged_baseline(n, seeds_of(given), joined=joined) for n in given.baselines)
+    together = [*judged, *baselines]
     names = given.sets or set_names(given.data, quick=given.quick)
     unknown = sorted(set(names) - set(set_names(given.data)))
     if unknown:

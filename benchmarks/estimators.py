@@ -5,12 +5,12 @@
     python benchmarks/estimators.py --split test --baselines forest svr_counts
     python benchmarks/estimators.py --split test --beside benchmarks/chemprop_scores.jsonl
 
-Every row gets the molecules that are not scored, and chooses for itself; sets of 5,000 molecules or
-more choose by the published validation split. Scores of `--split valid`, the default, choose
-settings; `--split test` is for the final table. RMSE: lower is better; ROC-AUC in percent: higher
-is. Scores are stored in `--store` by what they depend on, and finetuned networks in `--runs`, so
-that an interrupted call goes on. `--beside` adds columns of other packages from a file, whose
-scores must be of the very rows that are printed.
+Every row and baseline gets the molecules that are not scored, and chooses for itself; estimators of
+sets of 5,000 molecules or more choose by the published validation split. Scores of `--split valid`,
+the default, choose settings; `--split test` is for the final table. RMSE: lower is better; ROC-AUC
+in percent: higher is. Scores are stored in `--store` by what they depend on, and finetuned networks
+in `--runs`, so that an interrupted call goes on. `--beside` adds columns of other packages from a
+file, whose scores must be of the very rows that are printed.
 """
 
 import json
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for encoder in given.encoders
         for row in given.rows
     ]
-    print_tables(parser, given, judged, beside)
+    print_tables(parser, given, judged, beside, joined=True)
 
 
 if __name__ == "__main__":

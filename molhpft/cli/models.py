@@ -276,13 +276,13 @@ def model_tables(model: "Model") -> "list[Table]":
     about, spec = model.about, model.spec
     made = Table(title=Text(about["task"], style="table.title"), show_header=False)
     made.title_justify = "left"
+    encoder = f"{spec.encoder.name}, {about['encoder_weights']}"
     for key, value in (
         ("task", "regression" if isinstance(spec.objective, Squared) else "classification"),
         ("targets", listed(spec.value_names, most=NAMED)),
         *((f"{split} molecules", f"{size:,}") for split, size in about["sizes"].items()),
-        ("encoder", f"{spec.encoder.name}, {about['encoder_weights']}"),
-        ("head", spec.head.name),
-        *((("tau", str(about["chosen_tau"])),) if about["chosen_tau"] is not None else ()),
+        *([("encoder", encoder)] if model.reads_encoder else []),
+        *([("head", spec.head.name), ("tau", str(about["chosen_tau"]))] if model.networks else []),
         *_calibration(model),
         ("applicability domain", f"similarity from {model.uncertainty.domain_threshold:.2f}"),
     ):

@@ -285,7 +285,8 @@ def fit_uncertainty(
         objective: of the model.
         chosen_by: the validation split, by which network, epoch and tau were chosen, for
             probabilities alone; None with folds.
-        calibration: method for probabilities; "none" keeps those of the network.
+        calibration: method for probabilities; "none" keeps the weighted members as they are, each
+            along its line.
         target_coverage: share of molecules whose label should be in its prediction set.
         fingerprints: of the training molecules, uint8 (m, 256).
 
@@ -429,9 +430,9 @@ def held_out_scores(
             fitted to the split.
 
     Returns:
-        For classes: the score by its metric's name, `ece_before` and `ece` (after calibration), and
-        `set_size`. For a regression: `rmse`, `mae` and `spearman` in the unit of the target, and
-        `width`. For both: `in_domain`, the share of molecules within the applicability domain, and
+        For classes: the score by its metric's name, `ece_before` (of the weighted members alone),
+        `ece`, and `set_size`. For a regression: `rmse`, `mae` and `spearman` in the unit of the
+        target, and `width`. For both: `in_domain`, the share of molecules within the applicability domain, and
         `coverage`, the share of their labels that are in their set; sizes and widths are over those
         molecules, too. None for a number that cannot be computed: a score of one class, coverage
         without a label, an unbounded width.

@@ -21,8 +21,8 @@ tags: [chemistry, molecules, graph-neural-network, transfer-learning]
 
 # {task}
 
-Predicts {kind} of {targets} from SMILES, with molhpft's encoder `{encoder}` ({weights}).
-{how}Members that answer together: {members}.
+Predicts {kind} of {targets} from SMILES{how}.
+Members that answer together: {members}.
 {calibrated}
 ```python
 from molhpft.estimator import Model
@@ -40,7 +40,7 @@ molecules are part of the weight file: do not share a model whose molecules are 
 SCORE_NAMES = {
     "rocauc": "ROC-AUC",
     "ap": "average precision",
-    "ece_before": "calibration error before calibration",
+    "ece_before": "calibration error of the members alone",
     "ece": "calibration error",
     "in_domain": "molecules within the domain",
     "coverage": "coverage, within the domain",
@@ -61,9 +61,7 @@ def model_card(model: "Model") -> str:
         task=about["task"],
         kind="numbers" if isinstance(spec.objective, Squared) else "probabilities",
         targets=listed([f"`{name}`" for name in spec.value_names], most=NAMED),
-        encoder=spec.encoder.name,
-        weights=about["encoder_weights"],
-        how=f"It was finetuned by `{about['method']}`. " if about["chosen_tau"] is not None else "",
+        how=_how(model),
         members=", ".join(members_in_words(about["members"])),
         calibrated=(
             f"Probabilities are calibrated by {calibration_in_words(model.uncertainty)}.\n"
@@ -75,6 +73,15 @@ def model_card(model: "Model") -> str:
         molecules=len(model.training_smiles),
         notes="".join(f"\n{note}\n" for note in sentences(about)),
     )
+
+
+def _how(model: "Model") -> str:
+    """What the answers have of an encoder: nothing, its frozen features, or its finetuned self."""
+    if not model.reads_encoder:
+        return ""
+    about = model.about
+    encoder = f", with molhpft's encoder `{model.spec.encoder.name}` ({about['encoder_weights']})"
+    return f"{encoder}, finetuned by `{about['method']}`" if model.networks else encoder
 
 
 def sentences(about: Json) -> list[str]:

@@ -75,8 +75,8 @@ def finetune_table(
         seed: of every random number.
         folds: in how many parts the molecules are divided that do not test, each of which is
             predicted by members trained on the others; 0 for one part that validates and one that
-            calibrates. None for 5 where the table does not say which molecules validate and has
-            fewer than 5,000, else for 0.
+            calibrates. None for 5 where the table has fewer than 5,000 molecules and neither a
+            column nor `split` says which validate, else for 0.
         changes: "key=value" for any further key of a config, `task.split=random` among them.
         inference: how the model predicts.
 

@@ -273,6 +273,14 @@ class Model:
         return beside_of(self.spec.head) if self.networks else ()
 
     @property
+    def reads_encoder(self) -> bool:
+        """Whether a member reads the features of an encoder, finetuned or frozen."""
+        kernels = self.kernel_models
+        return bool(self.networks) or (
+            kernels is not None and kernels.describer.backbone is not None
+        )
+
+    @property
     def further(self) -> tuple[Reading, ...]:
         """What it reads of molecules beside their graphs and circular neighbourhoods."""
         by_kernels = self.kernel_models.describer.further if self.kernel_models else ()

@@ -13,7 +13,7 @@ from molhpft.core.data import Task
 from molhpft.core.evaluate import predict
 from molhpft.core.network import Network
 from molhpft.core.objectives import Squared
-from molhpft.domains.files import Json
+from molhpft.domains.files import Json, digest
 from molhpft.domains.weights import read_weights
 from molhpft.estimator.model import NetworkSpec
 from molhpft.run.folder import RunFolder
@@ -79,8 +79,11 @@ def finetuned(
 
 
 def _in_one_unit(task: Task) -> Task:
-    several = isinstance(task.objective, Squared) and task.outputs > 1
-    return replace(task, objective=Squared()) if several else task
+    if not isinstance(task.objective, Squared) or task.outputs == 1:
+        return task
+    # another task for the name of a run, whose scores are others
+    fingerprint = digest(task.fingerprint, "in standard deviations")
+    return replace(task, objective=Squared(), fingerprint=fingerprint)
 
 
 def _settled(config: RunConfig, chosen: Json) -> RunConfig:
@@ -93,12 +96,13 @@ def _settled(config: RunConfig, chosen: Json) -> RunConfig:
 
 
 def _members(folder: RunFolder) -> dict[str, tuple[int, Path]]:
-    """Key of a recipe to its tau and the file of its network; the chosen network where alone."""
-    files = sorted((folder.path / "members").glob("*.safetensors"))
-    if not files:
+    """Key of a recipe to its tau and its network's file, by tau; the chosen network where alone."""
+    files = (folder.path / "members").glob("*.safetensors")
+    found = {path.stem: (read_weights(path).about["tau"], path) for path in files}
+    if not found:
         chosen = folder.read_json("summary.json")["chosen_tau"]
         return {f"tau{chosen}": (chosen, folder.path / "model.safetensors")}
-    return {path.stem: (read_weights(path).about["tau"], path) for path in files}
+    return dict(sorted(found.items(), key=lambda member: (member[1][0], member[0])))
 
 
 def _network(spec: NetworkSpec, path: Path) -> Network:

@@ -108,12 +108,14 @@ def _warn_of_idle(members: "Members", given: Options, tau: Any, head: Any) -> No
     """
     if members in ("all", "networks"):
         return
-    keys = ["cut", "finetune", "probe", "standardise"]
+    keys = ["cut", "finetune", "precision", "probe", "standardise", "views"]
     keys += ["encoder"] if members == "fingerprints" else []
     idle = [key for key in keys if given.get(key) is not None]
     method = given.get("method")
     idle += ["head"] if head is not None or "head" in given else []
-    idle += ["tau"] if tau is not None or (isinstance(method, Mapping) and "tau" in method) else []
+    options = set(method) if isinstance(method, Mapping) else {"name"} if method else set()
+    idle += ["method"] if options - {"tau"} else []
+    idle += ["tau"] if tau is not None or "tau" in options else []
     if idle:
         them = "it does" if len(idle) == 1 else "they do"
         _log.warning(

@@ -22,7 +22,7 @@ from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.files import Json, listed
 from molhpft.domains.molecules.examples import molecule_task
-from molhpft.domains.molecules.grouped_splits import cached_replicates
+from molhpft.domains.molecules.grouped_splits import replicates
 from molhpft.domains.molecules.splits import CALIBRATION, calibration_notes, with_calibration
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.estimator.calibrate import CalibrationName
@@ -154,10 +154,11 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         kept = self._kept(groups, times, len(smiles), eval_set)
         count = self._fold_count(len(smiles), eval_set)
         self._check_idle(count, eval_set, kept)
-        config = self._config(len(smiles))
-        seed = config.seed if self.split_seed is None else int(self.split_seed)
+        drawn = None if _is(self.random_state, 0) else _seed(self.random_state)
+        seed = self._seed_of_splits(drawn)
         sets = eval_set, calibration_set
         task = self._task(smiles, labels, seed, *sets, by_folds=count > 0, kept=kept)
+        config = self._config(len(task.rows("train")), drawn)
         folds = self._folds(task, count, seed, kept)
         inference = Inference(self.members, self.calibration, self.target_coverage)
         notes = notes_on(config, task)
@@ -259,13 +260,25 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
                 )
         return kept
 
-    def _config(self, molecules: int) -> RunConfig:
-        """The config of the options; one that is left at its default may stand in `config`."""
+    def _seed_of_splits(self, drawn: int | None) -> int:
+        """The seed of what is held out: that of the config, unless there is one of its own."""
+        if self.split_seed is not None:
+            return int(self.split_seed)
+        given = (self.config or {}).get("seed", drawn)
+        return given if isinstance(given, int) else 0  # any other kind is refused with the config
+
+    def _config(self, molecules: int, seed: int | None) -> RunConfig:
+        """The config of the options; one that is left at its default may stand in `config`.
+
+        Args:
+            molecules: that train.
+            seed: of every random number; None where it is left at its default.
+        """
         return model_config(
             encoder=None if _is(self.encoder, DEFAULT_ENCODER) else self.encoder,
             tau=None if _is(self.tau, TAU) else self.tau,
             head=None if _is(self.head, HEAD) else self.head,
-            seed=None if _is(self.random_state, 0) else _seed(self.random_state),
+            seed=seed,
             more=self.config or {},
             molecules=molecules,
             members=self.members,
@@ -340,7 +353,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
                 splits = with_calibration(
                     given,
                     rng=rng,
-                    together=cached_replicates(smiles),
+                    together=replicates(smiles),
                     labels=None if regression else targets,
                 )
             about_calibration = calibration_notes(splits, given)

@@ -13,7 +13,6 @@ from molhpft.domains.files import digest
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.grouped_splits import (
-    cached_replicates,
     group_folds,
     grouped_split,
     joined_groups,
@@ -63,7 +62,7 @@ def draw_folds(
     """Parts of the training split that are held out in turn.
 
     Together they are all of it; with times only its newer half is ever held out. Rows of one
-    molecule, by canonical SMILES, are in one fold.
+    molecule, by InChIKey, are in one fold.
 
     Args:
         task: on molecules.
@@ -168,12 +167,12 @@ def holdout_split(
     calibration = calibration if calibration < 1 - validation else 0.0
     shares: dict[str, Any] = {"fractions": fractions, "calibration": calibration}
     if groups is None and times is None:
-        together = None if how == "scaffold" else cached_replicates(smiles)
+        together = None if how == "scaffold" else replicates(smiles)
         parts = molecule_splits(
             *(smiles, how, seed), rows=readable, labels=labels, together=together, **shares
         )
     else:
-        together = cached_replicates(smiles)
+        together = replicates(smiles)
         parts = grouped_split(together, groups=groups, times=times, seed=seed, **shares)
     splits = {"train": parts["train"], "valid": parts["test"]}
     for split, rows in splits.items():

@@ -216,7 +216,9 @@ def _share_probes(trials: Sequence[Trial]) -> list[Trial]:
     for trial in trials:
         recipes = build_recipes(trial.config)
         needed = {recipe.tau for recipe in recipes}
-        name = probe_name(trial.config, recipes[0]) if max(needed) else trial.name
+        # what is chosen automatically is not known yet
+        alike = max(needed) and not recipes[0].chooses
+        name = probe_name(trial.config, recipes[0]) if alike else trial.name
         groups.setdefault(name, []).append(trial)
         taus.setdefault(name, set()).update(needed)
     shared = {

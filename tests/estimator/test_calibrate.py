@@ -412,7 +412,7 @@ def test_coverage_and_set_size_are_those_of_molecules_within_the_domain():
     assert (together["in_domain"], far["in_domain"]) == (0.5, 0.0)
 
 
-@pytest.mark.parametrize("calibration", NAMES)
+@pytest.mark.parametrize("calibration", [name for name in NAMES if name != "auto"])
 def test_labels_of_a_part_say_nothing_about_the_probabilities_of_its_molecules(calibration):
     a, y = split(0)
     held = near(a, y)
@@ -425,10 +425,21 @@ def test_labels_of_a_part_say_nothing_about_the_probabilities_of_its_molecules(c
         return held_out_values(one, CLASSES, model, **how)["valid"]
 
     found, flipped = values_of(y), values_of(torch.where(out[:, None], 1 - y, y))
-    assert torch.equal(found[out], flipped[out]) or calibration == "auto"
+    assert torch.equal(found[out], flipped[out])
     # what is fitted to all of them is fitted to these
     if calibration == "isotonic":
         assert not torch.equal(found, fit(None, held, calibration=calibration).values(a, CLASSES))
+
+
+def test_what_was_chosen_automatically_is_fitted_to_the_other_parts_as_if_it_had_been_asked_for():
+    held = {"valid": near(*split(0))}
+    model = fit(None, held["valid"], calibration="auto")
+    by_auto, by_name = (
+        held_out_values(held, CLASSES, model, fitted_to=["valid"], calibration=how)["valid"]
+        for how in ("auto", model.calibration.name)
+    )
+    assert torch.equal(by_auto, by_name)
+    assert not torch.equal(by_auto, model.values(held["valid"].logits, CLASSES))
 
 
 def test_values_of_what_calibrated_nothing_are_the_models_own():

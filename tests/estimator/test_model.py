@@ -16,6 +16,7 @@ from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.files import digest
 from molhpft.domains.molecules.featurized import featurized
 from molhpft.domains.molecules.graphs import graph_store
+from molhpft.estimator.card import model_card
 from molhpft.estimator.model import Model
 from tests.estimator.builders import ABOUT, NETWORKS, SMILES, random_model
 from tests.toy import same_weights
@@ -345,6 +346,15 @@ def test_the_card_has_front_matter_scores_and_the_warning_about_molecules(folder
         f"all of the {len(SMILES)} training",
     ):
         assert words in text
+
+
+def test_the_card_speaks_of_an_encoder_where_a_member_reads_one(monkeypatch):
+    model = random_model()
+    assert model.reads_encoder
+    assert "with molhpft's encoder `gcn`" in model_card(model)
+    monkeypatch.setattr(model, "networks", [])
+    assert not model.reads_encoder
+    assert "encoder" not in model_card(model).split("```")[0].partition("# rings")[2]
 
 
 def test_the_code_on_the_card_runs(folder):

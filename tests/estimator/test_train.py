@@ -152,6 +152,12 @@ def test_one_config_serves_a_search_over_tau(caplog):
         ("kernels", {"tau": 3, "head": None}, "tau: it does"),
         ("kernels", {"tau": None, "head": "linear"}, "head: it does"),
         ("features", {"more": {"finetune": {"epochs": 3}}}, "finetune, head and tau: they do"),
+        ("kernels", {"tau": None, "head": None, "more": {"method": "l2_sp"}}, "method: it does"),
+        (
+            "kernels",
+            {"tau": None, "head": None, "more": {"precision": 32, "views": 3}},
+            "precision and views: they do",
+        ),
         ("fingerprints", {"tau": None, "head": None}, "encoder: it does"),
         ("kernels", {"tau": None, "head": None}, None),
         ("networks", {}, None),

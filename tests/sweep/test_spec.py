@@ -102,6 +102,12 @@ def test_trials_that_differ_after_the_probe_alone_share_it():
         assert trial.shared == expected[name]
 
 
+def test_a_probe_whose_epochs_are_chosen_automatically_is_not_shared():
+    sweep = {"finetune.lr": [0.1, 0.2]}
+    trials = parse_sweep({**BASE, "method": {"name": "hp_ft", "tau": "auto"}, "sweep": sweep})
+    assert [trial.shared for trial in trials] == [(), ()]
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"seed": 1}, {"head": "mlp"}, {"cut": "layer3"}, {"probe": {"lr": 0.5}}, {"views": 2}],

@@ -13,8 +13,8 @@ import torch
 from rdkit import Chem
 from torch import Tensor
 
-from molhpft.domains.files import cached_tensors
-from molhpft.domains.molecules.smiles import parse, smiles_digest
+from molhpft.domains.molecules.overlap import inchikey_blocks
+from molhpft.domains.molecules.smiles import parse
 from molhpft.domains.molecules.splits import (
     CALIBRATION,
     EIGHT_ONE_ONE,
@@ -26,33 +26,26 @@ from molhpft.domains.molecules.splits import (
 
 
 def replicates(smiles: Sequence[str]) -> list[list[int]]:
-    """Rows of each molecule that can be read, by canonical SMILES, in the order of their first row.
+    """Rows of each molecule that can be read, in the order of their first row.
 
-    >>> replicates(["CCO", "C", "OCC", "not a molecule"])
-    [[0, 2], [1]]
+    Rows are of one molecule where the first blocks of their InChIKeys say so (`inchikey_blocks`):
+    stereoisomers and salts of one compound, whose labels differ little, go together.
+
+    >>> replicates(["CCO", "C", "OCC", "not a molecule", "C.Cl"])
+    [[0, 2], [1, 4]]
     """
     rows: dict[str, list[int]] = {}
-    for row, text in enumerate(smiles):
-        if (mol := parse(text)) is not None:
-            rows.setdefault(Chem.MolToSmiles(mol), []).append(row)
+    for row, block in enumerate(inchikey_blocks(smiles).tolist()):
+        name = block.decode() or _canonical(smiles[row])
+        if name is not None:
+            rows.setdefault(name, []).append(row)
     return list(rows.values())
 
 
-def cached_replicates(smiles: Sequence[str]) -> list[list[int]]:
-    """`replicates`, kept in the cache folder: 40,000 molecules take seconds."""
-
-    def numbered() -> dict[str, Tensor]:
-        molecule = torch.full((len(smiles),), -1)
-        for number, rows in enumerate(replicates(smiles)):
-            molecule[rows] = number
-        return {"molecule": molecule}
-
-    molecule = cached_tensors(f"replicates/{smiles_digest(smiles)}", numbered)["molecule"].tolist()
-    groups: list[list[int]] = [[] for _ in range(max(molecule, default=-1) + 1)]
-    for row, number in enumerate(molecule):
-        if number >= 0:
-            groups[number].append(row)
-    return groups
+def _canonical(smiles: str) -> str | None:
+    """The canonical SMILES of what has no InChI; None for what cannot be read."""
+    mol = parse(smiles)
+    return None if mol is None else Chem.MolToSmiles(mol)
 
 
 def joined_groups(groups: Sequence[Sequence[int]], labels: Sequence[Hashable]) -> list[list[int]]:

@@ -16,7 +16,7 @@ from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.molecules.examples import Molecules, molecule_task
 from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.group_columns import group_labels, row_times
-from molhpft.domains.molecules.grouped_splits import cached_replicates, grouped_split
+from molhpft.domains.molecules.grouped_splits import grouped_split, replicates
 from molhpft.domains.molecules.splits import (
     CALIBRATION,
     NAMES,
@@ -142,7 +142,7 @@ def table_task(
             random_and_scaffold, where the test molecules of the scaffold split are a further split,
             `ood`, and the others are dealt as `random` does; group, which deals whole groups at
             random; time, where the newest molecules test; or column, as `split_column` says. Rows
-            of one molecule, by canonical SMILES, are in one split of all but the last.
+            of one molecule, by InChIKey, are in one split of all but the last.
         split_column: column of train, valid, test and any further split names; for "column" only.
         group_column: column of groups, for "group", and for "time" where these stay together.
         time_column: column of numbers or of dates that begin with the year; for "time" only.
@@ -270,7 +270,7 @@ def _drawn_splits(
         rows=rows,
         calibration=_share(len(rows), calibration),
         labels=_classes(table),
-        together=None if split == "scaffold" else cached_replicates(table.smiles),
+        together=None if split == "scaffold" else replicates(table.smiles),
     )
     return splits, calibration_notes(splits) if calibration else ()
 
@@ -285,7 +285,7 @@ def _grouped_splits(
     """`_drawn_splits` by groups, by times, or by both."""
     rows = table.readable.nonzero().flatten()
     splits = grouped_split(
-        cached_replicates(table.smiles),
+        replicates(table.smiles),
         groups=None if group_column is None else table.groups(group_column, rows),
         times=None if time_column is None else table.times(time_column, rows),
         seed=seed or 0,
@@ -309,7 +309,7 @@ def _column_splits(
             f"calibration {calibration:g} would do nothing; leave it out"
         )
     rng, size = torch.Generator().manual_seed(0), round(share * n)
-    together = cached_replicates(table.smiles)
+    together = replicates(table.smiles)
     splits = with_calibration(given, rng=rng, together=together, labels=_classes(table), size=size)
     return splits, calibration_notes(splits, given)
 

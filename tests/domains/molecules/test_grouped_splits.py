@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from rdkit import Chem
 
 from molhpft.domains.molecules.grouped_splits import (
-    cached_replicates,
     grouped_split,
     joined_groups,
     replicates,
@@ -17,7 +16,7 @@ from molhpft.domains.molecules.grouped_splits import (
 )
 from molhpft.domains.molecules.splits import molecule_splits
 
-WORDS = ["CCO", "OCC", "c1ccccc1", "C1=CC=CC=C1", "x", "CCN", "N(C)C"]
+WORDS = ["CCO", "OCC", "c1ccccc1", "C1=CC=CC=C1", "x", "CCN", "N(C)C", "CCN.Cl"]
 
 
 @given(st.lists(st.sampled_from(WORDS), max_size=20))
@@ -26,10 +25,9 @@ def test_rows_of_one_molecule_are_one_group_and_unreadable_ones_are_in_none(smil
     assert sorted(row for rows in groups for row in rows) == [
         row for row, text in enumerate(smiles) if text != "x"
     ]
-    names = [{Chem.CanonSmiles(smiles[row]) for row in rows} for rows in groups]
+    names = [{Chem.CanonSmiles(smiles[row]).removesuffix(".Cl") for row in rows} for rows in groups]
     assert all(len(name) == 1 for name in names)
     assert len(set().union(*names)) == len(groups)
-    assert cached_replicates(smiles) == groups
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=30))
