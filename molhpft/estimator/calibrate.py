@@ -432,10 +432,10 @@ def held_out_scores(
     Returns:
         For classes: the score by its metric's name, `ece_before` (of the weighted members alone),
         `ece`, and `set_size`. For a regression: `rmse`, `mae` and `spearman` in the unit of the
-        target, and `width`. For both: `in_domain`, the share of molecules within the applicability domain, and
-        `coverage`, the share of their labels that are in their set; sizes and widths are over those
-        molecules, too. None for a number that cannot be computed: a score of one class, coverage
-        without a label, an unbounded width.
+        target, and `width`. For both: `in_domain`, the share of molecules within the applicability
+        domain, and `coverage`, the share of their labels that are in their set; sizes and widths
+        are over those molecules, too. None for a number that cannot be computed: a score of one
+        class, coverage without a label, an unbounded width.
     """
     inside = held.similarity >= model.domain_threshold
     if isinstance(objective, Squared):
