@@ -233,8 +233,20 @@ def score_name(metric: str) -> str:
     return _NAMES.get(metric, metric)
 
 
+_HARDLY = 0.0005
+
+
 def show(value: float | None, metric: str) -> str:
     """A score as text: in percent where the metric is a percentage, the bare number otherwise."""
     if value is None:
         return "-"
-    return f"{100 * value:.2f}" if metric in PERCENTAGES else f"{value:.4f}"
+    return f"{100 * value:.2f}" if metric in PERCENTAGES else show_number(value)
+
+
+def show_number(value: float) -> str:
+    """Four decimals, or three digits of what these would hardly show.
+
+    >>> show_number(0.25), show_number(0.0000251), show_number(0)
+    ('0.2500', '2.51e-05', '0.0000')
+    """
+    return f"{value:.3g}" if 0 < abs(value) < _HARDLY else f"{value:.4f}"

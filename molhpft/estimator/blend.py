@@ -93,15 +93,17 @@ def fit_line(
             `rates` where these are given.
         targets: (n, t), NaN where unmeasured.
         classes: whether targets are 0 and 1; otherwise they are numbers.
-        rates: shares of label 1, between 0 and 1, (t,), of a member that learned labels as numbers.
+        rates: shares of label 1, between 0 and 1, (t,), of a member that learned labels as numbers;
+            NaN of targets without labels, whose outputs are logits of 0 already.
     """
     t = outputs.shape[1]
     if not classes:
         return Line(torch.ones(t), torch.zeros(t))
     slope, offset = torch.ones(t).double(), torch.zeros(t).double()
     if rates is not None:
-        slope = slope * _FLATTEST
-        offset = rates.double().logit() - _FLATTEST * rates.double()
+        learned, rates = ~rates.isnan(), rates.double()
+        slope = slope.where(~learned, _FLATTEST)
+        offset = (rates.logit() - _FLATTEST * rates).where(learned, 0)
     fitted = fit_platt(outputs.double() * slope + offset, targets)
     slopes, offsets = fitted.slopes * slope, fitted.slopes * offset + fitted.offsets
     return Line(slopes.float(), offsets.float())

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import stdev
 from typing import TYPE_CHECKING
 
-from molhpft.core.metrics import show
+from molhpft.core.metrics import show, show_number
 from molhpft.core.objectives import Squared
 from molhpft.domains.files import Json, listed
 from molhpft.estimator.coverage import NAMED
@@ -147,7 +147,7 @@ def score_rows(scores: Json, *, folds: int) -> list[list[str]]:
     return [
         ["folds" if folds and split == "valid" else split for split in scores],
         *(
-            [SCORE_NAMES[name], *("-" if x is None else f"{x:.4f}" for x in row)]
+            [SCORE_NAMES[name], *("-" if x is None else show_number(x) for x in row)]
             for name, row in values.items()
         ),
     ]

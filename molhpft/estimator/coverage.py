@@ -55,10 +55,15 @@ def coverage_guarantee(
 
 def _calibrated_on(held: Mapping[str, HeldOut], *, by_folds: bool) -> str:
     if by_folds:
-        n = len(held["valid"].logits)
+        n = _labelled(held["valid"])
         return f"{n:,} molecules, each as members predict it that did not train on its fold"
-    n = len(held[CALIBRATION].logits)
+    n = _labelled(held[CALIBRATION])
     return f"{n:,} molecules that took no part in training or in any choice"
+
+
+def _labelled(held: HeldOut) -> int:
+    """How many molecules have a label of any target."""
+    return int((~held.targets.isnan()).any(1).sum())
 
 
 def _unbounded(

@@ -11,8 +11,8 @@ from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.estimator.calibrate import HeldOut, HeldOutPredictions, Uncertainty
 from molhpft.estimator.model import NetworkSpec
-from molhpft.estimator.predict import number_cells, set_columns
-from molhpft.estimator.table_output import Named, table_writer
+from molhpft.estimator.predict import number_cells, set_columns, spread_of
+from molhpft.estimator.table_output import Named, distinct_names, table_writer
 from molhpft.estimator.validation import Fold
 
 HELD_OUT = "held_out.csv"
@@ -74,7 +74,7 @@ def write_held_out(
         *_target_columns(whole, molecules, spec),
     ]
     with table_writer(path) as write:
-        write(columns)
+        write(distinct_names(columns))
 
 
 def _target_columns(
@@ -84,11 +84,12 @@ def _target_columns(
     if isinstance(spec.objective, Squared):
         targets = spec.objective.values(targets)
     for k, name in enumerate(spec.target_names):
+        spread = spread_of(spec, k)
         if isinstance(spec.objective, Squared):
-            yield f"{name} label", number_cells(targets[:, k])
+            yield f"{name} label", number_cells(targets[:, k], spread=spread)
         else:
             classes = spec.class_names[k]
             cells = (None if y != y else classes[int(y)] for y in targets[:, k].tolist())
             yield f"{name} label", list(cells)
-        yield spec.value_names[k], number_cells(whole.values[:, k])
+        yield spec.value_names[k], number_cells(whole.values[:, k], spread=spread)
         yield from set_columns(spec, k, whole.sets[:, k])

@@ -5,6 +5,7 @@ Tables are read, predicted and written a few hundred rows at a time.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import floor, isfinite, log10, nan
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -21,15 +22,13 @@ from molhpft.domains.molecules.fingerprints import unpack_bits
 from molhpft.domains.molecules.table_files import Part, stream_parts
 from molhpft.estimator.frozen import Embedder, feature_names, part_features
 from molhpft.estimator.model import Model, NetworkSpec, Prediction
-from molhpft.estimator.table_output import Named, table_writer
+from molhpft.estimator.table_output import Named, distinct_names, table_writer
 from molhpft.run.folder import check_output
 
 T = TypeVar("T")
 Precision = Literal["32", "bf16-mixed"]
 
 OK, INVALID_VALENCE, UNREADABLE = "ok", "invalid valence", "unreadable"
-PREFIX = "molhpft "
-"""Stands before the name of a column that the table, or another column, has already."""
 
 
 def predict_table(
@@ -144,7 +143,8 @@ def _extend(
             columns_of, featurized_parts(molecules(), prepare, further)
         ):
             status = _status(read, readable)
-            write(_beside(pending.popleft(), [("status", status), *columns]))
+            table = pending.popleft().cells
+            write(distinct_names([*table.items(), ("status", status), *columns]))
             for kind in counts:
                 counts[kind] += status.count(kind)
             move(sum(counts.values()))
@@ -157,20 +157,11 @@ def _status(molecules: Featurized, readable: Tensor) -> list[str]:
     return [status if is_readable else UNREADABLE for is_readable, status in pairs]
 
 
-def _beside(part: Part, columns: Iterable[Named]) -> list[Named]:
-    """The columns of a table, then others under names that are not taken."""
-    together: dict[str, Any] = dict(part.cells)
-    for name, cells in columns:
-        while name in together:
-            name = PREFIX + name
-        together[name] = cells
-    return list(together.items())
-
-
 def _prediction_columns(model: Model, prediction: Prediction) -> Iterator[Named]:
     spec = model.spec
     for k, name in enumerate(spec.target_names):
-        yield spec.value_names[k], number_cells(prediction.values[:, k])
+        spread = spread_of(spec, k)
+        yield spec.value_names[k], number_cells(prediction.values[:, k], spread=spread)
         yield f"{name} std", number_cells(prediction.std[:, k])
         yield from set_columns(spec, k, prediction.sets[:, k])
     readable, nearest = prediction.readable.tolist(), prediction.nearest.tolist()
@@ -189,15 +180,33 @@ def set_columns(spec: NetworkSpec, k: int, sets: Tensor) -> Iterator[Named]:
     """Prediction sets of target k, (n, 2): its classes, empty without any, or `low` and `high`."""
     name = spec.target_names[k]
     if isinstance(spec.objective, Squared):
-        yield f"{name} low", number_cells(sets[:, 0])
-        yield f"{name} high", number_cells(sets[:, 1])
+        spread = spread_of(spec, k)
+        yield f"{name} low", number_cells(sets[:, 0], spread=spread)
+        yield f"{name} high", number_cells(sets[:, 1], spread=spread)
     else:
         classes = np.array(spec.class_names[k], dtype=object)
         yield f"{name} set", [" or ".join(classes[pair]) for pair in sets.numpy()]
 
 
-def number_cells(column: Tensor) -> np.ma.MaskedArray[Any, Any]:
-    """Numbers rounded to what a float32 network can mean; those that are not finite are masked."""
-    rounded = [float(f"{value:.6g}") for value in column.tolist()]
+def spread_of(spec: NetworkSpec, k: int) -> float | None:
+    """Standard deviation of the numbers that target k was learned from; None for classes."""
+    objective = spec.objective
+    return objective.std[k] if isinstance(objective, Squared) and objective.std else None
+
+
+def number_cells(column: Tensor, *, spread: float | None = None) -> np.ma.MaskedArray[Any, Any]:
+    """Numbers rounded to what a float32 network can mean; those that are not finite are masked.
+
+    Args:
+        column: (n,).
+        spread: the standard deviation that is 1 for the network: six digits are counted from its
+            first one, so that numbers far from 0 keep what tells them apart. None for those of each
+            number.
+    """
+    if spread:
+        decimals = 5 - floor(log10(spread))
+        rounded = [round(value, decimals) if isfinite(value) else nan for value in column.tolist()]
+    else:
+        rounded = [float(f"{value:.6g}") for value in column.tolist()]
     masked: np.ma.MaskedArray[Any, Any] = np.ma.masked_invalid(rounded)
     return masked

@@ -85,10 +85,12 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             finished run is found by its content. None for a temporary one.
         random_state: seed of every random number; an int gives the same model again.
 
-    After `fit`: `tau_` (chosen), `energy_` (tau to energy), `history_` (a row an epoch), `notes_`
-    (sentences about the data; the serious ones are warnings, too), `out_of_fold_` (numbers, or
-    probabilities of the greater class, of the molecules in `fit`, by members that did not train on
-    them; NaN for those that only trained; files do not hold it) and `model_`.
+    After `fit`: `tau_` (of the networks that weigh most; None where none do), `energy_` (tau to
+    energy), `history_` (a row an epoch), `notes_` (sentences about the data; the serious ones are
+    warnings, too), `out_of_fold_` (numbers, or probabilities of the greater class, of the molecules
+    in `fit`, by members that did not train on them; NaN for those that only trained; files do not
+    hold it; each fold has a calibration of its own, which ranks molecules of different folds a
+    little worse than the scores of the card do) and `model_`.
     """
 
     _objective: Multilabel | Squared

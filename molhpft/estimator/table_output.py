@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +19,24 @@ Named: TypeAlias = tuple[str, Any]
 Write: TypeAlias = Callable[[Sequence[Named]], None]
 """Appends rows, column by column; names, which may repeat in CSV, are those of the first call."""
 
+PREFIX = "molhpft "
+"""Stands before the name of a column that the table, or another column, has already."""
+
 _STDOUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+
+
+def distinct_names(columns: Iterable[Named]) -> list[Named]:
+    """The columns, those under other names whose own is taken by a column before them.
+
+    >>> distinct_names([("fold", 1), ("fold", 2)])
+    [('fold', 1), ('molhpft fold', 2)]
+    """
+    together: dict[str, Any] = {}
+    for name, cells in columns:
+        while name in together:
+            name = PREFIX + name
+        together[name] = cells
+    return list(together.items())
 
 
 def is_stream(path: Path) -> bool:

@@ -134,7 +134,7 @@ def train(
     calibrating = (held, objective, inference, fingerprints)
     uncertainty, values = _uncertainty(*calibrating, by_folds=bool(folds))
     about = {
-        **_about(config, task, candidates, folders, notes),
+        **_about(config, task, candidates, weights, folders, notes),
         "members": _members(candidates, weights, scoring, y, choosing, folds),
         "chosen_by": scoring.metric,
         "folds": len(folds),
@@ -361,22 +361,31 @@ def _members(
 
 
 def _rates(task: Task) -> Tensor:
-    """Share of label 1 of what kernel models learn from, as if each class had one more, (t,)."""
+    """Share of label 1 of what kernel models learn from, as if each class had one more, (t,).
+
+    NaN of a target without labels.
+    """
     splits = [split for split in ("train", VALID) if split in task.splits]
     y = torch.cat([split_targets(task, split) for split in splits])
-    return ((y == 1).sum(0) + 1) / ((~y.isnan()).sum(0) + 2)
+    count = (~y.isnan()).sum(0)
+    return torch.where(count > 0, ((y == 1).sum(0) + 1) / (count + 2), torch.nan)
 
 
 def _about(
     config: RunConfig,
     task: Task,
     candidates: Sequence[Candidate],
+    weights: Sequence[float],
     folders: Sequence[RunFolder],
     notes: Sequence[str],
 ) -> Json:
-    """What is known before anything is blended; energies are averaged over the runs."""
-    weights: Path | None = config.encoder.options["weights"]
-    networks = [one for one in candidates if one.networks]
+    """What is known before anything is judged; energies are averaged over the runs.
+
+    The chosen tau is that of the networks that weigh most, None where none weigh anything.
+    """
+    file: Path | None = config.encoder.options["weights"]
+    networks = [(w, one) for w, one in zip(weights, candidates, strict=True) if one.networks]
+    heaviest, most = max(networks, key=lambda pair: pair[0], default=(0.0, None))
     summaries = [folder.read_json("summary.json") for folder in folders]
     energies: dict[int, list[Json]] = {}
     for summary in summaries:
@@ -387,9 +396,9 @@ def _about(
         "method": config.method.name if networks else "none",
         "metric": task.objective.metric,
         "seed": config.seed,
-        "chosen_tau": summaries[0]["chosen_tau"] if summaries else None,
+        "chosen_tau": most.tau if most and heaviest else None,
         "parameters": summaries[0]["parameters"] if summaries else 0,
-        "encoder_weights": "none (random)" if weights is None else weights.name,
+        "encoder_weights": "none (random)" if file is None else file.name,
         "branches": [
             {"tau": tau, "energy": {k: _mean(one[k] for one in rows) for k in rows[0]}}
             for tau, rows in energies.items()

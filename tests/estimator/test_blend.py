@@ -75,3 +75,10 @@ def test_where_labels_say_the_line_it_does_not_hang_on_the_rate(seed):
         for rates in (None, torch.tensor([0.2]))
     )
     torch.testing.assert_close(one(outputs).sigmoid(), other(outputs).sigmoid(), rtol=0, atol=1e-4)
+
+
+def test_a_target_without_labels_has_a_probability_of_one_half():
+    outputs = torch.stack([torch.rand(20), torch.zeros(20)], 1)
+    targets = torch.stack([(torch.rand(20) < 0.5).float(), torch.full((20,), torch.nan)], 1)
+    line = fit_line(outputs, targets, classes=True, rates=torch.tensor([0.5, torch.nan]))
+    assert (line(outputs)[:, 1].sigmoid() == 0.5).all()

@@ -50,6 +50,7 @@ def test_every_row_of_the_table_has_a_row_in_its_order_with_its_fold_and_predict
     labels = [number(row["size label"]) for row in rows]
     assert labels == pytest.approx([nan if y == "" else y for y in sizes], nan_ok=True)
     assert {row["fold"] for row in rows} == {"1", "2", "3", "4", ""}
+    assert any("calibrated on 59 molecules" in line for line in done.model.about["coverage"])
     (unread,) = [row for row in rows if not row["fold"]]
     assert unread["smiles"] == "not a molecule"
     assert unread["size"] == unread["size low"] == unread["size high"] == ""
@@ -87,6 +88,14 @@ def test_no_row_is_predicted_by_members_that_trained_on_it(tmp_path):
             assert number(a["size"]) == pytest.approx(number(b["size"]), abs=1.5)
         else:
             assert a["size"] != b["size"]
+
+
+def test_a_target_with_the_name_of_another_column_has_a_name_of_its_own(tmp_path):
+    lines = ["smiles,fold", *(f"{s},{y}" for s, y in zip(SMILES, SIZE, strict=True))]
+    made(tmp_path, lines, columns={"target_columns": ("fold",)}, folds=3)
+    header = (tmp_path / "model" / "held_out.csv").read_text().splitlines()[0].split(",")
+    assert header[:5] == ["line", "smiles", "fold", "fold label", "molhpft fold"]
+    assert len(set(header)) == len(header)
 
 
 def test_rows_that_only_trained_are_empty_and_splits_stand_by_their_name(tmp_path):

@@ -102,6 +102,15 @@ def test_every_row_has_the_answers_of_predict_in_its_place(model, folder, name, 
     assert list(found["in_domain"]) == [str(one) if read else "" for one, read in near]
 
 
+def test_numbers_far_from_0_keep_what_tells_them_apart(folder):
+    far = random_model(objective=Squared(mean=(-1234.5,), std=(0.002,)), targets=("energy",))
+    path = write_table(folder / "far.csv", SMILES)
+    predict_table(far, path, folder / "predicted.csv", smiles_column="smiles")
+    found = numbers(read_table(folder / "predicted.csv")["energy"])
+    np.testing.assert_allclose(found, far.predict(SMILES).values[:, 0], rtol=0, atol=2e-8)
+    assert len(set(found)) > len(SMILES) / 2
+
+
 def test_answers_in_bfloat16_are_other_numbers_near_those_in_float32(model, folder):
     path, found = write_table(folder / "in.csv", [*SMILES, "no molecule"]), {}
     for precision in ("32", "bf16-mixed"):

@@ -218,7 +218,7 @@ def test_saving_and_loading_changes_no_answer(classifier, regressor, tmp_path):
             a, b = (
                 getattr(one.predict_with_uncertainty(SMILES), answer) for one in (fitted, again)
             )
-            assert a.equal(b), answer
+            np.testing.assert_array_equal(a, b, err_msg=answer)
         assert again.energy_ == fitted.energy_
     with pytest.raises(ValueError, match="holds no HPFTRegressor, but a HPFTClassifier"):
         HPFTRegressor.from_pretrained(tmp_path / "HPFTClassifier")

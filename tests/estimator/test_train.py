@@ -340,6 +340,8 @@ def test_networks_of_all_taus_are_blended_by_their_validation_logits(trained):
         list(logits.values()), lambda blended: task.objective.score(blended, labels)
     )
     assert [found[key]["weight"] for key in logits] == pytest.approx(weights)
+    heaviest = list(logits)[weights.index(max(weights))]
+    assert f"tau{model.about['chosen_tau']}" == heaviest
     assert sum(weight > 0 for weight in weights) == len(model.networks) > 1
     blended = sum(w * one for w, one in zip(weights, logits.values(), strict=True))
     score = task.objective.score(blended, labels)
