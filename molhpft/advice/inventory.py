@@ -98,7 +98,13 @@ def _counted(task: Task, **marked: NDArray[np.bool_]) -> list[Json]:
 
 def _training_molecules(other: str) -> Sequence[str]:
     if other not in TASKS and is_table(other):
-        return read_sheet(Path(other)).molecules("smiles")
+        sheet = read_sheet(Path(other))
+        if "smiles" not in sheet.names:
+            raise ValueError(
+                f"the column of molecules of {other} should be called smiles, as --against has no "
+                f"option for another name; it has: {listed(sheet.names, most=20)}"
+            )
+        return sheet.molecules("smiles")
     if other not in TASKS:
         raise ValueError(
             f"{other} should be a data set, the file of a table, or an encoder: one of "

@@ -1,10 +1,11 @@
 """A table of molecules becomes a model in a folder; interrupted, it resumes where it was."""
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 from molhpft.config.changes import apply, parse_changes
@@ -13,6 +14,7 @@ from molhpft.core import few_labels
 from molhpft.core.data import Task
 from molhpft.core.few_labels import fewer_to_train
 from molhpft.domains.files import Json, digest, writing
+from molhpft.domains.molecules.table_options import FLAGS
 from molhpft.domains.molecules.tables import (
     Table,
     check_split,
@@ -122,8 +124,10 @@ def _made(
     partial = out.with_name(f"{out.name}.partial")
     with writing(out):  # before minutes of looking for molecules the encoder has seen
         partial.mkdir(parents=True, exist_ok=True)
-    notes = [*(note.text for note in notes_on(config, data.task)), *data.notes]
-    model, folders = train(config, data.task, partial / RUN, inference, folds=folds, notes=notes)
+    with _nothing_left(partial):
+        notes = [*(note.text for note in notes_on(config, data.task)), *data.notes]
+        made = train(config, data.task, partial / RUN, inference, folds=folds, notes=notes)
+    model, folders = made
     model.about |= {"name": name, "held_out": HELD_OUT}
     assert model.held_out is not None
     with writing(out):
@@ -134,6 +138,17 @@ def _made(
     for folder in folders:
         RunFolder(out / RUN / folder.path.name).drop("members")
     return MadeModel(model, out, is_new=True)
+
+
+@contextmanager
+def _nothing_left(folder: Path) -> Iterator[None]:
+    """A block that fails without leaving a folder behind which nothing has been written to."""
+    try:
+        yield
+    except BaseException:  # an interruption, too
+        if not any(path.is_file() for path in folder.rglob("*")):
+            rmtree(folder, ignore_errors=True)
+        raise
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,14 +212,14 @@ def _read(given: Mapping[str, Any], folds: int | None) -> _Table:
     if "calibration" in given:
         raise ValueError("with folds every molecule calibrates; leave task.calibration out")
     keys = ("path", "smiles_column", "target_columns", "kind")
-    table = read_table(**{key: options[key] for key in keys}, besides=tuple(columns.values()))
+    table = read_table(**{key: options[key] for key in keys}, besides=columns)
     n = int(table.readable.sum())
     if folds is None and n >= FEW:
         if by and split == "column":
             raise ValueError(
-                f"a column of splits says what tests and {by}_column what folds hold out, and "
-                f"{n:,} molecules are validated by one held-out part; set folds, such as {FOLDS}, "
-                f"or leave {by}_column out"
+                f"a column of splits says what tests and one of {by}s what folds hold out, and "
+                f"{n:,} molecules are validated by one held-out part; take folds (--folds "
+                f"{FOLDS}), or leave the column of {by}s out"
             )
         note = f"Validation by one held-out part, since the table has {n:,} molecules (--folds)."
         rest: Json = {key: options[key] for key in ("split", "split_seed", "calibration")}
@@ -237,15 +252,16 @@ def _drawn_by(split: str | None, by: str | None) -> str:
     """
     if by and split not in (by, "column"):
         raise ValueError(
-            f"{by}_column draws the folds, beside which split {split!r} would do nothing; leave it "
-            "out"
+            f"the column of {by}s says which molecules are held out, and split {split!r} says "
+            f"otherwise; leave out the split, or the column ({FLAGS[f'{by}_column'][0]} or "
+            f"task.{by}_column)"
         )
     if by or split == "scaffold":
         return by or "scaffold"
     if split not in (None, "random", "column"):
         raise ValueError(
-            f"folds are drawn by split random or scaffold, by a column of groups or times, or "
-            f"beside a column of splits, got {split}"
+            "folds are drawn by split random or scaffold, by a column of groups or times, or "
+            f"beside a column of splits, got split {split!r}; take one of these, or no folds"
         )
     return "random"
 

@@ -32,6 +32,7 @@ from molhpft.domains.molecules.featurized import Featurized, Reading, featurized
 from molhpft.domains.molecules.fingerprints import unpack_bits
 from molhpft.domains.molecules.further_columns import store_beside
 from molhpft.domains.molecules.graphs import GraphStore
+from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.domains.weights import ABOUT, FILES, MEMBER, hub_folder, strip_prefix
 from molhpft.estimator.blend import Line
 from molhpft.estimator.calibrate import (
@@ -358,7 +359,11 @@ class Model:
             ValueError: it has none, for it reads fingerprints alone.
         """
         if not self._backbones:
-            raise ValueError("a model of fingerprints alone has no features; embed by an encoder")
+            raise ValueError(
+                "this model reads fingerprints alone and has no features of an encoder; embed by "
+                f"an encoder without a model: --encoder {DEFAULT_ENCODER}, in Python "
+                f"MoleculeEncoder({DEFAULT_ENCODER!r})"
+            )
         return backbone_features(self._backbones, store, rows)
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -80,9 +80,10 @@ def draw_folds(
         raise ValueError(f"folds should be at least 2, or 0 for one held-out part, got {count}")
     together, of = _together(task, rows, how if times is None else "random", groups)
     if len(together) < count:
+        fewer = "fewer folds" if of == "molecules" else f"fewer folds, or smaller {of}"
         raise ValueError(
             f"{count} folds need at least {count} {of}, and {task.name} has {len(together)} to "
-            "train on; take fewer folds"
+            f"train on; take {fewer}{_and_unreadable(task)}"
         )
     if times is not None:
         pairs = time_folds(together, [times[row] for row in rows.tolist()], count)
@@ -95,6 +96,12 @@ def draw_folds(
     else:
         parts = group_folds(together, count)
     return [Fold(rows[~torch.isin(rows, rows[part])], rows[part]) for part in parts]
+
+
+def _and_unreadable(task: Task) -> str:
+    """The molecules that cannot be read, as what may be mended; empty where all can."""
+    unreadable = molecules_of(task).unreadable.rstrip(".")
+    return f", or mend what is no SMILES: {unreadable}" if unreadable else ""
 
 
 def _together(

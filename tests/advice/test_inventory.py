@@ -87,6 +87,12 @@ def test_a_table_counts_whole(ours, tmp_path):
     assert overlap(ours, str(other)) == overlap_with(ours, task.examples.smiles)
 
 
+def test_a_table_whose_molecules_are_called_otherwise_says_how_they_should_be(ours, tmp_path):
+    (tmp_path / "theirs.csv").write_text("Drug,y\nCCO,1\n")
+    with pytest.raises(ValueError, match=r"should be called smiles, as --against .*: Drug and y$"):
+        overlap(ours, str(tmp_path / "theirs.csv"))
+
+
 @pytest.mark.parametrize("use", ["train", "all"])
 def test_of_an_encoder_its_pretraining_molecules_count(ours, tmp_path, use):
     names = tmp_path / "theirs.smi"

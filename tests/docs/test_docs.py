@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from functools import reduce
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,10 @@ import yaml
 from typer.main import get_command
 
 from molhpft.cli.app import app
+from molhpft.config.schema import load_config
+from molhpft.domains.molecules.checkpoints import fitting_encoder
+from molhpft.domains.shipped import shipped_encoders
+from molhpft.domains.weights import read_weights
 from tests.docs import pages
 from tests.docs.pages import DOCS, PAGES, ROOT, name
 from tests.domains.molecules.chemprop_layout import model_file, passing_file
@@ -126,6 +131,18 @@ def test_quoted_commands_exist_with_their_options(page):
                 assert word.partition("=")[0] in {*options, "--help"}, words
             if word.startswith(("configs/", "examples/")) and "*" not in word:
                 assert (ROOT / word).exists(), words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_weights_of_quoted_runs_are_of_the_encoder_that_the_config_names(page):
+    for words in pages.commands(page):
+        if len(words) < 3 or words[1] != "run" or not (ROOT / words[2]).is_file():
+            continue
+        changes = [word for before, word in pairwise(words) if before == "--set"]
+        encoder = load_config(ROOT / words[2], changes).encoder
+        if str(weights := encoder.options["weights"]) in shipped_encoders():
+            own = fitting_encoder(read_weights(weights))
+            assert own.items() <= {"name": encoder.name, **encoder.options}.items(), words
 
 
 def test_every_command_is_documented():

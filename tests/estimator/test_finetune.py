@@ -145,6 +145,28 @@ def test_an_interruption_after_the_training_changes_nothing(
     assert files_of(tmp_path / "rings") == files_of(finished.folder)
 
 
+def test_settings_that_are_refused_leave_no_folder_behind(table, tmp_path):
+    with pytest.raises(ValueError, match="head aspp reads feature maps"):
+        finetune(table, tmp_path / "rings", head="aspp")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refusal_leaves_what_an_interrupted_finetuning_has_kept(table, tmp_path):
+    with killed_at_save(3):
+        finetune(table, tmp_path / "rings")
+    before = tree_of(tmp_path)
+    with pytest.raises(ValueError, match="head aspp reads feature maps"):
+        finetune(table, tmp_path / "rings", head="aspp")
+    assert tree_of(tmp_path) == before
+
+
+def test_a_split_beside_a_column_of_times_says_which_options_those_are(tmp_path):
+    table = {"path": str(write_table(tmp_path / "a.csv")), "split": "random", "time_column": "y"}
+    says = r"column of times says .* 'random' says otherwise; .* \(--time or task.time_column\)"
+    with pytest.raises(ValueError, match=says):
+        finetune_table(table, tmp_path / "model")
+
+
 def test_what_was_begun_with_other_settings_does_no_harm(finished, table, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Model, "save_pretrained", lambda *_, **__: (_ for _ in ()).throw(KilledError))
@@ -231,5 +253,5 @@ def test_a_column_of_splits_beside_groups_is_for_folds(tmp_path, monkeypatch):
     path.write_text("\n".join(["smiles,size,split,series", *lines]) + "\n")
     table = {"path": str(path), "target_columns": ["size"], "split": "column"}
     table |= {"split_column": "split", "group_column": "series"}
-    with pytest.raises(ValueError, match="what tests and group_column what folds hold out, and 60"):
+    with pytest.raises(ValueError, match="what tests and one of groups what folds hold out, and"):
         finetune_table(table, tmp_path / "model")

@@ -9,8 +9,14 @@ from hypothesis import strategies as st
 from rdkit import Chem
 
 from molhpft.core.objectives import Squared
-from molhpft.domains.molecules.grouped_splits import group_folds
+from molhpft.domains.molecules.grouped_splits import (
+    group_folds,
+    joined_groups,
+    time_folds,
+    time_split,
+)
 from molhpft.domains.molecules.splits import random_folds, scaffold_groups
+from molhpft.domains.molecules.tables import pooled_task, read_table
 from molhpft.estimator.validation import draw_folds, fold_tasks
 from tests.estimator.builders import RING, SMILES, ring_task, size_task
 
@@ -168,3 +174,32 @@ def test_folds_that_would_be_empty_are_refused(count, groups, words):
 def test_times_that_are_too_few_for_folds_are_refused():
     with pytest.raises(ValueError, match="4 parts in the order of time need that many times"):
         draw_folds(whole(ring_task()), "random", count=3, seed=0, times=[2020.0, 2021.0] * 30)
+
+
+@pytest.mark.parametrize(
+    ("groups", "years", "says"),
+    [
+        (None, 2, "there are 2; take fewer folds, or finer times$"),
+        ([k % 2 for k in range(60)], 60, "of 60 times 2 are left, .* or groups that span less tim"),
+        ([0] * 60, 60, "of 60 times 1 is left, .* take fewer folds, or groups that span"),
+    ],
+    ids=["few times", "two groups", "one group"],
+)
+def test_times_that_groups_tie_together_are_told_from_times_that_are_too_coarse(
+    groups, years, says
+):
+    table = joined_groups([[k] for k in range(60)], groups or range(60))
+    with pytest.raises(ValueError, match=says):
+        time_folds(table, [float(k % years) for k in range(60)], 3)
+
+
+def test_a_split_by_time_advises_no_folds():
+    with pytest.raises(ValueError, match="take another split, or finer times"):
+        time_split([[k] for k in range(60)], [2020.0, 2021.0] * 30)
+
+
+def test_too_few_molecules_for_folds_are_told_from_molecules_that_cannot_be_read(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("smiles,y\nCCO,0\nCCCO,1\nCCN,0\nmug,1\npot,0\n")
+    with pytest.raises(ValueError, match=r"mine has 3 .* 2 of 5 .* 'mug' \(line 5\)"):
+        draw_folds(pooled_task(read_table(path)), "random", count=5, seed=0)

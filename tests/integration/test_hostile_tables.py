@@ -81,7 +81,7 @@ TABLES = {
     ),
     "ten megabytes": (
         table_of("C" * 10_000_000 + ",1", "C" * 10_000_000 + ",0"),
-        "none of its 2 cells can be read, the first is 'CCCC",
+        "none of its 2 cells can be read, line 2 has 'CCCC",
     ),
     "a line break in a name": (table_of("C,1", header='smiles,"ri\nng"'), "ri ng .always the same"),
 }
@@ -177,4 +177,4 @@ def test_a_line_break_in_a_name_does_not_break_the_sentence(molhpft, folder, tmp
     path = write_rows(tmp_path / "in.csv", [["smi\nles", "y"], ["C", "1"]])
     status, _, error = molhpft("predict", folder / "model", path, "--out", tmp_path / "o.csv")
     assert (status, error.count("\n")) == (2, 1)
-    assert "it has: smi les, y" in error
+    assert "it has: smi les and y" in error

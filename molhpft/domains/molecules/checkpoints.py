@@ -210,7 +210,10 @@ def load_encoder(backbone: Chain, path: Path) -> None:
     weights, own = encoder_weights(file), backbone.state_dict()
     misfit = _first_misfit(weights, own) or _unseen_misfit(file, backbone)
     if misfit:
-        raise ValueError(f"{path} is {describe(file)}; this encoder differs from it: {misfit}")
+        raise ValueError(
+            f"{path} is {describe(file)}; the encoder that is to take its weights is another: "
+            f"{_without_a_name(file, path)} (the first difference: {misfit})"
+        )
     backbone.load_state_dict({name: weights[name].view_as(own[name]) for name in own})
 
 
@@ -261,6 +264,19 @@ def describe(file: WeightFile) -> str:
     else:
         takes = f"which fits {fits['name']}"
     return f"{architecture.what}, {takes} ({_reason(file, architecture)})"
+
+
+def _without_a_name(file: WeightFile, path: Path) -> str:
+    """How a config comes to the encoder of a weight file."""
+    try:
+        fitting_encoder(file)
+    except ValueError:
+        return "the file does not say which options it was trained with, so give those in full"
+    alone = f"{{weights: {path}}}"
+    return (
+        f"leave its name and options out, by encoder: {alone} in a config or --set "
+        f"'encoder={alone}', and they are read from the file"
+    )
 
 
 def _fitting_dmpnn(options: dict[str, Any]) -> str:

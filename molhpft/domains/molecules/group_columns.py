@@ -26,7 +26,7 @@ def group_labels(sheet: Sheet, column: str, rows: Iterable[int]) -> tuple[str, .
         ValueError: there is no such column, or one of the rows names no group; the message says
             where.
     """
-    cells = sheet.column(column)
+    cells = sheet.column(column, option="group_column")
     for row in rows:
         if is_missing(cells[row]):
             raise ValueError(
@@ -48,7 +48,7 @@ def row_times(sheet: Sheet, column: str, rows: Iterable[int]) -> tuple[float, ..
         ValueError: there is no such column, a cell of the rows is no time, or cells are of two
             kinds; the message says where.
     """
-    cells, times = sheet.column(column), [0.0] * len(sheet.lines)
+    cells, times = sheet.column(column, option="time_column"), [0.0] * len(sheet.lines)
     kind: bool | None = None
     for row in rows:
         place = f"{sheet.unit} {sheet.lines[row]} has {cells[row]!r:.60}"

@@ -111,7 +111,8 @@ def grouped_split(
         if share and not len(splits[name]):
             raise ValueError(
                 f"a split by groups needs groups enough to leave one to each split; of "
-                f"{len(together)} {name} gets none: take smaller groups, or folds"
+                f"{len(together)} {name} gets none: take smaller groups, another split, or folds "
+                "(--folds in finetune)"
             )
     return splits
 
@@ -167,7 +168,7 @@ def time_split(
     shares = split_shares(fractions, calibration)
     names = [name for name in ("train", "valid", CALIBRATION, "test") if shares.get(name)]
     ends = list(accumulate(shares[name] for name in names))
-    dealt = dict(zip(names, _in_time(groups, times, ends[:-1]), strict=True))
+    dealt = dict(zip(names, _in_time(groups, times, ends[:-1], fewer="another split"), strict=True))
     empty = torch.empty(0, dtype=torch.long)
     return {**dict.fromkeys(NAMES, empty), **dealt}
 
@@ -195,7 +196,7 @@ def time_folds(
         ValueError: times are too few.
     """
     ends = [0.5 + 0.5 * k / count for k in range(count)]
-    older, *folds = _in_time(groups, times, ends)
+    older, *folds = _in_time(groups, times, ends, fewer="fewer folds")
     pairs = []
     for fold in folds:
         pairs.append((older, fold))
@@ -220,11 +221,11 @@ def group_folds(groups: Sequence[Sequence[int]], count: int) -> list[Tensor]:
 
 
 def _in_time(
-    groups: Sequence[Sequence[int]], times: Sequence[float], ends: Sequence[float]
+    groups: Sequence[Sequence[int]], times: Sequence[float], ends: Sequence[float], *, fewer: str
 ) -> list[Tensor]:
     """Rows in parts, the oldest first, that end nearest these shares of all rows.
 
-    What is of one time stays together.
+    What is of one time stays together; `fewer` is what an error advises where times are too few.
     """
     by_time = sorted((max(times[row] for row in group), list(group)) for group in groups)
     blocks = [
@@ -236,8 +237,21 @@ def _in_time(
     if any(a >= b for a, b in pairwise([0, *cuts, len(blocks)])):
         raise ValueError(
             f"{len(ends) + 1} parts in the order of time need that many times with like numbers of "
-            f"molecules, there {'is' if len(blocks) == 1 else 'are'} {len(blocks)}; take fewer "
-            "folds, or finer times"
+            f"molecules, {_times_left(groups, times, len(blocks), fewer)}"
         )
     parts = (blocks[a:b] for a, b in pairwise([0, *cuts, len(blocks)]))
     return [torch.tensor(sorted(row for block in part for row in block)) for part in parts]
+
+
+def _times_left(
+    groups: Sequence[Sequence[int]], times: Sequence[float], blocks: int, fewer: str
+) -> str:
+    """How many times there are where groups count as new as their newest row, and what to do."""
+    distinct = len({times[row] for group in groups for row in group})
+    if blocks == distinct:
+        return f"there {'is' if blocks == 1 else 'are'} {blocks}; take {fewer}, or finer times"
+    return (
+        f"and of {distinct} times {blocks} {'is' if blocks == 1 else 'are'} left, as what stays "
+        "together (rows of one molecule or one group) counts as new as its newest row; take "
+        f"{fewer}, or groups that span less time, or none"
+    )

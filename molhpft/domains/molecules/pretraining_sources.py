@@ -29,7 +29,7 @@ from molhpft.domains.molecules.table_files import (
     read_sheet,
     table_name,
 )
-from molhpft.domains.molecules.tables import read_table
+from molhpft.domains.molecules.tables import check_mostly_molecules, read_table
 from molhpft.domains.molecules.target_columns import ALL
 
 Use = Literal["train", "all"]
@@ -245,15 +245,12 @@ def _of_table(path: Path, column: str) -> Source:
 def _of_list(sheet: Sheet, column: str, most: int | None) -> Source:
     """Molecules of a file, those that are used, without labels and splits."""
     smiles, lines = sheet.molecules(column), sheet.lines
+    rows: Sequence[int] = range(len(smiles))
     if most is not None and most < len(smiles):
         rows = _spread_rows(len(smiles), most).tolist()
         smiles, lines = (tuple(column[row] for row in rows) for column in (smiles, lines))
     store = load_or_pack(smiles)
-    if not store.readable.any():
-        raise ValueError(
-            f"{sheet.path} should hold SMILES; none of its {len(smiles):,} rows can be read, the "
-            f"first is {smiles[0]!r:.60}"
-        )
+    check_mostly_molecules(sheet, column, rows, store.readable)
     if note := unreadable_note(smiles, store.readable, lines=lines, unit=sheet.unit):
         _log.warning("%s: %s", sheet.path, note)
     return Source(

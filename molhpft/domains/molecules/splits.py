@@ -316,15 +316,25 @@ def column_split(
         )
     if missing := [name for name in needed if name not in distinct]:
         raise ValueError(
-            f"the split column of {source} should name {listed(needed)}; "
-            f"{' and '.join(missing)} never occurs, found: "
-            f"{', '.join(sorted(distinct)[:10]) or 'no rows'}"
+            f"the split column of {source} should name {listed(needed)}; it has no row of "
+            f"{' or '.join(missing)}, found: {listed(sorted(distinct), most=10) or 'no rows'}; "
+            f"{_without_rows_of(missing)}"
         )
     ordered = [n for n in NAMES if n in distinct] + sorted(distinct.difference(NAMES))
     rows: dict[str, list[int]] = {name: [] for name in ordered}
     for i, name in enumerate(names):
         rows[name].append(i)
     return {name: torch.tensor(index, dtype=torch.long) for name, index in rows.items()}
+
+
+def _without_rows_of(missing: Sequence[str]) -> str:
+    """What to do about a column that never names some splits."""
+    if "train" in missing:
+        return "give another column, or call what learns train"
+    rows = f"call some of its rows {' and some '.join(missing)}"
+    if "test" in missing:
+        return f"{rows}, or let another split than the column's be drawn"
+    return f"{rows}, or take folds, which validate on the others in turn (--folds 5 in finetune)"
 
 
 def calibration_share(n: int, share: float = 0.1) -> float:

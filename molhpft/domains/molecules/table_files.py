@@ -32,6 +32,7 @@ from rdkit import Chem, rdBase
 from molhpft.domains.extras import require
 from molhpft.domains.files import listed
 from molhpft.domains.molecules.smiles import parse, sanitize_leniently
+from molhpft.domains.molecules.table_options import how_to_give
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,6 +42,7 @@ ROWS = 512  # of a part
 LIST_COLUMNS = ("smiles", "name")
 """Columns of a list of SMILES, which has no others."""
 
+_SHOWN = 20  # columns that an error lists
 _HEAD = 1 << 16  # bytes by which a file is recognised
 _LONGEST_CELL = 100_000_000  # characters
 _SEPARATORS = (",", "\t", ";")
@@ -109,13 +111,15 @@ class Part:
         return texts
 
     def molecules(self, name: str) -> list[str]:
-        """`texts` of a column of SMILES.
+        """`texts` of the column that is given as that of SMILES.
 
         Raises:
             ValueError: no column has that name, or it holds no text but numbers, lists, ...
         """
         if kind := _foreign_type(self.cells.get(name, ())):
             raise _mistyped(self.path, name, kind, "hold SMILES as text")
+        if name not in self.cells:
+            raise _unknown(self.path, name, self.cells, option="smiles_column")
         return self.texts(name)
 
 
@@ -144,8 +148,12 @@ class Sheet:
         """Names of all columns."""
         return list(dict.fromkeys((*self.columns, *self.types)))
 
-    def column(self, name: str) -> tuple[str, ...]:
+    def column(self, name: str, *, option: str | None = None) -> tuple[str, ...]:
         """Cells of a column.
+
+        Args:
+            name: of the column.
+            option: of the table that has given the name, for errors; None where none has.
 
         Raises:
             ValueError: no column has that name, or it holds lists or structs; the message says so.
@@ -154,17 +162,17 @@ class Sheet:
             return self.columns[name]
         if name in self.types:
             raise _mistyped(self.path, name, self.types[name], _WRITABLE)
-        raise _unknown(self.path, name, self.names)
+        raise _unknown(self.path, name, self.names, option=option)
 
     def molecules(self, name: str) -> tuple[str, ...]:
-        """Cells of a column of SMILES.
+        """Cells of the column that is given as that of SMILES.
 
         Raises:
             ValueError: no column has that name, or it holds no text but numbers, lists, ...
         """
         if name in self.types:
             raise _mistyped(self.path, name, self.types[name], "hold SMILES as text")
-        return self.column(name)
+        return self.column(name, option="smiles_column")
 
 
 def read_sheet(path: Path) -> Sheet:
@@ -556,8 +564,13 @@ def _is_text(kind: "pa.DataType") -> bool:
     return kind.id in {text.id for text in (*texts, *binaries)} or pa.types.is_null(kind)
 
 
-def _unknown(path: Path, name: str, names: Iterable[str]) -> ValueError:
-    return ValueError(f"{path} has no column {name!r}; it has: {', '.join(names)}")
+def _unknown(
+    path: Path, name: str, names: Iterable[str], *, option: str | None = None
+) -> ValueError:
+    remedy = f"; name one of these by {how_to_give(option)}" if option else ""
+    return ValueError(
+        f"{path} has no column {name!r}; it has: {listed(names, most=_SHOWN)}{remedy}"
+    )
 
 
 def _mistyped(path: Path, name: str, kind: str, should: str) -> ValueError:

@@ -1,10 +1,11 @@
 """Anybody's table: a file with a column of SMILES and columns of labels becomes a task."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -29,6 +30,7 @@ from molhpft.domains.molecules.splits import (
     with_calibration,
 )
 from molhpft.domains.molecules.table_files import Sheet, read_sheet, table_name
+from molhpft.domains.molecules.table_options import COLUMNS, how_to_give
 from molhpft.domains.molecules.target_columns import AnyKind, Targets, read_targets
 
 TableSplit = Literal[Split, "column", "group", "time"]
@@ -75,7 +77,7 @@ def read_table(
     smiles_column: str = "smiles",
     target_columns: Sequence[str] | None = None,
     kind: AnyKind = "auto",
-    besides: Sequence[str | None] = (),
+    besides: Mapping[str, str | None] = MappingProxyType({}),
 ) -> Table:
     """Molecules and targets of a table of any kind that `table_files` reads.
 
@@ -90,29 +92,52 @@ def read_table(
             target; None for the only one that can be.
         kind: what the targets are; auto is a classification where all labels of a column are 0 or
             1, any other two integers, or two words.
-        besides: columns that the table has to have and that are no targets, such as that of splits;
-            None is none.
+        besides: columns that the table has to have and that are no targets, by the option that
+            names each, such as split_column; None is none.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no such table, or the columns or their kind have to be named; the
-            message says where and why.
+        ValueError: the file is no such table, most of its molecules cannot be read, or the columns
+            or their kind have to be named; the message says where and why.
     """
     if kind not in get_args(AnyKind):
         raise ValueError(f"kind should be auto, classification or regression, got {kind!r}")
     sheet = read_sheet(path)
     smiles = sheet.molecules(smiles_column)
-    for column in besides:
+    for option, column in besides.items():
         if column is not None:
-            sheet.column(column)
-    targets = read_targets(sheet, target_columns, kind, besides={smiles_column, *besides})
+            sheet.column(column, option=option)
+    others = {smiles_column, *besides.values()}
+    targets = read_targets(sheet, target_columns, kind, besides=others)
     readable = load_or_pack(smiles).readable
-    if not readable.any():
-        raise ValueError(
-            f"column {smiles_column!r} of {path} should hold SMILES; none of its {len(smiles):,} "
-            f"cells can be read, the first is {smiles[0]!r:.60}"
-        )
+    check_mostly_molecules(sheet, smiles_column, range(len(smiles)), readable)
     return Table(sheet, smiles, readable, targets)
+
+
+def check_mostly_molecules(
+    sheet: Sheet, column: str, rows: Sequence[int], readable: Tensor
+) -> None:
+    """Refuse a column that is hardly one of molecules: it was not the one that was meant.
+
+    Args:
+        sheet: the table.
+        column: given as that of the molecules.
+        rows: those that are read (n,); empty cells do not count.
+        readable: bool (n,), whether each is a molecule.
+
+    Raises:
+        ValueError: none of them is, or most of those that are not empty are none.
+    """
+    cells, n = sheet.molecules(column), int(readable.sum())
+    wrong = [row for row, known in zip(rows, readable.tolist(), strict=True) if not known]
+    if n and sum(cells[row] != "" for row in wrong) <= n:
+        return
+    row = next((row for row in wrong if cells[row]), wrong[0])
+    raise ValueError(
+        f"column {column!r} of {sheet.path} should hold SMILES; {f'only {n:,}' if n else 'none'} "
+        f"of its {len(rows):,} cells can be read, {sheet.unit} {sheet.lines[row]} has "
+        f"{cells[row]!r:.60}; give the column of molecules by {how_to_give('smiles_column')}"
+    )
 
 
 def table_task(
@@ -168,7 +193,7 @@ def table_task(
         smiles_column=smiles_column,
         target_columns=target_columns,
         kind=kind,
-        besides=tuple(columns.values()),
+        besides=columns,
     )
     return held_out_task(
         table, split=split, split_seed=split_seed, calibration=calibration, **columns
@@ -251,10 +276,15 @@ def check_split(
         ("group", "group_column", own_groups),
         ("time", "time_column", time_column),
     ):
-        if (split == name) != (column is not None):
+        if split == name and column is None:
             raise ValueError(
-                f"split {name!r} and the option {option} should come together; "
-                f"got split {split!r} and {option} {column!r}"
+                f"split {name!r} needs a column of {COLUMNS[option]}; name it by "
+                f"{how_to_give(option)}"
+            )
+        if split != name and column is not None:
+            raise ValueError(
+                f"a column of {COLUMNS[option]}, {column!r}, is read by split {name!r} alone, and "
+                f"the split is {split!r}; say {how_to_give('split', name)}, or leave the column out"
             )
 
 
@@ -318,7 +348,7 @@ def _named_splits(table: Table, column: str, *, needed: Sequence[str] = NAMES) -
     """Splits as a column of the table names them, those `needed` among them."""
     sheet = table.sheet
     return column_split(
-        sheet.column(column),
+        sheet.column(column, option="split_column"),
         source=str(sheet.path),
         lines=sheet.lines,
         unit=sheet.unit,

@@ -19,6 +19,7 @@ from torch import Tensor
 from molhpft.domains.files import listed
 from molhpft.domains.molecules.splits import SPELLINGS
 from molhpft.domains.molecules.table_files import Sheet
+from molhpft.domains.molecules.table_options import how_to_give
 
 Kind = Literal["classification", "regression"]
 AnyKind = Literal["auto", "classification", "regression"]
@@ -62,8 +63,8 @@ _INDEX = re.compile(
 # names of an index where it holds another whole number in every row; NO is also nitric oxide
 _PERHAPS_INDEX = re.compile(r"(?i:nr|no|row)")
 _SHOWN = 20  # columns, of those that a sentence lists
-_SAY_WHICH = "--target NAME or --set 'task.target_columns=[NAME]'"
-_SAY_NUMBERS = "--kind regression or --set task.kind=regression"
+_SAY_WHICH = how_to_give("target_columns")
+_SAY_NUMBERS = how_to_give("kind", "regression")
 
 
 def is_missing(cell: str) -> bool:
@@ -274,10 +275,10 @@ def _asked_for(sheet: Sheet, wanted: list[str], names: list[str]) -> tuple[list[
     if not wanted or len(set(wanted)) < len(wanted):
         raise ValueError(
             f"targets of {sheet.path} should be columns, each named once; got "
-            f"{', '.join(wanted) or 'none'} of the columns: {', '.join(sheet.names)}"
+            f"{', '.join(wanted) or 'none'} of the columns: {listed(sheet.names, most=_SHOWN)}"
         )
     for name in wanted:
-        sheet.column(name)
+        sheet.column(name, option="target_columns")
     others = [name for name in names if name not in wanted]
     return wanted, [f"Columns not asked for: {listed(others, most=_SHOWN)}."] if others else []
 
@@ -295,9 +296,8 @@ def _candidates(sheet: Sheet, names: list[str], *, several: bool) -> tuple[list[
     if not several and len(chosen) > 1:
         contents = [f"{name} ({_contents(_Column(sheet, name))})" for name in chosen]
         raise ValueError(
-            f"say which columns of {sheet.path} are the targets by {_SAY_WHICH}, or all of them by "
-            f"--target {ALL}; there are {len(chosen):,} that can be: "
-            f"{listed(contents, most=_SHOWN)}"
+            f"say which columns of {sheet.path} are the targets by {_SAY_WHICH} ({ALL} for all of "
+            f"them); there are {len(chosen):,} that can be: {listed(contents, most=_SHOWN)}"
         )
     if not left:
         return chosen, []
@@ -388,7 +388,7 @@ def _read(column: _Column, kind: AnyKind, *, asked: bool) -> _Labels:
 def _remedy(label: str) -> str:
     """What to do about a label that was meant for a number; empty where it was not."""
     if is_censored(label):
-        return f"; name the column by {_SAY_WHICH} and such labels count as missing"
+        return f"; name the column by {_SAY_WHICH}, and such labels count as missing"
     return "; write numbers as -1234.5" if is_numeric(label) else ""
 
 
@@ -421,7 +421,7 @@ def _is_question(column: _Column) -> bool:
         raise column.error(
             f"has the labels {', '.join(f'{value:g}' for value in sorted(values))}, "
             f"{column.at(column.labels[label])}: leave such cells empty if the label is missing "
-            f"there, or say {_SAY_NUMBERS} if all are numbers"
+            f"there; if all are numbers, say {_SAY_NUMBERS}"
         )
     return len(values) == 2 < sum(cell in column.numbers for cell in column.cells)
 
@@ -479,6 +479,7 @@ def _common_kind(sheet: Sheet, columns: dict[str, _Labels]) -> Kind:
         classes, numbers = (listed(column, most=_SHOWN) for column in names.values())
         raise ValueError(
             f"targets of {sheet.path} are of two kinds, classes ({classes}) and numbers "
-            f"({numbers}): choose those of one kind by {_SAY_WHICH}, or say {_SAY_NUMBERS}"
+            f"({numbers}): choose those of one kind by {_SAY_WHICH}; or learn all as numbers by "
+            f"{_SAY_NUMBERS}"
         )
     return next(iter(columns.values())).kind

@@ -1,12 +1,15 @@
 """Weights of others under our names, and refusals that say what a file is."""
 
 import json
+import re
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from molhpft.config.changes import parse_changes
 from molhpft.config.registry import ENCODERS
+from molhpft.config.schema import checked_choice
 from molhpft.core.network import Batch
 from molhpft.domains.molecules.checkpoints import describe, fitting_encoder, load_encoder
 from molhpft.domains.molecules.gcn import ogb_gcn
@@ -178,7 +181,7 @@ def test_a_graphsage_and_a_gcn_have_names_and_shapes_in_common_and_neither_loads
     with pytest.raises(ValueError, match=r"fits gcn_pretrain_gnns .* differ in length"):
         load_encoder(pretrain_gnns_sage(**SIZES), tmp_path / "gcn.pth")
     own_file(tmp_path / "own.safetensors", "gcn_pretrain_gnns", pretrain_gnns_gcn)
-    with pytest.raises(ValueError, match=r"trained as encoder gcn_pretrain_gnns; this encoder dif"):
+    with pytest.raises(ValueError, match=r"trained as encoder gcn_pretrain_gnns; the encoder tha"):
         load_encoder(pretrain_gnns_sage(**SIZES), tmp_path / "own.safetensors")
 
 
@@ -201,7 +204,9 @@ def test_a_layout_loads_into_its_own_encoder_and_no_other(tmp_path, layout, othe
     if other == LAYOUT_ENCODERS[layout]:
         load_encoder(chain, tmp_path / "w.pth")
         return
-    with pytest.raises(ValueError, match=f"fits {LAYOUT_ENCODERS[layout]} .* differs from it: "):
+    with pytest.raises(
+        ValueError, match=f"fits {LAYOUT_ENCODERS[layout]} .* is another: leave its name"
+    ):
         load_encoder(chain, tmp_path / "w.pth")
 
 
@@ -253,12 +258,12 @@ def test_our_own_file_comes_back_without_its_head(tmp_path):
         (
             pretrain_gnns_file,
             ogb_gcn,
-            r"GCN of pretrain-gnns .* which fits gcn_pretrain_gnns \(.*\); this encoder differs",
+            r"GCN of pretrain-gnns .* which fits gcn_pretrain_gnns \(.*\); the encoder that is",
         ),
         (
             ogb_file,
             pretrain_gnns_gcn,
-            r"GCN of OGB's examples, which fits gcn \(by the names of its tensors\); this encoder",
+            r"GCN of OGB's examples, which fits gcn \(by the names of its tensors\); the enc",
         ),
     ],
     ids=["pretrain-gnns into ogb", "ogb into pretrain-gnns"],
@@ -272,9 +277,23 @@ def test_a_file_of_another_architecture_is_named_and_refused(tmp_path, write, ch
     assert all(torch.equal(v, before[k]) for k, v in target.state_dict().items())
 
 
+def test_what_a_file_does_not_fit_into_says_how_its_own_encoder_is_taken(tmp_path):
+    path = tmp_path / "w.safetensors"
+    own_file(path, "gcn", ogb_gcn)
+    with pytest.raises(ValueError, match="leave its name and options out") as refused:
+        load_encoder(pretrain_gnns_gcn(**SIZES), path)
+    (change,) = re.findall("--set '(.*?)'", str(refused.value))
+    named = checked_choice("encoder", parse_changes([change])["encoder"])
+    assert (named.name, str(named.options["weights"])) == ("gcn", str(path))
+    weights = {f"backbone.{k}": v for k, v in ogb_gcn(**SIZES).state_dict().items()}
+    save_file(weights, path, metadata={"molhpft": '{"encoder": "gcn"}'})
+    with pytest.raises(ValueError, match="does not say which options it was trained with, so give"):
+        load_encoder(pretrain_gnns_gcn(**SIZES), path)
+
+
 def test_a_virtual_node_on_one_side_only_is_refused(tmp_path):
     ogb_file(tmp_path / "w.pth", virtual_node=True)
-    with pytest.raises(ValueError, match=r"fits gcn with virtual_node: true \(.*\); this encoder"):
+    with pytest.raises(ValueError, match=r"fits gcn with virtual_node: true \(.*\); the encoder"):
         load_encoder(ogb_gcn(**SIZES), tmp_path / "w.pth")
 
 
@@ -395,9 +414,9 @@ def test_our_own_file_tells_the_options_with_which_it_comes_back(tmp_path, name,
 @pytest.mark.parametrize(
     ("trained", "built", "message"),
     [
-        ({"pool": "mean+sum"}, {}, r"trained with pool: mean\+sum, it has mean$"),
-        ({}, {"pool": "sum"}, "trained with pool: mean, it has sum$"),
-        ({"residual": True}, {}, "trained with residual: true, it has false$"),
+        ({"pool": "mean+sum"}, {}, r"trained with pool: mean\+sum, it has mean\)$"),
+        ({}, {"pool": "sum"}, r"trained with pool: mean, it has sum\)$"),
+        ({"residual": True}, {}, r"trained with residual: true, it has false\)$"),
         ({"norm": "layer"}, {}, r"needs stages\.conv0\.norm\.running_mean, which the file lacks"),
         ({"norm": "layer"}, {"norm": "none"}, r"has stages\.conv0\.norm\.\w+, which it has no"),
         ({"jumping_knowledge": True}, {}, "which the file lacks"),

@@ -250,7 +250,7 @@ def test_an_ogb_set_keeps_its_labels_and_its_training_split(ogb_root):
         ({"use": "test"}, "use should be train or all, got 'test'"),
         ({"split": "column"}, "split should be scaffold, random or random_and_scaffold"),
         ({"split_seed": 3}, "split_seed is for split random"),
-        ({"smiles_column": "mol"}, "no column 'mol'; it has: smiles, name"),
+        ({"smiles_column": "mol"}, "no column 'mol'; it has: smiles and name"),
         (
             {"of": (Path("ogbg-molesol"),), "smiles_column": "mol"},
             "smiles_column is for tables and lists",
@@ -271,7 +271,7 @@ def test_a_weight_is_above_zero(table, weight):
 
 def test_a_list_with_nothing_to_train_on_says_so(tmp_path):
     (tmp_path / "x.smi").write_text("xx\nyy\n")
-    with pytest.raises(ValueError, match="none of its 2 rows can be read, the first is 'xx'"):
+    with pytest.raises(ValueError, match="none of its 2 cells can be read, line 1 has 'xx'"):
         pretraining_task(of=(tmp_path / "x.smi",))
 
 

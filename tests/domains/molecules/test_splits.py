@@ -386,7 +386,7 @@ def test_a_column_split_reads_common_spellings_and_orders_further_splits():
 
 
 def test_a_column_without_a_training_split_says_what_it_found():
-    with pytest.raises(ValueError, match="train never occurs, found: 0, test, valid"):
+    with pytest.raises(ValueError, match="no row of train, found: 0, test and valid; give another"):
         column_split(["0", "valid", "test"])
 
 

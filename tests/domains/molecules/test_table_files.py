@@ -274,7 +274,7 @@ def test_an_unknown_column_lists_the_known_ones(tmp_path, name):
     else:
         _write_parquet(path, smiles=["C"], y=[1])
     for read in (lambda: read_sheet(path).column("SMILES"), lambda: [*streamed(path, "SMILES")]):
-        with pytest.raises(ValueError, match="no column 'SMILES'; it has: smiles, y"):
+        with pytest.raises(ValueError, match="no column 'SMILES'; it has: smiles and y"):
             read()
 
 

@@ -89,7 +89,8 @@ def test_any_table_is_a_task_or_a_value_error(path, header, rows, kind, split):
         assert "\n" not in str(outcome)
     else:
         assert len(outcome.splits["train"])
-        assert len(outcome.examples) == len(rows)
+        blank = 0 if len(header) == 1 else sum(not any(row) for row in rows)
+        assert len(outcome.examples) == len(rows) - blank
 
 
 def _task_or_error(path, **options):
@@ -211,19 +212,46 @@ def test_unreadable_molecules_keep_their_rows_and_enter_no_split(path, caplog, s
 
 
 def test_many_unreadable_lines_are_counted_and_the_first_ones_named(path, caplog):
-    rows = [("CCO", 1.5), ("CCN", 2.5), *[("?", 3.5)] * 30]
+    rows = [(f"{'C' * k}O", k / 2) for k in range(1, 31)] + [("?", 3.5)] * 30
     csv_task(path=_written(path, ["smiles", "y"], rows), split="random")
     (record,) = (record for record in caplog.records if record.levelno == logging.WARNING)
-    assert record.getMessage().endswith("'?' (line 7), '?' (line 8) and 25 more.")
+    assert record.getMessage().endswith("'?' (line 35), '?' (line 36) and 25 more.")
+
+
+def test_empty_cells_do_not_make_a_column_one_of_no_molecules(path):
+    rows = [(f"{'C' * k}O", k / 2) for k in range(1, 11)]
+    task = csv_task(
+        path=_written(path, ["smiles", "y"], [*rows, *[("", 1.0)] * 30]), split="random"
+    )
+    assert sum(map(len, task.splits.values())) == 10
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ("train test", "no row of valid, found: test and train; call some of its rows valid, or "),
+        ("train valid", "no row of test, .* call some of its rows test, or let another split"),
+        ("valid test", "no row of train, .* call what learns train"),
+        ("train", "no row of valid or test, .* some of its rows valid and some test"),
+    ],
+)
+def test_a_column_that_names_too_few_splits_says_what_would_do(path, names, says):
+    rows = [(f"{'C' * k}O", k, names.split()[k % len(names.split())]) for k in range(1, 31)]
+    _written(path, ["smiles", "y", "part"], rows)
+    with pytest.raises(ValueError, match=says) as refused:
+        csv_task(path=path, target_columns=("y",), split="column", split_column="part")
+    assert ("--folds 5 in finetune" in str(refused.value)) == (names == "train test")
 
 
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("a,y\nC,1\n", {}, "no column 'smiles'; it has: a, y"),
+        ("a,y\nC,1\n", {}, "no column 'smiles'; it has: a and y"),
         ("smiles,y\nC,1\n", {"kind": "ranking"}, "classification or regression, got 'ranking'"),
-        ("smiles,y\nx y z,1\n,0\n", {}, "'smiles' of .* none of its 2 .* the first is 'x y z'"),
-        ("smiles,y\nC,1\n", {"besides": ("s",)}, "no column 's'; it has: smiles, y"),
+        ("smiles,y\nx y z,1\n,0\n", {}, "'smiles' of .* none of its 2 .* line 2 has 'x y z'"),
+        ("smiles,y\nC,1\nx,0\n1,0\n", {}, "only 1 of its 3 cells can be read, line 3 has 'x'; g"),
+        ("a,y\nC,1\n", {}, "a and y; name one of these by --smiles-column NAME in .* embed, else"),
+        ("smiles,y\nC,1\n", {"besides": {"time_column": "s"}}, "no column 's'; .* by --time NAME"),
     ],
 )
 def test_a_table_that_cannot_be_used_says_where_and_why(path, text, options, message):
@@ -235,12 +263,24 @@ def test_a_table_that_cannot_be_used_says_where_and_why(path, text, options, mes
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"split": "column"}, "should come together; got split 'column' and split_column None"),
-        ({"split_column": "fold"}, "should come together; got split 'scaffold'"),
+        ({"split": "column"}, "needs a column of splits; name it by --split-column NAME in finetu"),
+        (
+            {"split": "group"},
+            "needs a column of groups; name it by --groups NAME in finetune, else",
+        ),
+        (
+            {"split": "time"},
+            "needs a column of times; name it by --time NAME .* task.time_column=N",
+        ),
+        (
+            {"split_column": "fold"},
+            "'fold', is read by split 'column' alone, .* is 'scaffold'; say",
+        ),
+        ({"time_column": "t", "split": "random"}, "column of times, 't', is read by split 'time'"),
         ({"split": "stratified"}, "scaffold, random, .* column, group or time, got 'stratified'"),
         ({"split_seed": 3}, "split_seed is for split random .* got split 'scaffold'"),
         ({"split": "column", "split_column": "fold", "split_seed": 0}, "got split 'column'"),
-        ({"split": "column", "split_column": "name"}, "train and valid and test never occurs"),
+        ({"split": "column", "split_column": "name"}, "no row of train or valid or test, found"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(ten, options, message):
@@ -329,7 +369,7 @@ def test_a_column_of_groups_or_of_times_splits_a_table_and_is_no_target(series):
     by_time = csv_task(path=series, split="time", time_column="year", target_columns=("size",))
     assert by_time.rows("train").tolist() == list(range(24))
     assert by_time.rows("test").tolist() == [27, 28, 29]
-    whole = read_table(series, besides=("year",))
+    whole = read_table(series, besides={"time_column": "year"})
     assert whole.targets.names == ("size",)
 
 

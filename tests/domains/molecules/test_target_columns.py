@@ -148,7 +148,7 @@ def test_a_column_called_no_is_an_index_only_where_it_numbers_the_rows(path, nam
 @pytest.mark.parametrize("values", ["-1 0 1 0 1 0", "-1 0 0 -1 0 0", "0 1 9 0 1 9", "0 1 2 0 1 1"])
 def test_a_third_number_beside_zero_and_one_is_asked_about(path, values):
     cells = values.split()
-    with pytest.raises(ValueError, match=r"leave such cells empty .* or say --kind regression"):
+    with pytest.raises(ValueError, match=r"leave such cells empty .* say --kind regression in f"):
         targets(path, y=cells)
     found = targets(path, kind="regression", y=cells)
     assert found.values[:, 0].tolist() == [float(cell) for cell in cells]
@@ -194,9 +194,14 @@ WRONG = {
     "numbers for classes": (("y",), "classification", REAL, "two classes, .* has 5 numbers"),
     "too large": (("y",), "auto", ("1e39", *REAL[1:]), "numbers up to 3e38; line 2 has '1e39'"),
     "infinite": (("y",), "auto", ("inf", *REAL[1:]), "line 2 has 'inf', infinity"),
-    "unknown": (("z",), "auto", REAL, "no column 'z'; it has: smiles, y"),
+    "unknown": (
+        ("z",),
+        "auto",
+        REAL,
+        "no column 'z'; it has: smiles and y; name one of these by --target NAME in finetune, e",
+    ),
     "twice": (("y", "y"), "auto", REAL, "each named once; got y, y"),
-    "none": ((), "auto", REAL, "got none of the columns: smiles, y"),
+    "none": ((), "auto", REAL, "got none of the columns: smiles and y"),
     "names": (
         None,
         "auto",
