@@ -12,6 +12,7 @@ from torch import Tensor
 
 from molhpft.core.annotations import Bool, Count, Int, Seed
 from molhpft.core.data import Task, class_members
+from molhpft.core.objectives import Squared
 
 OPTIONS = ("train_size", "shots", "train_seed")
 """What every task of the catalog takes beside its own options."""
@@ -63,7 +64,29 @@ def fewer_to_train(
     kept = rows[chosen.sort().values]
     about = f"{task.fingerprint} {kept.tolist()}"
     fingerprint = hashlib.sha256(about.encode()).hexdigest() if task.fingerprint else ""
-    return replace(task, splits={**task.splits, "train": kept}, fingerprint=fingerprint)
+    fewer = replace(task, splits={**task.splits, "train": kept}, fingerprint=fingerprint)
+    return _in_its_own_deviations(fewer)
+
+
+def _in_its_own_deviations(task: Task) -> Task:
+    """Numbers in standard deviations of what is left to train, which knows no others.
+
+    A target that no longer varies stays as it is.
+    """
+    objective, targets = task.objective, task.examples.targets
+    if not isinstance(objective, Squared) or not objective.std or not isinstance(targets, Tensor):
+        return task
+    values = objective.values(targets)
+    means, stds = list(objective.mean), list(objective.std)
+    for k, column in enumerate(values[task.rows("train").to(values.device)].T):
+        known = column[~column.isnan()]
+        if len(known) and (known != known[0]).any():
+            means[k], stds[k] = known.mean().item(), known.std(correction=0).item()
+    own = Squared(tuple(means), tuple(stds))
+    standard = (values - values.new_tensor(own.mean)) / values.new_tensor(own.std)
+    examples: Any = task.examples  # of any kind that holds its targets
+    examples = replace(examples, targets=standard.to(targets.dtype))
+    return replace(task, examples=examples, objective=own)
 
 
 def taking_fewer(entry: Callable[..., Task]) -> Callable[..., Task]:

@@ -46,6 +46,7 @@ _VERDICTS = {
     "better": "Better on test than {}.",
     "worse": "Worse on test than {}.",
     "open": "No significant difference on test: {}.",
+    "untested": "Not told apart by a test, which needs several seeds; difference on test: {}.",
     "alone": "Not compared, because no seed is shared: {}.",
 }
 
@@ -140,15 +141,19 @@ def _verdicts(table: pd.DataFrame, metric: str, *, seeds: int) -> list[str]:
         if difference is None:
             groups["alone"].append(str(row["other"]))
             continue
-        significant = p is not None and p < SIGNIFICANT
-        verdict = ("better" if difference > 0 else "worse") if significant else "open"
+        if p is None:
+            verdict = "untested"
+        elif p < SIGNIFICANT:
+            verdict = "better" if difference > 0 else "worse"
+        else:
+            verdict = "open"
         groups[verdict].append(f"{row['other']} {_difference(row, metric, seeds=seeds)}")
     sentences = [
         _VERDICTS[verdict].format(listed(others, most=MOST_NAMED))
         for verdict, others in groups.items()
         if others
     ]
-    compared = len(table) - len(groups["alone"])
+    compared = len(table) - len(groups["alone"]) - len(groups["untested"])
     if compared:
         unit = " in points" if metric in PERCENTAGES else ""
         correction = "" if compared == 1 else f", corrected for {compared} comparisons (Holm)"

@@ -131,6 +131,20 @@ def test_numbers_and_masks_are_drawn_alike_and_a_mask_counts_for_each_of_its_cla
         fewer_to_train(dense, shots=5)
 
 
+def test_numbers_are_in_standard_deviations_of_what_is_left_to_train():
+    y = torch.randn(40, 2).double() * torch.tensor([3.0, 0.2]) + 7
+    y[1:, 1] = torch.nan  # too few to vary among the rest
+    given = Squared(mean=(7.0, 7.0), std=(3.0, 0.2))
+    standard = ((y - 7) / torch.tensor([3.0, 0.2])).float()
+    task = task_of(standard, given, train=30, outputs=2)
+    fewer = fewer_to_train(task, train_size=8)
+    kept = labels_of(fewer)[:, 0].double()
+    assert (kept.mean().item(), kept.std(correction=0).item()) == pytest.approx((0, 1), abs=1e-5)
+    values = fewer.objective.values(fewer.examples.targets)
+    torch.testing.assert_close(values[:, 0], y[:, 0], rtol=0, atol=1e-5)
+    assert (fewer.objective.mean[1], fewer.objective.std[1]) == (7.0, 0.2)
+
+
 def test_a_seed_draws_the_same_again_and_fewer_shots_are_among_more():
     task = with_classes([30, 40])
     four, again, more = (

@@ -47,6 +47,14 @@ def test_verdicts_follow_the_corrected_tests(tmp_path):
     assert max(p["ft"], p["l2-sp"]) < 0.05 < p["lp"]
 
 
+def test_one_seed_is_tested_by_nothing(tmp_path):
+    methods = {"hp_ft": {0: (0.7, 0.7)}, "ft": {0: (0.6, 0.6)}, "lp": {0: (0.5, 0.5)}}
+    text = " ".join(conclusions(*tree(tmp_path, methods, seeds=1)))
+    assert "which needs several seeds; difference on test: ft +10.00 and lp +20.00." in text
+    assert "significant" not in text
+    assert "t-test" not in text
+
+
 def test_of_many_others_the_nearest_are_named_and_the_rest_counted(tmp_path):
     methods = {"hp_ft": {0: (0.9, 0.9)}}
     worse = ("ft", "lp", "l2_sp", "wise_ft", "layerwise", "lp_ft")
