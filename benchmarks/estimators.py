@@ -33,6 +33,7 @@ from molhpft.estimator import HPFTClassifier, HPFTRegressor
 from molhpft.estimator.notes import DataWarning
 from molhpft.estimator.settings import model_config
 from molhpft.estimator.validation import FEW
+from molhpft.run.device import settled
 
 VERSION = "estimators 2"
 
@@ -56,9 +57,13 @@ def changed_keys(changes: Sequence[str]) -> dict[str, Any]:
 
 
 def identity(encoder: Path, options: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """Digest of the weights and of all settings: a changed default is another result."""
+    """Digest of the weights and of all settings: a changed default is another result.
+
+    So is another precision, which is that of this machine where none is given.
+    """
+    given = {"encoder": encoder, "tau": options.get("tau"), "more": config}
     settings = [
-        resolved(model_config(encoder=encoder, tau=options.get("tau"), more=config, molecules=n))
+        resolved(settled(model_config(**given, molecules=n)))
         for n in (1_000, 10_000)  # with many and with few epochs
     ]
     for one in settings:

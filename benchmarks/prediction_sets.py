@@ -130,8 +130,7 @@ def read(path: Path) -> Fit:
     held = {
         split: HeldOut(
             **{
-                # "spread" in files of before it was called what it is
-                name.removeprefix(f"{split} ").replace("spread", "std"): torch.from_numpy(array)
+                name.removeprefix(f"{split} "): torch.from_numpy(array)
                 for name, array in arrays.items()
                 if name.startswith(f"{split} ")
             }
