@@ -143,8 +143,7 @@ def _flags(option: Any, annotation: Any) -> str:
     flags = " / ".join([*option.opts, *option.secondary_opts])
     if option.is_flag:
         return flags
-    # a bar would end the cell of a table
-    return f"{flags} {option.metavar or _kind(annotation)}".replace("|", "\\|")
+    return f"{flags} {option.metavar or _kind(annotation)}"
 
 
 def _kind(annotation: Any) -> str:
@@ -156,7 +155,10 @@ def _kind(annotation: Any) -> str:
 
 
 def _help(option: Any) -> str:
+    """What an option does, and its default as `--help` shows it."""
     default = option.opts[0] if option.default is True else option.default
+    if isinstance(option.show_default, str):  # of an option that the code settles
+        return f"{option.help} Default: {option.show_default}."
     shown = default is not False and default not in (None, (), [])
     also = " Required." if option.required else f" Default: `{default}`." if shown else ""
     return f"{option.help}{also}"

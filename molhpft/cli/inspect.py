@@ -25,7 +25,9 @@ DataChanges = Annotated[
     ),
 ]
 # an option takes one word; those after it are arguments
-FurtherEncoders = Annotated[list[str] | None, typer.Argument(metavar="[ENCODER]", hidden=True)]
+FurtherEncoders = Annotated[
+    list[str] | None, typer.Argument(metavar="--encoders ENCODER", hidden=True)
+]
 
 
 def advise(
@@ -98,7 +100,10 @@ def _compared(encoders: list[str], further: list[str] | None) -> list[str]:
         ValueError: there are words that follow no --encoders.
     """
     if further and not encoders:
-        raise ValueError(f"{further[0]} is no option; encoders to compare stand after --encoders")
+        raise ValueError(
+            f"encoders to compare stand after --encoders, got {further[0]} without it: "
+            f"--encoders {' '.join(further)}"
+        )
     return [*encoders, *(further or [])]
 
 

@@ -74,14 +74,15 @@ Split = Annotated[
     SplitName | None,
     typer.Option(
         metavar="NAME",
-        help="scaffold, random, random_and_scaffold, column, group or time.",
+        help="scaffold, random, random_and_scaffold, column, group or time. The first four turn "
+        "folds off, unless --folds is given, too (random_and_scaffold takes none).",
         show_default="random folds; scaffold without folds",
         rich_help_panel=TABLE,
     ),
 ]
 SplitSeed = Annotated[
     int | None,
-    typer.Option(help="Seed of what is drawn at random, folds too.", rich_help_panel=TABLE),
+    typer.Option(help="Seed of folds and splits drawn at random.", rich_help_panel=TABLE),
 ]
 SplitColumn = Annotated[
     str | None,
@@ -113,27 +114,41 @@ Taus = Annotated[
     typer.Option(
         "--tau",
         metavar="EPOCHS",
-        help="Of head probing; repeatable; or auto.",
+        help="Epochs of head probing; repeatable, to finetune from each; or auto.",
         show_default="auto",
     ),
 ]
 MemberKinds = Annotated[
     MembersName,
-    typer.Option(metavar="KIND", help="all, networks, kernels, features or fingerprints."),
+    typer.Option(
+        metavar="KIND",
+        help="What may answer: all, networks (finetuned), kernels (every Gaussian process), "
+        "features or fingerprints (the Gaussian process on frozen features, or on fingerprints).",
+    ),
 ]
 Folds = Annotated[
     int | None,
     typer.Option(
-        help="Parts that choose in turn; 0 for one held-out part.",
-        show_default="5 below 5,000 molecules",
+        help="Number of folds: each part is held out once, to choose members and calibrate; 0 for "
+        "one held-out part.",
+        show_default="5 below 5,000 molecules; 0 beside such a --split",
         rich_help_panel=TABLE,
     ),
 ]
 Calibration = Annotated[
     CalibrationName,
-    typer.Option(metavar="METHOD", help="auto, platt, venn_abers, temperature, isotonic or none."),
+    typer.Option(
+        metavar="METHOD",
+        help="Of probabilities: auto, platt, venn_abers, temperature, isotonic or none.",
+    ),
 ]
-TargetCoverage = Annotated[float, typer.Option(help="Of prediction sets.")]
+TargetCoverage = Annotated[
+    float,
+    typer.Option(help="Share of molecules whose label is to be in the prediction set or interval."),
+]
+Head = Annotated[
+    str | None, typer.Option(help="Task head: mlp, linear or cosine.", show_default="mlp")
+]
 
 
 def finetune(
@@ -149,7 +164,7 @@ def finetune(
     time: TimeColumn = None,
     encoder: EncoderName = None,
     tau: Taus = [],  # noqa: B006 - as above
-    head: Annotated[str | None, typer.Option(help="mlp or linear.", show_default="mlp")] = None,
+    head: Head = None,
     members: MemberKinds = "all",
     folds: Folds = None,
     calibration: Calibration = "auto",
@@ -213,10 +228,10 @@ def embed(
     out: OutTable,
     model: Annotated[
         str | None,
-        typer.Argument(help="As of predict; left out beside --encoder."),
+        typer.Argument(help="Folder of a model, or its name on the hub; none with --encoder."),
     ] = None,
     data: Annotated[
-        Path | None, typer.Argument(help="Table, as of predict.", show_default=False)
+        Path | None, typer.Argument(help="Table, of any kind predict reads.", show_default=False)
     ] = None,
     encoder: Annotated[
         str | None,
@@ -246,7 +261,9 @@ def explain(
     model: ModelFolder,
     smiles: Annotated[str, typer.Argument(help="The molecule.")],
     out: Annotated[Path, typer.Option(help="Picture to write, .svg or .png.")],
-    target: Annotated[str | None, typer.Option(help="Where there are several targets.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Target to explain; needed where there are several.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Draw the contribution of each atom to a prediction, by integrated gradients."""

@@ -109,7 +109,11 @@ def paper(
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for files and runs.")] = Path("paper"),
     stand_in: Annotated[
-        bool, typer.Option("--stand-in", help="Make it of what is at hand, saying so.")
+        bool,
+        typer.Option(
+            "--stand-in",
+            help="Use data at hand in place of the paper's own; the result says so.",
+        ),
     ] = False,
     config: Annotated[
         Path | None, typer.Option("--config", help="Draw fig1, 4, 13-15 of a run of your own.")
@@ -203,9 +207,12 @@ def sweep(
     backend: Annotated[
         BackendName, typer.Option(help="Processes here, or a Ray cluster.")
     ] = "local",
-    address: Annotated[str | None, typer.Option(help="Of an existing Ray cluster.")] = None,
+    address: Annotated[str | None, typer.Option(help="Address of a running Ray cluster.")] = None,
     gpus: Annotated[
-        float | None, typer.Option("--gpus-per-trial", min=0.0, help="With Ray; may be a fraction.")
+        float | None,
+        typer.Option(
+            "--gpus-per-trial", min=0.0, help="GPUs of each trial, with Ray; 0.5 is half."
+        ),
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Run failed trials again.")] = False,
     epochs: Epochs = None,

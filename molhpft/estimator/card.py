@@ -138,12 +138,16 @@ def member_score(member: Json, metric: str) -> str:
 def score_rows(scores: Json, *, folds: int) -> list[list[str]]:
     """The names of the splits, then for each score its name and its value on each of them.
 
+    Coverage is left out where it is unknown of every split: folds calibrate, and so cannot test it.
+
     Args:
         scores: by split, of `held_out_scores`.
         folds: how many chose; "valid" is then what members say of folds that are new to them.
     """
     names = dict.fromkeys(name for row in scores.values() for name in row)
     values = {name: [row.get(name) for row in scores.values()] for name in names}
+    if folds and not any(x is not None for x in values.get("coverage", ())):
+        values.pop("coverage", None)
     return [
         ["folds" if folds and split == "valid" else split for split in scores],
         *(

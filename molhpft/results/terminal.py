@@ -30,6 +30,7 @@ SHIFT: Columns = {
     "dot": ("shift", "dot"),
     "norm": ("shift", "norm"),
 }
+_OVERLAP = {"shared": "same molecule", "scaffolds": "same scaffold"}
 # shown where a row has them
 HEAD: Columns = {"head norm": ("head", "norm")}
 CALIBRATION_ERROR: Columns = {"ECE test": ("ece", "test")}
@@ -306,7 +307,11 @@ def data_tables(description: Json) -> list[Table]:
         numbers.add_row(Text(f"split {split}"), _text(size))
     tables = [numbers, _rows_table("targets", description["targets"])]
     if "overlap" in description:
-        tables.append(_rows_table("trained on by the other", description["overlap"]))
+        renamed = [
+            {_OVERLAP.get(key, key): value for key, value in row.items()}
+            for row in description["overlap"]
+        ]
+        tables.append(_rows_table("found among the training molecules of --against", renamed))
     return tables
 
 

@@ -1,12 +1,20 @@
 """Overlap of data sets and encoders, on molecules few enough to count by hand."""
 
 import json
+import re
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from molhpft.advice.inventory import absent_data, describe_data, overlap, overlap_with, trained_on
+from molhpft.advice.inventory import (
+    absent_data,
+    describe_data,
+    encoders,
+    overlap,
+    overlap_with,
+    trained_on,
+)
 from molhpft.domains.molecules.gcn import ogb_gcn
 from molhpft.domains.molecules.pretraining_sources import molecules_trained_on
 from molhpft.domains.molecules.tables import csv_task
@@ -180,3 +188,10 @@ def test_of_an_encoder_that_started_from_another_the_molecules_of_both_count(our
     first.unlink()
     with pytest.raises(FileNotFoundError, match=r"no weight file at .*first"):
         absent_data(read_weights(second))
+
+
+def test_encoders_refer_to_one_another_by_names_that_are_listed():
+    listed = encoders()
+    named = {name for row in listed for name in re.findall(r"as for `(\w+)`", row["what"])}
+    assert "gcn" in named
+    assert named <= {row["name"] for row in listed}

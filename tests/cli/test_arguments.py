@@ -1,6 +1,7 @@
 """Flags stand for keys of a config, and offer the words that the code takes."""
 
 import inspect as introspection
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -8,16 +9,18 @@ import pytest
 
 from molhpft.cli import arguments, inspect, models, runs
 from molhpft.cli.arguments import with_flags
+from molhpft.config.registry import HEADS
 from molhpft.config.schema import RunConfig, load_config
 from molhpft.domains.molecules.tables import TableSplit, table_task
 from molhpft.domains.molecules.target_columns import AnyKind
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.estimator.calibrate import CalibrationName
-from molhpft.estimator.finetune import _drawn_by
+from molhpft.estimator.finetune import _drawn_by, _read
 from molhpft.estimator.predict import Precision
 from molhpft.estimator.settings import HEAD, TAU, Inference
 from molhpft.run.probe_curve import Expectation
 from molhpft.run.probe_grid import READS
+from tests.estimator.builders import RING, SMILES
 
 CONFIG = """
 task: {name: pretraining, of: chains.smi}
@@ -74,6 +77,33 @@ def test_the_defaults_that_help_shows_are_those_of_the_code():
     defaults = introspection.signature(models.finetune).parameters
     for name, value in vars(Inference()).items():
         assert defaults[name].default == value
+
+
+def test_help_names_the_heads_that_fit_a_table():
+    annotation = introspection.signature(models.finetune, eval_str=True).parameters["head"]
+    offered = re.findall(r"\w+", annotation.annotation.__metadata__[0].help.partition(": ")[2])
+    fitting = {name for name, head in HEADS.items() if head.reads == "vectors"}
+    assert set(offered) - {"or"} == fitting
+
+
+@pytest.mark.parametrize("name", get_args(models.SplitName))
+def test_a_split_turns_folds_off_as_help_says(name, tmp_path):
+    turn_off = get_args(models.SplitName)[:4]
+    help_text = models.Split.__metadata__[0].help
+    assert help_text.startswith(", ".join(turn_off))
+    assert "The first four turn folds off" in help_text
+    parts = ["train", "valid", "test", "calibration"]
+    rows = [
+        f"{s},{v},{parts[k % 4]},{k}" for k, (s, v) in enumerate(zip(SMILES, RING, strict=True))
+    ]
+    path = tmp_path / "rings.csv"
+    path.write_text("\n".join(["smiles,ring,part,year", *rows]) + "\n")
+    column = {"column": "split_column", "group": "group_column", "time": "time_column"}.get(name)
+    which = {} if column is None else {column: "part" if name == "column" else "year"}
+    table = {"path": str(path), "target_columns": ("ring",), "split": name, **which}
+    assert (_read(table, None).folds == 0) is (name in turn_off)
+    if name != "random_and_scaffold":
+        assert _read(table, 5).folds == 5
 
 
 def test_flags_set_the_keys_that_they_stand_for(tmp_path):

@@ -38,12 +38,31 @@ def test_every_method_has_a_row_and_every_score_its_place():
     tox21 = dict(zip(compared.COLOURS, (first, second), strict=True))
     hiv = {encoder: {"a": (1.0, 0.0)} for encoder in compared.COLOURS}
     tables = {"Tox21": tox21, "HIV": hiv}
-    left, right = compared.draw(tables).axes
-    assert [label.get_text() for label in left.get_yticklabels()] == ["a", "b", "c"]
+    baselines = {"Tox21": {"forest_counts": (80.0, 0.0)}, "HIV": {"forest_counts": (81.0, 0.0)}}
+    left, right = compared.draw(tables, baselines).axes
+    labels = [label.get_text() for label in left.get_yticklabels()]
+    assert labels == ["a", "b", "c", "random forest, counts"]
     dots = [container.lines[0].get_xydata().tolist() for container in left.containers]
-    assert [[x for x, _ in line] for line in dots] == [[70.0, 60.0], [65.0, 50.0]]
-    assert [[round(y) for _, y in line] for line in dots] == [[0, 1], [1, 2]]
-    assert len(right.containers) == 2
+    assert [[x for x, _ in line] for line in dots] == [[70.0, 60.0], [65.0, 50.0], [80.0]]
+    assert [[round(y) for _, y in line] for line in dots] == [[0, 1], [1, 2], [3]]
+    assert len(right.containers) == 3
+
+
+def test_baselines_without_an_encoder_have_one_dot_however_many_tables_repeat_them():
+    repeated = {"a": (70.0, 1.0), "morgan-rf": (60.0, 2.0)}
+    tables = {"Tox21": dict.fromkeys(compared.COLOURS, repeated)}
+    tables["HIV"] = tables["Tox21"]
+    baselines = {data: {"morgan-rf": (60.0, 2.0)} for data in tables}
+    for axes in compared.draw(tables, baselines).axes:
+        places = [x for container in axes.containers for x in container.lines[0].get_xdata()]
+        assert places.count(60.0) == 1
+
+
+def test_the_strongest_baseline_is_that_of_its_data_set():
+    printed = "\n## Baselines\n\n| forest_counts | Tox21 | 77.65 | 79.54 |\n\n## Methods\n"
+    assert compared.read_strongest(printed, "Tox21") == (77.65, 0.0)
+    with pytest.raises(ValueError, match="no row of forest_counts on HIV"):
+        compared.read_strongest(printed + "\n| forest_counts | HIV | 79.83 | 84.27 |\n", "HIV")
 
 
 def test_the_readme_of_benchmarks_has_every_table():

@@ -151,6 +151,16 @@ def test_every_command_is_documented():
     assert sorted(listed) == sorted(GROUP.commands)
 
 
+@pytest.mark.parametrize("name", GROUP.commands)
+def test_the_page_shows_the_defaults_and_choices_that_help_shows(name):
+    section = pages.hooks.commands(name)
+    for option in GROUP.commands[name].params:
+        if isinstance(option.show_default, str):
+            (row,) = [line for line in section.splitlines() if f"| `{option.opts[0]} " in line]
+            assert row.endswith(f" Default: {option.show_default}. |")
+    assert "\\" not in section
+
+
 def test_what_is_printed_on_pages_is_what_is_recorded():
     recorded = {name: f"$ {command}" for name, command in pages.script("record").COMMANDS.items()}
     printed = {

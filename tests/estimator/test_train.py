@@ -19,9 +19,11 @@ from molhpft.domains.molecules.splits import scaffold
 from molhpft.domains.shipped import DEFAULT_ENCODER, shipped_encoders
 from molhpft.estimator.blend import blend_weights
 from molhpft.estimator.settings import IN_MEMORY, Inference, model_config
-from molhpft.estimator.train import train
+from molhpft.estimator.train import _key_in_words, train
 from molhpft.estimator.validation import holdout_split
 from molhpft.measure.error_scale import cross_fitted_scale
+from molhpft.tuning.phase import Phase
+from molhpft.tuning.recipes import Recipe
 from tests.estimator.builders import (
     BRIEF,
     ENCODER,
@@ -535,3 +537,11 @@ def test_probabilities_of_classes_are_scored(brief, tmp_path):
 def test_a_task_without_molecules_is_refused(brief, tmp_path):
     with pytest.raises(ValueError, match="made of molecules with labels; toy has others"):
         trained_on(brief, toy_task(), tmp_path)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1e-05])
+def test_a_member_is_named_by_the_settings_of_its_networks(smoothing):
+    probe = Phase(trains="head", epochs=20, lr=0.1, smoothing=smoothing)
+    recipe = Recipe(probe=probe, after=(), repeat=3)
+    words = ["tau 20", f"smoothing {smoothing:g}", "repeat 3"]
+    assert _key_in_words(recipe.key).split(", ") == [w for w in words if w != "smoothing 0"]

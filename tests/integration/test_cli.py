@@ -112,7 +112,7 @@ def test_encoders_are_ranked_best_first(molhpft, config):
     ("words", "message"),
     [
         ((), "encoders to rank are missing"),
-        (("gcn_structure",), "gcn_structure is no option"),
+        (("gcn_structure",), "encoders to compare stand after --encoders, got gcn_structure"),
         (("--encoders", "absent.pth"), "no weight file at absent.pth"),
         (("--encoders", "gcn_structure", "--set", "head=mlp"), "does not read head"),
     ],

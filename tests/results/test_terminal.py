@@ -201,6 +201,14 @@ def test_targets_of_two_kinds_each_show_their_own_numbers():
     assert cells(targets, "mean") == ["-", "1.500"]
 
 
+def test_overlap_says_what_was_the_same_as_in_the_training_of_the_other():
+    row = {"split": "train", "molecules": 3, "shared": 1, "scaffolds": 2}
+    *_, overlap = data_tables(description({"name": "y"}) | {"overlap": [row]})
+    assert "--against" in str(overlap.title)
+    assert header(overlap) == ["split", "molecules", "same molecule", "same scaffold"]
+    assert cells(overlap, "same scaffold") == ["2"]
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.text("ab[]/.\\", min_size=1, max_size=9))
 def test_brackets_in_a_name_are_shown_and_not_read_as_a_style(name):

@@ -37,7 +37,7 @@ def gine(
     pool: Pooling = "mean",
     projection: Count | None = None,
 ) -> Chain:
-    """GINE, which is also OGB's example GIN at these defaults; arguments as for `ogb_gcn`.
+    """GINE, which is also OGB's example GIN at these defaults; arguments as for `gcn`.
 
     It sums over neighbours without dividing by their number, so an atom can count them, and has
     four times the weights of a GCN of the same width. `norm` is that inside its perceptrons too.

@@ -55,22 +55,22 @@ SMALLEST_SUM = 1e-16
 
 
 def pretrain_gnns_gcn(*, layers: Count = 5, width: Count = 300, dropout: BelowOne = 0.5) -> Chain:
-    """The GCN of pretrain-gnns; arguments as for `ogb_gcn`."""
+    """The GCN of pretrain-gnns; arguments as for `gcn`."""
     return _pretrain_gnns(GCNConvolution, layers, width, dropout)
 
 
 def pretrain_gnns_sage(*, layers: Count = 5, width: Count = 300, dropout: BelowOne = 0.5) -> Chain:
-    """The GraphSAGE of pretrain-gnns; arguments as for `ogb_gcn`."""
+    """The GraphSAGE of pretrain-gnns; arguments as for `gcn`."""
     return _pretrain_gnns(SAGEConvolution, layers, width, dropout)
 
 
 def pretrain_gnns_gat(*, layers: Count = 5, width: Count = 300, dropout: BelowOne = 0.5) -> Chain:
-    """The GAT of pretrain-gnns, with two heads; arguments as for `ogb_gcn`."""
+    """The GAT of pretrain-gnns, with two heads; arguments as for `gcn`."""
     return _pretrain_gnns(GATConvolution, layers, width, dropout)
 
 
 def pretrain_gnns_gin(*, layers: Count = 5, width: Count = 300, dropout: BelowOne = 0.5) -> Chain:
-    """The GIN of pretrain-gnns; arguments as for `ogb_gcn`."""
+    """The GIN of pretrain-gnns; arguments as for `gcn`."""
     return _pretrain_gnns(lambda width: GINConvolution(width, BOND_SIZES), layers, width, dropout)
 
 
@@ -81,7 +81,7 @@ def molclr_gcn(
     dropout: BelowOne = 0.0,
     projection: Count = 512,
 ) -> Chain:
-    """The GCN of MolCLR, which sums over neighbours without a norm; arguments as for `molclr_gin`.
+    """The GCN of MolCLR, which sums over neighbours without a norm; arguments as for `gin_molclr`.
 
     Its batch norms remember molecules of which a quarter of the atoms and bonds were masked, as
     contrastive pretraining did; batch statistics of whole molecules differ from those.
