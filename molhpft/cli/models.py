@@ -131,7 +131,7 @@ Folds = Annotated[
     typer.Option(
         help="Number of folds: each part is held out once, to choose members and calibrate; 0 for "
         "one held-out part.",
-        show_default="5 below 5,000 molecules; 0 beside such a --split",
+        show_default="5 below 5,000 molecules; 0 beside a --split that turns folds off",
         rich_help_panel=TABLE,
     ),
 ]
