@@ -101,7 +101,8 @@ def _sentence(section: str, parameters: Parameters, error: ValidationError) -> s
     interval = range_of(parameters[name].annotation)
     if first["type"] in _OUT_OF_RANGE and interval:
         return f"{key} should be {in_words(interval)}, got {value!r}"
-    message = first["msg"][0].lower() + first["msg"][1:]
+    words = first["msg"].removeprefix("Value error, ")  # which pydantic puts before ours
+    message = words[0].lower() + words[1:]
     return f"{key} is {value!r}, which does not fit: {message}"
 
 

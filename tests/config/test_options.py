@@ -1,5 +1,6 @@
 """Options are the keyword-only parameters of what is named, with their types and defaults."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -35,6 +36,22 @@ def test_defaults_are_filled_in_and_types_converted():
 def test_an_option_that_does_not_fit_is_named(given, message):
     with pytest.raises(ValueError, match=message):
         checked("task", keywords(entry), given)
+
+
+def test_a_sentence_of_our_own_stands_without_the_words_of_a_library():
+    @dataclass(frozen=True)
+    class Even:
+        n: int
+
+        def __post_init__(self):
+            if self.n % 2:
+                raise ValueError(f"n should be even, got {self.n}")
+
+    def pick(*, even: Even):
+        return even
+
+    with pytest.raises(ValueError, match=r"does not fit: n should be even, got 3$"):
+        checked("task", keywords(pick), {"even": {"n": 3}})
 
 
 def test_a_word_with_a_meaning_of_its_own_is_no_tuple():
