@@ -153,7 +153,7 @@ def _run(name: str, choice: Choice, task: Task, out: Path, *, seed: int) -> RunF
     folder = RunFolder(out / _folder_name(config, choice, task))
     if folder.is_complete:
         return folder
-    with locked(folder.path):
+    with locked(folder.path), folder.nothing_left():
         if not folder.is_complete:
             folder.open()
             folder.write_yaml("config.yaml", config)

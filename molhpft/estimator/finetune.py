@@ -1,11 +1,10 @@
 """A table of molecules becomes a model in a folder; interrupted, it resumes where it was."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 from molhpft.config.changes import apply, parse_changes
@@ -124,7 +123,7 @@ def _made(
     partial = out.with_name(f"{out.name}.partial")
     with writing(out):  # before minutes of looking for molecules the encoder has seen
         partial.mkdir(parents=True, exist_ok=True)
-    with _nothing_left(partial):
+    with RunFolder(out).nothing_left():
         notes = [*(note.text for note in notes_on(config, data.task)), *data.notes]
         made = train(config, data.task, partial / RUN, inference, folds=folds, notes=notes)
     model, folders = made
@@ -138,17 +137,6 @@ def _made(
     for folder in folders:
         RunFolder(out / RUN / folder.path.name).drop("members")
     return MadeModel(model, out, is_new=True)
-
-
-@contextmanager
-def _nothing_left(folder: Path) -> Iterator[None]:
-    """A block that fails without leaving a folder behind which nothing has been written to."""
-    try:
-        yield
-    except BaseException:  # an interruption, too
-        if not any(path.is_file() for path in folder.rglob("*")):
-            rmtree(folder, ignore_errors=True)
-        raise
 
 
 @dataclass(frozen=True, eq=False)

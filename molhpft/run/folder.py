@@ -8,7 +8,8 @@ or its copy at a URL is complete when each of them is there in its size.
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -116,6 +117,20 @@ class RunFolder:
             with writing(self.path):
                 os.replace(self.partial, self.path)
             rmtree(self.path / _RESUME, ignore_errors=True)
+
+    @contextmanager
+    def nothing_left(self) -> Iterator[None]:
+        """A block that fails without leaving a partial folder from which nothing goes on.
+
+        Such a folder, with a config at most, would be taken for a run that was interrupted.
+        """
+        try:
+            yield
+        except BaseException:  # an interruption, too
+            kept = (path for path in self.partial.rglob("*") if path.is_file())
+            if self.writes and all(path.name == "config.yaml" for path in kept):
+                rmtree(self.partial, ignore_errors=True)
+            raise
 
     def drop(self, name: str) -> None:
         """Take a folder of files out of the complete run, which is complete without it."""

@@ -76,7 +76,7 @@ def run(
     folder = RunFolder(out / run_name(config, task), writes=machine.rank == 0)
     if machine.agreed(folder.is_complete):
         return folder
-    with locked(folder.path, machine=machine):
+    with locked(folder.path, machine=machine), folder.nothing_left():
         if machine.agreed(folder.is_complete):  # made by another process in the meantime
             return folder
         network = build_network(config, task, recipes[0], device=machine.device)

@@ -142,6 +142,20 @@ def test_a_task_that_is_given_is_the_one_that_is_run(finished, small, tmp_path):
         assert given["final"] == {s: row["final"][s] for s in ("train", "valid")}
 
 
+def test_a_run_that_fails_before_it_has_kept_anything_leaves_no_folder(
+    small, tmp_path, monkeypatch
+):
+    def refused(*_, **__):
+        (folder,) = tmp_path.glob("*.partial")
+        assert [path.name for path in folder.iterdir()] == ["config.yaml"]
+        raise ValueError("no such head")
+
+    monkeypatch.setattr(running, "probe_heads", refused)
+    with pytest.raises(ValueError, match="no such head"):
+        run(small(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("saves", [1, 4, 9])
 def test_an_interrupted_run_resumes_exactly(finished, small, tmp_path, saves):
     with killed_at_save(saves):
