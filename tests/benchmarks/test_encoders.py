@@ -1,5 +1,6 @@
 """The protocol that judges encoders: its machines, its splits, its tables and what it resumes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +205,22 @@ def test_seeds_are_averaged_and_their_spread_is_that_of_the_mean(encoders, sets)
     lines = encoders.tables(["drawn", "fixed"], some, scores)
     assert "| MoleculeACE, mean RMSE of 2 | 0.7000 ± 0.0000 | 0.4500 |" in lines
     assert "| a (RMSE) | 0.6000 ± 0.1414 | 0.4000 |" in lines
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_what_chooses_nothing_may_learn_from_validation_rows(encoders, sets, tmp_path, joined):
+    from result_store import ResultStore
+
+    data = _data(sets, np.zeros(60), classes=False)
+    fold = sets.Fold(np.arange(0, 40, 2), np.arange(40, 60), np.arange(1, 40, 2))
+    data, seen = replace(data, folds=(fold,)), []
+    judged = encoders.Judged("a", "a", lambda _, given, __: seen.append(given) or 0, joined=joined)
+    encoders.stored_scores(judged, data, ResultStore(tmp_path / "scores.jsonl"))
+    (given,) = seen
+    assert given.train.tolist() == list(range(40)) if joined else given is fold
+    assert given.scored is fold.scored
+    baselines = [encoders.judged_baseline(b, 1, joined=joined) for b in encoders.BASELINES]
+    assert all(baseline.joined == joined for baseline in baselines)
 
 
 def test_a_second_run_computes_nothing_and_prints_the_same(encoders, root, capsys, monkeypatch):
