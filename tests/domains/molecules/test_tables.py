@@ -276,7 +276,10 @@ def test_a_table_that_cannot_be_used_says_where_and_why(path, text, options, mes
             {"split_column": "fold"},
             "'fold', is read by split 'column' alone, .* is 'scaffold'; say",
         ),
-        ({"time_column": "t", "split": "random"}, "column of times, 't', is read by split 'time'"),
+        (
+            {"time_column": "t", "split": "random"},
+            r"times \(time_column\), 't', is read by split 'time'",
+        ),
         ({"split": "stratified"}, "scaffold, random, .* column, group or time, got 'stratified'"),
         ({"split_seed": 3}, "split_seed is for split random .* got split 'scaffold'"),
         ({"split": "column", "split_column": "fold", "split_seed": 0}, "got split 'column'"),
