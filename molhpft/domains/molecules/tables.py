@@ -284,8 +284,8 @@ def check_split(
         if split != name and column is not None:
             raise ValueError(
                 f"a column of {COLUMNS[option]} ({option}), {column!r}, is read by split {name!r} "
-                f"alone, and the split is {split!r}; say {how_to_give('split', name)}, or leave the "
-                "column out"
+                f"alone, and the split is {split!r}; say {how_to_give('split', name)}, or leave "
+                "the column out"
             )
 
 

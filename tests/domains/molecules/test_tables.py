@@ -278,7 +278,7 @@ def test_a_table_that_cannot_be_used_says_where_and_why(path, text, options, mes
         ),
         (
             {"time_column": "t", "split": "random"},
-            r"times \(time_column\), 't', is read by split 'time'",
+            r"\(time_column\), 't', is read by split 'time'",
         ),
         ({"split": "stratified"}, "scaffold, random, .* column, group or time, got 'stratified'"),
         ({"split_seed": 3}, "split_seed is for split random .* got split 'scaffold'"),
