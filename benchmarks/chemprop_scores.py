@@ -82,9 +82,8 @@ def unreadable(table: pd.DataFrame) -> pd.Series:
         return table["smiles"].map(lambda smiles: MolFromSmiles(smiles) is None)
 
 
-def predictions(table: pd.DataFrame, metric: str, seed: int) -> pd.DataFrame:
-    """Of all test rows: chemprop's, and means of training labels for unreadable molecules."""
-    refused = unreadable(table)
+def predictions(table: pd.DataFrame, refused: pd.Series, metric: str, seed: int) -> pd.DataFrame:
+    """Of all test rows: chemprop's, and means of training labels for `refused` molecules."""
     predicted = chemprop_predictions(table[~refused], metric, seed)
     targets = table.columns.drop(["smiles", "split"])
     whole = table.loc[table["split"] == "test", ["smiles", *targets]].astype(
@@ -143,7 +142,8 @@ def scored_line(entry: dict[str, Any], folder: Path, seed: int) -> dict[str, Any
     """
     table = with_validation(pd.read_csv(folder / entry["file"]), seed)
     start, own_start = perf_counter(), processor_seconds()
-    predicted = predictions(table, entry["metric"], seed)
+    refused = unreadable(table)
+    predicted = predictions(table, refused, entry["metric"], seed)
     seconds, own = perf_counter() - start, processor_seconds() - own_start
     return {
         **{key: entry[key] for key in ("set", "group", "metric", "rows")},
@@ -151,7 +151,7 @@ def scored_line(entry: dict[str, Any], folder: Path, seed: int) -> dict[str, Any
         "score": round(score(table, predicted, entry["metric"]), 6),
         "seconds": round(seconds, 1),
         "processor_seconds": round(own, 1),
-        "unreadable": table.loc[unreadable(table), "split"].value_counts().to_dict(),
+        "unreadable": table.loc[refused, "split"].value_counts().to_dict(),
         "model": model_name(),
     }
 

@@ -83,9 +83,8 @@ def _in_its_own_deviations(task: Task) -> Task:
         if len(known) and (known != known[0]).any():
             means[k], stds[k] = known.mean().item(), known.std(correction=0).item()
     own = Squared(tuple(means), tuple(stds))
-    standard = (values - values.new_tensor(own.mean)) / values.new_tensor(own.std)
     examples: Any = task.examples  # of any kind that holds its targets
-    examples = replace(examples, targets=standard.to(targets.dtype))
+    examples = replace(examples, targets=own.standard(values).to(targets.dtype))
     return replace(task, examples=examples, objective=own)
 
 

@@ -287,6 +287,11 @@ class Squared:
             values = values * values.new_tensor(self.std) + values.new_tensor(self.mean)
         return values
 
+    def standard(self, values: Table) -> Table:
+        """What `values` undoes: numbers in their unit, in standard deviations from the mean."""
+        mean, std = (values.new_tensor(x, dtype=torch.float64) for x in (self.mean, self.std))
+        return (values.double() - mean) / std
+
     def column(self, k: int) -> "Squared":
         """The objective of target k alone."""
         return Squared(self.mean[k : k + 1], self.std[k : k + 1])

@@ -125,8 +125,8 @@ def _made(
         partial.mkdir(parents=True, exist_ok=True)
     with RunFolder(out).nothing_left():
         notes = [*(note.text for note in notes_on(config, data.task)), *data.notes]
-        made = train(config, data.task, partial / RUN, inference, folds=folds, notes=notes)
-    model, folders = made
+        run = partial / RUN
+        model, folders = train(config, data.task, run, inference, folds=folds, notes=notes)
     model.about |= {"name": name, "held_out": HELD_OUT}
     assert model.held_out is not None
     with writing(out):

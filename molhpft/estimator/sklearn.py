@@ -2,7 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from numbers import Integral
 from pathlib import Path
@@ -50,6 +50,7 @@ from molhpft.estimator.settings import (
 )
 from molhpft.estimator.train import train
 from molhpft.estimator.validation import FEW, FOLDS, Fold, Holdout, draw_folds, holdout_split
+from molhpft.run.folder import RunFolder
 
 Array = NDArray[Any]
 Examples = tuple[Any, Any]  # molecules and their targets
@@ -170,11 +171,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         with TemporaryDirectory() if self.runs is None else nullcontext(self.runs) as folder:
             texts = [note.text for note in notes]
             model, runs = train(config, task, Path(folder), inference, folds=folds, notes=texts)
-            model.about["history"] = [
-                {"run": number, **row}
-                for number, run in enumerate(runs)
-                for row in run.read_lines("history.jsonl")
-            ]
+            model.about["history"] = _history(runs)
         # a generator cannot be stored; the seed that was drawn from it can
         random_state = 0 if _is(self.random_state, 0) else config.seed
         model.about["estimator"] = {
@@ -267,7 +264,8 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         if self.split_seed is not None:
             return int(self.split_seed)
         given = (self.config or {}).get("seed", drawn)
-        return given if isinstance(given, int) else 0  # any other kind is refused with the config
+        # one of any other kind is refused with the config
+        return int(given) if isinstance(given, Integral) else 0
 
     def _config(self, molecules: int, seed: int | None) -> RunConfig:
         """The config of the options; one that is left at its default may stand in `config`.
@@ -498,6 +496,15 @@ class HPFTRegressor(RegressorMixin, Estimator):  # type: ignore[misc]  # untyped
 
     def _labels(self, y: Any, n: int, *, like: Labels | None = None) -> Labels:
         return number_labels(y, n)
+
+
+def _history(runs: Sequence[RunFolder]) -> list[Json]:
+    """A row for every epoch of every run, with the number of the run."""
+    return [
+        {"run": number, **row}
+        for number, run in enumerate(runs)
+        for row in run.read_lines("history.jsonl")
+    ]
 
 
 def _is(option: Any, default: Any) -> bool:

@@ -113,7 +113,7 @@ def test_predictions_of_other_molecules_are_refused(chemprop, exported, monkeypa
     told = table[table["split"] == "test"].iloc[::-1]
     monkeypatch.setattr(chemprop, "chemprop_predictions", lambda *_: told)
     with pytest.raises(ValueError, match="in their order"):
-        chemprop.predictions(table, "RMSE", 0)
+        chemprop.predictions(table, chemprop.unreadable(table), "RMSE", 0)
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -124,7 +124,7 @@ def test_a_molecule_that_chemprop_cannot_read_is_scored_as_the_mean_of_training_
     table = exported.fold_table(data, data.folds[0])
     (last_of_train, *_, refused) = table.index[(table["split"] == "test").cumsum() < 3][-3:]
     table.loc[[last_of_train, refused], "smiles"] = "C(C)(C)(C)(C)C"
-    predicted = chemprop.predictions(table, "RMSE", 0)
+    predicted = chemprop.predictions(table, chemprop.unreadable(table), "RMSE", 0)
     assert predicted.index.tolist() == table.index[table["split"] == "test"].tolist()
     wrong = (predicted["y0"] - table["y0"][predicted.index]).drop(refused)
     assert (wrong == 0).all()

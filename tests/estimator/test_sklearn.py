@@ -139,6 +139,7 @@ def test_the_split_has_a_seed_of_its_own_or_that_of_the_model():
     second = drawn_by(split_seed=7)
     assert second != first
     assert drawn_by(random_state=7) == drawn_by(config={**SHORT, "seed": 7}) == second
+    assert drawn_by(config={**SHORT, "seed": np.int64(7)}) == second
 
 
 def test_epochs_are_those_for_the_molecules_that_train(monkeypatch):

@@ -210,8 +210,8 @@ def _standardised(
             )
         means.append(measured.mean().item())
         stds.append(measured.std(correction=0).item())
-    mean, std = (torch.tensor(x, dtype=torch.float64) for x in (means, stds))
-    return Squared(tuple(means), tuple(stds)), (targets.double() - mean) / std
+    objective = Squared(tuple(means), tuple(stds))
+    return objective, objective.standard(targets)
 
 
 def _fingerprint(

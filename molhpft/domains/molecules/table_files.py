@@ -42,7 +42,7 @@ ROWS = 512  # of a part
 LIST_COLUMNS = ("smiles", "name")
 """Columns of a list of SMILES, which has no others."""
 
-_SHOWN = 20  # columns that an error lists
+SHOWN = 20  # columns, of those that a sentence lists
 _HEAD = 1 << 16  # bytes by which a file is recognised
 _LONGEST_CELL = 100_000_000  # characters
 _SEPARATORS = (",", "\t", ";")
@@ -568,9 +568,7 @@ def _unknown(
     path: Path, name: str, names: Iterable[str], *, option: str | None = None
 ) -> ValueError:
     remedy = f"; name one of these by {how_to_give(option)}" if option else ""
-    return ValueError(
-        f"{path} has no column {name!r}; it has: {listed(names, most=_SHOWN)}{remedy}"
-    )
+    return ValueError(f"{path} has no column {name!r}; it has: {listed(names, most=SHOWN)}{remedy}")
 
 
 def _mistyped(path: Path, name: str, kind: str, should: str) -> ValueError:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from molhpft.domains.files import listed
 from molhpft.domains.molecules.splits import SPELLINGS
-from molhpft.domains.molecules.table_files import Sheet
+from molhpft.domains.molecules.table_files import SHOWN, Sheet
 from molhpft.domains.molecules.table_options import how_to_give
 
 Kind = Literal["classification", "regression"]
@@ -62,7 +62,6 @@ _INDEX = re.compile(
 )
 # names of an index where it holds another whole number in every row; NO is also nitric oxide
 _PERHAPS_INDEX = re.compile(r"(?i:nr|no|row)")
-_SHOWN = 20  # columns, of those that a sentence lists
 _SAY_WHICH = how_to_give("target_columns")
 _SAY_NUMBERS = how_to_give("kind", "regression")
 
@@ -275,19 +274,19 @@ def _asked_for(sheet: Sheet, wanted: list[str], names: list[str]) -> tuple[list[
     if not wanted or len(set(wanted)) < len(wanted):
         raise ValueError(
             f"targets of {sheet.path} should be columns, each named once; got "
-            f"{', '.join(wanted) or 'none'} of the columns: {listed(sheet.names, most=_SHOWN)}"
+            f"{', '.join(wanted) or 'none'} of the columns: {listed(sheet.names, most=SHOWN)}"
         )
     for name in wanted:
         sheet.column(name, option="target_columns")
     others = [name for name in names if name not in wanted]
-    return wanted, [f"Columns not asked for: {listed(others, most=_SHOWN)}."] if others else []
+    return wanted, [f"Columns not asked for: {listed(others, most=SHOWN)}."] if others else []
 
 
 def _candidates(sheet: Sheet, names: list[str], *, several: bool) -> tuple[list[str], list[str]]:
     """Columns that can be targets, one alone if not `several`, and sentences about the others."""
     reasons = {name: _why_not(sheet, name) for name in names}
     chosen = [name for name, reason in reasons.items() if not reason]
-    left = listed([f"{name} ({reason})" for name, reason in reasons.items() if reason], most=_SHOWN)
+    left = listed([f"{name} ({reason})" for name, reason in reasons.items() if reason], most=SHOWN)
     if not chosen:
         raise ValueError(
             f"{sheet.path} should have a column of labels, numbers or two words, beside the "
@@ -297,7 +296,7 @@ def _candidates(sheet: Sheet, names: list[str], *, several: bool) -> tuple[list[
         contents = [f"{name} ({_contents(_Column(sheet, name))})" for name in chosen]
         raise ValueError(
             f"say which columns of {sheet.path} are the targets by {_SAY_WHICH} ({ALL} for all of "
-            f"them); there are {len(chosen):,} that can be: {listed(contents, most=_SHOWN)}"
+            f"them); there are {len(chosen):,} that can be: {listed(contents, most=SHOWN)}"
         )
     if not left:
         return chosen, []
@@ -476,7 +475,7 @@ def _question(
 def _common_kind(sheet: Sheet, columns: dict[str, _Labels]) -> Kind:
     names = {kind: [n for n, c in columns.items() if c.kind == kind] for kind in get_args(Kind)}
     if all(names.values()):
-        classes, numbers = (listed(column, most=_SHOWN) for column in names.values())
+        classes, numbers = (listed(column, most=SHOWN) for column in names.values())
         raise ValueError(
             f"targets of {sheet.path} are of two kinds, classes ({classes}) and numbers "
             f"({numbers}): choose those of one kind by {_SAY_WHICH}; or learn all as numbers by "
