@@ -17,15 +17,12 @@ from molhpft.core.network import Chain
 from molhpft.core.scale import fit_scale
 from molhpft.domains.molecules.featurized import Reading
 from molhpft.estimator.kernel_models import (
-    Covariance,
-    KernelModel,
     KernelModels,
     fit_kernel_model,
     groups,
     likeliest_covariance,
     sampled_rows,
     weighing_rows,
-    weighted_sum,
 )
 from molhpft.estimator.similarities import (
     SIMILARITIES,
@@ -38,8 +35,6 @@ from molhpft.estimator.similarities import (
 from molhpft.estimator.validation import VALID, Fold, held_rows, molecules_of
 
 Array = NDArray[np.float64]
-
-_MOST_KEPT = 5_000  # molecules whose five similarities to one another, a gigabyte, serve all folds
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,97 +141,74 @@ class _Bench:
         molecules = molecules_of(self.task)
         return molecules.targets[torch.arange(len(molecules.smiles))].float()
 
-    def described(self, rows: Tensor) -> Described:
-        """Some molecules, (m,)."""
-        return self.describer.described(molecules_of(self.task).store, rows, self.columns)
-
     def fit(self, rows: Tensor) -> KernelModels:
-        """A model of each group, fitted to some rows (m,) or to a sample of them."""
-        rows = self._sample(rows)
-        known, targets = self.described(rows), self.targets[rows]
-        some = weighing_rows(targets, seed=self.seed)
-        few = self._among(known.take(some))
-        covariances = [self._covariance(key, few, targets, some) for key in self.wanted]
-        sums = self._sums(covariances, known)
-        models = [fit_kernel_model(c, sums.pop(0), targets) for c in covariances]
-        return KernelModels(tuple(models), known, self.describer)
+        """A model of each group, fitted to some rows (n,) or to a sample of them."""
+        known = self._known(rows)
+        return self._models(known, np.arange(len(known.rows)))
 
     def fit_by_folds(self, rows: Tensor, folds: Sequence[Fold]) -> tuple[KernelModels, Tensor]:
         """Models of all rows, and what models of each fold say of what it holds out.
 
         Args:
-            rows: (n,), rising.
+            rows: (n,).
             folds: of them.
 
         Returns:
             the models, and outputs (k, m, t) in the order of `held_rows`.
         """
-        judged = torch.empty(len(self.wanted), len(rows), self.targets.shape[1])
-        is_held = torch.isin(rows, held_rows(folds))
-        if len(rows) > _MOST_KEPT:
-            for fold in folds:
-                said = self.outputs(self.fit(fold.train), fold.held)
-                judged[:, torch.isin(rows, fold.held)] = said
-            return self.fit(rows), judged[:, is_held]
-        known, sample = self.described(rows), self._sample(rows)
-        kernels = self._among(known)
+        known, held = self._known(rows), held_rows(folds)
+        judged = torch.empty(len(self.wanted), len(held), self.targets.shape[1])
         for fold in folds:
-            own, held = (
-                torch.isin(rows, some).nonzero().flatten().numpy()
-                for some in (fold.train[torch.isin(fold.train, sample)], fold.held)
+            own = torch.isin(known.rows, fold.train).nonzero().flatten().numpy()
+            judged[:, torch.isin(held, fold.held)] = self.outputs(
+                self._models(known, own), fold.held
             )
-            models = self._models(_part(kernels, own, own), rows[own])
-            asked = _part(kernels, held, own)
-            judged[:, held] = torch.stack([one.outputs(asked) for one in models]).float()
-        places = torch.isin(rows, sample).nonzero().flatten().numpy()
-        models = self._models(_part(kernels, places, places), rows[places])
-        return KernelModels(models, known.take(places), self.describer), judged[:, is_held]
+        return self._models(known, np.arange(len(known.rows))), judged
 
     def outputs(self, models: KernelModels, rows: Tensor) -> Tensor:
         """Outputs (k, m, t) of some rows (m,)."""
         return models.outputs(molecules_of(self.task).store, rows, self.columns)
 
-    def _sample(self, rows: Tensor) -> Tensor:
-        return rows[torch.from_numpy(sampled_rows(self.targets[rows], seed=self.seed))]
+    def _known(self, rows: Tensor) -> "_Known":
+        """Some rows (n,), or a sample of them, to learn from."""
+        rows = rows[torch.from_numpy(sampled_rows(self.targets[rows], seed=self.seed))]
+        described = self.describer.described(molecules_of(self.task).store, rows, self.columns)
+        names = self.describer.names
+        alike = {name: similarity(name, described, described).astype(np.float32) for name in names}
+        return _Known(rows, described, alike)
 
-    def _among(self, known: Described) -> dict[Similarity, Array]:
-        return {name: similarity(name, known, known) for name in self.describer.names}
-
-    def _models(self, kernels: Mapping[Similarity, Array], rows: Tensor) -> tuple[KernelModel, ...]:
-        """A model of each group, from the similarities (n, n) of its rows (n,) to one another."""
-        targets = self.targets[rows]
+    def _models(self, known: "_Known", own: NDArray[np.int64]) -> KernelModels:
+        """A model of each group, fitted to some of what is known by their places, (m,)."""
+        targets = self.targets[known.rows[own]]
         some = weighing_rows(targets, seed=self.seed)
-        few, models = _part(kernels, some, some), []
-        for key in self.wanted:
-            covariance = self._covariance(key, few, targets, some)
+        models = []
+        for key, group in self.wanted.items():
+            few = {name: known.kernel({name: 1.0}, own[some]) for name in group}
+            covariance = likeliest_covariance(key, few, targets, some)
             models.append(
-                fit_kernel_model(covariance, weighted_sum(covariance.weights, kernels), targets)
+                fit_kernel_model(covariance, known.kernel(covariance.weights, own), targets)
             )
-        return tuple(models)
-
-    def _covariance(
-        self,
-        key: str,
-        few: Mapping[Similarity, Array],
-        targets: Tensor,
-        some: NDArray[np.int64],
-    ) -> Covariance:
-        own = {name: few[name] for name in self.wanted[key]}
-        return likeliest_covariance(key, own, targets, some)
-
-    def _sums(self, covariances: Sequence[Covariance], known: Described) -> list[Array]:
-        """The weighted sums (n, n) of each; one similarity is in memory at a time."""
-        sums = [np.zeros((len(known), len(known))) for _ in covariances]
-        for name in self.describer.names:
-            if any(name in one.weights for one in covariances):
-                kernel = similarity(name, known, known)
-                for one, total in zip(covariances, sums, strict=True):
-                    if name in one.weights:
-                        total += one.weights[name] * kernel
-        return sums
+        return KernelModels(tuple(models), known.described.take(own), self.describer)
 
 
-def _part(
-    kernels: Mapping[Similarity, Array], rows: NDArray[np.int64], columns: NDArray[np.int64]
-) -> dict[Similarity, Array]:
-    return {name: kernel[np.ix_(rows, columns)] for name, kernel in kernels.items()}
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """Molecules that models learn from, all of them or all but those that a fold holds out.
+
+    Attributes:
+        rows: of the task, (n,).
+        described: by whatever the similarities read.
+        alike: how similar they are to one another, float32 (n, n) each: of 10,000 molecules two
+            gigabytes for five similarities.
+    """
+
+    rows: Tensor
+    described: Described
+    alike: Mapping[Similarity, NDArray[np.float32]]
+
+    def kernel(self, weights: Mapping[Similarity, float], own: NDArray[np.int64]) -> Array:
+        """Weighted sum of the similarities of some molecules by their places (m,), (m, m)."""
+        kernel: Array = np.zeros((len(own), len(own)))
+        for name, weight in weights.items():
+            kernel += weight * self.alike[name][np.ix_(own, own)]
+        return kernel
