@@ -61,7 +61,7 @@ class Judged:
         score: of a fold of a set, under a seed.
         seeds: how many there are; 1 where nothing is drawn.
         protocol: by which it is scored.
-        joined: whether it learns from validation rows, too, since it chooses nothing by them.
+        joined: whether it learns from validation rows, too.
     """
 
     name: str
@@ -130,8 +130,6 @@ def stored_scores(judged: Judged, data: DevelopmentSet, store: ResultStore) -> l
             "content": data.content(fold),
             "seed": seed,
         }
-        if judged.protocol != VERSION:  # which chooses nothing
-            depends_on["validation"] = digest(fold.validation.tobytes())
         return float(store.once(depends_on, lambda: judged.score(data, fold, seed)))
 
     folds = [fold.joined() if judged.joined else fold for fold in data.folds]

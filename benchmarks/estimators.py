@@ -5,12 +5,11 @@
     python benchmarks/estimators.py --split test --baselines forest svr_counts
     python benchmarks/estimators.py --split test --beside benchmarks/chemprop_scores.jsonl
 
-Every row and baseline gets the molecules that are not scored, and chooses for itself; estimators of
-sets of 5,000 molecules or more choose by the published validation split. Scores of `--split valid`,
-the default, choose settings; `--split test` is for the final table. RMSE: lower is better; ROC-AUC
-in percent: higher is. Scores are stored in `--store` by what they depend on, and finetuned networks
-in `--runs`, so that an interrupted call goes on. `--beside` adds columns of other packages from a
-file, whose scores must be of the very rows that are printed.
+Every row and baseline gets the molecules that are not scored, and chooses for itself. Scores of
+`--split valid`, the default, choose settings; `--split test` is for the final table. RMSE: lower is
+better; ROC-AUC in percent: higher is. Scores are stored in `--store` by what they depend on, and
+finetuned networks in `--runs`, so that an interrupted call goes on. `--beside` adds columns of
+other packages from a file, whose scores must be of the very rows that are printed.
 """
 
 import json
@@ -32,10 +31,9 @@ from molhpft.domains.weights import encoder_name, weight_file
 from molhpft.estimator import HPFTClassifier, HPFTRegressor
 from molhpft.estimator.notes import DataWarning
 from molhpft.estimator.settings import model_config
-from molhpft.estimator.validation import FEW
 from molhpft.run.device import settled
 
-VERSION = "estimators 2"
+VERSION = "estimators 3"
 
 ROWS: dict[str, dict[str, Any]] = {
     "all": {},
@@ -79,7 +77,7 @@ def judged_estimator(
     fit = partial(estimator_score, encoder=encoder, options=options, config=config, runs=runs)
     named = [] if alone else [encoder_name(encoder)]
     name = " ".join([row, *named, *(one for one in changes if not one.startswith("device="))])
-    return Judged(name, identity(encoder, options, config), fit, seeds, VERSION)
+    return Judged(name, identity(encoder, options, config), fit, seeds, VERSION, joined=True)
 
 
 def estimator_score(
@@ -108,13 +106,9 @@ def estimator_score(
     estimator = kind(
         encoder=str(encoder), config=dict(config), runs=runs, random_state=seed, **options
     )
-    train, validation = fold.train, fold.validation
-    if len(train) + len(validation) < FEW:
-        train, validation = np.sort(np.concatenate([train, validation])), validation[:0]
-    own, others = ((smiles[rows], data.labels[rows]) for rows in (train, validation))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # the sets are as they are
-        estimator.fit(*own, eval_set=others if len(validation) else None)
+        estimator.fit(smiles[fold.train], data.labels[fold.train])
     predict = estimator.predict_proba if data.classes else estimator.predict
     return data.score(fold, predict(smiles[fold.scored]))
 

@@ -33,6 +33,7 @@ class Explanation:
     Attributes:
         smiles: of the molecule.
         target: name of the target.
+        value: what is predicted of it, such as "target p(active)"; of `NetworkSpec.value_names`.
         atoms: contribution of each atom to the mean logit of the networks, (a,), in RDKit's order.
         logit: theirs of the molecule; of a regression, in standard deviations.
         baseline: the logit of a molecule whose atoms are all average training atoms; what heads
@@ -47,6 +48,7 @@ class Explanation:
 
     smiles: str
     target: str
+    value: str
     atoms: Tensor
     logit: float
     baseline: float
@@ -60,7 +62,7 @@ class Explanation:
         """What adds up to what, by how much it does not and why, and what is not explained."""
         name, alone = "prediction" if self.is_number else "logit", self.weight == 1
         text = (
-            f"{self.target}: {name} {'' if alone else 'of the networks '}{self.logit:.3f}"
+            f"{self.value}: {name} {'' if alone else 'of the networks '}{self.logit:.3f}"
             f"{' standard deviations' if self.is_number else ''}, of which the atoms contribute "
             f"{self.logit - self.baseline:+.3f} to that of an average training atom, "
             f"{self.baseline:.3f}. The sum over atoms misses this by "
@@ -128,6 +130,7 @@ def explain(model: Model, smiles: str, *, target: str | None = None) -> Explanat
     return Explanation(
         smiles,
         model.spec.target_names[output],
+        model.spec.value_names[output],
         atoms,
         logit,
         baseline,

@@ -17,7 +17,6 @@ from molhpft.domains.molecules.table_options import FLAGS
 from molhpft.domains.molecules.tables import (
     Table,
     check_split,
-    held_out_task,
     pooled_task,
     read_table,
     table_task,
@@ -27,7 +26,7 @@ from molhpft.estimator.model import CONFIG, Model
 from molhpft.estimator.notes import notes_on
 from molhpft.estimator.settings import Encoder, Inference, Tau, model_config
 from molhpft.estimator.train import train
-from molhpft.estimator.validation import FEW, FOLDS, Fold, Holdout, draw_folds, molecules_of
+from molhpft.estimator.validation import FOLDS, Fold, Holdout, draw_folds, molecules_of
 from molhpft.run.device import settled
 from molhpft.run.folder import RunFolder, check_output
 from molhpft.run.identity import run_name
@@ -76,8 +75,7 @@ def finetune_table(
         seed: of every random number.
         folds: in how many parts the molecules are divided that do not test, each of which is
             predicted by members trained on the others; 0 for one part that validates and one that
-            calibrates. None for 5 where the table has fewer than 5,000 molecules and neither a
-            column nor `split` says which validate, else for 0.
+            calibrates. None for 5, and for 0 where a column or `split` says which validate.
         changes: "key=value" for any further key of a config, `task.split=random` among them.
         inference: how the model predicts.
 
@@ -124,7 +122,7 @@ def _made(
     with writing(out):  # before minutes of looking for molecules the encoder has seen
         partial.mkdir(parents=True, exist_ok=True)
     with RunFolder(out).nothing_left():
-        notes = [*(note.text for note in notes_on(config, data.task)), *data.notes]
+        notes = [note.text for note in notes_on(config, data.task)]
         run = partial / RUN
         model, folders = train(config, data.task, run, inference, folds=folds, notes=notes)
     model.about |= {"name": name, "held_out": HELD_OUT}
@@ -150,7 +148,6 @@ class _Table:
         split: how they are drawn where there are neither groups nor times.
         groups: (n,), of all rows, if any.
         times: (n,), of all rows, if any.
-        notes: sentences on how molecules choose.
     """
 
     task: Task
@@ -159,7 +156,6 @@ class _Table:
     split: Holdout = "random"
     groups: tuple[str, ...] | None = None
     times: tuple[float, ...] | None = None
-    notes: tuple[str, ...] = ()
 
     def drawn(self, seed: int) -> list[Fold]:
         """The folds, if any."""
@@ -201,17 +197,6 @@ def _read(given: Mapping[str, Any], folds: int | None) -> _Table:
         raise ValueError("with folds every molecule calibrates; leave task.calibration out")
     keys = ("path", "smiles_column", "target_columns", "kind")
     table = read_table(**{key: options[key] for key in keys}, besides=columns)
-    n = int(table.readable.sum())
-    if folds is None and n >= FEW:
-        if by and split == "column":
-            raise ValueError(
-                f"a column of splits says what tests and one of {by}s what folds hold out, and "
-                f"{n:,} molecules are validated by one held-out part; take folds (--folds "
-                f"{FOLDS}), or leave the column of {by}s out"
-            )
-        note = f"Validation by one held-out part, since the table has {n:,} molecules (--folds)."
-        rest: Json = {key: options[key] for key in ("split", "split_seed", "calibration")}
-        return _Table(held_out_task(table, **rest, **columns), choice, 0, notes=(note,))
     return _folded(table, choice, FOLDS if folds is None else folds, how)
 
 

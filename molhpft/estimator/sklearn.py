@@ -49,7 +49,7 @@ from molhpft.estimator.settings import (
     model_config,
 )
 from molhpft.estimator.train import train
-from molhpft.estimator.validation import FEW, FOLDS, Fold, Holdout, draw_folds, holdout_split
+from molhpft.estimator.validation import FOLDS, Fold, Holdout, draw_folds, holdout_split
 from molhpft.run.folder import RunFolder
 
 Array = NDArray[Any]
@@ -74,8 +74,8 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             and 1, which calibration molecules see to.
         folds: in how many parts the molecules are divided, each of which is predicted by members
             that were trained on the others; 0 for one part of validation and one of calibration
-            molecules. "auto" for 5, and for 0 where there are 5,000 molecules, `fit` is given an
-            `eval_set`, or `split` is set.
+            molecules. "auto" for 5, and for 0 where `fit` is given an `eval_set` or `split` is
+            set.
         split: how folds or held-out molecules are drawn, "random" or "scaffold"; None for random
             folds, and for rare scaffolds without them.
         split_seed: of what is drawn at random; None for `random_state`.
@@ -155,7 +155,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         labels = self._labels(y, len(smiles))
         self._check_sets(eval_set, calibration_set)
         kept = self._kept(groups, times, len(smiles), eval_set)
-        count = self._fold_count(len(smiles), eval_set)
+        count = self._fold_count(eval_set)
         self._check_idle(count, eval_set, kept)
         drawn = None if _is(self.random_state, 0) else _seed(self.random_state)
         seed = self._seed_of_splits(drawn)
@@ -235,11 +235,10 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             raise ValueError(f"{name} holds no {cls.__name__}, but a {saved['class']}")
         return cls(**saved["options"])._with_model(model)
 
-    def _fold_count(self, n: int, eval_set: object) -> int:
+    def _fold_count(self, eval_set: object) -> int:
         """How many folds there are, 0 for none."""
         if self.folds == "auto":
-            few = n < FEW and eval_set is None and self.split is None
-            return FOLDS if few else 0
+            return FOLDS if eval_set is None and self.split is None else 0
         if not isinstance(self.folds, Integral) or self.folds < 0 or self.folds == 1:
             raise ValueError(f"folds should be 'auto', 0, or 2 and more, got {self.folds!r}")
         if self.folds and eval_set is not None:

@@ -15,13 +15,13 @@ from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.grouped_splits import (
     group_folds,
     grouped_split,
-    joined_groups,
     replicates,
     time_folds,
 )
 from molhpft.domains.molecules.splits import (
     CALIBRATION,
     calibration_share,
+    joined_groups,
     molecule_splits,
     random_folds,
     scaffold_groups,
@@ -33,8 +33,7 @@ VALID = "valid"
 """Of predictions, the molecules that choose: the split of that name, or those of all folds."""
 
 FOLDS = 5
-FEW = 5_000
-"""Molecules below which every one of them trains and chooses, fold by fold, by default."""
+"""So many by default."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +111,7 @@ def _together(
     if groups is not None:
         return joined_groups(replicates(smiles), [groups[row] for row in rows.tolist()]), "groups"
     if how == "scaffold":
-        return scaffold_groups(smiles), "scaffolds"
+        return scaffold_groups(smiles, replicates(smiles)), "scaffolds"
     return replicates(smiles), "molecules"
 
 
@@ -168,20 +167,31 @@ def holdout_split(
     """
     if not 0 < validation < 1:
         raise ValueError(f"validation should be a share between 0 and 1, got {validation}")
-    fractions = (1 - validation, 0.0, validation)
     readable = load_or_pack(smiles).readable.nonzero().flatten()
     calibration = calibration_share(max(len(readable), 1))
     calibration = calibration if calibration < 1 - validation else 0.0
-    shares: dict[str, Any] = {"fractions": fractions, "calibration": calibration}
+    together, split = replicates(smiles), VALID
+    shares: dict[str, Any] = {"calibration": calibration}
     if groups is None and times is None:
-        together = None if how == "scaffold" else replicates(smiles)
+        split = "test"  # to which a split by scaffold deals the rare ones
         parts = molecule_splits(
-            *(smiles, how, seed), rows=readable, labels=labels, together=together, **shares
+            *(smiles, how, seed),
+            rows=readable,
+            fractions=(1 - validation, 0.0, validation),
+            labels=labels,
+            together=together,
+            **shares,
         )
     else:
-        together = replicates(smiles)
-        parts = grouped_split(together, groups=groups, times=times, seed=seed, **shares)
-    splits = {"train": parts["train"], "valid": parts["test"]}
+        parts = grouped_split(
+            together,
+            groups=groups,
+            times=times,
+            seed=seed,
+            fractions=(1 - validation, validation, 0.0),
+            **shares,
+        )
+    splits = {"train": parts["train"], "valid": parts[split]}
     for split, rows in splits.items():
         if not len(rows):
             raise ValueError(

@@ -28,8 +28,8 @@ def fitted(estimators, monkeypatch):
         def __init__(self, **options):
             seen["options"] = options
 
-        def fit(self, smiles, y, eval_set):
-            seen["train"], seen["y"], seen["eval_set"] = smiles.tolist(), y, eval_set
+        def fit(self, smiles, y):
+            seen["train"], seen["y"] = smiles.tolist(), y
 
         def predict(self, smiles):
             seen["scored"] = smiles.tolist()
@@ -48,28 +48,20 @@ def data_of(estimators, n):
     return estimators.DevelopmentSet("a", "ADMET", smiles, labels, classes=False, folds=(fold,))
 
 
-def score(estimators, data, **options):
-    given = {"encoder": Path("w"), "options": {}, "config": {"a": 1}, "runs": Path("r")}
-    return estimators.estimator_score(data, data.folds[0], 3, **given | options)
+def test_all_molecules_that_are_not_scored_are_fitted_to(estimators, fitted, tmp_path):
+    from encoders import stored_scores
+    from result_store import ResultStore
 
-
-def test_of_a_small_set_all_molecules_that_are_not_scored_are_fitted_to(estimators, fitted):
-    data = data_of(estimators, 40)
-    found = score(estimators, data, options={"tau": 0})
+    data, weights = data_of(estimators, 40), weight_file(Path(DEFAULT_ENCODER))
+    judged = estimators.judged_estimator("tau 0", weights, ["finetune.lr=0.1"], 1, Path("r"))
+    (found,) = stored_scores(judged, data, ResultStore(tmp_path / "scores.jsonl"))
     assert found == pytest.approx(np.sqrt(np.mean(data.labels[30:] ** 2)))
     assert fitted["train"] == list(data.smiles[:30])
+    assert fitted["y"].tolist() == data.labels[:30].tolist()
     assert fitted["scored"] == list(data.smiles[30:])
-    assert fitted["eval_set"] is None
-    own = {"encoder": "w", "config": {"a": 1}, "runs": Path("r"), "random_state": 3, "tau": 0}
-    assert fitted["options"] == own
-
-
-def test_a_large_set_chooses_by_its_published_validation_split(estimators, fitted, monkeypatch):
-    monkeypatch.setattr(estimators, "FEW", 30)
-    data = data_of(estimators, 40)
-    score(estimators, data)
-    assert fitted["train"] == list(data.smiles[:20])
-    assert fitted["eval_set"][0].tolist() == list(data.smiles[20:30])
+    given = {"encoder": str(weights), "runs": Path("r"), "random_state": 0}
+    config = {"finetune": {"lr": 0.1}}
+    assert fitted["options"] == {**given, "config": config, "members": "networks", "tau": 0}
 
 
 def test_a_score_depends_on_settings_and_weights_and_not_on_where_they_lie(estimators, tmp_path):

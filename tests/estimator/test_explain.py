@@ -69,6 +69,14 @@ def test_the_weight_of_members_that_are_not_explained_is_said():
     )
 
 
+def test_the_class_that_atoms_speak_for_is_said():
+    model = random_model()
+    model.spec = replace(model.spec, classes=(("binder", "non-binder"),))
+    found = explain(model, ASKED)
+    assert found.value == f"{found.target} p(non-binder)"
+    assert found.reading.startswith(f"{found.value}: logit ")
+
+
 def test_contributions_are_the_mean_of_those_of_the_members():
     model = random_model(members=2)
     alone = []

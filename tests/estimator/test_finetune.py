@@ -242,16 +242,3 @@ def test_models_of_other_folds_have_other_names():
         for end in (4, 8)
     }
     assert len(names) == 2
-
-
-def test_a_column_of_splits_beside_groups_is_for_folds(tmp_path, monkeypatch):
-    monkeypatch.setattr(finetuning, "FEW", 10)
-    split = ["test" if k % 5 == 0 else "train" for k in range(len(SMILES))]
-    rows = zip(SMILES, SIZE, split, strict=True)
-    lines = [f"{smiles},{y},{s},g{k % 7}" for k, (smiles, y, s) in enumerate(rows)]
-    path = tmp_path / "grouped.csv"
-    path.write_text("\n".join(["smiles,size,split,series", *lines]) + "\n")
-    table = {"path": str(path), "target_columns": ["size"], "split": "column"}
-    table |= {"split_column": "split", "group_column": "series"}
-    with pytest.raises(ValueError, match="what tests and one of groups what folds hold out, and"):
-        finetune_table(table, tmp_path / "model")

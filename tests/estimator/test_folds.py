@@ -267,15 +267,14 @@ def test_an_option_that_folds_would_ignore_is_refused(tmp_path, options, words):
     assert not (tmp_path / "model").exists()
 
 
-def test_a_table_that_is_too_large_for_folds_is_read_once(tmp_path, monkeypatch):
+def test_a_table_is_read_once_and_divided_in_five(tmp_path, monkeypatch):
     read = tables.read_sheet
     paths = []
-    monkeypatch.setattr(finetuning, "FEW", 30)
     monkeypatch.setattr(tables, "read_sheet", lambda path: paths.append(path) or read(path))
     table = {"path": str(write_table(tmp_path / "rings.csv"))}
     inference = Inference(members="fingerprints")
     made = finetune_table(table, tmp_path / "model", changes=CHANGES, inference=inference)
-    assert made.model.about["folds"] == 0
+    assert made.model.about["folds"] == 5
     assert len(paths) == 1
 
 

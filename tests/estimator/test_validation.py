@@ -11,13 +11,12 @@ from rdkit import Chem
 from molhpft.core.objectives import Squared
 from molhpft.domains.molecules.grouped_splits import (
     group_folds,
-    joined_groups,
     time_folds,
     time_split,
 )
-from molhpft.domains.molecules.splits import random_folds, scaffold_groups
+from molhpft.domains.molecules.splits import joined_groups, random_folds, scaffold_groups
 from molhpft.domains.molecules.tables import pooled_task, read_table
-from molhpft.estimator.validation import draw_folds, fold_tasks
+from molhpft.estimator.validation import draw_folds, fold_tasks, holdout_split
 from tests.estimator.builders import RING, SMILES, ring_task, size_task
 
 
@@ -112,6 +111,43 @@ def test_rows_of_one_molecule_are_in_one_fold(how, classes, seed, count):
     fold_of = {row: k for k, fold in enumerate(folds) for row in fold.tolist()}
     for k, row in enumerate(range(0, len(SMILES), 3)):
         assert fold_of[row] == fold_of[len(SMILES) + k]
+
+
+def salts_of(smiles):
+    """Molecules, then each of them beside a smaller ring, with which it has another scaffold."""
+    return [*smiles, *(f"{one}.C1CC1" for one in smiles)]
+
+
+def test_a_base_and_its_salt_are_in_one_fold_by_scaffold_and_so_are_scaffolds():
+    smiles = salts_of(SMILES)
+    labels = torch.tensor([*RING, *RING], dtype=torch.float32)[:, None]
+    task = ring_task(smiles=smiles, targets=labels, splits={"train": torch.arange(len(smiles))})
+    fold_of = {row: k for k, fold in enumerate(held(task, "scaffold")) for row in fold.tolist()}
+    assert all(fold_of[k] == fold_of[k + len(SMILES)] for k in range(len(SMILES)))
+    for group in scaffold_groups(smiles):
+        assert len({fold_of[row] for row in group}) == 1
+
+
+def test_a_base_and_its_salt_are_on_one_side_of_a_held_out_part_by_scaffold():
+    rings = [f"C1{'C' * n}1{end}" for n in range(3, 27) for end in ("O", "N", "CO")]
+    splits = holdout_split(salts_of(rings), "scaffold", validation=0.1, seed=0)
+    assert list(splits) == ["train", "valid", "calibration"]
+    split_of = {row: name for name, rows in splits.items() for row in rows.tolist()}
+    assert all(split_of[k] == split_of[k + len(rings)] for k in range(len(rings)))
+
+
+def test_without_folds_calibration_is_newer_than_validation():
+    smiles = [f"{'C' * n}O" for n in range(1, 101)]
+    times = [float(100 - k) for k in range(100)]
+    splits = holdout_split(smiles, "random", validation=0.1, seed=0, times=times)
+    newest = {name: (min(when), max(when)) for name, when in _times(splits, times).items()}
+    assert newest["train"][1] < newest["valid"][0]
+    assert newest["valid"][1] < newest["calibration"][0]
+    assert len(splits["valid"]) == 10
+
+
+def _times(splits, times):
+    return {name: [times[row] for row in rows.tolist()] for name, rows in splits.items()}
 
 
 def test_repeated_molecules_leave_the_shares_of_a_rare_label_as_they_are():

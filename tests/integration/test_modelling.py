@@ -149,7 +149,7 @@ def test_explain_draws_contributions_that_add_up(molhpft, model, tmp_path, endin
     out = tmp_path / "new" / f"why{ending}"
     status, said, _ = molhpft("explain", model, "C1CCC1N", "--out", out)
     assert status == 0
-    assert f"Wrote {out}: orange raises, blue lowers." in said
+    assert f"Wrote {out}: orange atoms raise ring, blue ones lower it." in said
     assert out.stat().st_size > 500
     _, said, _ = molhpft("explain", model, "C1CCC1N", "--out", out, "--json")
     found = json.loads(said)

@@ -21,6 +21,7 @@ from molhpft.domains.molecules.splits import (
     NAMES,
     Fractions,
     dealt_groups,
+    joined_groups,
     split_shares,
 )
 
@@ -46,37 +47,6 @@ def _canonical(smiles: str) -> str | None:
     """The canonical SMILES of what has no InChI; None for what cannot be read."""
     mol = parse(smiles)
     return None if mol is None else Chem.MolToSmiles(mol)
-
-
-def joined_groups(groups: Sequence[Sequence[int]], labels: Sequence[Hashable]) -> list[list[int]]:
-    """Groups joined where rows of several of them have one label.
-
-    >>> joined_groups([[0, 3], [1], [2]], ["a", "b", "c", "b"])
-    [[0, 1, 3], [2]]
-
-    Args:
-        groups: of rows, each row in one of them.
-        labels: (n,), of all rows.
-
-    Returns:
-        ascending rows of each group, the groups in the order of their first row.
-    """
-    parents = list(range(len(groups)))
-
-    def root(group: int) -> int:
-        while parents[group] != group:
-            parents[group] = group = parents[parents[group]]
-        return group
-
-    first: dict[Hashable, int] = {}
-    for number, rows in enumerate(groups):
-        for row in rows:
-            other = root(first.setdefault(labels[row], number))
-            parents[max(other, root(number))] = min(other, root(number))
-    joined: dict[int, list[int]] = {}
-    for number, rows in enumerate(groups):
-        joined.setdefault(root(number), []).extend(rows)
-    return sorted(sorted(rows) for rows in joined.values())
 
 
 def grouped_split(

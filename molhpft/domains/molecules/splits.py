@@ -5,7 +5,7 @@ and kept from training and from every choice, so that prediction sets can be fit
 further split, such as `ood`, is another distribution: it is scored like test.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from math import isclose
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from rdkit import Chem
 from torch import Tensor
 
 from molhpft.domains.console import track
-from molhpft.domains.files import cached_tensors, listed
+from molhpft.domains.files import cached_tensors, digest, listed
 from molhpft.domains.molecules.smiles import parse, smiles_digest
 
 Split = Literal["scaffold", "random", "random_and_scaffold"]
@@ -82,7 +82,7 @@ def molecule_splits(
         fractions: of train, valid and test.
         calibration: share of a fourth split.
         labels: of all molecules, (n, t), where what is drawn is to have every label in proportion.
-        together: rows that no random split parts, each of `rows` among them; None parts any.
+        together: rows that no split parts, each of `rows` among them; None parts any.
         scaffold: gives a scaffold split that somebody else made, calibration included; called only
             where it is needed.
     """
@@ -94,7 +94,7 @@ def molecule_splits(
         by_scaffold = scaffold()
     else:
         share = calibration if split == "scaffold" else 0.0
-        by_scaffold = cached_scaffold_split(smiles, fractions, calibration=share)
+        by_scaffold = cached_scaffold_split(smiles, fractions, calibration=share, together=together)
     if split == "scaffold":
         return by_scaffold
     return shifted_split(
@@ -103,7 +103,11 @@ def molecule_splits(
 
 
 def scaffold_split(
-    smiles: Sequence[str], fractions: Fractions = EIGHT_ONE_ONE, *, calibration: float = 0.0
+    smiles: Sequence[str],
+    fractions: Fractions = EIGHT_ONE_ONE,
+    *,
+    calibration: float = 0.0,
+    together: Sequence[Sequence[int]] | None = None,
 ) -> dict[str, Tensor]:
     """OGB's scaffold split: no scaffold is in two splits, and the rare ones are tested on.
 
@@ -126,6 +130,7 @@ def scaffold_split(
         smiles: (n,); those that cannot be read enter no split and no share.
         fractions: shares of train, valid and test.
         calibration: share of a fourth split.
+        together: as of `scaffold_groups`; None for the split that OGB makes.
 
     Returns:
         ascending row numbers of "train", "valid", "test" and, with a share for which there are
@@ -135,7 +140,7 @@ def scaffold_split(
         ValueError: the fractions are not shares of a whole.
     """
     shares = split_shares(fractions, calibration)
-    groups = scaffold_groups(smiles)
+    groups = scaffold_groups(smiles, together)
     dealt = _by_size(groups, shares)
     if calibration and not all(dealt[name] for name, share in shares.items() if share):
         dealt = _by_size(groups, split_shares(fractions, 0.0))
@@ -143,7 +148,11 @@ def scaffold_split(
 
 
 def cached_scaffold_split(
-    smiles: Sequence[str], fractions: Fractions = EIGHT_ONE_ONE, *, calibration: float = 0.0
+    smiles: Sequence[str],
+    fractions: Fractions = EIGHT_ONE_ONE,
+    *,
+    calibration: float = 0.0,
+    together: Sequence[Sequence[int]] | None = None,
 ) -> dict[str, Tensor]:
     """`scaffold_split`, kept in the cache folder: 40,000 molecules take seconds."""
     key = f"scaffold-split/{smiles_digest(smiles)}"
@@ -151,7 +160,10 @@ def cached_scaffold_split(
         key += f"-fractions-{'-'.join(map(repr, fractions))}"
     if calibration:
         key += f"-calibration-{calibration:g}"
-    rows = cached_tensors(key, lambda: scaffold_split(smiles, fractions, calibration=calibration))
+    if together is not None:
+        key += f"-together-{digest(repr([list(group) for group in together]))}"
+    options: dict[str, Any] = {"calibration": calibration, "together": together}
+    rows = cached_tensors(key, lambda: scaffold_split(smiles, fractions, **options))
     return {name: rows[name] for name in (*NAMES, CALIBRATION) if name in rows}
 
 
@@ -166,13 +178,62 @@ def scaffold(mol: Chem.Mol) -> str:
     return smiles
 
 
-def scaffold_groups(smiles: Sequence[str]) -> list[list[int]]:
-    """Rows of the molecules that share a scaffold, group by group; unreadable ones are in none."""
+def scaffold_groups(
+    smiles: Sequence[str], together: Sequence[Sequence[int]] | None = None
+) -> list[list[int]]:
+    """Rows of the molecules that share a scaffold, group by group; unreadable ones are in none.
+
+    >>> scaffold_groups(["C1CC1", "CC1CC1", "C1CC1.OC(=O)c1ccccc1", "Cc1ccccc1"])
+    [[0, 1], [2], [3]]
+    >>> scaffold_groups(["C1CC1", "CC1CC1", "C1CC1.OC(=O)c1ccccc1"], [[0, 2], [1]])
+    [[0, 1, 2]]
+
+    Args:
+        smiles: (n,).
+        together: rows of each molecule that can be read (`replicates`), whose scaffolds then form
+            one group: those of a salt's counter-ion, of another tautomer or stereoisomer.
+    """
     groups: dict[str, list[int]] = {}
     for i, text in enumerate(track(smiles, "finding scaffolds")):
         if (mol := parse(text)) is not None:
             groups.setdefault(scaffold(mol), []).append(i)
-    return list(groups.values())
+    if together is None:
+        return list(groups.values())
+    molecule_of = {row: number for number, rows in enumerate(together) for row in rows}
+    return joined_groups(list(groups.values()), molecule_of)
+
+
+def joined_groups(
+    groups: Sequence[Sequence[int]], labels: Sequence[Hashable] | Mapping[int, Hashable]
+) -> list[list[int]]:
+    """Groups joined where rows of several of them have one label.
+
+    >>> joined_groups([[0, 3], [1], [2]], ["a", "b", "c", "b"])
+    [[0, 1, 3], [2]]
+
+    Args:
+        groups: of rows, each row in one of them.
+        labels: of all rows of groups.
+
+    Returns:
+        ascending rows of each group, the groups in the order of their first row.
+    """
+    parents = list(range(len(groups)))
+
+    def root(group: int) -> int:
+        while parents[group] != group:
+            parents[group] = group = parents[parents[group]]
+        return group
+
+    first: dict[Hashable, int] = {}
+    for number, rows in enumerate(groups):
+        for row in rows:
+            other = root(first.setdefault(labels[row], number))
+            parents[max(other, root(number))] = min(other, root(number))
+    joined: dict[int, list[int]] = {}
+    for number, rows in enumerate(groups):
+        joined.setdefault(root(number), []).extend(rows)
+    return sorted(sorted(rows) for rows in joined.values())
 
 
 def random_split(

@@ -164,10 +164,10 @@ def table_task(
         target_columns: names of the columns to predict, ("all",), or None for the only candidate.
         kind: what the targets are.
         split: by scaffold as OGB does; at random, labels of classes in proportion (8 : 1 : 1 both);
-            random_and_scaffold, where the test molecules of the scaffold split are a further split,
+            random_and_scaffold, where the test molecules of a scaffold split are a further split,
             `ood`, and the others are dealt as `random` does; group, which deals whole groups at
             random; time, where the newest molecules test; or column, as `split_column` says. Rows
-            of one molecule, by InChIKey, are in one split of all but the last.
+            of one molecule, by InChIKey, are in one split of all but the first and the last.
         split_column: column of train, valid, test and any further split names; for "column" only.
         group_column: column of groups, for "group", and for "time" where these stay together.
         time_column: column of numbers or of dates that begin with the year; for "time" only.
@@ -194,28 +194,6 @@ def table_task(
         target_columns=target_columns,
         kind=kind,
         besides=columns,
-    )
-    return held_out_task(
-        table, split=split, split_seed=split_seed, calibration=calibration, **columns
-    )
-
-
-def held_out_task(
-    table: Table,
-    *,
-    split: TableSplit = "scaffold",
-    split_column: str | None = None,
-    group_column: str | None = None,
-    time_column: str | None = None,
-    split_seed: Seed | None = None,
-    calibration: BelowOne | Literal["auto"] = 0.0,
-) -> Task:
-    """`table_task` of a table that was read; options and errors are the same."""
-    check_split(
-        *(split, split_seed),
-        split_column=split_column,
-        group_column=group_column,
-        time_column=time_column,
     )
     if split == "column":
         splits, notes = _column_splits(table, split_column or "", calibration)
@@ -301,7 +279,7 @@ def _drawn_splits(
         rows=rows,
         calibration=_share(len(rows), calibration),
         labels=_classes(table),
-        together=None if split == "scaffold" else replicates(table.smiles),
+        together=None if split == "scaffold" else replicates(table.smiles),  # that is OGB's
     )
     return splits, calibration_notes(splits) if calibration else ()
 

@@ -10,11 +10,10 @@ from rdkit import Chem
 
 from molhpft.domains.molecules.grouped_splits import (
     grouped_split,
-    joined_groups,
     replicates,
     time_split,
 )
-from molhpft.domains.molecules.splits import molecule_splits
+from molhpft.domains.molecules.splits import joined_groups, molecule_splits
 
 WORDS = ["CCO", "OCC", "c1ccccc1", "C1=CC=CC=C1", "x", "CCN", "N(C)C", "CCN.Cl"]
 
@@ -85,10 +84,10 @@ def test_what_is_held_out_by_time_is_newer_and_the_newest_tests(times):
     assert abs(len(parts[0]) - 0.7 * len(times)) <= 1
 
 
-@pytest.mark.parametrize("split", ["random", "random_and_scaffold"])
-def test_a_random_split_of_a_table_parts_no_molecule(split):
+@pytest.mark.parametrize("split", ["random", "scaffold", "random_and_scaffold"])
+def test_a_split_of_a_table_parts_no_molecule(split):
     smiles = [f"C1{'C' * n}1{end}" for n in range(2, 22) for end in ("O", "N")]
-    smiles += [f"OC1{'C' * n}1" for n in range(2, 22)]
+    smiles += [f"OC1{'C' * n}1.C1CC1" for n in range(2, 22)]
     rows, labels = torch.arange(60), (torch.arange(60) % 2).float()[:, None]
     for seed in range(5):
         splits = molecule_splits(
