@@ -218,10 +218,9 @@ def predict(
     """Write predictions for every row of a table, beside its own columns."""
     from molhpft.estimator.predict import predict_table
 
-    counts = predict_table(
-        _model(model, out), data, out, smiles_column=smiles_column or "smiles", precision=precision
-    )
-    _wrote(out, counts)
+    column = smiles_column or "smiles"
+    counts = predict_table(_model(model, out), data, out, smiles_column=column, precision=precision)
+    _wrote(out, counts, column)
 
 
 def embed(
@@ -254,7 +253,7 @@ def embed(
         )
     embedder = _encoder(encoder, out) if encoder else _model(words[0], out)
     column = smiles_column or "smiles"
-    _wrote(out, embed_table(embedder, Path(words[-1]), out, smiles_column=column))
+    _wrote(out, embed_table(embedder, Path(words[-1]), out, smiles_column=column), column)
 
 
 def explain(
@@ -385,11 +384,14 @@ def _show(finetuned: "MadeModel", *, as_json: bool) -> None:
     screen.print(f"Model: {folder}", soft_wrap=True)
 
 
-def _wrote(out: Path, counts: dict[str, int]) -> None:
-    from molhpft.estimator.predict import INVALID_VALENCE
+def _wrote(out: Path, counts: dict[str, int], smiles_column: str) -> None:
+    from molhpft.estimator.predict import INVALID_VALENCE, UNREADABLE
     from molhpft.estimator.table_output import is_stream
     from molhpft.results.terminal import console
 
     shown = [f"{n:,} {status}" for status, n in counts.items() if n or status != INVALID_VALENCE]
     screen = console(stderr=is_stream(out))  # standard output may be the table itself
     screen.print(f"Wrote {out}: {', '.join(shown)}.", soft_wrap=True)
+    if 0 < counts[UNREADABLE] == sum(counts.values()):
+        said = f"No row holds a molecule in {smiles_column!r}; another column? (--smiles-column)"
+        screen.print(said, soft_wrap=True)

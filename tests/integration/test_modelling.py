@@ -93,6 +93,19 @@ def test_predict_answers_row_by_row_as_the_model_does(molhpft, model, asked, tmp
     assert [row["status"] == "ok" for row in rows] == expected.readable.tolist()
 
 
+def test_a_column_without_any_molecule_is_asked_about(molhpft, model, tmp_path):
+    path = tmp_path / "names.csv"
+    path.write_text("smiles,structure\nmug,CCO\npot,CCN\n")
+    status, out, _ = molhpft("predict", model, path, "--out", tmp_path / "out.csv")
+    assert status == 0
+    assert "0 ok, 2 unreadable" in out
+    assert "No row holds a molecule in 'smiles'; another column? (--smiles-column)" in out
+    asked = ("predict", model, path, "--out", tmp_path / "right.csv", "--smiles-column")
+    _, out, _ = molhpft(*asked, "structure")
+    assert "2 ok" in out
+    assert "another column" not in out
+
+
 def test_embed_writes_the_features_of_all_members(molhpft, model, asked, tmp_path):
     status, out, _ = molhpft("embed", model, asked, "--out", tmp_path / "z.parquet")
     assert status == 0
