@@ -15,6 +15,7 @@ from molhpft.config.schema import RunConfig, without_beside
 from molhpft.core.data import Task
 from molhpft.core.network import Chain
 from molhpft.core.scale import fit_scale
+from molhpft.domains.console import bar
 from molhpft.domains.molecules.featurized import Reading
 from molhpft.estimator.kernel_models import (
     KernelModels,
@@ -158,12 +159,13 @@ class _Bench:
         """
         known, held = self._known(rows), held_rows(folds)
         judged = torch.empty(len(self.wanted), len(held), self.targets.shape[1])
-        for fold in folds:
-            own = torch.isin(known.rows, fold.train).nonzero().flatten().numpy()
-            judged[:, torch.isin(held, fold.held)] = self.outputs(
-                self._models(known, own), fold.held
-            )
-        return self._models(known, np.arange(len(known.rows))), judged
+        with bar("fitting Gaussian processes", total=len(folds) + 1) as move:
+            for done, fold in enumerate(folds, start=1):
+                own = torch.isin(known.rows, fold.train).nonzero().flatten().numpy()
+                said = self.outputs(self._models(known, own), fold.held)
+                judged[:, torch.isin(held, fold.held)] = said
+                move(done)
+            return self._models(known, np.arange(len(known.rows))), judged
 
     def outputs(self, models: KernelModels, rows: Tensor) -> Tensor:
         """Outputs (k, m, t) of some rows (m,)."""
