@@ -110,7 +110,12 @@ _OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_e
 
 
 def unknown(key: str, valid: list[str], what: str = "key") -> str:
-    """Sentence that names an unknown key, the nearest valid one and all valid ones."""
-    near = get_close_matches(key, valid, n=1)
+    """Sentence that names an unknown key, the nearest valid one and all valid ones.
+
+    >>> unknown("epochs", ["finetune.epochs", "seed"])
+    'unknown key epochs; did you mean finetune.epochs? valid: finetune.epochs, seed'
+    """
+    inner = [one for one in valid if one.rpartition(".")[2] == key]
+    near = inner or get_close_matches(key, valid, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     return f"unknown {what} {key}; {hint}valid: {', '.join(valid) or 'none'}"

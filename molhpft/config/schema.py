@@ -396,7 +396,10 @@ def _parsed(raw: Mapping[str, Any], task: Choice | None, defaults: Options) -> R
         if key == SWEEP:
             raise ValueError("sweep lists runs; `molhpft sweep` takes such a config")
         if key not in fields:
-            raise ValueError(unknown(str(key), list(fields)))
+            valid = [name for name in fields if name != "task" or task is None]
+            phases = {"finetune": FINETUNE_KEYS, "probe": PROBE_KEYS}
+            inner = [f"{phase}.{key}" for phase, keys in phases.items() if key in keys]
+            raise ValueError(unknown(str(key), [*inner, *valid]))
     if "task" in raw and task is not None:
         raise ValueError(f"the task is given already ({task.name}); leave task out of the config")
     if "task" not in raw and task is None:

@@ -179,10 +179,32 @@ def cached_tensors(key: str, build: Callable[[], dict[str, Tensor]]) -> dict[str
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as aside:
-            save_file(tensors, aside)
+            save_tensors(tensors, aside)
     except (OSError, SafetensorError) as error:
         _log.warning("%s is not cached, the cache folder cannot be used: %s", path.name, error)
     return tensors
+
+
+def save_tensors(
+    tensors: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file that others may read as the user's other files.
+
+    Safetensors writes files that their owner alone can read, whatever the umask.
+
+    Args:
+        tensors: contiguous, on the CPU.
+        path: of the file.
+        metadata: texts beside the tensors.
+
+    Raises:
+        OSError: the file cannot be written.
+        SafetensorError: the same, as safetensors says it.
+    """
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
+    path.chmod(mode)
 
 
 def texts_to_tensors(texts: Sequence[str]) -> dict[str, Tensor]:

@@ -198,8 +198,8 @@ def read_weights(path: Path) -> WeightFile:
     path = weight_file(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"no weight file at {path}; check the path given as weights, or name a shipped "
-            f"encoder: {', '.join(shipped_encoders()) or 'there is none'}"
+            f"no weight file at {path}; give the path of one, or the name of a shipped encoder: "
+            f"{', '.join(shipped_encoders()) or 'there is none'}"
         )
     with path.open("rb") as file:
         magic = file.read(9)

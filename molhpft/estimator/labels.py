@@ -264,9 +264,11 @@ def _two_classes(labels: Column, name: str) -> tuple[Any, Any]:
     values = list(np.unique(labels))
     if len(values) != 2:
         listed = f": {', '.join(map(str, values[:5]))}" if values else ""
+        numbers = len(values) > 2 and all(isinstance(value, Number) for value in values)
+        remedy = "; HPFTRegressor learns numbers" if numbers else ""
         raise ValueError(
             f"target {name!r} should have labels of two classes, got {len(values)} "
-            f"class{'es' * (len(values) != 1)}{listed}"
+            f"class{'es' * (len(values) != 1)}{listed}{remedy}"
         )
     return values[0], values[1]
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from molhpft import __version__
@@ -26,7 +26,7 @@ from molhpft.core.network import Chain, Network
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.core.standardise import ending_standardised
 from molhpft.domains.extras import require
-from molhpft.domains.files import Json, digest, listed
+from molhpft.domains.files import Json, digest, listed, save_tensors
 from molhpft.domains.molecules.examples import ZERO_ONE
 from molhpft.domains.molecules.featurized import Featurized, Reading, featurized
 from molhpft.domains.molecules.fingerprints import unpack_bits
@@ -381,7 +381,7 @@ class Model:
             "config": {key: spec[key] for key in ("encoder", "head", "cut", "standardise")},
         }  # with it the file is one of this package's weight files, to finetune further from
         try:
-            save_file(self._tensors(), path, metadata={ABOUT: json.dumps(source)})
+            save_tensors(self._tensors(), path, metadata={ABOUT: json.dumps(source)})
         except SafetensorError as error:
             raise OSError(f"cannot write {path}: {error}") from error
         config = {

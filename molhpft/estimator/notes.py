@@ -17,7 +17,9 @@ from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.overlap import inchikey_blocks
 from molhpft.domains.weights import read_weights
 from molhpft.estimator.coverage import NAMED
-from molhpft.estimator.validation import unscored_targets
+from molhpft.estimator.validation import VALID, split_targets, unscored_targets
+
+_SCARCE = 5  # molecules of a class, of which a ranking says little
 
 
 class DataWarning(UserWarning):
@@ -55,6 +57,7 @@ def notes_on(config: RunConfig, task: Task) -> tuple[Note, ...]:
         *_duplicates(molecules, task),
         *_weight_file(config),
         *(Note(text, serious=True) for text in thin_split_notes(task)),
+        *_scarce_classes(task),
         *_leakage(config, task),
     )
 
@@ -126,6 +129,25 @@ def thin_split_notes(task: Task) -> list[str]:
         elif names:
             start = consequence.get(split, "Not scored")
             notes.append(f"{start}, for {where} lacks {lack}: {listed(names, most=NAMED)}.")
+    return notes
+
+
+def _scarce_classes(task: Task) -> list[Note]:
+    """Targets whose scores rest on a few molecules of one class."""
+    if not isinstance(task.objective, Multilabel):
+        return []
+    notes = []
+    for split in task.splits:
+        if split == "train" and VALID in task.splits:
+            continue  # which is not scored
+        y = split_targets(task, split)
+        fewest = torch.stack([(y == 0).sum(0), (y == 1).sum(0)]).min(0).values
+        is_scarce = ((fewest > 0) & (fewest < _SCARCE)).tolist()
+        names = [name for name, scarce in zip(task.target_names, is_scarce, strict=True) if scarce]
+        if names:
+            where = "the folds" if split == "train" else f"the {split} split"
+            text = f"molecules of one class in {where}, and say little: {listed(names, most=NAMED)}"
+            notes.append(Note(f"Scores rest on fewer than {_SCARCE} {text}."))
     return notes
 
 

@@ -88,7 +88,9 @@ def _processor() -> str:
 def _device(config: RunConfig) -> Literal["cpu", "cuda"]:
     available = torch.cuda.is_available()
     if config.device == "cuda" and not available:
-        raise ValueError("device is cuda, but PyTorch sees no GPU here; set device: auto or cpu")
+        raise ValueError(
+            "device is cuda, but PyTorch sees no GPU here; take device auto or cpu (--device)"
+        )
     return "cuda" if available and config.device != "cpu" else "cpu"
 
 

@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 import yaml
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from molhpft.domains.files import ASIDE, Json, replacing, writing
+from molhpft.domains.files import ASIDE, Json, replacing, save_tensors, writing
 from molhpft.domains.weights import ABOUT
 
 MANIFEST = "manifest.json"
@@ -156,7 +155,7 @@ class RunFolder:
         contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
         # one entry: safetensors writes several in an order of its own, and bytes should repeat
         entry = {ABOUT: json.dumps(about)}
-        self._put(name, lambda path: save_file(contiguous, path, metadata=entry))
+        self._put(name, lambda path: save_tensors(contiguous, path, metadata=entry))
 
     def write_arrays(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Write a compressed `.npz` file of arrays."""

@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 
 from molhpft.domains import files
 from molhpft.domains.files import (
@@ -25,6 +26,7 @@ from molhpft.domains.files import (
     listed,
     path_digest,
     replacing,
+    save_tensors,
     texts_from_tensors,
     texts_to_tensors,
 )
@@ -115,6 +117,19 @@ def test_the_digest_of_a_path_follows_its_content(tmp_path):
     assert path_digest(tmp_path) != folder
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_tensors_may_be_read_by_whom_other_files_may(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        save_tensors({"a": torch.ones(2)}, tmp_path / "a.safetensors", metadata={"b": "c"})
+        (tmp_path / "b.txt").write_text("b")
+    finally:
+        os.umask(before)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {0o666 & ~umask}
+    assert safe_open(tmp_path / "a.safetensors", "pt").metadata() == {"b": "c"}
+
+
 @given(st.lists(st.text(st.characters(), max_size=8), max_size=9))
 def test_texts_come_back_as_they_were(texts):
     assert texts_from_tensors(texts_to_tensors(texts)) == texts
@@ -174,7 +189,7 @@ def test_a_damaged_file_is_built_anew_with_a_warning(cache, caplog, damage):
 
 
 def test_a_build_or_a_write_that_fails_leaves_nothing(cache, monkeypatch):
-    def stop(tensors, path):
+    def stop(tensors, path, **_):
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 

@@ -9,11 +9,12 @@ from molhpft.core.objectives import Multilabel
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.pretraining_sources import molecules_trained_on
 from molhpft.domains.shipped import DEFAULT_ENCODER
+from molhpft.estimator import notes as notes_module
 from molhpft.estimator.notes import notes_on, thin_split_notes
 from molhpft.estimator.settings import model_config
 from tests.advice.test_inventory import write_encoder
 from tests.domains.molecules.test_checkpoints import pretrain_gnns_file
-from tests.estimator.builders import random_model, ring_task, size_task
+from tests.estimator.builders import SMILES, random_model, ring_task, size_task
 from tests.toy import NAN, toy_task
 
 CLEAN = ("CCO", "CCN", "c1ccccc1", "CC1CC1", "CCCCl", "CCCBr")
@@ -43,8 +44,22 @@ def notes(*args, **splits):
     return texts(config_of(), task_of(*args, **splits))
 
 
+@pytest.fixture(autouse=True)
+def few_molecules_are_enough(request, monkeypatch):
+    if request.function is not test_scores_that_rest_on_a_molecule_or_two_are_said:
+        monkeypatch.setattr(notes_module, "_SCARCE", 0)
+
+
 def test_nothing_is_said_of_a_clean_table_and_random_weights():
     assert notes(CLEAN, valid=[2, 3], test=[4, 5]) == ()
+
+
+def test_scores_that_rest_on_a_molecule_or_two_are_said():
+    labels = [float(k in (0, 25)) for k in range(len(SMILES))]
+    end = "molecules of one class in {}, and say little: t0."
+    said = notes(SMILES, labels, valid=list(range(20, 30)))
+    assert said == (f"Scores rest on fewer than 5 {end.format('the valid split')}",)
+    assert notes(SMILES, labels) == (f"Scores rest on fewer than 5 {end.format('the folds')}",)
 
 
 def test_splits_of_one_class_are_said_and_warned_of():

@@ -85,7 +85,9 @@ def test_what_is_odd_about_molecules_is_noted_and_warned_of_as_on_the_command_li
         fitted = HPFTClassifier(**BRIEF | {"tau": 0}).fit([*smiles, "O.O", "N.N"], labels)
     spelled, calibration, unreadable, mixtures = fitted.notes_
     assert spelled.startswith("target: 'no ' counts as 'no' (row 60) and 'YES' counts as 'yes'")
-    assert calibration.endswith("60 molecules that can be read, and here they are 47.")
+    assert calibration.endswith(
+        "and here they are 47; folds calibrate on all of them (--folds 5 in finetune)."
+    )
     assert unreadable.startswith("15 of 62 molecules cannot be read and were left out: 'no mol")
     assert mixtures.startswith("2 of 62 molecules are salts or mixtures")
 

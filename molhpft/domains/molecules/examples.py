@@ -173,7 +173,8 @@ def _check_labels(name: str, targets: Tensor, names: Sequence[str], *, classes: 
         values = torch.unique(labels[~labels.isnan()].float()).tolist()
         raise ValueError(
             f"target {names[column]!r} of {name} should have labels of both classes, 0 and 1; "
-            f"it has: {', '.join(f'{value:g}' for value in values[:10])}"
+            f"it has: {', '.join(f'{value:g}' for value in values[:10])}: leave the column out, or "
+            "add molecules of the other class"
         )
 
 
@@ -197,16 +198,21 @@ def _standardised(
     name: str, targets: Tensor, rows: Tensor, names: Sequence[str]
 ) -> tuple[Squared, Tensor]:
     """The objective of targets in standard deviations over these rows, and such targets."""
-    means, stds = [], []
+    means, stds = list[float](), list[float]()
     for column, target in zip(targets[rows].double().T, names, strict=True):
         measured = column[~column.isnan()]
         if not len(measured) or (measured == measured[0]).all():
             values = (
                 f"all {len(measured)} are {measured[0]:g}" if len(measured) else "all are missing"
             )
+            others = targets[:, len(means)]
+            varies = len(torch.unique(others[~others.isnan()])) > 1
+            remedy = (
+                "leave the column out or split otherwise" if varies else "nothing to learn from"
+            )
             raise ValueError(
-                f"target {target!r} of {name} should vary over the training split; {values}: "
-                "leave the column out or split otherwise"
+                f"numbers of target {target!r} of {name} should differ over the training split; "
+                f"{values}: {remedy}"
             )
         means.append(measured.mean().item())
         stds.append(measured.std(correction=0).item())

@@ -132,8 +132,10 @@ class Neighbours:
     def typical(self, share: float = 0.05) -> float:
         """The similarity to their nearest other that all but a `share` of training molecules reach.
 
-        What is less similar lies outside the applicability domain. Of more than 2,000 training
-        molecules, that many are asked, evenly spaced; others are all.
+        What is less similar lies outside the applicability domain. Of few molecules, one that is
+        like no other would make it 0, which every molecule reaches; it is then the least likeness
+        that there is, or 1 without any. Of more than 2,000 training molecules, that many are asked,
+        evenly spaced; others are all.
 
         Args:
             share: of training molecules that may lie below it, in [0, 1].
@@ -149,8 +151,10 @@ class Neighbours:
         asked = np.linspace(0, m - 1, min(m, _SAMPLE)).round().astype(np.int64)
         parts = np.split(asked, range(_QUERIES, len(asked), _QUERIES))
         nearest = [self._search(self._bits(rows), without=rows)[0] for rows in parts]
+        reached = np.concatenate(nearest)
         # the lower of two neighbours: between them, more than the share could lie below
-        return float(np.quantile(np.concatenate(nearest), share, method="lower"))
+        typical = float(np.quantile(reached, share, method="lower"))
+        return typical or float(min(reached[reached > 0], default=1.0))
 
     def _bits(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Fingerprints of training molecules, whose rows rise."""

@@ -478,7 +478,10 @@ def calibration_notes(
             f"and here they are {valid:,}"
         )
     elif n < _ENOUGH:
-        reason = f"that takes {_ENOUGH} molecules that can be read, and here they are {n:,}"
+        reason = (
+            f"that takes {_ENOUGH} molecules that can be read, and here they are {n:,}; folds "
+            "calibrate on all of them (--folds 5 in finetune)"
+        )
     else:
         reason = (
             "that would leave another split empty; a random split or fewer validation molecules "

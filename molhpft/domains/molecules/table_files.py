@@ -453,9 +453,15 @@ def _checked(path: Path, width: int, rows: Iterator[_Row]) -> Iterator[_Row]:
         elif len(cells) > width and not _any(cells[width:]):
             yield line, cells[:width]
         else:
+            more = len(cells) > width
+            remedy = (
+                "put a cell that holds the separator in quotes, and write decimals with a point"
+                if more
+                else "add what is missing, or separators for empty cells"
+            )
             raise ValueError(
                 f"every row of {path} should have {width} cells as its header has; line {line} has "
-                f"{len(cells)}"
+                f"{len(cells)}: {remedy}"
             )
 
 
@@ -578,7 +584,10 @@ def _mistyped(path: Path, name: str, kind: str, should: str) -> ValueError:
 def _check_names(path: Path, header: Sequence[str]) -> None:
     repeated = [name for name, count in Counter(header).items() if count > 1]
     if repeated:
-        raise ValueError(f"column names of {path} should differ; repeated: {', '.join(repeated)}")
+        raise ValueError(
+            f"column names of {path} should differ; repeated: {', '.join(repeated)}; "
+            "rename or delete one of each"
+        )
 
 
 def _unpacked_name(name: str) -> str:

@@ -385,10 +385,12 @@ def _read(column: _Column, kind: AnyKind, *, asked: bool) -> _Labels:
 
 
 def _remedy(label: str) -> str:
-    """What to do about a label that was meant for a number; empty where it was not."""
+    """What to do about a label that should be a number."""
     if is_censored(label):
         return f"; name the column by {_SAY_WHICH}, and such labels count as missing"
-    return "; write numbers as -1234.5" if is_numeric(label) else ""
+    if is_numeric(label):
+        return "; write numbers as -1234.5"
+    return "; leave the cell empty where nothing was measured"
 
 
 def _missing_marks(column: _Column) -> list[str]:
@@ -452,7 +454,8 @@ def _words(column: _Column, notes: list[str]) -> _Labels:
         row = column.labels[words[min(2, len(words) - 1)]]
         raise column.error(
             "should hold numbers, or two words; "
-            f"it has {len(words):,} word{'s' * (len(words) != 1)}, {column.at(row)}"
+            f"it has {len(words):,} word{'s' * (len(words) != 1)}, {column.at(row)}; "
+            "write more than two classes as a column of 0 and 1 for each, or as numbers"
         )
     pair = ordered_words(*words)
     if any(oddity(word) == _WITH_UNIT for word in words):

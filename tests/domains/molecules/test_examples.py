@@ -88,9 +88,12 @@ def test_a_regression_needs_no_classes():
         ({"targets": TARGETS * torch.tensor([1, NAN])}, "'toxic' of six should have labels; all 5"),
         (
             {"targets": TARGETS * torch.tensor([0, 1])},
-            "'active' of six .* both classes.* has: 0; 1 of 6 mol",
+            "'active' of six .* both classes.* has: 0: leave .* class; 1 of 6 mol",
         ),
-        ({"targets": TARGETS * 2}, "'active' of six should have labels of both .* 0, 2; 1 of"),
+        (
+            {"targets": TARGETS * 2},
+            "'active' of six should have labels of both .* 0, 2: leave .*; 1 of",
+        ),
         (
             {"splits": {"train": torch.tensor([2])}},
             "split 'train' of six, of 6 .* is empty; give more",
@@ -106,7 +109,9 @@ def test_labels_of_unreadable_molecules_do_not_count():
     targets = torch.tensor([[0.0], [0.0], [1.0], [0.0], [0.0], [0.0]])
     with pytest.raises(ValueError, match="both classes") as caught:
         _task(targets=targets, target_names=("active",))
-    left_out = f"it has: 0; 1 of 6 molecules cannot be read and was left out: {SMILES[2]!r}"
+    left_out = (
+        f"of the other class; 1 of 6 molecules cannot be read and was left out: {SMILES[2]!r}"
+    )
     assert str(caught.value).endswith(left_out)
 
 
@@ -122,8 +127,10 @@ def test_standardised_targets_have_mean_0_and_deviation_1_over_the_training_spli
 
 def test_a_standardised_target_must_vary_over_the_training_split():
     constant = torch.tensor([[1.0, 2], [1, 2], [7, 3], [1, 4], [2, 5], [3, 6]])
-    with pytest.raises(ValueError, match=r"'active' of six should vary.*all 3 are 1: leave"):
+    with pytest.raises(ValueError, match="'active' of six should differ .*all 3 are 1: leave"):
         _task(targets=constant, objective=Squared(), standardise=True)
     missing = torch.tensor([[NAN, 2], [NAN, 3], [7, 3], [NAN, 4], [2, 5], [3, 6]])
-    with pytest.raises(ValueError, match=r"'active' of six should vary.*all are missing: leave"):
+    with pytest.raises(ValueError, match="'active' of six should differ .*all are missing: leave"):
         _task(targets=missing, objective=Squared(), standardise=True)
+    with pytest.raises(ValueError, match="should differ .*all 3 are 1: nothing to learn from"):
+        _task(targets=torch.ones(6, 2), objective=Squared(), standardise=True)

@@ -96,6 +96,8 @@ def test_pieces_change_nothing_and_the_first_of_equals_is_named(seed, m, n, shar
     train, bits = random_bits(seed, m), random_bits(seed + (n % 2), n)
     table, own = naive(bits, train), naive(train, train).fill_diagonal_(-1)
     typical = np.quantile(own.amax(1).numpy(), share, method="lower")
+    if typical == 0:  # not even the least likeness that there is
+        typical = min((one for one in own.amax(1).tolist() if one > 0), default=1.0)
     for rows, queries in ((8_192, 128), (5, 3), (1, 1)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(fingerprints, "_PIECE", rows)
@@ -129,6 +131,15 @@ def test_of_many_training_molecules_evenly_spaced_ones_are_asked(molecules, monk
     nearest[torch.arange(31), torch.arange(0, 301, 10)] = -1
     expected = np.quantile(nearest.amax(1).numpy(), 0.2, method="lower")
     assert Neighbours(bits).typical(0.2) == expected
+
+
+def test_one_molecule_that_is_like_no_other_leaves_no_domain_of_everything():
+    train = torch.zeros(4, BITS, dtype=torch.bool)
+    train[0, :8], train[1, 4:8], train[2, 6:8], train[3, 100] = True, True, True, True
+    assert Neighbours(train).nearest(train[3:] & False)[0].item() == 0
+    assert Neighbours(train).typical(0.05) == 0.5
+    alone = torch.eye(3, BITS, dtype=torch.bool)
+    assert Neighbours(alone).typical(0.05) == 1
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
