@@ -82,7 +82,6 @@ def model_config(
             "members is no key of this config: the option of that name (--members) says what "
             "predicts together"
         )
-    _warn_of_idle(members, {**given, "encoder": encoder or given.get("encoder")}, tau, head)
     encoder_keys = _entry("encoder", given, encoder, default=DEFAULT_ENCODER)
     # under a cut the head begins with layers that were trained on features as they are, and random
     # features vary so little that dividing by it would magnify every step of the backbone
@@ -98,7 +97,9 @@ def model_config(
     defaults = _defaults(encoder_keys, molecules)
     if tau is not None:
         raw = _without_idled_by_tau(raw, task, defaults)
-    return parse_config(raw, task=task, defaults=defaults)
+    config = parse_config(raw, task=task, defaults=defaults)
+    _warn_of_idle(members, {**given, "encoder": encoder or given.get("encoder")}, tau, head)
+    return config
 
 
 def _warn_of_idle(members: "Members", given: Options, tau: Any, head: Any) -> None:
