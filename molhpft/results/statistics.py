@@ -172,7 +172,7 @@ def over_seeds(best: pd.DataFrame, *, by: Level = "label") -> pd.DataFrame:
 def over_tau(table: pd.DataFrame) -> pd.DataFrame:
     """A row for each task, variant and tau: means over seeds with 95 % intervals.
 
-    Rows without a tau (baselines) are left out.
+    Rows without a tau (baselines, soups, solved heads) are left out.
     """
     numbers = [*_finals(table), "energy", *SHIFTS]
     keys = ["task", "label", "variant", "tau"]
