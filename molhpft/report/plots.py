@@ -82,10 +82,12 @@ def points(value: Any, metric: str) -> float | None:
 
 
 def reach(rows: Sequence[Mapping[Any, Any]], key: str, metric: str) -> Json:
-    """Half the interval of every point; none where there is one seed."""
+    """Half the interval of every point; no bar where there is none."""
     ends = [(finite_or_none(row[key]), finite_or_none(row[f"{key}_low"])) for row in rows]
+    # plotly draws None as a bar of no length, and leaves out what is no number
     halves = [
-        None if mean is None or low is None else in_points(mean - low, metric) for mean, low in ends
+        "none" if mean is None or low is None else in_points(mean - low, metric)
+        for mean, low in ends
     ]
     return {"type": "data", "array": halves, "thickness": 1.5, "width": 4}
 
