@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -207,7 +208,7 @@ def above_baseline(scores: Mapping[str, Mapping[int, float]]) -> dict[str, str]:
     cells = {BASELINE: (0.0, "- | -")}
     for name, (gap, _) in gaps.items():
         text = f"{gap.mean:+.2f} | -"
-        if gap.n > 1:
+        if isfinite(gap.low):  # several seeds whose gaps differ
             text = f"{gap.mean:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}] | {corrected[name]:.3f}"
         cells[name] = (gap.mean, text)
     order = sorted(cells, key=lambda name: -cells[name][0])

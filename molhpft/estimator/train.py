@@ -397,7 +397,8 @@ def _about(
     energies: dict[int, list[Json]] = {}
     for summary in summaries:
         for row in summary["branches"]:
-            energies.setdefault(row["tau"], []).append(row["energy"])
+            # a solved head has no tau, and its networks none of their own
+            energies.setdefault(row["tau"] or 0, []).append(row["energy"])
     return {
         "task": task.name,
         "method": config.method.name if networks else "none",

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ class Number(NamedTuple):
         line: what it belongs to.
         x: as text or number.
         y: the number itself.
-        low: lower end of its 95 % interval over seeds; None for none.
+        low: lower end of its 95 % interval over seeds; None for none, as where seeds agree.
         high: upper end, likewise.
     """
 
@@ -113,7 +114,10 @@ def tau_numbers(panels: Sequence[TauPanel]) -> list[Number]:
         where = " | ".join(_plain(part) for part in (panel.group, panel.title) if part)
         for line in panel.lines:
             ends: list[tuple[float | None, float | None]] = (
-                list(zip(line.low, line.high, strict=True))
+                [
+                    (None, None) if isnan(low) else (low, high)
+                    for low, high in zip(line.low, line.high, strict=True)
+                ]
                 if line.low
                 else [(None, None)] * len(line.means)
             )

@@ -63,7 +63,9 @@ def _values(setting: Setting, group: str, key: str, scale: float = 1.0) -> list[
 
 
 def _taus(setting: Setting) -> list[str]:
-    return [f"{row['tau']:,}" for row in setting.seeds[0]["branches"]]
+    return [
+        "-" if row["tau"] is None else f"{row['tau']:,}" for row in setting.seeds[0]["branches"]
+    ]
 
 
 def _best_taus(settings: Sequence[Setting]) -> str:

@@ -2,37 +2,52 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import mean
-from typing import Any
 
 import pandas as pd
 
 from molhpft.config.measures import STEP_FACTORS
 from molhpft.core.metrics import PERCENTAGES, score_name
 from molhpft.domains.files import Json, listed
+from molhpft.report.averages import (
+    Curves,
+    Source,
+    by_epoch,
+    by_tau,
+    label_counts,
+    label_fractions,
+    mean_curves,
+    measure_of,
+    number_of,
+    over_in_words,
+    seeds_in_words,
+    source_of,
+)
 from molhpft.report.content import (
     Cell,
     Panel,
     Table,
-    finite_or_none,
     in_points,
     mean_cell,
     text_cell,
 )
 from molhpft.report.plots import (
     COLOURS,
-    Key,
+    Tau,
     against_tau,
     by_name,
     colours,
     heatmap,
     histogram,
+    in_order,
     mean_line,
     method_lines,
     over_epochs,
     points,
     reach,
     scatter,
+    tau_name,
 )
 from molhpft.results.read import Run
 from molhpft.results.statistics import best_on_validation, mean_interval, over_seeds, over_tau
@@ -165,12 +180,14 @@ def training_curves(variants: Sequence[Variant]) -> Panel:
 
     # a grid of tau has more to show than a single line
     for name, runs in sorted(variants, key=lambda variant: not has_grid(variant)):
-        losses = _by_epoch(runs, "loss")
+        losses, valid = (by_epoch(runs, key) for key in ("loss", "valid"))
         if losses:
             metric = str(runs[0].summary["metric"])
-            figures = [over_epochs(losses, y="training loss")]
-            note = f"Finetuning of {name}, one line per tau, mean over {_seeds(runs)}."
-            scores = {k: in_points(v, metric) for k, v in _by_epoch(runs, "valid").items()}
+            figures = [over_epochs(mean_curves(losses), y="training loss")]
+            note = (
+                f"Finetuning of {name}, one line per tau, mean over {over_in_words(losses, valid)}."
+            )
+            scores = {k: in_points(v, metric) for k, v in mean_curves(valid).items()}
             if scores:
                 figures.append(over_epochs(scores, y=f"validation {score_name(metric)}"))
             else:
@@ -183,15 +200,19 @@ def confidence(variants: Sequence[Variant]) -> Panel:
     """Histograms of p(correct) over training labels, before and after finetuning."""
     title = "p(correct)"
     for name, runs in variants:
-        histograms = {when: _histogram(runs, when) for when in ("before", "after")}
-        if all(histograms.values()):
+        counts = label_counts(runs)
+        if counts:
             figures = (
-                histogram(values, x=f"p(correct), {when} finetuning", y="fraction of labels")
-                for when, values in histograms.items()
+                histogram(
+                    label_fractions(counts, when),
+                    x=f"p(correct), {when} finetuning",
+                    y="fraction of labels",
+                )
+                for when in ("before", "after")
             )
             note = (
                 f"Fraction of training labels by the probability that {name} gives to the "
-                f"correct label, one line per tau, mean over {_seeds(runs)}."
+                f"correct label, one line per tau, mean over {seeds_in_words(counts.values())}."
             )
             return Panel(title, note, tuple(figures))
     return Panel(title, _not_measured("confidence"))
@@ -202,7 +223,7 @@ def exchange(variants: Sequence[Variant]) -> Panel:
     title = "Heads and backbones exchanged"
     for name, runs in variants:
         measured = [
-            run for run in runs if _measured(run.summary, "exchange").keys() >= {"train", "valid"}
+            run for run in runs if measure_of(run.summary, "exchange").keys() >= {"train", "valid"}
         ]
         taus = _branch_taus(measured[0]) if measured else []
         same = [run for run in measured if _branch_taus(run) == taus]
@@ -219,7 +240,8 @@ def exchange(variants: Sequence[Variant]) -> Panel:
             )
             note = (
                 f"{name}: score of the backbone of one tau under the head of another, without "
-                f"retuning, mean over {_seeds(same)}. The diagonal shows the networks as trained."
+                f"retuning, mean over {seeds_in_words([map(source_of, same)])}. The diagonal shows "
+                "the networks as trained."
             )
             return Panel(title, note, tuple(figures))
     return Panel(title, _not_measured("exchange"))
@@ -229,15 +251,20 @@ def direction(variants: Sequence[Variant]) -> Panel:
     """Norm of the direction term along finetuning, from its start (Figure 2 of the paper)."""
     title = "Direction term"
     for name, runs in variants:
-        norms = _by_epoch(runs, "direction")
+        start = by_tau(runs, "direction", "norm_before")
+        norms = {
+            tau: {
+                source: {0: start[tau][source], **line} if source in start.get(tau, ()) else line
+                for source, line in lines.items()
+            }
+            for tau, lines in by_epoch(runs, "direction").items()
+        }
         if norms:
-            start = _by_tau(runs, "direction", "norm_before")
-            norms |= {(tau, 0): mean(values) for tau, values in start.items()}
             note = (
                 f"{name}: mean norm of the gradient of the logits with respect to the features, "
-                f"one line per tau, mean over {_seeds(runs)}."
+                f"one line per tau, mean over {over_in_words(norms)}."
             )
-            return Panel(title, note, (over_epochs(dict(sorted(norms.items())), y="‖∂q/∂z‖"),))
+            return Panel(title, note, (over_epochs(mean_curves(norms), y="‖∂q/∂z‖"),))
     return Panel(title, _not_measured("direction"))
 
 
@@ -247,7 +274,8 @@ def ntk(
     """Change of the empirical neural tangent kernel along finetuning (Figure 6 of the paper).
 
     Methods that measured it are on one plot, at the smallest tau that they share: a random backbone
-    beside a pretrained one. Where one method did, a line is a tau.
+    beside a pretrained one. A method without a tau, as of a solved head, is beside them as it is.
+    Where one method did, a line is a tau.
 
     Args:
         variants: of one task.
@@ -257,37 +285,72 @@ def ntk(
     title = "eNTK change"
     best: dict[str, Variant] = {}  # method to its best variant that measured it
     for name, runs in variants:
-        if _by_epoch(runs, "ntk_change"):
+        if by_epoch(runs, "ntk_change"):
             best.setdefault(labels[name], (name, runs))
     if not best:
         return Panel(title, _not_measured("ntk"))
     changes = {
-        y: {label: _by_epoch(runs, key) for label, (_, runs) in best.items()}
+        y: {label: by_epoch(runs, key) for label, (_, runs) in best.items()}
         for key, y in KERNELS.items()
     }
-    changes = {y: lines for y, lines in changes.items() if any(lines.values())}
     what = "How far the kernel of the backbone has moved, relative to its size"
     if len(best) == 1:
-        ((label, (name, runs)),) = best.items()
-        note = f"{name}: {what.lower()}, one line per tau, mean over {_seeds(runs)}."
-        return Panel(title, note, tuple(over_epochs(c[label], y=y) for y, c in changes.items()))
-    taus = [{tau for tau, _ in _by_epoch(runs, "ntk_change")} for _, runs in best.values()]
-    tau = min(set.intersection(*taus) or set.union(*taus))
-    note = f"{what}, tau {tau}: {listed([name for name, _ in best.values()])}, means over seeds."
-    drawn = (method_lines(lines, tau, palette, y=y) for y, lines in changes.items())
-    return Panel(title, note, tuple(drawn))
+        ((label, (name, _)),) = best.items()
+        drawn = {y: curves[label] for y, curves in changes.items() if curves[label]}
+        seeds = over_in_words(*drawn.values())
+        note = f"{name}: {what.lower()}, one line per tau, mean over {seeds}."
+        figures = [over_epochs(mean_curves(curves), y=y) for y, curves in drawn.items()]
+        return Panel(title, note, tuple(figures))
+    tau = _smallest_shared_tau(changes[KERNELS["ntk_change"]].values())
+    at_tau = {y: _at(tau, curves) for y, curves in changes.items()}
+    at_tau = {y: curves for y, curves in at_tau.items() if curves}
+    names = [
+        best[label][0] + (" (no tau)" if None in curves and tau is not None else "")
+        for label, curves in at_tau[KERNELS["ntk_change"]].items()
+    ]
+    seeds = over_in_words(*(each for curves in at_tau.values() for each in curves.values()))
+    place = "" if tau is None else f", tau {tau}"
+    note = f"{what}{place}: {listed(names)}, means over {seeds}."
+    figures = [
+        method_lines(
+            {
+                label: {epoch: value for (_, epoch), value in mean_curves(each).items()}
+                for label, each in curves.items()
+            },
+            palette,
+            y=y,
+        )
+        for y, curves in at_tau.items()
+    ]
+    return Panel(title, note, tuple(figures))
+
+
+def _smallest_shared_tau(curves: Iterable[Curves]) -> Tau:
+    """The smallest tau that all have which have any, or that any has; None where none has one."""
+    taus = [{tau for tau in each if tau is not None} for each in curves]
+    taus = [some for some in taus if some]
+    return min(set.intersection(*taus) or set.union(*taus)) if taus else None
+
+
+def _at(tau: Tau, curves: Mapping[str, Curves]) -> dict[str, Curves]:
+    """The curves of one tau, and those without a tau; what has neither is left out."""
+    chosen = {
+        label: {t: lines for t, lines in each.items() if t in (tau, None)}
+        for label, each in curves.items()
+    }
+    return {label: each for label, each in chosen.items() if each}
 
 
 def first_step(variants: Sequence[Variant]) -> Panel:
     """The factors of the features' first step, against tau."""
     title = "A, K and G of the first step"
-    lines = {key: ("decomposition", key) for key in STEP_FACTORS}
+    drawn = _measured(variants, {key: ("decomposition", key) for key in STEP_FACTORS})
     note = (
         "the first step moves log-probabilities by A K G (G: p - y, K: eNTK of the logits) and "
         "features by K_z W G (K_z: their eNTK, W: the head's Jacobian); norms of the factors, each "
         "relative to that of the smallest tau"
     )
-    return _measured_against_tau(title, variants, lines, note, y="relative norm", relative=True)
+    return _against_tau(title, drawn, note, y="relative norm", relative=True)
 
 
 def drift(variants: Sequence[Variant]) -> Panel:
@@ -297,21 +360,20 @@ def drift(variants: Sequence[Variant]) -> Panel:
         "distance of training features from where finetuning began, and the part that batch norm's "
         "running statistics make when nothing is trained"
     )
-    y = "distance ‖z_T - z_0‖"
-    return _measured_against_tau("Drift by batch norm", variants, lines, note, y=y)
+    drawn = _measured(variants, lines)
+    return _against_tau("Drift by batch norm", drawn, note, y="distance ‖z_T - z_0‖")
 
 
 def bound(variants: Sequence[Variant]) -> Panel:
     """Both sides of Proposition 1, against tau."""
     lines = {"moved": ("bound", "distance"), "at most, by the bound": ("bound", "most")}
     note = "how far features moved, and how far Proposition 1 lets them"
-    branches = [b for _, runs in variants for run in runs for b in run.summary["branches"]]
-    bounds = [_measured(branch, "bound") for branch in branches]
+    drawn = _measured(variants, lines)
+    bounds = [measure_of(branch, "bound") for branch in drawn.branches]
     beyond = list(dict.fromkeys(word for each in bounds for word in each.get("beyond") or ()))
     if beyond:
         note += f" (a comparison: it is not derived for {listed(beyond)})"
-    y = "distance ‖z_T - z_0‖"
-    panel = _measured_against_tau("Proposition 1", variants, lines, note, y=y)
+    panel = _against_tau("Proposition 1", drawn, note, y="distance ‖z_T - z_0‖")
     for figure in panel.figures:
         figure["layout"]["yaxis"]["type"] = "log"
     return panel
@@ -349,27 +411,27 @@ def measures_table(variants: Sequence[Variant]) -> Table | None:
         (measure, name): values
         for measure, path in MEASURES.items()
         for name, runs in variants
-        if (values := _by_tau(runs, *path))
+        if (values := by_tau(runs, *path))
     }
     if not measured:
         return None
-    taus = sorted({tau for values in measured.values() for tau in values})
+    taus = in_order(tau for values in measured.values() for tau in values)
 
-    def cell(values: Sequence[float]) -> Cell:
+    def cell(values: Mapping[Source, float]) -> Cell:
         if not values:
             return text_cell(None)
-        interval = mean_interval(values)
+        interval = mean_interval([*values.values()])
         return mean_cell(interval.mean, interval.low, "{:.3g}".format, half="{:.2g}".format)
 
     rows = [
-        (text_cell(measure), text_cell(name), *(cell(values.get(tau, [])) for tau in taus))
+        (text_cell(measure), text_cell(name), *(cell(values.get(tau, {})) for tau in taus))
         for (measure, name), values in measured.items()
     ]
     note = (
         f"Mean over seeds ± half of the 95 % interval. {MEASURES_LEGEND} bound applies, bound "
         "holds: fraction of the runs."
     )
-    columns = ("measure", "method", *(f"tau {tau}" for tau in taus))
+    columns = ("measure", "method", *map(tau_name, taus))
     return Table("Further measures", note, columns, tuple(rows))
 
 
@@ -381,68 +443,16 @@ def _target_scores(results: Results, best: pd.DataFrame) -> dict[str, dict[str, 
             (run,) = results.runs_of(pd.DataFrame([row]))
             tau = None if pd.isna(row["tau"]) else int(row["tau"])
             branch = next(b for b in run.summary["branches"] if b["tau"] == tau)
-            for name, value in _measured(branch, "targets").get("test", {}).items():
+            for name, value in measure_of(branch, "targets").get("test", {}).items():
                 if value is not None:
                     scores.setdefault(str(label), {}).setdefault(name, []).append(value)
     return {label: {n: mean(v) for n, v in targets.items()} for label, targets in scores.items()}
 
 
-def _by_tau(runs: Iterable[Run], *path: str) -> dict[int, list[float]]:
-    """Tau to the numbers of the runs that have them.
-
-    Args:
-        runs: of one variant.
-        path: keys under a branch's `measures`; "" stands for the shift of its features.
-    """
-    values: dict[int, list[float]] = defaultdict(list)
-    for run in runs:
-        for branch in run.summary["branches"]:
-            entry: Any = {"": branch["shift"], **(branch.get("measures") or {})}
-            for key in path:
-                entry = entry.get(key) if isinstance(entry, dict) else None
-            value = finite_or_none(entry)
-            if value is not None and branch["tau"] is not None:
-                values[branch["tau"]].append(value)
-    return dict(values)
-
-
-def _by_epoch(runs: Iterable[Run], key: str) -> dict[Key, float]:
-    """(tau, epoch) to the mean over runs of a number in the history of finetuning."""
-    values: dict[Key, list[float]] = defaultdict(list)
-    for run in runs:
-        for row in run.history or ():
-            value = finite_or_none(row.get(key))
-            if value is not None and row["phase"] == "finetune":
-                values[row["tau"], row["epoch"]].append(value)
-    return {place: mean(v) for place, v in sorted(values.items())}
-
-
-def _histogram(runs: Iterable[Run], when: str) -> dict[Key, float]:
-    """(tau, bin) to the fraction of labels in it."""
-    counts: dict[int, list[float]] = {}
-    for run in runs:
-        for branch in run.summary["branches"]:
-            measured = _measured(branch, "confidence").get("histogram", {}).get(when, [])
-            sums = counts.get(branch["tau"], [0.0] * len(measured))
-            # another version may have had other bins: what does not add up is left out
-            if measured and len(sums) == len(measured):
-                counts[branch["tau"]] = [a + b for a, b in zip(sums, measured, strict=True)]
-    return {
-        (tau, k): n / max(sum(bins), 1)
-        for tau, bins in sorted(counts.items())
-        for k, n in enumerate(bins)
-    }
-
-
-def _measured(summary: Json, name: str) -> Json:
-    """What a run or a branch has of a measure; empty for nothing."""
-    return (summary.get("measures") or {}).get(name) or {}
-
-
 def _mean_matrix(runs: Sequence[Run], split: str) -> list[list[float | None]]:
     """Means over runs, a column a backbone as in the paper; None where a score is not finite."""
     metric = str(runs[0].summary["metric"])
-    matrices = [_measured(run.summary, "exchange")[split] for run in runs]
+    matrices = [measure_of(run.summary, "exchange")[split] for run in runs]
     size = range(len(matrices[0]))
     cells = [[[m[j][i] for m in matrices] for j in size] for i in size]
     return [
@@ -455,44 +465,74 @@ def _branch_taus(run: Run) -> list[int]:
     return [branch["tau"] for branch in run.summary["branches"]]
 
 
-def _seeds(runs: Sequence[Run]) -> str:
-    n = len({run.summary["seed"] for run in runs})
-    return "1 seed" if n == 1 else f"{n} seeds"
-
-
 def _not_measured(name: str) -> str:
     return f"Not measured by any run here; add {name} to measures in the config."
 
 
-def _measured_against_tau(
-    title: str,
-    variants: Sequence[Variant],
-    lines: Mapping[str, tuple[str, str]],
-    note: str,
-    *,
-    y: str,
-    relative: bool = False,
+@dataclass(frozen=True)
+class _Measured:
+    """Numbers of one variant, of branches that have every one of them.
+
+    Attributes:
+        name: of the variant.
+        measure: what has to be measured for them.
+        numbers: by tau, by where they are from, and by line.
+        branches: that they are of.
+    """
+
+    name: str
+    measure: str
+    numbers: Mapping[Tau, Mapping[Source, Mapping[str, float]]]
+    branches: Sequence[Json]
+
+
+def _measured(variants: Sequence[Variant], lines: Mapping[str, tuple[str, str]]) -> _Measured:
+    """The best variant that measured all lines at several tau, else at one, else any.
+
+    Args:
+        variants: of one task.
+        lines: name of each to the path of its numbers, as of `number_of`.
+    """
+
+    def measured(variant: Variant) -> _Measured:
+        numbers: dict[Tau, dict[Source, dict[str, float]]] = defaultdict(dict)
+        branches = []
+        for run in variant[1]:
+            for branch in run.summary["branches"]:
+                every = {line: number_of(branch, path) for line, path in lines.items()}
+                own = {line: number for line, number in every.items() if number is not None}
+                # lines of one figure are means over the same runs, so that they compare
+                if len(own) == len(lines):
+                    numbers[branch["tau"]][source_of(run)] = own
+                    branches.append(branch)
+        measure = next(measure for measure, _ in lines.values() if measure)
+        return _Measured(variant[0], measure, numbers, branches)
+
+    return max(map(measured, variants), key=lambda one: min(len(one.numbers), 2))
+
+
+def _against_tau(
+    title: str, drawn: _Measured, note: str, *, y: str, relative: bool = False
 ) -> Panel:
-    """Numbers of the best variant that measured them at several tau."""
-    single = False
-    for name, runs in variants:
-        values = {line: _by_tau(runs, *path) for line, path in lines.items()}
-        taus = sorted(set.intersection(*map(set, values.values())))
-        single |= len(taus) == 1
-        if len(taus) < 2:
-            continue
-        means = {line: [mean(by_tau[tau]) for tau in taus] for line, by_tau in values.items()}
-        if relative:
-            means = {k: [v / m[0] if m[0] else 0 for v in m] for k, m in means.items()}
-        traces = [
-            scatter(
-                map(str, taus), heights, name=line, mode="lines+markers", line={"color": COLOURS[k]}
-            )
-            for k, (line, heights) in enumerate(means.items())
-        ]
-        made = against_tau(traces, taus, y=y, height=300)
-        made["layout"]["yaxis"]["rangemode"] = "tozero"
-        return Panel(title, f"{name}: {note}. Mean over {_seeds(runs)}.", (made,))
-    if single:
-        return Panel(title, 'Measured at one tau; its numbers are in the table "Further measures".')
-    return Panel(title, _not_measured(next(m for m, _ in lines.values() if m)))
+    """Means of what was measured, a line each."""
+    if not drawn.numbers:
+        return Panel(title, _not_measured(drawn.measure))
+    taus = [tau for tau in in_order(drawn.numbers) if tau is not None]
+    if len(taus) < 2:
+        place = "at one tau" if taus else "without a tau"
+        return Panel(title, f'Measured {place}; its numbers are in the table "Further measures".')
+    of_tau = [drawn.numbers[tau].values() for tau in taus]
+    lines = next(iter(of_tau[0]))
+    means = {line: [mean(own[line] for own in some) for some in of_tau] for line in lines}
+    if relative:
+        means = {k: [v / m[0] if m[0] else 0 for v in m] for k, m in means.items()}
+    traces = [
+        scatter(
+            map(str, taus), heights, name=line, mode="lines+markers", line={"color": COLOURS[k]}
+        )
+        for k, (line, heights) in enumerate(means.items())
+    ]
+    made = against_tau(traces, taus, y=y, height=300)
+    made["layout"]["yaxis"]["rangemode"] = "tozero"
+    seeds = seeds_in_words(drawn.numbers.values())
+    return Panel(title, f"{drawn.name}: {note}. Mean over {seeds}.", (made,))

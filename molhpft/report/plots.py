@@ -13,7 +13,8 @@ SCALE = ("#4c7df0", "#22a08c", "#d99a1f", "#d4504c")  # seen on light and dark g
 TAU = "tau (epochs of head probing)"
 EPOCH = "epoch of finetuning"
 
-Key = tuple[int, int]  # tau, and epoch or bin
+Tau = int | None  # None for what no number of epochs of probing led to, as a solved head
+Key = tuple[Tau, int]  # tau, and epoch or bin
 
 
 def colours(labels: Sequence[str]) -> dict[str, str]:
@@ -81,10 +82,12 @@ def points(value: Any, metric: str) -> float | None:
 
 
 def reach(rows: Sequence[Mapping[Any, Any]], key: str, metric: str) -> Json:
-    """Half the interval of every point; none where there is one seed."""
+    """Half the interval of every point; no bar where there is none."""
     ends = [(finite_or_none(row[key]), finite_or_none(row[f"{key}_low"])) for row in rows]
+    # plotly draws None as a bar of no length, and leaves out what is no number
     halves = [
-        None if mean is None or low is None else in_points(mean - low, metric) for mean, low in ends
+        "none" if mean is None or low is None else in_points(mean - low, metric)
+        for mean, low in ends
     ]
     return {"type": "data", "array": halves, "thickness": 1.5, "width": 4}
 
@@ -95,11 +98,20 @@ def over_epochs(values: Mapping[Key, float], *, y: str) -> Json:
     return _with_whole_epochs(made, [epoch for _, epoch in values])
 
 
+def in_order(taus: Iterable[Tau]) -> list[Tau]:
+    """Every tau once, rising; none at all comes first."""
+    return sorted(set(taus), key=lambda tau: -1 if tau is None else tau)
+
+
+def tau_name(tau: Tau) -> str:
+    """Tau in a legend or above a column."""
+    return "no tau" if tau is None else f"tau {tau}"
+
+
 def method_lines(
-    lines: Mapping[str, Mapping[Key, float]], tau: int, palette: Mapping[str, str], *, y: str
+    lines: Mapping[str, Mapping[int, float]], palette: Mapping[str, str], *, y: str
 ) -> Json:
-    """A figure over epochs of finetuning with a line a method, at one tau."""
-    at_tau = {k: {epoch: v for (t, epoch), v in m.items() if t == tau} for k, m in lines.items()}
+    """A figure over epochs of finetuning with a line a method."""
     traces = [
         scatter(
             line,
@@ -109,10 +121,10 @@ def method_lines(
             line={"color": palette[label]},
             showlegend=True,
         )
-        for label, line in at_tau.items()
+        for label, line in lines.items()
     ]
     made = figure(traces, x=EPOCH, y=y, height=300)
-    return _with_whole_epochs(made, [epoch for line in at_tau.values() for epoch in line])
+    return _with_whole_epochs(made, [epoch for line in lines.values() for epoch in line])
 
 
 def _with_whole_epochs(made: Json, epochs: Iterable[int]) -> Json:
@@ -135,7 +147,7 @@ def _tau_lines(
     values: Mapping[Key, float], place: Callable[[int], float], *, steps: bool = False
 ) -> list[Json]:
     """A line a tau, from blue to red as tau grows."""
-    taus = sorted({tau for tau, _ in values})
+    taus = in_order(tau for tau, _ in values)
     sample = require("plotly.colors", extra="report").sample_colorscale
     shades = sample(SCALE, [k / max(len(taus) - 1, 1) for k in range(len(taus))])
     traces = []
@@ -145,7 +157,7 @@ def _tau_lines(
             scatter(
                 line,
                 line.values(),
-                name=f"tau {tau}",
+                name=tau_name(tau),
                 showlegend=True,
                 mode="lines" if steps else "lines+markers",
                 marker={"size": 5},

@@ -4,6 +4,7 @@ Conclusions come first: which method, which tau, how much better, and how sure o
 """
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from molhpft.results.statistics import (
     compare,
     equal_budget,
     leader,
+    mean_interval,
     out_of_distribution,
     over_seeds,
     over_tau,
@@ -41,12 +43,16 @@ SIGNIFICANT = 0.05
 ENOUGH_SEEDS = 3
 MOST_NAMED = 4  # differences that a conclusion has; the table below it has them all
 
-_MEAN = "Mean over seeds ± half of the 95 % interval (Student's t)."
+_MEAN = (
+    "Mean over seeds ± half of the 95 % interval (Student's t); where seeds do not differ there is "
+    "none."
+)
 _VERDICTS = {
     "better": "Better on test than {}.",
     "worse": "Worse on test than {}.",
     "open": "No significant difference on test: {}.",
     "untested": "Not told apart by a test, which needs several seeds; difference on test: {}.",
+    "constant": "Not told apart by a test, which needs differences that vary; on test: {}.",
     "alone": "Not compared, because no seed is shared: {}.",
 }
 
@@ -87,11 +93,13 @@ def conclusions(table: pd.DataFrame, best: pd.DataFrame) -> list[str]:
     (row,) = summary[summary["label"] == first].to_dict("records")
     count = int(row["seeds"])
     seeds = "1 seed" if count == 1 else f"{count} seeds"
+    scored = int(best.loc[best["label"] == first, "final_test"].count())
+    over = seeds if scored == count else f"{scored} of {seeds}"
     among = " among networks" if len(networks(best)) < len(best) else ""
     tau = f", with tau {row['tau']} chosen" if len(_taus(table, first)) > 1 else ""
     sentences = [
-        f"{first} validates best{among}: test {score_name(metric)} {_test_score(row, metric)} over "
-        f"{seeds}{tau}.",
+        f"{first} validates best{among}: test {score_name(metric)} {_test_score(best, first)} over "
+        f"{over}{tau}.",
         *_baseline_sentences(best, summary, first),
         *_verdicts(comparisons(best), metric, seeds=count),
         *_gains_of_tau(table, best, [first, *map(str, summary["label"])]),
@@ -107,24 +115,30 @@ def _baseline_sentences(best: pd.DataFrame, summary: pd.DataFrame, first: str) -
     if name is None:
         return []
     rows = {str(row["label"]): row for row in summary.to_dict("records")}
-    metric, (baseline, network) = str(best["metric"].iloc[0]), (rows[name], rows[first])
+    metric = str(best["metric"].iloc[0])
     sentence = (
         f"The strongest baseline by validation is {name}: test {score_name(metric)} "
-        f"{_test_score(baseline, metric)}"
+        f"{_test_score(best, name)}"
     )
-    if baseline["final_valid"] >= network["final_valid"]:
+    if rows[name]["final_valid"] >= rows[first]["final_valid"]:
         return [f"{sentence}. It validates at least as well as every network."]
     return [f"{sentence}."]
 
 
-def _test_score(row: Mapping[Any, Any], metric: str) -> str:
-    mean, low, high = (finite_or_none(row[f"final_test{end}"]) for end in ("", "_low", "_high"))
-    if mean is None:
+def _test_score(best: pd.DataFrame, label: str) -> str:
+    """The mean test score of a method, and its interval where seeds differ."""
+    rows = best[best["label"] == label]
+    metric, scores = str(rows["metric"].iloc[0]), rows["final_test"].dropna()
+    if scores.empty:
         return "unknown"
-    if low is None or high is None:
-        return score_text(mean, metric)
-    ends = f"{score_text(low, metric)} to {score_text(high, metric)}"
-    return f"{score_text(mean, metric)} (95 % interval {ends})"
+    interval = mean_interval(scores.tolist())
+    text = score_text(interval.mean, metric)
+    if interval.n == 1:
+        return text
+    if isnan(interval.low):
+        return f"{text} (the same on every seed)"
+    low, high = (score_text(end, metric) for end in (interval.low, interval.high))
+    return f"{text} (95 % interval {low} to {high})"
 
 
 def _taus(table: pd.DataFrame, label: str) -> list[int]:
@@ -142,7 +156,7 @@ def _verdicts(table: pd.DataFrame, metric: str, *, seeds: int) -> list[str]:
             groups["alone"].append(str(row["other"]))
             continue
         if p is None:
-            verdict = "untested"
+            verdict = "untested" if row["n"] == 1 else "constant"
         elif p < SIGNIFICANT:
             verdict = "better" if difference > 0 else "worse"
         else:
@@ -153,7 +167,7 @@ def _verdicts(table: pd.DataFrame, metric: str, *, seeds: int) -> list[str]:
         for verdict, others in groups.items()
         if others
     ]
-    compared = len(table) - len(groups["alone"]) - len(groups["untested"])
+    compared = int(table["p_holm"].notna().sum())
     if compared:
         unit = " in points" if metric in PERCENTAGES else ""
         correction = "" if compared == 1 else f", corrected for {compared} comparisons (Holm)"
@@ -166,11 +180,13 @@ def _verdicts(table: pd.DataFrame, metric: str, *, seeds: int) -> list[str]:
 
 
 def _difference(row: Mapping[Any, Any], metric: str, *, seeds: int) -> str:
-    """A difference with its interval, and n where that is not the number of seeds."""
+    """A difference, its interval if it varies, and n where that is not the number of seeds."""
     text = score_text(float(row["difference"]), metric, sign="+")
     low, high = (finite_or_none(row[f"difference_{end}"]) for end in ("low", "high"))
     if low is not None and high is not None:
         text += f" [{score_text(low, metric, sign='+')}, {score_text(high, metric, sign='+')}]"
+    elif row["n"] > 1:
+        text += " on every seed"
     return text if row["n"] == seeds else f"{text} (n = {row['n']})"
 
 
@@ -331,7 +347,8 @@ def _comparisons(best: pd.DataFrame) -> Table:
     note = (
         f"Test score of {first} minus that of the other, seed by seed (n shared seeds), "
         f"{'in points' if metric in PERCENTAGES else 'in units of the score'}, ± half of the 95 % "
-        "interval; p of the paired t-test, then after Holm's correction for the comparisons here. "
+        "interval; p of the paired t-test, then after Holm's correction for the comparisons here; "
+        "neither where the difference is the same on every seed, unless it is 0, which has p = 1. "
         "budget: whether both searches had as many epochs of finetuning, to a tenth."
     )
     columns = ("other", "difference", "n", "p", "p (Holm)", "budget")

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from molhpft.domains.files import Json
+from molhpft.run.branch import tau_of
 from molhpft.run.standouts import STANDOUTS, Standouts
 
 NO_MOLECULES = "it stored no molecules to draw; set features: true in its config"
@@ -162,7 +163,7 @@ def _read(path: Path) -> tuple[Run, str | None]:
     """A run, and a complaint where it has lost its history."""
     if path.suffix == ".partial":
         raise ValueError("the run has not ended; run its config again to go on with it")
-    summary, config = _summary(path), _config(path)
+    summary, config = _with_own_taus(_summary(path)), _config(path)
     written = (summary["method"], summary["seed"])
     configured = (config["method"]["name"], config.get("seed"))
     if written != configured:
@@ -171,7 +172,10 @@ def _read(path: Path) -> tuple[Run, str | None]:
             f"{configured[0]} with seed {configured[1]}: they are of two runs; {_AGAIN}"
         )
     try:
-        return Run(path, config, summary, _history(path), _spent(path, config)), None
+        history = _history(path)
+        if any("inverse_penalty" in branch for branch in summary["branches"]):
+            history = [{**row, "tau": None} for row in history]
+        return Run(path, config, summary, history, _spent(path, config)), None
     except ValueError as error:
         complaint = f"{error}; training curves and costs leave it out"
         return Run(path, config, summary, None, None), complaint
@@ -205,6 +209,14 @@ def _summary(path: Path) -> Json:
     return dict(summary)
 
 
+def _with_own_taus(summary: Json) -> Json:
+    """The summary with the tau of every branch that it has by `tau_of`, in older runs too."""
+    branches = summary["branches"]
+    chosen = next(branch for branch in branches if branch["tau"] == summary["chosen_tau"])
+    branches = [{**branch, "tau": tau_of(branch)} for branch in branches]
+    return {**summary, "chosen_tau": tau_of(chosen), "branches": branches}
+
+
 def _config(path: Path) -> Json:
     try:
         config = yaml.safe_load(_text(path / "config.yaml"))
@@ -236,8 +248,8 @@ def _history(path: Path) -> list[Json]:
 def _is_epoch(row: Any) -> bool:
     if not isinstance(row, dict) or not isinstance(row.get("phase"), str):
         return False
-    counts = ("epoch", "tau") if row["phase"].startswith("finetune") else ("epoch",)
-    return all(type(row.get(key)) is int for key in counts)
+    tau = row.get("tau", "" if row["phase"].startswith("finetune") else None)
+    return type(row.get("epoch")) is int and (tau is None or type(tau) is int)
 
 
 def _spent(path: Path, config: Json) -> int | None:

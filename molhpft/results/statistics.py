@@ -4,7 +4,6 @@ The figure reported of a method is its test score where validation is best. Ever
 searched, tau and any setting, is chosen so, seed by seed; what the search cost stands beside.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,6 +22,7 @@ learning rates are chosen too, which gives plain finetuning a search of its own;
 setting is chosen."""
 
 _NAN = float("nan")
+_ROUNDING = 1e-9  # relative, by which equal differences of unequal scores may be apart
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Interval:
 
     Attributes:
         mean: of the values.
-        low: lower end; NaN for a single value, which says nothing about its own deviation.
+        low: lower end; NaN where values do not differ, as a single one does not: they say nothing
+            about how far others would be off.
         high: upper end, as `low`.
         n: number of values.
     """
@@ -69,7 +70,8 @@ def paired(
         confidence: as for `mean_interval`.
 
     Returns:
-        the difference over the seeds that both have, and the two-sided p, NaN for a single seed.
+        the difference over the seeds that both have, and the two-sided p, NaN for a single seed
+        and for one difference on every seed, unless that is 0.
 
     Raises:
         ValueError: no seed is in both.
@@ -91,13 +93,13 @@ def _t_test(values: Sequence[float], confidence: float) -> tuple[Interval, float
     numbers = numbers[~np.isnan(numbers)]
     if not len(numbers):
         raise ValueError("a mean needs at least one number, got none")
-    with warnings.catch_warnings():  # of a single value and of equal ones, which are legitimate
-        warnings.simplefilter("ignore", RuntimeWarning)
-        test = ttest_1samp(numbers, 0.0)
-        low, high = test.confidence_interval(confidence)
-    # no difference on any seed is 0 / 0 to the test
-    p = 1.0 if len(numbers) > 1 and not numbers.any() else float(test.pvalue)
-    return Interval(float(numbers.mean()), float(low), float(high), len(numbers)), p
+    mean, n = float(numbers.mean()), len(numbers)
+    if np.ptp(numbers) <= _ROUNDING * np.abs(numbers).max():
+        # the t of a mean of 0 is 0 however far others are off; that of any other needs to know
+        return Interval(mean, _NAN, _NAN, n), _NAN if n == 1 or numbers.any() else 1.0
+    test = ttest_1samp(numbers, 0.0)
+    low, high = test.confidence_interval(confidence)
+    return Interval(mean, float(low), float(high), n), float(test.pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -170,7 +172,7 @@ def over_seeds(best: pd.DataFrame, *, by: Level = "label") -> pd.DataFrame:
 def over_tau(table: pd.DataFrame) -> pd.DataFrame:
     """A row for each task, variant and tau: means over seeds with 95 % intervals.
 
-    Rows without a tau (baselines) are left out.
+    Rows without a tau (baselines, soups, solved heads) are left out.
     """
     numbers = [*_finals(table), "energy", *SHIFTS]
     keys = ["task", "label", "variant", "tau"]
@@ -263,8 +265,8 @@ def compare(best: pd.DataFrame, *, first: str | None = None) -> pd.DataFrame:
     Returns:
         columns task, method, other, n (shared seeds), difference (of test scores, method minus
         other) with `_low` and `_high`, p of the paired t-test, p_holm over the comparisons of the
-        task, and budgets_equal (whether both searches had the same epochs of finetuning, to a
-        tenth; missing where a cost is unknown).
+        task that have a p, and budgets_equal (whether both searches had the same epochs of
+        finetuning, to a tenth; missing where a cost is unknown).
     """
     comparisons: list[Json] = []
     for task, rows in best.groupby("task", sort=False):

@@ -42,12 +42,12 @@ class Results:
     Attributes:
         table: a row for each run and tau. Columns: folder, task, data (fingerprint), encoder,
             weights, method, pretraining (digest of the task that it goes on serving; empty for
-            none, and in runs of older versions), head, cut, seed, metric, tau (missing where there
-            is no head probing), chosen, energy, energy_per_entry, energy_balanced,
-            head_norm (missing in runs of older versions), probe_<split>, final_<split>,
-            ece_<split> (of classes), distance, cosine, dot, norm, start_norm, epochs (of
-            finetuning), parameters, the settings in which runs differ under their config keys, and
-            label, family and variant.
+            none, and in runs of older versions), head, cut, seed, metric, tau (missing where no
+            number of epochs of probing gave the head), chosen, energy, energy_per_entry,
+            energy_balanced, head_norm (missing in runs of older versions), probe_<split>,
+            final_<split>, ece_<split> (of classes), distance, cosine, dot, norm, start_norm, epochs
+            (of finetuning), parameters, the settings in which runs differ under their config keys,
+            and label, family and variant.
         settings: names of the columns that are settings.
         runs: the runs behind it.
         problems: folders that were left out, and why.
@@ -341,9 +341,10 @@ def _unscored(runs: Sequence[Run]) -> Iterator[str]:
     """A sentence for each branch whose predictions were not finite: means are better without it."""
     for run in runs:
         for branch in run.summary["branches"]:
+            place = "" if branch["tau"] is None else f" at tau {branch['tau']}"
             lost = [split for split, score in branch["final"].items() if score is None]
             if lost:
                 yield (
-                    f"{run.path} predicts what is not finite at tau {branch['tau']} and has no "
+                    f"{run.path} predicts what is not finite{place} and has no "
                     f"score of {', '.join(lost)}: means over seeds leave it out."
                 )

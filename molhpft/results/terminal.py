@@ -13,6 +13,7 @@ from molhpft.core.metrics import comparable, score_name, show
 from molhpft.domains.console import plain_console
 from molhpft.domains.files import Json
 from molhpft.domains.molecules.splits import CALIBRATION
+from molhpft.run.branch import tau_of
 
 Columns = dict[str, tuple[str, str]]
 
@@ -139,8 +140,9 @@ def branch_table(
 
 
 def tau_text(row: Json) -> str:
-    """Tau of a branch; a dash for one that is none of one head, as a soup."""
-    return "-" if row["tau"] is None else str(row["tau"])
+    """Tau of a branch; a dash for one that has none, as a soup or a solved head."""
+    tau = tau_of(row)
+    return "-" if tau is None else str(tau)
 
 
 def _present(columns: Columns, rows: Sequence[tuple[str, Json]]) -> Columns:

@@ -76,17 +76,27 @@ def finetune(
     callbacks = callbacks_along(config.measures, start, task, seed=config.seed)
     callbacks += [] if until is None else [PauseAfter(until)]
     history: list[Json] = []
-    repeat = {"repeat": recipe.repeat} if recipe.repeat else {}
+    tau, repeat = recipe.reported_tau, {"repeat": recipe.repeat} if recipe.repeat else {}
     for number, phase in enumerate(recipe.after):
         saved = SavedPhase(context.folder, f"{recipe.key}-{number}", config.checkpoint)
         rng = torch.Generator().manual_seed(seed_for(config.seed, recipe.stream) + number)
         total = phase.epochs * task.epoch_size
-        with pace(f"finetuning, tau {recipe.tau}", total, shown=machine.rank == 0) as show:
+        words = "finetuning" + ("" if tau is None else f", tau {tau}")
+        with pace(words, total, shown=machine.rank == 0) as show:
             along = [saved, *callbacks, _Shown(show)]
             rows = fit(tuned, phase, task, rng=rng, callbacks=along, machine=machine)
-        about = {"phase": phase_name(number), "tau": recipe.tau, **repeat}
+        about = {"phase": phase_name(number), "tau": tau, **repeat}
         history += [{**about, **row} for row in rows]
     return tuned, history
+
+
+def tau_of(row: Json) -> int | None:
+    """Tau of a branch, by its row; None where it has none: of a baseline, soup or solved head.
+
+    Older versions wrote 0 for a solved head, which is the tau of a random one.
+    """
+    tau: int | None = None if "inverse_penalty" in row else row["tau"]
+    return tau
 
 
 def write_member(tuned: Network, recipe: Recipe, context: RunContext) -> None:

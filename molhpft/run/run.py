@@ -184,7 +184,10 @@ def measure(branch: Branch, head: Network, features: Task, names: Sequence[str])
         names: further measures.
     """
     task, finetuned = branch.task, bool(branch.history)
-    row = {"tau": branch.recipe.tau, **before_finetuning(predictions(head, features), task)}
+    row = {
+        "tau": branch.recipe.reported_tau,
+        **before_finetuning(predictions(head, features), task),
+    }
     row["head"] = {"norm": head_norm(head.head)}
     # without an epoch of finetuning nothing has moved, and features may be cached
     row |= after_finetuning(

@@ -84,7 +84,8 @@ def tau_figure(rows: Sequence[tuple[str, Json]], path: Path, *, score: str) -> N
     _curve(scores, branches, ("final", "test"), ORANGE, label="test")
     for level in (row["final"]["test"] for name, row in rows if name == "scratch"):
         scores.axhline(100 * level, color=GREY, lw=1, ls=":", label="test, from scratch")
-    scores.legend(fontsize=8, facecolor="white", edgecolor="none", framealpha=1)
+    # above the lowest line, which is that from scratch
+    scores.legend(fontsize=8, facecolor="white", edgecolor="none", framealpha=1, loc=(0.02, 0.08))
     _two_scales(energies, branches, ("energy", "aie"), ("probe", "valid"))
     _two_scales(shifts, branches, ("shift", "distance"), ("shift", "cosine"))
     titles = (

@@ -127,7 +127,7 @@ def sweep_table(rows: Sequence[Json]) -> Table:
 
 
 def _tau(row: Json) -> str:
-    """Tau of a trial's result; a dash where it is no branch of one tau, as a soup is none."""
+    """Tau of a trial's result; a dash where it has none, as a soup or a solved head."""
     return "-" if row["tau"] is None else str(row["tau"])
 
 
@@ -182,10 +182,14 @@ def _table(title: str, settings: Sequence[str], columns: Sequence[str]) -> Table
 
 
 def _scores(rows: Sequence[Json]) -> list[str]:
-    """Validation and test score: of several seeds, mean ± standard deviation."""
+    """Validation and test score: of several seeds, mean ± standard deviation.
+
+    Where some have no score, how many have one.
+    """
     metric, texts = rows[0]["metric"], []
     for split in ("valid", "test"):
         values = [row[split] for row in rows if row[split] is not None]
         std = f" ± {show(stdev(values), metric)}" if values[1:] else ""
-        texts.append(f"{show(mean(values) if values else None, metric)}{std}")
+        of = f" ({len(values)} of {len(rows)})" if 0 < len(values) < len(rows) else ""
+        texts.append(f"{show(mean(values) if values else None, metric)}{std}{of}")
     return texts

@@ -97,6 +97,11 @@ class Recipe:
         return self.probe.epochs
 
     @property
+    def reported_tau(self) -> int | None:
+        """Tau as results have it: None for a solved head, to which no number of epochs leads."""
+        return None if self.inverse_penalties else self.tau
+
+    @property
     def key(self) -> str:
         """A name that no other finetuning of the same run has."""
         smoothing = f"-smoothing{self.probe.smoothing:g}" if self.probe.smoothing else ""

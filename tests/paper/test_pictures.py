@@ -63,6 +63,8 @@ def test_scores_are_drawn_in_percent_with_intervals(tmp_path):
     (row,) = [r for r in rows if "after finetuning" in r["panel"] and r["x"] == "4"]
     assert float(row["y"]) == pytest.approx(81)
     assert float(row["low"]) < 81 < float(row["high"])
+    (same,) = [r for r in rows if "nergy" in r["panel"] and r["x"] == "4"]
+    assert (float(same["y"]), same["low"], same["high"]) == (0.2, "", "")  # of every seed
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,8 @@
 """Figures: their points are the numbers of the table, and absence is a sentence."""
 
+import json
 from itertools import pairwise
+from math import isnan
 
 import pytest
 
@@ -8,7 +10,7 @@ from molhpft.report import figures
 from molhpft.report.plots import colours
 from molhpft.results.statistics import best_on_validation, over_seeds, over_tau
 from molhpft.results.table import read_results
-from tests.runs import measure, write_run
+from tests.runs import SHIFT, measure, write_run
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,11 @@ def test_the_figure_of_methods_has_their_scores_and_intervals(results, palette):
             row = summary.loc[label]
             name = f"final_{trace['name']}"
             assert score == pytest.approx(100 * row[name])
-            assert half == pytest.approx(100 * (row[name] - row[f"{name}_low"]))
+            low = row[f"{name}_low"]
+            if isnan(low):  # of seeds that agree
+                assert half == "none"
+            else:
+                assert half == pytest.approx(100 * (row[name] - low))
 
 
 def test_figures_over_tau_have_the_means(results, palette):
@@ -179,6 +185,98 @@ def test_measures_of_branches_are_drawn_against_tau_and_tabled(tmp_path):
     assert cells["step: G"] == [1, pytest.approx(0.2)]
     assert cells["bound applies"] == [0.5, 0.5]
     assert "alignment" not in cells
+
+
+GRID = {0: (0.6, 0.5), 4: (0.7, 0.6)}
+
+
+def changed(path, change):
+    """A run of whose summary every branch has been changed."""
+    summary = json.loads((path / "summary.json").read_text())
+    for branch in summary["branches"]:
+        branch |= change
+    (path / "summary.json").write_text(json.dumps(summary))
+    return path
+
+
+def shortened(path, epochs):
+    """A run whose finetuning stopped early."""
+    rows = [json.loads(line) for line in (path / "history.jsonl").read_text().splitlines()]
+    kept = [row for row in rows if row["phase"] == "probe" or row["epoch"] <= epochs]
+    (path / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    return path
+
+
+def test_lines_of_one_figure_are_means_over_the_same_seeds_which_the_caption_counts(tmp_path):
+    runs = [write_run(tmp_path, GRID, seed=seed) for seed in range(3)]
+    measure(runs[0], {tau: further(tau) for tau in GRID})
+    for path in runs[1:]:
+        changed(path, {"shift": {**SHIFT, "distance": 0.1}})
+    drawn, _ = panels(tmp_path)
+    (made,) = drawn["Drift by batch norm"].figures
+    assert lines_of(made)["all of it"] == {"0": 1, "4": 1}
+    for title in ("Drift by batch norm", "Proposition 1", "A, K and G of the first step"):
+        assert drawn[title].note.endswith("Mean over 1 seed.")
+
+
+def test_the_note_under_proposition_1_has_reasons_of_what_is_drawn_alone(tmp_path):
+    measure(write_run(tmp_path, GRID), {tau: further(tau) for tau in GRID})
+    other = write_run(tmp_path, {0: (0.5, 0.4)}, method="ft")
+    measure(other, {0: further(0, beyond=["momentum 0.9"])})
+    drawn, _ = panels(tmp_path)
+    assert "momentum" not in drawn["Proposition 1"].note
+
+
+def test_a_mean_curve_ends_where_the_first_seed_stops(tmp_path):
+    for seed in range(2):
+        shortened(write_run(tmp_path, GRID, seed=seed), 3 - seed)
+    results = read_results(tmp_path)
+    panel = figures.training_curves(figures.task_variants(results, results.table))
+    for made in panel.figures:
+        assert [list(line) for line in lines_of(made).values()] == [[1, 2], [1, 2]]
+    assert panel.note.endswith("mean over 2 seeds, up to the last epoch that all of them reach.")
+
+
+def test_captions_count_the_seeds_that_are_drawn(tmp_path):
+    counts = {"histogram": {"before": [2, 1], "after": [1, 2]}}
+    runs = [write_run(tmp_path, GRID, seed=seed) for seed in range(3)]
+    along = {tau: [{"direction": 1.0}] * 3 for tau in GRID}
+    measure(runs[0], {tau: {"confidence": counts} for tau in GRID}, along)
+    (runs[1] / "history.jsonl").write_text("{")
+    results = read_results(tmp_path)
+    variants = figures.task_variants(results, results.table)
+    assert "mean over 2 seeds." in figures.training_curves(variants).note
+    assert "mean over 1 seed." in figures.direction(variants).note
+    assert "mean over 1 seed." in figures.confidence(variants).note
+
+
+def test_a_tau_that_some_seeds_have_is_over_fewer(tmp_path):
+    write_run(tmp_path, GRID, seed=0)
+    write_run(tmp_path, {0: (0.6, 0.5)}, seed=1)
+    results = read_results(tmp_path)
+    panel = figures.training_curves(figures.task_variants(results, results.table))
+    assert "mean over 1 to 2 seeds." in panel.note
+
+
+@pytest.mark.parametrize("tau", [None, 0])  # as it is written, and as older versions wrote it
+def test_a_solved_head_has_no_tau_in_figures_and_tables(tmp_path, tau):
+    kernel = [{"ntk_change": 0.1 * k} for k in (1, 2, 3)]
+    solved = write_run(tmp_path, {tau: (0.5, 0.4)}, method="lp_ft_converged")
+    measure(changed(solved, {"inverse_penalty": 0.1}), {tau: further(0)}, {tau: kernel})
+    alone, table = panels(tmp_path)
+    assert lines_of(alone["eNTK change"].figures[0]) == {
+        "no tau": {k + 1: row["ntk_change"] for k, row in enumerate(kernel)}
+    }
+    assert "Measured without a tau" in alone["Drift by batch norm"].note
+    assert table.columns == ("measure", "method", "no tau")
+    measure(write_run(tmp_path, GRID), {}, {t: kernel for t in GRID})
+    beside, _ = panels(tmp_path)
+    (made,) = beside["eNTK change"].figures
+    assert lines_of(made).keys() == {"hp-ft", "lp-ft-converged"}
+    assert "tau 0: hp-ft and lp-ft-converged (no tau), means over 1 seed." in (
+        beside["eNTK change"].note
+    )
+    assert set(over_tau(read_results(tmp_path).table)["label"]) == {"hp-ft"}
 
 
 def test_measures_at_one_tau_are_tabled_and_what_is_missing_is_named(tmp_path):

@@ -41,7 +41,7 @@ def test_verdicts_follow_the_corrected_tests(tmp_path):
     assert re.search(r"No significant difference on test: lp [+-]0\.0", text)
     assert "n = 5 unless given" in text
     assert "corrected for 3 comparisons (Holm)" in text
-    assert re.search(r"changes the test score of hp-ft by \+10\.00 \[.*\] against tau 0\.", text)
+    assert "changes the test score of hp-ft by +10.00 on every seed against tau 0." in text
     assert "against tau 4" not in text
     p = {row["other"]: row["p_holm"] for row in comparisons(best).to_dict("records")}
     assert max(p["ft"], p["l2-sp"]) < 0.05 < p["lp"]
@@ -55,16 +55,49 @@ def test_one_seed_is_tested_by_nothing(tmp_path):
     assert "t-test" not in text
 
 
+def test_a_difference_that_is_the_same_on_every_seed_is_no_evidence(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path, {0: (0.7, 0.6 + LUCK[seed])}, method="ft", seed=seed)
+        write_run(tmp_path, {0: (0.65, 0.6 + LUCK[seed])}, method="lp", seed=seed)
+        write_run(tmp_path, {0: (0.6, 0.4 + LUCK[seed])}, method="layerwise", seed=seed)
+        write_run(tmp_path, {0: (0.6, 0.5)}, method="l2_sp", seed=seed)
+    table = read_results(tmp_path).table
+    best = best_on_validation(table)
+    text = " ".join(conclusions(table, best))
+    assert "Not told apart by a test, which needs differences that vary" in text
+    assert "on test: layerwise +20.00 on every seed." in text
+    assert "No significant difference on test: lp +0.00 on every seed." in text
+    assert re.search(r"Better on test than l2-sp \+10\.07 \[", text)
+    assert "corrected for 2 comparisons (Holm)" in text
+    (_, compared) = tables(table)
+    (row,) = [row for row in compared.rows if row[0].text == "layerwise"]
+    assert [cell.text for cell in row[1:5]] == ["20.00", "3", "-", "-"]
+
+
+def test_a_score_that_is_the_same_on_every_seed_has_no_interval(tmp_path):
+    table, best = tree(tmp_path, {"ft": {0: (0.7, 0.6)}}, seeds=3)
+    same = best.assign(final_test=-1.09, metric="neg_rmse")
+    (first, *_) = conclusions(table, same)
+    assert first.endswith("test -RMSE -1.0900 (the same on every seed) over 3 seeds.")
+
+
+def test_a_seed_without_a_test_score_is_not_counted_with_the_mean(tmp_path):
+    table, best = tree(tmp_path, {"ft": {0: (0.7, 0.6)}}, seeds=3)
+    best.loc[0, "final_test"] = float("nan")
+    assert conclusions(table, best)[0].endswith(" over 2 of 3 seeds.")
+
+
 def test_of_many_others_the_nearest_are_named_and_the_rest_counted(tmp_path):
     methods = {"hp_ft": {0: (0.9, 0.9)}}
+    # of the fifth the difference is the same on every seed
     worse = ("ft", "lp", "l2_sp", "wise_ft", "layerwise", "lp_ft")
     methods |= {name: {0: (0.8, 0.8 - 0.02 * k)} for k, name in enumerate(worse)}
     table, best = tree(tmp_path, methods)
     (verdict,) = [line for line in conclusions(table, best) if line.startswith("Better")]
     places = [verdict.index(name) for name in ("ft +10", "lp +12", "l2-sp +14", "wise-ft +16")]
     assert places == sorted(places)
-    assert verdict.endswith("and 2 more.")
-    assert "layerwise" not in verdict
+    assert verdict.endswith("and 1 more.")
+    assert "lp-ft" not in verdict
 
 
 def test_a_baseline_is_compared_with_and_never_leads(tmp_path):

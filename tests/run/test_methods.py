@@ -7,6 +7,7 @@ from molhpft.config.registry import METHODS
 from molhpft.config.schema import parse_config
 from molhpft.core.evaluate import predict, take
 from molhpft.domains.weights import read_weights
+from molhpft.results.table import read_results
 from molhpft.run.branch import predictions, scores
 from molhpft.run.run import run
 from tests.runs import FLYP, SMALL, network_of, rows_of, task_of
@@ -105,6 +106,18 @@ def test_lp_ft_from_a_solved_head_begins_where_the_solution_ended(small, tmp_pat
     assert tuned["probe"] == pytest.approx(solved["final"])
     assert tuned["energy"] == pytest.approx(solved["energy"])
     assert tuned["shift"]["distance"] > 0
+
+
+@pytest.mark.parametrize("name", SOLVED)
+def test_a_solved_head_is_of_no_tau(small, tmp_path, name):
+    folder = run(small(method=method(name), **BRIEF), tmp_path)
+    summary = folder.read_json("summary.json")
+    assert summary["chosen_tau"] is None
+    assert [row["tau"] for row in summary["branches"]] == [None]
+    assert {row["tau"] for row in folder.read_lines("history.jsonl")} <= {None}
+    table = read_results(tmp_path).table
+    assert table["tau"].isna().all()
+    assert table["epochs"].tolist() == [0 if name in PROBES else 2]
 
 
 @pytest.mark.parametrize(("head", "cut"), [("linear", "pool"), ("cosine", "conv1"), ("mlp", None)])

@@ -125,6 +125,13 @@ def test_one_seed_has_no_deviation_and_failed_trials_are_in_no_mean():
     assert (line["test"], line["seeds"]) == ("50.00", "1")
 
 
+def test_a_mean_over_fewer_seeds_than_were_run_says_of_how_many():
+    (line,) = cells(seeds_table([row(0, test=0.5), row(1, test=0.7), row(2, test=None)]))
+    assert (line["test"], line["valid"]) == ("60.00 ± 14.14 (2 of 3)", "80.00 ± 0.00")
+    (line,) = cells(seeds_table([row(0, test=None), row(1, test=None)]))
+    assert line["test"] == "-"
+
+
 def test_settings_have_a_line_each_whatever_the_order_of_their_trials():
     rows = [row(seed, lr=lr) for seed in range(3) for lr in (0.1, 0.01)]
     lines = [(line["finetune.lr"], line["seeds"]) for line in cells(seeds_table(rows))]
