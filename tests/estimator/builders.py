@@ -107,6 +107,7 @@ def random_model(
     members=2,
     smiles=tuple(SMILES),
     classes=(),
+    lines=(),
 ):
     torch.manual_seed(0)
     described = encoder if encoder == DMPNN else ENCODER | dict(encoder)
@@ -139,7 +140,7 @@ def random_model(
             for k in range(members)
         ]
     }
-    return Model(spec, networks, uncertainty, smiles, about)
+    return Model(spec, networks, uncertainty, smiles, about, lines=lines or None)
 
 
 def _as_if_trained(network):

@@ -153,6 +153,13 @@ def test_validation_molecules_move_no_set(objective, calibration):
     assert ours.equal(theirs)
 
 
+def test_probabilities_are_fitted_to_validation_and_calibration_molecules_together():
+    (a, y), (b, z) = one_target(1, n=30), one_target(2, n=20)
+    expected = fit_platt(torch.cat([a, b]), torch.cat([y, z]))
+    found = fit(near(a, y), near(b, z), calibration="platt").values(b, CLASSES)
+    torch.testing.assert_close(found, expected.probabilities(b.double()))
+
+
 def test_without_any_molecules_there_is_no_uncertainty_to_fit():
     with pytest.raises(ValueError, match="got neither"):
         fit(None, None)
@@ -185,6 +192,14 @@ def test_less_similar_molecules_get_wider_intervals_where_the_network_errs_more_
     assert (truth.abs() <= plain)[far].double().mean() < 0.8
     for part in (far, ~far):
         assert 0.86 < (truth.abs() <= widths)[part].double().mean() < 0.94
+
+
+def test_a_molecule_has_the_thresholds_of_the_nearest_hundredth_of_similarity():
+    steps = torch.arange(101.0).reshape(-1, 1, 1).expand(-1, 1, 2)
+    uncertainty = replace(uncertainty_of(CLASSES), limits=steps, domain_threshold=0.0)
+    similarity = torch.tensor([0.0, 0.004, 0.006, 0.994, 0.996, 1.0])
+    found = uncertainty.thresholds(torch.zeros(6, 1), similarity, None)
+    assert found[:, 0, 0].tolist() == found[:, 0, 1].tolist() == [0, 0, 1, 99, 100, 100]
 
 
 def uneven(seed, n):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from molhpft.estimator.card import score_rows
+from molhpft.estimator.card import member_score, score_rows
 
 FOLDS = {"rocauc": 0.9, "coverage": None, "in_domain": 1.0}
 
@@ -25,3 +25,9 @@ def test_coverage_of_test_molecules_beside_folds_has_a_row():
 def test_a_score_that_cannot_be_computed_is_a_dash_without_folds(name):
     (row,) = score_rows({"test": {name: None}}, folds=0)[1:]
     assert row[1:] == ["-"]
+
+
+def test_an_error_of_a_member_is_positive_though_higher_scores_are_better():
+    member = {"valid": -1.5, "folds": [-1.0, -2.0]}
+    assert member_score(member, "neg_rmse") == "1.5000 ± 0.7071"
+    assert member_score({"valid": 0.25, "folds": []}, "rocauc") == "25.00"

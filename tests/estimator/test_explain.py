@@ -10,6 +10,7 @@ from molhpft.domains.files import UnwritableError
 from molhpft.domains.molecules.featurized import featurized
 from molhpft.domains.molecules.further_columns import store_beside
 from molhpft.estimator import explain as explaining
+from molhpft.estimator.blend import Line
 from molhpft.estimator.explain import draw, explain
 from tests.estimator.builders import NETWORKS, random_model
 
@@ -17,6 +18,13 @@ KINDS = NETWORKS | {
     "numbers": {"objective": Squared(mean=(3.0,), std=(2.0,)), "targets": ("size",)},
     "several": {"targets": ("a", "b")},
     "beside": {"head": {"name": "linear", "beside": ["morgan", "properties"]}},
+    "lines": {
+        "targets": ("a", "b"),
+        "lines": (
+            Line(torch.tensor([2.0, 0.5]), torch.tensor([0.5, 3.0])),
+            Line(torch.tensor([0.25, 4.0]), torch.tensor([-2.0, 1.0])),
+        ),
+    },
 }
 ASKED = "CC(=O)Nc1ccccc1"
 

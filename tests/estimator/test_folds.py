@@ -1,23 +1,30 @@
 """Models that are chosen fold by fold: what each molecule is predicted by, and what is kept."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+import yaml
 from sklearn.base import clone
 
+from molhpft.config.build import build_recipes
 from molhpft.config.schema import parse_config
 from molhpft.core.evaluate import predict
 from molhpft.core.objectives import Multilabel
 from molhpft.domains.molecules import tables
+from molhpft.domains.molecules.fingerprints import Neighbours, morgan_fingerprints
 from molhpft.domains.weights import read_weights
 from molhpft.estimator import HPFTClassifier, HPFTRegressor
 from molhpft.estimator import finetune as finetuning
 from molhpft.estimator.card import alone
 from molhpft.estimator.finetune import finetune_table
 from molhpft.estimator.model import Model
+from molhpft.estimator.networks import _settled
 from molhpft.estimator.settings import IN_MEMORY, Inference, model_config
 from molhpft.estimator.train import train
 from molhpft.estimator.validation import draw_folds, fold_tasks
+from molhpft.measure.error_scale import ErrorScale
 from tests.estimator.builders import (
     BRIEF,
     CHANGES,
@@ -56,6 +63,41 @@ def test_every_molecule_is_judged_by_the_network_that_did_not_train_on_it(folded
     (member,) = [m for m in model.about["members"] if m["tau"] == 2]
     assert member["valid"] == pytest.approx(score, rel=1e-5)
     assert len(member["folds"]) == 3
+
+
+def test_networks_of_folds_differ_in_their_seed(folded):
+    seeds = [yaml.safe_load((run.path / "config.yaml").read_text())["seed"] for run in folded[3]]
+    assert len(set(seeds)) == len(seeds) == 3
+
+
+def test_a_molecule_is_as_near_as_it_is_to_what_trained_while_it_was_held_out(folded):
+    model, task, folds, _ = folded
+    bits, rows = morgan_fingerprints(SMILES), task.rows("train")
+    found = model.held_out.splits["valid"].similarity
+    assert (found < 1).any()
+    for fold in folds:
+        nearest, _ = Neighbours(bits[fold.train]).nearest(bits[fold.held])
+        assert found[torch.isin(rows, fold.held)].equal(nearest)
+
+
+def test_sets_of_a_prediction_heed_how_far_kinds_of_member_disagree(brief, tmp_path):
+    task = unvalidated_size_task()
+    folds = draw_folds(task, "random", count=2, seed=0)
+    config = replace(brief, method=replace(brief.method, options={"tau": (0, 2)}))
+    model, _ = train(config, task, tmp_path, Inference(members="networks"), folds=folds)
+    assert model.sizes == (2, 2)
+    rows, held = task.rows("test"), model.held_out.splits["test"]
+    smiles = [SMILES[row] for row in rows.tolist()]
+    of_table = model.held_out.of_all(len(SMILES)).sets[rows]
+    torch.testing.assert_close(model.predict(smiles).sets, of_table, rtol=1e-5, atol=1e-5)
+    # the same of errors that are as large as disagreement, whatever the fit made of it
+    nothing, one = torch.zeros(1, 3), torch.ones(1, 3)
+    slopes = torch.tensor([[1.0, 0.0, 0.0]])
+    scale = ErrorScale(slopes, centres=nothing, units=one, lows=-9 * one, highs=9 * one)
+    model.uncertainty = replace(model.uncertainty, error_scale=scale, domain_threshold=0.0)
+    expected = model.uncertainty.sets(held.logits, model.spec.objective, held.similarity, held.std)
+    assert expected.isfinite().all()
+    torch.testing.assert_close(model.predict(smiles).sets, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_networks_of_all_folds_count_as_one_kind_of_member(folded, tmp_path):
@@ -110,6 +152,15 @@ def test_the_first_fold_chooses_tau_for_all(tmp_path):
     assert "choice" not in second
     assert first["chosen_tau"] == second["chosen_tau"] == model.about["chosen_tau"]
     assert len(model.networks) == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "smoothing"), [("hp_ft", 0.0), ("hp_ft", 0.1), ("ls_hp_ft", 0.1)]
+)
+def test_heads_of_further_folds_are_smoothed_as_that_of_the_first(method, smoothing):
+    config = _settled(model_config(more={"method": method}), {"tau": 20, "smoothing": smoothing})
+    recipe = build_recipes(config)[0]
+    assert (recipe.tau, recipe.probe.smoothing) == (20, smoothing)
 
 
 @pytest.mark.parametrize(

@@ -4,20 +4,33 @@ from dataclasses import replace
 
 import torch
 
+from molhpft.core.scale import fit_scale
+from molhpft.domains.molecules.properties import properties
 from molhpft.estimator.kernel_fitting import fit_kernel_models
 from molhpft.estimator.settings import model_config
 from molhpft.estimator.validation import draw_folds, held_rows
-from tests.estimator.builders import BRIEF, unvalidated_size_task
+from tests.estimator.builders import BRIEF, SMILES, size_task, unvalidated_size_task
+
+CONFIG = model_config(encoder=BRIEF["encoder"], tau=2, head="linear", more=BRIEF["config"])
 
 
 def test_each_fold_is_judged_by_a_model_that_learned_from_the_others_alone():
     task = unvalidated_size_task()
     folds = draw_folds(task, "random", count=3, seed=0)
-    config = model_config(encoder=BRIEF["encoder"], tau=2, head="linear", more=BRIEF["config"])
-    judged = fit_kernel_models(config, task, folds, only="fingerprints").outputs["valid"]
+    judged = fit_kernel_models(CONFIG, task, folds, only="fingerprints").outputs["valid"]
     held = held_rows(folds)
     for fold in folds:
         without = replace(task, splits={"train": fold.train, "valid": fold.held})
-        alone = fit_kernel_models(config, without, [], only="fingerprints").outputs["valid"]
+        alone = fit_kernel_models(CONFIG, without, [], only="fingerprints").outputs["valid"]
         assert alone.std() > 0.01
         torch.testing.assert_close(judged[:, torch.isin(held, fold.held)], alone)
+
+
+def test_properties_are_on_the_scale_of_training_molecules_alone():
+    task = size_task()
+    # few, so that models are fitted at once
+    splits = {"train": task.rows("train")[:6], "valid": task.rows("valid")[:4]}
+    fitted = fit_kernel_models(CONFIG, replace(task, splits=splits), [])
+    expected = fit_scale(properties([SMILES[row] for row in splits["train"].tolist()]))
+    for name, found in vars(fitted.models.describer.scale).items():
+        assert found.equal(getattr(expected, name)), name

@@ -114,6 +114,12 @@ def test_features_of_a_whole_pretrained_encoder_are_standardised_unless_said_oth
     assert not model_config(more={"standardise": False}).standardise
 
 
+def test_a_pretrained_backbone_learns_more_slowly_than_its_head_and_a_random_one_as_fast():
+    pretrained, random = model_config(more={}).finetune, config().finetune
+    assert 0 < pretrained.backbone_lr < pretrained.lr
+    assert random.backbone_lr in (None, random.lr)
+
+
 def test_what_an_option_leaves_open_may_stand_in_the_config():
     own = {"encoder": {"dropout": 0.25}, "head": {"name": "linear"}, "seed": 3}
     found = model_config(more=own | {"method": {"tau": [1, 2]}})
@@ -487,6 +493,20 @@ def test_a_process_learned_rates_and_says_so_where_validation_cannot_calibrate_i
     task = replace(task, splits={split: torch.tensor(rows) for split, rows in parts.items()})
     model, _ = train(brief, task, tmp_path, Inference(members="fingerprints"))
     assert (model.predict([SMILES[row] for row in parts["test"]]).values < 0.5).all()
+
+
+def test_a_process_is_not_certain_of_a_target_of_one_class(brief, tmp_path):
+    targets = torch.tensor([RING, [1] * len(RING)], dtype=torch.float32).T
+    targets[ring_task().rows("test"), 1] = 0
+    task = ring_task(targets=targets, target_names=("ring", "known"))
+    n = len(task.rows("train")) + len(task.rows("valid"))
+    inference = Inference(members="fingerprints", calibration="none")
+    model, _ = train(brief, task, tmp_path, inference)
+    rate = torch.tensor((n + 1) / (n + 2), dtype=torch.float64)
+    # its process says 1, and a logit rises by 4 with what stands for a probability
+    expected = (rate.logit() + 4 * (1 - rate)).sigmoid()
+    found = model.predict(SMILES[:5]).values[:, 1]
+    torch.testing.assert_close(found, expected.expand(5), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["uniform_soup", "greedy_soup"])
