@@ -32,7 +32,8 @@ from molhpft.domains.molecules.smiles import FEATURISER_VERSION
 from molhpft.domains.molecules.splits import random_split
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.domains.weights import weight_file
-from molhpft.estimator.calibrate import HeldOut, Uncertainty, fit_uncertainty
+from molhpft.estimator.calibrate import Uncertainty, fit_uncertainty
+from molhpft.estimator.held_out import HeldOut
 from molhpft.estimator.settings import Inference, Members, model_config
 from molhpft.estimator.train import train
 from molhpft.estimator.validation import FOLDS, draw_folds

@@ -5,7 +5,8 @@ from math import ceil
 
 from molhpft.domains.files import Json, listed
 from molhpft.domains.molecules.splits import CALIBRATION
-from molhpft.estimator.calibrate import HeldOut, Uncertainty
+from molhpft.estimator.calibrate import Uncertainty
+from molhpft.estimator.held_out import HeldOut
 
 NAMED = 5
 """Targets that a sentence names; of more the others are counted."""

@@ -21,7 +21,7 @@ from molhpft.domains.molecules.tables import (
     read_table,
     table_task,
 )
-from molhpft.estimator.held_out import HELD_OUT, write_held_out
+from molhpft.estimator.held_out_file import HELD_OUT, write_held_out
 from molhpft.estimator.model import CONFIG, Model
 from molhpft.estimator.notes import notes_on
 from molhpft.estimator.settings import Encoder, Inference, Tau, model_config

@@ -35,14 +35,10 @@ from molhpft.domains.molecules.graphs import GraphStore
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.domains.weights import ABOUT, FILES, MEMBER, hub_folder, strip_prefix
 from molhpft.estimator.blend import Line
-from molhpft.estimator.calibrate import (
-    HeldOutPredictions,
-    Uncertainty,
-    candidate_std,
-    uncertainty_from,
-)
+from molhpft.estimator.calibrate import Uncertainty, uncertainty_from
 from molhpft.estimator.card import model_card
 from molhpft.estimator.frozen import backbone_features, unlabelled_batches
+from molhpft.estimator.held_out import HeldOutPredictions, candidate_std
 from molhpft.estimator.kernel_models import KernelModels, kernel_models_from
 from molhpft.measure.uncertainty import weighted_mean, weighted_std
 

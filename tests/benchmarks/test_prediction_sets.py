@@ -9,7 +9,7 @@ import torch
 
 from molhpft.core.objectives import Multilabel
 from molhpft.estimator import blend
-from molhpft.estimator.calibrate import HeldOut
+from molhpft.estimator.held_out import HeldOut
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 

@@ -4,7 +4,8 @@ import torch
 
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.molecules.fingerprints import packed_fingerprints
-from molhpft.estimator.calibrate import HeldOut, fit_uncertainty
+from molhpft.estimator.calibrate import fit_uncertainty
+from molhpft.estimator.held_out import HeldOut
 from tests.estimator.builders import SMILES
 
 CLASSES = Multilabel()
