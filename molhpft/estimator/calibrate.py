@@ -270,7 +270,7 @@ def _cross_fitted(held: HeldOut, name: str) -> Tensor:
 def held_out_values(
     held: Mapping[str, HeldOut],
     objective: Multilabel | Squared,
-    model: Uncertainty,
+    uncertainty: Uncertainty,
     *,
     fitted_to: Sequence[str],
     calibration: CalibrationName,
@@ -282,14 +282,14 @@ def held_out_values(
     Args:
         held: by split.
         objective: of the model.
-        model: gives the values of the other splits.
+        uncertainty: gives the values of the other splits.
         fitted_to: splits that probabilities were calibrated by.
         calibration: how, as `fit_uncertainty` was told.
     """
-    values = {split: model.values(one.logits, objective) for split, one in held.items()}
-    if model.calibration is None:
+    values = {split: uncertainty.values(one.logits, objective) for split, one in held.items()}
+    if uncertainty.calibration is None:
         return values
-    how = model.calibration.name if calibration == "auto" else calibration
+    how = uncertainty.calibration.name if calibration == "auto" else calibration
     p = _cross_fitted(_joined([held[split] for split in fitted_to]), how)
     parts = torch.split(p, [len(held[split].logits) for split in fitted_to])
     return values | dict(zip(fitted_to, parts, strict=True))
@@ -323,7 +323,7 @@ def _weights(similarity: Tensor) -> Tensor:
 def held_out_scores(
     held: HeldOut,
     objective: Multilabel | Squared,
-    model: Uncertainty,
+    uncertainty: Uncertainty,
     *,
     values: Tensor | None = None,
 ) -> Json:
@@ -332,9 +332,9 @@ def held_out_scores(
     Args:
         held: predictions for the split.
         objective: of the model.
-        model: gives sets and domain.
-        values: of the split, see `held_out_values`; None for the model's own, where it was not
-            fitted to the split.
+        uncertainty: gives sets and domain.
+        values: of the split, see `held_out_values`; None for those of `uncertainty`, where it
+            was not fitted to the split.
 
     Returns:
         For classes: the score by its metric's name, `ece_before` (of the weighted members alone),
@@ -344,14 +344,14 @@ def held_out_scores(
         are over those molecules, too. None for a number that cannot be computed: a score of one
         class, coverage without a label, an unbounded width.
     """
-    inside = held.similarity >= model.domain_threshold
+    inside = held.similarity >= uncertainty.domain_threshold
     if isinstance(objective, Squared):
         scores = _regression_scores(held, objective)
-        scores |= _interval_scores(held.where(inside), objective, model)
+        scores |= _interval_scores(held.where(inside), objective, uncertainty)
     else:
-        p = model.values(held.logits, objective) if values is None else values
+        p = uncertainty.values(held.logits, objective) if values is None else values
         scores = _class_scores(held, objective, p)
-        scores |= _set_scores(held.where(inside), objective, model)
+        scores |= _set_scores(held.where(inside), objective, uncertainty)
     scores["in_domain"] = inside.double().mean().item()
     return {name: value if isfinite(value) else None for name, value in scores.items()}
 
@@ -367,11 +367,13 @@ def _regression_scores(held: HeldOut, objective: Squared) -> dict[str, float]:
     }
 
 
-def _interval_scores(held: HeldOut, objective: Squared, model: Uncertainty) -> dict[str, float]:
+def _interval_scores(
+    held: HeldOut, objective: Squared, uncertainty: Uncertainty
+) -> dict[str, float]:
     measured = ~held.targets.isnan()
     if not measured.any():
         return {"coverage": nan, "width": nan}
-    half = model.thresholds(held.logits, held.similarity, held.std)
+    half = uncertainty.thresholds(held.logits, held.similarity, held.std)
     widths = 2 * half * torch.tensor(objective.std)
     coverage = interval_coverage(held.logits, held.targets, half)
     return {"coverage": coverage, "width": widths[measured].mean().item()}
@@ -390,9 +392,9 @@ def _class_scores(held: HeldOut, objective: Multilabel, values: Tensor) -> dict[
     }
 
 
-def _set_scores(held: HeldOut, objective: Multilabel, model: Uncertainty) -> dict[str, float]:
+def _set_scores(held: HeldOut, objective: Multilabel, uncertainty: Uncertainty) -> dict[str, float]:
     if held.targets.isnan().all():
         return {"coverage": nan, "set_size": nan}
-    sets = model.sets(held.logits, objective, held.similarity, held.std)
+    sets = uncertainty.sets(held.logits, objective, held.similarity, held.std)
     covered = set_coverage(sets, held.targets)
     return {"coverage": covered.coverage, "set_size": covered.mean_size}
