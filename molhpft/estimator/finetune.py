@@ -190,9 +190,14 @@ def _read(given: Mapping[str, Any], folds: int | None) -> _Table:
     if folds == 0 or (folds is None and split is not None and not by):
         return _Table(table_task(**options), choice, 0)
     how = _drawn_by(split, by)
-    part, *others = columns.items()
-    check_split("column" if split == "column" else "random", None, **dict([part]))
-    check_split(how, options["split_seed"], **dict(others))
+    of_column = "column" if split == "column" else "random"
+    check_split(of_column, None, split_column=columns["split_column"])
+    check_split(
+        how,
+        options["split_seed"],
+        group_column=columns["group_column"],
+        time_column=columns["time_column"],
+    )
     if "calibration" in given:
         raise ValueError("with folds every molecule calibrates; leave task.calibration out")
     keys = ("path", "smiles_column", "target_columns", "kind")
