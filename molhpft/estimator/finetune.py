@@ -26,7 +26,7 @@ from molhpft.estimator.model import CONFIG, Model
 from molhpft.estimator.notes import notes_on
 from molhpft.estimator.settings import Encoder, Inference, Tau, model_config
 from molhpft.estimator.train import train
-from molhpft.estimator.validation import FOLDS, Fold, Holdout, draw_folds, molecules_of
+from molhpft.estimator.validation import FOLDS, Fold, Holdout, check_folds, draw_folds, molecules_of
 from molhpft.run.device import settled
 from molhpft.run.folder import RunFolder, check_output
 from molhpft.run.identity import run_name
@@ -158,9 +158,7 @@ class _Table:
     times: tuple[float, ...] | None = None
 
     def drawn(self, seed: int) -> list[Fold]:
-        """The folds, if any."""
-        if not self.folds:
-            return []
+        """The folds; none of a held-out part."""
         own = self.choice.options["split_seed"]
         seed = seed if own is None else own
         options: Json = {"count": self.folds, "seed": seed}
@@ -179,8 +177,8 @@ def _table(given: Mapping[str, Any], folds: int | None) -> _Table:
 
 
 def _read(given: Mapping[str, Any], folds: int | None) -> _Table:
-    if folds is not None and (folds < 0 or folds == 1):
-        raise ValueError(f"folds should be 0, or 2 and more, got {folds}")
+    if folds is not None:
+        check_folds(folds)
     columns: Json = {key: given.get(key) for key in ("split_column", "group_column", "time_column")}
     by = "time" if columns["time_column"] else "group" if columns["group_column"] else None
     if by and "split" not in given:
