@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import nan
 
 import torch
 from torch import Tensor
 
+from molhpft.core.evaluate import scattered
 from molhpft.measure.uncertainty import weighted_std
 
 _PARTS = 5  # of molecules that have no folds, each judged by fits to the others
@@ -75,14 +75,11 @@ class HeldOutPredictions:
     def of_all(self, n: int) -> "HeldOutPredictions":
         """For each of the first n rows, in their order: NaN or False, and no part, without one."""
         own = self.rows < n
-        values = torch.full((n, self.values.shape[1]), nan, dtype=torch.float64)
-        empty = False if self.sets.dtype == torch.bool else nan
-        sets = torch.full((n, *self.sets.shape[1:]), empty, dtype=self.sets.dtype)
         rows, parts = self.rows[own], [""] * n
-        values[rows], sets[rows] = self.values[own], self.sets[own]
         for row, part in zip(self.rows.tolist(), self.parts, strict=True):
             if row < n:
                 parts[row] = part
+        values, sets = (scattered(x[own], rows, n) for x in (self.values, self.sets))
         return HeldOutPredictions(torch.arange(n), tuple(parts), values, sets)
 
 
