@@ -176,7 +176,7 @@ def fit_uncertainty(
     calibrating: HeldOut | None,
     objective: Multilabel | Squared,
     *,
-    chosen_by: HeldOut | None = None,
+    validating: HeldOut | None = None,
     calibration: CalibrationName,
     target_coverage: float,
     fingerprints: NDArray[np.uint8],
@@ -190,7 +190,7 @@ def fit_uncertainty(
         calibrating: molecules that sets are fitted to: the calibration split, or those of all
             folds; None rules nothing out.
         objective: of the model.
-        chosen_by: the validation split, by which network, epoch and tau were chosen, for
+        validating: the validation split, by which network, epoch and tau were chosen, for
             probabilities alone; None with folds.
         calibration: method for probabilities; "none" keeps the weighted members as they are, each
             along its line.
@@ -200,7 +200,7 @@ def fit_uncertainty(
     Raises:
         ValueError: the target coverage does not lie between 0 and 1, or no molecules are given.
     """
-    given = [one for one in (chosen_by, calibrating) if one is not None]
+    given = [one for one in (validating, calibrating) if one is not None]
     if not given:
         raise ValueError(
             "uncertainty is fitted to molecules that members did not train on; give those that "

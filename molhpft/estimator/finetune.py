@@ -111,7 +111,7 @@ def finetune_table(
 
 def _made(
     config: RunConfig,
-    data: "_Table",
+    data: "_LearnedTable",
     folds: Sequence[Fold],
     out: Path,
     inference: Inference,
@@ -138,7 +138,7 @@ def _made(
 
 
 @dataclass(frozen=True, eq=False)
-class _Table:
+class _LearnedTable:
     """A table as it is learned from.
 
     Attributes:
@@ -165,7 +165,7 @@ class _Table:
         return draw_folds(self.task, self.split, groups=self.groups, times=self.times, **options)
 
 
-def _table(given: Mapping[str, Any], folds: int | None) -> _Table:
+def _table(given: Mapping[str, Any], folds: int | None) -> _LearnedTable:
     """Read a table for folds, or for a held-out part; `train_size` or `shots` make it smaller."""
     fewer = {key: given[key] for key in few_labels.OPTIONS if key in given}
     data = _read({key: value for key, value in given.items() if key not in fewer}, folds)
@@ -176,7 +176,7 @@ def _table(given: Mapping[str, Any], folds: int | None) -> _Table:
     return replace(data, task=fewer_to_train(data.task, **fewer), choice=choice)
 
 
-def _read(given: Mapping[str, Any], folds: int | None) -> _Table:
+def _read(given: Mapping[str, Any], folds: int | None) -> _LearnedTable:
     if folds is not None:
         check_folds(folds)
     columns: Json = {key: given.get(key) for key in ("split_column", "group_column", "time_column")}
@@ -186,7 +186,7 @@ def _read(given: Mapping[str, Any], folds: int | None) -> _Table:
     choice = checked_choice("task", {"name": "csv", "calibration": "auto", **given})
     options, split = choice.options, given.get("split")
     if folds == 0 or (folds is None and split is not None and not by):
-        return _Table(table_task(**options), choice, 0)
+        return _LearnedTable(table_task(**options), choice, 0)
     how = _drawn_by(split, by)
     of_column = "column" if split == "column" else "random"
     check_split(of_column, None, split_column=columns["split_column"])
@@ -203,14 +203,14 @@ def _read(given: Mapping[str, Any], folds: int | None) -> _Table:
     return _folded(table, choice, FOLDS if folds is None else folds, how)
 
 
-def _folded(table: Table, choice: Choice, folds: int, how: str) -> _Table:
+def _folded(table: Table, choice: Choice, folds: int, how: str) -> _LearnedTable:
     """A table for folds that are drawn by scaffold, group or time, or at random."""
     options = choice.options
     if how == "group" and options["split_seed"] is not None:
         raise ValueError("folds by groups are not drawn at random; leave split_seed out")
     task = pooled_task(table, split_column=options["split_column"])
     rows, groups, times = task.rows("train"), options["group_column"], options["time_column"]
-    return _Table(
+    return _LearnedTable(
         task,
         choice,
         folds,

@@ -262,7 +262,7 @@ def _uncertainty(
     uncertainty = fit_uncertainty(
         held[VALID] if by_folds else held.get(CALIBRATION),
         objective,
-        chosen_by=None if by_folds else held[VALID],
+        validating=None if by_folds else held[VALID],
         calibration=inference.calibration,
         target_coverage=inference.target_coverage,
         fingerprints=fingerprints,

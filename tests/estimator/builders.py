@@ -123,7 +123,7 @@ def random_model(
     uncertainty = fit_uncertainty(
         held,
         objective,
-        chosen_by=held,
+        validating=held,
         calibration=calibration,
         target_coverage=0.9,
         fingerprints=prints,

@@ -17,7 +17,7 @@ def fit(valid, held, objective=CLASSES, *, calibration="platt", target_coverage=
     return fit_uncertainty(
         held,
         objective,
-        chosen_by=valid,
+        validating=valid,
         calibration=calibration,
         target_coverage=target_coverage,
         fingerprints=FINGERPRINTS,
