@@ -125,6 +125,7 @@ def stored_scores(judged: Judged, data: DevelopmentSet, store: ResultStore) -> l
     def stored(fold: Fold, seed: int) -> float:
         depends_on = {
             "protocol": judged.protocol,
+            "featuriser": FEATURISER_VERSION,
             "judged": judged.identity,
             "set": data.name,
             "content": data.content(fold),

@@ -28,10 +28,18 @@ from molhpft.config.changes import apply, parse_changes
 from molhpft.config.schema import resolved
 from molhpft.domains.files import digest
 from molhpft.domains.weights import encoder_name, weight_file
-from molhpft.estimator import HPFTClassifier, HPFTRegressor
+from molhpft.estimator import (
+    HPFTClassifier,
+    HPFTRegressor,
+    blend,
+    kernel_models,
+    similarities,
+    validation,
+)
 from molhpft.estimator.notes import DataWarning
 from molhpft.estimator.settings import model_config
 from molhpft.run.device import settled
+from molhpft.tuning import row_sample
 
 VERSION = "estimators 3"
 
@@ -55,7 +63,7 @@ def changed_keys(changes: Sequence[str]) -> dict[str, Any]:
 
 
 def identity(encoder: Path, options: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """Digest of the weights and of all settings: a changed default is another result.
+    """Digest of the weights and of all settings: a changed default or constant is another result.
 
     So is another precision, which is that of this machine where none is given.
     """
@@ -66,7 +74,20 @@ def identity(encoder: Path, options: Mapping[str, Any], config: Mapping[str, Any
     ]
     for one in settings:
         one["encoder"] = {k: v for k, v in one["encoder"].items() if k != "weights"}
-    return digest(encoder, json.dumps([settings, options], sort_keys=True, default=str))
+    parts = [settings, options, package_constants()]
+    return digest(encoder, json.dumps(parts, sort_keys=True, default=str))
+
+
+def package_constants() -> dict[str, Any]:
+    """Settings of a model that no option and no key of a config changes."""
+    return {
+        "folds": validation.FOLDS,
+        "widths": dict(similarities.WIDTHS),
+        "mixed_rows": kernel_models.MIXED_ROWS,
+        "budget": kernel_models.BUDGET,
+        "most_kernel_rows": row_sample.MOST_KERNEL_ROWS,
+        "most_added": blend.MOST,
+    }
 
 
 def judged_estimator(

@@ -21,8 +21,7 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
-from molhpft.core.evaluate import inference
-from molhpft.core.network import Batch, Chain
+from molhpft.core.network import Chain
 from molhpft.domains.molecules.count_fingerprints import count_fingerprints
 from molhpft.domains.molecules.fingerprint_kernels import (
     gaussian_kernel,
@@ -30,6 +29,7 @@ from molhpft.domains.molecules.fingerprint_kernels import (
     unary_counts,
 )
 from molhpft.domains.molecules.graphs import load_or_pack
+from molhpft.estimator.frozen import backbone_features
 
 Array = NDArray[np.float64]
 
@@ -38,7 +38,6 @@ C = 3.0
 MOST_ROWS = 20_000  # of an exact machine: its kernel then takes 3 GB, and minutes
 SAMPLE = 8_000  # rows of a set that has more
 
-_BATCH = 256
 _TREES = 500
 
 
@@ -52,14 +51,8 @@ class Sides:
 
 def encoder_features(backbone: Chain, smiles: tuple[str, ...]) -> NDArray[np.float32]:
     """Features in eval mode, (n, d)."""
-    store = load_or_pack(smiles)
-    nothing = torch.empty(0)
-    with inference(backbone):
-        parts = []
-        for index in torch.arange(len(smiles)).split(_BATCH):
-            batch = Batch(store.take(index), nothing)
-            parts.append(backbone(batch.inputs, batch).float())
-    return torch.cat(parts).numpy()
+    every = torch.arange(len(smiles))
+    return backbone_features([backbone], load_or_pack(smiles), every).numpy()
 
 
 @lru_cache(maxsize=1)

@@ -4,8 +4,9 @@
     python benchmarks/prediction_sets.py --out runs/all --members all --seeds 3 --sets esol
 
 Each fit draws a fifth of the molecules as a test split and makes a model of the others as
-`molhpft finetune` does, by five folds. What the members say is kept in `--out`, a file a fit, so
-that a second call refits nothing; thresholds are then fitted and the tables are printed.
+`molhpft finetune` does, by five folds. What the members say is kept in `--out`, a file a fit and
+its settings, so that a second call refits nothing until a default changes; thresholds are then
+fitted and the tables are printed.
 """
 
 import argparse
@@ -18,15 +19,21 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from development_sets import data_root, development_set
+from estimators import identity
 from torch import Tensor
 
 from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, Squared
+from molhpft.domains.files import digest
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.fingerprints import packed_fingerprints
 from molhpft.domains.molecules.ogb import ogb_task
+from molhpft.domains.molecules.smiles import FEATURISER_VERSION
 from molhpft.domains.molecules.splits import random_split
-from molhpft.estimator.calibrate import HeldOut, Uncertainty, fit_uncertainty
+from molhpft.domains.shipped import DEFAULT_ENCODER
+from molhpft.domains.weights import weight_file
+from molhpft.estimator.calibrate import Uncertainty, fit_uncertainty
+from molhpft.estimator.held_out import HeldOut
 from molhpft.estimator.settings import Inference, Members, model_config
 from molhpft.estimator.train import train
 from molhpft.estimator.validation import FOLDS, draw_folds
@@ -140,12 +147,19 @@ def read(path: Path) -> Fit:
     return Fit(objective, held, arrays["fingerprints"])
 
 
+def fit_identity(members: Members) -> str:
+    """Digest of all that fits depend on besides data and seed."""
+    model = identity(weight_file(Path(DEFAULT_ENCODER)), {"members": members}, {})
+    return digest(model, str(FEATURISER_VERSION))[:12]
+
+
 def all_fits(given: argparse.Namespace) -> Iterator[tuple[str, Path]]:
     """Data set and file of every fit, made now where it is absent, if at all."""
     given.out.mkdir(parents=True, exist_ok=True)
+    key = fit_identity(given.members)
     for seed in range(given.seeds):
         for name in given.sets:
-            path = given.out / f"{name}-{given.members}-{seed}.npz"
+            path = given.out / f"{name}-{given.members}-{seed}-{key}.npz"
             if not path.is_file() and not given.no_fits:
                 write(fitted(name, seed, given.members), path)
                 print(path.name, flush=True)
@@ -259,12 +273,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20, help="splits of each set")
     parser.add_argument("--sets", nargs="*", choices=SETS, default=list(SETS))
     parser.add_argument("--members", choices=get_args(Members), default="kernels")
-    parser.add_argument("--no-fits", action="store_true", help="take those that are there")
+    parser.add_argument(
+        "--no-fits", action="store_true", help="take those that are there for these settings"
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)
     files: dict[str, list[Path]] = {name: [] for name in given.sets}
     for name, path in all_fits(given):
         files[name].append(path)
+    if not any(files.values()):
+        parser.error(f"{given.out} holds no fit of these settings; leave out --no-fits")
     for line in (*coverage_table(files), "", *loss_table(files)):
         print(line, flush=True)
 

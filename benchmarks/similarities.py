@@ -5,9 +5,9 @@
 
 A column for each sum, with the weights that labels of the training rows find likeliest, or equal
 ones: `counts` are Morgan, atom pairs and torsions, `all` are these, features and properties. The
-number behind the last two is the width of their Gaussian in standard deviations, 1 and 2 in `all`.
-Scores of `--split valid`, the default, choose. RMSE: lower is
-better; ROC-AUC in percent: higher is. What was computed before is read from `--store`.
+number behind the last two is the width of their Gaussian in standard deviations; in `all` it is
+that of the package. Scores of `--split valid`, the default, choose. RMSE: lower is better; ROC-AUC
+in percent: higher is. What was computed before is read from `--store`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,17 +42,19 @@ from molhpft.estimator.kernel_models import (
     weighing_rows,
     weighted_sum,
 )
-from molhpft.estimator.similarities import read_columns
+from molhpft.estimator.similarities import WIDTHS, read_columns
 
 VERSION = "similarities 1"
 
 _COUNTS = " + ".join(SUBSTRUCTURES)
-_ALL = f"{_COUNTS} + features 1 + properties 2"
+_FEATURES, _PROPERTIES = (f"{name} {WIDTHS[name]:g}" for name in ("features", "properties"))
+_ALL = " + ".join([_COUNTS, _FEATURES, _PROPERTIES])
+_WIDER = f"features {2 * WIDTHS['features']:g}"
 SUMS = {
-    **{what: what for what in (*SUBSTRUCTURES, "features 1", "features 2", "properties 2")},
+    **{what: what for what in (*SUBSTRUCTURES, _FEATURES, _WIDER, _PROPERTIES)},
     "counts": _COUNTS,
     "all": _ALL,
-    "all, features 2": f"{_COUNTS} + features 2 + properties 2",
+    f"all, {_WIDER}": " + ".join([_COUNTS, _WIDER, _PROPERTIES]),
     "all, equal": f"equal: {_ALL}",
 }
 """Names of columns to what is added up."""

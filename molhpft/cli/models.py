@@ -284,7 +284,7 @@ def model_tables(model: "Model") -> "list[Table]":
     from rich.table import Table
     from rich.text import Text
 
-    from molhpft.core.metrics import score_name
+    from molhpft.core.metrics import name_and_sign
     from molhpft.core.objectives import Squared
     from molhpft.domains.files import listed
     from molhpft.estimator.card import member_score, score_rows
@@ -306,7 +306,8 @@ def model_tables(model: "Model") -> "list[Table]":
         made.add_row(key, Text(value))
     members = Table("", title="members", title_justify="left")
     choosing = f"{about['folds']} folds" if about["folds"] else "valid"
-    for name in ("weight", f"{score_name(about['chosen_by']).removeprefix('-')}, {choosing}"):
+    measured, _ = name_and_sign(about["chosen_by"])
+    for name in ("weight", f"{measured}, {choosing}"):
         members.add_column(name, justify="right")
     for member in about["members"]:
         members.add_row(
@@ -314,7 +315,7 @@ def model_tables(model: "Model") -> "list[Table]":
             f"{member['weight']:.2f}" if member["weight"] else "",
             member_score(member, about["chosen_by"]),
         )
-    splits, *rows = score_rows(about["scores"], folds=about["folds"])
+    splits, *rows = score_rows(about)
     scores = Table("", title="held-out molecules", title_justify="left")
     for split in splits:
         scores.add_column(split, justify="right")

@@ -62,6 +62,13 @@ def threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
+def half_the_threads() -> Iterator[None]:
+    """PyTorch on half its threads, while processes that read molecules use the other half."""
+    with threads(max(1, torch.get_num_threads() // 2)):
+        yield
+
+
+@contextmanager
 def one_thread() -> Iterator[None]:
     """PyTorch, NumPy and SciPy on one thread, for what is small.
 

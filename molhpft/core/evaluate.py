@@ -192,6 +192,18 @@ class _Whole:
         self._done = end
 
 
+def scattered(values: Tensor, rows: Tensor, n: int) -> Tensor:
+    """Values (m, ...) in their `rows` (m,) of n; NaN, or False, in the others.
+
+    >>> scattered(torch.tensor([0.5, 2.0]), torch.tensor([2, 0]), 3).tolist()
+    [2.0, nan, 0.5]
+    """
+    missing = False if values.dtype == torch.bool else torch.nan
+    whole = torch.full((n, *values.shape[1:]), missing, dtype=values.dtype)
+    whole[rows] = values
+    return whole
+
+
 def _evaluated(network: Network, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, ...]]:
     """Logits, targets and features of each batch, on the CPU."""
     with inference(network):

@@ -233,6 +233,18 @@ def score_name(metric: str) -> str:
     return _NAMES.get(metric, metric)
 
 
+def name_and_sign(metric: str) -> tuple[str, int]:
+    """What people call a metric without its minus, and the sign that undoes it in a score.
+
+    Errors are scored with a minus, so that the higher score is always the better one.
+
+    >>> name_and_sign("neg_rmse"), name_and_sign("rocauc")
+    (('RMSE', -1), ('ROC-AUC (%)', 1))
+    """
+    name = score_name(metric)
+    return name.removeprefix("-"), -1 if name.startswith("-") else 1
+
+
 _HARDLY = 0.0005
 
 

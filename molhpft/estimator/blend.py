@@ -15,9 +15,7 @@ from molhpft.tuning.halving import highest
 MOST = 20  # times that a member is added
 
 
-def blend_weights(
-    logits: Sequence[Tensor], score: Callable[[Tensor], float], *, most: int = MOST
-) -> list[float]:
+def blend_weights(logits: Sequence[Tensor], score: Callable[[Tensor], float]) -> list[float]:
     """Weights of members whose weighted mean scores best, by greedy selection with replacement.
 
     Forward selection of Caruana et al. (2004): the member is added that the mean so far gains most
@@ -32,7 +30,6 @@ def blend_weights(
     Args:
         logits: of each member, (n, t).
         score: of logits (n, t), higher is better.
-        most: how often a member is added.
 
     Returns:
         a weight for each member; they sum to 1.
@@ -44,7 +41,7 @@ def blend_weights(
         raise ValueError("a blend needs at least one member, got none")
     counts, total = [0] * len(logits), torch.zeros_like(logits[0])
     best: tuple[float, list[int]] | None = None
-    for size in range(1, most + 1):
+    for size in range(1, MOST + 1):
         scores = [score((total + one) / size) for one in logits]
         chosen = highest(scores)
         counts[chosen] += 1

@@ -20,6 +20,7 @@ from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.files import Json
 from molhpft.domains.molecules.fingerprints import Neighbours, unpack_bits
 from molhpft.domains.weights import strip_prefix
+from molhpft.estimator.held_out import HeldOut
 from molhpft.measure.error_scale import ErrorScale, cross_fitted_scale, fit_error_scale
 from molhpft.measure.uncertainty import (
     Calibration,
@@ -36,7 +37,6 @@ from molhpft.measure.uncertainty import (
     set_coverage,
     set_thresholds,
     uncalibrated,
-    weighted_std,
 )
 
 CalibrationName = Literal["auto", "platt", "venn_abers", "temperature", "isotonic", "none"]
@@ -52,101 +52,8 @@ _AUTO = ("platt", "venn_abers")
 
 _CALIBRATION, _SCALE = "calibration.", "error_scale."
 _COMMON = ("logits", "targets", "similarity")
-_PARTS = 5  # of molecules that have no folds, each judged by fits to the others
 _STEPS = 100  # of similarity, from 0 to 1; there are thresholds for each
 _BANDWIDTH = 0.2  # of similarity: how fast calibration molecules nearer to training lose weight
-
-
-def candidate_std(logits: Tensor, weights: Tensor, sizes: Sequence[int]) -> Tensor | None:
-    """Standard deviation over what began differently, (n, t); None where there is one beginning.
-
-    Networks that began alike, one of each fold, count as their mean: of a molecule that calibrates
-    only one of them is known.
-
-    Args:
-        logits: of k members, (k, n, t).
-        weights: of the members, (k,), which sum to 1.
-        sizes: numbers of members that began alike, in order; they sum to k.
-    """
-    if len(sizes) == 1:
-        return None
-    means = torch.stack([alike.mean(0) for alike in torch.split(logits, list(sizes))])
-    of_means = torch.stack([own.sum() for own in torch.split(weights, list(sizes))])
-    return weighted_std(means, of_means)
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Predictions for a split that the networks were not trained on.
-
-    Attributes:
-        logits: averaged over members, (n, t).
-        targets: (n, t), NaN where unmeasured; of a regression in standard deviations.
-        similarity: to the nearest training molecule, (n,) in [0, 1].
-        std: standard deviation of logits over what began differently (`candidate_std`),
-            (n, t); None where one kind of member answers.
-        fold: number of the fold of each molecule, (n,); None where there are no folds.
-    """
-
-    logits: Tensor
-    targets: Tensor
-    similarity: Tensor
-    std: Tensor | None = None
-    fold: Tensor | None = None
-
-    def where(self, rows: Tensor) -> "HeldOut":
-        """Only some molecules, chosen by a mask (n,)."""
-        return HeldOut(
-            *(self.logits[rows], self.targets[rows], self.similarity[rows]),
-            None if self.std is None else self.std[rows],
-            None if self.fold is None else self.fold[rows],
-        )
-
-    def none(self) -> "HeldOut":
-        """None of the molecules, of the same targets."""
-        return self.where(torch.zeros(len(self.logits), dtype=torch.bool))
-
-    @property
-    def parts(self) -> Tensor:
-        """Number of the part in which each molecule is judged by fits to the others, (n,)."""
-        if self.fold is not None:
-            return self.fold
-        rng = torch.Generator().manual_seed(0)
-        return torch.randperm(len(self.logits), generator=rng) % _PARTS
-
-
-@dataclass(frozen=True, eq=False)
-class HeldOutPredictions:
-    """What a model says of molecules of its table that the members did not train on.
-
-    Attributes:
-        rows: of the task, int64 (m,).
-        parts: (m,), number of the fold, counted from 1, or name of the split.
-        values: probabilities, or numbers in the unit of their target, float64 (m, t); see
-            `held_out_values`.
-        sets: prediction sets or intervals, (m, t, 2); see `Prediction.sets`. Those of molecules
-            that calibrate were fitted to all of these molecules together.
-        splits: what members say, as logits, by split; with folds "valid" are the molecules of all.
-    """
-
-    rows: Tensor
-    parts: tuple[str, ...]
-    values: Tensor
-    sets: Tensor
-    splits: Mapping[str, HeldOut] = field(default_factory=dict)
-
-    def of_all(self, n: int) -> "HeldOutPredictions":
-        """For each of the first n rows, in their order: NaN or False, and no part, without one."""
-        own = self.rows < n
-        values = torch.full((n, self.values.shape[1]), nan, dtype=torch.float64)
-        empty = False if self.sets.dtype == torch.bool else nan
-        sets = torch.full((n, *self.sets.shape[1:]), empty, dtype=self.sets.dtype)
-        rows, parts = self.rows[own], [""] * n
-        values[rows], sets[rows] = self.values[own], self.sets[own]
-        for row, part in zip(self.rows.tolist(), self.parts, strict=True):
-            if row < n:
-                parts[row] = part
-        return HeldOutPredictions(torch.arange(n), tuple(parts), values, sets)
 
 
 @dataclass(frozen=True)
@@ -269,7 +176,7 @@ def fit_uncertainty(
     calibrating: HeldOut | None,
     objective: Multilabel | Squared,
     *,
-    chosen_by: HeldOut | None = None,
+    validating: HeldOut | None = None,
     calibration: CalibrationName,
     target_coverage: float,
     fingerprints: NDArray[np.uint8],
@@ -283,7 +190,7 @@ def fit_uncertainty(
         calibrating: molecules that sets are fitted to: the calibration split, or those of all
             folds; None rules nothing out.
         objective: of the model.
-        chosen_by: the validation split, by which network, epoch and tau were chosen, for
+        validating: the validation split, by which network, epoch and tau were chosen, for
             probabilities alone; None with folds.
         calibration: method for probabilities; "none" keeps the weighted members as they are, each
             along its line.
@@ -293,7 +200,7 @@ def fit_uncertainty(
     Raises:
         ValueError: the target coverage does not lie between 0 and 1, or no molecules are given.
     """
-    given = [one for one in (chosen_by, calibrating) if one is not None]
+    given = [one for one in (validating, calibrating) if one is not None]
     if not given:
         raise ValueError(
             "uncertainty is fitted to molecules that members did not train on; give those that "
@@ -363,7 +270,7 @@ def _cross_fitted(held: HeldOut, name: str) -> Tensor:
 def held_out_values(
     held: Mapping[str, HeldOut],
     objective: Multilabel | Squared,
-    model: Uncertainty,
+    uncertainty: Uncertainty,
     *,
     fitted_to: Sequence[str],
     calibration: CalibrationName,
@@ -375,14 +282,14 @@ def held_out_values(
     Args:
         held: by split.
         objective: of the model.
-        model: gives the values of the other splits.
+        uncertainty: gives the values of the other splits.
         fitted_to: splits that probabilities were calibrated by.
         calibration: how, as `fit_uncertainty` was told.
     """
-    values = {split: model.values(one.logits, objective) for split, one in held.items()}
-    if model.calibration is None:
+    values = {split: uncertainty.values(one.logits, objective) for split, one in held.items()}
+    if uncertainty.calibration is None:
         return values
-    how = model.calibration.name if calibration == "auto" else calibration
+    how = uncertainty.calibration.name if calibration == "auto" else calibration
     p = _cross_fitted(_joined([held[split] for split in fitted_to]), how)
     parts = torch.split(p, [len(held[split].logits) for split in fitted_to])
     return values | dict(zip(fitted_to, parts, strict=True))
@@ -416,7 +323,7 @@ def _weights(similarity: Tensor) -> Tensor:
 def held_out_scores(
     held: HeldOut,
     objective: Multilabel | Squared,
-    model: Uncertainty,
+    uncertainty: Uncertainty,
     *,
     values: Tensor | None = None,
 ) -> Json:
@@ -425,9 +332,9 @@ def held_out_scores(
     Args:
         held: predictions for the split.
         objective: of the model.
-        model: gives sets and domain.
-        values: of the split, see `held_out_values`; None for the model's own, where it was not
-            fitted to the split.
+        uncertainty: gives sets and domain.
+        values: of the split, see `held_out_values`; None for those of `uncertainty`, where it
+            was not fitted to the split.
 
     Returns:
         For classes: the score by its metric's name, `ece_before` (of the weighted members alone),
@@ -437,14 +344,14 @@ def held_out_scores(
         are over those molecules, too. None for a number that cannot be computed: a score of one
         class, coverage without a label, an unbounded width.
     """
-    inside = held.similarity >= model.domain_threshold
+    inside = held.similarity >= uncertainty.domain_threshold
     if isinstance(objective, Squared):
         scores = _regression_scores(held, objective)
-        scores |= _interval_scores(held.where(inside), objective, model)
+        scores |= _interval_scores(held.where(inside), objective, uncertainty)
     else:
-        p = model.values(held.logits, objective) if values is None else values
+        p = uncertainty.values(held.logits, objective) if values is None else values
         scores = _class_scores(held, objective, p)
-        scores |= _set_scores(held.where(inside), objective, model)
+        scores |= _set_scores(held.where(inside), objective, uncertainty)
     scores["in_domain"] = inside.double().mean().item()
     return {name: value if isfinite(value) else None for name, value in scores.items()}
 
@@ -460,11 +367,13 @@ def _regression_scores(held: HeldOut, objective: Squared) -> dict[str, float]:
     }
 
 
-def _interval_scores(held: HeldOut, objective: Squared, model: Uncertainty) -> dict[str, float]:
+def _interval_scores(
+    held: HeldOut, objective: Squared, uncertainty: Uncertainty
+) -> dict[str, float]:
     measured = ~held.targets.isnan()
     if not measured.any():
         return {"coverage": nan, "width": nan}
-    half = model.thresholds(held.logits, held.similarity, held.std)
+    half = uncertainty.thresholds(held.logits, held.similarity, held.std)
     widths = 2 * half * torch.tensor(objective.std)
     coverage = interval_coverage(held.logits, held.targets, half)
     return {"coverage": coverage, "width": widths[measured].mean().item()}
@@ -483,9 +392,9 @@ def _class_scores(held: HeldOut, objective: Multilabel, values: Tensor) -> dict[
     }
 
 
-def _set_scores(held: HeldOut, objective: Multilabel, model: Uncertainty) -> dict[str, float]:
+def _set_scores(held: HeldOut, objective: Multilabel, uncertainty: Uncertainty) -> dict[str, float]:
     if held.targets.isnan().all():
         return {"coverage": nan, "set_size": nan}
-    sets = model.sets(held.logits, objective, held.similarity, held.std)
+    sets = uncertainty.sets(held.logits, objective, held.similarity, held.std)
     covered = set_coverage(sets, held.targets)
     return {"coverage": covered.coverage, "set_size": covered.mean_size}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import stdev
 from typing import TYPE_CHECKING
 
-from molhpft.core.metrics import show, show_number
+from molhpft.core.metrics import name_and_sign, show, show_number
 from molhpft.core.objectives import Squared
 from molhpft.domains.files import Json, listed
 from molhpft.estimator.coverage import NAMED
@@ -55,7 +55,7 @@ SCORE_NAMES = {
 def model_card(model: "Model") -> str:
     """Markdown with the front matter that model hubs read."""
     spec, about = model.spec, model.about
-    header, *rows = score_rows(about["scores"], folds=about["folds"])
+    header, *rows = score_rows(about)
     lines = [["", *header], ["---", *["---:"] * len(header)], *rows]
     return _CARD.format(
         task=about["task"],
@@ -129,21 +129,22 @@ def alone(members: Sequence[Json]) -> str:
 
 def member_score(member: Json, metric: str) -> str:
     """Its score on the molecules that choose, with the standard deviation over folds."""
-    sign = -1 if metric.startswith("neg_") else 1
+    _, sign = name_and_sign(metric)
     shown = show(None if member["valid"] is None else sign * member["valid"], metric)
     folds = [score for score in member["folds"] if score is not None]
     return f"{shown} ± {show(stdev(folds), metric)}" if len(folds) > 1 else shown
 
 
-def score_rows(scores: Json, *, folds: int) -> list[list[str]]:
+def score_rows(about: Json) -> list[list[str]]:
     """The names of the splits, then for each score its name and its value on each of them.
 
     Coverage is left out where it is unknown of every split: folds calibrate, and so cannot test it.
 
     Args:
-        scores: by split, of `held_out_scores`.
-        folds: how many chose; "valid" is then what members say of folds that are new to them.
+        about: of a model: `scores` by split, of `held_out_scores`, and how many `folds` chose;
+            "valid" is then what members say of folds that are new to them.
     """
+    scores, folds = about["scores"], about["folds"]
     names = dict.fromkeys(name for row in scores.values() for name in row)
     values = {name: [row.get(name) for row in scores.values()] for name in names}
     if folds and not any(x is not None for x in values.get("coverage", ())):

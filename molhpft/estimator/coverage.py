@@ -5,7 +5,8 @@ from math import ceil
 
 from molhpft.domains.files import Json, listed
 from molhpft.domains.molecules.splits import CALIBRATION
-from molhpft.estimator.calibrate import HeldOut, Uncertainty
+from molhpft.estimator.calibrate import Uncertainty
+from molhpft.estimator.held_out import HeldOut
 
 NAMED = 5
 """Targets that a sentence names; of more the others are counted."""
@@ -14,7 +15,7 @@ _CHANCE = 0.01  # p-value below which chance does not explain too low a coverage
 
 
 def coverage_guarantee(
-    model: Uncertainty,
+    uncertainty: Uncertainty,
     names: Sequence[str],
     scores: Mapping[str, Json],
     held: Mapping[str, HeldOut],
@@ -25,7 +26,7 @@ def coverage_guarantee(
     """Sentences on the coverage of prediction sets: guaranteed, impossible, and as measured.
 
     Args:
-        model: of the networks.
+        uncertainty: of the model.
         names: of the targets, (t,).
         scores: of `held_out_scores`, by split.
         held: the splits they are of.
@@ -33,8 +34,8 @@ def coverage_guarantee(
         by_folds: whether every training molecule calibrated them, as predicted by members that had
             not seen it.
     """
-    coverage = f"{100 * model.target_coverage:g} %"
-    regression = model.calibration is None
+    coverage = f"{100 * uncertainty.target_coverage:g} %"
+    regression = uncertainty.calibration is None
     kind = "intervals" if regression else "sets"
     outside = "are unbounded" if regression else "hold every label"
     if CALIBRATION not in held and not by_folds:
@@ -47,9 +48,9 @@ def coverage_guarantee(
         f"Prediction {kind} were calibrated on {_calibrated_on(held, by_folds=by_folds)}. They "
         f"hold the true label of {coverage} of molecules like these within the applicability "
         f"domain; outside it they {outside} and guarantee nothing.",
-        *_unbounded(model, names, coverage, ("",) if regression else pair),
-        *(_unbounded_at_some(model, held) if regression else ()),
-        *_measured(model, scores, held, coverage),
+        *_unbounded(uncertainty, names, coverage, ("",) if regression else pair),
+        *(_unbounded_at_some(uncertainty, held) if regression else ()),
+        *_measured(uncertainty, scores, held, coverage),
     ]
 
 
@@ -67,18 +68,20 @@ def _labelled(held: HeldOut) -> int:
 
 
 def _unbounded(
-    model: Uncertainty, names: Sequence[str], coverage: str, labels: Sequence[str]
+    uncertainty: Uncertainty, names: Sequence[str], coverage: str, labels: Sequence[str]
 ) -> list[str]:
     """Where calibration molecules are too few for a set that rules anything out."""
-    needed = ceil(round(model.target_coverage / (1 - model.target_coverage), 6))
-    columns = (x.reshape(len(names), -1).T for x in (model.unbounded, model.label_counts))
+    needed = ceil(round(uncertainty.target_coverage / (1 - uncertainty.target_coverage), 6))
+    columns = (
+        x.reshape(len(names), -1).T for x in (uncertainty.unbounded, uncertainty.label_counts)
+    )
     sentences = []
     for label, few, counts in zip(labels, *columns, strict=True):
         if not few.any():
             continue
         some = [name for name, is_few in zip(names, few.tolist(), strict=True) if is_few]
         targets = listed(some, most=NAMED)
-        if model.calibration is None:
+        if uncertainty.calibration is None:
             what, fact = "a label", f"Intervals of {targets} are unbounded"
         else:
             what, fact = f"label {label}", f"Label {label} of {targets} is in every set"
@@ -90,13 +93,13 @@ def _unbounded(
     return sentences
 
 
-def _unbounded_at_some(model: Uncertainty, held: Mapping[str, HeldOut]) -> list[str]:
+def _unbounded_at_some(uncertainty: Uncertainty, held: Mapping[str, HeldOut]) -> list[str]:
     """Why the intervals of a split have no mean width, where those of other molecules have one."""
     sentences = []
     for split, own in held.items():
-        inside = own.where(own.similarity >= model.domain_threshold)
-        half = model.thresholds(inside.logits, inside.similarity, inside.std)
-        measured = ~inside.targets.isnan() & ~model.unbounded
+        inside = own.where(own.similarity >= uncertainty.domain_threshold)
+        half = uncertainty.thresholds(inside.logits, inside.similarity, inside.std)
+        measured = ~inside.targets.isnan() & ~uncertainty.unbounded
         without = int((half.isinf() & measured).sum())
         if without:
             of = "folds" if own.fold is not None else f"{split} split"
@@ -109,7 +112,7 @@ def _unbounded_at_some(model: Uncertainty, held: Mapping[str, HeldOut]) -> list[
 
 
 def _measured(
-    model: Uncertainty, scores: Mapping[str, Json], held: Mapping[str, HeldOut], coverage: str
+    uncertainty: Uncertainty, scores: Mapping[str, Json], held: Mapping[str, HeldOut], coverage: str
 ) -> list[str]:
     from scipy.stats import binomtest  # half a second, which a prediction does without
 
@@ -117,10 +120,10 @@ def _measured(
     for split, row in scores.items():
         if split in ("valid", CALIBRATION) or row["coverage"] is None:
             continue
-        inside = held[split].where(held[split].similarity >= model.domain_threshold)
+        inside = held[split].where(held[split].similarity >= uncertainty.domain_threshold)
         labels = int((~inside.targets.isnan()).sum())
         covered = round(row["coverage"] * labels)
-        p = binomtest(covered, labels, model.target_coverage, alternative="less").pvalue
+        p = binomtest(covered, labels, uncertainty.target_coverage, alternative="less").pvalue
         warn = (
             f"; chance alone hardly explains so many fewer than {coverage}" if p < _CHANCE else ""
         )

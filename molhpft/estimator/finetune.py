@@ -21,12 +21,12 @@ from molhpft.domains.molecules.tables import (
     read_table,
     table_task,
 )
-from molhpft.estimator.held_out import HELD_OUT, write_held_out
+from molhpft.estimator.held_out_file import HELD_OUT, write_held_out
 from molhpft.estimator.model import CONFIG, Model
 from molhpft.estimator.notes import notes_on
 from molhpft.estimator.settings import Encoder, Inference, Tau, model_config
 from molhpft.estimator.train import train
-from molhpft.estimator.validation import FOLDS, Fold, Holdout, draw_folds, molecules_of
+from molhpft.estimator.validation import FOLDS, Fold, Holdout, check_folds, draw_folds, molecules_of
 from molhpft.run.device import settled
 from molhpft.run.folder import RunFolder, check_output
 from molhpft.run.identity import run_name
@@ -111,7 +111,7 @@ def finetune_table(
 
 def _made(
     config: RunConfig,
-    data: "_Table",
+    data: "_LearnedTable",
     folds: Sequence[Fold],
     out: Path,
     inference: Inference,
@@ -138,7 +138,7 @@ def _made(
 
 
 @dataclass(frozen=True, eq=False)
-class _Table:
+class _LearnedTable:
     """A table as it is learned from.
 
     Attributes:
@@ -158,16 +158,14 @@ class _Table:
     times: tuple[float, ...] | None = None
 
     def drawn(self, seed: int) -> list[Fold]:
-        """The folds, if any."""
-        if not self.folds:
-            return []
+        """The folds; none of a held-out part."""
         own = self.choice.options["split_seed"]
         seed = seed if own is None else own
         options: Json = {"count": self.folds, "seed": seed}
         return draw_folds(self.task, self.split, groups=self.groups, times=self.times, **options)
 
 
-def _table(given: Mapping[str, Any], folds: int | None) -> _Table:
+def _table(given: Mapping[str, Any], folds: int | None) -> _LearnedTable:
     """Read a table for folds, or for a held-out part; `train_size` or `shots` make it smaller."""
     fewer = {key: given[key] for key in few_labels.OPTIONS if key in given}
     data = _read({key: value for key, value in given.items() if key not in fewer}, folds)
@@ -178,9 +176,9 @@ def _table(given: Mapping[str, Any], folds: int | None) -> _Table:
     return replace(data, task=fewer_to_train(data.task, **fewer), choice=choice)
 
 
-def _read(given: Mapping[str, Any], folds: int | None) -> _Table:
-    if folds is not None and (folds < 0 or folds == 1):
-        raise ValueError(f"folds should be 0, or 2 and more, got {folds}")
+def _read(given: Mapping[str, Any], folds: int | None) -> _LearnedTable:
+    if folds is not None:
+        check_folds(folds)
     columns: Json = {key: given.get(key) for key in ("split_column", "group_column", "time_column")}
     by = "time" if columns["time_column"] else "group" if columns["group_column"] else None
     if by and "split" not in given:
@@ -188,11 +186,16 @@ def _read(given: Mapping[str, Any], folds: int | None) -> _Table:
     choice = checked_choice("task", {"name": "csv", "calibration": "auto", **given})
     options, split = choice.options, given.get("split")
     if folds == 0 or (folds is None and split is not None and not by):
-        return _Table(table_task(**options), choice, 0)
+        return _LearnedTable(table_task(**options), choice, 0)
     how = _drawn_by(split, by)
-    part, *others = columns.items()
-    check_split("column" if split == "column" else "random", None, **dict([part]))
-    check_split(how, options["split_seed"], **dict(others))
+    of_column = "column" if split == "column" else "random"
+    check_split(of_column, None, split_column=columns["split_column"])
+    check_split(
+        how,
+        options["split_seed"],
+        group_column=columns["group_column"],
+        time_column=columns["time_column"],
+    )
     if "calibration" in given:
         raise ValueError("with folds every molecule calibrates; leave task.calibration out")
     keys = ("path", "smiles_column", "target_columns", "kind")
@@ -200,14 +203,14 @@ def _read(given: Mapping[str, Any], folds: int | None) -> _Table:
     return _folded(table, choice, FOLDS if folds is None else folds, how)
 
 
-def _folded(table: Table, choice: Choice, folds: int, how: str) -> _Table:
+def _folded(table: Table, choice: Choice, folds: int, how: str) -> _LearnedTable:
     """A table for folds that are drawn by scaffold, group or time, or at random."""
     options = choice.options
     if how == "group" and options["split_seed"] is not None:
         raise ValueError("folds by groups are not drawn at random; leave split_seed out")
     task = pooled_task(table, split_column=options["split_column"])
     rows, groups, times = task.rows("train"), options["group_column"], options["time_column"]
-    return _Table(
+    return _LearnedTable(
         task,
         choice,
         folds,

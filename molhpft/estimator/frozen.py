@@ -13,7 +13,7 @@ from torch import Tensor
 
 from molhpft.config.registry import ENCODERS
 from molhpft.config.schema import checked_choice
-from molhpft.core.determinism import deterministic_on_gpus, threads
+from molhpft.core.determinism import deterministic_on_gpus, half_the_threads
 from molhpft.core.evaluate import EVALUATION_SIZE, inference
 from molhpft.core.network import Batch, Chain
 from molhpft.domains.molecules.featurized import Featurized, Reading, featurized_parts
@@ -141,9 +141,7 @@ def smiles_features(
     z = np.empty((len(smiles), embedder.width), dtype=np.float32)
     strings, begin = iter(smiles), 0
     parts = iter(lambda: list(islice(strings, size)), [])
-    # the processes that read molecules need the other half
-    halved = threads(max(1, torch.get_num_threads() // 2)) if len(smiles) > size else nullcontext()
-    with halved:
+    with half_the_threads() if len(smiles) > size else nullcontext():
         for molecules in featurized_parts(parts, lambda part: part, embedder.beside):
             end = begin + len(molecules.smiles)
             z[begin:end] = part_features(embedder, molecules)[1].numpy()

@@ -1,95 +1,101 @@
-"""A file of what a model says of every row of its table that the members did not train on."""
+"""What members say of molecules that they were not trained on, by split and as predictions."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from molhpft.core.data import Task
-from molhpft.core.objectives import Multilabel, Squared
-from molhpft.domains.molecules.examples import Molecules
-from molhpft.estimator.calibrate import HeldOut, HeldOutPredictions, Uncertainty
-from molhpft.estimator.model import NetworkSpec
-from molhpft.estimator.predict import number_cells, set_columns, spread_of
-from molhpft.estimator.table_output import Named, distinct_names, table_writer
-from molhpft.estimator.validation import Fold
+from molhpft.core.evaluate import scattered
+from molhpft.measure.uncertainty import weighted_std
 
-HELD_OUT = "held_out.csv"
+_PARTS = 5  # of molecules that have no folds, each judged by fits to the others
 
 
-def held_out_predictions(
-    held: Mapping[str, HeldOut],
-    task: Task,
-    folds: Sequence[Fold],
-    uncertainty: Uncertainty,
-    objective: Multilabel | Squared,
-    values: Mapping[str, Tensor],
-) -> HeldOutPredictions:
-    """Predictions for the molecules of all splits that members did not train on.
+@dataclass(frozen=True)
+class HeldOut:
+    """Predictions for a split that the networks were not trained on.
+
+    Attributes:
+        logits: averaged over members, (n, t).
+        targets: (n, t), NaN where unmeasured; of a regression in standard deviations.
+        similarity: to the nearest training molecule, (n,) in [0, 1].
+        std: standard deviation of logits over what began differently (`candidate_std`),
+            (n, t); None where one kind of member answers.
+        fold: number of the fold of each molecule, (n,); None where there are no folds.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    similarity: Tensor
+    std: Tensor | None = None
+    fold: Tensor | None = None
+
+    def where(self, rows: Tensor) -> "HeldOut":
+        """Only some molecules, chosen by a mask (n,)."""
+        return HeldOut(
+            *(self.logits[rows], self.targets[rows], self.similarity[rows]),
+            None if self.std is None else self.std[rows],
+            None if self.fold is None else self.fold[rows],
+        )
+
+    def none(self) -> "HeldOut":
+        """None of the molecules, of the same targets."""
+        return self.where(torch.zeros(len(self.logits), dtype=torch.bool))
+
+    @property
+    def parts(self) -> Tensor:
+        """Number of the part in which each molecule is judged by fits to the others, (n,)."""
+        if self.fold is not None:
+            return self.fold
+        rng = torch.Generator().manual_seed(0)
+        return torch.randperm(len(self.logits), generator=rng) % _PARTS
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutPredictions:
+    """What a model says of molecules of its table that the members did not train on.
+
+    Attributes:
+        rows: of the task, int64 (m,).
+        parts: (m,), number of the fold, counted from 1, or name of the split.
+        values: probabilities, or numbers in the unit of their target, float64 (m, t); see
+            `held_out_values`.
+        sets: prediction sets or intervals, (m, t, 2); see `Prediction.sets`. Those of molecules
+            that calibrate were fitted to all of these molecules together.
+        splits: what members say, as logits, by split; with folds "valid" are the molecules of all.
+    """
+
+    rows: Tensor
+    parts: tuple[str, ...]
+    values: Tensor
+    sets: Tensor
+    splits: Mapping[str, HeldOut] = field(default_factory=dict)
+
+    def of_all(self, n: int) -> "HeldOutPredictions":
+        """For each of the first n rows, in their order: NaN or False, and no part, without one."""
+        own = self.rows < n
+        rows, parts = self.rows[own], [""] * n
+        for row, part in zip(self.rows.tolist(), self.parts, strict=True):
+            if row < n:
+                parts[row] = part
+        values, sets = (scattered(x[own], rows, n) for x in (self.values, self.sets))
+        return HeldOutPredictions(torch.arange(n), tuple(parts), values, sets)
+
+
+def candidate_std(logits: Tensor, weights: Tensor, sizes: Sequence[int]) -> Tensor | None:
+    """Standard deviation over what began differently, (n, t); None where there is one beginning.
+
+    Networks that began alike, one of each fold, count as their mean: of a molecule that calibrates
+    only one of them is known.
 
     Args:
-        held: what members say of each split, in the order of its rows.
-        task: has these splits; with folds "valid" are the molecules of all of them.
-        folds: that chose, if any.
-        uncertainty: of the model.
-        objective: of the model.
-        values: of each split, see `held_out_values`.
+        logits: of k members, (k, n, t).
+        weights: of the members, (k,), which sum to 1.
+        sizes: numbers of members that began alike, in order; they sum to k.
     """
-    fold_of = {row: str(k) for k, fold in enumerate(folds, start=1) for row in fold.held.tolist()}
-    parts = [fold_of.get(row, split) for split in held for row in task.rows(split).tolist()]
-    sets = [
-        uncertainty.sets(one.logits, objective, one.similarity, one.std) for one in held.values()
-    ]
-    rows = torch.cat([task.rows(split) for split in held])
-    said = torch.cat([values[split] for split in held])
-    return HeldOutPredictions(rows, tuple(parts), said, torch.cat(sets), held)
-
-
-def write_held_out(
-    predictions: HeldOutPredictions, molecules: Molecules, spec: NetworkSpec, path: Path
-) -> None:
-    """Write a row for each row of the table, in its order.
-
-    The columns are where the table has it (`line`, or `row` in a Parquet file), `smiles`, `fold`
-    (its number, or the name of the split) and for every target its label (`<target> label`), its
-    value or the probability of its second class, and its prediction set or the ends of its
-    interval. Cells of what trained alone, or cannot be read, are empty but for labels.
-
-    Args:
-        predictions: of some rows.
-        molecules: all of the table, with their labels.
-        spec: names the outputs.
-        path: `.csv`.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    n = len(molecules)
-    whole = predictions.of_all(n)
-    columns: list[Named] = [
-        (molecules.unit, list(molecules.lines) or list(range(n))),
-        ("smiles", list(molecules.smiles)),
-        ("fold", list(whole.parts)),
-        *_target_columns(whole, molecules, spec),
-    ]
-    with table_writer(path) as write:
-        write(distinct_names(columns))
-
-
-def _target_columns(
-    whole: HeldOutPredictions, molecules: Molecules, spec: NetworkSpec
-) -> Iterator[Named]:
-    targets = molecules.targets[torch.arange(len(molecules))].float().cpu()
-    if isinstance(spec.objective, Squared):
-        targets = spec.objective.values(targets)
-    for k, name in enumerate(spec.target_names):
-        spread = spread_of(spec, k)
-        if isinstance(spec.objective, Squared):
-            yield f"{name} label", number_cells(targets[:, k], spread=spread)
-        else:
-            classes = spec.class_names[k]
-            cells = (None if y != y else classes[int(y)] for y in targets[:, k].tolist())
-            yield f"{name} label", list(cells)
-        yield spec.value_names[k], number_cells(whole.values[:, k], spread=spread)
-        yield from set_columns(spec, k, whole.sets[:, k])
+    if len(sizes) == 1:
+        return None
+    means = torch.stack([alike.mean(0) for alike in torch.split(logits, list(sizes))])
+    of_means = torch.stack([own.sum() for own in torch.split(weights, list(sizes))])
+    return weighted_std(means, of_means)

@@ -38,9 +38,9 @@ FINGERPRINTS: tuple[Similarity, ...] = SUBSTRUCTURES
 FEATURES: tuple[Similarity, ...] = ("features",)
 
 BUDGET = 2.5e12  # cubed numbers of labels, summed over targets: minutes of one core
+MIXED_ROWS = 500  # that say what similarities are worth
 
-_MIXED_ROWS = 500  # that say what similarities are worth
-_MIXED_BUDGET = 12 * _MIXED_ROWS**3
+_MIXED_BUDGET = 12 * MIXED_ROWS**3
 _LEAST = 1e-3  # of the weights: a similarity that is worth less is left out
 _STRETCH = 1_024  # molecules whose similarities are in memory at a time
 _ENCODER, _SCALE, _KNOWN = "encoder.", "scale.", "known."
@@ -186,7 +186,7 @@ def weighing_rows(targets: Tensor, *, seed: int) -> NDArray[np.int64]:
         targets: (n, t), NaN where unmeasured.
         seed: of the sample.
     """
-    return sampled_rows(targets, seed=seed, most=_MIXED_ROWS, budget=_MIXED_BUDGET)
+    return sampled_rows(targets, seed=seed, most=MIXED_ROWS, budget=_MIXED_BUDGET)
 
 
 def sampled_rows(

@@ -19,7 +19,7 @@ from torch import Tensor
 from molhpft.domains.files import listed
 from molhpft.domains.molecules.group_columns import time_of
 from molhpft.domains.molecules.table_files import text_of
-from molhpft.domains.molecules.target_columns import is_censored, labels_of, number
+from molhpft.domains.molecules.target_columns import is_censored, labels_of, missing_note, number
 
 Column = NDArray[Any]
 
@@ -291,18 +291,18 @@ def _with_one_spelling(
             elif not label:
                 marks.append(row)
     first = listed(others.values(), most=3)
-    return spelled, [*([f"{name}: {first}."] if first else []), *_missing_note(column, marks, name)]
+    notes = [f"{name}: {first}."] if first else []
+    return spelled, notes + _missing_notes(column, marks, name)
 
 
-def _missing_note(
+def _missing_notes(
     column: Column, rows: Sequence[int], name: str, *, what: str = "label"
 ) -> list[str]:
     """A note on words that count as missing, in these rows; an empty one surprises nobody."""
     words = [row for row in rows if column[row].strip()]
     if not words:
         return []
-    count = f"{len(words):,} {what}{'s count' if len(words) > 1 else ' counts'} as missing"
-    return [f"{name}: {count}, row {words[0]} has {column[words[0]]!r}."]
+    return [missing_note(name, len(words), f"row {words[0]} has {column[words[0]]!r}", what=what)]
 
 
 def _without_censored(column: Column, name: str) -> tuple[Column, list[str]]:
@@ -310,13 +310,13 @@ def _without_censored(column: Column, name: str) -> tuple[Column, list[str]]:
     texts = {row: value.strip() for row, value in enumerate(column) if isinstance(value, str)}
     labels = labels_of(texts.values())
     marks = [row for row, text in texts.items() if not labels[text]]
-    notes = _missing_note(column, marks, name)
+    notes = _missing_notes(column, marks, name)
     column = column.copy()
     column[marks] = np.nan
     rows = [row for row, text in texts.items() if is_censored(text)]
     if not rows or len(rows) == sum(not pd.isna(value) for value in column):
         return column, notes
-    notes += _missing_note(column, rows, name, what="censored label")
+    notes += _missing_notes(column, rows, name, what="censored label")
     column[rows] = np.nan
     return column, notes
 

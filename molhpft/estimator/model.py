@@ -21,7 +21,7 @@ from molhpft import __version__
 from molhpft.config.build import shaped_network
 from molhpft.config.schema import Choice, beside_of, checked_choice, plain, without_beside
 from molhpft.core.determinism import deterministic_on_gpus
-from molhpft.core.evaluate import inference
+from molhpft.core.evaluate import inference, scattered
 from molhpft.core.network import Chain, Network
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.core.standardise import ending_standardised
@@ -35,14 +35,10 @@ from molhpft.domains.molecules.graphs import GraphStore
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.domains.weights import ABOUT, FILES, MEMBER, hub_folder, strip_prefix
 from molhpft.estimator.blend import Line
-from molhpft.estimator.calibrate import (
-    HeldOutPredictions,
-    Uncertainty,
-    candidate_std,
-    uncertainty_from,
-)
+from molhpft.estimator.calibrate import Uncertainty, uncertainty_from
 from molhpft.estimator.card import model_card
 from molhpft.estimator.frozen import backbone_features, unlabelled_batches
+from molhpft.estimator.held_out import HeldOutPredictions, candidate_std
 from molhpft.estimator.kernel_models import KernelModels, kernel_models_from
 from molhpft.measure.uncertainty import weighted_mean, weighted_std
 
@@ -314,9 +310,9 @@ class Model:
         sets = self.uncertainty.sets(mean, objective, similarity[rows], std)
         return Prediction(
             readable=store.readable,
-            values=_scatter(self.uncertainty.values(mean, objective), rows, len(store)),
-            std=_scatter(weighted_std(members, self.weights), rows, len(store)),
-            sets=_scatter(sets, rows, len(store)),
+            values=scattered(self.uncertainty.values(mean, objective), rows, len(store)),
+            std=scattered(weighted_std(members, self.weights), rows, len(store)),
+            sets=scattered(sets, rows, len(store)),
             similarity=similarity.where(store.readable, torch.nan),
             nearest=nearest,
             in_domain=(similarity >= self.uncertainty.domain_threshold) & store.readable,
@@ -490,14 +486,6 @@ class Model:
                 repo_id=repo_id, folder_path=folder, commit_message=commit_message
             )
         return str(commit)
-
-
-def _scatter(values: Tensor, rows: Tensor, n: int) -> Tensor:
-    """Values in their `rows` of n; False or NaN in the others."""
-    missing = False if values.dtype == torch.bool else torch.nan
-    whole = torch.full((n, *values.shape[1:]), missing, dtype=values.dtype)
-    whole[rows] = values
-    return whole
 
 
 def _read(folder: Path) -> Model:

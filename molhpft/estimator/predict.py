@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from molhpft.core.determinism import threads
+from molhpft.core.determinism import half_the_threads, threads
 from molhpft.core.objectives import Squared
 from molhpft.domains.console import bar
 from molhpft.domains.molecules.featurized import Featurized, Reading, featurized_parts
@@ -133,12 +133,7 @@ def _extend(
             yield smiles
 
     counts = {OK: 0, INVALID_VALENCE: 0, UNREADABLE: 0}
-    # the processes that read molecules need the other half
-    with (
-        threads(max(1, torch.get_num_threads() // 2)),
-        table_writer(out) as write,
-        bar(what, total=None) as move,
-    ):
+    with half_the_threads(), table_writer(out) as write, bar(what, total=None) as move:
         for read, readable, columns in map(
             columns_of, featurized_parts(molecules(), prepare, further)
         ):

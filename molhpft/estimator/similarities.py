@@ -30,7 +30,7 @@ from molhpft.estimator.frozen import backbone_features
 Similarity = Literal["morgan", "atom_pairs", "torsions", "features", "properties"]
 SIMILARITIES: tuple[Similarity, ...] = get_args(Similarity)
 
-_WIDTHS: Mapping[Similarity, float] = {"features": 1.0, "properties": 2.0}
+WIDTHS: Mapping[Similarity, float] = {"features": 1.0, "properties": 2.0}
 """Standard deviations of every column that similar molecules may differ by."""
 
 Array = NDArray[np.float64]
@@ -139,7 +139,7 @@ def similarity(name: Similarity, asked: Described, known: Described) -> Array:
     a, b = asked.columns[name], known.columns[name]
     if name in SUBSTRUCTURES:
         return _minmax(a, b)
-    width = _WIDTHS[name]
+    width = WIDTHS[name]
     return gaussian_kernel(a.astype(np.float64) / width, b.astype(np.float64) / width)
 
 

@@ -49,7 +49,7 @@ from molhpft.estimator.settings import (
     model_config,
 )
 from molhpft.estimator.train import train
-from molhpft.estimator.validation import FOLDS, Fold, Holdout, draw_folds, holdout_split
+from molhpft.estimator.validation import FOLDS, Holdout, check_folds, draw_folds, holdout_split
 from molhpft.run.folder import RunFolder
 
 Array = NDArray[Any]
@@ -162,7 +162,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         sets = eval_set, calibration_set
         task = self._task(smiles, labels, seed, *sets, by_folds=count > 0, kept=kept)
         config = self._config(len(task.rows("train")), drawn)
-        folds = self._folds(task, count, seed, kept)
+        folds = draw_folds(task, self.split or "random", count=count, seed=seed, **kept)
         inference = Inference(self.members, self.calibration, self.target_coverage)
         notes = notes_on(config, task)
         for note in notes:
@@ -239,8 +239,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         """How many folds there are, 0 for none."""
         if self.folds == "auto":
             return FOLDS if eval_set is None and self.split is None else 0
-        if not isinstance(self.folds, Integral) or self.folds < 0 or self.folds == 1:
-            raise ValueError(f"folds should be 'auto', 0, or 2 and more, got {self.folds!r}")
+        check_folds(self.folds, or_else="'auto'")
         if self.folds and eval_set is not None:
             raise ValueError("an eval_set chooses in the place of folds; leave one of them out")
         return int(self.folds)
@@ -294,12 +293,6 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             )
         if eval_set is None and calibration_set is not None:
             raise ValueError("a calibration_set comes beside an eval_set; give both or neither")
-
-    def _folds(self, task: Task, count: int, seed: int, kept: Json) -> list[Fold]:
-        """So many folds of the training split; none for 0."""
-        if not count:
-            return []
-        return draw_folds(task, self.split or "random", count=count, seed=seed, **kept)
 
     def _check_idle(self, folds: int, eval_set: object, kept: Json) -> None:
         """Refuse options of a held-out part where there is none, or none that is drawn.

@@ -31,16 +31,13 @@ from molhpft.domains.molecules.further_columns import reading_beside
 from molhpft.domains.molecules.splits import CALIBRATION
 from molhpft.estimator.blend import Line, blend_weights, fit_line
 from molhpft.estimator.calibrate import (
-    HeldOut,
-    HeldOutPredictions,
     Uncertainty,
-    candidate_std,
     fit_uncertainty,
     held_out_scores,
     held_out_values,
 )
 from molhpft.estimator.coverage import coverage_guarantee
-from molhpft.estimator.held_out import held_out_predictions
+from molhpft.estimator.held_out import HeldOut, HeldOutPredictions, candidate_std
 from molhpft.estimator.kernel_fitting import fit_kernel_models
 from molhpft.estimator.kernel_models import KernelModels
 from molhpft.estimator.model import Model, NetworkSpec
@@ -141,7 +138,7 @@ def train(
         "folds": len(folds),
         **_quality(spec, held, uncertainty, values, by_folds=bool(folds)),
     }
-    predictions = held_out_predictions(held, choosing, folds, uncertainty, objective, values)
+    predictions = _held_out_predictions(held, choosing, folds, uncertainty, objective, values)
     parts = (spec, candidates, weights, kernel_models, uncertainty, smiles, about)
     return _model(*parts, predictions), folders
 
@@ -265,7 +262,7 @@ def _uncertainty(
     uncertainty = fit_uncertainty(
         held[VALID] if by_folds else held.get(CALIBRATION),
         objective,
-        chosen_by=None if by_folds else held[VALID],
+        validating=None if by_folds else held[VALID],
         calibration=inference.calibration,
         target_coverage=inference.target_coverage,
         fingerprints=fingerprints,
@@ -330,6 +327,34 @@ def _held_out(
             fold=fold_numbers(rows, folds) if folds and split == VALID else None,
         )
     return held
+
+
+def _held_out_predictions(
+    held: Mapping[str, HeldOut],
+    task: Task,
+    folds: Sequence[Fold],
+    uncertainty: Uncertainty,
+    objective: Multilabel | Squared,
+    values: Mapping[str, Tensor],
+) -> HeldOutPredictions:
+    """Predictions for the molecules of all splits that members did not train on.
+
+    Args:
+        held: what members say of each split, in the order of its rows.
+        task: has these splits; with folds "valid" are the molecules of all of them.
+        folds: that chose, if any.
+        uncertainty: of the model.
+        objective: of the model.
+        values: of each split, see `held_out_values`.
+    """
+    fold_of = {row: str(k) for k, fold in enumerate(folds, start=1) for row in fold.held.tolist()}
+    parts = [fold_of.get(row, split) for split in held for row in task.rows(split).tolist()]
+    sets = [
+        uncertainty.sets(one.logits, objective, one.similarity, one.std) for one in held.values()
+    ]
+    rows = torch.cat([task.rows(split) for split in held])
+    said = torch.cat([values[split] for split in held])
+    return HeldOutPredictions(rows, tuple(parts), said, torch.cat(sets), held)
 
 
 def _labelled(task: Task, rows: Tensor) -> Tensor:

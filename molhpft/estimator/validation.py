@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -66,17 +67,19 @@ def draw_folds(
     Args:
         task: on molecules.
         how: "random", labels of classes in proportion, or "scaffold", no scaffold in two folds.
-        count: of folds, at least 2.
+        count: of folds; 0 for none.
         seed: of random folds.
         groups: (n,), of every row of the task; no group is then in two folds, whatever `how` says.
         times: (n,), of every row of the task; what trains for a fold is then older than it.
 
     Raises:
-        ValueError: there are fewer molecules, scaffolds, groups or times than folds.
+        ValueError: that is no number of folds, or there are fewer molecules, scaffolds, groups or
+            times.
     """
+    check_folds(count)
+    if not count:
+        return []
     rows = task.rows("train")
-    if count < 2:
-        raise ValueError(f"folds should be at least 2, or 0 for one held-out part, got {count}")
     together, of = _together(task, rows, how if times is None else "random", groups)
     if len(together) < count:
         fewer = "fewer folds" if of == "molecules" else f"fewer folds, or smaller {of}"
@@ -95,6 +98,23 @@ def draw_folds(
     else:
         parts = group_folds(together, count)
     return [Fold(rows[~torch.isin(rows, rows[part])], rows[part]) for part in parts]
+
+
+def check_folds(count: object, *, or_else: str = "") -> None:
+    """Refuse what is no number of folds; a single fold would leave nothing to train on.
+
+    Args:
+        count: as somebody gave it.
+        or_else: what else would do, for the message.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(count, Integral) or count < 0 or count == 1:
+        choices = f"{or_else}, " if or_else else ""
+        raise ValueError(
+            f"folds should be {choices}at least 2, or 0 for one held-out part, got {count!r}"
+        )
 
 
 def _and_unreadable(task: Task) -> str:

@@ -223,6 +223,20 @@ def test_what_chooses_nothing_may_learn_from_validation_rows(encoders, sets, tmp
     assert all(baseline.joined == joined for baseline in baselines)
 
 
+def test_a_score_depends_on_how_molecules_are_read(encoders, sets, tmp_path, monkeypatch):
+    from result_store import ResultStore
+
+    data, calls = _data(sets, np.zeros(60), classes=False), []
+    judged = encoders.Judged("a", "a", lambda *_: calls.append(1) or 0.0)
+    store = ResultStore(tmp_path / "scores.jsonl")
+    for _ in range(2):
+        encoders.stored_scores(judged, data, store)
+    assert len(calls) == 1
+    monkeypatch.setattr(encoders, "FEATURISER_VERSION", -1)
+    encoders.stored_scores(judged, data, store)
+    assert len(calls) == 2
+
+
 def test_a_second_run_computes_nothing_and_prints_the_same(encoders, root, capsys, monkeypatch):
     given = ["--data", str(root), "--sets", "CHEMBL1_Ki", "caco2", "--baselines", "svr_counts"]
     given += ["--store", str(root / "store.jsonl")]

@@ -7,6 +7,8 @@ import pytest
 
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.domains.weights import weight_file
+from molhpft.estimator import blend, kernel_models, similarities, validation
+from molhpft.tuning import row_sample
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -74,3 +76,24 @@ def test_a_score_depends_on_settings_and_weights_and_not_on_where_they_lie(estim
     assert estimators.identity(copy, {}, {}) == identity
     assert estimators.identity(path, {}, changed) != identity
     assert estimators.identity(path, {"members": "networks"}, {}) != identity
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "value"),
+    [
+        (validation, "FOLDS", 4),
+        (similarities, "WIDTHS", {"features": 1.0, "properties": 1.5}),
+        (kernel_models, "MIXED_ROWS", 600),
+        (kernel_models, "BUDGET", 1e12),
+        (row_sample, "MOST_KERNEL_ROWS", 5_000),
+        (blend, "MOST", 10),
+    ],
+    ids=lambda given: given if isinstance(given, str) else "",
+)
+def test_a_score_depends_on_what_only_the_package_sets(
+    estimators, monkeypatch, module, name, value
+):
+    path = weight_file(Path(DEFAULT_ENCODER))
+    identity = estimators.identity(path, {}, {})
+    monkeypatch.setattr(module, name, value)
+    assert estimators.identity(path, {}, {}) != identity

@@ -3,6 +3,7 @@ import torch
 
 from molhpft.core.determinism import (
     deterministic_on_gpus,
+    half_the_threads,
     one_thread,
     seed_dropout,
     seed_for,
@@ -16,6 +17,13 @@ def test_threads_come_back_even_after_an_error():
             raise KeyError(torch.get_num_threads())
         assert torch.get_num_threads() == 2
     assert torch.get_num_threads() == 1
+
+
+def test_half_of_the_threads_is_at_least_one():
+    with threads(5), half_the_threads():
+        assert torch.get_num_threads() == 2
+        with half_the_threads(), half_the_threads():
+            assert torch.get_num_threads() == 1
 
 
 def test_every_seed_and_purpose_has_a_seed_of_its_own_and_always_the_same():

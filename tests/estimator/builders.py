@@ -8,7 +8,8 @@ from molhpft.config.schema import checked_choice
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.fingerprints import packed_fingerprints
-from molhpft.estimator.calibrate import HeldOut, fit_uncertainty
+from molhpft.estimator.calibrate import fit_uncertainty
+from molhpft.estimator.held_out import HeldOut
 from molhpft.estimator.model import Model, NetworkSpec
 
 SMILES = [s for n in range(3, 33) for s in ("C" * n + "O", "C1" + "C" * n + "1N")]
@@ -123,7 +124,7 @@ def random_model(
     uncertainty = fit_uncertainty(
         held,
         objective,
-        chosen_by=held,
+        validating=held,
         calibration=calibration,
         target_coverage=0.9,
         fingerprints=prints,

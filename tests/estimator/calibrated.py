@@ -4,7 +4,8 @@ import torch
 
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.molecules.fingerprints import packed_fingerprints
-from molhpft.estimator.calibrate import HeldOut, fit_uncertainty
+from molhpft.estimator.calibrate import fit_uncertainty
+from molhpft.estimator.held_out import HeldOut
 from tests.estimator.builders import SMILES
 
 CLASSES = Multilabel()
@@ -16,7 +17,7 @@ def fit(valid, held, objective=CLASSES, *, calibration="platt", target_coverage=
     return fit_uncertainty(
         held,
         objective,
-        chosen_by=valid,
+        validating=valid,
         calibration=calibration,
         target_coverage=target_coverage,
         fingerprints=FINGERPRINTS,

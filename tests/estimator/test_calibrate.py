@@ -15,13 +15,12 @@ from sklearn.metrics import mean_absolute_error, roc_auc_score, root_mean_square
 from molhpft.core.objectives import Squared
 from molhpft.estimator.calibrate import (
     CalibrationName,
-    HeldOut,
-    candidate_std,
     fit_uncertainty,
     held_out_scores,
     held_out_values,
     uncertainty_from,
 )
+from molhpft.estimator.held_out import HeldOut, candidate_std
 from molhpft.measure.uncertainty import fit_platt, interval_widths
 from tests.estimator.calibrated import (
     CLASSES,

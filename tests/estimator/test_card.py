@@ -8,7 +8,7 @@ FOLDS = {"rocauc": 0.9, "coverage": None, "in_domain": 1.0}
 
 
 def names(scores, *, folds):
-    return [name for name, *_ in score_rows(scores, folds=folds)[1:]]
+    return [name for name, *_ in score_rows({"scores": scores, "folds": folds})[1:]]
 
 
 def test_coverage_of_molecules_that_all_calibrate_has_no_row():
@@ -16,14 +16,15 @@ def test_coverage_of_molecules_that_all_calibrate_has_no_row():
 
 
 def test_coverage_of_test_molecules_beside_folds_has_a_row():
-    header, *rows = score_rows({"valid": FOLDS, "test": {**FOLDS, "coverage": 0.91}}, folds=5)
+    scores = {"valid": FOLDS, "test": {**FOLDS, "coverage": 0.91}}
+    header, *rows = score_rows({"scores": scores, "folds": 5})
     assert header == ["folds", "test"]
     assert ["coverage, within the domain", "-", "0.9100"] in rows
 
 
 @pytest.mark.parametrize("name", ["rocauc", "coverage"])
 def test_a_score_that_cannot_be_computed_is_a_dash_without_folds(name):
-    (row,) = score_rows({"test": {name: None}}, folds=0)[1:]
+    (row,) = score_rows({"scores": {"test": {name: None}}, "folds": 0})[1:]
     assert row[1:] == ["-"]
 
 

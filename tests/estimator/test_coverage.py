@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import torch
 
-from molhpft.estimator.calibrate import HeldOut, held_out_scores
+from molhpft.estimator.calibrate import held_out_scores
 from molhpft.estimator.coverage import coverage_guarantee
+from molhpft.estimator.held_out import HeldOut
 from tests.estimator.calibrated import (
     CLASSES,
     ONE_NUMBER,

@@ -200,8 +200,8 @@ def test_folds_are_drawn_where_a_table_is_small_and_nothing_else_is_said():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"folds": 1}, "folds should be 'auto', 0, or 2 and more, got 1"),
-        ({"folds": "five"}, "folds should be 'auto', 0, or 2 and more, got 'five'"),
+        ({"folds": 1}, "folds should be 'auto', at least 2, or 0 for one held-out part, got 1"),
+        ({"folds": "five"}, "folds should be 'auto', at least 2, or 0 for .*, got 'five'"),
         (
             {"members": "forest"},
             "members should be one of all, networks, kernels, features, fingerprints",

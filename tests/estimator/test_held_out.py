@@ -13,9 +13,9 @@ from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.estimator import HPFTClassifier, HPFTRegressor
-from molhpft.estimator.calibrate import HeldOutPredictions
 from molhpft.estimator.finetune import finetune_table
-from molhpft.estimator.held_out import write_held_out
+from molhpft.estimator.held_out import HeldOutPredictions
+from molhpft.estimator.held_out_file import write_held_out
 from molhpft.estimator.settings import Inference
 from tests.estimator.builders import BRIEF, CHANGES, RING, SIZE, SMILES, random_model
 

@@ -34,6 +34,8 @@ Colour = tuple[float, float, float]
 RAISES: Colour = (0.90, 0.62, 0.00)
 LOWERS: Colour = (0.34, 0.71, 0.91)
 
+_SIZE = 420, 320  # pixels of a picture of contributions
+
 # parts of a picture's shorter side; with longer bonds, the disc of a lone atom would fill it
 LONGEST_BOND = 0.16
 LINE_WIDTH = 0.005
@@ -59,21 +61,12 @@ def molecule_svg(smiles: str, *, width: int = 240, height: int = 180) -> str:
     return _svg(drawer)
 
 
-def contribution_svg(
-    smiles: str,
-    contributions: Tensor,
-    *,
-    width: int = 420,
-    height: int = 320,
-    scale: float | None = None,
-) -> str:
+def contribution_svg(smiles: str, contributions: Tensor, *, scale: float | None = None) -> str:
     """A drawing on white whose atoms are orange where they raise a logit, blue where they lower it.
 
     Args:
         smiles: read as for graphs, what RDKit refuses for its valences included.
         contributions: of each atom, (a,), as in `Contributions`.
-        width: in pixels.
-        height: in pixels.
         scale: contribution of the deepest colour, larger ones have it too; None takes the largest.
             To compare pictures, give them one.
 
@@ -81,22 +74,15 @@ def contribution_svg(
         ValueError: the molecule cannot be read or drawn, contributions are not a finite number for
             each atom, or `scale` is not positive.
     """
-    drawer = rdMolDraw2D.MolDraw2DSVG(width, height)
+    drawer = rdMolDraw2D.MolDraw2DSVG(*_SIZE)
     _draw_contributions(drawer, smiles, contributions, scale)
     return _svg(drawer)
 
 
-def contribution_png(
-    smiles: str,
-    contributions: Tensor,
-    *,
-    width: int = 420,
-    height: int = 320,
-    scale: float | None = None,
-) -> bytes:
-    """The drawing of `contribution_svg`, with its arguments and errors, as the bytes of a PNG."""
-    drawer = rdMolDraw2D.MolDraw2DCairo(width, height)
-    _draw_contributions(drawer, smiles, contributions, scale)
+def contribution_png(smiles: str, contributions: Tensor) -> bytes:
+    """The drawing of `contribution_svg`, with its errors, as the bytes of a PNG."""
+    drawer = rdMolDraw2D.MolDraw2DCairo(*_SIZE)
+    _draw_contributions(drawer, smiles, contributions, None)
     picture: bytes = drawer.GetDrawingText()
     return picture
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from molhpft.domains.console import track
 from molhpft.domains.files import cached_tensors, digest, listed
-from molhpft.domains.molecules.smiles import parse, smiles_digest
+from molhpft.domains.molecules.smiles import parse, reading_digest
 
 Split = Literal["scaffold", "random", "random_and_scaffold"]
 Fractions = tuple[float, float, float]
@@ -35,6 +35,7 @@ SPELLINGS = {
 }
 """What people call splits in lower case, and what they are called here."""
 
+_VERSION = 1  # raised with every change of how groups are dealt
 EIGHT_ONE_ONE: Fractions = (0.8, 0.1, 0.1)
 _DRAWN = ("random", "random_and_scaffold", "group")
 # of a table's molecules: enough for a quantile worth having, few enough to leave most to train on
@@ -155,11 +156,11 @@ def cached_scaffold_split(
     together: Sequence[Sequence[int]] | None = None,
 ) -> dict[str, Tensor]:
     """`scaffold_split`, kept in the cache folder: 40,000 molecules take seconds."""
-    key = f"scaffold-split/{smiles_digest(smiles)}"
+    key = f"scaffold-split/{reading_digest(smiles, _VERSION)}"
     if fractions != EIGHT_ONE_ONE:
         key += f"-fractions-{'-'.join(map(repr, fractions))}"
     if calibration:
-        key += f"-calibration-{calibration:g}"
+        key += f"-calibration-{calibration!r}"
     if together is not None:
         key += f"-together-{digest(repr([list(group) for group in together]))}"
     options: dict[str, Any] = {"calibration": calibration, "together": together}

@@ -369,8 +369,9 @@ def _read(column: _Column, kind: AnyKind, *, asked: bool) -> _Labels:
     labels, notes = column.labels, _missing_marks(column)
     censored = [label for label in labels if is_censored(label)]
     if asked and censored and column.numbers and kind != "classification":
-        count = _count(sum(cell in censored for cell in column.cells), "censored label")
-        notes.append(f"{column.name}: {count} missing, {column.at(labels[censored[0]])}.")
+        count = sum(cell in censored for cell in column.cells)
+        what, where = "censored label", column.at(labels[censored[0]])
+        notes.append(missing_note(column.name, count, where, what=what))
         labels = {label: row for label, row in labels.items() if label not in censored}
     if labels and kind != "regression" and column.is_of_words:
         return _words(column, notes)
@@ -398,11 +399,17 @@ def _missing_marks(column: _Column) -> list[str]:
     rows = [row for row, cell in enumerate(column.cells) if cell and cell in column.missing]
     if not rows:
         return []
-    return [f"{column.name}: {_count(len(rows), 'label')} missing, {column.at(rows[0])}."]
+    return [missing_note(column.name, len(rows), column.at(rows[0]))]
 
 
-def _count(n: int, what: str) -> str:
-    return f"1 {what} counts as" if n == 1 else f"{n:,} {what}s count as"
+def missing_note(name: str, count: int, first: str, *, what: str = "label") -> str:
+    """A sentence about labels of a target that count as missing.
+
+    >>> missing_note("logD", 2, "line 3 has '>4'", what="censored label")
+    "logD: 2 censored labels count as missing, line 3 has '>4'."
+    """
+    counted = f"1 {what} counts" if count == 1 else f"{count:,} {what}s count"
+    return f"{name}: {counted} as missing, {first}."
 
 
 def _is_question(column: _Column) -> bool:

@@ -66,8 +66,8 @@ def test_contributions_are_drawn_on_white_one_disc_an_atom(smiles):
     assert {element.tag.rpartition("}")[2] for element in root.iter()} <= TAGS
     assert "opacity:1.0;fill:#FFFFFF" in svg[svg.index("<rect") : svg.index("</rect>")]
     assert len(discs(svg)) == len(contributions)
-    picture = Image.open(io.BytesIO(contribution_png(smiles, contributions, width=200, height=150)))
-    assert (picture.format, picture.size) == ("PNG", (200, 150))
+    picture = Image.open(io.BytesIO(contribution_png(smiles, contributions)))
+    assert (picture.format, picture.size) == ("PNG", (420, 320))
     assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
 
 
@@ -105,9 +105,8 @@ def test_discs_lie_on_the_atoms_in_their_order_and_are_small():
     ],
 )
 def test_contributions_that_cannot_be_coloured_are_refused(contributions, scale, message):
-    for drawing in (contribution_svg, contribution_png):
-        with pytest.raises(ValueError, match=message):
-            drawing("CCO", torch.tensor(contributions), scale=scale)
+    with pytest.raises(ValueError, match=message):
+        contribution_svg("CCO", torch.tensor(contributions), scale=scale)
 
 
 def test_what_cannot_be_read_is_refused():

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from rdkit import Chem
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
+from molhpft.domains.molecules import splits as splits_module
 from molhpft.domains.molecules.smiles import parse
 from molhpft.domains.molecules.splits import (
+    cached_scaffold_split,
     calibration_notes,
     calibration_share,
     check_choice,
@@ -66,6 +68,27 @@ def test_a_scaffold_split_deals_every_readable_molecule_once_and_shares_no_scaff
     parts = [scaffolds(smiles, part) for part in splits.values()]
     assert sum(map(len, parts)) == len(set().union(*parts))
     assert calibration or len(splits["train"]) <= shares[0] * len(rows)
+
+
+def test_a_raised_version_is_another_key_of_the_cache_and_so_is_another_share(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MOLHPFT_CACHE", str(tmp_path))
+
+    def kept():
+        return {path.name for path in tmp_path.rglob("*.safetensors")}
+
+    cached_scaffold_split(POOL)
+    cached_scaffold_split(POOL)
+    assert len(kept()) == 1
+    # shares that differ in the ninth digit, of large tables, deal other groups
+    for share in (0.1, 0.1000000001):
+        cached_scaffold_split(POOL, calibration=share)
+    cached_scaffold_split(POOL, (0.6, 0.2, 0.2))
+    assert len(kept()) == 4
+    monkeypatch.setattr(splits_module, "_VERSION", splits_module._VERSION + 1)
+    cached_scaffold_split(POOL)
+    assert len(kept()) == 5
 
 
 def test_the_largest_scaffold_trains_and_the_rarest_tests():
