@@ -66,8 +66,8 @@ def finetune_table(
 
     Args:
         table: options of a config's csv task, those that are given: path, smiles_column,
-            target_columns, split, split_seed, ... A group_column or time_column alone says how
-            molecules are held out.
+            target_columns, split, split_seed, ... A split_column, group_column or time_column alone
+            says how molecules are held out.
         out: folder of the model; `<out>.partial` while it is being made.
         encoder: as in `model_config`, like tau, head and seed.
         tau: epochs of head probing.
@@ -181,8 +181,9 @@ def _read(given: Mapping[str, Any], folds: int | None) -> _LearnedTable:
         check_folds(folds)
     columns: Json = {key: given.get(key) for key in ("split_column", "group_column", "time_column")}
     by = "time" if columns["time_column"] else "group" if columns["group_column"] else None
-    if by and "split" not in given:
-        given = {**given, "split": by}
+    named = "column" if columns["split_column"] else by
+    if named and "split" not in given:
+        given = {**given, "split": named}
     choice = checked_choice("task", {"name": "csv", "calibration": "auto", **given})
     options, split = choice.options, given.get("split")
     if folds == 0 or (folds is None and split is not None and not by):

@@ -215,14 +215,16 @@ def test_wrong_options_are_refused(options, words):
         HPFTClassifier(**FOLDED).fit(SMILES, RING, eval_set=(SMILES, RING))
 
 
-def test_a_table_of_its_own_test_rows_keeps_them_and_pools_the_rest(tmp_path):
+@pytest.mark.parametrize("given", [{"split_column": "part"}, {"split": "column"}], ids=str)
+def test_a_table_of_its_own_test_rows_keeps_them_and_pools_the_rest(tmp_path, given):
+    given = {"split_column": "part", **given}
     path = tmp_path / "rings.csv"
     rows = [
         f"{s},{y},{'test' if k % 5 == 0 else 'train'}"
         for k, (s, y) in enumerate(zip(SMILES, RING, strict=True))
     ]
     path.write_text("\n".join(["smiles,ring,part", *rows]) + "\n")
-    table = {"path": str(path), "split": "column", "split_column": "part"}
+    table = {"path": str(path), **given}
     made = finetune_table(
         table,
         tmp_path / "model",
@@ -304,7 +306,10 @@ def test_groups_and_times_that_cannot_be_meant_are_refused(given, words):
     ("options", "words"),
     [
         ({"split": "column"}, "split 'column' needs a column of splits"),
-        ({"split_column": "part"}, "'part', is read by split 'column' alone"),
+        (
+            {"split": "random", "split_column": "part"},
+            "'part', is read by split 'column' alone",
+        ),
         ({"split": "scaffold", "split_seed": 1}, "split_seed is for split random"),
         ({"split": "random_and_scaffold"}, "folds are drawn by split random or scaffold"),
         ({"calibration": 0.2}, "with folds every molecule calibrates; leave task.calibration out"),
