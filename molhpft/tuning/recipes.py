@@ -6,7 +6,9 @@ Each recipe begins with a head phase of `tau` epochs (0 for methods that do not 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Interval
 
 from molhpft.core.annotations import (
     BelowOne,
@@ -21,6 +23,7 @@ from molhpft.tuning.phase import Phase
 
 INVERSE_PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 Tau = tuple[Whole, ...] | Literal["auto"]
+Repeats = Annotated[int, Interval(ge=1, le=1_000)]
 ULMFIT_DECAY = 1 / 2.6
 Soup = Literal["uniform", "greedy"]
 ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -387,7 +390,7 @@ def dwise_ft(
     return tuple(replace(r, stage_mixing=mixing) for r in hp_ft(probe, finetune, tau=tau))
 
 
-def uniform_soup(probe: Phase, finetune: Phase, *, tau: Tau, repeats: Count = 1) -> Recipes:
+def uniform_soup(probe: Phase, finetune: Phase, *, tau: Tau, repeats: Repeats = 1) -> Recipes:
     """HP-FT from every tau, then the mean of all finetuned weights (Wortsman et al., 2022).
 
     Args:
@@ -400,7 +403,7 @@ def uniform_soup(probe: Phase, finetune: Phase, *, tau: Tau, repeats: Count = 1)
     return _soup("uniform", hp_ft(probe, finetune, tau=tau), repeats)
 
 
-def greedy_soup(probe: Phase, finetune: Phase, *, tau: Tau, repeats: Count = 1) -> Recipes:
+def greedy_soup(probe: Phase, finetune: Phase, *, tau: Tau, repeats: Repeats = 1) -> Recipes:
     """HP-FT from every tau, then the mean of those weights that help on validation.
 
     The greedy soup of Wortsman et al. (2022); arguments as for `uniform_soup`.

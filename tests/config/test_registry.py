@@ -6,7 +6,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -46,6 +46,8 @@ NUMBERS = [
 
 
 @settings(max_examples=100, deadline=None)
+@example(which=("method", "uniform_soup", "repeats"), value=10**9)
+@example(which=("method", "greedy_soup", "repeats"), value=10**9)
 @given(
     which=st.sampled_from(NUMBERS),
     value=st.one_of(
