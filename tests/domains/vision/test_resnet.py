@@ -74,8 +74,10 @@ def test_dilation_computes_the_strided_features_in_between(depth):
     strided, dense = resnet(depth=depth).eval(), resnet(depth=depth, output_stride=8).eval()
     dense.load_state_dict(strided.state_dict())
     batch = batch_of(1, 3, 128, 128)
-    maps = [chain.split("pool")[0](batch.inputs, batch) for chain in (strided, dense)]
-    torch.testing.assert_close(maps[1][:, :, ::4, ::4], maps[0], rtol=1e-3, atol=1e-4)
+    # in float64: how float32 sums of fifty layers are rounded is another matter on every processor
+    parts = [chain.double().split("pool")[0] for chain in (strided, dense)]
+    maps = [part(batch.inputs.double(), batch) for part in parts]
+    torch.testing.assert_close(maps[1][:, :, ::4, ::4], maps[0])
 
 
 def published_resnet18_for_cifar(weights, images):
