@@ -275,8 +275,8 @@ def explain(
         typer.echo(json.dumps({**asdict(result), "atoms": result.atoms.tolist()}, indent=2))
         return
     console().print(result.reading, soft_wrap=True)
-    said = f"Wrote {out}: orange atoms raise {result.value}, blue ones lower it."
-    console().print(said, soft_wrap=True)
+    sentence = f"Wrote {out}: orange atoms raise {result.value}, blue ones lower it."
+    console().print(sentence, soft_wrap=True)
 
 
 def model_tables(model: "Model") -> "list[Table]":
@@ -394,5 +394,5 @@ def _wrote(out: Path, counts: dict[str, int], smiles_column: str) -> None:
     screen = console(stderr=is_stream(out))  # standard output may be the table itself
     screen.print(f"Wrote {out}: {', '.join(shown)}.", soft_wrap=True)
     if 0 < counts[UNREADABLE] == sum(counts.values()):
-        said = f"No row holds a molecule in {smiles_column!r}; another column? (--smiles-column)"
-        screen.print(said, soft_wrap=True)
+        question = f"No row holds a molecule in {smiles_column!r}; another column?"
+        screen.print(f"{question} (--smiles-column)", soft_wrap=True)

@@ -186,7 +186,7 @@ def cached_tensors(key: str, build: Callable[[], dict[str, Tensor]]) -> dict[str
 
 
 def save_tensors(
-    tensors: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, str] | None = None
+    tensors: dict[str, Tensor], path: Path, *, metadata: dict[str, str] | None = None
 ) -> None:
     """Write a safetensors file that others may read as the user's other files.
 
@@ -203,7 +203,7 @@ def save_tensors(
     """
     path.touch()
     mode = path.stat().st_mode
-    save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
+    save_file(tensors, path, metadata=metadata)
     path.chmod(mode)
 
 

@@ -162,8 +162,8 @@ class _Bench:
         with bar("fitting Gaussian processes", total=len(folds) + 1) as move:
             for done, fold in enumerate(folds, start=1):
                 own = torch.isin(known.rows, fold.train).nonzero().flatten().numpy()
-                said = self.outputs(self._models(known, own), fold.held)
-                judged[:, torch.isin(held, fold.held)] = said
+                outputs = self.outputs(self._models(known, own), fold.held)
+                judged[:, torch.isin(held, fold.held)] = outputs
                 move(done)
             return self._models(known, np.arange(len(known.rows))), judged
 

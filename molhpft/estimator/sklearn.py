@@ -21,9 +21,10 @@ from molhpft.config.schema import RunConfig
 from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.files import Json, listed
+from molhpft.domains.molecules.calibration_split import calibration_notes, with_calibration
 from molhpft.domains.molecules.examples import molecule_task
 from molhpft.domains.molecules.grouped_splits import replicates
-from molhpft.domains.molecules.splits import CALIBRATION, calibration_notes, with_calibration
+from molhpft.domains.molecules.splits import CALIBRATION
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.estimator.calibrate import CalibrationName
 from molhpft.estimator.frozen import smiles_features

@@ -11,6 +11,7 @@ from torch import Tensor
 from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, ScoredByLoss
 from molhpft.domains.files import digest
+from molhpft.domains.molecules.calibration_split import calibration_share
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.grouped_splits import (
@@ -21,7 +22,6 @@ from molhpft.domains.molecules.grouped_splits import (
 )
 from molhpft.domains.molecules.splits import (
     CALIBRATION,
-    calibration_share,
     joined_groups,
     molecule_splits,
     random_folds,
@@ -190,35 +190,25 @@ def holdout_split(
     readable = load_or_pack(smiles).readable.nonzero().flatten()
     calibration = calibration_share(max(len(readable), 1))
     calibration = calibration if calibration < 1 - validation else 0.0
-    together, split = replicates(smiles), VALID
-    shares: dict[str, Any] = {"calibration": calibration}
+    together, shares = replicates(smiles), dict[str, Any](calibration=calibration)
     if groups is None and times is None:
-        split = "test"  # to which a split by scaffold deals the rare ones
+        held = "test"  # to which a split by scaffold deals the rare ones
+        shares["fractions"] = (1 - validation, 0.0, validation)
         parts = molecule_splits(
-            *(smiles, how, seed),
-            rows=readable,
-            fractions=(1 - validation, 0.0, validation),
-            labels=labels,
-            together=together,
-            **shares,
+            *(smiles, how, seed), rows=readable, labels=labels, together=together, **shares
         )
     else:
-        parts = grouped_split(
-            together,
-            groups=groups,
-            times=times,
-            seed=seed,
-            fractions=(1 - validation, validation, 0.0),
-            **shares,
-        )
-    splits = {"train": parts["train"], "valid": parts[split]}
+        held = VALID  # older than what calibrates
+        shares["fractions"] = (1 - validation, validation, 0.0)
+        parts = grouped_split(together, groups=groups, times=times, seed=seed, **shares)
+    splits = {"train": parts["train"], "valid": parts[held]}
     for split, rows in splits.items():
         if not len(rows):
             raise ValueError(
                 f"{len(smiles):,} molecules leave none to {split}; give more, or an eval_set"
             )
-    held = parts.get(CALIBRATION)
-    return splits if held is None or not len(held) else {**splits, CALIBRATION: held}
+    own = parts.get(CALIBRATION)
+    return splits if own is None or not len(own) else {**splits, CALIBRATION: own}
 
 
 def without_calibration(task: Task) -> Task:

@@ -9,12 +9,9 @@ import pytest
 
 from molhpft.domains.shipped import DEFAULT_ENCODER
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def ablation(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
+def ablation():
     import ablation
 
     return ablation

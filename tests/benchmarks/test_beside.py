@@ -1,17 +1,13 @@
 """Columns that are read from a file: of which rows and seeds, and what is refused."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def beside(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
+def beside():
     import beside
 
     return beside

@@ -3,13 +3,11 @@
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 STAND_IN = """
 import sys
 from pathlib import Path
@@ -24,11 +22,6 @@ test["y0"] += int(given["--pytorch-seed"])
 test.to_csv(out / "test_predictions.csv", index=False)
 """
 """Says the truth, and what its seed adds to that."""
-
-
-@pytest.fixture(autouse=True)
-def scripts(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The protocol that judges encoders: its machines, its splits, its tables and what it resumes."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,12 +18,6 @@ from molhpft.estimator.frozen import pretrained_backbone
 from tests.estimator.builders import SMILES
 
 RINGS = ("O", "c1ccccc1", "C1CC1", "C1CCC1", "C1CCNCC1", "C1CCCC1")
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def scripts(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
 
 
 @pytest.fixture

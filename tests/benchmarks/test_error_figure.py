@@ -1,17 +1,13 @@
 """A figure of errors relative to one model's."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 SCORES = np.array([[0.5, 90.0], [1.0, 80.0]])
 
 
 @pytest.fixture
-def figures(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
+def figures():
     import error_figure
 
     return error_figure

@@ -10,12 +10,9 @@ from molhpft.domains.weights import weight_file
 from molhpft.estimator import blend, kernel_models, similarities, validation
 from molhpft.tuning import row_sample
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def estimators(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
+def estimators():
     import estimators
 
     return estimators

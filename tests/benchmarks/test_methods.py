@@ -11,12 +11,9 @@ from molhpft.config.registry import METHODS
 from molhpft.config.schema import parse_config
 from molhpft.sweep.spec import Trial
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
+def benchmark():
     import methods
 
     return methods

@@ -1,7 +1,6 @@
 """Fits of prediction sets: kept by what they depend on, and read again."""
 
 from argparse import Namespace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,12 +10,9 @@ from molhpft.core.objectives import Multilabel
 from molhpft.estimator import blend
 from molhpft.estimator.held_out import HeldOut
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def sets(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
+def sets():
     import prediction_sets
 
     return prediction_sets

@@ -4,13 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.conftest import FOLDER
 from tests.estimator.builders import SMILES, random_model
-
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
 def _last_line(script, *options, **variables):
@@ -68,8 +66,7 @@ def test_data_of_a_true_size_are_packed_loaded_and_trained_on(ogb_root):
 
 
 @pytest.fixture
-def timing(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
+def timing():
     import timing
 
     return timing

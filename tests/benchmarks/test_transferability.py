@@ -1,18 +1,14 @@
 """How scores are held against finetuning: correlations, choices, and the molecules read."""
 
 from math import isnan
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
+def benchmark():
     import transferability
 
     return transferability

@@ -198,15 +198,14 @@ def _standardised(
     name: str, targets: Tensor, rows: Tensor, names: Sequence[str]
 ) -> tuple[Squared, Tensor]:
     """The objective of targets in standard deviations over these rows, and such targets."""
-    means, stds = list[float](), list[float]()
-    for column, target in zip(targets[rows].double().T, names, strict=True):
-        measured = column[~column.isnan()]
+    means, stds = [], []
+    for target, whole in zip(names, targets.double().T, strict=True):
+        measured = whole[rows][~whole[rows].isnan()]
         if not len(measured) or (measured == measured[0]).all():
             values = (
                 f"all {len(measured)} are {measured[0]:g}" if len(measured) else "all are missing"
             )
-            others = targets[:, len(means)]
-            varies = len(torch.unique(others[~others.isnan()])) > 1
+            varies = len(torch.unique(whole[~whole.isnan()])) > 1
             remedy = (
                 "leave the column out or split otherwise" if varies else "nothing to learn from"
             )

@@ -38,10 +38,6 @@ SPELLINGS = {
 _VERSION = 1  # raised with every change of how groups are dealt
 EIGHT_ONE_ONE: Fractions = (0.8, 0.1, 0.1)
 _DRAWN = ("random", "random_and_scaffold", "group")
-# of a table's molecules: enough for a quantile worth having, few enough to leave most to train on
-_LEAST, _MOST, _BEARABLE, _TOO_FEW = 30, 5_000, 1 / 6, 10
-_ENOUGH = round(_TOO_FEW / _BEARABLE)  # molecules, of which a bearable share is not too few
-_ENOUGH_VALID = 2 * _TOO_FEW  # validation molecules, half of which are not too few
 
 
 def check_choice(split: str, seed: int | None, choices: Sequence[str]) -> None:
@@ -90,7 +86,7 @@ def molecule_splits(
     rng = torch.Generator().manual_seed(seed or 0)
     if split == "random":
         shares: dict[str, Any] = {"fractions": fractions, "calibration": calibration}
-        return _dealt_rows(rows, together, rng=rng, labels=labels, **shares)
+        return dealt_rows(rows, together, rng=rng, labels=labels, **shares)
     if scaffold is not None:
         by_scaffold = scaffold()
     else:
@@ -200,13 +196,14 @@ def scaffold_groups(
             groups.setdefault(scaffold(mol), []).append(i)
     if together is None:
         return list(groups.values())
-    molecule_of = {row: number for number, rows in enumerate(together) for row in rows}
-    return joined_groups(list(groups.values()), molecule_of)
+    molecules = [-1] * len(smiles)
+    for number, rows in enumerate(together):
+        for row in rows:
+            molecules[row] = number
+    return joined_groups(list(groups.values()), molecules)
 
 
-def joined_groups(
-    groups: Sequence[Sequence[int]], labels: Sequence[Hashable] | Mapping[int, Hashable]
-) -> list[list[int]]:
+def joined_groups(groups: Sequence[Sequence[int]], labels: Sequence[Hashable]) -> list[list[int]]:
     """Groups joined where rows of several of them have one label.
 
     >>> joined_groups([[0, 3], [1], [2]], ["a", "b", "c", "b"])
@@ -214,7 +211,7 @@ def joined_groups(
 
     Args:
         groups: of rows, each row in one of them.
-        labels: of all rows of groups.
+        labels: (n,), of all rows.
 
     Returns:
         ascending rows of each group, the groups in the order of their first row.
@@ -334,7 +331,7 @@ def shifted_split(
         ascending row numbers of "train", "valid", "test" and "ood".
     """
     rest = torch.cat([scaffold["train"], scaffold["valid"]]).sort().values
-    dealt = _dealt_rows(rest, together, rng=rng, labels=labels, calibration=calibration)
+    dealt = dealt_rows(rest, together, rng=rng, labels=labels, calibration=calibration)
     return {**dealt, "ood": scaffold["test"]}
 
 
@@ -399,98 +396,6 @@ def _without_rows_of(missing: Sequence[str]) -> str:
     return f"{rows}, or take folds, which validate on the others in turn (--folds 5 in finetune)"
 
 
-def calibration_share(n: int, share: float = 0.1) -> float:
-    """The share of n molecules to set aside for prediction sets.
-
-    A `share`, raised to 30 molecules where that is at most a sixth of them and lowered to 5,000.
-    0 where it would be fewer than 10 molecules, which bound nothing at 90 %.
-
-    Args:
-        n: molecules that can be read.
-        share: to begin with, in [0, 1); 0 sets none aside.
-
-    Raises:
-        ValueError: the share is none.
-    """
-    if not 0 <= share < 1:
-        raise ValueError(f"calibration should be a share from 0 to below 1, got {share}")
-    if not share:
-        return 0.0
-    size = max(min(share * n, _MOST), min(_LEAST, _BEARABLE * n))
-    return size / n if size >= _TOO_FEW else 0.0
-
-
-def with_calibration(
-    splits: Mapping[str, Tensor],
-    *,
-    rng: torch.Generator,
-    together: Sequence[Sequence[int]],
-    labels: Tensor | None = None,
-    size: int | None = None,
-) -> dict[str, Tensor]:
-    """Splits that somebody else drew, some of whose validation molecules calibrate instead.
-
-    They are held out as test is, which training molecules are not. The splits stay as they are
-    where calibration is among them, or where half of validation is fewer than 10 molecules.
-
-    Args:
-        splits: "valid" among them.
-        rng: draws them.
-        together: groups of rows that are dealt whole, such as those of one molecule, which would
-            choose and calibrate; rows in none of them, which cannot be read, do neither.
-        labels: of all rows, (n, t), to deal every label in proportion; None for numbers.
-        size: how many, between 10 and half of validation, to which it is raised or lowered; None
-            for half.
-    """
-    rows = splits["valid"]
-    if CALIBRATION in splits or len(rows) < _ENOUGH_VALID:
-        return dict(splits)
-    half = len(rows) // 2
-    share = (half if size is None else min(max(size, _TOO_FEW), half)) / len(rows)
-    fractions = (1 - share, 0.0, share)
-    dealt = _dealt_rows(rows, together, rng=rng, labels=labels, fractions=fractions)
-    return {**splits, "valid": dealt["train"], CALIBRATION: dealt["test"]}
-
-
-def calibration_notes(
-    splits: Mapping[str, Tensor], given: Mapping[str, Tensor] | None = None
-) -> tuple[str, ...]:
-    """Where calibration molecules were taken from validation, or why there are none.
-
-    Args:
-        splits: that were to have calibration molecules, where possible.
-        given: as somebody else drew them, before `with_calibration`; None where nobody did.
-
-    Returns:
-        a sentence, or none where a calibration split was given, or drawn as it should be.
-    """
-    valid = len(splits["valid"])
-    if CALIBRATION in splits:
-        if given is None or CALIBRATION in given:
-            return ()
-        return (
-            f"Of {len(given['valid']):,} given validation molecules, {valid:,} validate and "
-            f"{len(splits[CALIBRATION]):,} calibrate prediction sets.",
-        )
-    n = sum(len(rows) for rows in splits.values())
-    if given is not None:
-        reason = (
-            f"they are taken from validation molecules where those are {_ENOUGH_VALID} or more, "
-            f"and here they are {valid:,}"
-        )
-    elif n < _ENOUGH:
-        reason = (
-            f"that takes {_ENOUGH} molecules that can be read, and here they are {n:,}; folds "
-            "calibrate on all of them (--folds 5 in finetune)"
-        )
-    else:
-        reason = (
-            "that would leave another split empty; a random split or fewer validation molecules "
-            "may leave enough"
-        )
-    return (f"No molecules were set aside to calibrate prediction sets: {reason}.",)
-
-
 def split_shares(fractions: Fractions, calibration: float) -> dict[str, float]:
     """Shares of all splits by name; calibration's is taken from training's.
 
@@ -528,7 +433,7 @@ def dealt_groups(
     return dealt
 
 
-def _dealt_rows(
+def dealt_rows(
     rows: Tensor,
     together: Sequence[Sequence[int]] | None,
     *,

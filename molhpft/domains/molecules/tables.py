@@ -14,6 +14,11 @@ from torch import Tensor
 from molhpft.core.annotations import BelowOne, Seed
 from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, Squared
+from molhpft.domains.molecules.calibration_split import (
+    calibration_notes,
+    calibration_share,
+    with_calibration,
+)
 from molhpft.domains.molecules.examples import Molecules, molecule_task
 from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.group_columns import group_labels, row_times
@@ -22,12 +27,9 @@ from molhpft.domains.molecules.splits import (
     CALIBRATION,
     NAMES,
     Split,
-    calibration_notes,
-    calibration_share,
     check_choice,
     column_split,
     molecule_splits,
-    with_calibration,
 )
 from molhpft.domains.molecules.table_files import Sheet, read_sheet, table_name
 from molhpft.domains.molecules.table_options import COLUMNS, how_to_give
@@ -172,10 +174,9 @@ def table_task(
         group_column: column of groups, for "group", and for "time" where these stay together.
         time_column: column of numbers or of dates that begin with the year; for "time" only.
         split_seed: draws the random splits, 0 by default; for those only.
-        calibration: share of a split of that name, drawn as the test split is and taken from
-            training, for prediction sets (`calibration_share` raises and lowers it); with a column
-            taken from its validation rows, at most half of them. 0 for no such split; "auto" for
-            that of the column where it names one, else a tenth.
+        calibration: share of a split for prediction sets (`calibration_share`), drawn as the test
+            split is and taken from training, with a column from at most half of its validation
+            rows. 0 for none; "auto" for that of the column where it names one, else a tenth.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -196,12 +197,11 @@ def table_task(
         besides=columns,
     )
     if split == "column":
-        splits, notes = _column_splits(table, split_column or "", calibration)
-    elif split == "group" or split == "time":
-        splits, notes = _grouped_splits(table, group_column, time_column, split_seed, calibration)
-    else:
-        splits, notes = _drawn_splits(table, split, split_seed, calibration)
-    return _task(table, splits, notes)
+        return _task(table, *_column_splits(table, split_column or "", calibration))
+    if split == "group" or split == "time":
+        how = (group_column, time_column, split_seed, calibration)
+        return _task(table, *_grouped_splits(table, *how))
+    return _task(table, *_drawn_splits(table, split, split_seed, calibration))
 
 
 def pooled_task(table: Table, *, split_column: str | None = None) -> Task:

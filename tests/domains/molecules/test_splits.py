@@ -9,11 +9,14 @@ from rdkit import Chem
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from molhpft.domains.molecules import splits as splits_module
+from molhpft.domains.molecules.calibration_split import (
+    calibration_notes,
+    calibration_share,
+    with_calibration,
+)
 from molhpft.domains.molecules.smiles import parse
 from molhpft.domains.molecules.splits import (
     cached_scaffold_split,
-    calibration_notes,
-    calibration_share,
     check_choice,
     column_split,
     molecule_splits,
@@ -21,7 +24,6 @@ from molhpft.domains.molecules.splits import (
     scaffold,
     scaffold_split,
     shifted_split,
-    with_calibration,
 )
 
 POOL = ["CCO", "CCN", "c1ccccc1", "Cc1ccccc1", "C1CC1C", "O=C1CCCC1", "c1ccc2ccccc2c1", "C1CCNCC1"]
