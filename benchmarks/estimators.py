@@ -84,6 +84,8 @@ def package_constants() -> dict[str, Any]:
         "folds": validation.FOLDS,
         "widths": dict(similarities.WIDTHS),
         "mixed_rows": kernel_models.MIXED_ROWS,
+        "mixed_budget": kernel_models.MIXED_BUDGET,
+        "least_weight": kernel_models.LEAST_WEIGHT,
         "budget": kernel_models.BUDGET,
         "most_kernel_rows": row_sample.MOST_KERNEL_ROWS,
         "most_added": blend.MOST,

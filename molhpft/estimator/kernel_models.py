@@ -39,9 +39,8 @@ FEATURES: tuple[Similarity, ...] = ("features",)
 
 BUDGET = 2.5e12  # cubed numbers of labels, summed over targets: minutes of one core
 MIXED_ROWS = 500  # that say what similarities are worth
-
-_MIXED_BUDGET = 12 * MIXED_ROWS**3
-_LEAST = 1e-3  # of the weights: a similarity that is worth less is left out
+MIXED_BUDGET = 12 * MIXED_ROWS**3
+LEAST_WEIGHT = 1e-3  # of the weights: a similarity that is worth less is left out
 _STRETCH = 1_024  # molecules whose similarities are in memory at a time
 _ENCODER, _SCALE, _KNOWN = "encoder.", "scale.", "known."
 
@@ -124,7 +123,7 @@ def likeliest_covariance(
     labels = _standardised(targets)
     standard = np.where(labels.varies, labels.standard, np.nan)[some]
     mixture = likeliest_mixture(list(kernels.values()), standard)
-    least = _LEAST * sum(mixture.weights)
+    least = LEAST_WEIGHT * sum(mixture.weights)
     pairs = zip(kernels, mixture.weights, strict=True)
     return Covariance(name, {n: w for n, w in pairs if w >= least}, mixture.noise)
 
@@ -186,7 +185,7 @@ def weighing_rows(targets: Tensor, *, seed: int) -> NDArray[np.int64]:
         targets: (n, t), NaN where unmeasured.
         seed: of the sample.
     """
-    return sampled_rows(targets, seed=seed, most=MIXED_ROWS, budget=_MIXED_BUDGET)
+    return sampled_rows(targets, seed=seed, most=MIXED_ROWS, budget=MIXED_BUDGET)
 
 
 def sampled_rows(

@@ -29,7 +29,7 @@ class Labels:
     """Targets as they are learned.
 
     Attributes:
-        targets: float32 (n, t), NaN where missing.
+        targets: float64 (n, t) of numbers, float32 of classes; NaN where missing.
         names: (t,).
         classes: of a classification, the two values of each target that are learned as 0 and 1.
         flat: whether they came as (n,), so that predictions go back so.
@@ -91,9 +91,8 @@ def number_labels(y: Any, n: int) -> Labels:
             column = np.array([_number(value, row, name) for row, value in enumerate(column)])
             notes += note
         columns.append(column.astype(np.float64))
-    # float32 before the check: a number too large for it is infinite from here on
-    targets = torch.from_numpy(np.array(columns).T).float()
-    for row, k in targets.isinf().nonzero().tolist()[:1]:
+    targets = torch.from_numpy(np.array(columns).T)
+    for row, k in targets.float().isinf().nonzero().tolist()[:1]:
         raise ValueError(f"target {names[k]!r} should be finite numbers; row {row} is infinite")
     return Labels(targets, names, (), flat, tuple(notes))
 

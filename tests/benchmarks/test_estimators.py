@@ -81,6 +81,8 @@ def test_a_score_depends_on_settings_and_weights_and_not_on_where_they_lie(estim
         (validation, "FOLDS", 4),
         (similarities, "WIDTHS", {"features": 1.0, "properties": 1.5}),
         (kernel_models, "MIXED_ROWS", 600),
+        (kernel_models, "MIXED_BUDGET", 1e9),
+        (kernel_models, "LEAST_WEIGHT", 0.01),
         (kernel_models, "BUDGET", 1e12),
         (row_sample, "MOST_KERNEL_ROWS", 5_000),
         (blend, "MOST", 10),

@@ -67,7 +67,8 @@ def test_the_greater_of_two_labels_is_1_in_any_container(name, data):
 @given(st.lists(st.floats(-1e6, 1e6) | st.none(), min_size=1, max_size=12))
 def test_numbers_are_the_same_in_any_container(values):
     values = [*values, 1.5]
-    expected = torch.tensor([[NAN if v is None else v] for v in values])
+    numbers = [[NAN if v is None else v] for v in values]
+    expected = torch.tensor(numbers, dtype=torch.float64)
     for y in in_containers(values):
         found = number_labels(y, len(values)).targets
         torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
@@ -87,7 +88,7 @@ def test_columns_keep_their_order_names_and_gaps(shape, gap, data):
     expected = torch.tensor([[NAN if v is gap else float(v) for v in row] for row in rows])
     for y in (rows, np.array(rows, dtype=object), pd.DataFrame(rows, columns=names, dtype=object)):
         for found in (class_labels(y, n), number_labels(y, n)):
-            torch.testing.assert_close(found.targets, expected, equal_nan=True)
+            torch.testing.assert_close(found.targets.float(), expected, equal_nan=True)
             assert not found.flat
     assert found.names == tuple(names)
     assert class_labels(rows, n).names == tuple(f"target {k}" for k in range(t))
@@ -192,7 +193,7 @@ def test_a_missing_mark_of_a_file_is_a_missing_label(mark):
         torch.testing.assert_close(
             found.targets.flatten(), torch.tensor([1, NAN, 0, 1]), equal_nan=True
         )
-    found = number_labels(["1.5", mark, " -2e3 ", True], 4).targets.flatten()
+    found = number_labels(["1.5", mark, " -2e3 ", True], 4).targets.flatten().float()
     torch.testing.assert_close(found, torch.tensor([1.5, NAN, -2000, 1]), equal_nan=True)
 
 
@@ -224,7 +225,7 @@ def test_one_number_in_several_spellings_is_one_class():
 def test_a_censored_number_is_a_missing_label_of_a_regression_and_that_is_said():
     found = number_labels(["1.5", " >2", "<=3", 4.0], 4)
     expected = torch.tensor([1.5, NAN, NAN, 4.0])
-    torch.testing.assert_close(found.targets.flatten(), expected, equal_nan=True)
+    torch.testing.assert_close(found.targets.flatten().float(), expected, equal_nan=True)
     assert found.notes == ("target: 2 censored labels count as missing, row 1 has ' >2'.",)
     with pytest.raises(ValueError, match="should be numbers; row 0 is '>1'"):
         number_labels([">1", ">2"], 2)

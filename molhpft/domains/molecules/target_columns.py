@@ -130,7 +130,7 @@ class Targets:
 
     Attributes:
         names: (t,), of the columns.
-        values: float32 (n, t), NaN where missing.
+        values: float64 (n, t), NaN where missing.
         kind: what all of them are.
         classes: (t,), of a classification what the table writes for 0 and for 1; else empty.
         notes: sentences about which columns were taken and how their cells were read.
@@ -253,10 +253,8 @@ class _Column:
         return ValueError(f"column {self.name!r} of {self.sheet.path} {sentence}")
 
     def tensor(self, values: dict[str, float]) -> Tensor:
-        """Values of the labels (n,), NaN for all other cells."""
-        # float32 at once: a number too large for it is infinite from here on
-        numbers = [values.get(cell, nan) for cell in self.cells]
-        return torch.tensor(numbers, dtype=torch.float64).float()
+        """Values of the labels, float64 (n,), NaN for all other cells."""
+        return torch.tensor([values.get(cell, nan) for cell in self.cells], dtype=torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -436,7 +434,7 @@ def _is_question(column: _Column) -> bool:
 
 def _numbers(column: _Column, notes: list[str]) -> _Labels:
     values = column.tensor(column.numbers)
-    for row in values.isinf().nonzero().flatten().tolist()[:1]:
+    for row in values.float().isinf().nonzero().flatten().tolist()[:1]:
         raise column.error(f"should hold numbers up to 3e38; {column.at(row)}")
     return _Labels(values, "regression", None, notes)
 

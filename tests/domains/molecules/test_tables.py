@@ -15,7 +15,7 @@ from molhpft.domains.molecules.tables import csv_task, read_table
 
 POOL = ["CCO", "CCN", "c1ccccc1", "Cc1ccccc1", "C1CC1C", "O=C1CCCC1", "c1ccc2ccccc2c1", "C1CCNCC1"]
 labels = st.sampled_from([0.0, 1.0, None])
-numbers = st.floats(-1e6, 1e6, width=32) | st.none()
+numbers = st.floats(-1e6, 1e6) | st.none()
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_what_is_written_is_read_back(path, rows):
     table = read_table(
         _written(path, ["smiles", "a", "b"], rows), target_columns=["a", "b"], kind="regression"
     )
-    values = pd.DataFrame([row[1:] for row in rows], dtype="float32")
+    values = pd.DataFrame([row[1:] for row in rows], dtype="float64")
     assert table.smiles == tuple(row[0] for row in rows)
     torch.testing.assert_close(
         table.targets.values, torch.tensor(values.to_numpy()), equal_nan=True, rtol=0, atol=0
@@ -113,6 +113,16 @@ def test_any_other_number_makes_a_regression(ten):
     assert csv_task(path=ten, target_columns=["active"]).objective == Multilabel()
     one = csv_task(path=ten, target_columns=["active"], kind="regression").objective
     assert isinstance(one, Squared)
+
+
+def test_numbers_far_from_0_keep_what_tells_them_apart(path):
+    numbers = [1e9 + k / 4 for k in range(len(POOL))]  # float32 would make them one number
+    rows = list(zip(POOL, numbers, strict=True))
+    task = csv_task(path=_written(path, ["smiles", "y"], rows), split="random")
+    learned = task.examples.targets
+    assert learned.dtype == torch.float32
+    expected = torch.tensor(numbers, dtype=torch.float64)[:, None]
+    torch.testing.assert_close(task.objective.values(learned), expected, rtol=0, atol=1e-5)
 
 
 def test_what_was_left_out_and_which_class_is_one_is_warned_of_and_kept_with_the_molecules(
