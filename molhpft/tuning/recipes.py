@@ -101,8 +101,8 @@ class Recipe:
 
     @property
     def reported_tau(self) -> int | None:
-        """Tau as results have it: None for a solved head, to which no number of epochs leads."""
-        return None if self.inverse_penalties else self.tau
+        """Tau as results have it: None for a head that is solved or kept, from no random one."""
+        return None if self.inverse_penalties or self.keeps_head else self.tau
 
     @property
     def key(self) -> str:

@@ -73,6 +73,7 @@ def test_zero_shot_scores_the_head_that_the_weights_come_with_and_trains_nothing
     (learned,) = [one for one in rows_of(tuned) if one["tau"] == chosen]
     assert row["final"] == row["probe"] == pytest.approx(learned["final"])
     assert row["shift"]["distance"] == 0
+    assert row["tau"] is folder.read_json("summary.json")["chosen_tau"] is None
     assert folder.read_lines("history.jsonl") == []
 
 
