@@ -425,7 +425,7 @@ def _is_question(column: _Column) -> bool:
     if len(others) == 1 and (len(values) == 3 or values == {-1.0, 0.0}):
         label = next(label for label, value in column.numbers.items() if value == others[0])
         raise column.error(
-            f"has the labels {', '.join(f'{value:g}' for value in sorted(values))}, "
+            f"has the labels {', '.join(f'{value:.15g}' for value in sorted(values))}, "
             f"{column.at(column.labels[label])}: leave such cells empty if the label is missing "
             f"there; if all are numbers, say {_SAY_NUMBERS}"
         )
@@ -450,7 +450,7 @@ def _two_numbers(column: _Column, notes: list[str]) -> _Labels:
             f"it has {len(values):,} numbers, {column.at(column.labels[odd])}"
         )
     coded = {label: float(value == values[1]) for label, value in column.numbers.items()}
-    return _question(column, coded, (f"{values[0]:g}", f"{values[1]:g}"), notes)
+    return _question(column, coded, (f"{values[0]:.15g}", f"{values[1]:.15g}"), notes)
 
 
 def _words(column: _Column, notes: list[str]) -> _Labels:
