@@ -1,11 +1,13 @@
 """A table of molecules becomes a model in a folder; interrupted, it resumes where it was."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from molhpft.config.changes import apply, parse_changes
 from molhpft.config.schema import Choice, RunConfig, checked_choice
@@ -17,9 +19,9 @@ from molhpft.domains.molecules.table_options import FLAGS
 from molhpft.domains.molecules.tables import (
     Table,
     check_split,
+    divided_task,
     pooled_task,
     read_table,
-    table_task,
 )
 from molhpft.estimator.held_out_file import HELD_OUT, write_held_out
 from molhpft.estimator.model import CONFIG, Model
@@ -128,7 +130,8 @@ def _made(
     model.about |= {"name": name, "held_out": HELD_OUT}
     assert model.held_out is not None
     with writing(out):
-        write_held_out(model.held_out, molecules_of(data.task), model.spec, partial / HELD_OUT)
+        molecules = molecules_of(data.task)
+        write_held_out(model.held_out, molecules, data.labels, model.spec, partial / HELD_OUT)
         model.save_pretrained(partial)
         os.replace(partial, out)
     # an interrupted run needs its members until the model that holds them is in place
@@ -143,6 +146,7 @@ class _LearnedTable:
 
     Attributes:
         task: with all molecules that do not test in "train" where there are folds.
+        labels: of all rows as the table has them, float64 (n, t).
         choice: of the config.
         folds: how many; 0 for a held-out part.
         split: how they are drawn where there are neither groups nor times.
@@ -151,10 +155,11 @@ class _LearnedTable:
     """
 
     task: Task
+    labels: Tensor
     choice: Choice
     folds: int
     split: Holdout = "random"
-    groups: tuple[str, ...] | None = None
+    groups: tuple[Hashable, ...] | None = None
     times: tuple[float, ...] | None = None
 
     def drawn(self, seed: int) -> list[Fold]:
@@ -186,33 +191,42 @@ def _read(given: Mapping[str, Any], folds: int | None) -> _LearnedTable:
         given = {**given, "split": named}
     choice = checked_choice("task", {"name": "csv", "calibration": "auto", **given})
     options, split = choice.options, given.get("split")
-    if folds == 0 or (folds is None and split is not None and not by):
-        return _LearnedTable(table_task(**options), choice, 0)
-    how = _drawn_by(split, by)
-    of_column = "column" if split == "column" else "random"
-    check_split(of_column, None, split_column=columns["split_column"])
-    check_split(
-        how,
-        options["split_seed"],
-        group_column=columns["group_column"],
-        time_column=columns["time_column"],
-    )
-    if "calibration" in given:
-        raise ValueError("with folds every molecule calibrates; leave task.calibration out")
+    if folds is None:
+        folds = FOLDS if split is None or by else 0
+    if folds:
+        how = _drawn_by(split, by)
+        _check_folds_drawn(how, given, options)
+    else:
+        check_split(options["split"], options["split_seed"], **columns)
     keys = ("path", "smiles_column", "target_columns", "kind")
     table = read_table(**{key: options[key] for key in keys}, besides=columns)
-    return _folded(table, choice, FOLDS if folds is None else folds, how)
+    if folds:
+        return _folded(table, choice, folds, how)
+    how_divided = {key: options[key] for key in ("split", "split_seed", "calibration")}
+    task = divided_task(table, **how_divided, **columns)
+    return _LearnedTable(task, table.targets.values, choice, 0)
+
+
+def _check_folds_drawn(how: str, given: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Refuse options of a table that contradict folds, or of which folds would make no use."""
+    of_column = "column" if given.get("split") == "column" else "random"
+    check_split(of_column, None, split_column=options["split_column"])
+    columns = {key: options[key] for key in ("group_column", "time_column")}
+    check_split(how, options["split_seed"], **columns)
+    if "calibration" in given:
+        raise ValueError("with folds every molecule calibrates; leave task.calibration out")
+    if how == "group" and options["split_seed"] is not None:
+        raise ValueError("folds by groups are not drawn at random; leave split_seed out")
 
 
 def _folded(table: Table, choice: Choice, folds: int, how: str) -> _LearnedTable:
     """A table for folds that are drawn by scaffold, group or time, or at random."""
     options = choice.options
-    if how == "group" and options["split_seed"] is not None:
-        raise ValueError("folds by groups are not drawn at random; leave split_seed out")
     task = pooled_task(table, split_column=options["split_column"])
     rows, groups, times = task.rows("train"), options["group_column"], options["time_column"]
     return _LearnedTable(
         task,
+        table.targets.values,
         choice,
         folds,
         "scaffold" if how == "scaffold" else "random",

@@ -1,9 +1,11 @@
 """A file of what a model says of every row of its table that the members did not train on."""
 
 from collections.abc import Iterator
+from math import isnan
 from pathlib import Path
 
-import torch
+import numpy as np
+from torch import Tensor
 
 from molhpft.core.objectives import Squared
 from molhpft.domains.molecules.examples import Molecules
@@ -16,7 +18,11 @@ HELD_OUT = "held_out.csv"
 
 
 def write_held_out(
-    predictions: HeldOutPredictions, molecules: Molecules, spec: NetworkSpec, path: Path
+    predictions: HeldOutPredictions,
+    molecules: Molecules,
+    labels: Tensor,
+    spec: NetworkSpec,
+    path: Path,
 ) -> None:
     """Write a row for each row of the table, in its order.
 
@@ -27,7 +33,8 @@ def write_held_out(
 
     Args:
         predictions: of some rows.
-        molecules: all of the table, with their labels.
+        molecules: all of the table.
+        labels: (n, t), numbers as the table has them, or 0 and 1; NaN where missing.
         spec: names the outputs.
         path: `.csv`.
 
@@ -40,25 +47,21 @@ def write_held_out(
         (molecules.unit, list(molecules.lines) or list(range(n))),
         ("smiles", list(molecules.smiles)),
         ("fold", list(whole.parts)),
-        *_target_columns(whole, molecules, spec),
+        *_target_columns(whole, labels, spec),
     ]
     with table_writer(path) as write:
         write(distinct_names(columns))
 
 
 def _target_columns(
-    whole: HeldOutPredictions, molecules: Molecules, spec: NetworkSpec
+    whole: HeldOutPredictions, labels: Tensor, spec: NetworkSpec
 ) -> Iterator[Named]:
-    targets = molecules.targets[torch.arange(len(molecules))].float().cpu()
-    if isinstance(spec.objective, Squared):
-        targets = spec.objective.values(targets)
     for k, name in enumerate(spec.target_names):
-        spread = spread_of(spec, k)
+        own = labels[:, k].tolist()
         if isinstance(spec.objective, Squared):
-            yield f"{name} label", number_cells(targets[:, k], spread=spread)
+            yield f"{name} label", np.ma.masked_invalid(own)
         else:
-            classes = spec.class_names[k]
-            cells = (None if y != y else classes[int(y)] for y in targets[:, k].tolist())
+            cells = (None if isnan(y) else spec.class_names[k][int(y)] for y in own)
             yield f"{name} label", list(cells)
-        yield spec.value_names[k], number_cells(whole.values[:, k], spread=spread)
+        yield spec.value_names[k], number_cells(whole.values[:, k], spread=spread_of(spec, k))
         yield from set_columns(spec, k, whole.sets[:, k])

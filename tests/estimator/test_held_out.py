@@ -48,7 +48,7 @@ def test_every_row_of_the_table_has_a_row_in_its_order_with_its_fold_and_predict
     assert [row["smiles"] for row in rows] == smiles
     assert [int(row["line"]) for row in rows] == list(range(2, 63))
     labels = [number(row["size label"]) for row in rows]
-    assert labels == pytest.approx([nan if y == "" else y for y in sizes], nan_ok=True)
+    np.testing.assert_array_equal(labels, [nan if y == "" else y for y in sizes])
     assert {row["fold"] for row in rows} == {"1", "2", "3", "4", ""}
     assert any("calibrated on 59 molecules" in line for line in done.model.about["coverage"])
     (unread,) = [row for row in rows if not row["fold"]]
@@ -67,6 +67,17 @@ def test_every_row_of_the_table_has_a_row_in_its_order_with_its_fold_and_predict
         if row["size low"] and row["size label"]
     ]
     assert np.mean(inside) >= 0.9
+
+
+@pytest.mark.parametrize("how", [{"folds": 3}, {"columns": {"split": "random"}}])
+def test_labels_are_those_of_the_table_however_wide_their_range_is(tmp_path, how):
+    concentrations = [0.35, 0.123456789012, 4.5e6, *np.linspace(1, 9e6, len(SMILES) - 3)]
+    lines = [
+        "smiles,nM",
+        *(f"{s},{y!r}" for s, y in zip(SMILES, map(float, concentrations), strict=True)),
+    ]
+    _, rows = made(tmp_path, lines, **how)
+    assert [float(row["nM label"]) for row in rows] == concentrations
 
 
 def test_no_row_is_predicted_by_members_that_trained_on_it(tmp_path):
@@ -149,15 +160,15 @@ def test_predictions_of_some_rows_find_their_places_among_all(data, n):
 
 def test_several_targets_stand_side_by_side(tmp_path):
     model = random_model(targets=("a", "b"), classes=(("0", "1"), ("no", "yes")))
-    targets = torch.tensor([[0.0, 1.0], [nan, 0.0], [1.0, nan]])
-    molecules = Molecules(load_or_pack(["C", "CC", "CCC"]), targets, ("C", "CC", "CCC"))
+    labels = torch.tensor([[0.0, 1.0], [nan, 0.0], [1.0, nan]], dtype=torch.float64)
+    molecules = Molecules(load_or_pack(["C", "CC", "CCC"]), labels.half(), ("C", "CC", "CCC"))
     predictions = HeldOutPredictions(
         torch.tensor([2, 0]),
         ("1", "test"),
         torch.tensor([[0.25, 0.5], [0.75, 0.125]], dtype=torch.float64),
         torch.tensor([[[True, True], [False, True]], [[False, False], [True, False]]]),
     )
-    write_held_out(predictions, molecules, model.spec, tmp_path / "out.csv")
+    write_held_out(predictions, molecules, labels, model.spec, tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text().splitlines() == [
         "line,smiles,fold,a label,a,a set,b label,b p(yes),b set",
         "0,C,test,0,0.75,,yes,0.125,no",

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rdkit import Chem, rdBase
-from rdkit.Chem import rdinchi
+from rdkit import rdBase
 from torch import Tensor
 
 from molhpft.domains.files import digest
+from molhpft.domains.molecules.counter_ions import BLOCK_LENGTH, inchikey_block
 from molhpft.domains.molecules.smiles import cached_rows, parse, reading_digest
 from molhpft.domains.molecules.splits import scaffold
 
-_VERSION = 1  # raised with every change of what is computed below
-_LENGTH = 14
+_VERSION = 2  # raised with every change of what is computed below
 _BITS = 40  # of a hash: of a million molecules, one in a million others is taken for one of them
 
 
@@ -69,7 +68,11 @@ class MoleculeSet:
 
 def _hashes(blocks: NDArray[np.bytes_]) -> NDArray[np.uint64]:
     """Low bits of blocks read as numbers with 26 digits, which are hashes already, (n,)."""
-    codes = np.ascontiguousarray(blocks, dtype=f"S{_LENGTH}").view(np.uint8).reshape(-1, _LENGTH)
+    codes = (
+        np.ascontiguousarray(blocks, dtype=f"S{BLOCK_LENGTH}")
+        .view(np.uint8)
+        .reshape(-1, BLOCK_LENGTH)
+    )
     number = np.zeros(len(codes), dtype=np.uint64)
     for digit in codes.T.astype(np.uint64):
         number = number * np.uint64(26) + digit
@@ -86,16 +89,16 @@ def is_among(blocks: NDArray[np.bytes_], others: NDArray[np.bytes_]) -> Tensor:
 
 
 def inchikey_blocks(smiles: Sequence[str]) -> NDArray[np.bytes_]:
-    """First blocks of the InChIKeys of largest fragments (n,), by which molecules are the same.
+    """First blocks of InChIKeys without counter-ions (n,), by which molecules are the same.
 
-    A block is formula and connectivity, whatever the stereochemistry, isotopes and protonation; the
-    largest fragment is a salt without its ions. Empty for what cannot be read or has no InChI. Kept
-    in the cache folder: a molecule takes about a millisecond.
+    A block is formula and connectivity, whatever the stereochemistry, isotopes and protonation; see
+    `inchikey_block` for salts. Empty for what cannot be read or has no InChI. Kept in the cache
+    folder: a molecule takes about a millisecond.
     """
     key = f"inchikeys/{reading_digest(smiles, _VERSION)}"
     # the cache can hold ASCII codes, (n, 14)
     codes = cached_rows(key, "keys", smiles, _block_codes, "computing InChIKeys")
-    return codes.view(f"S{_LENGTH}")[:, 0]
+    return codes.view(f"S{BLOCK_LENGTH}")[:, 0]
 
 
 def scaffold_keys(smiles: Sequence[str]) -> NDArray[np.int64]:
@@ -108,8 +111,8 @@ def scaffold_keys(smiles: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _block_codes(smiles: Sequence[str]) -> NDArray[np.uint8]:
-    blocks = np.array([_block(string) for string in smiles], dtype=f"S{_LENGTH}")
-    return blocks.view(np.uint8).reshape(-1, _LENGTH)
+    blocks = np.array([_block(string) for string in smiles], dtype=f"S{BLOCK_LENGTH}")
+    return blocks.view(np.uint8).reshape(-1, BLOCK_LENGTH)
 
 
 def _block(smiles: str) -> str:
@@ -117,10 +120,7 @@ def _block(smiles: str) -> str:
     if mol is None:
         return ""
     with rdBase.BlockLogs():
-        fragments = Chem.GetMolFrags(mol, asMols=True, sanitizeFrags=False)
-        largest = max(fragments, key=Chem.Mol.GetNumHeavyAtoms)
-        key: str = rdinchi.MolToInchiKey(largest)
-    return key[:_LENGTH]
+        return inchikey_block(mol)
 
 
 def _scaffold_keys(smiles: Sequence[str]) -> NDArray[np.int64]:

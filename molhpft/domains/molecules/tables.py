@@ -1,7 +1,7 @@
 """Anybody's table: a file with a column of SMILES and columns of labels becomes a task."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -56,7 +56,7 @@ class Table:
     readable: Tensor
     targets: Targets
 
-    def groups(self, column: str, rows: Tensor) -> tuple[str, ...]:
+    def groups(self, column: str, rows: Tensor) -> tuple[Hashable, ...]:
         """The group of each row, (n,), as a column has it; `rows` have to have one.
 
         Raises:
@@ -196,6 +196,24 @@ def table_task(
         kind=kind,
         besides=columns,
     )
+    return divided_task(table, split, split_seed=split_seed, calibration=calibration, **columns)
+
+
+def divided_task(
+    table: Table,
+    split: TableSplit,
+    *,
+    split_column: str | None = None,
+    group_column: str | None = None,
+    time_column: str | None = None,
+    split_seed: Seed | None = None,
+    calibration: BelowOne | Literal["auto"] = 0.0,
+) -> Task:
+    """The task of a table that was read, with options of `table_task` that `check_split` allows.
+
+    Raises:
+        ValueError: as there.
+    """
     if split == "column":
         return _task(table, *_column_splits(table, split_column or "", calibration))
     if split == "group" or split == "time":

@@ -58,3 +58,11 @@ def test_only_rows_that_count_need_a_time_or_a_group():
 def test_numbers_beside_dates_are_refused():
     with pytest.raises(ValueError, match="numbers or dates, not both; line 3 has '2021-03-31'"):
         row_times(sheet("2020", "2021-03-31"), "when", [0, 1])
+
+
+def test_one_number_is_one_group_however_it_is_written():
+    groups = group_labels(
+        sheet("3", "3.0", "30", "3a", "+3", "10000000000000001", "1e16"), "when", []
+    )
+    assert groups[0] == groups[1] == groups[4]
+    assert len(set(groups)) == 5

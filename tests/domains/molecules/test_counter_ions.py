@@ -1,0 +1,57 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rdkit import Chem, rdBase
+
+from molhpft.domains.molecules.counter_ions import inchikey_block
+from molhpft.domains.molecules.grouped_splits import replicates
+
+BASE = "CN(C)CCc1ccccc1"
+PAMOIC = "OC(=O)c1cc2ccccc2c(Cc2c(O)c(cc3ccccc23)C(=O)O)c1O"
+TOSYLATE = "Cc1ccc(cc1)S(=O)(=O)[O-]"
+PARTS = [BASE, PAMOIC, TOSYLATE, "[Na+]", "[Cl-]", "O", "NCCO", "CC(=O)O", "CC(C)=O", "C"]
+
+
+def block(smiles):
+    with rdBase.BlockLogs():
+        return inchikey_block(Chem.MolFromSmiles(smiles))
+
+
+@pytest.mark.parametrize(
+    ("salt", "drug"),
+    [
+        (f"{BASE}.{PAMOIC}", BASE),
+        (f"{BASE}.{BASE}.{PAMOIC}", BASE),
+        (f"C[NH3+].{TOSYLATE}", "CN"),
+        ("CN.OS(=O)(=O)c1ccccc1", "CN"),
+        ("C1CNCCN1.OC(=O)CC(O)(CC(=O)O)C(=O)O", "C1CNCCN1"),
+        ("NN.OS(=O)(=O)O", "NN"),
+        ("CC(=O)O[Na]", "CC(=O)O"),
+        ("CC(O)C(=O)O[Ca]OC(=O)C(C)O", "CC(O)C(=O)O"),
+        ("[K+].[O-]c1ccccc1", "Oc1ccccc1"),
+    ],
+)
+def test_a_salt_is_its_drug_however_large_the_counter_ion(salt, drug):
+    assert block(salt) == block(drug) != ""
+
+
+@pytest.mark.parametrize("acid", [PAMOIC, TOSYLATE])
+def test_a_counter_ion_that_is_alone_is_a_molecule_of_its_own(acid):
+    assert block(acid) == block(f"{acid}.[Na+]") == block(f"O.{acid}")
+    assert block(acid) != block(BASE)
+
+
+def test_drugs_with_one_large_counter_ion_are_different_molecules():
+    assert replicates([f"{BASE}.{PAMOIC}", f"CCN.{PAMOIC}", PAMOIC]) == [[0], [1], [2]]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from(PARTS), min_size=1, max_size=4), st.randoms(use_true_random=False))
+def test_the_order_of_the_parts_does_not_matter(parts, random):
+    mixed = parts.copy()
+    random.shuffle(mixed)
+    assert block(".".join(parts)) == block(".".join(mixed)) != ""
+
+
+def test_inorganic_salts_are_told_apart():
+    assert len({block("[Na+].[Cl-]"), block("[K+].[Cl-]"), block("O"), block("[Na+].[Br-]")}) == 4
