@@ -183,10 +183,10 @@ def _check_one_each(cells: NDArray[Any], n: int, what: str) -> None:
 
 
 def class_name(label: Any) -> str:
-    """What a label is called in tables: "1" for 1, 1.0 and "1", "True" for True."""
+    """What a label is called in tables: "1" for 1, 1.0 and " 1", "True" for True."""
     if isinstance(label, float | np.floating) and float(label).is_integer():
         return f"{label:.0f}"
-    return str(label)
+    return str(label).strip()
 
 
 def _table(y: Any, n: int) -> tuple[NDArray[Any], tuple[str, ...], bool]:
@@ -276,19 +276,23 @@ def _with_one_spelling(
     column: Column, name: str, classes: Sequence[Any]
 ) -> tuple[Column, list[str]]:
     """Labels with every word in its first spelling, NaN where missing; a note on the others."""
-    words = [value.strip() for value in (*classes, *column) if isinstance(value, str)]
-    spelling = labels_of(words)
+    words = [value for value in (*classes, *column) if isinstance(value, str)]
+    labels = labels_of(word.strip() for word in words)
+    # as it was given, spaces included: what is predicted has to equal what was learned from
+    first_spelled = {labels[word.strip()]: word for word in reversed(words)}
     spelled = column.copy()
     others: dict[str, str] = {}
     marks: list[int] = []
     for row, value in enumerate(column):
         if isinstance(value, str):
-            label = spelling[value.strip()]
-            spelled[row] = label or np.nan
-            if label and label != value:
-                others.setdefault(value, f"{value!r} counts as {label!r} (row {row})")
-            elif not label:
+            label = labels[value.strip()]
+            if not label:
                 marks.append(row)
+                spelled[row] = np.nan
+                continue
+            spelled[row] = first_spelled[label]
+            if spelled[row] != value:
+                others.setdefault(value, f"{value!r} counts as {spelled[row]!r} (row {row})")
     first = listed(others.values(), most=3)
     notes = [f"{name}: {first}."] if first else []
     return spelled, notes + _missing_notes(column, marks, name)

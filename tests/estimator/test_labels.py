@@ -211,6 +211,12 @@ def test_words_are_read_as_in_a_file_and_what_was_spelled_otherwise_is_said():
     assert later.targets.flatten().tolist() == [0, 1]
 
 
+def test_classes_are_the_values_that_were_given_spaces_included():
+    assert class_labels(["toxic ", "safe", "toxic ", None], 4).classes == (("safe", "toxic "),)
+    assert class_labels(["0 ", "1", "1", "0", None], 5).classes == (("0 ", "1"),)
+    assert class_name("toxic ") == "toxic"
+
+
 def test_a_minus_is_a_class_beside_a_plus_and_also_where_the_classes_are_known():
     found = class_labels(["+", "-", "+", "-"], 4)
     assert found.classes == (("+", "-"),)

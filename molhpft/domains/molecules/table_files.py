@@ -443,13 +443,17 @@ def _csv_rows(path: Path, file: TextIO, separator: str, skipped: int) -> Iterato
 
 
 def _checked(path: Path, width: int, rows: Iterator[_Row]) -> Iterator[_Row]:
-    """Rows of that many cells; a blank line is a row where there is one column, else none."""
+    """Rows of that many cells; a blank line is a row where there is one column, else none.
+
+    A line of separators alone is a row without a molecule, however many they are.
+    """
     for line, cells in rows:
-        if len(cells) == width:
+        if len(cells) <= 1 < width and not _any(cells):
+            continue
+        if not _any(cells):
+            yield line, [""] * width
+        elif len(cells) == width:
             yield line, cells
-        elif not _any(cells):
-            if width == 1:
-                yield line, [""]
         elif len(cells) > width and not _any(cells[width:]):
             yield line, cells[:width]
         else:

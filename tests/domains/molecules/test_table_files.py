@@ -183,6 +183,14 @@ def test_a_blank_line_is_a_row_where_there_is_one_column_and_none_where_there_ar
     assert _read(path, "smiles,y\nCCO,1\n\n  \nC,0\n").lines == (2, 5)
 
 
+def test_a_line_of_separators_alone_is_a_row_however_many_they_are(path):
+    for empty in (",", ",,", ",,,,", " , ", '""'):
+        sheet = _read(path, f"smiles,y,z\nC,1,2\n{empty}\n\nN,0,3\n")
+        expected = (2, 5) if empty == '""' else (2, 3, 5)
+        assert sheet.lines == expected, empty
+        assert sheet.columns["smiles"] == (("C", "N") if len(expected) == 2 else ("C", "", "N"))
+
+
 def test_separators_at_the_end_of_lines_make_no_columns(path):
     for text in ("smiles,y,,\nC,1,,\nN,0,,\n", "smiles,y\nC,1,\nN,0,,,\n", "smiles,y,\nC,1\nN,0\n"):
         assert _read(path, text).columns == {"smiles": ("C", "N"), "y": ("1", "0")}
