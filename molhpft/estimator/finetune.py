@@ -277,7 +277,7 @@ def _given(table: Mapping[str, Any], changes: Any) -> Json:
 def _name(config: RunConfig, task: Task, inference: Inference, folds: Sequence[Fold]) -> str:
     """What tells this model from any other."""
     run = run_name(settled(replace(config, members=True)), task)
-    how = f"{inference.members}-{inference.calibration}-{inference.target_coverage:g}"
+    how = f"{inference.members}-{inference.calibration}-{inference.target_coverage!r}"
     parts = (part for fold in folds for part in (fold.train, fold.held))
     # with their lengths: rows alone would not say where a part ends
     rows = (one for part in parts for one in (f"{len(part)} rows ", part))
