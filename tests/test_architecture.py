@@ -18,7 +18,7 @@ MAY_IMPORT = {  # package -> what it may import from molhpft, besides itself
     "sweep": _BASE | {"run"},
     "report": _BASE | {"run", "results"},
     "advice": _BASE | {"run"},
-    "studies": _BASE | {"run", "results"},
+    "studies": _BASE | {"run", "results", "sweep"},
     "paper": _BASE | {"run", "results", "sweep", "studies"},
     "estimator": _BASE | {"run", "advice"},
     "cli": _BASE | {"run", "results", "sweep", "report", "advice", "studies", "paper", "estimator"},

@@ -76,7 +76,7 @@ def run(
 
 
 def quickstart(out: Out = Path("runs/quickstart"), as_json: AsJson = False) -> None:
-    """Compare FT, LP, LP-FT and HP-FT of the shipped encoder, offline and in two minutes."""
+    """Compare FT, LP, LP-FT and HP-FT of the shipped encoder, offline and in a minute or two."""
     from molhpft.studies.quickstart import quickstart as run_quickstart
 
     result = run_quickstart(out)

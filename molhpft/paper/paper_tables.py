@@ -14,7 +14,7 @@ from molhpft.core.metrics import PERCENTAGES, score_name
 from molhpft.domains.files import Json
 from molhpft.paper.needs import absent, described, located
 from molhpft.paper.printed import SIZES, PrintedTable, Quantity
-from molhpft.paper.trials import Setting
+from molhpft.sweep.grids import Setting
 
 NOT_AT_HAND = "not at hand"
 SIZE_COLUMNS = ("data set", "train, printed", "test, printed", "classes, printed", "here")

@@ -16,7 +16,7 @@ from molhpft.paper.exhibits import EXHIBITS, ILLUSTRATIONS, Exhibit, find
 from molhpft.paper.pictures import Picture, write_csv
 from molhpft.paper.printed import TABLES
 from molhpft.paper.toy_figures import toy_picture
-from molhpft.paper.trials import run_all
+from molhpft.sweep.grids import run_all
 
 PAPER = "Ren et al. (2023)"
 _OWN_DATA = ("curves", "distances")

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from molhpft.core.metrics import PERCENTAGES, score_name
 from molhpft.paper.pictures import Picture, averaged, distance_panels, over_seeds, tau_numbers
-from molhpft.paper.trials import Setting
 from molhpft.studies.drawing import TauPanel, tau_panels_figure
+from molhpft.sweep.grids import Setting
 
 _ENERGY = "Energy when finetuning starts,\nmean $||p - y||$ (probability)"
 

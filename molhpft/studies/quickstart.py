@@ -1,20 +1,19 @@
-"""The whole idea in two minutes, offline: ways to prepare the head of the shipped encoder."""
+"""The whole idea in a minute or two, offline: ways to prepare the shipped encoder's head."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
-from molhpft.config.schema import parse_config
-from molhpft.core.determinism import one_thread
+from molhpft.config.changes import SWEEP
+from molhpft.config.registry import TASKS
 from molhpft.core.metrics import comparable, score_name, show
 from molhpft.domains.extras import MissingExtraError
 from molhpft.domains.files import Json
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.results.terminal import branch_table
-from molhpft.run.run import run
 from molhpft.studies.drawing import tau_figure
+from molhpft.sweep.grids import run_all
 
 ENCODER = {"weights": DEFAULT_ENCODER}
 TAUS = [0, 1, 4, 16, 64, 256]
@@ -81,18 +80,26 @@ class Quickstart:
         }
 
 
-@one_thread()
 def quickstart(out: Path) -> Quickstart:
     """Compare methods on structural alerts, from the shipped encoder and from scratch.
 
-    The molecules are those that RDKit ships, so nothing is downloaded. A second call finds the
+    The molecules are those that RDKit ships, so nothing is downloaded. Methods run side by side on
+    all processors, each on one thread: more would add up in another order. A second call finds the
     finished runs.
 
     Args:
         out: folder for the run folders and the figure.
+
+    Raises:
+        ValueError: a run failed.
+        OSError: `out` cannot be written to.
     """
-    methods: list[Any] = ["scratch", {"name": "hp_ft", "tau": TAUS}, "lp"]
-    runs = [_compare(method, out) for method in methods]
+    methods = ["scratch", *({"name": "hp_ft", "tau": [tau]} for tau in TAUS), "lp"]
+    raw = {**COMPARE, "encoder": ENCODER, SWEEP: {"method": methods}}
+    # all processors look for alerts here, each worker alone would
+    TASKS[COMPARE["task"]]()
+    (settings,) = run_all(raw, out, threads=1)
+    runs = [setting.seeds[0] for setting in settings]
     names = ["scratch", "FT", *["HP-FT"] * (len(TAUS) - 2), "LP-FT", "LP"]
     branches = [row for summary in runs for row in summary["branches"]]
     rows = list(zip(names, branches, strict=True))
@@ -103,8 +110,3 @@ def quickstart(out: Path) -> Quickstart:
     except MissingExtraError:
         figure = None  # the table says it all
     return Quickstart(rows, runs[0]["metric"], chosen, figure)
-
-
-def _compare(method: Any, out: Path) -> Json:
-    settings = {**COMPARE, "encoder": ENCODER, "method": method}
-    return run(parse_config(settings, unused_are="dropped"), out).read_json("summary.json")

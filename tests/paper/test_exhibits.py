@@ -13,7 +13,7 @@ from molhpft.paper.paper_tables import NOT_AT_HAND, cells, rich_table
 from molhpft.paper.printed import SIZES, TABLES
 from molhpft.paper.show import show
 from molhpft.paper.toy_figures import check_toy_config
-from molhpft.paper.trials import Setting, planned
+from molhpft.sweep.grids import Setting, planned
 
 ALL = [
     (exhibit, stand_in)

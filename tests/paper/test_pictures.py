@@ -10,9 +10,9 @@ from molhpft.paper.exhibits import EXHIBITS
 from molhpft.paper.pictures import averaged
 from molhpft.paper.show import list_table, rows, show
 from molhpft.paper.sweep_figures import curves_picture, distances_picture
-from molhpft.paper.trials import Setting
 from molhpft.results.statistics import mean_interval
 from molhpft.studies.toy_record import toy_record
+from molhpft.sweep.grids import Setting
 
 TINY = ["toy.taus=[0, 1, 3]", "toy.infinity=20", "toy.per_class=12"]
 SHIFT = {"distance": 2.0, "cosine": 0.9, "dot": 3.0, "norm": 2.0, "start_norm": 1.5}

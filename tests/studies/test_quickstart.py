@@ -8,7 +8,6 @@ from safetensors.torch import save_file
 
 from molhpft.config.build import build_network, build_recipes, build_task
 from molhpft.config.schema import parse_config
-from molhpft.domains import shipped as places
 from molhpft.domains.molecules.gcn import ogb_gcn
 from molhpft.domains.shipped import shipped_encoders
 from molhpft.studies import quickstart as module
@@ -16,12 +15,11 @@ from molhpft.studies import quickstart as module
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
-    shipped = tmp_path_factory.mktemp("encoders")
+    weights = tmp_path_factory.mktemp("encoders") / "tiny.safetensors"
     tensors = {f"backbone.{k}": v for k, v in ogb_gcn(layers=1, width=16).state_dict().items()}
-    save_file(tensors, shipped / "tiny.safetensors", metadata={"molhpft": '{"encoder": "gcn"}'})
-    tiny = {"name": "gcn", "layers": 1, "width": 16, "weights": "tiny"}
+    save_file(tensors, weights, metadata={"molhpft": '{"encoder": "gcn"}'})
+    tiny = {"name": "gcn", "layers": 1, "width": 16, "weights": str(weights)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(places, "SHIPPED", shipped)
         patch.setattr(module, "ENCODER", tiny)
         patch.setattr(module, "TAUS", [0, 2, 8])
         patch.setitem(module.COMPARE, "finetune", {"epochs": 1, "lr": 1e-3, "keep": "best"})

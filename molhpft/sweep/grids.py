@@ -1,4 +1,4 @@
-"""The runs behind an exhibit: a sweep whose grids are its settings, and what came of each."""
+"""The settings of a sweep, grid by grid, and what came of the runs of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from molhpft.sweep.store import store_at
 
 @dataclass(frozen=True)
 class Setting:
-    """One combination of an exhibit's sweep but for the seed, with its results.
+    """One combination of a sweep but for the seed, with its results.
 
     Attributes:
         name: task and weights, "mnist from resnet20_cifar10".
@@ -59,18 +59,21 @@ def _by_setting(grid: Options, trials: Sequence[Trial]) -> list[list[Trial]]:
     return list(settings.values())
 
 
-def run_all(raw: Options, out: Path) -> list[list[Setting]]:
+def run_all(raw: Options, out: Path, *, threads: int | None = None) -> list[list[Setting]]:
     """Run every trial of a sweep that is not finished, and read its results by grid and setting.
 
     Args:
         raw: a sweep's config.
         out: folder of run folders.
+        threads: of each of the processes that run the trials side by side; None divides all.
 
     Raises:
         ValueError: the config is no valid sweep, or a trial failed.
     """
     grids = planned(raw)
-    rows = {row["name"]: row for row in sweep(parse_sweep(raw), str(out), LocalWorkers())}
+    rows = {
+        row["name"]: row for row in sweep(parse_sweep(raw), str(out), LocalWorkers(threads=threads))
+    }
     failed = [row for row in rows.values() if row["status"] == "failed"]
     if failed:
         raise ValueError(
