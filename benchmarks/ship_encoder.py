@@ -281,7 +281,7 @@ def data_section(source: Source, leaks: Sequence[str]) -> list[str]:
         f"molecules of these tables: {', '.join(each(options['without'])) or 'none'}.",
         "",
         "Molecules of other sets that were trained on, by the first block of the InChIKey "
-        "(connectivity) of the largest fragment:",
+        "(connectivity) without counter-ions:",
         "",
         *leaks,
     ]
