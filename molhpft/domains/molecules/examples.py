@@ -115,7 +115,7 @@ def molecule_task(
     return Task(
         name=name,
         examples=Molecules(
-            *(store, targets, tuple(smiles), classes, tuple(notes), tuple(lines), unit)
+            store, targets, tuple(smiles), classes, tuple(notes), tuple(lines), unit
         ),
         splits=splits,
         objective=objective,
