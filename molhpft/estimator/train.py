@@ -212,12 +212,12 @@ def _candidates(
         for one in found:
             outputs = {VALID: _judged(one, parts, folds)}
             outputs |= {s: one.logits(task, s) for s in _further(task) if s != VALID}
-            name = f"networks, {_key_in_words(one.key)}"
+            name = f"networks, {key_in_words(one.key)}"
             candidates.append(candidate(name, outputs, networks=one.networks, tau=one.tau))
     return candidates, kernel_models, folders
 
 
-def _key_in_words(key: str) -> str:
+def key_in_words(key: str) -> str:
     """Settings in the key of a recipe: "tau 20, smoothing 0.1" of "tau20-smoothing0.1"."""
     settings = re.split(r"-(?=[a-z])", key)
     return ", ".join(re.sub(r"\d", r" \g<0>", setting, count=1) for setting in settings)
