@@ -92,31 +92,14 @@ def run_baselines(
     )
 
 
-def run_baseline(name: str, choice: Choice, out: Path, *, seed: int = 0) -> RunFolder:
-    """Fit a baseline to a task, or find it done.
-
-    Args:
-        name: of `BASELINES`.
-        choice: a task on molecules, as a config has it.
-        out: folder of run folders.
-        seed: of forests and samples; what draws nothing does not use it.
-
-    Raises:
-        FileNotFoundError: the task's data are absent.
-        ValueError: the task has no molecules.
-        OSError: `out` cannot be written to.
-    """
-    return _run(name, choice, TASKS[choice.name](**choice.options), out, seed=seed)
-
-
 def validation_score(name: str, task: Task, *, value: Any, seed: int = 0) -> float:
     """Validation score of a baseline with one value of its setting; nothing is written.
 
     Args:
         name: of `BASELINES`.
         task: on molecules; only splits that it has are read.
-        value: of the setting that `run_baseline` would choose.
-        seed: as for `run_baseline`.
+        value: of the setting that `run_baselines` would choose.
+        seed: of forests and samples; what draws nothing does not use it.
 
     Raises:
         ValueError: the task has no molecules.

@@ -346,8 +346,8 @@ def _direction(branch: Branch) -> Json:
 
 def _ntk(branch: Branch) -> Json:
     backbone = _Backbone.of(branch.start, branch.task, branch.seed)
-    kernels = [backbone.kernel(network) for network in (branch.start, branch.end)]
-    return {"change": ntk_change(*kernels), "distance": ntk_distance(*kernels)}
+    before, after = (backbone.kernel(network) for network in (branch.start, branch.end))
+    return {"change": ntk_change(before, after), "distance": ntk_distance(before, after)}
 
 
 def _decomposition(branch: Branch) -> Json:

@@ -173,6 +173,17 @@ class Task:
         batches = rows.tensor_split(ceil(len(rows) / size))[skip:]
         return (self.examples.take(b.tensor_split(parts)[k], rng=rng) for b in batches)
 
+    def epoch(
+        self, *, size: int, rng: torch.Generator, skip: int = 0, part: tuple[int, int] = (0, 1)
+    ) -> tuple[int, Iterator[Batch]]:
+        """Dropout's seed in the next epoch of training, and the epoch's batches.
+
+        Everything that trains, or does as if, draws an epoch here: at one state of `rng` all of it
+        sees the same examples in the same order. Arguments and errors are those of `batches`.
+        """
+        seed = int(torch.randint(2**62, (), generator=rng))
+        return seed, self.batches("train", size=size, rng=rng, skip=skip, part=part)
+
     def rows(self, split: str) -> Int[Tensor, " k"]:
         """Row numbers of a split.
 

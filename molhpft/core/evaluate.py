@@ -106,7 +106,6 @@ def predict(
     split: str,
     *,
     size: int | None = None,
-    watch: Callable[[Tensor], None] | None = None,
 ) -> Predictions:
     """Logits and targets of a split, in eval mode; arguments are those of `predictions_in_batches`.
 
@@ -114,7 +113,7 @@ def predict(
     and joined.
     """
     whole = _Whole(len(task.rows(split)))
-    for some in predictions_in_batches(network, task, split, size=size, watch=watch):
+    for some in predictions_in_batches(network, task, split, size=size):
         whole.add(some.targets, some.logits)
     return Predictions(whole.logits, whole.targets)
 

@@ -79,9 +79,7 @@ def _in_its_own_deviations(task: Task) -> Task:
     values = objective.values(targets)
     means, stds = list(objective.mean), list(objective.std)
     for k, column in enumerate(values[task.rows("train").to(values.device)].T):
-        known = column[~column.isnan()]
-        if len(known) and (known != known[0]).any():
-            means[k], stds[k] = known.mean().item(), known.std(correction=0).item()
+        means[k], stds[k] = Squared.mean_and_std(column) or (means[k], stds[k])
     own = Squared(tuple(means), tuple(stds))
     examples: Any = task.examples  # of any kind that holds its targets
     examples = replace(examples, targets=own.standard(values).to(targets.dtype))

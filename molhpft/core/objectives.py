@@ -292,6 +292,14 @@ class Squared:
         mean, std = (values.new_tensor(x, dtype=torch.float64) for x in (self.mean, self.std))
         return (values.double() - mean) / std
 
+    @staticmethod
+    def mean_and_std(column: Float[Tensor, " n"]) -> tuple[float, float] | None:
+        """Of a target's measured values, in its own unit; None where they do not vary."""
+        values = column[measured(column)]
+        if not len(values) or (values == values[0]).all():
+            return None
+        return values.mean().item(), values.std(correction=0).item()
+
     def column(self, k: int) -> "Squared":
         """The objective of target k alone."""
         return Squared(self.mean[k : k + 1], self.std[k : k + 1])

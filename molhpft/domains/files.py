@@ -116,6 +116,23 @@ def writing(path: Path, *, remedy: str = _ANOTHER_FOLDER) -> Iterator[None]:
         raise UnwritableError(f"cannot write {path}: {error}; {remedy}") from error
 
 
+def read_json(path: Path, *, remedy: str) -> Json:
+    """Content of a JSON file that is there.
+
+    Args:
+        path: of the file.
+        remedy: what to do about a damaged one, which ends the error.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        content: Json = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # no UTF-8, or no JSON
+        raise ValueError(f"{path} is damaged ({error}); {remedy}") from error
+    return content
+
+
 def digest(*parts: bytes | str | Tensor | Path) -> str:
     """SHA-256, in 64 hex digits, of bytes, texts in UTF-8, tensors and files, one after another.
 

@@ -209,29 +209,48 @@ def fit_uncertainty(
     held = given[0].none() if calibrating is None else calibrating
     weights = _weights(held.similarity)
     threshold = Neighbours(unpack_bits(_distinct(fingerprints))).typical()
-    common = (target_coverage, fingerprints, threshold)
+    fitted, scale, losses = None, None, dict[str, float]()
     if isinstance(objective, Squared):
-        a, y = held.logits.double(), held.targets.double()
-        inputs = (held.std, held.similarity, a)
-        errors = (y - a).abs()
-        scales = cross_fitted_scale(errors, *inputs, held.parts)
-        limits = interval_widths(
-            a / scales, y / scales, target_coverage=target_coverage, weights=weights
+        limits, scale = _intervals(held, target_coverage, weights)
+        counts = (~held.targets.isnan()).sum(0)
+    else:
+        limits = set_thresholds(
+            held.logits, held.targets, target_coverage=target_coverage, weights=weights
         )
-        return Uncertainty(
-            *(None, limits, *common, (~y.isnan()).sum(0)),
-            error_scale=fit_error_scale(errors, *inputs),
-        )
-    limits = set_thresholds(
-        held.logits, held.targets, target_coverage=target_coverage, weights=weights
+        counts = torch.stack([(held.targets == label).sum(0) for label in (0, 1)], dim=-1)
+        fitted, losses = _calibrated(_joined(given), calibration)
+    return Uncertainty(
+        calibration=fitted,
+        limits=limits,
+        target_coverage=target_coverage,
+        fingerprints=fingerprints,
+        domain_threshold=threshold,
+        label_counts=counts,
+        error_scale=scale,
+        log_losses=losses,
     )
-    counts = torch.stack([(held.targets == label).sum(0) for label in (0, 1)], dim=-1)
-    both = _joined(given)
-    losses = _log_losses(both) if calibration == "auto" else {}
+
+
+def _intervals(held: HeldOut, target_coverage: float, weights: Tensor) -> tuple[Tensor, ErrorScale]:
+    """Widths of intervals in units of their scale, and the scale."""
+    a, y = held.logits.double(), held.targets.double()
+    inputs = (held.std, held.similarity, a)
+    errors = (y - a).abs()
+    scales = cross_fitted_scale(errors, *inputs, held.parts)
+    widths = interval_widths(
+        a / scales, y / scales, target_coverage=target_coverage, weights=weights
+    )
+    return widths, fit_error_scale(errors, *inputs)
+
+
+def _calibrated(
+    held: HeldOut, calibration: CalibrationName
+) -> tuple[Calibration, dict[str, float]]:
+    """The calibration of this name, and what "auto" chose it by: mean log losses by name."""
+    losses = _log_losses(held) if calibration == "auto" else {}
     chosen = _chosen(losses) if calibration == "auto" else calibration
-    fitted = _FITS[chosen](both.logits, both.targets)
     means = {name: loss.mean().item() for name, loss in losses.items()}
-    return Uncertainty(fitted, limits, *common, counts, log_losses=means)
+    return _FITS[chosen](held.logits, held.targets), means
 
 
 def _distinct(fingerprints: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -244,7 +263,7 @@ def _joined(parts: Sequence[HeldOut]) -> HeldOut:
     """All of them as one; a single one keeps its folds."""
     if len(parts) == 1:
         return parts[0]
-    return HeldOut(*(torch.cat([getattr(one, name) for one in parts]) for name in _COMMON))
+    return HeldOut(**{name: torch.cat([getattr(one, name) for one in parts]) for name in _COMMON})
 
 
 def _log_losses(held: HeldOut) -> dict[str, Tensor]:

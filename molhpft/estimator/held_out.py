@@ -34,9 +34,11 @@ class HeldOut:
     def where(self, rows: Tensor) -> "HeldOut":
         """Only some molecules, chosen by a mask (n,)."""
         return HeldOut(
-            *(self.logits[rows], self.targets[rows], self.similarity[rows]),
-            None if self.std is None else self.std[rows],
-            None if self.fold is None else self.fold[rows],
+            logits=self.logits[rows],
+            targets=self.targets[rows],
+            similarity=self.similarity[rows],
+            std=None if self.std is None else self.std[rows],
+            fold=None if self.fold is None else self.fold[rows],
         )
 
     def none(self) -> "HeldOut":

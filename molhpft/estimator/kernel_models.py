@@ -302,7 +302,9 @@ def kernel_models_from(
     describer = Describer(
         names,
         backbone.eval() if "features" in names else None,
-        Scale(*(tensors[f"{_SCALE}{key}"] for key in keys)) if "properties" in names else None,
+        Scale(**{key: tensors[f"{_SCALE}{key}"] for key in keys})
+        if "properties" in names
+        else None,
     )
     return KernelModels(
         tuple(

@@ -26,7 +26,7 @@ from molhpft.core.network import Chain, Network
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.core.standardise import ending_standardised
 from molhpft.domains.extras import require
-from molhpft.domains.files import Json, digest, listed, save_tensors
+from molhpft.domains.files import Json, digest, listed, read_json, save_tensors
 from molhpft.domains.molecules.examples import ZERO_ONE
 from molhpft.domains.molecules.featurized import Featurized, Reading, featurized
 from molhpft.domains.molecules.fingerprints import unpack_bits
@@ -538,10 +538,7 @@ def _read_config(folder: Path) -> Json:
         raise FileNotFoundError(
             f"{folder} holds no model: {CONFIG} is missing; `molhpft finetune` makes such folders"
         )
-    try:
-        config: Json = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+    config = read_json(path, remedy="make the model again, in another folder")
     kinds = {"format": int, "sha256": str}
     if not isinstance(config, dict) or any(
         not isinstance(config.get(key), kind) for key, kind in kinds.items()

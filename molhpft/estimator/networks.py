@@ -65,7 +65,7 @@ def finetuned(
         folders = run_side_by_side([(config, parts[0])], out)
     chosen = folders[0].read_json("summary.json").get("choice")
     if len(parts) > 1 and chosen:
-        config = _settled(config, chosen["chosen"])
+        config = with_chosen(config, chosen["chosen"])
     seeds = range(config.seed + 1, config.seed + len(parts))
     others = [(replace(config, seed=s), part) for s, part in zip(seeds, parts[1:], strict=True)]
     folders += run_side_by_side(others, out)
@@ -86,7 +86,7 @@ def _in_one_unit(task: Task) -> Task:
     return replace(task, objective=Squared(), fingerprint=fingerprint)
 
 
-def _settled(config: RunConfig, chosen: Json) -> RunConfig:
+def with_chosen(config: RunConfig, chosen: Json) -> RunConfig:
     """The config with the tau, and the smoothing while probing, that `tau: auto` has chosen."""
     options = {**config.method.options, "tau": (chosen["tau"],)}
     probe = config.probe

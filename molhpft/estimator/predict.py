@@ -96,7 +96,11 @@ def embed_table(embedder: Embedder, path: Path, out: Path, *, smiles_column: str
         return molecules, readable, zip(names, map(number_cells, z.T), strict=True)
 
     return _extend(
-        *(path, out, smiles_column, lambda part: part, embedded),
+        path,
+        out,
+        smiles_column,
+        prepare=lambda part: part,
+        columns_of=embedded,
         what="embedding",
         further=embedder.beside,
     )

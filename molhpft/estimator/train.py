@@ -118,10 +118,7 @@ def train(
     _check_settings(config, task, inference)
     task = reading_beside(task, beside_of(config.head))
     choosing = _choosing(task, folds)
-    spec = NetworkSpec(
-        *(config.encoder, config.head, config.cut, config.standardise),
-        *(task.target_names, objective, molecules.classes),
-    )
+    spec = _spec(config, task, objective, molecules.classes)
     candidates, kernel_models, folders = _candidates(config, task, folds, spec, out, inference)
     y = split_targets(choosing, VALID)
     scoring = without_calibration(choosing).objective
@@ -129,8 +126,9 @@ def train(
     held = _held_out(candidates, weights, choosing, folds)
     smiles = tuple(molecules.smiles[row] for row in _labelled(task, task.rows("train")).tolist())
     fingerprints = packed_fingerprints(smiles)
-    calibrating = (held, objective, inference, fingerprints)
-    uncertainty, values = _uncertainty(*calibrating, by_folds=bool(folds))
+    uncertainty, values = _uncertainty(
+        held, objective, inference, fingerprints, by_folds=bool(folds)
+    )
     about = {
         **_about(config, task, candidates, weights, folders, notes),
         "members": _members(candidates, weights, scoring, y, choosing, folds),
@@ -139,8 +137,27 @@ def train(
         **_quality(spec, held, uncertainty, values, by_folds=bool(folds)),
     }
     predictions = _held_out_predictions(held, choosing, folds, uncertainty, objective, values)
-    parts = (spec, candidates, weights, kernel_models, uncertainty, smiles, about)
-    return _model(*parts, predictions), folders
+    model = _model(
+        spec, candidates, weights, kernel_models, uncertainty, smiles, about, predictions
+    )
+    return model, folders
+
+
+def _spec(
+    config: RunConfig,
+    task: Task,
+    objective: Multilabel | Squared,
+    classes: tuple[tuple[str, str], ...],
+) -> NetworkSpec:
+    return NetworkSpec(
+        encoder=config.encoder,
+        head=config.head,
+        cut=config.cut,
+        standardise=config.standardise,
+        target_names=task.target_names,
+        objective=objective,
+        classes=classes,
+    )
 
 
 def _weights(judged: Sequence[Tensor], y: Tensor, scoring: Objective) -> list[float]:
@@ -195,12 +212,12 @@ def _candidates(
         for one in found:
             outputs = {VALID: _judged(one, parts, folds)}
             outputs |= {s: one.logits(task, s) for s in _further(task) if s != VALID}
-            name = f"networks, {_key_in_words(one.key)}"
+            name = f"networks, {key_in_words(one.key)}"
             candidates.append(candidate(name, outputs, networks=one.networks, tau=one.tau))
     return candidates, kernel_models, folders
 
 
-def _key_in_words(key: str) -> str:
+def key_in_words(key: str) -> str:
     """Settings in the key of a recipe: "tau 20, smoothing 0.1" of "tau20-smoothing0.1"."""
     settings = re.split(r"-(?=[a-z])", key)
     return ", ".join(re.sub(r"\d", r" \g<0>", setting, count=1) for setting in settings)
@@ -268,7 +285,9 @@ def _uncertainty(
         fingerprints=fingerprints,
     )
     values = held_out_values(
-        *(held, objective, uncertainty),
+        held,
+        objective,
+        uncertainty,
         fitted_to=[VALID] if by_folds else [s for s in (VALID, CALIBRATION) if s in held],
         calibration=inference.calibration,
     )

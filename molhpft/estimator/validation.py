@@ -195,7 +195,7 @@ def holdout_split(
         held = "test"  # to which a split by scaffold deals the rare ones
         shares["fractions"] = (1 - validation, 0.0, validation)
         parts = molecule_splits(
-            *(smiles, how, seed), rows=readable, labels=labels, together=together, **shares
+            smiles, how, seed, rows=readable, labels=labels, together=together, **shares
         )
     else:
         held = VALID  # older than what calibrates

@@ -8,13 +8,11 @@ from torch import Tensor
 
 from molhpft.core.annotations import Float
 from molhpft.core.data import Task
-from molhpft.core.evaluate import Predictions, RunningScore, evaluation_size, inference
+from molhpft.core.evaluate import Predictions, RunningScore, evaluation_batches, inference
 from molhpft.core.network import Network
 
 
-def exchange_scores(
-    networks: Sequence[Network], task: Task, split: str, *, size: int | None = None
-) -> Float[Tensor, "m m"]:
+def exchange_scores(networks: Sequence[Network], task: Task, split: str) -> Float[Tensor, "m m"]:
     """Score of every backbone under every head, without retuning.
 
     Ren et al. (2023), Figure 3: with the networks finetuned from 7 tau, 49 combinations.
@@ -23,7 +21,6 @@ def exchange_scores(
         networks: m networks cut at the same stage, for example one for each tau.
         task: gives examples and score.
         split: name of the split to score.
-        size: most examples in a forward pass; None for `evaluation_size`.
 
     Returns:
         float64; row i has the backbone of network i, column j the head of network j, so that the
@@ -36,16 +33,15 @@ def exchange_scores(
     with ExitStack() as stack:
         for network in networks:
             stack.enter_context(inference(network))
-        most = size or evaluation_size(task)
-        rows = [_scores_under_all_heads(n, networks, task, split, most) for n in networks]
+        rows = [_scores_under_all_heads(n, networks, task, split) for n in networks]
     return torch.tensor(rows, dtype=torch.float64)
 
 
 def _scores_under_all_heads(
-    network: Network, networks: Sequence[Network], task: Task, split: str, size: int
+    network: Network, networks: Sequence[Network], task: Task, split: str
 ) -> list[float]:
     running = [RunningScore(task.objective, rows=len(task.rows(split))) for _ in networks]
-    for batch in task.batches(split, size=size):
+    for batch in evaluation_batches(task, split):
         z = network.features(batch)
         for score, other in zip(running, networks, strict=True):
             score.add(Predictions(other.head(z, batch).cpu(), batch.targets.cpu()))

@@ -21,6 +21,7 @@ from molhpft.core.evaluate import Predictions, take
 from molhpft.core.metrics import measured
 from molhpft.core.network import Chain, Network
 from molhpft.core.objectives import Objective
+from molhpft.measure.uncertainty import BINS, calibration_gaps
 
 _ROWS = 4_096  # read at a time
 _NUMBERS = 2**23  # of their logits: a row of pixels has millions
@@ -32,8 +33,10 @@ class Energy:
 
     Attributes:
         aie: average initial energy, see `initial_energy`.
-        per_entry: see `entry_energy`.
-        balanced: see `balanced_energy`; NaN for a regression.
+        per_entry: mean |p - y| over measured labels, comparable between different numbers of tasks.
+        balanced: mean |p - y| in which both classes of a task weigh the same, averaged over tasks:
+            with few positives the plain energy says how well the negatives are fitted. Tasks that
+            lack a class are left out; NaN where no task has two classes, as in a regression.
     """
 
     aie: float
@@ -108,20 +111,6 @@ def initial_energy(predictions: Predictions, objective: Objective) -> float:
     return energy(predictions, objective).aie
 
 
-def entry_energy(predictions: Predictions, objective: Objective) -> float:
-    """Mean |p - y| over measured labels: comparable between different numbers of tasks."""
-    return energy(predictions, objective).per_entry
-
-
-def balanced_energy(predictions: Predictions, objective: Objective) -> float:
-    """Mean |p - y| in which both classes of a task weigh the same, averaged over tasks.
-
-    With few positives the plain energy says how well the negatives are fitted. Tasks that lack a
-    class are left out; NaN where no task has two classes, as in a regression.
-    """
-    return energy(predictions, objective).balanced
-
-
 def head_norm(head: Chain) -> float:
     """Euclidean length of all the weights of a head, biases included.
 
@@ -134,24 +123,26 @@ def head_norm(head: Chain) -> float:
 
 
 class RunningCalibration:
-    """`calibration_error` of a split whose predictions come in pieces, so that none are stored.
+    """Expected calibration error of a split whose predictions come in pieces: none are stored.
+
+    Of class ids the most probable class is judged by its probability (Guo et al., 2017, equation
+    3); of labels that are each yes or no, every measured one by the probability of yes, those of
+    all tasks together.
 
     Args:
         objective: the task's; its label smoothing is not applied.
-        bins: how many, of equal width.
 
     Raises:
         ValueError: it is a regression.
     """
 
-    def __init__(self, objective: Objective, *, bins: int = 15) -> None:
+    def __init__(self, objective: Objective) -> None:
         if not objective.has_classes:
             raise ValueError(
                 "calibration is of the probabilities of classes; a regression has none"
             )
-        self._objective, self._bins = objective.smoothed(0.0), bins
-        self._edges = torch.arange(1, bins).double() / bins
-        self._gaps, self._count = torch.zeros(bins, dtype=torch.float64), 0
+        self._objective = objective.smoothed(0.0)
+        self._gaps, self._count = torch.zeros(BINS, dtype=torch.float64), 0
 
     def add(self, predictions: Predictions) -> None:
         """The predictions for more examples."""
@@ -165,37 +156,12 @@ class RunningCalibration:
                 best = (residual + y).argmax(1, keepdim=True)
                 right = y.gather(1, best).squeeze(1).double()
                 p = residual.gather(1, best).squeeze(1).double() + right
-            # the labels of a bin times the gap of its means is the sum of its gaps
-            bins = torch.bucketize(p, self._edges)
-            self._gaps += torch.bincount(bins, weights=p - right, minlength=self._bins)
+            self._gaps += calibration_gaps(p, right)
             self._count += len(p)
 
     def value(self) -> float:
-        """The error of all that was added."""
+        """In [0, 1]; NaN where nothing is measured or a prediction for it is not finite."""
         return self._gaps.abs().sum().item() / self._count if self._count else nan
-
-
-def calibration_error(predictions: Predictions, objective: Objective, *, bins: int = 15) -> float:
-    """Expected calibration error: |confidence - accuracy|, averaged over bins by their labels.
-
-    Of class ids the most probable class is judged by its probability (Guo et al., 2017, equation
-    3); of labels that are each yes or no, every measured one by the probability of yes, those of
-    all tasks together. Bins are (k / bins, (k + 1) / bins].
-
-    Args:
-        predictions: of any split.
-        objective: the task's; its label smoothing is not applied.
-        bins: how many, of equal width.
-
-    Returns:
-        The error in [0, 1]; NaN where nothing is measured or a prediction for it is not finite.
-
-    Raises:
-        ValueError: it is a regression.
-    """
-    running = RunningCalibration(objective, bins=bins)
-    running.add(predictions)
-    return running.value()
 
 
 def _residuals(predictions: Predictions, objective: Objective) -> Iterator[tuple[Tensor, Tensor]]:
@@ -383,8 +349,8 @@ def batch_norm_drift(
         for epoch in range(epochs):
             if set_modes is not None:
                 set_modes(drifted, epoch)
-            seed = int(torch.randint(2**62, (), generator=rng))
-            for step, batch in enumerate(task.batches("train", size=size, rng=rng)):
+            seed, batches = task.epoch(size=size, rng=rng)
+            for step, batch in enumerate(batches):
                 seed_dropout(seed + step, batch.targets.device)
                 drifted(batch)
     running = RunningShift()

@@ -273,16 +273,16 @@ def neighbour_predictions(
     asked: Float[Tensor, "m d"],
     *,
     classes: int = 0,
-    neighbours: int = NEIGHBOURS,
 ) -> Float[Tensor, "m t"]:
-    """Mean label of the nearest examples that have one, by Euclidean distance.
+    """Mean label of the `NEIGHBOURS` nearest examples that have one, by Euclidean distance.
+
+    All count where fewer have a label.
 
     Args:
         z: features of the training examples.
         columns: labels of each target.
         asked: features to predict for.
         classes: of class ids, whose fractions are predicted; 0 where a column is a target.
-        neighbours: how many, or all where fewer have a label.
 
     Returns:
         A column for each target or class; 0 for a target without labels.
@@ -293,7 +293,7 @@ def neighbour_predictions(
         distance = torch.cdist(some, z)
         parts = []
         for column in columns:
-            k = min(neighbours, len(column.rows))
+            k = min(NEIGHBOURS, len(column.rows))
             nearest = distance[:, column.rows].topk(k, largest=False).indices
             parts.append(_values(column.labels, classes)[nearest].sum(1) / max(k, 1))
         predicted.append(torch.cat(parts, 1))

@@ -30,6 +30,9 @@ from torch.nn import functional as F
 from molhpft.core.annotations import Bool, Float, Int
 from molhpft.measure.venn_abers import merged, venn_abers
 
+BINS = 15
+"""Of a calibration error, of equal width."""
+
 _ROUNDING = 1e-9  # a std of logits, relative to their mean, that is nothing but rounding
 _MAX_TEMPERATURE = 20.0  # and 1/20 the least: validation that is ranked perfectly asks for T = 0
 
@@ -320,21 +323,27 @@ def from_tensors(name: str, tensors: dict[str, Tensor]) -> Calibration:
     return kinds[name](**tensors)
 
 
-def expected_calibration_error(
-    p: Float[Tensor, "..."], targets: Float[Tensor, "..."], *, bins: int = 15
-) -> float:
+def expected_calibration_error(p: Float[Tensor, "..."], targets: Float[Tensor, "..."]) -> float:
     """|mean p - mean y| of bins of p, weighted by their number of labels (Naeini et al. 2015).
 
-    Bins are (k / bins, (k + 1) / bins] as in Guo et al. (2017), and pool the labels of all tasks.
+    Bins pool the labels of all tasks.
     """
     measured = _measured_labels(p, targets)
     if not measured.any():
         raise ValueError(f"calibration needs a measured label; all {targets.numel()} are missing")
     p, y = p[measured].detach().double(), targets[measured].double()
     _refuse(p[~((p >= 0) & (p <= 1))], "probabilities must lie in [0, 1]")
-    # the fraction of labels in a bin times the gap of its means is the sum of its gaps
-    bin_of = torch.bucketize(p, torch.arange(1, bins, device=p.device).double() / bins)
-    return torch.bincount(bin_of, weights=p - y).abs().sum().item() / len(p)
+    return calibration_gaps(p, y).abs().sum().item() / len(p)
+
+
+def calibration_gaps(p: Float[Tensor, " m"], y: Float[Tensor, " m"]) -> Float[Tensor, " bins"]:
+    """Sum of p - y in each bin (k / BINS, (k + 1) / BINS] of p, as in Guo et al. (2017).
+
+    The number of labels in a bin times the gap of its means is the sum of its gaps.
+    """
+    edges = torch.arange(1, BINS, device=p.device).double() / BINS
+    gaps = torch.bincount(torch.bucketize(p, edges), weights=p - y, minlength=BINS)
+    return gaps.double()  # which those of nothing are not
 
 
 def _platt_labels(targets: Tensor) -> Tensor:

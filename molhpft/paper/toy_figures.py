@@ -10,7 +10,7 @@ import torch
 from molhpft import __version__
 from molhpft.config.options import Options, checked, keywords, unknown
 from molhpft.core.annotations import Seed
-from molhpft.domains.files import Json, replacing, short_digest, writing
+from molhpft.domains.files import Json, read_json, replacing, short_digest, writing
 from molhpft.domains.toy.digits import toy_pretrain_task
 from molhpft.paper.pictures import (
     DISTANCES,
@@ -110,16 +110,13 @@ def _kept(study: Record, options: Options, folder: Path) -> Json:
     if "mnist" in options:  # MNIST or other digits, whichever are at hand
         about["digits"] = toy_pretrain_task(mnist=options["mnist"]).fingerprint
     path = folder / f"seed{options['seed']}-{short_digest(about)}.json"
-    if path.is_file():
-        content: Json = json.loads(path.read_text(encoding="utf-8"))
-        return content
-    result = study(**options)
-    with writing(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as aside:
-            aside.write_text(json.dumps(result), encoding="utf-8")
-    read: Json = json.loads(path.read_text(encoding="utf-8"))  # as a second call will see it
-    return read
+    if not path.is_file():
+        result = study(**options)
+        with writing(path):
+            folder.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as aside:
+                aside.write_text(json.dumps(result), encoding="utf-8")
+    return read_json(path, remedy="delete it, and it is computed again")
 
 
 def _confidence(kept: Sequence[Json], seeds: str) -> Picture:

@@ -22,6 +22,7 @@ learning rates are chosen too, which gives plain finetuning a search of its own;
 setting is chosen."""
 
 _NAN = float("nan")
+_CONFIDENCE = 0.95  # probability that an interval holds the true mean
 _ROUNDING = 1e-9  # relative, by which equal differences of unequal scores may be apart
 
 
@@ -43,31 +44,27 @@ class Interval:
     n: int
 
 
-def mean_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
-    """Mean of independent values and its t-interval; NaN values are left out.
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Mean of independent values and its 95% t-interval; NaN values are left out.
 
     >>> mean_interval([0.5, 0.75, 1.0, float("nan")])
     Interval(mean=0.75, low=0.128..., high=1.371..., n=3)
 
     Args:
         values: one a seed.
-        confidence: probability that such an interval holds the true mean, in (0, 1).
 
     Raises:
-        ValueError: `confidence` is not between 0 and 1, or no value is a number.
+        ValueError: no value is a number.
     """
-    return _t_test(values, confidence)[0]
+    return _t_test(values)[0]
 
 
-def paired(
-    first: Mapping[int, float], second: Mapping[int, float], *, confidence: float = 0.95
-) -> tuple[Interval, float]:
+def paired(first: Mapping[int, float], second: Mapping[int, float]) -> tuple[Interval, float]:
     """Mean difference of two methods, first minus second, seed by seed, and p of the paired t-test.
 
     Args:
         first: seed to score.
         second: seed to score of the method it is compared with.
-        confidence: as for `mean_interval`.
 
     Returns:
         the difference over the seeds that both have, and the two-sided p, NaN for a single seed
@@ -82,13 +79,11 @@ def paired(
             f"a paired comparison needs seeds that both have, got {sorted(first)} and "
             f"{sorted(second)}: run both with the same seeds"
         )
-    return _t_test(differences, confidence)
+    return _t_test(differences)
 
 
-def _t_test(values: Sequence[float], confidence: float) -> tuple[Interval, float]:
+def _t_test(values: Sequence[float]) -> tuple[Interval, float]:
     """Mean with interval, and p of its being 0."""
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, such as 0.95, got {confidence}")
     numbers = np.array(values, dtype=np.float64)
     numbers = numbers[~np.isnan(numbers)]
     if not len(numbers):
@@ -98,7 +93,7 @@ def _t_test(values: Sequence[float], confidence: float) -> tuple[Interval, float
         # the t of a mean of 0 is 0 however far others are off; that of any other needs to know
         return Interval(mean, _NAN, _NAN, n), _NAN if n == 1 or numbers.any() else 1.0
     test = ttest_1samp(numbers, 0.0)
-    low, high = test.confidence_interval(confidence)
+    low, high = test.confidence_interval(_CONFIDENCE)
     return Interval(mean, float(low), float(high), n), float(test.pvalue)
 
 

@@ -20,7 +20,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from molhpft.domains.files import ASIDE, Json, replacing, save_tensors, writing
+from molhpft.domains.files import ASIDE, Json, read_json, replacing, save_tensors, writing
 from molhpft.domains.weights import ABOUT
 
 MANIFEST = "manifest.json"
@@ -174,7 +174,7 @@ class RunFolder:
             ValueError: the file is damaged.
         """
         path = self.path / name
-        return _json_of(path, remedy=f"delete {self.path} and run again")
+        return read_json(path, remedy=f"delete {self.path} and run again")
 
     def read_lines(self, name: str) -> list[Json]:
         """Rows that `write_lines` wrote into the complete run."""
@@ -206,7 +206,7 @@ class RunFolder:
             ValueError: the file is damaged.
         """
         path = self.partial / name
-        return _json_of(path, remedy=f"delete {path} and run again") if path.is_file() else None
+        return read_json(path, remedy=f"delete {path} and run again") if path.is_file() else None
 
     def remove(self, pattern: str) -> None:
         """Remove files of the unfinished run, those that are there."""
@@ -230,14 +230,6 @@ class RunFolder:
 def _outside(sizes: Mapping[str, int], *folders: str) -> dict[str, int]:
     """The files that are in none of some folders."""
     return {name: size for name, size in sizes.items() if name.partition("/")[0] not in folders}
-
-
-def _json_of(path: Path, *, remedy: str) -> Json:
-    try:
-        content: Json = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no UTF-8, or no JSON
-        raise ValueError(f"{path} is damaged ({error}); {remedy}") from error
-    return content
 
 
 def check_output(out: Path, *inputs: Path) -> None:

@@ -61,7 +61,15 @@ def soup_branch(
         ],
     }
     if names := [name for name in config.measures if name in OF_SOUP]:
-        branch = Branch(*(network, end, judged, recipes[0], history, config.seed), trained=task)
+        branch = Branch(
+            start=network,
+            end=end,
+            task=judged,
+            recipe=recipes[0],
+            history=history,
+            seed=config.seed,
+            trained=task,
+        )
         row["measures"] = measure_branch(names, branch)
     return end.state_dict(), {"row": row, "history": history}
 

@@ -84,10 +84,10 @@ def fit(
     return training.rows
 
 
-def score(network: Network, task: Task, split: str, *, size: int | None = None) -> float:
+def score(network: Network, task: Task, split: str) -> float:
     """The objective's score on a whole split, in eval mode, no row dropped."""
     running = RunningScore(task.objective, rows=len(task.rows(split)))
-    for some in predictions_in_batches(network, task, split, size=size):
+    for some in predictions_in_batches(network, task, split):
         running.add(some)
     return running.value()
 
@@ -244,9 +244,7 @@ class _Training:
         """Dropout's seed in this epoch, and its batches that are still to come."""
         now = self.rng.get_state()
         self.rng.set_state(self.epoch_rng)
-        seed = int(torch.randint(2**62, (), generator=self.rng))
-        batches = self.task.batches(
-            "train",
+        seed, batches = self.task.epoch(
             size=self.phase.batch_size,
             rng=self.rng,
             skip=len(self.losses),

@@ -59,7 +59,6 @@ def on_features(
     network: Network,
     task: Task,
     *,
-    size: int | None = None,
     views: int = 0,
     rng: torch.Generator | None = None,
 ) -> tuple[Network, Task]:
@@ -71,7 +70,6 @@ def on_features(
     Args:
         network: any network.
         task: every split is taken, row i of a split staying row i.
-        size: most examples in a forward pass; None for `evaluation_size`.
         views: how often the training split is taken under augmentation; each epoch then reads one
             of these views of each example. 0 probes on the examples as they are.
         rng: draws the augmentations.
@@ -90,7 +88,7 @@ def on_features(
             )
         return network, task
     device = next(network.head.parameters()).device
-    size = size or evaluation_size(task)
+    size = evaluation_size(task)
     snapshots = {name: take(network, task.batches(name, size=size)) for name in task.splits}
     augmented = [take(network, _augmented(task, size=size, rng=rng)) for _ in range(views)]
     rows = Rows(

@@ -343,8 +343,7 @@ def orders(task: Task, *, size: int, rngs: Sequence[torch.Generator]) -> Callabl
     def epoch() -> list[Order]:
         orders = []
         for rng in rngs:
-            torch.randint(2**62, (), generator=rng)  # `fit` draws dropout's seed first
-            batches = numbered.batches("train", size=size, rng=rng)
+            _, batches = numbered.epoch(size=size, rng=rng)
             orders.append(tuple(batch.inputs for batch in batches))
         return orders
 

@@ -72,24 +72,18 @@ def half_cosine_distance(
 
 
 @torch.no_grad()
-def transport_plan(
-    cost: Float[Tensor, " routes"],
-    routes: Routes,
-    *,
-    epsilon: float = EPSILON,
-    iterations: int = ITERATIONS,
-) -> Float[Tensor, " routes"]:
-    """Mass on each route, by Sinkhorn's iterations in the logarithms: `exp((u + v - C) / epsilon)`.
+def transport_plan(cost: Float[Tensor, " routes"], routes: Routes) -> Float[Tensor, " routes"]:
+    """Mass on each route, by Sinkhorn's iterations in the logarithms: `exp((u + v - C) / EPSILON)`.
+
+    The marginals of targets are exact after each iteration.
 
     Args:
         cost: of each route.
         routes: of all graphs.
-        epsilon: weight of the entropy.
-        iterations: of Sinkhorn; the marginals of targets are exact after each of them.
     """
-    kernel, log_mass = -cost / epsilon, routes.mass.to(cost).log()
+    kernel, log_mass = -cost / EPSILON, routes.mass.to(cost).log()
     v = torch.zeros_like(log_mass)
-    for _ in range(iterations):
+    for _ in range(ITERATIONS):
         u = log_mass - _log_sums(kernel + v[routes.target], routes.source, like=v)
         v = log_mass - _log_sums(kernel + u[routes.source], routes.target, like=v)
     return (kernel + u[routes.source] + v[routes.target]).exp()

@@ -11,10 +11,9 @@ from sklearn.linear_model import LogisticRegression
 
 from molhpft.advice import baselines
 from molhpft.advice.baseline_models import BASELINES, INVERSE_PENALTIES
-from molhpft.advice.baselines import run_baseline, run_baselines
+from molhpft.advice.baselines import run_baselines
 from molhpft.advice.inventory import chosen_task
 from molhpft.cli import app as cli
-from molhpft.config.schema import Choice
 from molhpft.domains.molecules.fingerprints import morgan_fingerprints
 from molhpft.domains.molecules.tables import csv_task
 from molhpft.results.table import read_results
@@ -22,6 +21,8 @@ from molhpft.results.terminal import baseline_reading
 from molhpft.run.run import run
 
 SPLIT = ["split=random", "split_seed=1"]
+RINGS = [*SPLIT, "target_columns=[ring]"]
+SIZES = [*SPLIT, "target_columns=[size]"]
 
 
 @pytest.fixture(autouse=True)
@@ -31,9 +32,13 @@ def _few_trees(monkeypatch):
             monkeypatch.setitem(BASELINES, name, replace(baseline, values=(5,)))
 
 
-@pytest.fixture
-def rings(table):
-    return Choice(*chosen_task(str(table), [*SPLIT, "target_columns=[ring]"]))
+def fitted(name, table, changes, out, **options):
+    (folder,) = run_baselines(str(table), changes, out, only=[name], **options).folders
+    return folder
+
+
+def task_of(table, changes):
+    return csv_task(**chosen_task(str(table), changes)[1])
 
 
 def branch_of(folder):
@@ -44,14 +49,14 @@ def branch_of(folder):
 FEW = ("forest_counts", "linear_bits", "svm_counts")  # one of each kind
 
 
-def test_rings_are_found(rings, tmp_path):
-    for name in FEW:
-        assert branch_of(run_baseline(name, rings, tmp_path))["final"]["test"] > 0.9
+def test_rings_are_found(table, tmp_path):
+    for folder in run_baselines(str(table), RINGS, tmp_path, only=FEW).folders:
+        assert branch_of(folder)["final"]["test"] > 0.9
 
 
-def test_logistic_regression_is_that_of_scikit_learn_at_the_best_inverse_penalty(rings, tmp_path):
-    branch = branch_of(run_baseline("linear_bits", rings, tmp_path))
-    task = csv_task(**rings.options)
+def test_logistic_regression_is_that_of_scikit_learn_at_the_best_inverse_penalty(table, tmp_path):
+    branch = branch_of(fitted("linear_bits", table, RINGS, tmp_path))
+    task = task_of(table, RINGS)
     x, y = morgan_fingerprints(task.examples.smiles).numpy().astype(float), task.examples.targets
     valid = {}
     for penalty in INVERSE_PENALTIES:
@@ -67,62 +72,57 @@ def test_every_baseline_that_fits_a_tiny_table_is_fitted_and_the_others_are_name
     path = tmp_path / "tiny.csv"
     rows = [row for n in range(3, 18) for row in (f"{'C' * n}O,0", f"C1{'C' * n}1N,1")]
     path.write_text("\n".join(["smiles,ring", *rows]) + "\n")
-    runs = run_baselines(str(path), [*SPLIT, "target_columns=[ring]"], tmp_path / "runs")
+    runs = run_baselines(str(path), RINGS, tmp_path / "runs")
     written = [folder.read_json("summary.json")["method"] for folder in runs.folders]
     assert written == [name for name in BASELINES if name != "gp_counts"]
     assert runs.left_out == {"gp_counts": "it predicts numbers, and the targets are classes"}
 
 
-def test_only_the_baselines_that_are_named_are_fitted(rings, tmp_path):
-    table, changes = str(rings.options["path"]), [*SPLIT, "target_columns=[ring]"]
-    runs = run_baselines(table, changes, tmp_path, only=["svm_counts", "linear_bits"])
+def test_only_the_baselines_that_are_named_are_fitted(table, tmp_path):
+    runs = run_baselines(str(table), RINGS, tmp_path, only=["svm_counts", "linear_bits"])
     written = [folder.read_json("summary.json")["method"] for folder in runs.folders]
     assert written == ["svm_counts", "linear_bits"]
     with pytest.raises(ValueError, match="unknown baseline svm_count; did you mean svm_counts"):
-        run_baselines(table, changes, tmp_path, only=["svm_count"])
+        run_baselines(str(table), RINGS, tmp_path, only=["svm_count"])
     with pytest.raises(ValueError, match="gp_counts does not fit task rings: it predicts numbers"):
-        run_baselines(table, changes, tmp_path, only=["gp_counts"])
+        run_baselines(str(table), RINGS, tmp_path, only=["gp_counts"])
 
 
 def test_numbers_are_regressed(table, tmp_path):
-    choice = Choice(*chosen_task(str(table), [*SPLIT, "target_columns=[size]"]))
-    task = csv_task(**choice.options)
+    task = task_of(table, SIZES)
     sizes = task.examples.targets[:, 0].numpy()
     train, test = (sizes[task.rows(split)] for split in ("train", "test"))
     # the targets are in standard deviations, the score is in their own unit
     guess = -np.sqrt(np.mean((test - train.mean()) ** 2)) * task.objective.std[0]
-    for name in (*FEW, "gp_counts"):
-        assert branch_of(run_baseline(name, choice, tmp_path))["final"]["test"] > guess
+    for folder in run_baselines(str(table), SIZES, tmp_path, only=[*FEW, "gp_counts"]).folders:
+        assert branch_of(folder)["final"]["test"] > guess
 
 
-def test_a_finished_baseline_is_not_fitted_again(rings, tmp_path, monkeypatch):
-    first = run_baseline("forest_counts", rings, tmp_path)
+def test_a_finished_baseline_is_not_fitted_again(table, tmp_path, monkeypatch):
+    first = fitted("forest_counts", table, RINGS, tmp_path)
     monkeypatch.setattr(baselines, "_best", lambda *a, **k: pytest.fail("fitted again"))
-    assert run_baseline("forest_counts", rings, tmp_path) == first
+    assert fitted("forest_counts", table, RINGS, tmp_path) == first
 
 
 def test_the_seed_decides_the_forest(table, tmp_path):
-    sizes = Choice(*chosen_task(str(table), [*SPLIT, "target_columns=[size]"]))
-
     def scores(place, seed):
-        return branch_of(run_baseline("forest_counts", sizes, tmp_path / place, seed=seed))["final"]
+        folder = fitted("forest_counts", table, SIZES, tmp_path / place, seed=seed)
+        return branch_of(folder)["final"]
 
     assert scores("a", 1) == scores("b", 1)
     assert len({str(scores("a", seed)) for seed in range(4)}) > 1
 
 
-def test_the_folder_is_named_by_content_and_not_by_place(rings, tmp_path):
-    folder = run_baseline("linear_bits", rings, tmp_path)
-    moved = tmp_path / rings.options["path"].name
-    moved.write_bytes(rings.options["path"].read_bytes())
-    elsewhere = Choice(rings.name, {**rings.options, "path": moved})
-    assert run_baseline("linear_bits", elsewhere, tmp_path) == folder
+def test_the_folder_is_named_by_content_and_not_by_place(table, tmp_path):
+    folder = fitted("linear_bits", table, RINGS, tmp_path)
+    moved = tmp_path / table.name
+    moved.write_bytes(table.read_bytes())
+    assert fitted("linear_bits", moved, RINGS, tmp_path) == folder
 
 
-def test_results_show_baselines_beside_runs(small, rings, tmp_path):
+def test_results_show_baselines_beside_runs(small, table, tmp_path):
     run(small(method="ft"), tmp_path)
-    for name in ("forest_counts", "linear_bits"):
-        run_baseline(name, rings, tmp_path)
+    run_baselines(str(table), RINGS, tmp_path, only=["forest_counts", "linear_bits"])
     found = read_results(tmp_path)
     assert found.problems == ()
     assert set(found.table["label"]) == {"ft", "forest-counts", "linear-bits"}
@@ -138,8 +138,7 @@ def test_a_config_lends_its_task_and_seed(table, tmp_path):
     written = [yaml.safe_load((f.path / "config.yaml").read_text()) for f in folders]
     assert [config["seed"] for config in written] == [7, 7]
     assert {config["task"]["split_seed"] for config in written} == {1}
-    changes = [*SPLIT, "target_columns=[ring]"]
-    again = run_baselines(str(table), changes, tmp_path / "runs", only=only, seed=7)
+    again = run_baselines(str(table), RINGS, tmp_path / "runs", only=only, seed=7)
     assert again.folders == folders
 
 
@@ -162,7 +161,7 @@ def printed(table, tmp_path, monkeypatch, capsys):
     """What the command prints for some baselines and further words, on both streams."""
 
     def run_command(*words):
-        changes = [part for each in (*SPLIT, "target_columns=[ring]") for part in ("--set", each)]
+        changes = [part for each in RINGS for part in ("--set", each)]
         only = ["--only", "forest_counts", "--only", "svm_counts"]
         command = ["molhpft", "baselines", str(table), *only, *changes, "--out", str(tmp_path)]
         monkeypatch.setattr(sys, "argv", [*command, *words])
@@ -188,10 +187,10 @@ def test_json_has_a_summary_each_and_nothing_else(printed):
     assert "The one to beat is " in streams.err
 
 
-def test_a_sample_is_said_and_so_is_what_is_left_out(rings, tmp_path, monkeypatch):
+def test_a_sample_is_said_and_so_is_what_is_left_out(table, tmp_path, monkeypatch):
     small = replace(BASELINES["svm_counts"], most_rows=20)
     monkeypatch.setitem(BASELINES, "svm_counts", small)
-    summary = run_baseline("svm_counts", rings, tmp_path).read_json("summary.json")
+    summary = fitted("svm_counts", table, RINGS, tmp_path).read_json("summary.json")
     reading = baseline_reading([summary], {"gp_counts": "it predicts numbers"})
     assert "sample of 20 training molecules a target, the rarer class first: svm_counts" in reading
     assert "Left out: gp_counts, as it predicts numbers." in reading

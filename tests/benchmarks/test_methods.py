@@ -1,7 +1,7 @@
 """The table of all methods: one budget, what stands in a line, and what an encoder has seen."""
 
+import re
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ import torch
 from molhpft.config.build import build_recipes
 from molhpft.config.registry import METHODS
 from molhpft.config.schema import parse_config
+from molhpft.run.run import run
 from molhpft.sweep.spec import Trial
 
 
@@ -115,20 +116,13 @@ def test_the_output_that_tells_a_target_best_is_found_past_missing_labels(benchm
     assert benchmark.best_outputs(outputs, targets) == [(1, 1.0), (2, 1.0)]
 
 
-def test_an_output_that_is_certain_of_everything_is_an_output(benchmark, monkeypatch):
-    head = Mock(probabilities=lambda z: torch.tensor([[1.0, 0.2], [1.0, 0.7], [1.0, 0.9]]))
-    targets = torch.tensor([[0.0], [1.0], [1.0]])
-    seen = Mock(features=torch.zeros(3, 1), targets=targets)
-    network = Mock()
-    monkeypatch.setattr(benchmark, "build_task", lambda *_: Mock(target_names=("a",)))
-    monkeypatch.setattr(benchmark, "build_network", lambda *_, **__: network)
-    monkeypatch.setattr(benchmark, "overlap", Mock(side_effect=ValueError("nobody knows")))
-    monkeypatch.setattr(benchmark, "read_weights", Mock())
-    monkeypatch.setattr(benchmark, "source_head", lambda *_, **__: head)
-    monkeypatch.setattr(benchmark, "evaluation_batches", Mock())
-    monkeypatch.setattr(benchmark, "take", lambda *_: seen)
-    raw = {"task": "ogbg-moltox21", "encoder": {"weights": "gcn_structure"}, "method": "ft"}
-    unknown, told = benchmark.leaks(parse_config(raw))
-    assert unknown.endswith("is not known: nobody knows.")
-    assert "of its 2 outputs" in told
-    assert told.endswith("a 100.0. Mean: 100.0, by 1 different outputs.")
+def test_the_leak_check_tries_the_head_that_an_encoder_was_trained_with(benchmark, small, tmp_path):
+    trained = run(small(method="ft"), tmp_path).path
+    unknown, told = benchmark.leaks(small(method="ft", encoder={"weights": str(trained)}))
+    assert unknown.startswith("Whether it was pretrained on these molecules is not known: ")
+    output, score, again, different = re.search(
+        r"of its (\d) outputs, .* of ring ([\d.]+)\. Mean: ([\d.]+), by (\d) diff", told
+    ).groups()
+    assert (output, different) == ("1", "1")
+    assert score == again
+    assert 0 <= float(score) <= 100

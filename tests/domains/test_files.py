@@ -25,6 +25,7 @@ from molhpft.domains.files import (
     fetch_archive,
     listed,
     path_digest,
+    read_json,
     replacing,
     save_tensors,
     texts_from_tensors,
@@ -355,3 +356,11 @@ def test_a_copy_that_another_process_fetched_meanwhile_is_kept(archive, target, 
     monkeypatch.setattr(files, "_unpack", unpack_second)
     fetch_archive(archive.as_uri(), target)
     assert [path.name for path in target.iterdir()] == ["first.txt"]
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe", b"[" * 100_000])
+def test_a_damaged_json_file_is_named_with_what_to_do(tmp_path, content):
+    path = tmp_path / "record.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"record\.json is damaged \(.+\); delete it$"):
+        read_json(path, remedy="delete it")

@@ -20,7 +20,7 @@ from molhpft.estimator import finetune as finetuning
 from molhpft.estimator.card import alone
 from molhpft.estimator.finetune import finetune_table
 from molhpft.estimator.model import Model
-from molhpft.estimator.networks import _settled
+from molhpft.estimator.networks import with_chosen
 from molhpft.estimator.settings import IN_MEMORY, Inference, model_config
 from molhpft.estimator.train import train
 from molhpft.estimator.validation import draw_folds, fold_tasks
@@ -158,7 +158,7 @@ def test_the_first_fold_chooses_tau_for_all(tmp_path):
     ("method", "smoothing"), [("hp_ft", 0.0), ("hp_ft", 0.1), ("ls_hp_ft", 0.1)]
 )
 def test_heads_of_further_folds_are_smoothed_as_that_of_the_first(method, smoothing):
-    config = _settled(model_config(more={"method": method}), {"tau": 20, "smoothing": smoothing})
+    config = with_chosen(model_config(more={"method": method}), {"tau": 20, "smoothing": smoothing})
     recipe = build_recipes(config)[0]
     assert (recipe.tau, recipe.probe.smoothing) == (20, smoothing)
 

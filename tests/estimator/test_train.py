@@ -19,7 +19,7 @@ from molhpft.domains.molecules.splits import scaffold
 from molhpft.domains.shipped import DEFAULT_ENCODER, shipped_encoders
 from molhpft.estimator.blend import blend_weights
 from molhpft.estimator.settings import IN_MEMORY, Inference, model_config
-from molhpft.estimator.train import _key_in_words, train
+from molhpft.estimator.train import key_in_words, train
 from molhpft.estimator.validation import holdout_split
 from molhpft.measure.error_scale import cross_fitted_scale
 from molhpft.tuning.phase import Phase
@@ -564,4 +564,4 @@ def test_a_member_is_named_by_the_settings_of_its_networks(smoothing):
     probe = Phase(trains="head", epochs=20, lr=0.1, smoothing=smoothing)
     recipe = Recipe(probe=probe, after=(), repeat=3)
     words = ["tau 20", f"smoothing {smoothing:g}", "repeat 3"]
-    assert _key_in_words(recipe.key).split(", ") == [w for w in words if w != "smoothing 0"]
+    assert key_in_words(recipe.key).split(", ") == [w for w in words if w != "smoothing 0"]

@@ -64,9 +64,10 @@ def test_rows_are_backbones_and_columns_are_heads(networks, task):
     assert len(scores.unique()) > 3
 
 
-def test_scores_do_not_depend_on_the_size_of_batches(networks, task):
+def test_scores_do_not_depend_on_the_size_of_batches(networks, task, monkeypatch):
     expected = exchange_scores(networks, task, "valid")
-    assert torch.equal(exchange_scores(networks, task, "valid", size=7), expected)
+    monkeypatch.setattr("molhpft.core.evaluate.evaluation_size", lambda task: 7)
+    assert torch.equal(exchange_scores(networks, task, "valid"), expected)
 
 
 def test_networks_with_one_head_have_equal_columns(networks, task):
@@ -84,7 +85,7 @@ def test_a_partial_backbone_takes_its_upper_stages_along_with_the_head(networks,
 
 def test_heads_that_read_the_graph_can_be_exchanged(molecules):
     networks = [molecule_network(seed=seed).cut("conv1") for seed in (0, 1)]
-    scores = exchange_scores(networks, molecules, "train", size=2)
+    scores = exchange_scores(networks, molecules, "train")
     assert scores.diagonal().tolist() == [score(n, molecules, "train") for n in networks]
 
 

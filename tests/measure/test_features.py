@@ -17,12 +17,9 @@ from molhpft.measure.features import (
     RunningCalibration,
     RunningEnergy,
     RunningShift,
-    balanced_energy,
     batch_norm_drift,
-    calibration_error,
     correct_probability,
     energy,
-    entry_energy,
     head_norm,
     initial_energy,
     shift,
@@ -30,6 +27,12 @@ from molhpft.measure.features import (
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
 from tests.toy import NAN, toy_network, toy_task
+
+
+def calibration_error(predictions, objective):
+    running = RunningCalibration(objective)
+    running.add(predictions)
+    return running.value()
 
 
 def snapshot(logits, targets):
@@ -52,13 +55,13 @@ def test_energy_of_a_confident_wrong_softmax_head_is_root_two():
 )
 def test_a_perfect_head_has_no_energy(objective, perfect):
     assert initial_energy(perfect, objective) == pytest.approx(0, abs=1e-6)
-    assert entry_energy(perfect, objective) == pytest.approx(0, abs=1e-6)
+    assert energy(perfect, objective).per_entry == pytest.approx(0, abs=1e-6)
 
 
 def test_energy_of_an_undecided_head_is_half_a_root_of_its_labels():
     undecided = snapshot(torch.zeros(3, 4), [[1.0, 0, 1, 0], [1, NAN, NAN, NAN], [NAN] * 4])
     assert initial_energy(undecided, Multilabel()) == pytest.approx((0.5 * 2 + 0.5) / 2)
-    assert entry_energy(undecided, Multilabel()) == pytest.approx(0.5)
+    assert energy(undecided, Multilabel()).per_entry == pytest.approx(0.5)
 
 
 def test_missing_labels_change_no_energy():
@@ -71,19 +74,19 @@ def test_missing_labels_change_no_energy():
 def test_balanced_energy_is_not_fooled_by_fitting_the_majority():
     y = torch.tensor([[1.0], *[[0.0]] * 9])
     always_negative = snapshot(torch.full((10, 1), -90.0), y)
-    assert entry_energy(always_negative, Multilabel()) == pytest.approx(0.1)
-    assert balanced_energy(always_negative, Multilabel()) == pytest.approx(0.5)
+    assert energy(always_negative, Multilabel()).per_entry == pytest.approx(0.1)
+    assert energy(always_negative, Multilabel()).balanced == pytest.approx(0.5)
 
 
 def test_balanced_energy_leaves_tasks_of_one_class_out():
     y = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     a = torch.tensor([[0.0, 5.0], [0.0, 5.0]])
-    assert balanced_energy(snapshot(a, y), Multilabel()) == pytest.approx(0.5)
+    assert energy(snapshot(a, y), Multilabel()).balanced == pytest.approx(0.5)
 
 
 def test_a_regression_has_no_balanced_energy():
     values = snapshot([[0.3], [0.7]], [[0.0], [1.0]])  # numbers that happen to be 0 and 1
-    assert balanced_energy(values, Squared()) != balanced_energy(values, Squared())  # NaN
+    assert isnan(energy(values, Squared()).balanced)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 100])
@@ -203,7 +206,8 @@ def test_it_is_a_probability_and_what_energy_leaves_of_one(seed, scale):
     values = snapshot(scale * torch.randn(6, 3, generator=rng), y)
     result = correct_probability(values, Multilabel())
     assert ((result >= 0) & (result <= 1)).all()
-    assert result.mean().item() == pytest.approx(1 - entry_energy(values, Multilabel()), abs=1e-6)
+    left = 1 - energy(values, Multilabel()).per_entry
+    assert result.mean().item() == pytest.approx(left, abs=1e-6)
 
 
 def test_a_regression_has_no_right_answers():

@@ -1,6 +1,7 @@
 """Pictures are written with their numbers, whatever they are drawn of."""
 
 import csv
+import shutil
 from functools import wraps
 
 import pytest
@@ -91,6 +92,15 @@ def test_another_figure_of_the_same_toy_computes_nothing(toy, monkeypatch):
     show("fig2", out, changes=TINY)
     with pytest.raises(AssertionError):
         show("fig2", out, changes=["toy.taus=[0, 2]", *TINY[1:]])
+
+
+def test_a_damaged_record_of_a_toy_is_named_with_what_to_do(toy, tmp_path, monkeypatch):
+    monkeypatch.setenv("MOLHPFT_DATA", "absent")
+    copy = shutil.copytree(toy[0], tmp_path / "copy")
+    for record in (copy / "records" / "toy").iterdir():
+        record.write_text("{")
+    with pytest.raises(ValueError, match=r"\.json is damaged .*; delete it, and it is computed"):
+        show("fig2", copy, changes=TINY)
 
 
 @wraps(toy_record)

@@ -2,9 +2,8 @@
 
 import pytest
 
-from molhpft.advice.baselines import run_baseline
-from molhpft.advice.inventory import chosen_task
-from molhpft.config.schema import Choice, parse_config
+from molhpft.advice.baselines import run_baselines
+from molhpft.config.schema import parse_config
 from molhpft.results.table import read_results
 from molhpft.run.run import run
 
@@ -38,7 +37,7 @@ def tree(tmp_path_factory):
             changed = {"finetune": {**BRIEF["finetune"], "lr": lr}, "measures": measures}
             run(parse_config({**common, "method": "ft", **changed}, unused_are="dropped"), root)
         run(parse_config({**common, "method": "lp"}, unused_are="dropped"), root)
-        run_baseline("linear_bits", Choice(*chosen_task(str(path), changes)), root, seed=seed)
+        run_baselines(str(path), changes, root, only=["linear_bits"], seed=seed)
     (root / "killed.partial").mkdir()
     (root / "damaged").mkdir()
     (root / "damaged" / "summary.json").write_text("{")

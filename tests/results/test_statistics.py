@@ -31,11 +31,11 @@ SEEDS = range(4)
 
 
 @settings(deadline=None)
-@given(SAMPLES, st.sampled_from([0.5, 0.9, 0.95, 0.99]))
-def test_the_interval_is_its_definition(values, confidence):
-    interval = mean_interval([*values, float("nan")], confidence=confidence)
+@given(SAMPLES)
+def test_the_interval_is_its_definition(values):
+    interval = mean_interval([*values, float("nan")])
     n, mean = len(values), np.mean(values)
-    reach = stats.t.ppf((1 + confidence) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n)
+    reach = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)
     assert interval.n == n
     expected = (mean, mean - reach, mean + reach)
     assert (interval.mean, interval.low, interval.high) == pytest.approx(expected, abs=1e-9)
@@ -48,10 +48,10 @@ def test_values_that_do_not_differ_have_a_mean_and_no_interval(values):
     assert np.isnan([interval.low, interval.high]).all()
 
 
-@pytest.mark.parametrize(("values", "confidence"), [([], 0.95), ([float("nan")], 0.95), ([1], 1)])
-def test_an_interval_of_nothing_is_refused(values, confidence):
-    with pytest.raises(ValueError, match=r"at least one number|must be between 0 and 1"):
-        mean_interval(values, confidence=confidence)
+@pytest.mark.parametrize("values", [[], [float("nan")]])
+def test_an_interval_of_nothing_is_refused(values):
+    with pytest.raises(ValueError, match="at least one number"):
+        mean_interval(values)
 
 
 @settings(deadline=None)

@@ -8,7 +8,7 @@ import torch
 
 from molhpft.core.evaluate import take
 from molhpft.core.objectives import ScoredByLoss, Squared
-from molhpft.measure.features import calibration_error, initial_energy, shift
+from molhpft.measure.features import RunningCalibration, initial_energy, shift
 from molhpft.run.branch import (
     after_finetuning,
     before_finetuning,
@@ -40,9 +40,9 @@ def test_calibration_is_of_every_split_where_labels_are_classes():
     classes, numbers = toy_task(), toy_task(Squared())
     row = after_finetuning(start, classes, end, classes)
     for split in classes.splits:
-        whole = take(end, classes.batches(split, size=99))
-        expected = calibration_error(whole, classes.objective)
-        assert row["ece"][split] == pytest.approx(expected)
+        error = RunningCalibration(classes.objective)
+        error.add(take(end, classes.batches(split, size=99)))
+        assert row["ece"][split] == pytest.approx(error.value())
     assert "ece" not in after_finetuning(start, numbers, end, numbers)
 
 

@@ -332,7 +332,7 @@ def test_score_is_the_objective_on_the_whole_split():
     network, task = toy_network(), toy_task()
     rows = task.examples.take(task.rows("test"))
     logits = network.eval()(rows).detach()
-    assert score(network, task, "test", size=7) == task.objective.score(logits, rows.targets)
+    assert score(network, task, "test") == task.objective.score(logits, rows.targets)
 
 
 def test_a_network_of_only_a_head_can_be_finetuned():

@@ -11,6 +11,7 @@ from molhpft.core.network import Network, linear_head
 from molhpft.domains.molecules.gcn import ogb_gcn
 from molhpft.domains.molecules.graphs import pack
 from molhpft.domains.molecules.pyg import to_pyg
+from molhpft.tuning import transport
 from molhpft.tuning.transport import (
     half_cosine_distance,
     masked_transport,
@@ -68,16 +69,18 @@ def costs_of(plan, cost, routes, batch):
     return torch.zeros(len(batch)).double().index_add(0, batch.graph[routes.source], plan * cost)
 
 
-def planned(h, start, **options):
+def planned(h, start):
     batch = graphs()
     routes = routes_of(batch)
     cost = half_cosine_distance(h[routes.target], start[routes.source])
-    return costs_of(transport_plan(cost, routes, **options), cost, routes, batch), batch
+    return costs_of(transport_plan(cost, routes), cost, routes, batch), batch
 
 
-def test_with_little_entropy_the_plan_is_that_of_a_linear_program():
+def test_with_little_entropy_the_plan_is_that_of_a_linear_program(monkeypatch):
+    monkeypatch.setattr(transport, "EPSILON", 0.003)
+    monkeypatch.setattr(transport, "ITERATIONS", 5000)
     h, start = features(0), features(1)
-    found, batch = planned(h, start, epsilon=0.003, iterations=5000)
+    found, batch = planned(h, start)
     expected = [linear_program(*pair) for pair in matrices(batch, h, start)]
     assert found.tolist() == pytest.approx(expected, abs=1e-3)
 

@@ -34,7 +34,8 @@ Colour = tuple[float, float, float]
 RAISES: Colour = (0.90, 0.62, 0.00)
 LOWERS: Colour = (0.34, 0.71, 0.91)
 
-_SIZE = 420, 320  # pixels of a picture of contributions
+_SMALL = 240, 180  # pixels of a drawing
+_SIZE = 420, 320  # of a picture of contributions
 
 # parts of a picture's shorter side; with longer bonds, the disc of a lone atom would fill it
 LONGEST_BOND = 0.16
@@ -44,45 +45,42 @@ LINE_WIDTH = 0.005
 _MOST_ROWS = 16_384
 
 
-def molecule_svg(smiles: str, *, width: int = 240, height: int = 180) -> str:
+def molecule_svg(smiles: str) -> str:
     """A drawing on a transparent ground, without the XML header that a page has no place for.
 
     Args:
         smiles: read as for graphs, what RDKit refuses for its valences included.
-        width: in pixels.
-        height: in pixels.
 
     Raises:
         ValueError: the molecule cannot be read or drawn.
     """
-    drawer: Any = rdMolDraw2D.MolDraw2DSVG(width, height)
+    drawer: Any = rdMolDraw2D.MolDraw2DSVG(*_SMALL)
     drawer.drawOptions().clearBackground = False
     _draw(drawer, smiles, _readable(smiles))
     return _svg(drawer)
 
 
-def contribution_svg(smiles: str, contributions: Tensor, *, scale: float | None = None) -> str:
+def contribution_svg(smiles: str, contributions: Tensor) -> str:
     """A drawing on white whose atoms are orange where they raise a logit, blue where they lower it.
 
     Args:
         smiles: read as for graphs, what RDKit refuses for its valences included.
-        contributions: of each atom, (a,), as in `Contributions`.
-        scale: contribution of the deepest colour, larger ones have it too; None takes the largest.
-            To compare pictures, give them one.
+        contributions: of each atom, (a,), as in `Contributions`; the largest has the deepest
+            colour.
 
     Raises:
-        ValueError: the molecule cannot be read or drawn, contributions are not a finite number for
-            each atom, or `scale` is not positive.
+        ValueError: the molecule cannot be read or drawn, or contributions are not a finite number
+            for each atom.
     """
     drawer = rdMolDraw2D.MolDraw2DSVG(*_SIZE)
-    _draw_contributions(drawer, smiles, contributions, scale)
+    _draw_contributions(drawer, smiles, contributions)
     return _svg(drawer)
 
 
 def contribution_png(smiles: str, contributions: Tensor) -> bytes:
     """The drawing of `contribution_svg`, with its errors, as the bytes of a PNG."""
     drawer = rdMolDraw2D.MolDraw2DCairo(*_SIZE)
-    _draw_contributions(drawer, smiles, contributions, None)
+    _draw_contributions(drawer, smiles, contributions)
     picture: bytes = drawer.GetDrawingText()
     return picture
 
@@ -92,11 +90,9 @@ def _svg(drawer: Any) -> str:
     return text[text.index("<svg") :]
 
 
-def _draw_contributions(
-    drawer: Any, smiles: str, contributions: Tensor, scale: float | None
-) -> None:
+def _draw_contributions(drawer: Any, smiles: str, contributions: Tensor) -> None:
     mol = _readable(smiles)
-    colours = _colours(mol.GetNumAtoms(), contributions, scale)
+    colours = _colours(mol.GetNumAtoms(), contributions)
     options, size = drawer.drawOptions(), min(drawer.Width(), drawer.Height())
     # coloured letters would compete with the discs
     options.useBWAtomPalette()
@@ -108,7 +104,7 @@ def _draw_contributions(
     _draw(drawer, smiles, mol, **atoms, highlightBonds=[])
 
 
-def _colours(atoms: int, contributions: Tensor, scale: float | None) -> dict[int, Colour]:
+def _colours(atoms: int, contributions: Tensor) -> dict[int, Colour]:
     """Colour of each atom that contributes."""
     if contributions.shape != (atoms,):
         raise ValueError(
@@ -117,15 +113,13 @@ def _colours(atoms: int, contributions: Tensor, scale: float | None) -> dict[int
         )
     if not contributions.isfinite().all():
         raise ValueError(f"contributions should be finite, got {contributions.tolist()}")
-    if scale is not None and not scale > 0:
-        raise ValueError(f"scale should be positive, got {scale}")
-    full = scale or float(contributions.abs().max())
+    full = float(contributions.abs().max())
     return {k: _colour(c / full) for k, c in enumerate(contributions.tolist()) if c}
 
 
 def _colour(contribution: float) -> Colour:
-    """White at 0, deepest from 1 and -1 on."""
-    depth, full = min(abs(contribution), 1.0), RAISES if contribution > 0 else LOWERS
+    """White at 0, deepest at 1 and -1."""
+    depth, full = abs(contribution), RAISES if contribution > 0 else LOWERS
     red, green, blue = (1 - depth * (1 - part) for part in full)
     return red, green, blue
 

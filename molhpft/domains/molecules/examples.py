@@ -115,7 +115,7 @@ def molecule_task(
     return Task(
         name=name,
         examples=Molecules(
-            *(store, targets, tuple(smiles), classes, tuple(notes), tuple(lines), unit)
+            store, targets, tuple(smiles), classes, tuple(notes), tuple(lines), unit
         ),
         splits=splits,
         objective=objective,
@@ -198,25 +198,27 @@ def _standardised(
     name: str, targets: Tensor, rows: Tensor, names: Sequence[str]
 ) -> tuple[Squared, Tensor]:
     """The objective of targets in standard deviations over these rows, and such targets."""
-    means, stds = [], []
+    scales = []
     for target, whole in zip(names, targets.double().T, strict=True):
-        measured = whole[rows][~whole[rows].isnan()]
-        if not len(measured) or (measured == measured[0]).all():
-            values = (
-                f"all {len(measured)} are {measured[0]:g}" if len(measured) else "all are missing"
-            )
-            varies = len(torch.unique(whole[~whole.isnan()])) > 1
-            remedy = (
-                "leave the column out or split otherwise" if varies else "nothing to learn from"
-            )
+        scale = Squared.mean_and_std(whole[rows])
+        if scale is None:
             raise ValueError(
                 f"numbers of target {target!r} of {name} should differ over the training split; "
-                f"{values}: {remedy}"
+                f"{_constant(whole, rows)}"
             )
-        means.append(measured.mean().item())
-        stds.append(measured.std(correction=0).item())
-    objective = Squared(tuple(means), tuple(stds))
+        scales.append(scale)
+    means, stds = zip(*scales, strict=True)
+    objective = Squared(means, stds)
     return objective, objective.standard(targets)
+
+
+def _constant(target: Tensor, rows: Tensor) -> str:
+    """What the numbers of a target are that do not differ over these rows, and what to do."""
+    known = target[rows][~target[rows].isnan()]
+    values = f"all {len(known)} are {known[0]:g}" if len(known) else "all are missing"
+    varies = len(torch.unique(target[~target.isnan()])) > 1
+    remedy = "leave the column out or split otherwise" if varies else "nothing to learn from"
+    return f"{values}: {remedy}"
 
 
 def _fingerprint(

@@ -25,6 +25,7 @@ _MOST = 255  # what uint8 counts to
 
 _PIECE = 8_192  # training molecules in a piece
 _QUERIES = 128  # compared with a piece at a time: some ten megabytes
+_BELOW = 0.05  # of training molecules lie below the typical similarity
 _SAMPLE = 2_000  # training molecules that `typical` asks
 
 
@@ -129,31 +130,26 @@ class Neighbours:
         similarity, row = (np.concatenate(kind) for kind in zip(*parts, strict=True))
         return torch.from_numpy(similarity), torch.from_numpy(row)
 
-    def typical(self, share: float = 0.05) -> float:
-        """The similarity to their nearest other that all but a `share` of training molecules reach.
+    def typical(self) -> float:
+        """The similarity to their nearest other that all but 5% of training molecules reach.
 
         What is less similar lies outside the applicability domain. Of few molecules, one that is
         like no other would make it 0, which every molecule reaches; it is then the least likeness
         that there is, or 1 without any. Of more than 2,000 training molecules, that many are asked,
         evenly spaced; others are all.
 
-        Args:
-            share: of training molecules that may lie below it, in [0, 1].
-
         Raises:
-            ValueError: there is only one training molecule, or the share is none.
+            ValueError: there is only one training molecule.
         """
         m = sum(piece.shape[0] for piece in self._pieces)
-        if not 0 <= share <= 1:
-            raise ValueError(f"the share must lie in [0, 1], got {share:g}")
         if m < 2:
             raise ValueError(f"a typical similarity needs at least 2 training molecules, got {m}")
         asked = np.linspace(0, m - 1, min(m, _SAMPLE)).round().astype(np.int64)
         parts = np.split(asked, range(_QUERIES, len(asked), _QUERIES))
         nearest = [self._search(self._bits(rows), without=rows)[0] for rows in parts]
         reached = np.concatenate(nearest)
-        # the lower of two neighbours: between them, more than the share could lie below
-        typical = float(np.quantile(reached, share, method="lower"))
+        # the lower of two neighbours: between them, more than that share could lie below
+        typical = float(np.quantile(reached, _BELOW, method="lower"))
         return typical or float(min(reached[reached > 0], default=1.0))
 
     def _bits(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -149,8 +149,11 @@ class GraphStore:
         atoms, _, atom_offsets = runs_of(self.atom_offsets, rows, device=device)
         bonds, _, bond_offsets = runs_of(self.bond_offsets, rows, device=device)
         return GraphStore(
-            *(self.atoms[atoms], self.bonds[bonds], self.ends[bonds]),
-            *(atom_offsets.cpu(), bond_offsets.cpu()),
+            atoms=self.atoms[atoms],
+            bonds=self.bonds[bonds],
+            ends=self.ends[bonds],
+            atom_offsets=atom_offsets.cpu(),
+            bond_offsets=bond_offsets.cpu(),
             beside=_rows_of(self.beside, rows),
         )
 

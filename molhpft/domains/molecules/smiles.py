@@ -51,7 +51,7 @@ _STRETCH = 500  # molecules that a process packs at a time, which takes a tenth 
 class Graph:
     """One molecule of `a` atoms and `b` bonds; its hydrogens are a column of `atoms`.
 
-    >>> featurize(parse("CCO")).ends.tolist()
+    >>> pack_molecules([(parse("CCO"), "CCO")]).graph.ends.tolist()
     [[0, 1], [1, 2]]
 
     Attributes:
@@ -139,26 +139,17 @@ def sanitize_leniently(mol: Chem.Mol | None) -> Chem.Mol | None:
     return mol
 
 
-def featurize(mol: Chem.Mol) -> Graph:
-    """Features and bonds of a molecule.
+def columns(mol: Chem.Mol, smiles: str) -> Columns:
+    """Features and bonds of a molecule, part by part.
 
     Values outside a vocabulary take its last entry: OGB's "misc" where there is one, and
     STEREOANY for the atropisomers on which OGB itself fails. Directions other than up right and
     down right count as none.
 
-    Raises:
-        ValueError: the molecule has more atoms than int16 can number.
-    """
-    return _join([columns(mol)])
-
-
-def columns(mol: Chem.Mol, smiles: str | None = None) -> Columns:
-    """What `featurize` asks RDKit about a molecule, part by part.
-
     Args:
         mol: the molecule.
-        smiles: the string `mol` was read from, if it was: without a sign of stereochemistry,
-            isotopes or rings in it, the columns for these are all 0, and RDKit is not asked.
+        smiles: the string `mol` was read from: without a sign of stereochemistry, isotopes or rings
+            in it, the columns for these are all 0, and RDKit is not asked.
 
     Raises:
         ValueError: the molecule has more atoms than int16 can number.
@@ -313,9 +304,7 @@ def _ogb_column(
     return _Column(value, _Numbers(entries, enum, other=len(entries) - 1).__getitem__, signs)
 
 
-def _all_numbers(
-    parts: Sequence[Any], columns: Sequence[_Column], smiles: str | None
-) -> list[bytes]:
+def _all_numbers(parts: Sequence[Any], columns: Sequence[_Column], smiles: str) -> list[bytes]:
     """Numbers of all atoms or all bonds in each column."""
     done: list[bytes] = []
     for column in columns:
@@ -324,9 +313,9 @@ def _all_numbers(
     return done
 
 
-def _numbers(parts: Sequence[Any], column: _Column, smiles: str | None) -> bytes:
+def _numbers(parts: Sequence[Any], column: _Column, smiles: str) -> bytes:
     """Numbers of all atoms or all bonds in a column."""
-    if column.signs and smiles is not None and not any(map(smiles.__contains__, column.signs)):
+    if column.signs and not any(map(smiles.__contains__, column.signs)):
         return bytes(len(parts))
     # a column at a time inside C: a Python loop over the atoms takes a quarter longer
     values = map(column.value, parts)

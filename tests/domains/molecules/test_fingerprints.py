@@ -102,8 +102,9 @@ def test_pieces_change_nothing_and_the_first_of_equals_is_named(seed, m, n, shar
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(fingerprints, "_PIECE", rows)
             patch.setattr(fingerprints, "_QUERIES", queries)
+            patch.setattr(fingerprints, "_BELOW", share)
             similarity, row = Neighbours(train).nearest(bits)
-            assert Neighbours(train).typical(share) == typical
+            assert Neighbours(train).typical() == typical
         assert (similarity.dtype, row.dtype) == (torch.float32, torch.int64)
         assert torch.equal(similarity, table.amax(1))
         assert row.tolist() == [values.index(max(values)) for values in table.tolist()]
@@ -127,25 +128,20 @@ def test_of_many_training_molecules_evenly_spaced_ones_are_asked(molecules, monk
     bits = molecules[1][:301]
     monkeypatch.setattr(fingerprints, "_SAMPLE", 31)
     monkeypatch.setattr(fingerprints, "_PIECE", 64)
+    monkeypatch.setattr(fingerprints, "_BELOW", 0.2)
     nearest = naive(bits[::10], bits)
     nearest[torch.arange(31), torch.arange(0, 301, 10)] = -1
     expected = np.quantile(nearest.amax(1).numpy(), 0.2, method="lower")
-    assert Neighbours(bits).typical(0.2) == expected
+    assert Neighbours(bits).typical() == expected
 
 
 def test_one_molecule_that_is_like_no_other_leaves_no_domain_of_everything():
     train = torch.zeros(4, BITS, dtype=torch.bool)
     train[0, :8], train[1, 4:8], train[2, 6:8], train[3, 100] = True, True, True, True
     assert Neighbours(train).nearest(train[3:] & False)[0].item() == 0
-    assert Neighbours(train).typical(0.05) == 0.5
+    assert Neighbours(train).typical() == 0.5
     alone = torch.eye(3, BITS, dtype=torch.bool)
-    assert Neighbours(alone).typical(0.05) == 1
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
-def test_a_share_is_none_to_all(share):
-    with pytest.raises(ValueError, match=r"share must lie in \[0, 1\]"):
-        Neighbours(random_bits(0, 3)).typical(share)
+    assert Neighbours(alone).typical() == 1
 
 
 def test_there_is_something_to_be_similar_to():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from molhpft.domains.molecules import graphs as module
 from molhpft.domains.molecules import smiles as smiles_module
 from molhpft.domains.molecules.graphs import load_or_pack, pack
-from molhpft.domains.molecules.smiles import featurize, parse, smiles_digest
+from molhpft.domains.molecules.smiles import pack_molecules, parse, smiles_digest
 
 UNREADABLE = "not a molecule"
 POOL = [
@@ -60,7 +60,7 @@ def _reference(index):
         mol = parse(POOL[row])
         if mol is None:
             continue
-        graph, first = featurize(mol), len(atoms)
+        graph, first = pack_molecules([(mol, POOL[row])]).graph, len(atoms)
         for (i, j), bond in zip(graph.ends.tolist(), graph.bonds.tolist(), strict=True):
             edges += [(first + j, first + i, bond), (first + i, first + j, bond)]
         atoms += graph.atoms.tolist()

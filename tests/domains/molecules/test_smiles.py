@@ -18,7 +18,7 @@ from molhpft.domains.molecules.smiles import (
     PACKED_ATOM_SIZES,
     PACKED_BOND_SIZES,
     columns,
-    featurize,
+    pack_molecules,
     packed_graphs,
     parse,
 )
@@ -41,8 +41,14 @@ FRAGMENTS = [
 ]
 REFUSED = "C[Al](C)(C)(C)(C)C"  # six bonds: too many for RDKit, fine for OGB
 
+EVERY_SIGN = "@|/\\" + "".join(f"[{digit}" for digit in range(10))  # rules no column out
+
 mixtures = st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=4).map(".".join)
 scribbles = st.text(alphabet="CNOcnoFBrl[]()=#@/\\+-.%123|: H*$", max_size=20)
+
+
+def graph_of(mol):
+    return pack_molecules([(mol, EVERY_SIGN)]).graph
 
 
 def _raw(folder, name):
@@ -70,7 +76,7 @@ def test_all_molecules_have_the_numbers_of_ogbs_raw_files(ogb_root, name):
 @settings(max_examples=100, deadline=None)
 @given(mixtures)
 def test_a_molecule_has_the_numbers_of_ogbs_own_function(smiles):
-    graph, theirs = featurize(parse(smiles)), smiles2graph(smiles)
+    graph, theirs = graph_of(parse(smiles)), smiles2graph(smiles)
     assert np.array_equal(graph.atoms[:, :9], theirs["node_feat"])
     assert np.array_equal(graph.bonds[:, :3], theirs["edge_feat"][::2])
     assert np.array_equal(graph.ends, theirs["edge_index"].T[::2])
@@ -91,7 +97,7 @@ def test_the_sizes_are_those_of_ogb():
 def test_any_text_is_a_molecule_within_the_vocabulary_or_none(text):
     mol = parse(text)
     if mol is not None:
-        graph = featurize(mol)
+        graph = graph_of(mol)
         assert len(graph.atoms) > 0
         assert (graph.atoms < PACKED_ATOM_SIZES).all()
         assert (graph.bonds < PACKED_BOND_SIZES).all()
@@ -132,12 +138,12 @@ def test_a_string_is_read_up_to_the_longest_and_not_beyond():
 
 
 def test_a_valence_that_rdkit_refuses_is_read():
-    assert featurize(parse(REFUSED)).atoms[1, [0, 2]].tolist() == [12, 6]
+    assert graph_of(parse(REFUSED)).atoms[1, [0, 2]].tolist() == [12, 6]
 
 
 @pytest.mark.parametrize("smiles", ["C", "[Na+].[Cl-]", "CC", "c1ccccc1"])
 def test_the_arrays_are_small_integers_of_fixed_width(smiles):
-    graph = featurize(parse(smiles))
+    graph = graph_of(parse(smiles))
     assert (graph.atoms.dtype, graph.bonds.dtype) == (np.uint8, np.uint8)
     assert graph.ends.dtype == np.int16
     assert graph.atoms.shape[1:] == (11,)
@@ -150,20 +156,20 @@ def test_the_arrays_are_small_integers_of_fixed_width(smiles):
 @pytest.mark.parametrize(("symbol", "number"), [("H", 0), ("C", 5), ("Og", 117), ("*", 118)])
 def test_the_element_column_is_the_atomic_number_less_one(symbol, number):
     atom = symbol if symbol == "*" else f"[{symbol}]"
-    assert featurize(parse(atom)).atoms[0, 0] == number
+    assert graph_of(parse(atom)).atoms[0, 0] == number
 
 
 def test_chirality_and_bond_types_are_numbered_as_hu_et_al_do():
-    chirality = [featurize(parse(f"F[C{tag}H](Cl)Br")).atoms[1, 1] for tag in ("", "@@", "@")]
+    chirality = [graph_of(parse(f"F[C{tag}H](Cl)Br")).atoms[1, 1] for tag in ("", "@@", "@")]
     assert chirality == [0, 1, 2]
-    types = [featurize(parse(s)).bonds[0, 0] for s in ("CC", "C=C", "C#C", "c1ccccc1")]
+    types = [graph_of(parse(s)).bonds[0, 0] for s in ("CC", "C=C", "C#C", "c1ccccc1")]
     assert types == [0, 1, 2, 3]
-    assert featurize(parse("CN->[Fe]")).bonds[1, 0] == 4
+    assert graph_of(parse("CN->[Fe]")).bonds[1, 0] == 4
 
 
 @pytest.mark.parametrize(("smiles", "ahead", "behind"), [("F/C=C/F", 1, 1), ("F/C=C\\F", 1, 2)])
 def test_the_direction_column_tells_up_from_down(smiles, ahead, behind):
-    graph = featurize(parse(smiles))
+    graph = graph_of(parse(smiles))
     direction = dict(zip(map(tuple, graph.ends.tolist()), graph.bonds[:, 3].tolist(), strict=True))
     assert direction == {(0, 1): ahead, (1, 2): 0, (2, 3): behind}
 
@@ -171,22 +177,22 @@ def test_the_direction_column_tells_up_from_down(smiles, ahead, behind):
 def test_a_wedge_of_a_drawing_is_no_direction():
     wedged = parse("Cc1cccc(I)c1-c1c(Br)cccc1C |wU:7.7|")
     assert Chem.BondDir.BEGINWEDGE in {bond.GetBondDir() for bond in wedged.GetBonds()}
-    assert featurize(wedged).bonds[:, 3].max() == 0
+    assert graph_of(wedged).bonds[:, 3].max() == 0
 
 
 @pytest.mark.parametrize("tag", ["STEREOATROPCW", "STEREOATROPCCW"])
 def test_an_atropisomer_takes_the_last_stereo_number(tag):
     mol = parse("Cc1cccc(I)c1-c1c(Br)cccc1C")
     mol.GetBondWithIdx(7).SetStereo(Chem.BondStereo.names[tag])
-    assert featurize(mol).bonds[7, 1] == BOND_SIZES[1] - 1
+    assert graph_of(mol).bonds[7, 1] == BOND_SIZES[1] - 1
 
 
 def test_a_charge_beyond_the_vocabulary_takes_the_last_number():
-    assert [featurize(parse(f"[Fe{c}]")).atoms[0, 3] for c in ("+5", "+6", "-6")] == [10, 11, 11]
+    assert [graph_of(parse(f"[Fe{c}]")).atoms[0, 3] for c in ("+5", "+6", "-6")] == [10, 11, 11]
 
 
 def test_features_do_not_share_memory_with_another_molecule():
-    first, second = featurize(parse("CC")), featurize(parse("CC"))
+    first, second = graph_of(parse("CC")), graph_of(parse("CC"))
     first.atoms[:] = 0
     assert second.atoms.any()
 
@@ -195,19 +201,19 @@ def test_too_many_atoms_for_int16_are_unreadable_and_refused_with_their_number(m
     large = parse("CCCC")
     monkeypatch.setattr(module, "MOST_ATOMS", 3)
     assert parse("CCCC") is None
-    assert len(featurize(parse("CCC")).atoms) == 3
+    assert len(graph_of(parse("CCC")).atoms) == 3
     with pytest.raises(ValueError, match="at most 3 atoms, this one has 4; leave it out"):
-        featurize(large)
+        graph_of(large)
 
 
 def test_the_largest_molecule_keeps_its_last_atom_number():
-    graph = featurize(parse("C." * (module.MOST_ATOMS - 2) + "CC"))
+    graph = graph_of(parse("C." * (module.MOST_ATOMS - 2) + "CC"))
     assert graph.ends.tolist() == [[module.MOST_ATOMS - 2, module.MOST_ATOMS - 1]]
 
 
 def assert_packed(packed, smiles):
     """Every array is what the strings give one by one."""
-    graphs = [None if mol is None else featurize(mol) for mol in map(parse, smiles)]
+    graphs = [None if mol is None else graph_of(mol) for mol in map(parse, smiles)]
     for name in ("atoms", "bonds", "ends"):
         rows = [getattr(graph, name) for graph in graphs if graph is not None]
         packed_rows = getattr(packed.graph, name)
@@ -238,14 +244,14 @@ def test_any_number_of_processes_packs_the_same(monkeypatch, workers):
 @pytest.mark.parametrize("smiles", UNMARKED + MARKED)
 def test_what_the_string_rules_out_is_what_rdkit_would_say(smiles):
     mol = parse(smiles)
-    assert columns(mol, smiles) == columns(mol)
+    assert columns(mol, smiles) == columns(mol, EVERY_SIGN)
 
 
 @pytest.mark.parametrize("name", ["bace", "tox21"])
 def test_a_data_sets_strings_rule_out_nothing_they_have(ogb_root, name):
     for smiles in _smiles(ogb_root / f"ogbg_mol{name}")[:2_000]:
         mol = parse(smiles)
-        assert columns(mol, smiles) == columns(mol)
+        assert columns(mol, smiles) == columns(mol, EVERY_SIGN)
 
 
 def _stereo(smiles):
@@ -266,7 +272,7 @@ def _stereo(smiles):
 @example("[NH3]->[Fe]1<-[NH2]CC[NH2]->1")
 def test_columns_that_a_string_gives_no_sign_of_are_those_that_rdkit_would_give(smiles):
     mol = parse(smiles)
-    told, asked = module.columns(mol, smiles), module.columns(mol)
+    told, asked = columns(mol, smiles), columns(mol, EVERY_SIGN)
     rare = {"S": 1, "SP2D": 2}
     assert told == asked
     assert list(told.atoms[9]) == [rare.get(str(a.GetHybridization()), 0) for a in mol.GetAtoms()]

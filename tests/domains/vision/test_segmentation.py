@@ -95,11 +95,11 @@ def test_energy_is_zero_for_the_perfect_mask_whatever_stands_on_unlabelled_pixel
 @pytest.mark.slow
 def test_finetuning_learns_to_segment_shapes(rng):
     task, network = shapes_task(images=128, size=32), small_network()
-    before = score(network, task, "test", size=32)
+    before = score(network, task, "test")
     phase = Phase(trains="all", epochs=20, lr=0.003, batch_size=8, schedule="cosine")
     fit(network, phase, task, rng=rng)
     assert before < 0.3
-    assert score(network, task, "test", size=32) > 0.55
+    assert score(network, task, "test") > 0.55
 
 
 def drawn(n=200, size=48, seed=0):
