@@ -3,13 +3,13 @@
 On cached features (`on_features`) heads of linear maps and ReLUs are stacked and trained together:
 several learning rates, smoothings and seeds cost little more than one. The result is that of `fit`
 up to rounding; `fit` remains the way for every other head, objective, or network with a backbone,
-and for features that are perturbed.
+and for every setting of a phase that a stack does not know.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import isfinite, nan
 
 import torch
@@ -25,6 +25,9 @@ from molhpft.tuning.stacked import Lesson, Stack, feature_rows, labels, orders, 
 
 Rngs = Sequence[torch.Generator]
 
+_STACKED = {"trains", "epochs", "lr", "batch_size", "optimizer", "momentum", "weight_decay"}
+_STACKED |= {"smoothing", "keep", "patience"}
+"""Settings that a stack of heads is trained by, or that no probe has another value of."""
 SMALL = 2**22  # products of numbers in a step, below which threads wait longer than they compute
 
 
@@ -91,11 +94,12 @@ def probe(
 
     Raises:
         ValueError: a setting under which there is no head after tau epochs: early stopping, or
-            keeping the best epoch; or the loss became infinite or NaN.
+            keeping the best epoch.
+        DivergedError: the loss became infinite or NaN.
     """
     ((trajectory,),) = probe_many([network], [phase], task, taus=taus, rngs=[rng])
     if trajectory.diverged is not None:
-        raise ValueError(trajectory.diverged)
+        raise DivergedError(trajectory.diverged)
     return trajectory
 
 
@@ -170,8 +174,9 @@ def _check(
 
 
 def _is_stacked(phase: Phase) -> bool:
-    """Whether one stack of heads gives every tau: all see the same features, at the same rates."""
-    return not phase.depends_on_its_end and not phase.perturbation
+    """Whether one stack of heads gives every tau: nothing is set that a stack does not know."""
+    others = (field for field in fields(Phase) if field.name not in _STACKED)
+    return all(getattr(phase, field.name) == field.default for field in others)
 
 
 def _stacked(

@@ -159,6 +159,17 @@ def test_under_a_schedule_the_head_of_a_tau_is_that_of_a_phase_of_tau_epochs(kin
             assert torch.equal(rng.get_state(), last.get_state())
 
 
+@pytest.mark.parametrize("setting", [{"head_penalty": 3.0}, {"perturbation": 0.5}], ids=str)
+def test_heads_under_what_a_stack_does_not_know_are_those_of_fit(setting):
+    networks, task = heads_of("linear", 2), toy_task()
+    phases = [replace(HEAD, **setting), HEAD]
+    probed = probe_many(networks, phases, task, taus=[3], rngs=[seeded(0), seeded(1)])
+    for phase, row in zip(phases, probed, strict=True):
+        for seed, (network, trajectory) in enumerate(zip(networks, row, strict=True)):
+            head, _ = by_fit(network, phase, task, 3, seed)
+            assert_same_heads(trajectory.heads[3], head, rtol=1e-3, atol=2e-5)
+
+
 @pytest.mark.parametrize("setting", [{"keep": "best"}, {"patience": 2}], ids=str)
 def test_settings_under_which_tau_epochs_may_have_no_head_are_refused(setting):
     with pytest.raises(ValueError, match=r"^a probe that gives the head after tau epochs needs"):
