@@ -14,6 +14,7 @@ from molhpft.core.network import Network
 from molhpft.domains.files import Json, cached_tensors, digest
 from molhpft.domains.weights import strip_prefix
 from molhpft.measure.features import RunningEnergy
+from molhpft.tuning.fit import DivergedError
 from molhpft.tuning.frozen_features import on_features
 from molhpft.tuning.probe import Trajectory, with_head
 from molhpft.tuning.stacked import feature_rows
@@ -118,7 +119,7 @@ def shared_trajectory(
             is cached.
 
     Raises:
-        ValueError: probing fails within this run's own taus.
+        DivergedError: a head diverges within this run's own taus.
     """
     every = sorted({*taus, *shared})
     if not shared or not max(taus):
@@ -126,8 +127,7 @@ def shared_trajectory(
     key = digest(f"{name} {every}")[:32]
     try:
         tensors = cached_tensors(f"probes/{key}", lambda: _to_tensors(build(every)))
-    except ValueError:
-        # it may have diverged at epochs that only others asked for
+    except DivergedError:  # perhaps at epochs that only others asked for
         return build(taus)
     return _from_tensors(tensors, taus)
 

@@ -21,6 +21,7 @@ from molhpft.run.trajectory import (
     without_test,
 )
 from molhpft.sweep.spec import parse_sweep
+from molhpft.tuning.fit import DivergedError
 from molhpft.tuning.frozen_features import on_features
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.probe import Trajectory, probe
@@ -130,12 +131,24 @@ def test_a_run_that_shares_nothing_keeps_nothing():
 def test_a_probe_that_diverges_where_only_others_go_is_the_runs_own():
     def build(taus):
         if max(taus) > 5:
-            raise ValueError("training diverged")
+            raise DivergedError("training diverged")
         return trajectory(taus)
 
     same(shared_trajectory("diverges", [2, 5], build, shared=[9]), trajectory([2, 5]))
     with pytest.raises(ValueError, match="diverged"):
         shared_trajectory("diverges", [2, 7], build, shared=[9])
+
+
+def test_a_probe_that_fails_otherwise_is_not_tried_again():
+    calls = []
+
+    def build(taus):
+        calls.append(taus)
+        raise ValueError("no such file")
+
+    with pytest.raises(ValueError, match="no such file"):
+        shared_trajectory("fails", [2, 5], build, shared=[9])
+    assert calls == [[2, 5, 9]]
 
 
 def test_a_scheduled_probe_has_the_rows_of_its_own_taus(tmp_path, monkeypatch):
