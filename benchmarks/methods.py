@@ -127,7 +127,10 @@ def depends_on(trial: Trial) -> dict[str, Any]:
     config = json.loads(json.dumps(resolved(trial.config), default=str))
     if config["encoder"]["weights"] is not None:  # as they are from scratch
         config["encoder"]["weights"] = digest(weight_file(_weights(trial.config)))
-    return {"protocol": VERSION, "config": config}
+    about = {"protocol": VERSION, "config": config}
+    if any(phase.layer_decay != 1 for one in build_recipes(trial.config) for phase in one.after):
+        about["layer_decay"] = "of stages with weights"  # once of all, pools included
+    return about
 
 
 def numbers_of(folder: Path) -> dict[str, Any]:

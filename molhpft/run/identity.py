@@ -13,7 +13,7 @@ from molhpft.core.data import Task
 from molhpft.domains.files import path_digest, short_digest
 from molhpft.tuning.recipes import Recipe
 
-FORMAT = 4
+FORMAT = 5
 """Of run folders; raised when what an older version left is to be made again."""
 
 # the recipe has the probe as it is trained

@@ -11,7 +11,7 @@ from molhpft.core.network import Network
 from molhpft.tuning.adapters import NONE, Adapters
 from molhpft.tuning.callbacks import Weights
 from molhpft.tuning.phase import Phase
-from molhpft.tuning.trained_stages import own_stages, trained_stages
+from molhpft.tuning.trained_stages import trained_stages, with_weights
 
 
 def make_optimizer(network: Network, phase: Phase, *, adapters: Adapters = NONE) -> Optimizer:
@@ -109,12 +109,12 @@ def _groups(network: Network, phase: Phase, adapters: Adapters = NONE) -> list[d
     """Parameters by learning rate: few groups, as each costs calls of its own in every step."""
     stages: list[tuple[str, nn.Module, float]] = [("", network.head, phase.lr)]
     trained = trained_stages(network.backbone, phase)
-    layers = own_stages(network.backbone).items()
-    for depth, (name, stage) in enumerate(reversed(layers), start=1):
+    layers = network.backbone.named_stages()
+    for depth, name in enumerate(reversed(with_weights(layers, layers)), start=1):
         if name in trained:
             rate = (phase.backbone_lr or phase.lr) * phase.layer_decay**depth
             # torch's fused SGD takes no group of which some have begun and others not
-            stages.append((name if phase.unfreeze_every else "", stage, rate))
+            stages.append((name if phase.unfreeze_every else "", layers[name], rate))
     groups: dict[tuple[str, float], list[Tensor]] = {}
     for begins_with, module, rate in stages:
         own = groups.setdefault((begins_with, rate), [])

@@ -39,8 +39,8 @@ class Phase:
         smoothing: label smoothing, 0 for none.
         perturbation: of a head phase; size of the step by which features move to where the head is
             less certain before it learns from them (`tuning/hardened.py`), 0 for none.
-        layer_decay: each backbone stage learns at this times the rate of its neighbour nearer to
-            the head, the last one at this times the backbone's rate.
+        layer_decay: each backbone stage with weights learns at this times the rate of its neighbour
+            nearer to the head, the last one at this times the backbone's rate.
         momentum: of "sgd", in [0, 1); 0 with a batch of everything is plain gradient descent.
         stages: names of the backbone's stages that are trained; None trains all of them. The others
             keep every number, batch-norm statistics included.

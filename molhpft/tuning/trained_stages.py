@@ -3,7 +3,7 @@
 A stage that is not trained keeps every number, batch-norm statistics included, and is in eval mode.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from torch import nn
@@ -45,7 +45,7 @@ def trained_stages(backbone: Chain, phase: Phase, *, epoch: int | None = None) -
     names = [name for name in stages if phase.stages is None or name in phase.stages]
     if not phase.unfreeze_every or epoch is None:
         return names
-    learning = _with_weights(stages, names)
+    learning = with_weights(stages, names)
     count = 1 + epoch // phase.unfreeze_every
     return names if count >= len(learning) else names[names.index(learning[-count]) :]
 
@@ -57,7 +57,7 @@ def check_unfreezing(backbone: Chain, phase: Phase) -> None:
         ValueError: the phase asks for it.
     """
     trained = trained_stages(backbone, phase)
-    turns = _with_weights(backbone.named_stages(), trained)
+    turns = with_weights(backbone.named_stages(), trained)
     if phase.unfreeze_every and len(turns) < 2:
         raise ValueError(
             f"unfreeze_every {phase.unfreeze_every} trains one stage of the backbone more each "
@@ -66,8 +66,8 @@ def check_unfreezing(backbone: Chain, phase: Phase) -> None:
         )
 
 
-def _with_weights(stages: Mapping[str, nn.Module], names: Sequence[str]) -> list[str]:
-    """Stages that can take turns: one without weights, such as a pool, is none of them."""
+def with_weights(stages: Mapping[str, nn.Module], names: Iterable[str]) -> list[str]:
+    """Names of stages that have something to learn: one such as a pool is none of them."""
     return [name for name in names if any(True for _ in stages[name].parameters())]
 
 

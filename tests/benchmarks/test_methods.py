@@ -47,6 +47,12 @@ def test_all_methods_have_one_budget_and_probe_for_themselves(trials):
     assert not any(trial.shared for trial in trials)
 
 
+def test_results_of_rates_by_depth_are_not_those_of_before_pools_were_left_out(benchmark, trials):
+    for trial in trials:
+        falls = trial.config.method.name in ("layerwise", "gradual")
+        assert ("layer_decay" in benchmark.depends_on(trial)) is falls
+
+
 def test_labels_tell_all_trials_apart(benchmark, trials):
     assert len({benchmark.label(trial) for trial in trials}) == len(trials)
 

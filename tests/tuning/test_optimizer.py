@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
+from molhpft.core.network import Chain, Network, Plain
 from molhpft.tuning.optimizer import (
     backbone_rate,
     load_optimizer_tensors,
@@ -59,6 +61,14 @@ def test_every_stage_has_the_rate_of_its_distance_from_the_head(settings, groups
         p for g in make_optimizer(network, phase(**settings)).param_groups for p in g["params"]
     ]
     assert sorted(map(id, grouped)) == sorted(map(id, trained.parameters()))
+
+
+def test_stages_without_weights_are_no_distance_from_the_head():
+    network, plain = toy_network(), nn.Identity()
+    stages = {"pool": Plain(plain, width=6), **network.backbone.named_stages()}
+    pooled = Chain({**stages, "last": Plain(plain, width=8)})
+    settings = {"layer_decay": 0.5, "backbone_lr": 0.3}
+    assert rates(Network(pooled, network.head), **settings) == rates(network, **settings)
 
 
 def test_a_stage_that_is_frozen_has_no_rate():
