@@ -161,7 +161,8 @@ def path_digest(path: Path) -> str:
     What does not exist is "absent".
     """
     if path.is_dir():  # its files may be many and large; the run itself knows what they hold
-        return short_digest([[str(file), *_state(file)] for file in sorted(path.rglob("*"))])
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        return short_digest([[f.relative_to(path).as_posix(), *_state(f)] for f in files])
     return _file_digest(path.resolve(), *_state(path)) if path.is_file() else "absent"
 
 

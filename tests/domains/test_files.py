@@ -10,6 +10,7 @@ import sys
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from time import time
 
 import pytest
@@ -116,6 +117,16 @@ def test_the_digest_of_a_path_follows_its_content(tmp_path):
     (tmp_path / "f").write_bytes(b"three")
     assert path_digest(tmp_path / "f") != first
     assert path_digest(tmp_path) != folder
+
+
+def test_the_digest_of_a_folder_does_not_depend_on_how_its_path_is_written(tmp_path, monkeypatch):
+    (tmp_path / "data" / "raw").mkdir(parents=True)
+    (tmp_path / "data" / "raw" / "a.csv").write_text("one")
+    whole = path_digest(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    assert path_digest(Path("data")) == path_digest(Path("data/../data")) == whole
+    (tmp_path / "data" / "raw").rename(tmp_path / "data" / "other")
+    assert path_digest(Path("data")) != whole
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
