@@ -29,7 +29,7 @@ from molhpft.domains.console import pace
 from molhpft.domains.files import Json
 from molhpft.measure.features import RunningCalibration, RunningEnergy, RunningShift
 from molhpft.run.folder import RunFolder
-from molhpft.run.resume import SavedPhase
+from molhpft.run.resume import SavedPhase, phase_key
 from molhpft.tuning.callbacks import Callback, PauseAfter
 from molhpft.tuning.distributed import Machine
 from molhpft.tuning.fit import fit
@@ -78,7 +78,7 @@ def finetune(
     history: list[Json] = []
     tau, repeat = recipe.reported_tau, {"repeat": recipe.repeat} if recipe.repeat else {}
     for number, phase in enumerate(recipe.after):
-        saved = SavedPhase(context.folder, f"{recipe.key}-{number}", config.checkpoint)
+        saved = SavedPhase(context.folder, phase_key(recipe, number), config.checkpoint)
         rng = torch.Generator().manual_seed(seed_for(config.seed, recipe.stream) + number)
         total = phase.epochs * task.epoch_size
         words = "finetuning" + ("" if tau is None else f", tau {tau}")

@@ -208,10 +208,10 @@ class RunFolder:
         path = self.partial / name
         return read_json(path, remedy=f"delete {path} and run again") if path.is_file() else None
 
-    def remove(self, pattern: str) -> None:
-        """Remove files of the unfinished run, those that are there."""
-        for path in self.partial.glob(pattern) if self.writes else ():
-            path.unlink(missing_ok=True)
+    def remove(self, name: str) -> None:
+        """Remove a file of the unfinished run, if it is there."""
+        if self.writes:
+            (self.partial / name).unlink(missing_ok=True)
 
     def _write(self, name: str, text: str) -> None:
         self._put(name, lambda path: path.write_text(text, encoding="utf-8"))

@@ -20,7 +20,8 @@ def save_branch(
     """Keep a finished branch: its final weights, its row of the summary, and a row an epoch."""
     about = {"row": row, "history": list(history)}
     folder.write_tensors(_branch_file(recipe), weights, about)
-    folder.remove(f"resume/phase-tau{recipe.tau}-*")
+    for number in range(len(recipe.after)):
+        folder.remove(_phase_file(phase_key(recipe, number)))
 
 
 def has_branch(folder: RunFolder, recipe: Recipe) -> bool:
@@ -81,7 +82,16 @@ class SavedPhase(Callback):
 
     @property
     def _file(self) -> str:
-        return f"resume/phase-{self.key}.safetensors"
+        return _phase_file(self.key)
+
+
+def phase_key(recipe: Recipe, number: int) -> str:
+    """A name that no other phase of the run has; phases of a recipe are counted from 0."""
+    return f"{recipe.key}-{number}"
+
+
+def _phase_file(key: str) -> str:
+    return f"resume/phase-{key}.safetensors"
 
 
 def _branch_file(recipe: Recipe) -> str:

@@ -1,13 +1,14 @@
 """What a run folder keeps of a phase under way."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import torch
 
 from molhpft.run.folder import RunFolder
-from molhpft.run.resume import SavedPhase
+from molhpft.run.resume import SavedPhase, phase_key, save_branch
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
+from molhpft.tuning.recipes import Recipe
 from tests.toy import Counter, Saving, toy_network, toy_task
 
 PHASE = Phase(
@@ -27,6 +28,30 @@ def test_a_phase_comes_back_from_its_folder_whole(tmp_path):
         torch.testing.assert_close(
             getattr(progress, field.name), getattr(expected, field.name), rtol=0, atol=0
         )
+
+
+def test_a_finished_branch_leaves_the_phases_of_other_branches_alone(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.open()
+    probe = Phase(trains="head", epochs=4, lr=0.01)
+    again = Recipe(probe=probe, after=(PHASE, PHASE), repeat=1)
+    smoothed = replace(again, probe=replace(probe, smoothing=0.1), repeat=0)
+    recipes = [replace(again, repeat=0), again, smoothed]
+    of = {
+        recipe.key: [SavedPhase(folder, phase_key(recipe, number)) for number in (0, 1)]
+        for recipe in recipes
+    }
+    saving = Saving()
+    fit(toy_network(), PHASE, toy_task(), rng=torch.Generator(), callbacks=[saving])
+    for saved in (saved for some in of.values() for saved in some):
+        saved.save(saving.saved[-1])
+    left = list(of)
+    for recipe in recipes:
+        save_branch(folder, recipe, {"weight": torch.zeros(1)}, {}, [])
+        left.remove(recipe.key)
+        kept = [key for key, some in of.items() if all(one.resume() for one in some)]
+        gone = [key for key, some in of.items() if not any(one.resume() for one in some)]
+        assert (kept, sorted(gone + kept)) == (left, sorted(of))
 
 
 def test_nothing_is_resumed_where_nothing_was_saved(tmp_path):
