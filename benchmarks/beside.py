@@ -15,6 +15,8 @@ from development_sets import DevelopmentSet
 
 KEYS = {"model", "set", "rows", "seed", "score"}
 """Of a line; others may be there for people."""
+OF_ONE_SCORE = ("model", "set", "rows", "seed")
+"""Keys that tell the scores of a file apart."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def read_beside(path: Path) -> list[Beside]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a line of it is not a score, or there is none.
+        ValueError: a line of it is not a score or repeats another, or there is none.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no scores at {path}; give a file of chemprop_scores.py")
@@ -75,8 +77,25 @@ def read_beside(path: Path) -> list[Beside]:
     lines = [_line(path, number, text) for number, text in enumerate(texts, start=1)]
     if not lines:
         raise ValueError(f"{path} should hold scores, but is empty")
+    _refuse_repeated(path, lines)
     models = dict.fromkeys(line["model"] for line in lines)
     return [Beside(path, model, [k for k in lines if k["model"] == model]) for model in models]
+
+
+def _refuse_repeated(path: Path, lines: Sequence[dict[str, Any]]) -> None:
+    """Refuse two scores of one seed, which would be counted as those of two.
+
+    Raises:
+        ValueError: two lines are of the same model, set, rows and seed.
+    """
+    first: dict[tuple[Any, ...], int] = {}
+    for number, line in enumerate(lines, start=1):
+        before = first.setdefault(tuple(line[key] for key in OF_ONE_SCORE), number)
+        if before != number:
+            raise ValueError(
+                f"lines {before} and {number} of {path} are both of {line['model']} on "
+                f"{line['set']} with seed {line['seed']}, of the same rows: delete one"
+            )
 
 
 def _line(path: Path, number: int, text: str) -> dict[str, Any]:

@@ -75,6 +75,18 @@ def test_what_is_not_a_score_is_refused_with_its_line(beside, tmp_path, text):
         beside.read_beside(path)
 
 
+def test_a_seed_that_was_scored_twice_is_refused_with_both_lines(beside, read):
+    data = data_of(beside, folds=2)
+    others = [
+        line_of(data, 1.0, model="m 2"),
+        line_of(data, 1.0, fold=1),
+        line_of(data, 1.0, seed=1),
+    ]
+    assert len(read(line_of(data, 1.0), *others)) == 2
+    with pytest.raises(ValueError, match=r"^lines 1 and 5 of .* with seed 0, of the same rows"):
+        read(line_of(data, 1.0), *others, line_of(data, 2.0))
+
+
 def test_an_empty_file_is_refused(read):
     with pytest.raises(ValueError, match="is empty"):
         read()
