@@ -23,23 +23,16 @@ import numpy as np
 from beside import read_beside
 from development_sets import DevelopmentSet, Fold
 from encoders import Judged, judging_parser, print_tables, seeds_of
+from package_settings import package_settings
 
 from molhpft.config.changes import apply, parse_changes
 from molhpft.config.schema import resolved
 from molhpft.domains.files import digest
 from molhpft.domains.weights import encoder_name, weight_file
-from molhpft.estimator import (
-    HPFTClassifier,
-    HPFTRegressor,
-    blend,
-    kernel_models,
-    similarities,
-    validation,
-)
+from molhpft.estimator import HPFTClassifier, HPFTRegressor
 from molhpft.estimator.notes import DataWarning
 from molhpft.estimator.settings import model_config
 from molhpft.run.device import settled
-from molhpft.tuning import row_sample
 
 VERSION = "estimators 3"
 
@@ -74,22 +67,8 @@ def identity(encoder: Path, options: Mapping[str, Any], config: Mapping[str, Any
     ]
     for one in settings:
         one["encoder"] = {k: v for k, v in one["encoder"].items() if k != "weights"}
-    parts = [settings, options, package_constants()]
+    parts = [settings, options, package_settings()]
     return digest(encoder, json.dumps(parts, sort_keys=True, default=str))
-
-
-def package_constants() -> dict[str, Any]:
-    """Settings of a model that no option and no key of a config changes."""
-    return {
-        "folds": validation.FOLDS,
-        "widths": dict(similarities.WIDTHS),
-        "mixed_rows": kernel_models.MIXED_ROWS,
-        "mixed_budget": kernel_models.MIXED_BUDGET,
-        "least_weight": kernel_models.LEAST_WEIGHT,
-        "budget": kernel_models.BUDGET,
-        "most_kernel_rows": row_sample.MOST_KERNEL_ROWS,
-        "most_added": blend.MOST,
-    }
 
 
 def judged_estimator(

@@ -1,14 +1,20 @@
 """Rows of estimators: what they are fitted to, and what their scores depend on."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from molhpft.core import scale, standardise
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.domains.weights import weight_file
 from molhpft.estimator import blend, kernel_models, similarities, validation
-from molhpft.tuning import row_sample
+from molhpft.estimator.settings import Inference
+from molhpft.run import probe_curve
+from molhpft.tuning import gaussian_process, row_sample
 
 
 @pytest.fixture
@@ -86,6 +92,15 @@ def test_a_score_depends_on_settings_and_weights_and_not_on_where_they_lie(estim
         (kernel_models, "BUDGET", 1e12),
         (row_sample, "MOST_KERNEL_ROWS", 5_000),
         (blend, "MOST", 10),
+        (blend, "_FLATTEST", 3.0),
+        (gaussian_process, "_PRIOR_STD", 1.0),
+        (gaussian_process, "_WEIGHTS", (-9.0, 3.0)),
+        (gaussian_process, "_NOISE", (-7.0, 2.0)),
+        (gaussian_process, "_STEPS", 26),
+        (scale, "_TAIL", 0.02),
+        (standardise, "_LEAST", 0.2),
+        (probe_curve, "SMOOTHING", 0.2),
+        (Inference.__init__, "__defaults__", ("all", "platt", 0.9)),
     ],
     ids=lambda given: given if isinstance(given, str) else "",
 )
@@ -96,3 +111,20 @@ def test_a_score_depends_on_what_only_the_package_sets(
     identity = estimators.identity(path, {}, {})
     monkeypatch.setattr(module, name, value)
     assert estimators.identity(path, {}, {}) != identity
+
+
+def test_a_setting_is_the_same_in_every_process_and_says_nothing_of_the_machine():
+    command = "import json, package_settings as p; print(json.dumps(p.package_settings()))"
+    home = str(Path(__file__).parents[2] / "benchmarks")
+    texts = {
+        subprocess.run(
+            [sys.executable, "-c", command],
+            env={**os.environ, "PYTHONHASHSEED": str(seed), "TOKEN": "caught", "PYTHONPATH": home},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        for seed in (1, 2)
+    }
+    (text,) = texts
+    assert "caught" not in text
