@@ -18,7 +18,7 @@ from torch.func import functional_call
 
 from molhpft.core.annotations import Float, Shaped
 from molhpft.core.data import Task
-from molhpft.core.evaluate import evaluation_batches, take
+from molhpft.core.evaluate import Predictions, RunningScore, evaluation_batches, take
 from molhpft.core.network import Network, Plain
 from molhpft.core.objectives import Multiclass, Multilabel, Objective, ScoredByLoss, Squared
 from molhpft.tuning.callbacks import Weights
@@ -252,13 +252,11 @@ def _validated(network: Network, weights: Weights, task: Task) -> float:
     # batch norm has no gradient for its running statistics
     trained = {name for name, _ in network.named_parameters()}
     weights = {name: w if name in trained else w.detach() for name, w in weights.items()}
-    logits: list[Tensor] = []
-    targets: list[Tensor] = []
+    running = RunningScore(task.objective, rows=rows)
     with torch.enable_grad():
         for batch in evaluation_batches(task, "valid"):
             own = functional_call(network, weights, (batch,))
             loss = task.objective.loss(own, batch.targets) * len(batch.targets) / rows
             torch.autograd.backward(loss, retain_graph=True)
-            logits.append(own.detach().cpu())
-            targets.append(batch.targets.cpu())
-    return task.objective.score(torch.cat(logits), torch.cat(targets))
+            running.add(Predictions(own.detach().cpu(), batch.targets.cpu()))
+    return running.value()

@@ -270,6 +270,17 @@ def test_a_mixture_by_stage_validates_no_worse_than_its_ends_way_and_mixes_stati
     assert not any(p.grad is not None for p in (*start.parameters(), *end.parameters()))
 
 
+def test_a_mixture_by_stage_counts_classes_and_keeps_no_logits(monkeypatch):
+    def all_at_once(*_):
+        raise AssertionError("every logit was kept")
+
+    start, end, task = toy_network(seed=1), toy_network(), toy_task()
+    mixed, _ = mix_by_stage(start, end, task, steps=2, lr=0.1)
+    monkeypatch.setattr(Multiclass, "score", all_at_once)
+    again, _ = mix_by_stage(start, end, task, steps=2, lr=0.1)
+    assert same_weights(mixed, again)
+
+
 def test_a_mixture_by_stage_of_no_steps_or_of_no_better_score_is_the_end():
     start, end = toy_network(seed=1), toy_network(seed=2)
     for task, steps in ((toy_task(), 0), (scripted(0.5, 0.1, NAN, 0.5), 3)):
