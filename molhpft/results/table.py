@@ -133,8 +133,7 @@ def _identity(run: Run, settings: Sequence[str], weights: Mapping[str | None, st
         "task": run.summary["task"],
         "data": run.summary["fingerprint"],
         "encoder": run.summary["encoder"],
-        # a run from scratch has a path of weights in its config, and does not use them
-        "weights": "none" if method == "scratch" else weights[run.summary["weights_digest"]],
+        "weights": weights[run.summary["weights_digest"]],
         "method": method,
         "pretraining": run.summary.get("auxiliary", ""),
         "head": flat.get("head.name"),
