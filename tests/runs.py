@@ -5,7 +5,7 @@ from zlib import crc32
 
 from molhpft.config.build import build_network, build_recipes, build_task
 from molhpft.run.auto_tau import ProbeCurve
-from molhpft.run.folder import RunFolder
+from molhpft.run.folder import MANIFEST, RunFolder, file_sizes, manifest_of
 
 SMALL = {
     "task": {"name": "csv", "target_columns": ["ring"]},
@@ -33,6 +33,12 @@ def branch(tau, valid, test, **more):
     return {"tau": tau, "energy": energy, "probe": probe, "final": final, "shift": SHIFT, **more}
 
 
+def rewrite(path, name, text):
+    """Write a file of a finished run anew, as the run would have."""
+    (path / name).write_text(text)
+    (path / MANIFEST).write_text(manifest_of(file_sizes(path)))
+
+
 def measure(path, measures, along=None):
     """Further measures in a run that is written.
 
@@ -44,12 +50,12 @@ def measure(path, measures, along=None):
     summary = json.loads((path / "summary.json").read_text())
     for row in summary["branches"]:
         row["measures"] = measures.get(row["tau"], {})
-    (path / "summary.json").write_text(json.dumps(summary))
+    rewrite(path, "summary.json", json.dumps(summary))
     lines = [json.loads(line) for line in (path / "history.jsonl").read_text().splitlines()]
     for line in lines:
         if line["phase"] == "finetune" and along:
             line |= along[line["tau"]][line["epoch"] - 1]
-    (path / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rewrite(path, "history.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     return path
 
 

@@ -14,8 +14,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 
-from molhpft.domains.files import Json
+from molhpft.domains.files import Json, listed
 from molhpft.run.branch import tau_of
+from molhpft.run.folder import MANIFEST, file_sizes, lacking
 from molhpft.run.standouts import STANDOUTS, Standouts
 
 NO_MOLECULES = "it stored no molecules to draw; set features: true in its config"
@@ -164,6 +165,7 @@ def _read(path: Path) -> tuple[Run, str | None]:
     if path.suffix == ".partial":
         raise ValueError("the run has not ended; run its config again to go on with it")
     summary, config = _with_own_taus(_summary(path)), _config(path)
+    _check_sizes(path, "summary.json", "config.yaml")
     written = (summary["method"], summary["seed"])
     configured = (config["method"]["name"], config.get("seed"))
     if written != configured:
@@ -173,6 +175,7 @@ def _read(path: Path) -> tuple[Run, str | None]:
         )
     try:
         history = _history(path)
+        _check_sizes(path, "history.jsonl", "choice.json")
         if any("inverse_penalty" in branch for branch in summary["branches"]):
             history = [{**row, "tau": None} for row in history]
         return Run(path, config, summary, history, _spent(path, config)), None
@@ -260,6 +263,23 @@ def _spent(path: Path, config: Json) -> int | None:
     if type(spent) is not int:
         raise ValueError(f"choice.json does not say how many epochs it took; {_AGAIN}")
     return spent
+
+
+def _check_sizes(path: Path, *names: str) -> None:
+    """Refuse files in another size than the run wrote them: what is cut short may still read well.
+
+    Folders of older versions have no manifest, and nothing is known of theirs.
+    """
+    manifest = path / MANIFEST
+    if not manifest.is_file():
+        return
+    absent = lacking(manifest.read_bytes(), file_sizes(path))
+    other = [name for name in absent if name in (*names, MANIFEST)]
+    if other:
+        raise ValueError(
+            f"{listed(other)} should have the size that {MANIFEST} lists, and was cut short or "
+            f"changed; {_AGAIN}"
+        )
 
 
 def _json(path: Path) -> Any:

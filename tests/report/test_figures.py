@@ -10,7 +10,7 @@ from molhpft.report import figures
 from molhpft.report.plots import colours
 from molhpft.results.statistics import best_on_validation, over_seeds, over_tau
 from molhpft.results.table import read_results
-from tests.runs import SHIFT, measure, write_run
+from tests.runs import SHIFT, measure, rewrite, write_run
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +195,7 @@ def changed(path, change):
     summary = json.loads((path / "summary.json").read_text())
     for branch in summary["branches"]:
         branch |= change
-    (path / "summary.json").write_text(json.dumps(summary))
+    rewrite(path, "summary.json", json.dumps(summary))
     return path
 
 
@@ -203,7 +203,7 @@ def shortened(path, epochs):
     """A run whose finetuning stopped early."""
     rows = [json.loads(line) for line in (path / "history.jsonl").read_text().splitlines()]
     kept = [row for row in rows if row["phase"] == "probe" or row["epoch"] <= epochs]
-    (path / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    rewrite(path, "history.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
     return path
 
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from molhpft.results.read import read_runs, read_standouts
-from tests.runs import write_run
+from tests.runs import rewrite, write_run
 
 FILES = ("summary.json", "config.yaml", "history.jsonl")
 
@@ -45,7 +45,7 @@ def test_a_run_under_way_is_named_and_not_read(tree):
 def summary_with(**changes):
     def change(path):
         summary = json.loads((path / "summary.json").read_text())
-        (path / "summary.json").write_text(json.dumps(summary | changes))
+        rewrite(path, "summary.json", json.dumps(summary | changes))
 
     return change
 
@@ -105,6 +105,32 @@ def test_without_a_history_the_scores_still_count(tree, text):
     assert next(run for run in runs if run.path == bad).history is None
     assert "history.jsonl" in problem.what
     assert "training curves and costs leave it out" in problem.what
+
+
+def test_what_is_cut_short_and_still_reads_well_is_found_by_its_size(tree):
+    root, good, bad = tree
+    lines = (good / "history.jsonl").read_text().splitlines(keepends=True)
+    (good / "history.jsonl").write_text("".join(lines[:-1]))
+    config = (bad / "config.yaml").read_text()
+    (bad / "config.yaml").write_text(config.removesuffix("cut: null\n"))
+    (run,), problems = read_runs(root)
+    assert (run.path, run.history) == (good, None)
+    told = {problem.path: problem.what for problem in problems}
+    for path, name in ((good, "history.jsonl"), (bad, "config.yaml")):
+        assert told[path].startswith(f"{name} should have the size that manifest.json lists")
+    (bad / "config.yaml").write_text(config)
+    (bad / "manifest.json").write_text("{")
+    assert "manifest.json should have" in {p.path: p.what for p in read_runs(root)[1]}[bad]
+
+
+def test_a_run_that_has_lost_its_weights_or_its_manifest_is_read(tree):
+    root, good, bad = tree
+    rewrite(good, "model.safetensors", "many numbers")
+    (good / "model.safetensors").unlink()
+    (bad / "manifest.json").unlink()
+    runs, problems = read_runs(root)
+    assert {run.path for run in runs} == {good, bad}
+    assert problems == []
 
 
 @settings(
