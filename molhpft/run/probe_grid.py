@@ -25,7 +25,6 @@ from molhpft.tuning.probe import probe_many
 from molhpft.tuning.recipes import Recipe
 
 MEASURES = ("aie", "train", "valid")
-DIVERGED: Json = dict.fromkeys(MEASURES, nan)
 READS = Reader(
     "molhpft probe",
     ("task", "encoder", "head", "method", "probe", "seed", "device", "cut", "standardise", "views"),
@@ -82,7 +81,7 @@ def probe_grid(config: RunConfig, grid: Grid) -> Json:
             per_seed += new
     rows = [
         {"lr": phase.lr, "smoothing": phase.smoothing, "tau": tau}
-        | _over_seeds([rows.get(tau, DIVERGED) for rows in per_seed])
+        | _over_seeds([rows.get(tau) for rows in per_seed])
         for phase, per_seed in zip(phases, by_phase, strict=True)
         for tau in taus
     ]
@@ -149,13 +148,17 @@ def _probed(
     return [[head_rows(trajectory, heads[0], task) for trajectory in row] for row in trajectories]
 
 
-def _over_seeds(rows: Sequence[Json]) -> Json:
-    """Means over the rows of several seeds, and their standard deviations."""
-    diverged = sum(row is DIVERGED for row in rows)
-    columns = {name: [row[name] for row in rows] for name in MEASURES}
-    means: Json = DIVERGED if diverged else {name: mean(x) for name, x in columns.items()}
-    result = {**means, "diverged": diverged}
+def _over_seeds(rows: Sequence[Json | None]) -> Json:
+    """Means over the rows of several seeds, and their standard deviations.
+
+    A seed that has diverged has no row; then none of the numbers is of all seeds, and all are NaN.
+    """
+    kept = [row for row in rows if row is not None]
+    columns = {name: [row[name] for row in kept] for name in MEASURES}
+    nothing = dict.fromkeys(MEASURES, nan)
+    diverged = len(rows) - len(kept)
+    means = nothing if diverged else {name: mean(x) for name, x in columns.items()}
+    result: Json = {**means, "diverged": diverged}
     if len(rows) > 1:
-        stds = DIVERGED if diverged else {name: stdev(x) for name, x in columns.items()}
-        result["std"] = dict(stds)
+        result["std"] = nothing if diverged else {name: stdev(x) for name, x in columns.items()}
     return result
