@@ -42,8 +42,10 @@ BatchSize = Annotated[
 Device = Annotated[
     DeviceName | None, typer.Option(help="Where to compute.", rich_help_panel=COMMON)
 ]
+MOST_SEED = 2**63 - 1
 Seed = Annotated[
-    int | None, typer.Option(help="Seed of every random number.", rich_help_panel=COMMON)
+    int | None,
+    typer.Option(min=0, max=MOST_SEED, help="Seed of every random number.", rich_help_panel=COMMON),
 ]
 SplitOption = Annotated[
     str | None,
@@ -55,7 +57,8 @@ SplitOption = Annotated[
     ),
 ]
 SplitSeed = Annotated[
-    int | None, typer.Option(help="Seed of a random split.", rich_help_panel=COMMON)
+    int | None,
+    typer.Option(min=0, max=MOST_SEED, help="Seed of a random split.", rich_help_panel=COMMON),
 ]
 
 _KEYS = {"device": "device", "seed": "seed", "split": "task.split", "split_seed": "task.split_seed"}

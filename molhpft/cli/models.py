@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from molhpft.cli.arguments import (
+    MOST_SEED,
     AsJson,
     BatchSize,
     Changes,
@@ -82,7 +83,12 @@ Split = Annotated[
 ]
 SplitSeed = Annotated[
     int | None,
-    typer.Option(help="Seed of folds and splits drawn at random.", rich_help_panel=TABLE),
+    typer.Option(
+        min=0,
+        max=MOST_SEED,
+        help="Seed of folds and splits drawn at random.",
+        rich_help_panel=TABLE,
+    ),
 ]
 SplitColumn = Annotated[
     str | None,

@@ -8,6 +8,7 @@ import typer
 
 from molhpft.cli.arguments import (
     COMMON,
+    MOST_SEED,
     AsJson,
     BatchSize,
     Changes,
@@ -90,7 +91,9 @@ def study(
     out: Annotated[Path, typer.Option("--out", help="Folder for the figures.")] = Path(
         "runs/study"
     ),
-    seed: Annotated[int, typer.Option(help="Seed of every random number.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MOST_SEED, help="Seed of every random number.")
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Regenerate the paper's toy figures (2, 3, 6, 11), or hold the linear theory to training."""

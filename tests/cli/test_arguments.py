@@ -7,6 +7,7 @@ from typing import get_args
 
 import pytest
 
+from molhpft.cli import app as cli
 from molhpft.cli import arguments, inspect, models, runs
 from molhpft.cli.arguments import with_flags
 from molhpft.config.registry import HEADS
@@ -139,6 +140,21 @@ def test_a_flag_that_would_do_nothing_is_refused_as_its_key_is(tmp_path):
 @pytest.mark.parametrize("command", [runs.run, runs.sweep, runs.probe, models.finetune])
 def test_the_commands_that_train_have_the_common_flags(command):
     assert ALL.keys() <= introspection.signature(command).parameters.keys()
+
+
+def test_every_seed_of_every_command_is_refused_out_of_its_range(monkeypatch, capsys):
+    seeds = {
+        (command.callback, name): parameter.annotation.__metadata__[0]
+        for command in cli.app.registered_commands
+        for name, parameter in introspection.signature(command.callback).parameters.items()
+        if name.endswith("seed")
+    }
+    assert {runs.study, runs.baselines, inspect.rank} < {command for command, _ in seeds}
+    assert {(option.min, option.max) for option in seeds.values()} == {(0, 2**63 - 1)}
+    monkeypatch.setattr("sys.argv", ["molhpft", "study", "toy", "--seed", "-1"])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert "Invalid value for '--seed': -1 is not in the range" in capsys.readouterr().err
 
 
 def test_the_config_that_help_names_exists():
