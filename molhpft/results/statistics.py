@@ -13,8 +13,8 @@ import pandas as pd
 from scipy.stats import ttest_1samp
 
 from molhpft.domains.files import Json
+from molhpft.domains.molecules.splits import OWN_SPLITS
 from molhpft.results.table import SHIFTS
-from molhpft.results.terminal import OWN_SPLITS
 
 Level = Literal["label", "family", "variant"]
 """What counts as one method. "variant": exactly these settings, only tau is chosen; "family":

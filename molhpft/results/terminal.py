@@ -12,7 +12,7 @@ from rich.text import Text
 from molhpft.core.metrics import comparable, score_name, show
 from molhpft.domains.console import plain_console
 from molhpft.domains.files import Json
-from molhpft.domains.molecules.splits import CALIBRATION
+from molhpft.domains.molecules.splits import OWN_SPLITS
 from molhpft.run.branch import tau_of
 
 Columns = dict[str, tuple[str, str]]
@@ -75,7 +75,6 @@ PROBE_LEGEND = (
     "The head alone, probed for tau epochs{seeds}. AIE: mean length of p - y over training "
     "examples, without smoothing. Green: the head that validates best. The test split was not read."
 )
-OWN_SPLITS = ("train", "valid", CALIBRATION, "test")
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -24,6 +24,8 @@ Fractions = tuple[float, float, float]
 
 NAMES = ("train", "valid", "test")
 CALIBRATION = "calibration"
+OWN_SPLITS = ("train", "valid", CALIBRATION, "test")
+"""Splits of the distribution of training; all others are out of it."""
 SPELLINGS = {
     **{name: name for name in (*NAMES, CALIBRATION, "ood")},
     "training": "train",
