@@ -154,7 +154,7 @@ def test_every_seed_of_every_command_is_refused_out_of_its_range(monkeypatch, ca
     monkeypatch.setattr("sys.argv", ["molhpft", "study", "toy", "--seed", "-1"])
     with pytest.raises(SystemExit, match="2"):
         cli.main()
-    assert "Invalid value for '--seed': -1 is not in the range" in capsys.readouterr().err
+    assert "Invalid value for '--seed'" in capsys.readouterr().err
 
 
 def test_the_config_that_help_names_exists():
