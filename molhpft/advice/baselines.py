@@ -24,11 +24,11 @@ from molhpft.config.schema import Choice, Reader, load_config, plain
 from molhpft.core.data import Task
 from molhpft.core.metrics import comparable
 from molhpft.core.objectives import Multilabel
-from molhpft.domains.files import Json, short_digest
+from molhpft.domains.files import Json, check_output, short_digest
 from molhpft.domains.molecules.count_fingerprints import COLUMNS
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.fingerprints import RADIUS
-from molhpft.run.folder import RunFolder, check_output
+from molhpft.run.folder import RunFolder
 from molhpft.run.identity import FORMAT
 from molhpft.run.lock import locked
 

@@ -351,8 +351,8 @@ def _taus(words: list[str]) -> "Tau | None":
 
 def _model(name: str, out: Path) -> "Model":
     """The model of that name, none of whose files is `out`."""
+    from molhpft.domains.files import check_output
     from molhpft.estimator.model import Model
-    from molhpft.run.folder import check_output
 
     folder = Path(name)
     check_output(out, folder, *(folder.iterdir() if folder.is_dir() else ()))
@@ -361,9 +361,9 @@ def _model(name: str, out: Path) -> "Model":
 
 def _encoder(weights: str, out: Path) -> "FrozenEncoder":
     """The encoder of that name or file, which `out` is not."""
+    from molhpft.domains.files import check_output
     from molhpft.domains.weights import weight_file
     from molhpft.estimator.frozen import frozen_encoder
-    from molhpft.run.folder import check_output
 
     check_output(out, weight_file(Path(weights)))
     return frozen_encoder(weights)

@@ -46,9 +46,9 @@ def run(
     """Run a config: probe the head, finetune from every tau, choose on validation."""
     from molhpft.config.measures import unmeasured
     from molhpft.config.schema import load_config
+    from molhpft.domains.files import check_output
     from molhpft.results import terminal
     from molhpft.run.auto_tau import choice_reading
-    from molhpft.run.folder import check_output
     from molhpft.run.run import run as run_config
 
     check_output(out, config)
@@ -232,8 +232,8 @@ def sweep(
 
     Exit status 1 where a trial failed; its error is in the table and in OUT/trials.
     """
+    from molhpft.domains.files import check_output
     from molhpft.results.terminal import console
-    from molhpft.run.folder import check_output
     from molhpft.sweep.execute import LocalWorkers, RayCluster
     from molhpft.sweep.execute import sweep as run_sweep
     from molhpft.sweep.progress import seeds_table, sweep_reading, sweep_table

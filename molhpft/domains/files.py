@@ -133,6 +133,24 @@ def read_json(path: Path, *, remedy: str) -> Json:
     return content
 
 
+def check_output(out: Path, *inputs: Path) -> None:
+    """Refuse to write over what is read, before anything is read or written.
+
+    Args:
+        out: file or folder that is to be written.
+        inputs: files and folders that are read; one that is not there is no matter.
+
+    Raises:
+        ValueError: one of them is `out`, by whatever path or link.
+    """
+    for path in inputs:
+        # of a terminal or a pipe nothing is lost
+        if (path.is_file() or path.is_dir()) and out.exists() and out.samefile(path):
+            raise ValueError(
+                f"{out} would be written over {path}, which is read; choose another place (--out)"
+            )
+
+
 def digest(*parts: bytes | str | Tensor | Path) -> str:
     """SHA-256, in 64 hex digits, of bytes, texts in UTF-8, tensors and files, one after another.
 

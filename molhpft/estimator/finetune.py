@@ -14,7 +14,7 @@ from molhpft.config.schema import Choice, RunConfig, checked_choice
 from molhpft.core import few_labels
 from molhpft.core.data import Task
 from molhpft.core.few_labels import fewer_to_train
-from molhpft.domains.files import Json, digest, writing
+from molhpft.domains.files import Json, check_output, digest, writing
 from molhpft.domains.molecules.table_options import FLAGS
 from molhpft.domains.molecules.tables import (
     Table,
@@ -30,7 +30,7 @@ from molhpft.estimator.settings import Encoder, Inference, Tau, model_config
 from molhpft.estimator.train import train
 from molhpft.estimator.validation import FOLDS, Fold, Holdout, check_folds, draw_folds, molecules_of
 from molhpft.run.device import settled
-from molhpft.run.folder import RunFolder, check_output
+from molhpft.run.folder import RunFolder
 from molhpft.run.identity import run_name
 from molhpft.run.lock import locked
 

@@ -17,13 +17,13 @@ from torch import Tensor
 from molhpft.core.determinism import half_the_threads, threads
 from molhpft.core.objectives import Squared
 from molhpft.domains.console import bar
+from molhpft.domains.files import check_output
 from molhpft.domains.molecules.featurized import Featurized, Reading, featurized_parts
 from molhpft.domains.molecules.fingerprints import unpack_bits
 from molhpft.domains.molecules.table_files import Part, stream_parts
 from molhpft.estimator.frozen import Embedder, feature_names, part_features
 from molhpft.estimator.model import Model, NetworkSpec, Prediction
 from molhpft.estimator.table_output import Named, distinct_names, table_writer
-from molhpft.run.folder import check_output
 
 T = TypeVar("T")
 Precision = Literal["32", "bf16-mixed"]

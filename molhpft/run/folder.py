@@ -232,24 +232,6 @@ def _outside(sizes: Mapping[str, int], *folders: str) -> dict[str, int]:
     return {name: size for name, size in sizes.items() if name.partition("/")[0] not in folders}
 
 
-def check_output(out: Path, *inputs: Path) -> None:
-    """Refuse to write over what is read, before anything is read or written.
-
-    Args:
-        out: file or folder that is to be written.
-        inputs: files and folders that are read; one that is not there is no matter.
-
-    Raises:
-        ValueError: one of them is `out`, by whatever path or link.
-    """
-    for path in inputs:
-        # of a terminal or a pipe nothing is lost
-        if (path.is_file() or path.is_dir()) and out.exists() and out.samefile(path):
-            raise ValueError(
-                f"{out} would be written over {path}, which is read; choose another place (--out)"
-            )
-
-
 def finite(content: Any) -> Any:
     """The same with null for numbers that JSON does not know: infinite ones and NaN."""
     if isinstance(content, Mapping):

@@ -22,6 +22,7 @@ from safetensors import safe_open
 from molhpft.domains import files
 from molhpft.domains.files import (
     cached_tensors,
+    check_output,
     digest,
     fetch_archive,
     listed,
@@ -107,6 +108,15 @@ def test_a_digest_is_sha256_of_its_parts_one_after_another(tmp_path):
     content = b"\xc3\xa4" + b"b" + b"\0file" + numbers.T.contiguous().numpy().tobytes()
     expected = hashlib.sha256(content).hexdigest()
     assert digest("ä", b"b", tmp_path / "f", numbers.T) == expected
+
+
+def test_what_is_read_is_not_written_over_by_whatever_link(tmp_path):
+    table, link = tmp_path / "table.csv", tmp_path / "link.csv"
+    table.write_text("smiles\n")
+    link.symlink_to(table)
+    check_output(tmp_path / "other.csv", table, tmp_path / "absent.csv")
+    with pytest.raises(ValueError, match=r"link\.csv would be written over .*table\.csv, which is"):
+        check_output(link, table)
 
 
 def test_the_digest_of_a_path_follows_its_content(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from molhpft.run.folder import RunFolder, check_output
+from molhpft.run.folder import RunFolder
 
 
 @pytest.fixture
@@ -143,12 +143,3 @@ def test_json_of_an_unfinished_run_is_read_back(folder):
     assert folder.read_unfinished("a.json") is None
     folder.write_json("a.json", {"x": 0.1 + 0.2, "rows": []})
     assert folder.read_unfinished("a.json") == {"x": 0.1 + 0.2, "rows": []}
-
-
-def test_what_is_read_is_not_written_over_by_whatever_link(tmp_path):
-    table, link = tmp_path / "table.csv", tmp_path / "link.csv"
-    table.write_text("smiles\n")
-    link.symlink_to(table)
-    check_output(tmp_path / "other.csv", table, tmp_path / "absent.csv")
-    with pytest.raises(ValueError, match=r"link\.csv would be written over .*table\.csv, which is"):
-        check_output(link, table)
