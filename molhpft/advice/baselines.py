@@ -24,7 +24,7 @@ from molhpft.config.schema import Choice, Reader, load_config, plain
 from molhpft.core.data import Task
 from molhpft.core.metrics import comparable
 from molhpft.core.objectives import Multilabel
-from molhpft.domains.files import Json, check_output, short_digest
+from molhpft.domains.files import Json, check_folder, check_output, short_digest
 from molhpft.domains.molecules.count_fingerprints import COLUMNS
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.fingerprints import RADIUS
@@ -72,6 +72,7 @@ def run_baselines(
         OSError: `out` cannot be written to.
     """
     check_output(out, Path(name))
+    check_folder(out)
     for one in only:
         _known(one)
     if name.endswith((".yaml", ".yml")):

@@ -20,6 +20,9 @@ app = typer.Typer(
     help="Prepare the task head, then finetune: HP-FT transfer learning for molecules and graphs.",
 )
 
+GO_ON = ("quickstart", "finetune", "run", "sweep", "baselines", "paper")
+"""Commands that keep what they have done, and go on from it."""
+
 for _command in (
     runs.quickstart,
     models.finetune,
@@ -73,7 +76,11 @@ def main() -> None:
         app(prog_name="molhpft")
     except SystemExit as end:
         if end.code == _INTERRUPTED:
-            print("interrupted; the same command goes on from what it has kept", file=sys.stderr)
+            goes_on = any(word in GO_ON for word in sys.argv[1:2])
+            rest = (
+                "the same command goes on from what it has kept" if goes_on else "nothing is kept"
+            )
+            print(f"interrupted; {rest}", file=sys.stderr)
         raise
     except (ValueError, OSError, MissingExtraError) as error:
         if os.environ.get("MOLHPFT_DEBUG"):

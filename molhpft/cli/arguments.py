@@ -18,13 +18,39 @@ COMMON = "Common keys of the config"
 ConfigPath = Annotated[
     Path, typer.Argument(help="YAML file, such as configs/finetune/tox21_hpft.yaml.")
 ]
-Changes = Annotated[
+
+
+def _set_option(what: str) -> Any:
+    return typer.Option("--set", metavar="KEY=VALUE", help=what, rich_help_panel=COMMON)
+
+
+Changes = Annotated[list[str], _set_option("Set any key of the config; repeatable.")]
+ProbeChanges = Annotated[
     list[str],
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Set any key of the config; repeatable.",
-        rich_help_panel=COMMON,
+    _set_option(
+        "Set a key of the config that is read here: task, encoder, head, method, probe, seed, "
+        "device, cut, standardise, views; repeatable."
+    ),
+]
+AdviseChanges = Annotated[
+    list[str],
+    _set_option(
+        "Set a key of the config that is read here: task, encoder, head, method, probe, "
+        "probe.epochs, seed, device, cut, standardise, views, finetune.batch_size, "
+        "finetune.batch_norm; repeatable."
+    ),
+]
+RankChanges = Annotated[
+    list[str],
+    _set_option(
+        "Set a key of the config that is read here: task, standardise, seed, device; repeatable."
+    ),
+]
+BaselineChanges = Annotated[
+    list[str],
+    _set_option(
+        "Set a key of the config that is read here: task, seed; of a data set or table one of its "
+        "options, such as split=random; repeatable."
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder for run folders.")]

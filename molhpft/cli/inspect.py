@@ -6,7 +6,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from molhpft.cli.arguments import AsJson, Changes, ConfigPath, Device, Seed, with_flags
+from molhpft.cli.arguments import (
+    AdviseChanges,
+    AsJson,
+    ConfigPath,
+    Device,
+    RankChanges,
+    Seed,
+    with_flags,
+)
 
 ExpectationName = Literal["strong", "mild", "tiny"]
 
@@ -38,7 +46,7 @@ def advise(
         ExpectationName | None,
         typer.Option(help="How much finetuning should change the features; unset: no idea."),
     ] = None,
-    changes: Changes = [],  # noqa: B006 - as above
+    changes: AdviseChanges = [],  # noqa: B006 - as above
     as_json: AsJson = False,
 ) -> None:
     """Probe the head once and advise on tau, smoothing, head, batch norm and partial backbone.
@@ -69,7 +77,7 @@ def rank(
     encoders: Encoders = [],  # noqa: B006 - typer reads it, nothing changes it
     device: Device = None,
     seed: Seed = None,
-    changes: Changes = [],  # noqa: B006 - as above
+    changes: RankChanges = [],  # noqa: B006 - as above
     as_json: AsJson = False,
 ) -> None:
     """Rank encoders for a config's task by transferability scores, without training any.

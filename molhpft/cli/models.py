@@ -92,7 +92,11 @@ SplitSeed = Annotated[
 ]
 SplitColumn = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Column for --split column.", rich_help_panel=TABLE),
+    typer.Option(
+        metavar="NAME",
+        help="Column for --split column, which it stands for; alone it turns folds off, too.",
+        rich_help_panel=TABLE,
+    ),
 ]
 GroupColumn = Annotated[
     str | None,
@@ -137,7 +141,7 @@ Folds = Annotated[
     typer.Option(
         help="Number of folds: each part is held out once, to choose members and calibrate; 0 for "
         "one held-out part.",
-        show_default="5; 0 beside a --split that turns folds off",
+        show_default="5; 0 beside a --split or --split-column that turns folds off",
         rich_help_panel=TABLE,
     ),
 ]
@@ -275,6 +279,7 @@ def explain(
     from molhpft.estimator import explain as explaining
     from molhpft.results.terminal import console
 
+    explaining.check_picture(out)
     result = explaining.explain(_model(model, out), smiles, target=target)
     explaining.draw(result, out)
     if as_json:

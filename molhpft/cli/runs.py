@@ -10,6 +10,7 @@ from molhpft.cli.arguments import (
     COMMON,
     MOST_SEED,
     AsJson,
+    BaselineChanges,
     BatchSize,
     Changes,
     ConfigPath,
@@ -17,6 +18,7 @@ from molhpft.cli.arguments import (
     Epochs,
     LearningRate,
     Out,
+    ProbeChanges,
     Seed,
     SplitOption,
     SplitSeed,
@@ -46,12 +48,13 @@ def run(
     """Run a config: probe the head, finetune from every tau, choose on validation."""
     from molhpft.config.measures import unmeasured
     from molhpft.config.schema import load_config
-    from molhpft.domains.files import check_output
+    from molhpft.domains.files import check_folder, check_output
     from molhpft.results import terminal
     from molhpft.run.auto_tau import choice_reading
     from molhpft.run.run import run as run_config
 
     check_output(out, config)
+    check_folder(out)
     flags: dict[str, Any] = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "device": device}
     changes = with_flags(changes, **flags, seed=seed, split=split, split_seed=split_seed)
     settings = load_config(config, changes)
@@ -78,8 +81,10 @@ def run(
 
 def quickstart(out: Out = Path("runs/quickstart"), as_json: AsJson = False) -> None:
     """Compare FT, LP, LP-FT and HP-FT of the shipped encoder, offline and in a minute or two."""
+    from molhpft.domains.files import check_folder
     from molhpft.studies.quickstart import quickstart as run_quickstart
 
+    check_folder(out)
     result = run_quickstart(out)
     _show(result, *([result.figure] if result.figure else []), as_json=as_json)
     if result.figure is None and not as_json:
@@ -98,9 +103,11 @@ def study(
 ) -> None:
     """Regenerate the paper's toy figures (2, 3, 6, 11), or hold the linear theory to training."""
     from molhpft.domains.extras import require
+    from molhpft.domains.files import check_folder
     from molhpft.studies.linear_study import linear_study
     from molhpft.studies.toy_study import toy_study
 
+    check_folder(out)
     require("matplotlib", extra="report")
     result: Any = (toy_study if name == "toy" else linear_study)(out, seed=seed)
     _show(result, *result.figures.values(), as_json=as_json)
@@ -125,6 +132,7 @@ def paper(
     as_json: AsJson = False,
 ) -> None:
     """List the figures and tables of the paper (Ren et al., 2023), or make one of them."""
+    from molhpft.domains.files import check_folder
     from molhpft.paper.show import list_table, rows, show
     from molhpft.results.terminal import console
 
@@ -136,6 +144,7 @@ def paper(
         else:
             console().print(list_table())
         return
+    check_folder(out)
     made = show(name, out, stand_in=stand_in, config=config, changes=changes)
     if as_json:
         typer.echo(json.dumps(made.summary, indent=2))
@@ -177,7 +186,7 @@ def probe(
     seed: Seed = None,
     split: SplitOption = None,
     split_seed: SplitSeed = None,
-    changes: Changes = [],  # noqa: B006 - as above
+    changes: ProbeChanges = [],  # noqa: B006 - as above
     as_json: AsJson = False,
 ) -> None:
     """Only probe the head, by every setting at once: energy and validation score of each tau."""
@@ -232,7 +241,7 @@ def sweep(
 
     Exit status 1 where a trial failed; its error is in the table and in OUT/trials.
     """
-    from molhpft.domains.files import check_output
+    from molhpft.domains.files import check_folder, check_output
     from molhpft.results.terminal import console
     from molhpft.sweep.execute import LocalWorkers, RayCluster
     from molhpft.sweep.execute import sweep as run_sweep
@@ -245,6 +254,7 @@ def sweep(
     elif address is not None or gpus is not None:
         raise ValueError("--address and --gpus-per-trial are for --backend ray")
     check_output(Path(out), config)
+    check_folder(Path(out))
     flags: dict[str, Any] = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "device": device}
     changes = with_flags(changes, **flags, seed=seed, split=split, split_seed=split_seed)
     rows = run_sweep(load_sweep(config, changes), out, pool, retry=retry)
@@ -267,7 +277,7 @@ def baselines(
         list[str],
         typer.Option(metavar="NAME", help="Baseline to fit, all by default; repeatable."),
     ] = [],  # noqa: B006 - typer reads it, nothing changes it
-    changes: Changes = [],  # noqa: B006 - as above
+    changes: BaselineChanges = [],  # noqa: B006 - as above
     out: Out = Path("runs"),
     seed: Seed = None,
     as_json: AsJson = False,
@@ -299,8 +309,10 @@ def report(
 
     for module in ("plotly", "jinja2"):
         require(module, extra="report")
+    from molhpft.domains.files import check_folder
     from molhpft.report.page import write_report
 
+    check_folder(out)
     written = write_report(runs, out)
     screen = console()
     for task, sentences in written.conclusions.items():

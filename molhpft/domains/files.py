@@ -151,6 +151,17 @@ def check_output(out: Path, *inputs: Path) -> None:
             )
 
 
+def check_folder(out: Path) -> None:
+    """Refuse a place for a folder that is a file, or is below one, before anything is made.
+
+    Raises:
+        ValueError: it is.
+    """
+    there = next((place for place in (out, *out.parents) if place.exists()), out)
+    if there.exists() and not there.is_dir():
+        raise ValueError(f"{there} is a file, and {out} is to be a folder; choose another (--out)")
+
+
 def digest(*parts: bytes | str | Tensor | Path) -> str:
     """SHA-256, in 64 hex digits, of bytes, texts in UTF-8, tensors and files, one after another.
 

@@ -150,6 +150,16 @@ def _target_number(model: Model, target: str | None) -> int:
     return 0 if target is None else names.index(target)
 
 
+def check_picture(out: Path) -> None:
+    """Refuse a name of no picture that can be drawn.
+
+    Raises:
+        ValueError: it does not end in .svg or .png.
+    """
+    if out.suffix.lower() not in (".svg", ".png"):
+        raise ValueError(f"{out} should end in .svg or .png")
+
+
 def draw(explanation: Explanation, out: Path) -> None:
     """Write the picture of an explanation: orange atoms raise the prediction, blue ones lower it.
 
@@ -161,10 +171,9 @@ def draw(explanation: Explanation, out: Path) -> None:
         ValueError: the name ends otherwise, or RDKit cannot draw the molecule.
         OSError: the file cannot be written.
     """
-    if out.suffix not in (".svg", ".png"):
-        raise ValueError(f"{out} should end in .svg or .png")
+    check_picture(out)
     smiles, atoms = explanation.smiles, explanation.atoms
-    if out.suffix == ".svg":
+    if out.suffix.lower() == ".svg":
         picture = contribution_svg(smiles, atoms).encode()
     else:
         picture = contribution_png(smiles, atoms)

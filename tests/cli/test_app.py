@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
 from molhpft import __version__
 from molhpft.cli import app as cli
@@ -94,3 +95,29 @@ def test_a_missing_package_is_one_sentence_with_the_command(
     if "models/tox12" in words:  # which may be a folder, mistyped
         sentence = f"no folder at 'models/tox12'; to look for it on the model hub, {sentence}"
     assert capsys.readouterr().err == f"error: {sentence}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "rest"),
+    [
+        ("finetune", "the same command goes on from what it has kept"),
+        ("predict", "nothing is kept"),
+    ],
+)
+def test_only_what_goes_on_says_so_when_interrupted(monkeypatch, capsys, command, rest):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", typer.Typer())
+    for name in ("finetune", "predict"):
+        cli.app.command(name)(lambda: interrupted())
+    monkeypatch.setattr(sys, "argv", ["molhpft", command])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 130
+    assert capsys.readouterr().err.splitlines()[-1] == f"interrupted; {rest}"
+
+
+def test_the_commands_that_go_on_are_commands():
+    names = {command.callback.__name__ for command in cli.app.registered_commands}
+    assert set(cli.GO_ON) < names

@@ -7,6 +7,7 @@ from typing import get_args
 
 import pytest
 
+from molhpft.advice import advise, baselines, rank
 from molhpft.cli import app as cli
 from molhpft.cli import arguments, inspect, models, runs
 from molhpft.cli.arguments import with_flags
@@ -19,8 +20,8 @@ from molhpft.estimator.calibrate import CalibrationName
 from molhpft.estimator.finetune import _drawn_by, _read
 from molhpft.estimator.predict import Precision
 from molhpft.estimator.settings import HEAD, TAU, Inference
+from molhpft.run import probe_grid
 from molhpft.run.probe_curve import Expectation
-from molhpft.run.probe_grid import READS
 from tests.estimator.builders import RING, SMILES
 
 CONFIG = """
@@ -115,7 +116,7 @@ def test_flags_set_the_keys_that_they_stand_for(tmp_path):
     probed = load_config(
         write_config(tmp_path, "{name: hp_ft, tau: auto}"),
         with_flags([], section="probe", epochs=3, batch_size=4),
-        reader=READS,
+        reader=probe_grid.READS,
     )
     assert (probed.probe.epochs, probed.probe.batch_size) == (3, 4)
 
@@ -160,3 +161,17 @@ def test_every_seed_of_every_command_is_refused_out_of_its_range(monkeypatch, ca
 def test_the_config_that_help_names_exists():
     words = arguments.ConfigPath.__metadata__[0].help
     assert (Path(__file__).parents[2] / words.split()[-1].rstrip(".")).is_file()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reader"),
+    [
+        (arguments.ProbeChanges, probe_grid.READS),
+        (arguments.AdviseChanges, advise.READS),
+        (arguments.RankChanges, rank.READS),
+        (arguments.BaselineChanges, baselines.READS),
+    ],
+)
+def test_help_says_which_keys_a_command_lets_set(changes, reader):
+    _, option = get_args(changes)
+    assert f"read here: {', '.join(reader.keys)};" in option.help

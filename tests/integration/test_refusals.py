@@ -228,3 +228,32 @@ def test_a_model_on_a_hub_that_cannot_be_reached_is_one_sentence(
     line = one_sentence(*molhpft(command, "nobody/no-such-model", rings, "--out", out))
     assert "no folder at 'nobody/no-such-model', and none from the model hub" in line
     assert not out.exists()
+
+
+FOLDERS = {
+    "report": ("report", "runs"),
+    "study": ("study", "linear"),
+    "paper": ("paper", "fig3"),
+    "quickstart": ("quickstart",),
+    "baselines": ("baselines", "rings.csv"),
+    "run": ("run", "a.yaml"),
+    "sweep": ("sweep", "a.yaml"),
+}
+
+
+@pytest.mark.parametrize("words", FOLDERS.values(), ids=FOLDERS)
+@pytest.mark.parametrize("below", [False, True])
+@pytest.mark.usefixtures("rings")
+def test_a_file_in_the_place_of_a_folder_is_said_before_any_work(
+    molhpft, tmp_path, monkeypatch, words, below
+):
+    monkeypatch.chdir(tmp_path)
+    a_file(tmp_path / "notes")
+    out = "notes/below" if below else "notes"
+    line = one_sentence(*molhpft(*words, "--out", out))
+    assert line == f"error: notes is a file, and {out} is to be a folder; choose another (--out)"
+
+
+def test_a_picture_that_cannot_be_drawn_is_refused_before_the_model_is_read(molhpft, tmp_path):
+    words = ("explain", tmp_path / "none", "CCO", "--out", tmp_path / "a.gif")
+    assert one_sentence(*molhpft(*words)) == f"error: {tmp_path}/a.gif should end in .svg or .png"
