@@ -317,10 +317,13 @@ def backbone_advice(
     too_big = plateaus(curve) if not linear and curve.left > most else None
     if not judged and too_big is None:
         reason = "only scores of molecules have a baseline to judge features by"
+        if morgan is not None:
+            reason = f"the threshold is one of percentages, not of {score_name(curve.metric)}"
         return Advice(topic, "not judged", reason)
     if not behind and too_big is None:
         return Advice(topic, "not needed", f"{compared}: the features carry the task")
-    if curve.still_falls:
+    # a head that fits its training split is at its best, however energy falls
+    if curve.still_falls and has_too_little_energy(curve) is None:
         return Advice(topic, "not judged; raise probe.epochs or probe.lr", _UNSETTLED)
     if behind:
         reason = f"{compared}: only low-level features may carry"

@@ -238,6 +238,20 @@ def test_a_probe_that_still_falls_is_no_ground_for_another_network():
         assert not line.changes
 
 
+def test_no_line_asks_for_more_epochs_where_another_asks_for_fewer():
+    fitted = curve(halfway=1 + FALLS * 2, train=1.0)
+    assert "smaller tau" in smoothing_advice(fitted, smoothed=False).advice
+    line = backbone_advice(fitted, 0.9, "conv1", is_cut=False)
+    assert line.changes == ("cut=conv1",)
+    assert "raise probe.epochs" not in line.advice
+
+
+def test_the_reason_for_no_judgement_of_numbers_is_their_score():
+    probed = curve(metric="neg_rmse", train=-3.0, left=0.0, valid=-5.0)
+    assert "not of -RMSE" in backbone_advice(probed, -1.0, "conv1", is_cut=False).reason
+    assert "only scores of molecules" in backbone_advice(probed, None, "c", is_cut=False).reason
+
+
 @pytest.mark.parametrize("classes", [2, 10, 100])
 def test_an_answer_is_rare_by_what_equally_common_ones_would_have(classes):
     # 1 % of the labels are all that one of 100 classes can ask for
