@@ -246,6 +246,7 @@ def name_and_sign(metric: str) -> tuple[str, int]:
 
 
 _HARDLY = 0.0005
+_LARGE = {1e9: ".3e", 1e3: ",.0f", 1e2: ".1f"}
 
 
 def show(value: float | None, metric: str) -> str:
@@ -256,9 +257,14 @@ def show(value: float | None, metric: str) -> str:
 
 
 def show_number(value: float) -> str:
-    """Four decimals, or three digits of what these would hardly show.
+    """Four decimals, three digits of what these would hardly show, fewer decimals from 100 on.
 
     >>> show_number(0.25), show_number(0.0000251), show_number(0)
     ('0.2500', '2.51e-05', '0.0000')
+    >>> show_number(349.0908), show_number(-12345.678), show_number(2.5e10)
+    ('349.1', '-12,346', '2.500e+10')
     """
+    for least, how in _LARGE.items():
+        if abs(value) >= least:
+            return format(value, how)
     return f"{value:.3g}" if 0 < abs(value) < _HARDLY else f"{value:.4f}"

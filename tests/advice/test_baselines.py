@@ -17,7 +17,7 @@ from molhpft.cli import app as cli
 from molhpft.domains.molecules.fingerprints import morgan_fingerprints
 from molhpft.domains.molecules.tables import csv_task
 from molhpft.results.table import read_results
-from molhpft.results.terminal import baseline_reading
+from molhpft.results.terminal import baseline_reading, baseline_table, console
 from molhpft.run.run import run
 
 SPLIT = ["split=random", "split_seed=1"]
@@ -185,6 +185,21 @@ def test_json_has_a_summary_each_and_nothing_else(printed):
     streams = printed("--json")
     assert [one["method"] for one in json.loads(streams.out)] == ["forest_counts", "svm_counts"]
     assert "The one to beat is " in streams.err
+
+
+def test_errors_are_printed_without_a_minus(capsys):
+    branch = {"final": {"valid": -1.25, "test": None}}
+    summary = {
+        **{"task": "sizes", "method": "gp", "about": "a GP", "metric": "neg_rmse"},
+        **{"rows_per_target": None, "branches": [branch]},
+    }
+    reading = baseline_reading([summary], {})
+    assert reading == "The one to beat is gp, which validates best: RMSE 1.2500, test -."
+    console().print(baseline_table([summary]))
+    printed = capsys.readouterr().out
+    assert "score: RMSE" in printed
+    assert " 1.2500 " in printed
+    assert "-1.25" not in printed
 
 
 def test_a_sample_is_said_and_so_is_what_is_left_out(table, tmp_path, monkeypatch):
