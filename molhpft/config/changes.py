@@ -23,7 +23,16 @@ def parse_change(change: str) -> tuple[str, Any]:
     try:
         return key, read_yaml(value, f"the value of {key}")
     except yaml.YAMLError as error:
-        raise ValueError(f"the value of {change} is not YAML: {error}") from error
+        raise ValueError(f"the value of {change} is not YAML: {yaml_fault(error)}") from error
+
+
+def yaml_fault(error: yaml.YAMLError) -> str:
+    """What is wrong with a text that is not YAML, and in which line, as the end of a sentence."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return " ".join(str(error).split())
+    mark = error.problem_mark or error.context_mark
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return f"{where}{error.problem or error.context}"
 
 
 def read_yaml(text: str, where: str) -> Any:
@@ -105,8 +114,10 @@ def read_config(path: Path, changes: Sequence[str] = ()) -> Options:
         raise FileNotFoundError(f"no config at {path}; give a YAML file such as configs/finetune/*")
     try:
         raw = read_yaml(path.read_text(encoding="utf-8"), str(path))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {yaml_fault(error)}; mend that place") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} should be text in UTF-8: {error}; save it as UTF-8") from error
     if not isinstance(raw, dict):
         remedy = ""
         if path.suffix not in (".yaml", ".yml"):

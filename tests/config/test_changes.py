@@ -39,7 +39,9 @@ def test_a_change_of_a_sweep_is_one_of_each_of_its_grids():
 @pytest.mark.parametrize(
     ("text", "changes", "words"),
     [
-        ("task: [", [], "is not YAML"),
+        ("task: [", [], "is not YAML: line 1, column 8: expected the node content, but found"),
+        ("seed: 1\nhead: a: b", [], "line 2, column 8: mapping values are not allowed here; mend"),
+        ("seed: \x00", [], "is not YAML: unacceptable character #x0000: special characters"),
         ("", [], "must hold keys such as task and method, got None"),
         ("- a\n", [], "must hold keys such as task and method"),
         ("seed: 1\nseed: 2", [], "gives seed twice, again in line 2; keep one"),
@@ -52,12 +54,13 @@ def test_a_change_of_a_sweep_is_one_of_each_of_its_grids():
             "a change is key=value, such as finetune.lr=0.0003, got 'probe.lr",
         ),
         ("seed: 0", ["seed.x=1"], "cannot set seed.x: seed is 0, not a group of keys"),
-        ("seed: 0", ["seed=[1"], "the value of seed=[1 is not YAML"),
+        ("seed: 0", ["seed=[1"], "of seed=[1 is not YAML: line 1, column 3: expected ',' or ']'"),
     ],
 )
 def test_what_is_no_config_and_no_change_is_named(config, text, changes, words):
-    with pytest.raises(ValueError, match=re.escape(words)):
+    with pytest.raises(ValueError, match=re.escape(words)) as caught:
         read_config(config(text), changes)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_config_is_named(tmp_path):
