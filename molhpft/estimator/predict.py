@@ -3,6 +3,7 @@
 Tables are read, predicted and written a few hundred rows at a time.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import floor, isfinite, log10, nan
@@ -20,10 +21,12 @@ from molhpft.domains.console import bar
 from molhpft.domains.files import check_output
 from molhpft.domains.molecules.featurized import Featurized, Reading, featurized_parts
 from molhpft.domains.molecules.fingerprints import unpack_bits
-from molhpft.domains.molecules.table_files import Part, stream_parts
+from molhpft.domains.molecules.table_files import Part, spelled, spelling_note, stream_parts
 from molhpft.estimator.frozen import Embedder, feature_names, part_features
 from molhpft.estimator.model import Model, NetworkSpec, Prediction
 from molhpft.estimator.table_output import Named, distinct_names, table_writer
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Precision = Literal["32", "bf16-mixed"]
@@ -131,8 +134,10 @@ def _extend(
     pending: deque[Part] = deque()  # results come in the order of the parts
 
     def molecules() -> Iterator[Sequence[str]]:
-        for part in stream_parts(path):
+        for k, part in enumerate(stream_parts(path)):
             smiles = part.molecules(smiles_column)
+            if not k and (note := spelling_note(smiles_column, spelled(smiles_column, part.cells))):
+                _log.warning("%s: %s", path, note)
             pending.append(part)
             yield smiles
 

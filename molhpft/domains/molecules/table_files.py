@@ -1,9 +1,9 @@
 """Any file with a table of molecules as rows of cells, each with the line where it stands.
 
-CSV (separated by commas, semicolons or tabs, or as Excel's `sep=` line says), Parquet, SDF and
-lists of SMILES, each also packed by gzip, bzip2, xz or zip. What a file is, its first bytes say;
-its ending, in any case, counts for lists alone, which have no mark. A pipe (`/dev/stdin`) is read
-like a file.
+CSV (separated by commas, semicolons, tabs or bars, or as Excel's `sep=` line says), Parquet, SDF
+and lists of SMILES, each also packed by gzip, bzip2, xz or zip. What a file is, its first bytes
+say; its ending, in any case, counts for lists alone, which have no mark. A pipe (`/dev/stdin`) is
+read like a file.
 """
 
 import bz2
@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -45,7 +46,7 @@ LIST_COLUMNS = ("smiles", "name")
 SHOWN = 20  # columns, of those that a sentence lists
 _HEAD = 1 << 16  # bytes by which a file is recognised
 _LONGEST_CELL = 100_000_000  # characters
-_SEPARATORS = (",", "\t", ";")
+_SEPARATORS = (",", "\t", ";", "|")
 _LISTS = (".smi", ".smiles", ".ism", ".can")
 _PACKED = (".gz", ".bz2", ".xz", ".zip")
 _ENDINGS = (".csv", ".tsv", ".tab", ".parquet", ".pq", ".sdf", ".sd", ".txt", *_LISTS)
@@ -116,6 +117,7 @@ class Part:
         Raises:
             ValueError: no column has that name, or it holds no text but numbers, lists, ...
         """
+        name = spelled(name, self.cells)
         if kind := _foreign_type(self.cells.get(name, ())):
             raise _mistyped(self.path, name, kind, "hold SMILES as text")
         if name not in self.cells:
@@ -170,6 +172,7 @@ class Sheet:
         Raises:
             ValueError: no column has that name, or it holds no text but numbers, lists, ...
         """
+        name = spelled(name, self.names)
         if name in self.types:
             raise _mistyped(self.path, name, self.types[name], "hold SMILES as text")
         return self.column(name, option="smiles_column")
@@ -218,6 +221,22 @@ def stream_parts(path: Path) -> Iterator[Part]:
             yield part
     if part is None:
         raise ValueError(f"{path} should have rows of molecules; it has none")
+
+
+def spelled(name: str, names: Iterable[str]) -> str:
+    """A column's own spelling where that alone differs from `name`, in case; else `name` itself.
+
+    >>> spelled("smiles", ["SMILES", "y"]), spelled("smiles", ["SMILES", "Smiles"])
+    ('SMILES', 'smiles')
+    """
+    names = list(names)
+    alike = [one for one in names if one.casefold() == name.casefold()]
+    return alike[0] if len(alike) == 1 and name not in names else name
+
+
+def spelling_note(name: str, own: str) -> str:
+    """A sentence about the column of molecules where its name is spelled otherwise; else empty."""
+    return "" if name == own else f"Molecules are those of column {own!r}: there is no {name!r}."
 
 
 def is_table(name: str) -> bool:
@@ -577,8 +596,13 @@ def _is_text(kind: "pa.DataType") -> bool:
 def _unknown(
     path: Path, name: str, names: Iterable[str], *, option: str | None = None
 ) -> ValueError:
+    names = list(names)
+    lower = {one.casefold(): one for one in names}
+    near = get_close_matches(name.casefold(), lower, n=1)
+    hint = f"; did you mean {lower[near[0]]!r}?" if near else ""
     remedy = f"; name one of these by {how_to_give(option)}" if option else ""
-    return ValueError(f"{path} has no column {name!r}; it has: {listed(names, most=SHOWN)}{remedy}")
+    shown = listed(names, most=SHOWN)
+    return ValueError(f"{path} has no column {name!r}; it has: {shown}{hint}{remedy}")
 
 
 def _mistyped(path: Path, name: str, kind: str, should: str) -> ValueError:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from torch import Tensor
 from molhpft.core.annotations import BelowOne, Seed
 from molhpft.core.data import Task
 from molhpft.core.objectives import Multilabel, Squared
+from molhpft.domains.files import listed
 from molhpft.domains.molecules.calibration_split import (
     calibration_notes,
     calibration_share,
@@ -26,12 +27,19 @@ from molhpft.domains.molecules.grouped_splits import grouped_split, replicates
 from molhpft.domains.molecules.splits import (
     CALIBRATION,
     NAMES,
+    SPELLINGS,
     Split,
     check_choice,
     column_split,
     molecule_splits,
 )
-from molhpft.domains.molecules.table_files import Sheet, read_sheet, table_name
+from molhpft.domains.molecules.table_files import (
+    Sheet,
+    read_sheet,
+    spelled,
+    spelling_note,
+    table_name,
+)
 from molhpft.domains.molecules.table_options import COLUMNS, how_to_give
 from molhpft.domains.molecules.target_columns import AnyKind, Targets, read_targets
 
@@ -89,7 +97,8 @@ def read_table(
 
     Args:
         path: of the file.
-        smiles_column: name of the column with the molecules.
+        smiles_column: name of the column with the molecules; in another case where that is the only
+            one, which a note says.
         target_columns: names of the columns to predict; ("all",) for every column that can be a
             target; None for the only one that can be.
         kind: what the targets are; auto is a classification where all labels of a column are 0 or
@@ -105,12 +114,15 @@ def read_table(
     if kind not in get_args(AnyKind):
         raise ValueError(f"kind should be auto, classification or regression, got {kind!r}")
     sheet = read_sheet(path)
+    given, smiles_column = smiles_column, spelled(smiles_column, sheet.names)
     smiles = sheet.molecules(smiles_column)
     for option, column in besides.items():
         if column is not None:
             sheet.column(column, option=option)
     others = {smiles_column, *besides.values()}
     targets = read_targets(sheet, target_columns, kind, besides=others)
+    if note := spelling_note(given, smiles_column):
+        targets = replace(targets, notes=(note, *targets.notes))
     readable = load_or_pack(smiles).readable
     check_mostly_molecules(sheet, smiles_column, range(len(smiles)), readable)
     return Table(sheet, smiles, readable, targets)
@@ -236,8 +248,9 @@ def pooled_task(table: Table, *, split_column: str | None = None) -> Task:
     if split_column is None:
         return _task(table, {"train": table.readable.nonzero().flatten()}, ())
     given = _named_splits(table, split_column, needed=("train",))
+    notes = _further_splits(split_column, given)
     own = [given.pop(name) for name in ("train", "valid", CALIBRATION) if name in given]
-    return _task(table, {"train": torch.cat(own).sort().values, **given}, ())
+    return _task(table, {"train": torch.cat(own).sort().values, **given}, notes)
 
 
 @wraps(table_task)
@@ -328,8 +341,9 @@ def _column_splits(
     sheet, n = table.sheet, int(table.readable.sum())
     share = _share(n, calibration)
     given = _named_splits(table, column)
+    further = _further_splits(column, given)
     if not calibration:
-        return given, ()
+        return given, further
     if CALIBRATION in given and calibration != "auto":
         raise ValueError(
             f"the split column of {sheet.path} names calibration molecules itself, beside which "
@@ -338,7 +352,23 @@ def _column_splits(
     rng, size = torch.Generator().manual_seed(0), round(share * n)
     together = replicates(table.smiles)
     splits = with_calibration(given, rng=rng, together=together, labels=_classes(table), size=size)
-    return splits, calibration_notes(splits, given)
+    return splits, (*further, *calibration_notes(splits, given))
+
+
+def _further_splits(column: str, splits: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """A sentence on splits of other names than the usual ones, of which one may be mistyped."""
+    further = [
+        f"{name} ({len(rows):,} row{'s' * (len(rows) != 1)})"
+        for name, rows in splits.items()
+        if name not in SPELLINGS
+    ]
+    if not further:
+        return ()
+    which = "a further split" if len(further) == 1 else "further splits"
+    return (
+        f"Column {column!r} names {which}, which nothing learns from: {listed(further, most=10)}; "
+        f"known names are {listed(dict.fromkeys(SPELLINGS.values()))}.",
+    )
 
 
 def _named_splits(table: Table, column: str, *, needed: Sequence[str] = NAMES) -> dict[str, Tensor]:

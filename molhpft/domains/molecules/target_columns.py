@@ -62,6 +62,9 @@ _INDEX = re.compile(
 )
 # names of an index where it holds another whole number in every row; NO is also nitric oxide
 _PERHAPS_INDEX = re.compile(r"(?i:nr|no|row)")
+_MORE_CLASSES = "write more than two classes as a column of 0 and 1 for each, or as numbers"
+_DECADES = 1_000  # times the least label is the greatest
+_MOST_CLASSES = 20  # words in a column that may be classes; names and comments are more
 _SAY_WHICH = how_to_give("target_columns")
 _SAY_NUMBERS = how_to_give("kind", "regression")
 
@@ -286,9 +289,12 @@ def _candidates(sheet: Sheet, names: list[str], *, several: bool) -> tuple[list[
     chosen = [name for name, reason in reasons.items() if not reason]
     left = listed([f"{name} ({reason})" for name, reason in reasons.items() if reason], most=SHOWN)
     if not chosen:
+        none = f"none of its columns is one: {left}" if left else "it has no other"
+        classes = any(_is_of_more_classes(_Column(sheet, n)) for n in names if n in sheet.columns)
+        remedy = f"; {_MORE_CLASSES}" if classes else ""
         raise ValueError(
             f"{sheet.path} should have a column of labels, numbers or two words, beside the "
-            f"molecules; {f'none of its columns is one: {left}' if left else 'it has no other'}"
+            f"molecules; {none}{remedy}"
         )
     if not several and len(chosen) > 1:
         contents = [f"{name} ({_contents(_Column(sheet, name))})" for name in chosen]
@@ -318,13 +324,25 @@ def _why_not(sheet: Sheet, name: str) -> str:
         return f"names splits, {first}"
     if column.odd is None:
         return _why_not_numbers(column, first)
+    return _why_not_words(column, first)
+
+
+def _why_not_words(column: _Column, first: str) -> str:
     numeric = {label for label in column.labels if is_numeric(label)}
     if (
         column.is_of_two_words
         or 2 * sum(map(numeric.__contains__, column.cells)) >= column.labelled
     ):
         return ""
-    return column.wrong(column.odd)
+    if _is_of_more_classes(column):
+        return f"{len(column.words)} words, {first}"
+    return column.wrong(column.odd or "")
+
+
+def _is_of_more_classes(column: _Column) -> bool:
+    """Whether labels are more than two words, most of which occur several times."""
+    words = len(column.words)
+    return column.is_of_words and 2 < words <= _MOST_CLASSES and 2 * words <= column.labelled
 
 
 def _is_numbering(column: _Column) -> bool:
@@ -436,7 +454,20 @@ def _numbers(column: _Column, notes: list[str]) -> _Labels:
     values = column.tensor(column.numbers)
     for row in values.float().isinf().nonzero().flatten().tolist()[:1]:
         raise column.error(f"should hold numbers up to 3e38; {column.at(row)}")
-    return _Labels(values, "regression", None, notes)
+    return _Labels(values, "regression", None, notes + _decades(column))
+
+
+def _decades(column: _Column) -> list[str]:
+    """A note on positive numbers of many orders of magnitude, such as concentrations."""
+    if not column.numbers:
+        return []
+    low, high = (choose(column.numbers, key=column.numbers.__getitem__) for choose in (min, max))
+    if not 0 < _DECADES * column.numbers[low] < column.numbers[high]:
+        return []
+    return [
+        f"{column.name}: {column.at(column.labels[low])}, {column.at(column.labels[high])}: errors "
+        "of the greatest numbers alone count; of concentrations and the like learn the log10."
+    ]
 
 
 def _two_numbers(column: _Column, notes: list[str]) -> _Labels:
@@ -447,7 +478,7 @@ def _two_numbers(column: _Column, notes: list[str]) -> _Labels:
         odd = next(label for label, value in column.numbers.items() if value not in (0.0, 1.0))
         raise column.error(
             "should hold two classes, 0 and 1 or any other two labels; "
-            f"it has {len(values):,} numbers, {column.at(column.labels[odd])}"
+            f"it has {len(values):,} numbers, {column.at(column.labels[odd])}; {_MORE_CLASSES}"
         )
     coded = {label: float(value == values[1]) for label, value in column.numbers.items()}
     return _question(column, coded, (f"{values[0]:.15g}", f"{values[1]:.15g}"), notes)
@@ -460,7 +491,7 @@ def _words(column: _Column, notes: list[str]) -> _Labels:
         raise column.error(
             "should hold numbers, or two words; "
             f"it has {len(words):,} word{'s' * (len(words) != 1)}, {column.at(row)}; "
-            "write more than two classes as a column of 0 and 1 for each, or as numbers"
+            + _MORE_CLASSES
         )
     pair = ordered_words(*words)
     if any(oddity(word) == _WITH_UNIT for word in words):

@@ -119,6 +119,7 @@ PACKED = {
     "of Excel.csv": ("sep=;\r\n" + TEXT.replace(",", ";")).encode("utf-8-sig"),
     "of Excel as Unicode text.txt": TEXT.replace(",", "\t").encode("utf-16"),
     "semicolons.csv": TEXT.replace(",", ";").encode(),
+    "bars.csv": TEXT.replace(",", "|").encode(),
     "marked.csv": TEXT.encode("utf-8-sig"),
     "no list.txt": TEXT.replace(",", "\t").encode(),
     "tabs.csv": TEXT.replace(",", "\t").encode(),
@@ -164,6 +165,8 @@ def test_a_pipe_is_read_as_a_file_is(tmp_path, make):
 def test_a_separator_is_chosen_by_the_rows_and_not_by_the_text_of_a_name(path):
     assert list(_read(path, "smiles,IC50; nM; 24 h; pH\nC,1\n").columns)[1].startswith("IC50")
     assert list(_read(path, 'smiles;"a, b, c"\nC;1\n').columns) == ["smiles", "a, b, c"]
+    extended = _read(path, "smiles,y\nCCO |$_R1;;$|,1\n").columns
+    assert extended == {"smiles": ("CCO |$_R1;;$|",), "y": ("1",)}
 
 
 @pytest.mark.parametrize("name", ["PAR1", "PARE", "BZh9", "PK", "ARROW1", "%PDF"])
@@ -281,8 +284,11 @@ def test_an_unknown_column_lists_the_known_ones(tmp_path, name):
         path.write_text("smiles,y\nC,1\n")
     else:
         _write_parquet(path, smiles=["C"], y=[1])
-    for read in (lambda: read_sheet(path).column("SMILES"), lambda: [*streamed(path, "SMILES")]):
-        with pytest.raises(ValueError, match="no column 'SMILES'; it has: smiles and y"):
+    for read in (
+        lambda: read_sheet(path).column("structure"),
+        lambda: [*streamed(path, "structure")],
+    ):
+        with pytest.raises(ValueError, match="no column 'structure'; it has: smiles and y"):
             read()
 
 

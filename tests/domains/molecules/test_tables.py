@@ -1,6 +1,7 @@
 import csv
 import io
 import logging
+import re
 
 import pandas as pd
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.molecules.ogb import ogb_task
 from molhpft.domains.molecules.splits import scaffold_split
-from molhpft.domains.molecules.tables import csv_task, read_table
+from molhpft.domains.molecules.tables import csv_task, divided_task, pooled_task, read_table
 
 POOL = ["CCO", "CCN", "c1ccccc1", "Cc1ccccc1", "C1CC1C", "O=C1CCCC1", "c1ccc2ccccc2c1", "C1CCNCC1"]
 labels = st.sampled_from([0.0, 1.0, None])
@@ -251,6 +252,48 @@ def test_a_column_that_names_too_few_splits_says_what_would_do(path, names, says
     with pytest.raises(ValueError, match=says) as refused:
         csv_task(path=path, target_columns=("y",), split="column", split_column="part")
     assert ("--folds 5 in finetune" in str(refused.value)) == (names == "train test")
+
+
+def test_a_column_of_molecules_is_found_in_any_case_and_that_is_said(path):
+    table = read_table(_write(path, "SMILES,y\nC,1.5\nCC,2.5\n"))
+    assert table.smiles == ("C", "CC")
+    assert table.targets.names == ("y",)
+    said = "Molecules are those of column 'SMILES': there is no 'smiles'."
+    assert table.targets.notes[0] == said
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("SMILES,Smiles,y\nC,C,1\n", "no column 'smiles'; it has: SMILES, Smiles and y; did you"),
+        ("smile,y\nC,1\n", "it has: smile and y; did you mean 'smile'?; name one of these by"),
+    ],
+)
+def test_a_column_that_is_nearly_meant_is_named(path, text, says):
+    with pytest.raises(ValueError, match=re.escape(says)):
+        read_table(_write(path, text))
+
+
+def test_three_classes_in_words_are_told_how_to_be_columns(path):
+    with pytest.raises(ValueError, match=r"kind .3 words, line 2 has 'a'.; write more than"):
+        read_table(_write(path, "smiles,kind\n" + "C,a\nC,b\nC,c\n" * 3))
+    names = "".join(f"C,name {k}\n" for k in "abcdefgh")
+    with pytest.raises(ValueError, match=r"line 2 has 'name a', no number.$"):
+        read_table(_write(path, "smiles,name\n" + names))
+
+
+@pytest.mark.parametrize("calibration", [0.0, "auto"])
+def test_names_that_are_no_usual_splits_are_listed_with_their_rows(path, calibration):
+    names = [*["train"] * 20, *["Val"] * 5, *["test"] * 3, "tets", "tets", "late", "ood"]
+    rows = [(f"{'C' * k}O", k, name) for k, name in enumerate(names, start=1)]
+    _written(path, ["smiles", "y", "part"], rows)
+    said = "Column 'part' names further splits, which nothing learns from: late (1 row) and tets"
+    table = read_table(path, target_columns=("y",), besides={"split_column": "part"})
+    divided = divided_task(table, "column", split_column="part", calibration=calibration)
+    for task in (divided, pooled_task(table, split_column="part")):
+        (found,) = [note for note in task.examples.notes if note.startswith(said)]
+        assert found.endswith("known names are train, valid, test, calibration and ood.")
+    assert not any("further" in note for note in pooled_task(table).examples.notes)
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,10 @@ def test_a_missing_mark_is_a_missing_label_and_one_that_is_written_is_said(path,
 
 WRONG = {
     "three words": (("y",), "auto", ("a", "b", "c") * 2, "3 words, line 4 has 'c'"),
+    "three numbers": (
+        *(("y",), "classification", ("0", "1", "2") * 2),
+        "3 numbers, line 4 has '2'; write more than two classes as a column of 0 and 1 for each",
+    ),
     "dates": (("y",), "auto", NEVER["measured on"], "line 2 has '2024-01-05', a date"),
     "one word": (("y",), "auto", ("a",) * 6, "1 word, line 2 has 'a'"),
     "words for numbers": (("y",), "regression", WORDS, "numbers; line 2 has 'active', no number"),
@@ -279,6 +283,18 @@ def test_marks_of_missing_labels_are_known_in_any_case_and_no_others(mark):
     assert is_missing(mark)
     assert not is_missing(f"{mark}x")
     assert not is_missing("0")
+
+
+def test_numbers_over_many_orders_of_magnitude_are_better_learned_as_logarithms(path):
+    said = "y: line 4 has '0.5', line 3 has '2e3': errors of the greatest numbers alone count"
+    (note,) = [
+        n for n in targets(path, y=["7", "2e3", "0.5", "7", "", "9.5"]).notes if "log10" in n
+    ]
+    assert note.startswith(said)
+    for others in (["2e3", "0"], ["2e3", "-0.5"], ["500.5", "0.501"]):
+        assert not [
+            n for n in targets(path, y=["7", *others, "", "7", "9.5"]).notes if "log10" in n
+        ]
 
 
 @pytest.mark.parametrize(
