@@ -91,7 +91,14 @@ def sentences(about: Json) -> list[str]:
         f"The folder in which it was made has {file}: each molecule of the table with its label "
         "and what members say of it that did not train on it."
     )
-    return [*about["coverage"], *about["notes"], *([where] if file else [])]
+    chose = "the folds" if about["folds"] else "valid"
+    chosen_by = (
+        f"Scores on {chose} are by members that did not train on the molecule; yet these molecules "
+        "chose the members and their weights, which test molecules do not."
+    )
+    nothing_chosen = len(about["members"]) == 1 and about["members"][0]["tau"] is None
+    chosen = [] if nothing_chosen else [chosen_by]
+    return [*chosen, *about["coverage"], *about["notes"], *([where] if file else [])]
 
 
 def calibration_in_words(uncertainty: "Uncertainty") -> str:
@@ -138,7 +145,7 @@ def member_score(member: Json, metric: str) -> str:
 def score_rows(about: Json) -> list[list[str]]:
     """The names of the splits, then for each score its name and its value on each of them.
 
-    Coverage is left out where it is unknown of every split: folds calibrate, and so cannot test it.
+    What folds cannot test, since it was fitted to them, is left out where no other split tests it.
 
     Args:
         about: of a model: `scores` by split, of `held_out_scores`, and how many `folds` chose;
@@ -147,8 +154,9 @@ def score_rows(about: Json) -> list[list[str]]:
     scores, folds = about["scores"], about["folds"]
     names = dict.fromkeys(name for row in scores.values() for name in row)
     values = {name: [row.get(name) for row in scores.values()] for name in names}
-    if folds and not any(x is not None for x in values.get("coverage", ())):
-        values.pop("coverage", None)
+    for name in ("coverage", "ece_before", "ece") if folds else ():
+        if not any(x is not None for x in values.get(name, ())):
+            values.pop(name, None)
     return [
         ["folds" if folds and split == "valid" else split for split in scores],
         *(

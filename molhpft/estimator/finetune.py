@@ -124,7 +124,7 @@ def _made(
     with writing(out):  # before minutes of looking for molecules the encoder has seen
         partial.mkdir(parents=True, exist_ok=True)
     with RunFolder(out).nothing_left():
-        notes = [note.text for note in notes_on(config, data.task)]
+        notes = notes_on(config, data.task, reads_encoder=inference.members != "fingerprints")
         run = partial / RUN
         model, folders = train(config, data.task, run, inference, folds=folds, notes=notes)
     model.about |= {"name": name, "held_out": HELD_OUT}

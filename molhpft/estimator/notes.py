@@ -20,6 +20,7 @@ from molhpft.estimator.coverage import NAMED
 from molhpft.estimator.validation import VALID, split_targets, unscored_targets
 
 _SCARCE = 5  # molecules of a class, of which a ranking says little
+_SHOWN = 3  # molecules whose lines a note names
 
 
 class DataWarning(UserWarning):
@@ -34,18 +35,21 @@ class Note:
         text: the sentence.
         serious: whether it is also a warning: molecules are lost, labels or splits undermine what
             scores mean, or a weight file may be of another network.
+        of_encoder: whether it is no matter to a model that reads no encoder.
     """
 
     text: str
     serious: bool = False
+    of_encoder: bool = False
 
 
-def notes_on(config: RunConfig, task: Task) -> tuple[Note, ...]:
-    """Notes on reading, unreadable molecules, salts, duplicates, weights, thin splits and leakage.
+def notes_on(config: RunConfig, task: Task, *, reads_encoder: bool = True) -> tuple[Note, ...]:
+    """Notes on reading, molecules, labels, thin splits, and an encoder's weights and leakage.
 
     Args:
         config: says which encoder.
         task: on molecules; others have no notes.
+        reads_encoder: whether a member may read the encoder.
     """
     molecules = task.examples
     if not isinstance(molecules, Molecules):
@@ -53,21 +57,34 @@ def notes_on(config: RunConfig, task: Task) -> tuple[Note, ...]:
     return (
         *map(Note, molecules.notes),
         *([Note(molecules.unreadable, serious=True)] if molecules.unreadable else []),
-        *_mixtures(molecules.smiles),
+        *_mixtures(molecules),
         *_duplicates(molecules, task),
-        *_weight_file(config),
+        *(_weight_file(config) if reads_encoder else ()),
         *(Note(text, serious=True) for text in thin_split_notes(task)),
         *_scarce_classes(task),
-        *_leakage(config, task),
+        *(_leakage(config, task) if reads_encoder else ()),
     )
 
 
-def _mixtures(smiles: Sequence[str]) -> list[Note]:
-    count = sum("." in string for string in smiles)
-    if not count:
+def _numbers(molecules: Molecules, rows: Sequence[int]) -> str:
+    """The first few of some rows by the lines where their source has them: "2, 5, 9 and 3 more"."""
+    places = [molecules.lines[row] for row in rows] if molecules.lines else rows
+    return listed(map(str, places), most=_SHOWN)
+
+
+def _unit(molecules: Molecules) -> str:
+    return molecules.unit if molecules.lines else "row"
+
+
+def _mixtures(molecules: Molecules) -> list[Note]:
+    rows = [row for row, smiles in enumerate(molecules.smiles) if "." in smiles]
+    if not rows:
         return []
-    text = f"{count:,} of {len(smiles):,} molecules are salts or mixtures: their parts are read "
-    return [Note(f"{text}as one graph.")]
+    one = len(rows) == 1
+    what, whose = ("is a salt or mixture", "its") if one else ("are salts or mixtures", "their")
+    where = f"{_unit(molecules)}{'s' * (not one)} {_numbers(molecules, rows)}"
+    text = f"{len(rows):,} of {len(molecules):,} molecules {what} ({where}): {whose} parts are "
+    return [Note(f"{text}read as one graph.")]
 
 
 def _duplicates(molecules: Molecules, task: Task) -> list[Note]:
@@ -77,11 +94,16 @@ def _duplicates(molecules: Molecules, task: Task) -> list[Note]:
     repeated = (sizes > 1) & (distinct != b"")
     if not repeated.any():
         return []
-    conflicts = sum(_has_conflict(molecules, group == k) for k in np.flatnonzero(repeated))
+    together = (group == k for k in np.flatnonzero(repeated))
+    conflicts = [np.flatnonzero(rows).tolist() for rows in together if _differ(molecules, rows)]
+    # each molecule's lines together, the first molecules in the order of the table
+    named = [_numbers(molecules, rows) for rows in sorted(conflicts)[:_SHOWN]]
+    named += [f"{len(conflicts) - _SHOWN:,} more"] if len(conflicts) > _SHOWN else []
+    where = f" ({_unit(molecules)}s {'; '.join(named)})" if named else ""
     text = (
         "Molecules that occur more than once (by InChIKey, without stereochemistry and "
-        f"counter-ions): {int(repeated.sum()):,}, with different labels: {conflicts:,}; all rows "
-        "were kept."
+        f"counter-ions): {int(repeated.sum()):,}, with different labels: "
+        f"{len(conflicts):,}{where}; all rows were kept."
     )
     # repeated measurements of a number hardly ever agree
     notes = [Note(text, serious=bool(conflicts) and not isinstance(task.objective, Squared))]
@@ -97,7 +119,7 @@ def _duplicates(molecules: Molecules, task: Task) -> list[Note]:
     return notes
 
 
-def _has_conflict(molecules: Molecules, rows: np.ndarray) -> bool:
+def _differ(molecules: Molecules, rows: np.ndarray) -> bool:
     """Whether two of these rows have different labels of one target."""
     y = molecules.targets[torch.from_numpy(rows)].float()
     low, high = (torch.where(y.isnan(), sign * torch.inf, y) for sign in (1, -1))
@@ -110,7 +132,8 @@ def _weight_file(config: RunConfig) -> list[Note]:
     file = read_weights(weights) if weights is not None else None
     if file is None or file.about:
         return []
-    return [Note(f"The encoder's file {file.path.name} is {describe(file)}.", serious=True)]
+    text = f"The encoder's file {file.path.name} is {describe(file)}."
+    return [Note(text, serious=True, of_encoder=True)]
 
 
 def thin_split_notes(task: Task) -> list[str]:
@@ -160,16 +183,14 @@ def _leakage(config: RunConfig, task: Task) -> list[Note]:
     unknown = "Whether the encoder was pretrained on these molecules"
     try:
         if absent := absent_data(file):
-            return [
-                Note(
-                    f"{unknown} was not looked up for lack of {', '.join(absent)} on this machine; "
-                    f"`molhpft data FILE.csv --against {weights}` fetches them."
-                )
-            ]
+            text = (
+                f"{unknown} was not looked up for lack of {', '.join(absent)} on this machine; "
+                f"`molhpft data FILE.csv --against {weights}` fetches them."
+            )
+            return [Note(text, of_encoder=True)]
         rows = overlap_with_encoder(task, file)
     except (FileNotFoundError, ValueError) as error:
-        return [Note(f"{unknown} is not known: {error}.")]
+        return [Note(f"{unknown} is not known: {error}.", of_encoder=True)]
     counts = [f"{row['shared']:,} of {row['molecules']:,} of {row['split']}" for row in rows]
-    return [
-        Note(f"Molecules that the encoder {weights.name} was pretrained on: {', '.join(counts)}.")
-    ]
+    text = f"Molecules that the encoder {weights.name} was pretrained on: {', '.join(counts)}."
+    return [Note(text, of_encoder=True)]

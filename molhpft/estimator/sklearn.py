@@ -165,13 +165,12 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         config = self._config(len(task.rows("train")), drawn)
         folds = draw_folds(task, self.split or "random", count=count, seed=seed, **kept)
         inference = Inference(self.members, self.calibration, self.target_coverage)
-        notes = notes_on(config, task)
+        notes = notes_on(config, task, reads_encoder=self.members != "fingerprints")
         for note in notes:
             if note.serious:
                 warnings.warn(note.text, DataWarning, stacklevel=2)
         with TemporaryDirectory() if self.runs is None else nullcontext(self.runs) as folder:
-            texts = [note.text for note in notes]
-            model, runs = train(config, task, Path(folder), inference, folds=folds, notes=texts)
+            model, runs = train(config, task, Path(folder), inference, folds=folds, notes=notes)
             model.about["history"] = _history(runs)
         # a generator cannot be stored; the seed that was drawn from it can
         random_state = 0 if _is(self.random_state, 0) else config.seed

@@ -42,6 +42,7 @@ from molhpft.estimator.kernel_fitting import fit_kernel_models
 from molhpft.estimator.kernel_models import KernelModels
 from molhpft.estimator.model import Model, NetworkSpec
 from molhpft.estimator.networks import NetworksOfTau, finetuned
+from molhpft.estimator.notes import Note
 from molhpft.estimator.settings import Inference
 from molhpft.estimator.validation import (
     VALID,
@@ -88,7 +89,7 @@ def train(
     inference: Inference,
     *,
     folds: Sequence[Fold] = (),
-    notes: Sequence[str] = (),
+    notes: Sequence[Note] = (),
 ) -> tuple[Model, list[RunFolder]]:
     """Make a model of a task of molecules.
 
@@ -103,7 +104,7 @@ def train(
         inference: what may answer, and how.
         folds: parts of the training split that are held out in turn (`draw_folds`), which then
             choose and calibrate.
-        notes: sentences about the data for the model's card.
+        notes: on the data, for the model's card.
 
     Returns:
         the model, and the folders of the runs that finetuned networks.
@@ -130,16 +131,17 @@ def train(
         held, objective, inference, fingerprints, by_folds=bool(folds)
     )
     about = {
-        **_about(config, task, candidates, weights, folders, notes),
+        **_about(config, task, candidates, weights, folders),
         "members": _members(candidates, weights, scoring, y, choosing, folds),
         "chosen_by": scoring.metric,
         "folds": len(folds),
-        **_quality(spec, held, uncertainty, values, by_folds=bool(folds)),
+        **_quality(spec, held, uncertainty, values, inference, by_folds=bool(folds)),
     }
     predictions = _held_out_predictions(held, choosing, folds, uncertainty, objective, values)
     model = _model(
         spec, candidates, weights, kernel_models, uncertainty, smiles, about, predictions
     )
+    model.about["notes"] = [n.text for n in notes if model.reads_encoder or not n.of_encoder]
     return model, folders
 
 
@@ -299,6 +301,7 @@ def _quality(
     held: Mapping[str, HeldOut],
     uncertainty: Uncertainty,
     values: Mapping[str, Tensor],
+    inference: Inference,
     *,
     by_folds: bool,
 ) -> Json:
@@ -309,6 +312,9 @@ def _quality(
     }
     # sets hold the labels that they were fitted to by construction
     scores.get(VALID if by_folds else CALIBRATION, {})["coverage"] = None
+    # as the line of each member is fitted to the molecules that choose
+    own = ("ece_before", "ece") if inference.calibration == "none" else ("ece_before",)
+    scores[VALID] |= dict.fromkeys(scores[VALID].keys() & own)
     coverage = coverage_guarantee(
         uncertainty, spec.target_names, scores, held, classes=spec.classes, by_folds=by_folds
     )
@@ -428,7 +434,6 @@ def _about(
     candidates: Sequence[Candidate],
     weights: Sequence[float],
     folders: Sequence[RunFolder],
-    notes: Sequence[str],
 ) -> Json:
     """What is known before anything is judged; energies are averaged over the runs.
 
@@ -457,7 +462,6 @@ def _about(
         ],
         "sizes": {split: len(rows) for split, rows in task.splits.items()},
         "unscored": unscored_targets(task),
-        "notes": list(notes),
     }
 
 

@@ -83,9 +83,10 @@ def draw_folds(
     together, of = _together(task, rows, how if times is None else "random", groups)
     if len(together) < count:
         fewer = "fewer folds" if of == "molecules" else f"fewer folds, or smaller {of}"
+        which = "different molecules" if of == "molecules" else of
         raise ValueError(
-            f"{count} folds need at least {count} {of}, and {task.name} has {len(together)} to "
-            f"train on; take {fewer}{_and_unreadable(task)}"
+            f"{count} folds need at least {count} {which}, and {task.name} has {len(together)} to "
+            f"train on, in {len(rows):,} rows; take {fewer}{_and_unreadable(task)}"
         )
     if times is not None:
         pairs = time_folds(together, [times[row] for row in rows.tolist()], count)

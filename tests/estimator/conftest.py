@@ -1,6 +1,7 @@
 import pytest
 
 from molhpft.estimator import HPFTClassifier, HPFTRegressor
+from molhpft.estimator.notes import Note
 from molhpft.estimator.settings import Inference, model_config
 from molhpft.estimator.train import train
 from tests.estimator.builders import BRIEF, RING, SEVERAL, SIZE, SMILES, size_task
@@ -28,5 +29,5 @@ def trained(brief, tmp_path_factory):
     """A model of several members, and the folder of the run that made it."""
     runs = tmp_path_factory.mktemp("runs")
     inference = Inference(members="networks")
-    model, (folder,) = train(brief, size_task(), runs, inference, notes=("a note",))
+    model, (folder,) = train(brief, size_task(), runs, inference, notes=(Note("a note"),))
     return model, folder

@@ -2,7 +2,7 @@
 
 import pytest
 
-from molhpft.estimator.card import member_score, score_rows
+from molhpft.estimator.card import member_score, score_rows, sentences
 
 FOLDS = {"rocauc": 0.9, "coverage": None, "in_domain": 1.0}
 
@@ -32,3 +32,22 @@ def test_an_error_of_a_member_is_positive_though_higher_scores_are_better():
     member = {"valid": -1.5, "folds": [-1.0, -2.0]}
     assert member_score(member, "neg_rmse") == "1.5000 ± 0.7071"
     assert member_score({"valid": 0.25, "folds": []}, "rocauc") == "25.00"
+
+
+@pytest.mark.parametrize(("folds", "where"), [(5, "the folds"), (0, "valid")])
+def test_molecules_that_chose_the_members_are_no_test_and_that_is_said(folds, where):
+    members = [{"tau": None}, {"tau": 4}]
+    about = {"folds": folds, "members": members, "coverage": [], "notes": ["a note"]}
+    said, note = sentences(about)
+    assert said.startswith(f"Scores on {where} are by members that did not train on the molecule;")
+    assert "yet these molecules chose the members and their weights" in said
+    assert note == "a note"
+    assert sentences({**about, "members": members[:1]}) == ["a note"]
+    assert sentences({**about, "members": members[1:]}) == [said, "a note"]
+
+
+def test_a_calibration_error_that_folds_cannot_test_has_no_row():
+    scores = {"valid": {**FOLDS, "ece_before": None, "ece": 0.1}}
+    assert "calibration error of the members alone" not in names(scores, folds=5)
+    scores["test"] = {**FOLDS, "ece_before": 0.2, "ece": 0.1}
+    assert "calibration error of the members alone" in names(scores, folds=5)

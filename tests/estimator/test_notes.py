@@ -84,18 +84,44 @@ def test_molecules_that_cannot_be_read_are_counted():
 
 def test_salts_and_mixtures_are_counted():
     (said,) = notes([*CLEAN, "CC(=O)[O-].[Na+]", "O.O"])
-    assert said.startswith("2 of 8 molecules are salts or mixtures")
+    assert said == (
+        "2 of 8 molecules are salts or mixtures (rows 6 and 7): their parts are read as one graph."
+    )
+    (said,) = notes([*CLEAN, "O.O"])
+    assert said.startswith("1 of 7 molecules is a salt or mixture (row 6): its parts are")
+
+
+def test_molecules_of_a_file_are_named_by_its_lines():
+    task = task_of([*CLEAN, "OCC", "O.O"], [0, 1, 0, 1, 0, 1, 1, 0])
+    molecules = replace(task.examples, lines=tuple(range(2, 10)))
+    mixtures, repeated = texts(config_of(), replace(task, examples=molecules))
+    assert "(line 9)" in mixtures
+    assert "(lines 2 and 8)" in repeated
+
+
+def test_of_an_encoder_that_no_member_reads_nothing_is_said(tmp_path):
+    pretrain_gnns_file(tmp_path / "w.pth")
+    task = task_of(CLEAN, valid=[2, 3], test=[4, 5])
+    found = notes_on(config_of(tmp_path / "w.pth"), task)
+    assert len(found) == 2
+    assert all(note.of_encoder for note in found)
+    assert notes_on(config_of(tmp_path / "w.pth"), task, reads_encoder=False) == ()
 
 
 @pytest.mark.parametrize(
     ("repeated", "molecules", "conflicts"),
     [
-        ([("OCC", 0)], 1, 0),
-        ([("OCC", 1)], 1, 1),
-        ([("OCC", NAN)], 1, 0),
-        ([("OCC", 0), ("C(C)O", 1), ("OCC", 0)], 1, 1),
-        ([("OCC", 1), ("C1=CC=CC=C1", 1)], 2, 2),
-        ([("OCC", 1), ("NCC", 1)], 2, 1),
+        ([("OCC", 0)], 1, "0"),
+        ([("OCC", 1)], 1, "1 (rows 0 and 6)"),
+        ([("OCC", NAN)], 1, "0"),
+        ([("OCC", 0), ("C(C)O", 1), ("OCC", 0)], 1, "1 (rows 0, 6, 7 and 1 more)"),
+        ([("OCC", 1), ("C1=CC=CC=C1", 1)], 2, "2 (rows 0 and 6; 2 and 7)"),
+        ([("OCC", 1), ("NCC", 1)], 2, "1 (rows 0 and 6)"),
+        (
+            [("OCC", 1), ("C1=CC=CC=C1", 1), ("C1CC1C", 0), ("ClCCC", 1)],
+            4,
+            "4 (rows 0 and 6; 2 and 7; 3 and 8; 1 more)",
+        ),
     ],
 )
 def test_repeated_molecules_are_counted_and_those_with_two_labels(repeated, molecules, conflicts):

@@ -18,6 +18,7 @@ from molhpft.domains.molecules.smiles import parse
 from molhpft.domains.molecules.splits import scaffold
 from molhpft.domains.shipped import DEFAULT_ENCODER, shipped_encoders
 from molhpft.estimator.blend import blend_weights
+from molhpft.estimator.notes import Note
 from molhpft.estimator.settings import IN_MEMORY, Inference, model_config
 from molhpft.estimator.train import key_in_words, train
 from molhpft.estimator.validation import holdout_split
@@ -565,3 +566,23 @@ def test_a_member_is_named_by_the_settings_of_its_networks(smoothing):
     recipe = Recipe(probe=probe, after=(), repeat=3)
     words = ["tau 20", f"smoothing {smoothing:g}", "repeat 3"]
     assert key_in_words(recipe.key).split(", ") == [w for w in words if w != "smoothing 0"]
+
+
+@pytest.mark.parametrize("calibration", ["none", "platt"])
+def test_no_calibration_error_is_counted_where_the_scale_was_fitted(brief, tmp_path, calibration):
+    inference = Inference(members="fingerprints", calibration=calibration)
+    model, _ = train(brief, ring_task(), tmp_path, inference)
+    valid, test = (model.about["scores"][split] for split in ("valid", "test"))
+    assert valid["ece_before"] is None
+    assert (valid["ece"] is None) == (calibration == "none")
+    assert None not in (test["ece_before"], test["ece"])
+
+
+def test_a_note_on_an_encoder_is_left_out_where_no_member_reads_it(brief, tmp_path):
+    notes = (Note("of data"), Note("of an encoder", of_encoder=True))
+    inference = Inference(members="fingerprints")
+    model, _ = train(brief, ring_task(), tmp_path, inference, notes=notes)
+    assert model.about["notes"] == ["of data"]
+    inference = Inference(members="networks")
+    model, _ = train(brief, ring_task(), tmp_path / "networks", inference, notes=notes)
+    assert model.about["notes"] == ["of data", "of an encoder"]

@@ -255,7 +255,7 @@ def test_what_is_odd_about_a_table_is_said_and_kept(molhpft, tmp_path, caplog):
     for text in (" ".join(said.split()), " ".join((out / "README.md").read_text().split())):
         lost = "1 of 64 molecules cannot be read and was left out: 'no molecule' (line 2)."
         assert text.count("cannot be read") == text.count(lost) == 1
-        assert "1 of 64 molecules are salts or mixtures" in text
+        assert "1 of 64 molecules is a salt or mixture (line " in text
         assert "more than once" in text
         assert ": 1, with different labels: 1;" in text
         assert "Also among the training molecules: 1 of valid." in text
