@@ -79,7 +79,7 @@ OPTIONS = {
     "tau auto among others": (("--tau", "auto", "--tau", "3"), "or auto alone; got 'auto'"),
     "no such target": (("--target", "rng"), "no column 'rng'; it has: smiles and ring"),
     "words as target": (("--target", "smiles"), "'smiles' of .* two words; it has 60 words"),
-    "no such molecules": (("--smiles-column", "SMILES"), "no column 'SMILES'"),
+    "no such molecules": (("--smiles-column", "S"), "no column 'S'"),
     "split without a column": (("--split", "column"), "needs a column of splits"),
     "column without a split": (("--split-column", "ring"), "read by split 'column' alone"),
     "coverage above 1": (("--target-coverage", "1.5"), "should lie between 0 and 1, got 1.5"),
