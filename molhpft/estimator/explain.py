@@ -156,7 +156,7 @@ def check_picture(out: Path) -> None:
     Raises:
         ValueError: it does not end in .svg or .png.
     """
-    if out.suffix.lower() not in (".svg", ".png"):
+    if out.suffix not in (".svg", ".png"):
         raise ValueError(f"{out} should end in .svg or .png")
 
 
@@ -173,7 +173,7 @@ def draw(explanation: Explanation, out: Path) -> None:
     """
     check_picture(out)
     smiles, atoms = explanation.smiles, explanation.atoms
-    if out.suffix.lower() == ".svg":
+    if out.suffix == ".svg":
         picture = contribution_svg(smiles, atoms).encode()
     else:
         picture = contribution_png(smiles, atoms)
