@@ -248,7 +248,7 @@ def test_what_is_odd_about_a_table_is_said_and_kept(molhpft, tmp_path, caplog):
     ]
     rows = ["smiles,ring,fold", *(f"{s},{label},{fold}" for s, label, fold in [*odd, *kept])]
     path.write_text("\n".join(rows) + "\n")
-    more = ("--split-column", "fold", "--encoder", tmp_path / "encoder")
+    more = ("--split-column", "fold", "--encoder", tmp_path / "encoder", "--members", "networks")
     words = ["finetune", path, "--out", out, "--split", "column", *TAUS, *BRIEF[2:], *more]
     status, said, _ = molhpft(*words)
     assert status == 0
@@ -257,7 +257,7 @@ def test_what_is_odd_about_a_table_is_said_and_kept(molhpft, tmp_path, caplog):
         assert text.count("cannot be read") == text.count(lost) == 1
         assert "1 of 64 molecules is a salt or mixture (line " in text
         assert "more than once" in text
-        assert ": 1, with different labels: 1;" in text
+        assert ": 1, with different labels: 1 (lines 4, 5 and 6);" in text
         assert "Also among the training molecules: 1 of valid." in text
         assert "Whether the encoder was pretrained on these molecules is not known" in text
     assert len(json.loads((out / "config.json").read_text())["about"]["notes"]) == 6
