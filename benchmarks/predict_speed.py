@@ -26,7 +26,8 @@ PRECISIONS = ("32", "bf16-mixed")
 
 def first_network(model: Model, out: Path) -> Path:
     """The model with its first network and nothing else, in a folder."""
-    about = {**model.about, "members": [{"name": "1 network", "weight": 1.0}]}
+    networks = next(member for member in model.about["members"] if member["tau"] is not None)
+    about = {**model.about, "members": [{**networks, "name": "1 network", "weight": 1.0}]}
     alone = Model(model.spec, model.networks[:1], model.uncertainty, model.training_smiles, about)
     alone.save_pretrained(out)
     return out

@@ -1,7 +1,7 @@
 """A table of molecules becomes a model in a folder; interrupted, it resumes where it was."""
 
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -159,7 +159,7 @@ class _LearnedTable:
     choice: Choice
     folds: int
     split: Holdout = "random"
-    groups: tuple[Hashable, ...] | None = None
+    groups: tuple[str, ...] | None = None
     times: tuple[float, ...] | None = None
 
     def drawn(self, seed: int) -> list[Fold]:

@@ -77,7 +77,13 @@ def _unit(molecules: Molecules) -> str:
 
 
 def _mixtures(molecules: Molecules) -> list[Note]:
-    rows = [row for row, smiles in enumerate(molecules.smiles) if "." in smiles]
+    readable = molecules.store.readable.tolist()
+    # a CXSMILES block, behind a space, has dots of its own
+    first = [
+        smiles.split()[0] if known else ""
+        for smiles, known in zip(molecules.smiles, readable, strict=True)
+    ]
+    rows = [row for row, smiles in enumerate(first) if "." in smiles]
     if not rows:
         return []
     one = len(rows) == 1

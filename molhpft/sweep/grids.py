@@ -62,6 +62,8 @@ def _by_setting(grid: Options, trials: Sequence[Trial]) -> list[list[Trial]]:
 def run_all(raw: Options, out: Path, *, threads: int | None = None) -> list[list[Setting]]:
     """Run every trial of a sweep that is not finished, and read its results by grid and setting.
 
+    Trials that failed in an earlier call are run again.
+
     Args:
         raw: a sweep's config.
         out: folder of run folders.
@@ -72,7 +74,8 @@ def run_all(raw: Options, out: Path, *, threads: int | None = None) -> list[list
     """
     grids = planned(raw)
     rows = {
-        row["name"]: row for row in sweep(parse_sweep(raw), str(out), LocalWorkers(threads=threads))
+        row["name"]: row
+        for row in sweep(parse_sweep(raw), str(out), LocalWorkers(threads=threads), retry=True)
     }
     failed = [row for row in rows.values() if row["status"] == "failed"]
     if failed:

@@ -143,7 +143,10 @@ def _without_metal_bonds(mol: Chem.Mol) -> Chem.Mol:
     metals = [atom for atom in mol.GetAtoms() if atom.GetAtomicNum() in _METALS]
     if not any(atom.GetDegree() for atom in metals):
         return mol
-    return rdMolStandardize.MetalDisconnector().Disconnect(mol)
+    try:
+        return rdMolStandardize.MetalDisconnector().Disconnect(mol)
+    except ValueError:  # a molecule that is read in spite of its valences
+        return mol
 
 
 @cache

@@ -1,9 +1,8 @@
 """Columns of a table that say which molecules belong together, and which are newer than others."""
 
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
-from decimal import Decimal
 
 from molhpft.domains.molecules.table_files import Sheet
 from molhpft.domains.molecules.target_columns import is_missing, number
@@ -14,9 +13,11 @@ _DATE = re.compile(
     re.ASCII,
 )
 
+_WHOLE = re.compile(r"^(\d+)\.0+$", re.ASCII)
 
-def group_labels(sheet: Sheet, column: str, rows: Iterable[int]) -> tuple[Hashable, ...]:
-    """The group of each row, (n,): its cell as it stands there, or its number: 3.0 is 3.
+
+def group_labels(sheet: Sheet, column: str, rows: Iterable[int]) -> tuple[str, ...]:
+    """The group of each row, (n,): its cell as it stands there, but that 3.0 is 3.
 
     Args:
         sheet: a table.
@@ -34,8 +35,8 @@ def group_labels(sheet: Sheet, column: str, rows: Iterable[int]) -> tuple[Hashab
                 f"every molecule of {sheet.path} should have its group in column {column!r}; "
                 f"{sheet.unit} {sheet.lines[row]} has {cells[row]!r}"
             )
-    # exact: identifiers may have more digits than a float
-    return tuple(cell if number(cell) is None else Decimal(cell) for cell in cells)
+    # as spreadsheets write whole numbers; 1.10 and 1E5 may be names
+    return tuple(_WHOLE.sub(r"\1", cell) for cell in cells)
 
 
 def row_times(sheet: Sheet, column: str, rows: Iterable[int]) -> tuple[float, ...]:

@@ -1,7 +1,7 @@
 """Anybody's table: a file with a column of SMILES and columns of labels becomes a task."""
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -64,7 +64,7 @@ class Table:
     readable: Tensor
     targets: Targets
 
-    def groups(self, column: str, rows: Tensor) -> tuple[Hashable, ...]:
+    def groups(self, column: str, rows: Tensor) -> tuple[str, ...]:
         """The group of each row, (n,), as a column has it; `rows` have to have one.
 
         Raises:

@@ -5,6 +5,7 @@ from rdkit import Chem, rdBase
 
 from molhpft.domains.molecules.counter_ions import inchikey_block
 from molhpft.domains.molecules.grouped_splits import replicates
+from molhpft.domains.molecules.overlap import inchikey_blocks
 
 BASE = "CN(C)CCc1ccccc1"
 PAMOIC = "OC(=O)c1cc2ccccc2c(Cc2c(O)c(cc3ccccc23)C(=O)O)c1O"
@@ -55,3 +56,7 @@ def test_the_order_of_the_parts_does_not_matter(parts, random):
 
 def test_inorganic_salts_are_told_apart():
     assert len({block("[Na+].[Cl-]"), block("[K+].[Cl-]"), block("O"), block("[Na+].[Br-]")}) == 4
+
+
+def test_a_metal_bound_to_an_atom_of_too_many_bonds_has_a_key_or_none_but_no_error():
+    assert inchikey_blocks(["CN(C)(C)(C)[Na]", "[Na]N(C)(C)(C)C.CC", "CC"])[2] != b""
