@@ -12,7 +12,7 @@ BLOCK_LENGTH = 14
 _CARBON = 6
 _METALS = frozenset((3, 11, 12, 19, 20, 37, 38, 55, 56))  # of groups 1 and 2, but beryllium
 
-# the larger ones: of a drug and a smaller ion, the drug is found by its size
+# a drug that is larger is found by its size as well; of two that stand here the larger counts
 _COUNTER_IONS = {
     # sulfonic and sulfuric acids
     "mesylate": "CS(=O)(=O)O",
@@ -85,17 +85,21 @@ _COUNTER_IONS = {
     "xinafoate": "OC(=O)c1ccc2ccccc2c1O",
     "3-hydroxy-2-naphthoate": "OC(=O)c1cc2ccccc2cc1O",
     "pamoate": "OC(=O)c1cc2ccccc2c(Cc2c(O)c(cc3ccccc23)C(=O)O)c1O",
+    "formate": "OC=O",
+    "carbonate": "OC(=O)O",
     # other acids
     "phosphate": "OP(=O)(O)O",
     "nitrate": "O[N+](=O)[O-]",
     "perchlorate": "OCl(=O)(=O)=O",
     "hexafluorophosphate": "F[P-](F)(F)(F)(F)F",
+    "hexafluoroantimonate": "F[Sb-](F)(F)(F)(F)F",
     "tetrafluoroborate": "F[B-](F)(F)F",
     "tetraphenylborate": "c1ccc(cc1)[B-](c1ccccc1)(c1ccccc1)c1ccccc1",
     "picrate": "Oc1c(cc(cc1[N+](=O)[O-])[N+](=O)[O-])[N+](=O)[O-]",
     "saccharinate": "O=C1NS(=O)(=O)c2ccccc12",
     "acesulfamate": "CC1=CC(=O)NS(=O)(=O)O1",
     # amino acids, bases and quaternary ions
+    "glycine": "NCC(=O)O",
     "aspartate": "NC(CC(=O)O)C(=O)O",
     "glutamate": "NC(CCC(=O)O)C(=O)O",
     "lysine": "NCCCCC(N)C(=O)O",
@@ -104,6 +108,12 @@ _COUNTER_IONS = {
     "trometamol": "NC(CO)(CO)CO",
     "triethanolamine": "OCCN(CCO)CCO",
     "diethanolamine": "OCCNCCO",
+    "ethanolamine": "OCCN",
+    "ethylenediamine": "NCCN",
+    "diethylamine": "CCNCC",
+    "isopropylamine": "CC(C)N",
+    "erbumine": "CC(C)(C)N",
+    "imidazole": "c1c[nH]cn1",
     "choline": "C[N+](C)(C)CCO",
     "epolamine": "OCCN1CCCC1",
     "triethylamine": "CCN(CC)CC",
@@ -114,6 +124,17 @@ _COUNTER_IONS = {
     "hydrabamine": ("CC(C)c1ccc2c(c1)CCC1C2(C)CCCC1(C)CNCCNCC1(C)CCCC2(C)c3ccc(cc3CCC12)C(C)C"),
     "tetraethylammonium": "CC[N+](CC)(CC)CC",
     "tetrabutylammonium": "CCCC[N+](CCCC)(CCCC)CCCC",
+    # what molecules crystallise with
+    "methanol": "CO",
+    "ethanol": "CCO",
+    "isopropanol": "CC(C)O",
+    "acetone": "CC(C)=O",
+    "acetonitrile": "CC#N",
+    "ethyl acetate": "CCOC(C)=O",
+    "dimethylformamide": "CN(C)C=O",
+    "dimethyl sulfoxide": "CS(C)=O",
+    "toluene": "Cc1ccccc1",
+    "urea": "NC(N)=O",
 }
 
 
@@ -126,6 +147,7 @@ def inchikey_block(mol: Chem.Mol) -> str:
     the molecule is drawn with bonds to them.
     """
     parts = Chem.GetMolFrags(_without_metal_bonds(mol), asMols=True, sanitizeFrags=False)
+    parts = tuple(map(_without_charge, parts))
     if len(parts) == 1:
         return _block(parts[0])
     sized = [(part.GetNumHeavyAtoms(), _block(part)) for part in parts if not _is_ion(part)]
@@ -149,9 +171,20 @@ def _without_metal_bonds(mol: Chem.Mol) -> Chem.Mol:
         return mol
 
 
+def _without_charge(part: Chem.Mol) -> Chem.Mol:
+    """The part with its protons: InChI itself takes an anion of nitrogen for another molecule."""
+    if not any(atom.GetFormalCharge() for atom in part.GetAtoms()):
+        return part
+    try:
+        return rdMolStandardize.Uncharger().uncharge(part)
+    except ValueError:  # as above
+        return part
+
+
 @cache
 def _counter_ion_blocks() -> frozenset[str]:
-    return frozenset(_block(Chem.MolFromSmiles(smiles)) for smiles in _COUNTER_IONS.values())
+    ions = map(Chem.MolFromSmiles, _COUNTER_IONS.values())
+    return frozenset(_block(_without_charge(ion)) for ion in ions)
 
 
 def _block(mol: Chem.Mol) -> str:

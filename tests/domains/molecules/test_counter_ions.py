@@ -9,6 +9,7 @@ from molhpft.domains.molecules.overlap import inchikey_blocks
 
 BASE = "CN(C)CCc1ccccc1"
 PAMOIC = "OC(=O)c1cc2ccccc2c(Cc2c(O)c(cc3ccccc23)C(=O)O)c1O"
+LOSARTAN = "CCCCc1nc(Cl)c(CO)n1Cc1ccc(cc1)c1ccccc1c1n{}"
 TOSYLATE = "Cc1ccc(cc1)S(=O)(=O)[O-]"
 PARTS = [BASE, PAMOIC, TOSYLATE, "[Na+]", "[Cl-]", "O", "NCCO", "CC(=O)O", "CC(C)=O", "C"]
 
@@ -30,6 +31,13 @@ def block(smiles):
         ("CC(=O)O[Na]", "CC(=O)O"),
         ("CC(O)C(=O)O[Ca]OC(=O)C(C)O", "CC(O)C(=O)O"),
         ("[K+].[O-]c1ccccc1", "Oc1ccccc1"),
+        (LOSARTAN.format("[n-]nn1") + ".[K+]", LOSARTAN.format("[nH]nn1")),
+        ("[Na]N(c1ncccn1)S(=O)(=O)c1ccc(N)cc1", "N(c1ncccn1)S(=O)(=O)c1ccc(N)cc1"),
+        ("Cn1cc[n+](CC)c1.FC(F)(F)S(=O)(=O)[N-]S(=O)(=O)C(F)(F)F", "Cn1cc[n+](CC)c1"),
+        ("C[NH3+].[O-][N+](=O)[O-]", "CN"),
+        ("c1c[nH]cn1.OC(=O)c1ccccc1O", "OC(=O)c1ccccc1O"),
+        ("NCCO.CCCCCCCCC=CCCCCCCCC(=O)O", "CCCCCCCCC=CCCCCCCCC(=O)O"),
+        (f"{PAMOIC}.CN(C)C=O", PAMOIC),
     ],
 )
 def test_a_salt_is_its_drug_however_large_the_counter_ion(salt, drug):
