@@ -1,6 +1,6 @@
 """What a drug is given with as a salt: acids, bases and ions that are not the drug themselves."""
 
-from functools import cache
+from functools import cache, reduce
 
 from rdkit import Chem
 from rdkit.Chem import rdinchi
@@ -10,7 +10,10 @@ BLOCK_LENGTH = 14
 """Letters of an InChIKey that stand for formula and connectivity."""
 
 _CARBON = 6
-_METALS = frozenset((3, 11, 12, 19, 20, 37, 38, 55, 56))  # of groups 1 and 2, but beryllium
+_METAL_IONS = frozenset((3, 11, 12, 19, 20, 37, 38, 55, 56))  # of groups 1 and 2, but beryllium
+_OTHER_METALS = frozenset(
+    (4, 13, *range(21, 32), *range(39, 52), *range(57, 85), *range(89, 113))
+)  # antimony is one, germanium and arsenic are none
 
 # a drug that is larger is found by its size as well; of two that stand here the larger counts
 _COUNTER_IONS = {
@@ -144,15 +147,47 @@ def inchikey_block(mol: Chem.Mol) -> str:
     Of several parts it is that of the largest by heavy atoms, of equals the one whose key comes
     last in the alphabet, among those that are neither a known counter-ion nor a single atom other
     than carbon; among all where there are no others. Metals of groups 1 and 2 are ions, also where
-    the molecule is drawn with bonds to them.
+    the molecule is drawn with bonds to them. Salts and complexes of other metals are known by
+    metal and ligands together, whether bonds between them are drawn or not.
     """
     parts = Chem.GetMolFrags(_without_metal_bonds(mol), asMols=True, sanitizeFrags=False)
     parts = tuple(map(_without_charge, parts))
+    if any(_has_other_metal(part) and not _is_counter_ion(part) for part in parts):
+        return _complex_block(mol)
     if len(parts) == 1:
         return _block(parts[0])
     sized = [(part.GetNumHeavyAtoms(), _block(part)) for part in parts if not _is_ion(part)]
     drugs = [own for own in sized if own[1] not in _counter_ion_blocks()]
     return max(drugs or sized or [(0, _block(mol))])[1]
+
+
+def _complex_block(mol: Chem.Mol) -> str:
+    """Block of neutral metals and ligands side by side; metals of groups 1 and 2 are left out."""
+    disconnector = rdMolStandardize.MetalDisconnector()
+    disconnector.SetMetalNof(_any_of_metals_bound())
+    parted = Chem.RWMol(_disconnected(_without_metal_bonds(mol), disconnector))
+    for atom in parted.GetAtoms():
+        if atom.GetAtomicNum() in _OTHER_METALS:  # drawings differ in where its charge stands
+            atom.SetFormalCharge(0)
+            atom.SetNumRadicalElectrons(0)
+    parts = Chem.GetMolFrags(parted, asMols=True, sanitizeFrags=False)
+    kept = [part for part in parts if part.GetAtomWithIdx(0).GetAtomicNum() not in _METAL_IONS]
+    return _block(reduce(Chem.CombineMols, map(_without_charge, kept)))
+
+
+@cache
+def _any_of_metals_bound() -> Chem.Mol:
+    metals = ",".join(f"#{number}" for number in sorted(_OTHER_METALS))
+    others = "".join(f"!#{number}" for number in sorted(_OTHER_METALS))
+    return Chem.MolFromSmarts(f"[{metals}]~[{others}]")
+
+
+def _has_other_metal(part: Chem.Mol) -> bool:
+    return any(atom.GetAtomicNum() in _OTHER_METALS for atom in part.GetAtoms())
+
+
+def _is_counter_ion(part: Chem.Mol) -> bool:
+    return _block(part) in _counter_ion_blocks()
 
 
 def _is_ion(part: Chem.Mol) -> bool:
@@ -162,11 +197,16 @@ def _is_ion(part: Chem.Mol) -> bool:
 
 
 def _without_metal_bonds(mol: Chem.Mol) -> Chem.Mol:
-    metals = [atom for atom in mol.GetAtoms() if atom.GetAtomicNum() in _METALS]
+    """The molecule with metals of groups 1 and 2 as ions."""
+    metals = [atom for atom in mol.GetAtoms() if atom.GetAtomicNum() in _METAL_IONS]
     if not any(atom.GetDegree() for atom in metals):
         return mol
+    return _disconnected(mol, rdMolStandardize.MetalDisconnector())
+
+
+def _disconnected(mol: Chem.Mol, disconnector: rdMolStandardize.MetalDisconnector) -> Chem.Mol:
     try:
-        return rdMolStandardize.MetalDisconnector().Disconnect(mol)
+        return disconnector.Disconnect(mol)
     except ValueError:  # a molecule that is read in spite of its valences
         return mol
 

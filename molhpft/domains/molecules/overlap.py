@@ -15,7 +15,7 @@ from molhpft.domains.molecules.counter_ions import BLOCK_LENGTH, inchikey_block
 from molhpft.domains.molecules.smiles import cached_rows, parse, reading_digest
 from molhpft.domains.molecules.splits import scaffold
 
-_VERSION = 3  # raised with every change of what is computed below
+_VERSION = 4  # raised with every change of what is computed below
 _BITS = 40  # of a hash: of a million molecules, one in a million others is taken for one of them
 
 

@@ -1,22 +1,55 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rdkit import Chem, rdBase
+from rdkit import rdBase
 
 from molhpft.domains.molecules.counter_ions import inchikey_block
 from molhpft.domains.molecules.grouped_splits import replicates
 from molhpft.domains.molecules.overlap import inchikey_blocks
+from molhpft.domains.molecules.smiles import parse
 
 BASE = "CN(C)CCc1ccccc1"
 PAMOIC = "OC(=O)c1cc2ccccc2c(Cc2c(O)c(cc3ccccc23)C(=O)O)c1O"
 LOSARTAN = "CCCCc1nc(Cl)c(CO)n1Cc1ccc(cc1)c1ccccc1c1n{}"
 TOSYLATE = "Cc1ccc(cc1)S(=O)(=O)[O-]"
-PARTS = [BASE, PAMOIC, TOSYLATE, "[Na+]", "[Cl-]", "O", "NCCO", "CC(=O)O", "CC(C)=O", "C"]
+PARTS = [BASE, PAMOIC, TOSYLATE, "[Na+]", "[Zn+2]", "[Cl-]", "O", "NCCO", "CC(=O)O", "CC(C)=O", "C"]
+
+
+UNDECYLENATE = "C=CCCCCCCCCC(=O)[O-]"
+COMPLEXES = {
+    "zinc undecylenate": (
+        f"{UNDECYLENATE}.{UNDECYLENATE}.[Zn+2]",
+        "C=CCCCCCCCCC(=O)O[Zn]OC(=O)CCCCCCCCC=C",
+        "[Zn].C=CCCCCCCCCC(=O)O.C=CCCCCCCCCC(=O)O",
+    ),
+    "cisplatin": (
+        "N.N.Cl[Pt]Cl",
+        "[Cl-].[NH3].[Pt+2].[NH3].[Cl-]",
+        "[NH3+][Pt-2](Cl)(Cl)[NH3+]",
+        "N->[Pt](<-N)(Cl)Cl",
+        "[NH3][Pt]([NH3])(Cl)Cl",
+    ),
+    "silver sulfadiazine": (
+        "Nc1ccc(S(=O)(=O)[N-]c2ncccn2)cc1.[Ag+]",
+        "Nc1ccc(S(=O)(=O)N([Ag])c2ncccn2)cc1",
+    ),
+    "ziram": ("CN(C)C(=S)S[Zn]SC(=S)N(C)C", "CN(C)C1=S[Zn]2(S1)SC(=S2)N(C)C"),
+    "cerium acetate": (
+        "[Ce](OC(C)=O)(OC(C)=O)OC(C)=O",
+        "[Ce+3].CC([O-])=O.CC([O-])=O.CC([O-])=O",
+    ),
+    "phenylmercury acetate": ("c1ccccc1[Hg]OC(C)=O", "CC(=O)[O-].c1ccccc1[Hg+]"),
+    "thiomersal": ("CC[Hg]Sc1ccccc1C(=O)O[Na]", "[K+].CC[Hg]Sc1ccccc1C(=O)[O-]"),
+    "antimony tartrate": (
+        "[Sb+3].[O-]C(=O)C(O)C(O)C(=O)[O-].[K+]",
+        "OC(=O)C(O)C(O)C(=O)O.[Sb+3]",
+    ),
+}
 
 
 def block(smiles):
     with rdBase.BlockLogs():
-        return inchikey_block(Chem.MolFromSmiles(smiles))
+        return inchikey_block(parse(smiles))
 
 
 @pytest.mark.parametrize(
@@ -38,6 +71,7 @@ def block(smiles):
         ("c1c[nH]cn1.OC(=O)c1ccccc1O", "OC(=O)c1ccccc1O"),
         ("NCCO.CCCCCCCCC=CCCCCCCCC(=O)O", "CCCCCCCCC=CCCCCCCCC(=O)O"),
         (f"{PAMOIC}.CN(C)C=O", PAMOIC),
+        ("C[S+](C)c1ccccc1.F[Sb-](F)(F)(F)(F)F", "C[S+](C)c1ccccc1"),
     ],
 )
 def test_a_salt_is_its_drug_however_large_the_counter_ion(salt, drug):
@@ -52,6 +86,22 @@ def test_a_counter_ion_that_is_alone_is_a_molecule_of_its_own(acid):
 
 def test_drugs_with_one_large_counter_ion_are_different_molecules():
     assert replicates([f"{BASE}.{PAMOIC}", f"CCN.{PAMOIC}", PAMOIC]) == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize("drawings", COMPLEXES.values(), ids=COMPLEXES)
+def test_a_complex_is_one_however_bonds_to_its_metal_are_drawn(drawings):
+    assert len({block(smiles) for smiles in drawings} - {""}) == 1
+
+
+@pytest.mark.parametrize("drawings", COMPLEXES.values(), ids=COMPLEXES)
+def test_a_complex_is_neither_one_of_its_ligands_nor_that_of_another_metal(drawings):
+    parts = drawings[0].split(".")
+    metals = ("[Zn", "[Pt", "[Ag", "[Ce", "[Hg", "[Sb")
+    other = drawings[0]
+    for metal in metals:
+        other = other.replace(metal, "[Cu")
+    assert block(drawings[0]) not in {block(part) for part in parts if part not in drawings}
+    assert block(drawings[0]) != block(other)
 
 
 @settings(max_examples=50, deadline=None)
