@@ -101,7 +101,8 @@ def class_labels(y: Any, n: int, *, classes: tuple[tuple[Any, Any], ...] | None 
     """Labels of a classification; each target has two values, the greater one is learned as 1.
 
     The greater one also where `finetune` would take the other word for yes: it is the order of
-    scikit-learn's `classes_`, by which its scores read probabilities.
+    scikit-learn's `classes_`, by which its scores read probabilities. Where a label is spelled in
+    several ways, which those scores do not read, neither spaces around it nor its case count in it.
 
     >>> labels = class_labels(["toxic", "harmless", None], 3)
     >>> labels.classes, labels.targets.flatten().tolist()
@@ -124,11 +125,12 @@ def class_labels(y: Any, n: int, *, classes: tuple[tuple[Any, Any], ...] | None 
     pairs, targets = [], []
     for k, (name, column) in enumerate(zip(names, table.T, strict=True)):
         given = classes[k] if classes else ()
+        several = False
         if table.dtype == object:
-            column, note = _with_one_spelling(column, name, given)
+            column, several, note = _with_one_spelling(column, name, given)
             notes += note
         missing = np.asarray(pd.isna(column))
-        pair = given or _two_classes(column[~missing], name)
+        pair = given or _two_classes(column[~missing], name, by_word=several)
         for value in column[~missing & (column != pair[0]) & (column != pair[1])][:1]:
             raise ValueError(f"target {name!r} should be {pair[0]} or {pair[1]}, got {value!r}")
         pairs.append(pair)
@@ -229,9 +231,12 @@ def _array(y: Any) -> NDArray[Any]:
 
 
 def _value(cell: Any, row: int) -> Any:
-    """A label: NaN where it is missing, text of bytes, everything else as it is."""
+    """A label: NaN where it is missing, everything else as it is."""
     if isinstance(cell, bytes):
-        cell = cell.decode("utf-8", "replace")
+        raise ValueError(
+            f"targets should be numbers or text, no bytes; {_shown(cell, row)}; "
+            "decode them, by y.astype(str) of an array"
+        )
     if isinstance(cell, str):
         return str(cell)  # of a subclass, such as NumPy's
     if isinstance(cell, Decimal):
@@ -247,8 +252,14 @@ def _shown(value: Any, row: int) -> str:
     return f"row {row} is {value!r:.60} ({type(value).__name__})"
 
 
-def _two_classes(labels: Column, name: str) -> tuple[Any, Any]:
-    """The two values of a target, the lesser first; numbers of all types are of one type."""
+def _two_classes(labels: Column, name: str, *, by_word: bool) -> tuple[Any, Any]:
+    """The two values of a target, the lesser first; numbers of all types are of one type.
+
+    Args:
+        labels: of the target, none missing.
+        name: of the target.
+        by_word: whether text is compared as it is read, without its spaces and case.
+    """
     if labels.dtype == object:
         types = {
             Number if isinstance(x, Number | np.number | np.bool_) else type(x): x
@@ -269,13 +280,22 @@ def _two_classes(labels: Column, name: str) -> tuple[Any, Any]:
             f"target {name!r} should have labels of two classes, got {len(values)} "
             f"class{'es' * (len(values) != 1)}{listed}{remedy}"
         )
+    if by_word:
+        words = [value.strip().lower() for value in values]
+        parsed = [number(word) for word in words]
+        order: list[Any] = words if None in parsed else parsed
+        if order[0] > order[1]:
+            values.reverse()
     return values[0], values[1]
 
 
 def _with_one_spelling(
     column: Column, name: str, classes: Sequence[Any]
-) -> tuple[Column, list[str]]:
-    """Labels with every word in its first spelling, NaN where missing; a note on the others."""
+) -> tuple[Column, bool, list[str]]:
+    """Labels with every word in its first spelling, NaN where missing.
+
+    Also whether there are other spellings, and a note on them.
+    """
     words = [value for value in (*classes, *column) if isinstance(value, str)]
     labels = labels_of(word.strip() for word in words)
     # as it was given, spaces included: what is predicted has to equal what was learned from
@@ -295,7 +315,7 @@ def _with_one_spelling(
                 others.setdefault(value, f"{value!r} counts as {spelled[row]!r} (row {row})")
     first = listed(others.values(), most=3)
     notes = [f"{name}: {first}."] if first else []
-    return spelled, notes + _missing_notes(column, marks, name)
+    return spelled, bool(others), notes + _missing_notes(column, marks, name)
 
 
 def _missing_notes(

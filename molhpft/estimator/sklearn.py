@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
-from sklearn.utils import check_random_state
+from sklearn.metrics import accuracy_score
+from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -426,7 +427,7 @@ class HPFTClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]  # untyp
 
     @property
     def classes_(self) -> Any:
-        """The two labels of the target, the lesser first; a list of pairs for several targets."""
+        """The two labels of the target, as 0 and 1; a list of pairs for several targets."""
         pairs = [np.array(pair) for pair in self._saved["classes"]]
         return pairs[0] if self._saved["flat"] else pairs
 
@@ -444,14 +445,8 @@ class HPFTClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]  # untyp
         Raises:
             ValueError: a molecule cannot be read; `predict_proba` gives NaN for it.
         """
-        p = self._values(molecules)
-        for row in np.flatnonzero(np.isnan(p.reshape(len(p), -1)).any(1))[:1]:
-            raise ValueError(
-                f"row {row}, {smiles_of(molecules)[row]!r:.60}, cannot be read as a molecule and "
-                "has no label; predict_proba gives NaN for it"
-            )
-        chosen = (p > 0.5).astype(int)
-        if p.ndim == 1:
+        chosen = self._chosen(molecules)
+        if chosen.ndim == 1:
             labels: Array = self.classes_[chosen]
             return labels
         columns = zip(self.classes_, chosen.T, strict=True)
@@ -459,6 +454,40 @@ class HPFTClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]  # untyp
         if len({labels.dtype.kind for labels in predicted}) > 1:  # a number is no word
             predicted = [labels.astype(object) for labels in predicted]
         return np.stack(predicted, axis=1)
+
+    def score(self, molecules: Any, y: Any, sample_weight: Any = None) -> float:
+        """Share of molecules all of whose labels are predicted, of those that have one.
+
+        Args:
+            molecules: SMILES, (n,), as for `fit`.
+            y: (n,) or (n, t), read as `fit` reads it: spelling does not count, NaN where missing.
+            sample_weight: (n,), how much each molecule counts; None for alike.
+
+        Raises:
+            ValueError: a molecule cannot be read, a label is none of the classes, or all are
+                missing.
+        """
+        chosen = self._chosen(molecules)
+        check_consistent_length(chosen, sample_weight)
+        pairs = tuple((zero, one) for zero, one in self._saved["classes"])
+        labels = class_labels(y, len(chosen), classes=pairs).targets.numpy()
+        missing = np.isnan(labels)
+        scored = ~missing.all(1)
+        if not scored.any():
+            raise ValueError("a score needs molecules with labels; all labels are missing")
+        right = (missing | (labels == chosen.reshape(labels.shape))).all(1)[scored]
+        weights = None if sample_weight is None else np.asarray(sample_weight)[scored]
+        return float(accuracy_score(np.ones_like(right), right, sample_weight=weights))
+
+    def _chosen(self, molecules: Any) -> Array:
+        """0 or 1, the more probable class of each target, (n,) or (n, t)."""
+        p = self._values(molecules)
+        for row in np.flatnonzero(np.isnan(p.reshape(len(p), -1)).any(1))[:1]:
+            raise ValueError(
+                f"row {row}, {smiles_of(molecules)[row]!r:.60}, cannot be read as a molecule and "
+                "has no label; predict_proba gives NaN for it"
+            )
+        return (p > 0.5).astype(int)
 
     def _labels(self, y: Any, n: int, *, like: Labels | None = None) -> Labels:
         return class_labels(y, n, classes=like.classes if like else None)

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from molhpft.domains.molecules.tables import read_table
@@ -188,7 +188,7 @@ def test_arrays_of_bytes_and_of_arrow_are_texts():
 
 @pytest.mark.parametrize("mark", [None, NAN, "", " ", "NA", "n/a", "-", "#N/A", "null"])
 def test_a_missing_mark_of_a_file_is_a_missing_label(mark):
-    for y in (["toxic", mark, "harmless", b"toxic"], ["1", mark, "0", b"1"]):
+    for y in (["toxic", mark, "harmless", "toxic"], ["1", mark, "0", "1"]):
         found = class_labels(y, 4)
         torch.testing.assert_close(
             found.targets.flatten(), torch.tensor([1, NAN, 0, 1]), equal_nan=True
@@ -200,15 +200,51 @@ def test_a_missing_mark_of_a_file_is_a_missing_label(mark):
 def test_words_are_read_as_in_a_file_and_what_was_spelled_otherwise_is_said():
     y = ["active", "Inactive", "active ", "ACTIVE", None, "inactive"]
     found = class_labels(y, 6)
-    assert found.classes == (("Inactive", "active"),)
-    expected = torch.tensor([1, 0, 1, 1, NAN, 0])
+    assert found.classes == (("active", "Inactive"),)
+    expected = torch.tensor([0, 1, 0, 0, NAN, 1])
     torch.testing.assert_close(found.targets.flatten(), expected, equal_nan=True)
     assert found.notes == (
         "target: 'active ' counts as 'active' (row 2), 'ACTIVE' counts as 'active' (row 3) "
         "and 'inactive' counts as 'Inactive' (row 5).",
     )
     later = class_labels(["INACTIVE", "Active"], 2, classes=found.classes)
-    assert later.targets.flatten().tolist() == [0, 1]
+    assert later.targets.flatten().tolist() == [1, 0]
+
+
+SPELLINGS = {
+    "low": ["low", " low", "LOW ", "Low"],
+    "high": ["high", "\thigh", "High", "HIGH  "],
+    "9": ["9", "+9", " 9.0"],
+    "10": ["10", "10 ", "+10", "1e1"],
+}
+
+
+@pytest.mark.parametrize("pair", [("high", "low"), ("9", "10")])
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_which_class_is_1_does_not_depend_on_how_the_first_labels_are_spelled(pair, data):
+    words = data.draw(st.lists(st.sampled_from(pair), min_size=4, max_size=12))
+    words = [*pair, *pair, *words]
+    y = [data.draw(st.sampled_from(SPELLINGS[word])) for word in words]
+    assume(len(set(y)) > 2)
+    for container in in_containers(y):
+        targets = class_labels(container, len(y)).targets.flatten().tolist()
+        assert targets == [float(word == pair[1]) for word in words]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.text("aB ", min_size=1, max_size=3), min_size=2, max_size=2, unique=True))
+def test_labels_of_one_spelling_each_are_in_the_order_that_scores_of_scikit_learn_take(pair):
+    assume(len({word.strip().lower() for word in pair} - {""}) == 2)
+    assert class_labels(pair, 2).classes == (tuple(sorted(pair)),)
+
+
+@pytest.mark.parametrize("read", [class_labels, number_labels])
+@pytest.mark.parametrize("container", [list, np.array, pd.Series, pd.Categorical])
+def test_bytes_are_no_labels_for_they_would_come_back_as_text(read, container):
+    says = r"no bytes; row 0 is b'1' \(bytes.*\); decode them, by y\.astype\(str\) of an array"
+    with pytest.raises(ValueError, match=says):
+        read(container([b"1", b"0", b"1"]), 3)
 
 
 def test_classes_are_the_values_that_were_given_spaces_included():

@@ -51,12 +51,58 @@ def test_scikit_learn_finds_no_further_check_that_applies(estimator):
     assert {check.func for _, check in found} <= set(CHECKS)
 
 
+@pytest.fixture(scope="module")
+def spelled():
+    """A classifier of words in several spellings."""
+    words = [("chain", "ring")[ring] for ring in RING]
+    words[RING.index(1)] = "Ring "
+    return HPFTClassifier(**FINGERPRINTS).fit(SMILES, words)
+
+
 def test_fitting_learns_and_says_how(classifier):
     assert classifier.score(SMILES, RING) > 0.7
     assert classifier.tau_ in classifier.energy_
     assert list(classifier.energy_) == [0, 2, 5]
     assert {row["phase"] for row in classifier.history_} == {"probe", "finetune"}
     assert classifier.classes_.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        list,
+        np.array,
+        lambda y: np.array(y, dtype=object),
+        lambda y: pd.Series(y, dtype="category"),
+        lambda y: pd.Series(y, dtype="string"),
+    ],
+    ids=["list", "text", "object", "category", "string"],
+)
+def test_a_score_reads_labels_as_fitting_does(spelled, container):
+    predicted = spelled.predict(SMILES)
+    assert set(predicted) == {"Ring ", "chain"}
+    right = (predicted == "Ring ") == np.array(RING, dtype=bool)
+    y = [("CHAIN", " ring")[ring] for ring in RING]
+    assert spelled.score(SMILES, container(y)) == pytest.approx(right.mean())
+    weights = np.arange(len(SMILES))
+    weighted = np.average(right, weights=weights)
+    assert spelled.score(SMILES, container(y), weights) == pytest.approx(weighted)
+    assert spelled.score(SMILES, predicted) == 1
+
+
+def test_a_score_is_of_the_molecules_with_a_label_and_of_those_classes(spelled):
+    predicted = spelled.predict(SMILES).astype(object)
+    y = np.array([{"chain": "ring", "Ring ": "chain"}[word] for word in predicted], dtype=object)
+    assert spelled.score(SMILES, y) == 0
+    y[1:] = "n/a"
+    y[:1] = predicted[:1]
+    assert spelled.score(SMILES, y, np.arange(len(y)) + 1) == 1
+    with pytest.raises(ValueError, match="a score needs molecules with labels; all"):
+        spelled.score(SMILES, [None] * len(y))
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        spelled.score(SMILES, y, [1.0])
+    with pytest.raises(ValueError, match="should be chain or Ring , got 'tree'"):
+        spelled.score(["C"], ["tree"])
 
 
 def test_an_unreadable_molecule_has_no_answer_and_stops_no_other(classifier):
@@ -312,9 +358,14 @@ def test_molecules_without_a_label_are_no_neighbours_of_a_prediction():
 def test_labels_of_two_types_come_back_as_they_are():
     words = ["yes" if ring else "no" for ring in RING]
     y = pd.DataFrame({"word": words, "number": RING})
-    predicted = HPFTClassifier(**FINGERPRINTS).fit(SMILES, y).predict(SMILES)
+    fitted = HPFTClassifier(**FINGERPRINTS).fit(SMILES, y)
+    predicted = fitted.predict(SMILES)
     assert set(predicted[:, 0]) == {"yes", "no"}
     assert (predicted[:, 1] == y["number"]).mean() > 0.7
+    assert fitted.score(SMILES, y) == (predicted == y).all(axis=1).mean()
+    y.loc[::2, "number"] = NAN
+    right = (predicted == y) | y.isna()
+    assert fitted.score(SMILES, y) == right.all(axis=1).mean()
 
 
 def test_the_unit_of_one_target_is_nothing_to_the_members_of_another():

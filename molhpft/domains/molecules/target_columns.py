@@ -121,9 +121,9 @@ def is_numeric(cell: str) -> bool:
 def ordered_words(one: str, other: str) -> tuple[str, str]:
     """Two words as the labels 0 and 1: yes, true, active, positive, ... are 1.
 
-    Of two words that are not known, the later one in the alphabet is 1, as scikit-learn has it.
+    Of two words that are not known, the later one in the alphabet is 1, whatever their case.
     """
-    first, last = sorted((one, other))
+    first, last = sorted((one, other), key=str.lower)
     return (last, first) if first.lower() in _YES and last.lower() not in _YES else (first, last)
 
 

@@ -306,6 +306,7 @@ def test_numbers_over_many_orders_of_magnitude_are_better_learned_as_logarithms(
         (("toxic", "harmless"), ("harmless", "toxic")),
         (("toxic", "non-toxic"), ("non-toxic", "toxic")),
         (("blue", "red"), ("blue", "red")),
+        (("Low", "high"), ("high", "Low")),
     ],
 )
 def test_of_two_words_the_affirmative_is_one_and_else_the_later(words, expected):
