@@ -424,22 +424,31 @@ def _csv_source(path: Path, text: TextIO, start: str) -> _Source:
 def _separator(start: str) -> tuple[str, int]:
     """What separates the cells of a text, and how many lines say so and are no rows.
 
-    The first of `_SEPARATORS` that cuts the header and the row below into equally many cells, more
-    than one; else the one that cuts the header into most.
+    Those come first by which a column is called smiles, for names and cells may have as many commas
+    as each other. Of them, or of all, it is the first of `_SEPARATORS` that cuts the header and the
+    row below into equally many cells, more than one; else the one that cuts the header into most.
     """
     if line := re.match(r'"?sep=(.)"?\r?\n', start, re.IGNORECASE):
         return line[1], 1
-    counts = {}
+    cut: dict[str, list[list[str]]] = {}
     for separator in _SEPARATORS:
         rows = csv.reader(io.StringIO(start, newline=""), delimiter=separator)
         try:
-            counts[separator] = [len(cells) for cells in islice(filter(any, rows), 2)]
+            cut[separator] = list(islice(filter(any, rows), 2))
         except csv.Error:
-            counts[separator] = []
+            cut[separator] = []
+    cut = {mark: rows for mark, rows in cut.items() if _names_molecules(rows)} or cut
+    counts = {separator: [*map(len, rows)] for separator, rows in cut.items()}
     for separator, lengths in counts.items():
         if len(lengths) == 2 and lengths[0] == lengths[1] > 1:
             return separator, 0
-    return max(_SEPARATORS, key=lambda separator: counts[separator][:1]), 0
+    return max(counts, key=lambda separator: counts[separator][:1]), 0
+
+
+def _names_molecules(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether one of several columns is called smiles, in any case."""
+    header = [name.strip().casefold() for row in rows[:1] for name in row]
+    return len(header) > 1 and "smiles" in header
 
 
 def _csv_rows(path: Path, file: TextIO, separator: str, skipped: int) -> Iterator[_Row]:

@@ -169,6 +169,31 @@ def test_a_separator_is_chosen_by_the_rows_and_not_by_the_text_of_a_name(path):
     assert extended == {"smiles": ("CCO |$_R1;;$|",), "y": ("1",)}
 
 
+words = st.text("ab1.,; ", max_size=8).map("a{}1".format)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(words, min_size=1, max_size=3, unique=True),
+    st.sampled_from(["smiles", "SMILES", " Smiles "]),
+    st.sampled_from("|\t"),
+    st.data(),
+)
+def test_marks_inside_names_and_cells_cut_no_column_of_molecules(path, others, name, mark, data):
+    header = data.draw(st.permutations([name, *others]))
+    row = ["C" if one == name else data.draw(words) for one in header]
+    columns = _read(path, f"{mark.join(header)}\n{mark.join(row)}\n").columns
+    assert [*columns] == [one.strip() for one in header]
+    assert [cells for (cells,) in columns.values()] == row
+
+
+def test_a_separator_is_known_by_the_column_of_molecules_and_not_by_as_many_commas(path):
+    text = "smiles|IC50, nM\nCCO|1,5\n"
+    assert _read(path, text).columns == {"smiles": ("CCO",), "IC50, nM": ("1,5",)}
+    text = "IC50, nM;Smiles;\n1,5;CCO\n"
+    assert _read(path, text).columns == {"IC50, nM": ("1,5",), "Smiles": ("CCO",)}
+
+
 @pytest.mark.parametrize("name", ["PAR1", "PARE", "BZh9", "PK", "ARROW1", "%PDF"])
 def test_a_column_may_be_called_as_a_binary_file_begins(path, name):
     assert list(_read(path, f"{name},smiles\n1,C\n").columns) == [name, "smiles"]
