@@ -19,7 +19,13 @@ from torch import Tensor
 from molhpft.domains.files import listed
 from molhpft.domains.molecules.group_columns import time_of
 from molhpft.domains.molecules.table_files import text_of
-from molhpft.domains.molecules.target_columns import is_censored, labels_of, missing_note, number
+from molhpft.domains.molecules.target_columns import (
+    decades_notes,
+    is_censored,
+    labels_of,
+    missing_note,
+    number,
+)
 
 Column = NDArray[Any]
 
@@ -33,7 +39,7 @@ class Labels:
         names: (t,).
         classes: of a classification, the two values of each target that are learned as 0 and 1.
         flat: whether they came as (n,), so that predictions go back so.
-        notes: sentences about how text was read.
+        notes: sentences about how they were read.
     """
 
     targets: Tensor
@@ -76,7 +82,8 @@ def number_labels(y: Any, n: int) -> Labels:
 
     Args:
         y: (n,) or (n, t), NaN where missing; text is read as the cells of a file are, censored
-            numbers (`>1.5`) as missing, which a note says.
+            numbers (`>1.5`) as missing, which a note says. Another is on numbers of many orders of
+            magnitude.
         n: number of molecules.
 
     Raises:
@@ -94,6 +101,12 @@ def number_labels(y: Any, n: int) -> Labels:
     targets = torch.from_numpy(np.array(columns).T)
     for row, k in targets.float().isinf().nonzero().tolist()[:1]:
         raise ValueError(f"target {names[k]!r} should be finite numbers; row {row} is infinite")
+    for name, column in zip(names, columns, strict=True):
+        known = np.flatnonzero(~np.isnan(column))
+        if known.size:
+            rows = (known[choose(column[known])] for choose in (np.argmin, np.argmax))
+            ends = [(float(column[row]), f"row {row} has {column[row]:.15g}") for row in rows]
+            notes += decades_notes(name, *ends)
     return Labels(targets, names, (), flat, tuple(notes))
 
 

@@ -273,6 +273,19 @@ def test_a_censored_number_is_a_missing_label_of_a_regression_and_that_is_said()
         number_labels([">1", ">2"], 2)
 
 
+def test_numbers_over_many_orders_of_magnitude_are_noted_as_those_of_a_file_are():
+    note = (
+        "IC50: row 3 has 0.5, row 2 has 2000: errors of the greatest numbers alone count; of "
+        "concentrations and the like learn the log10."
+    )
+    y = [30.0, NAN, 2e3, 0.5]
+    for own in (pd.Series(y, name="IC50"), pd.Series(list(map(str, y)), name="IC50")):
+        assert number_labels(own, 4).notes[-1] == note
+    several = pd.DataFrame({"IC50": y, "logD": [-1.0, 2e6, 1.0, 2.0], "gap": [NAN] * 4})
+    assert number_labels(several, 4).notes == (note,)
+    assert number_labels([30.0, 500.0, 0.5], 3).notes == ()
+
+
 def test_words_of_numpy_are_of_the_same_type_as_others():
     assert class_labels([np.str_("a"), "b"], 2).targets.flatten().tolist() == [0, 1]
 

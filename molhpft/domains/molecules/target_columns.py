@@ -458,15 +458,30 @@ def _numbers(column: _Column, notes: list[str]) -> _Labels:
 
 
 def _decades(column: _Column) -> list[str]:
-    """A note on positive numbers of many orders of magnitude, such as concentrations."""
+    """`decades_notes` of the numbers of a column."""
     if not column.numbers:
         return []
     low, high = (choose(column.numbers, key=column.numbers.__getitem__) for choose in (min, max))
-    if not 0 < _DECADES * column.numbers[low] < column.numbers[high]:
+    ends = [(column.numbers[label], column.at(column.labels[label])) for label in (low, high)]
+    return decades_notes(column.name, *ends)
+
+
+def decades_notes(name: str, least: tuple[float, str], greatest: tuple[float, str]) -> list[str]:
+    """A note on positive numbers of many orders of magnitude, such as concentrations.
+
+    >>> decades_notes("IC50", (0.5, "line 4 has '0.5'"), (30.0, "line 3 has '30'"))
+    []
+
+    Args:
+        name: of the target.
+        least: number, and where it is.
+        greatest: likewise.
+    """
+    if not 0 < _DECADES * least[0] < greatest[0]:
         return []
     return [
-        f"{column.name}: {column.at(column.labels[low])}, {column.at(column.labels[high])}: errors "
-        "of the greatest numbers alone count; of concentrations and the like learn the log10."
+        f"{name}: {least[1]}, {greatest[1]}: errors of the greatest numbers alone count; of "
+        "concentrations and the like learn the log10."
     ]
 
 
