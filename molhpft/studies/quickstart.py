@@ -84,8 +84,8 @@ def quickstart(out: Path) -> Quickstart:
     """Compare methods on structural alerts, from the shipped encoder and from scratch.
 
     The molecules are those that RDKit ships, so nothing is downloaded. Methods run side by side,
-    one a processor (or one a GPU), each on one thread: more would add up in another order. A second call finds the
-    finished runs.
+    one a processor or one a GPU, each on one thread: more would add up in another order. A second
+    call finds the finished runs.
 
     Args:
         out: folder for the run folders and the figure.
