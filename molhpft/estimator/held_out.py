@@ -60,7 +60,8 @@ class HeldOutPredictions:
 
     Attributes:
         rows: of the task, int64 (m,).
-        parts: (m,), number of the fold, counted from 1, or name of the split.
+        parts: (m,), number of the fold, counted from 1, or name of the split, "split 1" of one that
+            is called by a number.
         values: probabilities, or numbers in the unit of their target, float64 (m, t); see
             `held_out_values`.
         sets: prediction sets or intervals, (m, t, 2); see `Prediction.sets`. Those of molecules

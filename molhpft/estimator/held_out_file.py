@@ -27,9 +27,10 @@ def write_held_out(
     """Write a row for each row of the table, in its order.
 
     The columns are where the table has it (`line`, or `row` in a Parquet file), `smiles`, `fold`
-    (its number, or the name of the split) and for every target its label (`<target> label`), its
-    value or the probability of its second class, and its prediction set or the ends of its
-    interval. Cells of what trained alone, or cannot be read, are empty but for labels.
+    (its number, or the name of the split, `split 1` of one called 1) and for every target its label
+    (`<target> label`), its value or the probability of its second class, and its prediction set or
+    the ends of its interval. Cells of what trained alone, or cannot be read, are empty but for
+    labels.
 
     Args:
         predictions: of some rows.

@@ -29,6 +29,7 @@ from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.fingerprints import Neighbours, packed_fingerprints, unpack_bits
 from molhpft.domains.molecules.further_columns import reading_beside
 from molhpft.domains.molecules.splits import CALIBRATION
+from molhpft.domains.molecules.target_columns import number
 from molhpft.estimator.blend import Line, blend_weights, fit_line
 from molhpft.estimator.calibrate import (
     Uncertainty,
@@ -373,7 +374,9 @@ def _held_out_predictions(
         values: of each split, see `held_out_values`.
     """
     fold_of = {row: str(k) for k, fold in enumerate(folds, start=1) for row in fold.held.tolist()}
-    parts = [fold_of.get(row, split) for split in held for row in task.rows(split).tolist()]
+    # a split of a column may be called 1
+    names = {split: split if number(split) is None else f"split {split}" for split in held}
+    parts = [fold_of.get(row, names[split]) for split in held for row in task.rows(split).tolist()]
     sets = [
         uncertainty.sets(one.logits, objective, one.similarity, one.std) for one in held.values()
     ]

@@ -129,6 +129,18 @@ def test_rows_that_only_trained_are_empty_and_splits_stand_by_their_name(tmp_pat
     torch.testing.assert_close(found.double(), p, rtol=1e-4, atol=1e-6)
 
 
+def test_a_split_that_is_called_by_a_number_is_no_fold(tmp_path):
+    parts = ["1" if k % 6 == 0 else "2.0" if k % 6 == 1 else "train" for k in range(60)]
+    lines = [
+        "smiles,size,part",
+        *(f"{s},{y},{p}" for s, y, p in zip(SMILES, SIZE, parts, strict=True)),
+    ]
+    columns = {"target_columns": ("size",), "split": "column", "split_column": "part"}
+    _, rows = made(tmp_path, lines, columns=columns, folds=2)
+    found = {(part, row["fold"]) for part, row in zip(parts, rows, strict=True)}
+    assert found == {("1", "split 1"), ("2.0", "split 2.0"), ("train", "1"), ("train", "2")}
+
+
 def test_the_summary_and_the_card_say_where_the_file_is(tmp_path):
     lines = ["smiles,size", *(f"{s},{y}" for s, y in zip(SMILES, SIZE, strict=True))]
     done, _ = made(tmp_path, lines)
