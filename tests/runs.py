@@ -6,6 +6,7 @@ from zlib import crc32
 from molhpft.config.build import build_network, build_recipes, build_task
 from molhpft.run.auto_tau import ProbeCurve
 from molhpft.run.folder import MANIFEST, RunFolder, file_sizes, manifest_of
+from molhpft.run.identity import FORMAT
 
 SMALL = {
     "task": {"name": "csv", "target_columns": ["ring"]},
@@ -119,6 +120,7 @@ def write_run(
     folder.write_yaml("config.yaml", written)
     folder.write_lines("history.jsonl", history(list(scores), epochs))
     summary = {
+        "format": FORMAT,
         "task": task,
         "fingerprint": data or made_up,
         "encoder": encoder["name"],

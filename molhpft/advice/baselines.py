@@ -209,6 +209,7 @@ def _logits(
 def _summary(name: str, task: Task, seed: int) -> Json:
     baseline, targets = BASELINES[name], _training_targets(task)
     return {
+        "format": FORMAT,
         "task": task.name,
         "fingerprint": task.fingerprint,
         "encoder": baseline.reads,

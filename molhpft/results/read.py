@@ -15,8 +15,8 @@ import yaml
 from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from molhpft.domains.files import Json, listed
-from molhpft.run.branch import tau_of
 from molhpft.run.folder import MANIFEST, file_sizes, lacking
+from molhpft.run.identity import FORMAT
 from molhpft.run.standouts import STANDOUTS, Standouts
 
 NO_MOLECULES = "it stored no molecules to draw; set features: true in its config"
@@ -50,10 +50,16 @@ class Problem:
     Attributes:
         path: the folder.
         what: what is wrong and what to do, in a sentence.
+        of_other_format: whether it is only that another version wrote the run.
     """
 
     path: Path
     what: str
+    of_other_format: bool = False
+
+
+class _OtherFormatError(ValueError):
+    """A run folder is of another version, whose numbers may mean something else."""
 
 
 def read_runs(root: Path) -> tuple[list[Run], list[Problem]]:
@@ -70,7 +76,8 @@ def read_runs(root: Path) -> tuple[list[Run], list[Problem]]:
         try:
             run, complaint = _read(path)
         except (OSError, ValueError) as error:
-            problems.append(Problem(path, str(error)))
+            other = isinstance(error, _OtherFormatError)
+            problems.append(Problem(path, str(error), of_other_format=other))
             continue
         runs.append(run)
         if complaint:
@@ -164,7 +171,7 @@ def _read(path: Path) -> tuple[Run, str | None]:
     """A run, and a complaint where it has lost its history."""
     if path.suffix == ".partial":
         raise ValueError("the run has not ended; run its config again to go on with it")
-    summary, config = _with_own_taus(_summary(path)), _config(path)
+    summary, config = _summary(path), _config(path)
     _check_sizes(path, "summary.json", "config.yaml")
     written = (summary["method"], summary["seed"])
     configured = (config["method"]["name"], config.get("seed"))
@@ -176,8 +183,6 @@ def _read(path: Path) -> tuple[Run, str | None]:
     try:
         history = _history(path)
         _check_sizes(path, "history.jsonl", "choice.json")
-        if any("inverse_penalty" in branch for branch in summary["branches"]):
-            history = [{**row, "tau": None} for row in history]
         return Run(path, config, summary, history, _spent(path, config)), None
     except ValueError as error:
         complaint = f"{error}; training curves and costs leave it out"
@@ -186,14 +191,14 @@ def _read(path: Path) -> tuple[Run, str | None]:
 
 def _summary(path: Path) -> Json:
     summary = _json(path / "summary.json")
+    if isinstance(summary, dict) and "branches" in summary and summary.get("format") != FORMAT:
+        raise _OtherFormatError(
+            f"another version wrote it (format {summary.get('format', 'not given')}, this one "
+            f"writes {FORMAT}), whose numbers may mean something else; run its config again"
+        )
     try:
         checked = _Summary.model_validate(summary, strict=True)
     except ValidationError as error:
-        if isinstance(summary, dict) and "branches" in summary and "fingerprint" not in summary:
-            raise ValueError(
-                "summary.json does not say which data the run is of, so that it can be compared "
-                f"with no other (an older version wrote it); {_AGAIN}"
-            ) from error
         raise ValueError(f"summary.json is none of a run ({_first(error)})") from error
     taus = [branch.tau for branch in checked.branches]
     if checked.chosen_tau not in taus:
@@ -210,14 +215,6 @@ def _summary(path: Path) -> Json:
         if not {"valid", "test"} <= branch.final.keys():
             raise ValueError(f"summary.json has no final valid and test score of tau {branch.tau}")
     return dict(summary)
-
-
-def _with_own_taus(summary: Json) -> Json:
-    """The summary with the tau of every branch that it has by `tau_of`, in older runs too."""
-    branches = summary["branches"]
-    chosen = next(branch for branch in branches if branch["tau"] == summary["chosen_tau"])
-    branches = [{**branch, "tau": tau_of(branch)} for branch in branches]
-    return {**summary, "chosen_tau": tau_of(chosen), "branches": branches}
 
 
 def _config(path: Path) -> Json:

@@ -42,17 +42,16 @@ class Results:
     Attributes:
         table: a row for each run and tau. Columns: folder, task, data (fingerprint), encoder,
             weights, method, pretraining (digest of the task that it goes on serving; empty for
-            none, and in runs of older versions), head, cut, seed, metric, tau (missing where no
-            number of epochs of probing gave the head), chosen, energy, energy_per_entry,
-            energy_balanced, head_norm (missing in runs of older versions), probe_<split>,
-            final_<split>, ece_<split> (of classes), distance, cosine, dot, norm, start_norm, epochs
-            (of finetuning), parameters, the settings in which runs differ under their config keys,
-            and label, family and variant.
+            none), head, cut, seed, metric, tau (missing where no number of epochs of probing gave
+            the head), chosen, energy, energy_per_entry, energy_balanced, head_norm (missing for
+            baselines), probe_<split>, final_<split>, ece_<split> (of classes), distance, cosine,
+            dot, norm, start_norm, epochs (of finetuning), parameters, the settings in which runs
+            differ under their config keys, and label, family and variant.
         settings: names of the columns that are settings.
         runs: the runs behind it.
         problems: folders that were left out, and why.
-        notes: sentences on what in the table may mislead: different data of one name, runs that
-            contradict each other, scores that are missing.
+        notes: sentences on what in the table may mislead: runs of other versions that it lacks,
+            different data of one name, runs that contradict each other, scores that are missing.
     """
 
     table: pd.DataFrame
@@ -84,7 +83,12 @@ def read_results(root: Path) -> Results:
     every = pd.DataFrame(rows).astype({"tau": "Int64", "epochs": "Int64"})
     # a run that was copied, or differs only in what it measured, is no further evidence
     table = every.drop_duplicates(_ONE_RESULT, ignore_index=True)
-    notes = (*_namesakes(table, runs), *_contradictions(every), *_unscored(runs))
+    notes = (
+        *_outdated(problems),
+        *_namesakes(table, runs),
+        *_contradictions(every),
+        *_unscored(runs),
+    )
     return Results(table, settings, tuple(runs), tuple(problems), notes)
 
 
@@ -308,6 +312,16 @@ def _namesakes(table: pd.DataFrame, runs: Sequence[Run]) -> Iterator[str]:
                 f"{name} names {len(same)} tasks, whose rows, labels or splits differ, so that "
                 f"their scores do not compare: {'; '.join(tasks)}."
             )
+
+
+def _outdated(problems: Sequence[Problem]) -> Iterator[str]:
+    """A sentence that counts the runs of other versions."""
+    if count := sum(problem.of_other_format for problem in problems):
+        yield (
+            f"{'1 run is' if count == 1 else f'{count} runs are'} left out: another version made "
+            f"{'it' if count == 1 else 'them'}, and numbers may mean something else. Run again "
+            "what is to be compared."
+        )
 
 
 def _contradictions(every: pd.DataFrame) -> Iterator[str]:

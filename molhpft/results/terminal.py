@@ -13,7 +13,6 @@ from molhpft.core.metrics import comparable, name_and_sign, score_name, show
 from molhpft.domains.console import plain_console
 from molhpft.domains.files import Json
 from molhpft.domains.molecules.splits import OWN_SPLITS
-from molhpft.run.branch import tau_of
 
 Columns = dict[str, tuple[str, str]]
 
@@ -140,8 +139,7 @@ def branch_table(
 
 def tau_text(row: Json) -> str:
     """Tau of a branch; a dash for one that has none, as a soup or a solved head."""
-    tau = tau_of(row)
-    return "-" if tau is None else str(tau)
+    return "-" if row["tau"] is None else str(row["tau"])
 
 
 def _present(columns: Columns, rows: Sequence[tuple[str, Json]]) -> Columns:

@@ -90,15 +90,6 @@ def finetune(
     return tuned, history
 
 
-def tau_of(row: Json) -> int | None:
-    """Tau of a branch, by its row; None where it has none: of a baseline, soup or solved head.
-
-    Older versions wrote 0 for a solved head, which is the tau of a random one.
-    """
-    tau: int | None = None if "inverse_penalty" in row else row["tau"]
-    return tau
-
-
 def write_member(tuned: Network, recipe: Recipe, context: RunContext) -> None:
     """Write a finetuned network, finished or paused, when the config asks for all of them."""
     if context.config.members:

@@ -13,8 +13,11 @@ from molhpft.core.data import Task
 from molhpft.domains.files import path_digest, short_digest
 from molhpft.tuning.recipes import Recipe
 
-FORMAT = 5
-"""Of run folders; raised when what an older version left is to be made again."""
+FORMAT = 6
+"""Of run folders; raised when what an older version left is to be made again.
+
+It is part of a folder's name, and `format` in `summary.json`: reports leave out other formats.
+"""
 
 # the recipe has the probe as it is trained
 _NOT_PROBED = ("method", "probe", "finetune", "precision", *RECORDED)

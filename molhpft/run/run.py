@@ -36,7 +36,7 @@ from molhpft.run.branch import (
 )
 from molhpft.run.device import launch, settled
 from molhpft.run.folder import RunFolder
-from molhpft.run.identity import probe_name, run_name
+from molhpft.run.identity import FORMAT, probe_name, run_name
 from molhpft.run.lock import locked
 from molhpft.run.resume import has_branch, load_branch, save_branch
 from molhpft.run.soup_branch import soup_branch
@@ -266,6 +266,7 @@ def _write_features(start: Network, end: Network, task: Task, folder: RunFolder)
 
 def _summary(network: Network, task: Task, config: RunConfig) -> Json:
     return {
+        "format": FORMAT,
         "task": task.name,
         "fingerprint": task.fingerprint,
         **({"auxiliary": task.auxiliary} if task.auxiliary else {}),

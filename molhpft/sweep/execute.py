@@ -30,7 +30,6 @@ from molhpft.config.options import Options
 from molhpft.config.schema import Choice, parse_config, plain, resolved
 from molhpft.domains.extras import MissingExtraError, require
 from molhpft.domains.files import Json, UnwritableError
-from molhpft.run.branch import tau_of
 from molhpft.run.device import hardware
 from molhpft.run.lock import locked
 from molhpft.run.run import run
@@ -145,7 +144,7 @@ def _row(trial: Trial, store: Store) -> Json:
     chosen = next(b for b in summary["branches"] if b["tau"] == summary["chosen_tau"])
     scores = {split: chosen["final"][split] for split in ("valid", "test")}
     about = {key: summary[key] for key in ("task", "metric", "parameters")}
-    return {**row, **about, "tau": tau_of(chosen), **scores}
+    return {**row, **about, "tau": chosen["tau"], **scores}
 
 
 def run_trial(trial: Trial, out: Path) -> Outcome:

@@ -258,11 +258,10 @@ def test_a_tau_that_some_seeds_have_is_over_fewer(tmp_path):
     assert "mean over 1 to 2 seeds." in panel.note
 
 
-@pytest.mark.parametrize("tau", [None, 0])  # as it is written, and as older versions wrote it
-def test_a_solved_head_has_no_tau_in_figures_and_tables(tmp_path, tau):
+def test_a_solved_head_has_no_tau_in_figures_and_tables(tmp_path):
     kernel = [{"ntk_change": 0.1 * k} for k in (1, 2, 3)]
-    solved = write_run(tmp_path, {tau: (0.5, 0.4)}, method="lp_ft_converged")
-    measure(changed(solved, {"inverse_penalty": 0.1}), {tau: further(0)}, {tau: kernel})
+    solved = write_run(tmp_path, {None: (0.5, 0.4)}, method="lp_ft_converged")
+    measure(changed(solved, {"inverse_penalty": 0.1}), {None: further(0)}, {None: kernel})
     alone, table = panels(tmp_path)
     assert lines_of(alone["eNTK change"].figures[0]) == {
         "no tau": {k + 1: row["ntk_change"] for k, row in enumerate(kernel)}

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from molhpft.results.read import read_runs, read_standouts
+from molhpft.run.identity import FORMAT
 from tests.runs import rewrite, write_run
 
 FILES = ("summary.json", "config.yaml", "history.jsonl")
@@ -200,12 +201,15 @@ def test_standouts_are_read_or_refused_in_a_sentence(tree):
             read_standouts(run)
 
 
-def test_a_run_of_an_older_version_is_left_out_with_the_way_to_redo_it(tree):
+@pytest.mark.parametrize(("written", "words"), [(None, "not given"), (FORMAT - 1, FORMAT - 1)])
+def test_a_run_of_another_format_is_left_out_with_the_way_to_redo_it(tree, written, words):
     root, good, bad = tree
     summary = json.loads((bad / "summary.json").read_text())
-    del summary["fingerprint"]
-    (bad / "summary.json").write_text(json.dumps(summary))
+    del summary["format"]
+    more = {} if written is None else {"format": written}
+    rewrite(bad, "summary.json", json.dumps(summary | more))
     runs, (problem,) = read_runs(root)
     assert [run.path for run in runs] == [good]
-    assert "does not say which data the run is of" in problem.what
-    assert problem.what.endswith("delete the folder and run its config again")
+    assert problem.of_other_format
+    assert f"(format {words}, this one writes {FORMAT})" in problem.what
+    assert problem.what.endswith("run its config again")

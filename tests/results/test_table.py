@@ -1,5 +1,6 @@
 """The tidy table: a row a run and tau, no seed counted twice, names that tell runs apart."""
 
+import json
 from pathlib import Path
 from typing import get_args
 
@@ -8,8 +9,9 @@ import pytest
 from molhpft.config.options import keywords
 from molhpft.config.registry import TASKS
 from molhpft.results.table import PLACES, read_results
+from molhpft.run.identity import FORMAT
 from molhpft.run.run import run
-from tests.runs import write_run
+from tests.runs import rewrite, write_run
 
 GRID = {0: (0.6, 0.5), 4: (0.7, 0.6)}
 
@@ -43,6 +45,19 @@ def test_a_copy_of_a_run_is_no_further_evidence(tmp_path):
     for place in ("a", "b"):
         write_run(tmp_path / place, GRID, seed=1)
     assert len(read_results(tmp_path).table) == 2
+
+
+def test_runs_of_other_formats_are_counted_in_a_note_and_are_in_no_mean(tmp_path):
+    shown, *others = (write_run(tmp_path, GRID, seed=seed) for seed in range(3))
+    for path in others:
+        summary = json.loads((path / "summary.json").read_text())
+        rewrite(path, "summary.json", json.dumps(summary | {"format": FORMAT - 1}))
+    results = read_results(tmp_path)
+    assert set(results.table["folder"]) == {str(shown)}
+    assert results.notes == (
+        "2 runs are left out: another version made them, and numbers may mean something else. Run "
+        "again what is to be compared.",
+    )
 
 
 def test_of_runs_that_differ_in_measures_the_richer_is_kept(tmp_path):
