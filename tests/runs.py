@@ -36,7 +36,7 @@ def branch(tau, valid, test, **more):
 
 def rewrite(path, name, text):
     """Write a file of a finished run anew, as the run would have."""
-    (path / name).write_text(text)
+    (path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     (path / MANIFEST).write_text(manifest_of(file_sizes(path)))
 
 

@@ -126,11 +126,25 @@ def read_json(path: Path, *, remedy: str) -> Json:
     Raises:
         ValueError: the file is damaged.
     """
-    try:
-        content: Json = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # no UTF-8, or no JSON
-        raise ValueError(f"{path} is damaged ({error}); {remedy}") from error
+    content: Json = parse_json(path.read_bytes(), path, remedy=remedy)
     return content
+
+
+def parse_json(text: bytes, where: object, *, remedy: str) -> Any:
+    """What a text in JSON says.
+
+    Args:
+        text: in UTF-8.
+        where: it was read, which begins the error.
+        remedy: what to do about a damaged one, which ends the error.
+
+    Raises:
+        ValueError: the text is damaged.
+    """
+    try:
+        return json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # no UTF-8, or no JSON
+        raise ValueError(f"{where} is damaged ({error}); {remedy}") from error
 
 
 def check_output(out: Path, *inputs: Path) -> None:

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 
-from molhpft.domains.files import Json, listed
-from molhpft.run.folder import MANIFEST, file_sizes, lacking
+from molhpft.domains.files import Json, parse_json
+from molhpft.run.folder import MANIFEST, lacking
 from molhpft.run.identity import FORMAT
 from molhpft.run.standouts import STANDOUTS, Standouts
 
@@ -98,11 +98,11 @@ def read_standouts(run: Run) -> Standouts:
         ValueError: the run stored none, or the file is damaged.
     """
     path = run.path / STANDOUTS
-    if not path.is_file():
+    if not path.is_file() and STANDOUTS not in lacking(_manifest(path), {}):
         asked = run.config.get("features") is True
         raise ValueError("its task has no molecules" if asked else NO_MOLECULES)
     try:
-        return TypeAdapter(Standouts).validate_json(path.read_bytes())
+        return TypeAdapter(Standouts).validate_python(_json(path))
     except ValidationError as error:
         raise ValueError(f"{STANDOUTS} is damaged ({_first(error)}); {_AGAIN}") from error
 
@@ -172,7 +172,6 @@ def _read(path: Path) -> tuple[Run, str | None]:
     if path.suffix == ".partial":
         raise ValueError("the run has not ended; run its config again to go on with it")
     summary, config = _summary(path), _config(path)
-    _check_sizes(path, "summary.json", "config.yaml")
     written = (summary["method"], summary["seed"])
     configured = (config["method"]["name"], config.get("seed"))
     if written != configured:
@@ -182,7 +181,6 @@ def _read(path: Path) -> tuple[Run, str | None]:
         )
     try:
         history = _history(path)
-        _check_sizes(path, "history.jsonl", "choice.json")
         return Run(path, config, summary, history, _spent(path, config)), None
     except ValueError as error:
         complaint = f"{error}; training curves and costs leave it out"
@@ -262,37 +260,39 @@ def _spent(path: Path, config: Json) -> int | None:
     return spent
 
 
-def _check_sizes(path: Path, *names: str) -> None:
-    """Refuse files in another size than the run wrote them: what is cut short may still read well.
-
-    Folders of older versions have no manifest, and nothing is known of theirs.
-    """
-    manifest = path / MANIFEST
-    if not manifest.is_file():
-        return
-    absent = lacking(manifest.read_bytes(), file_sizes(path))
-    other = [name for name in absent if name in (*names, MANIFEST)]
-    if other:
-        raise ValueError(
-            f"{listed(other)} should have the size that {MANIFEST} lists, and was cut short or "
-            f"changed; {_AGAIN}"
-        )
-
-
 def _json(path: Path) -> Any:
-    try:
-        return json.loads(_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path.name} is damaged ({error}); {_AGAIN}") from error
+    return parse_json(_content(path), path.name, remedy=_AGAIN)
 
 
 def _text(path: Path) -> str:
-    if not path.is_file():
-        raise ValueError(f"{path.name} is missing; {_AGAIN}")
     try:
-        return path.read_text(encoding="utf-8")
+        return _content(path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path.name} is damaged (no text); {_AGAIN}") from error
+
+
+def _content(path: Path) -> bytes:
+    """A file of a run folder, in the size in which the run wrote it.
+
+    What was cut short may still read well. Of a folder without a manifest nothing is known.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path.name} is missing; {_AGAIN}")
+    content, manifest = path.read_bytes(), _manifest(path)
+    if manifest is not None:
+        absent = lacking(manifest, {path.name: len(content)})
+        if other := [name for name in absent if name in (path.name, MANIFEST)]:
+            raise ValueError(
+                f"{other[0]} should have the size that {MANIFEST} lists, and was cut short or "
+                f"changed; {_AGAIN}"
+            )
+    return content
+
+
+def _manifest(path: Path) -> bytes | None:
+    """What lists a file of a run folder; None where the folder has lost it."""
+    manifest = path.with_name(MANIFEST)
+    return manifest.read_bytes() if manifest.is_file() else None
 
 
 def _first(error: ValidationError) -> str:

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from molhpft.config.schema import resolved
 from molhpft.domains.extras import require
-from molhpft.domains.files import ASIDE, Json, UnwritableError, replacing
+from molhpft.domains.files import ASIDE, Json, UnwritableError, parse_json, replacing
 from molhpft.run.folder import MANIFEST, RunFolder, file_sizes, lacking
 from molhpft.run.lock import locked
 from molhpft.sweep.spec import Trial
@@ -135,13 +135,8 @@ class Store:
         path = f"{self.root}/{name}"
         if not self.fs.isfile(path):
             return None
-        try:
-            content = json.loads(self.fs.cat_file(path))
-        except ValueError as error:
-            raise ValueError(
-                f"{path} is damaged ({error}); delete {path.removesuffix('/summary.json')} and "
-                "sweep again"
-            ) from error
+        remedy = f"delete {path.removesuffix('/summary.json')} and sweep again"
+        content = parse_json(self.fs.cat_file(path), path, remedy=remedy)
         if not isinstance(content, dict):
             raise ValueError(f"{path} is damaged: it holds no object; delete it and sweep again")
         return content

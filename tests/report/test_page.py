@@ -263,13 +263,21 @@ def test_molecules_are_shown_without_data_and_weights(copied):
     assert shown(copied) == before
 
 
+def without_standouts(path):
+    """As a run leaves its folder whose task has no molecules."""
+    path.unlink()
+    rewrite(path.parent, "summary.json", (path.parent / "summary.json").read_text())
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda path: path.unlink(), "its task has no molecules"),
-        (lambda path: path.write_text("{"), "molecules.json is damaged"),
+        (without_standouts, "its task has no molecules"),
+        (lambda path: path.unlink(), "molecules.json is missing"),
+        (lambda path: rewrite(path.parent, path.name, "{"), "molecules.json is damaged"),
+        (lambda path: path.write_text("{"), "molecules.json should have the size"),
     ],
-    ids=["absent", "damaged"],
+    ids=["none", "absent", "damaged", "cut"],
 )
 def test_what_is_missing_is_a_sentence(copied, damage, words):
     damage(copied / "molecules.json")

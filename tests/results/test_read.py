@@ -55,7 +55,7 @@ def in_summary(old, new):
     def change(path):
         text = (path / "summary.json").read_text()
         assert old in text
-        (path / "summary.json").write_text(text.replace(old, new))
+        rewrite(path, "summary.json", text.replace(old, new))
 
     return change
 
@@ -64,10 +64,10 @@ def in_summary(old, new):
     ("damage", "words"),
     [
         (lambda path: (path / "summary.json").unlink(), "summary.json is missing; delete"),
-        (lambda path: (path / "summary.json").write_text("{"), "summary.json is damaged"),
-        (lambda path: (path / "summary.json").write_text("[" * 9999), "summary.json is damaged"),
-        (lambda path: (path / "summary.json").write_bytes(b"\xff\xfe"), "no text"),
-        (lambda path: (path / "summary.json").write_text("[]"), "summary.json is none of a run"),
+        (lambda path: rewrite(path, "summary.json", "{"), "summary.json is damaged"),
+        (lambda path: rewrite(path, "summary.json", "[" * 9999), "summary.json is damaged"),
+        (lambda path: rewrite(path, "summary.json", b"\xff\xfe"), "summary.json is damaged"),
+        (lambda path: rewrite(path, "summary.json", "[]"), "summary.json is none of a run"),
         (summary_with(branches=[]), "branches: list should have at least 1"),
         (summary_with(seed="one"), "seed: input should be a valid integer"),
         (summary_with(chosen_tau=9), "chooses tau 9, which none of its branches has"),
@@ -80,8 +80,8 @@ def in_summary(old, new):
         (in_summary('"valid": 0.6', '"valid": 1e999'), "final.valid: input should be a finite"),
         (in_summary('"valid": 0.6', '"valid": NaN'), "final.valid: input should be a finite"),
         (in_summary('"valid": 0.6', '"wali": 0.6'), "no final valid and test score of tau 0"),
-        (lambda path: (path / "config.yaml").write_text("{"), "config.yaml is damaged"),
-        (lambda path: (path / "config.yaml").write_text("3"), "should name a task and a method"),
+        (lambda path: rewrite(path, "config.yaml", "{"), "config.yaml is damaged"),
+        (lambda path: rewrite(path, "config.yaml", "3"), "should name a task and a method"),
         (lambda path: (path / "config.yaml").unlink(), "config.yaml is missing"),
     ],
 )
@@ -100,7 +100,7 @@ def test_without_a_history_the_scores_still_count(tree, text):
     root, _, bad = tree
     (bad / "history.jsonl").unlink()
     if text is not None:
-        (bad / "history.jsonl").write_text(text)
+        rewrite(bad, "history.jsonl", text)
     runs, (problem,) = read_runs(root)
     assert len(runs) == 2
     assert next(run for run in runs if run.path == bad).history is None
@@ -168,7 +168,7 @@ def test_without_what_a_choice_took_no_cost_is_made_up(tree, text):
     assert next(run for run in read_runs(root)[0] if run.path == chosen).spent == 6
     (chosen / "choice.json").unlink()
     if text is not None:
-        (chosen / "choice.json").write_text(text)
+        rewrite(chosen, "choice.json", text)
     runs, (problem,) = read_runs(root)
     assert next(run for run in runs if run.path == chosen).history is None
     assert "choice.json" in problem.what
@@ -192,11 +192,15 @@ def test_standouts_are_read_or_refused_in_a_sentence(tree):
     run = next(run for run in read_runs(root)[0] if run.path == good)
     with pytest.raises(ValueError, match="set features: true in its config"):
         read_standouts(run)
-    (good / "molecules.json").write_text(json.dumps({"moved": [ENTRY], "energy": []}))
+    whole = json.dumps({"moved": [ENTRY], "energy": []}) + "\n"
+    rewrite(good, "molecules.json", whole)
     assert read_standouts(run)["moved"][0].smiles == "CO"
+    (good / "molecules.json").write_text(whole[:-1])
+    with pytest.raises(ValueError, match=r"molecules.json should have the size that manifest"):
+        read_standouts(run)
     far = json.dumps({"moved": [ENTRY | {"moved": "far"}]})
     for text in ("", "[]", "{", '{"moved": [{}]}', far):
-        (good / "molecules.json").write_text(text)
+        rewrite(good, "molecules.json", text)
         with pytest.raises(ValueError, match=r"molecules.json is damaged \(.*\); delete the"):
             read_standouts(run)
 

@@ -182,7 +182,8 @@ def test_a_damaged_summary_is_one_sentence_and_no_other_row_is_worse(raw, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"), [('{"status', "is damaged"), ("[]", "holds no object")]
+    ("damage", "words"),
+    [('{"status', "is damaged"), ("[" * 9999, "is damaged"), ("[]", "holds no object")],
 )
 def test_a_damaged_record_is_one_sentence(raw, tmp_path, damage, words):
     (trial,) = only(raw, "lp")
