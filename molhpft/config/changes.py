@@ -27,12 +27,18 @@ def parse_change(change: str) -> tuple[str, Any]:
 
 
 def yaml_fault(error: yaml.YAMLError) -> str:
-    """What is wrong with a text that is not YAML, and in which line, as the end of a sentence."""
+    """What is wrong with a text that is not YAML, and in which line, as the end of a sentence.
+
+    Of a quote or bracket that nothing closes, which is noticed at the end, also where it begins.
+    """
     if not isinstance(error, yaml.MarkedYAMLError):
         return " ".join(str(error).split())
-    mark = error.problem_mark or error.context_mark
+    mark, begins = error.problem_mark or error.context_mark, error.context_mark
     where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return f"{where}{error.problem or error.context}"
+    fault = f"{where}{error.problem or error.context}"
+    if mark and begins and begins.line != mark.line:
+        return f"{fault}, in what begins in line {begins.line + 1}"
+    return fault
 
 
 def read_yaml(text: str, where: str) -> Any:
@@ -115,7 +121,7 @@ def read_config(path: Path, changes: Sequence[str] = ()) -> Options:
     try:
         raw = read_yaml(path.read_text(encoding="utf-8"), str(path))
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {yaml_fault(error)}; mend that place") from error
+        raise ValueError(f"{path} is not YAML: {yaml_fault(error)}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} should be text in UTF-8: {error}; save it as UTF-8") from error
     if not isinstance(raw, dict):

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 
+from molhpft.config.changes import yaml_fault
 from molhpft.domains.files import Json, parse_json
 from molhpft.run.folder import MANIFEST, lacking
 from molhpft.run.identity import FORMAT
@@ -219,7 +220,7 @@ def _config(path: Path) -> Json:
     try:
         config = yaml.safe_load(_text(path / "config.yaml"))
     except yaml.YAMLError as error:
-        raise ValueError(f"config.yaml is damaged ({' '.join(str(error).split())})") from error
+        raise ValueError(f"config.yaml is damaged ({yaml_fault(error)}); {_AGAIN}") from error
     sections = ("task", "method")
     if not isinstance(config, dict) or not all(_is_named(config.get(key)) for key in sections):
         raise ValueError("config.yaml is none of a run: it should name a task and a method")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -88,15 +89,14 @@ def run(
         if choice:
             recipes = tuple(candidate_recipe(recipe, choice["chosen"]) for recipe in recipes)
         trajectory, probed, features = probe_heads(network, task, recipes, context, shared=shared)
+        branch_of = partial(Branch, task=evaluated(task), seed=config.seed, trained=task)
         for recipe in recipes:  # one for each tau
             if not machine.agreed(has_branch(folder, recipe)):
                 head, extra = prepare_head(trajectory, probed, features, recipe)
                 start = with_head(network, head.head.state_dict())
                 tuned, history = finetune(start, task, recipe, context)
                 tuned, mixing = mixture(start, tuned, task, recipe)
-                branch = Branch(
-                    *(start, tuned, evaluated(task), recipe, history, config.seed), trained=task
-                )
+                branch = branch_of(start=start, end=tuned, recipe=recipe, history=history)
                 row = measure(branch, head, evaluated(features), config.measures) | extra | mixing
                 write_member(tuned, recipe, context)
                 save_branch(folder, recipe, tuned.state_dict(), row, history)

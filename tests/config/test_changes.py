@@ -40,7 +40,17 @@ def test_a_change_of_a_sweep_is_one_of_each_of_its_grids():
     ("text", "changes", "words"),
     [
         ("task: [", [], "is not YAML: line 1, column 8: expected the node content, but found"),
-        ("seed: 1\nhead: a: b", [], "line 2, column 8: mapping values are not allowed here; mend"),
+        ("seed: 1\nhead: a: b", [], "line 2, column 8: mapping values are not allowed here"),
+        (
+            "task: a\nhead: 'b\nseed: 1\n\n",
+            [],
+            "line 5, column 1: found unexpected end of stream, in what begins in line 2",
+        ),
+        (
+            "task: a\nmethod: {name: ft,\nseed: 1\nhead: b\n",
+            [],
+            "line 4, column 5: expected ',' or '}', but got ':', in what begins in line 2",
+        ),
         ("seed: \x00", [], "is not YAML: unacceptable character #x0000: special characters"),
         ("", [], "must hold keys such as task and method, got None"),
         ("- a\n", [], "must hold keys such as task and method"),

@@ -80,7 +80,11 @@ def in_summary(old, new):
         (in_summary('"valid": 0.6', '"valid": 1e999'), "final.valid: input should be a finite"),
         (in_summary('"valid": 0.6', '"valid": NaN'), "final.valid: input should be a finite"),
         (in_summary('"valid": 0.6', '"wali": 0.6'), "no final valid and test score of tau 0"),
-        (lambda path: rewrite(path, "config.yaml", "{"), "config.yaml is damaged"),
+        (
+            lambda path: rewrite(path, "config.yaml", "task: {\nseed: '0\n"),
+            "config.yaml is damaged (line 3, column 1: found unexpected end of stream, in what "
+            "begins in line 2); delete the folder",
+        ),
         (lambda path: rewrite(path, "config.yaml", "3"), "should name a task and a method"),
         (lambda path: (path / "config.yaml").unlink(), "config.yaml is missing"),
     ],
