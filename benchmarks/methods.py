@@ -15,7 +15,6 @@ of all that was ever run.
 """
 
 import argparse
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,13 +32,13 @@ from molhpft.advice.inventory import overlap
 from molhpft.advice.source_heads import source_head
 from molhpft.config.build import build_network, build_recipes, build_task
 from molhpft.config.changes import read_config
-from molhpft.config.schema import RunConfig, resolved
+from molhpft.config.schema import RunConfig
 from molhpft.core.evaluate import evaluation_batches, take
 from molhpft.core.metrics import task_scores
-from molhpft.domains.files import digest
-from molhpft.domains.weights import read_weights, weight_file
+from molhpft.domains.weights import read_weights
 from molhpft.results.statistics import holm, paired
 from molhpft.results.table import read_results
+from molhpft.run.identity import run_content
 from molhpft.sweep.execute import run_trial
 from molhpft.sweep.spec import Trial, parse_sweep, settings_text, value_text
 
@@ -123,14 +122,8 @@ def result_of(trial: Trial, out: Path, store: ResultStore) -> Row:
 
 
 def depends_on(trial: Trial) -> dict[str, Any]:
-    """What decides the result of a trial: its config, with weights by their content."""
-    config = json.loads(json.dumps(resolved(trial.config), default=str))
-    if config["encoder"]["weights"] is not None:  # as they are from scratch
-        config["encoder"]["weights"] = digest(weight_file(_weights(trial.config)))
-    about = {"protocol": VERSION, "config": config}
-    if any(phase.layer_decay != 1 for one in build_recipes(trial.config) for phase in one.after):
-        about["layer_decay"] = "of stages with weights"  # once of all, pools included
-    return about
+    """What decides the result of a trial: what decides that of its run, and what is read of it."""
+    return {"protocol": VERSION, "run": run_content(trial.config)}
 
 
 def numbers_of(folder: Path) -> dict[str, Any]:

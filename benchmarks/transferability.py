@@ -28,6 +28,7 @@ from molhpft.advice.rank import SCORES, rank
 from molhpft.config.schema import RunConfig, parse_config
 from molhpft.domains.files import digest
 from molhpft.domains.weights import encoder_name, weight_file
+from molhpft.run.identity import FORMAT
 from molhpft.run.run import run
 
 VERSION = "transferability 1"
@@ -122,6 +123,7 @@ def finetuned(small: Small, encoder: Path, seed: int, store: ResultStore) -> flo
 
     depends_on = {
         "protocol": VERSION,
+        "format": FORMAT,
         "settings": SETTINGS,
         "encoder": digest(encoder),
         "set": small.data.name,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean, stdev
 
 from rich.table import Table
@@ -85,7 +86,7 @@ def cells(table: PrintedTable, grids: Sequence[Sequence[Setting]], *, stand_in: 
         Cell(
             column=name,
             row=row.name,
-            of=settings[row.setting].name,
+            of=trained_on(settings[row.setting]),
             score=_score_with_unit(settings[row.setting].metric),
             here=tuple(_value(summary, row.quantity) for summary in settings[row.setting].seeds),
             printed=table.columns[name][number],
@@ -93,6 +94,14 @@ def cells(table: PrintedTable, grids: Sequence[Sequence[Setting]], *, stand_in: 
         for name, settings in zip(names, columns, strict=True)
         for number, row in enumerate(table.rows)
     ]
+
+
+def trained_on(setting: Setting) -> str:
+    """Task and weights of a setting in a few words: "mnist from resnet20_cifar10"."""
+    summary = setting.seeds[0]
+    random = summary["weights_digest"] is None
+    start = f"{summary['encoder']}, random" if random else Path(summary["weights"]).stem
+    return f"{summary['task']} from {start}"
 
 
 def _value(summary: Json, quantity: Quantity) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from molhpft.core.metrics import PERCENTAGES, score_name
+from molhpft.paper.paper_tables import trained_on
 from molhpft.paper.pictures import Picture, averaged, distance_panels, over_seeds, tau_numbers
 from molhpft.studies.drawing import TauPanel, tau_panels_figure
 from molhpft.sweep.grids import Setting
@@ -22,7 +23,7 @@ def distances_picture(settings: Sequence[Setting]) -> Picture:
         panel
         for setting in settings
         for panel in distance_panels(
-            _taus(setting), [seed["branches"] for seed in setting.seeds], group=setting.name
+            _taus(setting), [seed["branches"] for seed in setting.seeds], group=trained_on(setting)
         )
     ]
     of = "means over training examples; "
@@ -51,9 +52,9 @@ def _curves(setting: Setting) -> list[TauPanel]:
     tuned = averaged("", _values(setting, "final", "valid", scale))
     energy = averaged("", _values(setting, "energy", "aie"))
     return [
-        TauPanel(f"Training {score}\nafter probing{unit}", taus, [probed], setting.name),
-        TauPanel(f"Validation {score}\nafter finetuning{unit}", taus, [tuned], setting.name),
-        TauPanel(_ENERGY, taus, [energy], setting.name),
+        TauPanel(f"Training {score}\nafter probing{unit}", taus, [probed], trained_on(setting)),
+        TauPanel(f"Validation {score}\nafter finetuning{unit}", taus, [tuned], trained_on(setting)),
+        TauPanel(_ENERGY, taus, [energy], trained_on(setting)),
     ]
 
 
@@ -73,7 +74,9 @@ def _best_taus(settings: Sequence[Setting]) -> str:
     for setting in settings:
         means = averaged("", _values(setting, "final", "valid")).means
         taus = _taus(setting)
-        sentences.append(f"{setting.name} validates best at tau {taus[means.index(max(means))]}")
+        sentences.append(
+            f"{trained_on(setting)} validates best at tau {taus[means.index(max(means))]}"
+        )
     return f"{'; '.join(sentences)} (grid: {', '.join(_taus(settings[0]))})."
 
 
@@ -85,8 +88,8 @@ def _shifts(settings: Sequence[Setting]) -> str:
             for key in ("distance", "cosine")
         }
         sentences.append(
-            f"{setting.name}: from tau {_taus(setting)[0]} to {_taus(setting)[-1]} the distance "
-            f"goes from {ends['distance'][0]:.2f} to {ends['distance'][-1]:.2f}, the cosine from "
-            f"{ends['cosine'][0]:.3f} to {ends['cosine'][-1]:.3f}"
+            f"{trained_on(setting)}: from tau {_taus(setting)[0]} to {_taus(setting)[-1]} the "
+            f"distance goes from {ends['distance'][0]:.2f} to {ends['distance'][-1]:.2f}, the "
+            f"cosine from {ends['cosine'][0]:.3f} to {ends['cosine'][-1]:.3f}"
         )
     return f"{'; '.join(sentences)}."

@@ -23,52 +23,17 @@ It is part of a folder's name, and `format` in `summary.json`: reports leave out
 _NOT_PROBED = ("method", "probe", "finetune", "precision", *RECORDED)
 
 
-def run_name(config: RunConfig, task: Task) -> str:
-    """Name of a run by everything that decides its result: config, data, weights, version.
-
-    Files count by what they hold, not by where they lie.
+def run_content(config: RunConfig, task: Task | None = None) -> Options:
+    """Everything that decides the result of a run, as plain values, of which names are digests.
 
     Args:
-        config: settled, so that what "auto" means on this machine is in the name.
-        task: its own.
+        config: of the run; files that it names count by what they hold.
+        task: its own, which counts by its fingerprint; None where the data are not read yet.
 
     Raises:
-        ValueError: the task has no fingerprint.
+        ValueError: the task has no fingerprint, or the method goes on serving a pretraining task
+            that is none of the catalog, or gives it options that it has not.
     """
-    digest = short_digest(_content(config, task))
-    return f"{task.name}-{config.encoder.name}-{config.method.name}-{digest}"
-
-
-def trial_name(config: RunConfig) -> str:
-    """Name of a run before its data are read and a machine is chosen for it.
-
-    A data file counts by what it holds, a folder of them by names, sizes and times of change.
-
-    Raises:
-        ValueError: the method goes on serving a pretraining task that is none of the catalog, or
-            gives it options that it has not.
-    """
-    return f"{config.task.name}-{config.method.name}-{short_digest(_content(config, None))}"
-
-
-def probe_name(config: RunConfig, recipe: Recipe, task: Task | None = None) -> str:
-    """Name of a head's probe: runs that differ only in what follows it have the same.
-
-    Args:
-        config: of the run.
-        recipe: one of its recipes; their tau does not count.
-        task: the run's own; None leaves the data out, where they are known to be the same.
-    """
-    content = {k: v for k, v in _content(config, task).items() if k not in _NOT_PROBED}
-    probe = replace(recipe.probe, epochs=0)
-    prepared = replace(
-        recipe, probe=probe, after=(), alphas=(), stage_mixing=None, soup=None, repeat=0
-    )
-    return short_digest(content | {"recipe": asdict(prepared)})
-
-
-def _content(config: RunConfig, task: Task | None) -> Options:
-    """A config with its files by what they hold; the data by the task's fingerprint, once read."""
     content = resolved(config) | {"version": __version__, "format": FORMAT}
     del content["checkpoint"]
     content["encoder"]["weights"] = weights_digest(config)
@@ -87,6 +52,50 @@ def _content(config: RunConfig, task: Task | None) -> Options:
             "other data; give Task a digest of its rows, labels and splits as fingerprint"
         )
     return content | {"data": [task.fingerprint, task.auxiliary]}
+
+
+def run_name(config: RunConfig, task: Task) -> str:
+    """Name of a run by everything that decides its result: config, data, weights, version.
+
+    Files count by what they hold, not by where they lie.
+
+    Args:
+        config: settled, so that what "auto" means on this machine is in the name.
+        task: its own.
+
+    Raises:
+        ValueError: the task has no fingerprint.
+    """
+    digest = short_digest(run_content(config, task))
+    return f"{task.name}-{config.encoder.name}-{config.method.name}-{digest}"
+
+
+def trial_name(config: RunConfig) -> str:
+    """Name of a run before its data are read and a machine is chosen for it.
+
+    A data file counts by what it holds, a folder of them by names, sizes and times of change.
+
+    Raises:
+        ValueError: the method goes on serving a pretraining task that is none of the catalog, or
+            gives it options that it has not.
+    """
+    return f"{config.task.name}-{config.method.name}-{short_digest(run_content(config))}"
+
+
+def probe_name(config: RunConfig, recipe: Recipe, task: Task | None = None) -> str:
+    """Name of a head's probe: runs that differ only in what follows it have the same.
+
+    Args:
+        config: of the run.
+        recipe: one of its recipes; their tau does not count.
+        task: the run's own; None leaves the data out, where they are known to be the same.
+    """
+    content = {k: v for k, v in run_content(config, task).items() if k not in _NOT_PROBED}
+    probe = replace(recipe.probe, epochs=0)
+    prepared = replace(
+        recipe, probe=probe, after=(), alphas=(), stage_mixing=None, soup=None, repeat=0
+    )
+    return short_digest(content | {"recipe": asdict(prepared)})
 
 
 def _by_content(given: Options, options: Options, *, read: bool) -> Options:

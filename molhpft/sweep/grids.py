@@ -6,7 +6,6 @@ from pathlib import Path
 
 from molhpft.config.changes import SWEEP
 from molhpft.config.options import Options
-from molhpft.config.schema import RunConfig
 from molhpft.domains.files import Json
 from molhpft.sweep.execute import LocalWorkers, sweep
 from molhpft.sweep.spec import Trial, parse_sweep
@@ -18,11 +17,9 @@ class Setting:
     """One combination of a sweep but for the seed, with its results.
 
     Attributes:
-        name: task and weights, "mnist from resnet20_cifar10".
         seeds: a run's summary for each seed.
     """
 
-    name: str
     seeds: Sequence[Json]
 
     @property
@@ -85,18 +82,8 @@ def run_all(raw: Options, out: Path, *, threads: int | None = None) -> list[list
     store = store_at(str(out))
     return [
         [
-            Setting(
-                setting_name(setting[0].config),
-                [store.summary(str(rows[trial.name]["run"])) for trial in setting],
-            )
+            Setting([store.summary(str(rows[trial.name]["run"])) for trial in setting])
             for setting in grid
         ]
         for grid in grids
     ]
-
-
-def setting_name(config: RunConfig) -> str:
-    """Task and weights of a run in a few words."""
-    weights = config.encoder.options["weights"]
-    start = f"{config.encoder.name}, random" if weights is None else Path(str(weights)).stem
-    return f"{config.task.name} from {start}"

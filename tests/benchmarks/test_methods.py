@@ -9,6 +9,7 @@ import torch
 from molhpft.config.build import build_recipes
 from molhpft.config.registry import METHODS
 from molhpft.config.schema import parse_config
+from molhpft.run.identity import FORMAT
 from molhpft.run.run import run
 from molhpft.sweep.spec import Trial
 
@@ -47,10 +48,17 @@ def test_all_methods_have_one_budget_and_probe_for_themselves(trials):
     assert not any(trial.shared for trial in trials)
 
 
-def test_results_of_rates_by_depth_are_not_those_of_before_pools_were_left_out(benchmark, trials):
+def test_no_result_of_another_format_of_runs_is_taken_for_one_of_today(
+    benchmark, trials, monkeypatch, tmp_path
+):
+    from result_store import ResultStore
+
+    store = ResultStore(tmp_path / "results.jsonl")
     for trial in trials:
-        falls = trial.config.method.name in ("layerwise", "gradual")
-        assert ("layer_decay" in benchmark.depends_on(trial)) is falls
+        store.once(benchmark.depends_on(trial), dict)
+    assert all(store.known(benchmark.depends_on(trial)) == {} for trial in trials)
+    monkeypatch.setattr("molhpft.run.identity.FORMAT", FORMAT - 1)
+    assert not any(store.known(benchmark.depends_on(trial)) == {} for trial in trials)
 
 
 def test_labels_tell_all_trials_apart(benchmark, trials):

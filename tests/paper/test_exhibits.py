@@ -191,6 +191,13 @@ def test_the_rows_of_a_table_are_read_from_the_runs_they_name(exhibit, stand_in)
             assert len(own) == 3
 
 
+def started(task, weights):
+    """What the summary of a run says of its task and encoder."""
+    digest = weights and "its digest"
+    about = {"encoder": "gcn", "weights": weights or "none (random)", "weights_digest": digest}
+    return {"task": task, **about}
+
+
 def branch(tau, train, valid, distance=2.0):
     shift = {"cosine": 0.9, "distance": distance}
     return {"tau": tau, "probe": {"train": train}, "final": {"valid": valid}, "shift": shift}
@@ -198,7 +205,8 @@ def branch(tau, train, valid, distance=2.0):
 
 def test_a_cell_has_the_chosen_branch_and_the_longest_probe():
     branches = [branch(4, 0.5, 0.9), branch(16, 0.7, 0.8)]
-    setting = Setting("mnist from x", [{"metric": "rocauc", "chosen_tau": 4, "branches": branches}])
+    scored = {"metric": "rocauc", "chosen_tau": 4, "branches": branches}
+    setting = Setting([{**started("mnist", "weights/x.pth"), **scored}])
     found = cells(TABLES["table2"], [[setting, setting]] * 3, stand_in=True)
     here = {cell.row: cell.here[0] for cell in found if cell.column.startswith("lsHP")}
     assert here["HP-train-acc, trick"] == pytest.approx(70)
@@ -210,8 +218,10 @@ def test_a_cell_has_the_chosen_branch_and_the_longest_probe():
 
 @pytest.mark.parametrize(("metric", "unit"), [("accuracy", "accuracy (%)"), ("rmse", "rmse")])
 def test_a_table_says_unit_and_seeds(metric, unit):
-    summary = {"metric": metric, "chosen_tau": 4, "branches": [branch(4, 0.5, 0.9)]}
-    found = cells(TABLES["table3"], [[Setting("a from b", [summary] * 4)] * 4], stand_in=True)
+    scored = {"metric": metric, "chosen_tau": 4, "branches": [branch(4, 0.5, 0.9)]}
+    setting = Setting([{**started("a", None), **scored}] * 4)
+    found = cells(TABLES["table3"], [[setting] * 4], stand_in=True)
+    assert {cell.of for cell in found} == {"a from gcn, random"}
     assert {cell.score for cell in found} == {unit}
     table = rich_table(found, "Table 3 on a stand-in")
     assert "over 4 seeds" in str(table.caption)

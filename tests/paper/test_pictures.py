@@ -19,7 +19,7 @@ TINY = ["toy.taus=[0, 1, 3]", "toy.infinity=20", "toy.per_class=12"]
 SHIFT = {"distance": 2.0, "cosine": 0.9, "dot": 3.0, "norm": 2.0, "start_norm": 1.5}
 
 
-def summary(seed):
+def summary(seed, task, weights):
     rows = [
         {
             "tau": tau,
@@ -30,10 +30,14 @@ def summary(seed):
         }
         for tau in (0, 1, 4)
     ]
-    return {"metric": "accuracy", "chosen_tau": 1, "branches": rows}
+    about = {"task": task, "encoder": "e", "weights": f"{weights}.pth", "weights_digest": "of it"}
+    return {**about, "metric": "accuracy", "chosen_tau": 1, "branches": rows}
 
 
-SETTINGS = [Setting(name, [summary(k) for k in range(3)]) for name in ("a from b", "c from d")]
+SETTINGS = [
+    Setting([summary(k, task, weights) for k in range(3)])
+    for task, weights in (("a", "b"), ("c", "d"))
+]
 
 
 def numbers(path):
