@@ -295,7 +295,7 @@ def model_tables(model: "Model") -> "list[Table]":
     from rich.table import Table
     from rich.text import Text
 
-    from molhpft.core.metrics import name_and_sign
+    from molhpft.core.metrics import score_name
     from molhpft.core.objectives import Squared
     from molhpft.domains.files import listed
     from molhpft.estimator.card import member_score, score_rows
@@ -317,8 +317,7 @@ def model_tables(model: "Model") -> "list[Table]":
         made.add_row(key, Text(value))
     members = Table("", title="members", title_justify="left")
     choosing = f"{about['folds']} folds" if about["folds"] else "valid"
-    measured, _ = name_and_sign(about["chosen_by"])
-    for name in ("weight", f"{measured}, {choosing}"):
+    for name in ("weight", f"{score_name(about['chosen_by'])}, {choosing}"):
         members.add_column(name, justify="right")
     for member in about["members"]:
         members.add_row(

@@ -19,9 +19,10 @@ PERCENTAGES = ("rocauc", "ap", "accuracy", "miou")
 _NAMES = {
     "rocauc": "ROC-AUC (%)",
     "ap": "average precision (%)",
-    "neg_rmse": "-RMSE",
-    "neg_loss": "-loss",
+    "neg_rmse": "RMSE",
+    "neg_loss": "loss",
 }
+_ERRORS = ("neg_rmse", "neg_loss")
 _METRICS = {"rocauc": "roc_auc_score", "ap": "average_precision_score"}
 
 
@@ -229,20 +230,21 @@ def _task_means(name: str, targets: Tensor, errors: Tensor) -> Tensor:
 
 
 def score_name(metric: str) -> str:
-    """What people call a metric."""
+    """What people call a metric; of an error without the minus of its scores, as `show` has them.
+
+    >>> score_name("neg_rmse"), score_name("rocauc")
+    ('RMSE', 'ROC-AUC (%)')
+    """
     return _NAMES.get(metric, metric)
 
 
-def name_and_sign(metric: str) -> tuple[str, int]:
-    """What people call a metric without its minus, and the sign that undoes it in a score.
+def signed_name(metric: str) -> str:
+    """What to call a metric beside scores as they are stored, errors with a minus.
 
-    Errors are scored with a minus, so that the higher score is always the better one.
-
-    >>> name_and_sign("neg_rmse"), name_and_sign("rocauc")
-    (('RMSE', -1), ('ROC-AUC (%)', 1))
+    >>> signed_name("neg_rmse"), signed_name("rocauc")
+    ('-RMSE', 'ROC-AUC (%)')
     """
-    name = score_name(metric)
-    return name.removeprefix("-"), -1 if name.startswith("-") else 1
+    return f"{'-' * (metric in _ERRORS)}{score_name(metric)}"
 
 
 _HARDLY = 0.0005
@@ -250,10 +252,19 @@ _LARGE = {1e9: ".3e", 1e3: ",.0f", 1e2: ".1f"}
 
 
 def show(value: float | None, metric: str) -> str:
-    """A score as text: in percent where the metric is a percentage, the bare number otherwise."""
+    """A score, or a spread of scores, as text; a dash for none.
+
+    Fractions are in percent. Errors, which are scored with a minus so that the higher score is
+    always the better one, are without it.
+
+    >>> show(-0.85, "neg_rmse"), show(0.85, "rocauc"), show(None, "rocauc")
+    ('0.8500', '85.00', '-')
+    """
     if value is None:
         return "-"
-    return f"{100 * value:.2f}" if metric in PERCENTAGES else show_number(value)
+    if metric in PERCENTAGES:
+        return f"{100 * value:.2f}"
+    return show_number(abs(value) if metric in _ERRORS else value)
 
 
 def show_number(value: float) -> str:

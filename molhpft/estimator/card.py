@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import stdev
 from typing import TYPE_CHECKING
 
-from molhpft.core.metrics import name_and_sign, show, show_number
+from molhpft.core.metrics import show, show_number
 from molhpft.core.objectives import Squared
 from molhpft.domains.files import Json, listed
 from molhpft.estimator.coverage import NAMED
@@ -136,8 +136,7 @@ def alone(members: Sequence[Json]) -> str:
 
 def member_score(member: Json, metric: str) -> str:
     """Its score on the molecules that choose, with the standard deviation over folds."""
-    _, sign = name_and_sign(metric)
-    shown = show(None if member["valid"] is None else sign * member["valid"], metric)
+    shown = show(member["valid"], metric)
     folds = [score for score in member["folds"] if score is not None]
     return f"{shown} ± {show(stdev(folds), metric)}" if len(folds) > 1 else shown
 

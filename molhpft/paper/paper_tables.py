@@ -11,7 +11,7 @@ from rich.text import Text
 from molhpft.config.build import build_recipes, build_task
 from molhpft.config.options import Options
 from molhpft.config.schema import parse_config
-from molhpft.core.metrics import PERCENTAGES, score_name
+from molhpft.core.metrics import PERCENTAGES, signed_name
 from molhpft.domains.files import Json
 from molhpft.paper.needs import absent, described, located
 from molhpft.paper.printed import SIZES, PrintedTable, Quantity
@@ -119,7 +119,7 @@ def _value(summary: Json, quantity: Quantity) -> float:
 
 
 def _score_with_unit(metric: str) -> str:
-    name = score_name(metric)
+    name = signed_name(metric)
     return f"{name} (%)" if metric in PERCENTAGES and "%" not in name else name
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from molhpft.core.metrics import PERCENTAGES, score_name
+from molhpft.core.metrics import PERCENTAGES, signed_name
 from molhpft.paper.paper_tables import trained_on
 from molhpft.paper.pictures import Picture, averaged, distance_panels, over_seeds, tau_numbers
 from molhpft.studies.drawing import TauPanel, tau_panels_figure
@@ -46,7 +46,7 @@ def _picture(
 def _curves(setting: Setting) -> list[TauPanel]:
     metric, taus = setting.metric, _taus(setting)
     scale = 100.0 if metric in PERCENTAGES else 1.0
-    score = score_name(metric).removesuffix(" (%)")
+    score = signed_name(metric).removesuffix(" (%)")
     unit = " (%)" if metric in PERCENTAGES else ""
     probed = averaged("", _values(setting, "probe", "train", scale))
     tuned = averaged("", _values(setting, "final", "valid", scale))

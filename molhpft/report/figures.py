@@ -8,7 +8,7 @@ from statistics import mean
 import pandas as pd
 
 from molhpft.config.measures import STEP_FACTORS
-from molhpft.core.metrics import PERCENTAGES, score_name
+from molhpft.core.metrics import PERCENTAGES, signed_name
 from molhpft.domains.files import Json, listed
 from molhpft.report.averages import (
     Curves,
@@ -122,7 +122,7 @@ def over_methods(table: pd.DataFrame, palette: Mapping[str, str]) -> Panel:
         )
         for split in ("valid", "test")
     ]
-    made = by_name(traces, x=score_name(metric), height=130 + 34 * len(rows))
+    made = by_name(traces, x=signed_name(metric), height=130 + 34 * len(rows))
     note = "Test (filled) and validation score (open) at the setting and tau that validate best."
     return Panel("Methods at their best", note, (made,))
 
@@ -147,7 +147,7 @@ def over_taus(table: pd.DataFrame, palette: Mapping[str, str]) -> list[Panel]:
         for split in ("test", "valid")
     ]
     figures = (
-        [against_tau(scores, taus, y=score_name(metric), height=360)],
+        [against_tau(scores, taus, y=signed_name(metric), height=360)],
         [against_tau(lines("energy"), taus, y="energy")],
         [against_tau(lines(key), taus, y=title, height=260) for key, title in DISTANCES.items()],
     )
@@ -189,7 +189,7 @@ def training_curves(variants: Sequence[Variant]) -> Panel:
             )
             scores = {k: in_points(v, metric) for k, v in mean_curves(valid).items()}
             if scores:
-                figures.append(over_epochs(scores, y=f"validation {score_name(metric)}"))
+                figures.append(over_epochs(scores, y=f"validation {signed_name(metric)}"))
             else:
                 note += " No validation score by epoch: finetune.keep is last."
             return Panel(title, note, tuple(figures))
@@ -400,7 +400,7 @@ def per_target(results: Results, table: pd.DataFrame, palette: Mapping[str, str]
         )
         for label, targets in scores.items()
     ]
-    made = by_name(traces, x=f"test {score_name(metric)}", height=150 + 26 * len(shown))
+    made = by_name(traces, x=f"test {signed_name(metric)}", height=150 + 26 * len(shown))
     rest = f" The best {len(shown)} of {len(names)} targets." if len(names) > len(shown) else ""
     return Panel(title, f"Mean over seeds, by the method's best tau and setting.{rest}", (made,))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from molhpft.core.metrics import PERCENTAGES, score_name
+from molhpft.core.metrics import PERCENTAGES, signed_name
 from molhpft.domains.files import Json, listed
 from molhpft.report.content import (
     Cell,
@@ -98,8 +98,8 @@ def conclusions(table: pd.DataFrame, best: pd.DataFrame) -> list[str]:
     among = " among networks" if len(networks(best)) < len(best) else ""
     tau = f", with tau {row['tau']} chosen" if len(_taus(table, first)) > 1 else ""
     sentences = [
-        f"{first} validates best{among}: test {score_name(metric)} {_test_score(best, first)} over "
-        f"{over}{tau}.",
+        f"{first} validates best{among}: test {signed_name(metric)} {_test_score(best, first)} "
+        f"over {over}{tau}.",
         *_baseline_sentences(best, summary, first),
         *_verdicts(comparisons(best), metric, seeds=count),
         *_gains_of_tau(table, best, [first, *map(str, summary["label"])]),
@@ -117,7 +117,7 @@ def _baseline_sentences(best: pd.DataFrame, summary: pd.DataFrame, first: str) -
     rows = {str(row["label"]): row for row in summary.to_dict("records")}
     metric = str(best["metric"].iloc[0])
     sentence = (
-        f"The strongest baseline by validation is {name}: test {score_name(metric)} "
+        f"The strongest baseline by validation is {name}: test {signed_name(metric)} "
         f"{_test_score(best, name)}"
     )
     if rows[name]["final_valid"] >= rows[first]["final_valid"]:
@@ -292,7 +292,7 @@ def _methods(best: pd.DataFrame, by: Level, title: str, note: str) -> Table:
     splits = (name.removeprefix("final_") for name in further)
     return Table(
         title,
-        f"Score: {score_name(metric)}. {_MEAN} {note} tried: settings and taus that a seed chose "
+        f"Score: {signed_name(metric)}. {_MEAN} {note} tried: settings and taus that a seed chose "
         "from; epochs: of finetuning, over all of them.",
         ("method", "test", "valid", *splits, "seeds", "tau", "tried", "epochs"),
         tuple(rows),
@@ -315,7 +315,7 @@ def _in_and_out(best: pd.DataFrame) -> Table:
     ]
     mean = "shifted: mean over the others; " if several else ""
     note = (
-        f"Score: {score_name(metric)}. {_MEAN} Everything is chosen on validation, which is in "
+        f"Score: {signed_name(metric)}. {_MEAN} Everything is chosen on validation, which is in "
         f"distribution, as is test; {', '.join(splits)} "
         f"{'are' if several else 'is'} not. {mean}loss: "
         f"{'shifted' if several else splits[0]} minus test, seed by seed."

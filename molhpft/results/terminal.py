@@ -9,7 +9,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from molhpft.core.metrics import comparable, name_and_sign, score_name, show
+from molhpft.core.metrics import comparable, score_name, show
 from molhpft.domains.console import plain_console
 from molhpft.domains.files import Json
 from molhpft.domains.molecules.splits import OWN_SPLITS
@@ -257,21 +257,16 @@ def probe_reading(result: Json) -> str:
     )
 
 
-def _signed(score: float | None, sign: int) -> float | None:
-    return None if score is None else sign * score
-
-
 def baseline_table(summaries: Sequence[Json]) -> Table:
     """Scores of the baselines of one task, a line each."""
     metric = summaries[0]["metric"]
-    measured, sign = name_and_sign(metric)
-    table = _table(f"{summaries[0]['task']}, baselines, score: {measured}")
+    table = _table(f"{summaries[0]['task']}, baselines, score: {score_name(metric)}")
     rows = [(summary, summary["branches"][0]["final"]) for summary in summaries]
     for column in ("method", "what it is", *rows[0][1]):
         words = column in ("method", "what it is")
         table.add_column(Text(column), justify="left" if words else "right")
     for summary, final in rows:
-        scores = (show(_signed(score, sign), metric) for score in final.values())
+        scores = (show(score, metric) for score in final.values())
         table.add_row(summary["method"], summary["about"], *scores)
     return table
 
@@ -285,14 +280,11 @@ def baseline_reading(summaries: Sequence[Json], left_out: Mapping[str, str]) -> 
     """
     best = max(summaries, key=lambda s: comparable(s["branches"][0]["final"]["valid"]))
     metric = best["metric"]
-    measured, sign = name_and_sign(metric)
-    final = {
-        split: show(_signed(score, sign), metric)
-        for split, score in best["branches"][0]["final"].items()
-    }
+    scores = best["branches"][0]["final"]
+    final = {split: show(score, metric) for split, score in scores.items()}
     test = f", test {final['test']}" if "test" in final else ""
     lines = [
-        f"The one to beat is {best['method']}, which validates best: {measured} "
+        f"The one to beat is {best['method']}, which validates best: {score_name(metric)} "
         f"{final['valid']}{test}."
     ]
     sampled = {s["method"]: s["rows_per_target"] for s in summaries if s["rows_per_target"]}

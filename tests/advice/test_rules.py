@@ -248,7 +248,7 @@ def test_no_line_asks_for_more_epochs_where_another_asks_for_fewer():
 
 def test_the_reason_for_no_judgement_of_numbers_is_their_score():
     probed = curve(metric="neg_rmse", train=-3.0, left=0.0, valid=-5.0)
-    assert "not of -RMSE" in backbone_advice(probed, -1.0, "conv1", is_cut=False).reason
+    assert "not of RMSE" in backbone_advice(probed, -1.0, "conv1", is_cut=False).reason
     assert "only scores of molecules" in backbone_advice(probed, None, "c", is_cut=False).reason
 
 

@@ -123,11 +123,11 @@ def test_the_chosen_branch_and_no_other_is_marked():
 
 
 @given(fraction=st.floats(0, 1), error=st.floats(-1e6, 0))
-def test_a_fraction_is_shown_in_percent_and_an_error_as_it_is(fraction, error):
+def test_a_fraction_is_shown_in_percent_and_an_error_without_its_minus(fraction, error):
     for metric in ("rocauc", "ap", "accuracy"):
         assert float(show(fraction, metric)) == pytest.approx(100 * fraction, abs=0.0051)
     shown = float(show(error, "neg_rmse").replace(",", ""))
-    assert shown == pytest.approx(error, abs=0.000051 if error > -100 else 0.00051 * -error)
+    assert shown == pytest.approx(-error, abs=0.000051 if error > -100 else 0.00051 * -error)
     for metric in ("rocauc", "neg_rmse", "another"):
         assert show(None, metric) == "-"
         assert score_name(metric)
@@ -175,7 +175,9 @@ def test_a_run_reports_both_distributions_of_a_random_and_scaffold_split(tmp_pat
     result = run(parse_config(config), tmp_path / "runs").read_json("summary.json")
     assert list(result["sizes"]) == ["train", "valid", "test", "ood"]
     (score,) = cells(run_table(result), "FT ood")
-    assert score == show(result["branches"][0]["final"]["ood"], "neg_rmse")
+    assert float(score) == pytest.approx(-result["branches"][0]["final"]["ood"], abs=0.0001)
+    assert "score: RMSE" in str(run_table(result).title)
+    assert reading(result).startswith("This run ends with: RMSE ")
     assert f"{score} on ood (out of distribution)" in reading(result)
 
 
