@@ -1,22 +1,24 @@
 """Columns of a table that were computed elsewhere: scores read from a file.
 
-Each line of the file is a JSON object with at least `KEYS`, as `chemprop_scores.py` writes it.
+Each line of the file is a JSON object with at least `KINDS`, as `chemprop_scores.py` writes it.
 """
 
 import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from development_sets import DevelopmentSet
 
-KEYS = {"model", "set", "rows", "seed", "score"}
-"""Of a line; others may be there for people."""
-OF_ONE_SCORE = ("model", "set", "rows", "seed")
-"""Keys that tell the scores of a file apart."""
+OF_ONE_SCORE = {"model": str, "set": str, "rows": str, "seed": int}
+"""Keys that tell the scores of a file apart, and what stands there."""
+KINDS = OF_ONE_SCORE | {"score": float}
+"""Of a line; other keys may be there for people."""
+_CALLED = {str: "a text", int: "a whole number", float: "a number"}
 
 
 @dataclass(frozen=True)
@@ -102,13 +104,25 @@ def _line(path: Path, number: int, text: str) -> dict[str, Any]:
     """A line of the file.
 
     Raises:
-        ValueError: it is not an object with all of `KEYS`.
+        ValueError: it is not an object with all of `KINDS`.
     """
     try:
         line = json.loads(text)
     except json.JSONDecodeError:
         line = None
-    if not isinstance(line, dict) or not line.keys() >= KEYS:
-        keys = ", ".join(sorted(KEYS))
+    if not isinstance(line, dict) or not line.keys() >= KINDS.keys():
+        keys = ", ".join(sorted(KINDS))
         raise ValueError(f"line {number} of {path} should be a JSON object with the keys {keys}")
+    for key, kind in KINDS.items():
+        if not _is(line[key], kind):
+            raise ValueError(
+                f"{key} in line {number} of {path} should be {_CALLED[kind]}, not {line[key]!r}"
+            )
     return line
+
+
+def _is(value: Any, kind: type[Any]) -> bool:
+    """Whether a value of JSON is of a kind; a whole number is a finite number, true is none."""
+    if kind is float:
+        return type(value) in (int, float) and isfinite(value)
+    return type(value) is kind

@@ -25,8 +25,14 @@ PRECISIONS = ("32", "bf16-mixed")
 
 
 def first_network(model: Model, out: Path) -> Path:
-    """The model with its first network and nothing else, in a folder."""
-    networks = next(member for member in model.about["members"] if member["tau"] is not None)
+    """The model with its first network and nothing else, in a folder.
+
+    Networks stand in the order of their weights, what the card knows of candidates does not.
+    """
+    networks = max(
+        (member for member in model.about["members"] if member["tau"] is not None),
+        key=lambda member: member["weight"],
+    )
     about = {**model.about, "members": [{**networks, "name": "1 network", "weight": 1.0}]}
     alone = Model(model.spec, model.networks[:1], model.uncertainty, model.training_smiles, about)
     alone.save_pretrained(out)

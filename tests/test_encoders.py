@@ -86,7 +86,15 @@ def test_the_card_says_that_nothing_tested_on_was_trained_on_but_some_other_salt
     assert {key: n for key, n in leaks(file).items() if n} == SALTS
 
 
-@pytest.mark.parametrize("name", ["ogbg-moltox21", "ogbg-molhiv", "ogbg-molbace", "ogbg-molesol"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("ogbg-moltox21", marks=pytest.mark.slow),
+        pytest.param("ogbg-molhiv", marks=pytest.mark.slow),
+        "ogbg-molbace",
+        "ogbg-molesol",
+    ],
+)
 @shipped
 def test_the_molecules_that_come_with_an_encoder_are_as_many_of_a_test_set_as_the_card_says(
     file, name, ogb_root, monkeypatch

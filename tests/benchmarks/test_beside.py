@@ -75,6 +75,21 @@ def test_what_is_not_a_score_is_refused_with_its_line(beside, tmp_path, text):
         beside.read_beside(path)
 
 
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"seed": "0"}, "seed in line 1 of .* should be a whole number, not '0'"),
+        ({"seed": True}, "should be a whole number, not True"),
+        ({"rows": ["r"]}, r"rows in line 1 of .* should be a text, not \['r'\]"),
+        ({"score": "high"}, "should be a number, not 'high'"),
+        ({"score": float("nan")}, "should be a number, not nan"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_with_its_line(beside, read, other, message):
+    with pytest.raises(ValueError, match=message):
+        read(line_of(data_of(beside), 1) | other)
+
+
 def test_a_seed_that_was_scored_twice_is_refused_with_both_lines(beside, read):
     data = data_of(beside, folds=2)
     others = [

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from molhpft.estimator import Model
 from tests.benchmarks.conftest import FOLDER
 from tests.estimator.builders import SMILES, random_model
 
@@ -51,6 +52,21 @@ def test_prediction_is_timed_for_the_model_and_for_one_network(tmp_path):
     whole = [f"{who} x {5 * n}, {p}" for who in which for p in ("32", "bf16-mixed")]
     assert list(rates) == [f"all members x {n}, 32", *whole]
     assert min(rates.values()) > 0
+
+
+def test_the_network_that_is_timed_alone_has_the_card_of_its_own_member(tmp_path):
+    from predict_speed import first_network
+
+    model = random_model(members=2)
+    members = [(3, 0.0), (None, 0.6), (5, 0.4)]  # as the card has them, unused ones too
+    names = ("name", "tau", "weight", "valid", "folds")
+    model.about["members"] = [
+        dict(zip(names, (f"tau {tau}", tau, weight, None, []), strict=True))
+        for tau, weight in members
+    ]
+    alone = Model.from_pretrained(first_network(model, tmp_path / "alone"))
+    (member,) = alone.about["members"]
+    assert (member["tau"], member["weight"], len(alone.networks)) == (5, 1.0, 1)
 
 
 @pytest.mark.slow
