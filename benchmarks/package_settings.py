@@ -6,6 +6,7 @@ They are found, not listed: a constant that nobody has thought of decides a scor
 import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from functools import partial
 from importlib import import_module
 from inspect import Parameter, isclass, isfunction, signature
 from pkgutil import iter_modules
@@ -15,10 +16,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-PACKAGES = ("core", "domains.molecules", "estimator", "measure", "run", "tuning")
+PACKAGES = ("core", "domains.molecules", "estimator", "kernels", "measure", "run", "tuning")
 """Where the modules are that a score of an estimator passes through."""
 ONLY_SHOWN = ("card", "draw", "explain", "notes", "table_output")
 """Modules of these packages that say or draw what has been computed."""
+OF_GPUS = ("gpu", "gpu_programs")
+"""Modules that compute on a GPU, by Triton, what others do on processors."""
 
 
 def package_settings() -> dict[str, Any]:
@@ -33,7 +36,7 @@ def _modules() -> Iterator[ModuleType]:
     for name in PACKAGES:
         package = import_module(f"molhpft.{name}")
         for found in iter_modules(package.__path__):
-            if found.name not in ONLY_SHOWN:
+            if found.name not in ONLY_SHOWN + OF_GPUS:
                 yield import_module(f"{package.__name__}.{found.name}")
 
 
@@ -63,10 +66,12 @@ def _plain(value: Any) -> Any:
         return [_plain(one) for one in value]
     if isinstance(value, set | frozenset):
         return sorted(map(str, value))
-    if isinstance(value, Tensor | np.ndarray):
+    if isinstance(value, Tensor | np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, re.Pattern):
-        return _plain(value.pattern if isinstance(value.pattern, str) else value.pattern.decode())
+        return str(value.pattern)
+    if isinstance(value, partial):
+        return [_plain(part) for part in (value.func, value.args, value.keywords)]
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     return getattr(value, "__qualname__", type(value).__name__)

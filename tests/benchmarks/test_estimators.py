@@ -3,18 +3,25 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 
 from molhpft.core import scale, standardise
+from molhpft.domains.molecules import count_fingerprints
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.domains.weights import weight_file
 from molhpft.estimator import blend, kernel_models, similarities, validation
 from molhpft.estimator.settings import Inference
+from molhpft.kernels import reference
 from molhpft.run import probe_curve
 from molhpft.tuning import gaussian_process, row_sample
+
+_GENERATORS = count_fingerprints.__dict__["_GENERATORS"]
+OF_RADIUS_3 = {**_GENERATORS, "morgan": partial(GetMorganGenerator, radius=3)}
 
 
 @pytest.fixture
@@ -100,6 +107,8 @@ def test_a_score_depends_on_settings_and_weights_and_not_on_where_they_lie(estim
         (scale, "_TAIL", 0.02),
         (standardise, "_LEAST", 0.2),
         (probe_curve, "SMOOTHING", 0.2),
+        (reference, "DRAWS", 2),
+        (count_fingerprints, "_GENERATORS", OF_RADIUS_3),
         (Inference.__init__, "__defaults__", ("all", "platt", 0.9)),
     ],
     ids=lambda given: given if isinstance(given, str) else "",
