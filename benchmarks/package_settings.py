@@ -63,15 +63,22 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict | MappingProxyType):  # not every mapping: the environment is one
         return [[_plain(key), _plain(one)] for key, one in value.items()]
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return list(map(_plain, value))
     if isinstance(value, set | frozenset):
         return sorted(map(str, value))
     if isinstance(value, Tensor | np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, re.Pattern):
         return str(value.pattern)
-    if isinstance(value, partial):
-        return [_plain(part) for part in (value.func, value.args, value.keywords)]
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if names := _attributes(value):
+        return {name: _plain(getattr(value, name)) for name in names}
     return getattr(value, "__qualname__", type(value).__name__)
+
+
+def _attributes(value: Any) -> list[str]:
+    """Names of what a value consists of; none of one that is whole."""
+    if isinstance(value, partial):
+        return ["func", "args", "keywords"]
+    if is_dataclass(value) and not isinstance(value, type):
+        return [field.name for field in fields(value)]
+    return []
