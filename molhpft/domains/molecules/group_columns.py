@@ -13,11 +13,11 @@ _DATE = re.compile(
     re.ASCII,
 )
 
-_WHOLE = re.compile(r"^(\d+)\.0+$", re.ASCII)
+_WHOLE = re.compile(r"^(-?\d+)\.0+$", re.ASCII)
 
 
 def group_labels(sheet: Sheet, column: str, rows: Iterable[int]) -> tuple[str, ...]:
-    """The group of each row, (n,): its cell as it stands there, but that 3.0 is 3.
+    """The group of each row, (n,): its cell as it stands there, but that 3.0 is 3 and -0 is 0.
 
     Args:
         sheet: a table.
@@ -36,7 +36,8 @@ def group_labels(sheet: Sheet, column: str, rows: Iterable[int]) -> tuple[str, .
                 f"{sheet.unit} {sheet.lines[row]} has {cells[row]!r}"
             )
     # as spreadsheets write whole numbers; 1.10 and 1E5 may be names
-    return tuple(_WHOLE.sub(r"\1", cell) for cell in cells)
+    names = (_WHOLE.sub(r"\1", cell) for cell in cells)
+    return tuple("0" if name == "-0" else name for name in names)
 
 
 def row_times(sheet: Sheet, column: str, rows: Iterable[int]) -> tuple[float, ...]:

@@ -62,5 +62,8 @@ def test_numbers_beside_dates_are_refused():
 
 def test_a_whole_number_is_one_group_as_spreadsheets_write_it_and_names_stay_names():
     assert group_labels(sheet("3", "3.0", "3.00"), "when", []) == ("3", "3", "3")
+    assert group_labels(sheet("-1", "-1.0"), "when", []) == ("-1", "-1")
+    assert group_labels(sheet("0", "0.0", "-0", "-0.0"), "when", []) == ("0", "0", "0", "0")
     names = ("1E5", "100000", "1.1", "1.10", "007", "7", "1e999999999999999999999", "10.0.0")
     assert group_labels(sheet(*names), "when", []) == names
+    assert group_labels(sheet("-1.10", "--1.0"), "when", []) == ("-1.10", "--1.0")
