@@ -378,7 +378,7 @@ def _recognised(path: Path, file: IO[bytes], opened: ExitStack) -> _Source:
     if _SDF_COUNTS.match(start) or ending in (".sdf", ".sd"):
         return _Source(_sdf_parts(path, text))
     if ending in _LISTS or (ending == ".txt" and _begins_with_a_molecule(start)):
-        return _Source(_parts(path, [*LIST_COLUMNS], _list_rows(text)))
+        return _Source(_parts(path, [*LIST_COLUMNS], _without_blank_end(_list_rows(text))))
     return _csv_source(path, text, start)
 
 
@@ -418,7 +418,8 @@ def _csv_source(path: Path, text: TextIO, start: str) -> _Source:
     names = [name or f"column {k}" for k, name in enumerate(header, start=1)]
     _check_names(path, names)
     nameless = frozenset(name for name, own in zip(names, header, strict=True) if not own)
-    return _Source(_parts(path, names, _checked(path, len(names), rows)), nameless)
+    rows = _without_blank_end(_checked(path, len(names), rows))
+    return _Source(_parts(path, names, rows), nameless)
 
 
 def _separator(start: str) -> tuple[str, int]:
@@ -495,6 +496,18 @@ def _checked(path: Path, width: int, rows: Iterator[_Row]) -> Iterator[_Row]:
                 f"every row of {path} should have {width} cells as its header has; line {line} has "
                 f"{len(cells)}: {remedy}"
             )
+
+
+def _without_blank_end(rows: Iterable[_Row]) -> Iterator[_Row]:
+    """Rows up to the last one with text: spreadsheets leave blank ones below a table."""
+    blank: list[_Row] = []
+    for line, cells in rows:
+        if not _any(cells):
+            blank.append((line, cells))
+            continue
+        yield from blank
+        yield line, cells
+        blank = []
 
 
 def _any(cells: Sequence[str]) -> bool:

@@ -76,6 +76,7 @@ def _zipped(**files):
 def test_what_a_csv_writer_writes_is_read_back(path, rows, separator):
     header = [f"c{k}" for k in range(len(rows[0]))]
     text = io.StringIO()
+    rows.append(["x"] * len(header))  # blank rows at the end are none
     csv.writer(text, quoting=csv.QUOTE_ALL, delimiter=separator).writerows([header, *rows])
     sheet = _read(path, text.getvalue())
     assert list(sheet.columns) == header
@@ -205,9 +206,9 @@ def test_a_row_has_the_line_where_an_editor_shows_it(path):
 
 
 def test_a_blank_line_is_a_row_where_there_is_one_column_and_none_where_there_are_two(path):
-    one = _read(path, 'smiles\nCCO\n\nC\n""\n  \nN\n\n')
-    assert one.columns["smiles"] == ("CCO", "", "C", "", "", "N", "")
-    assert one.lines == (2, 3, 4, 5, 6, 7, 8)
+    one = _read(path, 'smiles\nCCO\n\nC\n""\n  \nN\n')
+    assert one.columns["smiles"] == ("CCO", "", "C", "", "", "N")
+    assert one.lines == (2, 3, 4, 5, 6, 7)
     assert _read(path, "smiles,y\nCCO,1\n\n  \nC,0\n").lines == (2, 5)
 
 
@@ -217,6 +218,25 @@ def test_a_line_of_separators_alone_is_a_row_however_many_they_are(path):
         expected = (2, 5) if empty == '""' else (2, 3, 5)
         assert sheet.lines == expected, empty
         assert sheet.columns["smiles"] == (("C", "N") if len(expected) == 2 else ("C", "", "N"))
+
+
+@given(
+    st.sampled_from(["smiles", "smiles,y", "smiles,y,z"]),
+    st.integers(1, 3),
+    st.lists(st.sampled_from(["", "  ", '""', ",", ",,", ",,,,", " , "]), max_size=8),
+)
+def test_a_table_ends_with_its_last_row_that_is_not_blank(path, header, rows, blank):
+    row = "C" + ",1" * header.count(",") + "\n"
+    end = "".join(f"{line}\n" for line in blank)
+    assert _read(path, f"{header}\n{row * rows}{end}").lines == tuple(range(2, rows + 2))
+    inner = _read(path, f"{header}\n{row}{end}{row}")
+    assert inner.lines[-1] == len(blank) + 3
+    assert {line + 3 for line, text in enumerate(blank) if "," in text} <= {*inner.lines}
+
+
+def test_a_list_ends_with_its_last_molecule(tmp_path):
+    (tmp_path / "mine.smi").write_text("CCO\n\nC\n\n \n")
+    assert read_sheet(tmp_path / "mine.smi").lines == (1, 2, 3)
 
 
 def test_separators_at_the_end_of_lines_make_no_columns(path):
