@@ -323,7 +323,7 @@ def backbone_advice(
     if not behind and too_big is None:
         return Advice(topic, "not needed", f"{compared}: the features carry the task")
     # a head that fits its training split is at its best, however energy falls
-    if curve.still_falls and has_too_little_energy(curve) is None:
+    if curve.still_falls and curve.saturation is None:
         return Advice(topic, "not judged; raise probe.epochs or probe.lr", _UNSETTLED)
     if behind:
         reason = f"{compared}: only low-level features may carry"

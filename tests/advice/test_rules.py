@@ -246,6 +246,19 @@ def test_no_line_asks_for_more_epochs_where_another_asks_for_fewer():
     assert "raise probe.epochs" not in line.advice
 
 
+@pytest.mark.parametrize(
+    "early",
+    [
+        fast_curve(metric="rocauc", train=HIGH["rocauc"], halfway=1 + FALLS * 2),
+        curve(left=GONE / 2, halfway=1 + FALLS * 2),
+    ],
+)
+def test_a_head_that_fits_well_but_not_wholly_is_not_at_its_best_while_energy_falls(early):
+    line = backbone_advice(early, 0.99, "conv1", is_cut=False)
+    assert line.advice.startswith("not judged")
+    assert not line.changes
+
+
 def test_the_reason_for_no_judgement_of_numbers_is_their_score():
     probed = curve(metric="neg_rmse", train=-3.0, left=0.0, valid=-5.0)
     assert "not of RMSE" in backbone_advice(probed, -1.0, "conv1", is_cut=False).reason
