@@ -6,6 +6,7 @@ user is asked; whatever else was decided stands in a note.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,6 +67,7 @@ _MORE_CLASSES = "write more than two classes as a column of 0 and 1 for each, or
 _DECADES = 1_000  # times the least label is the greatest
 _MOST_CLASSES = 20  # words in a column that may be classes; names and comments are more
 _SAY_WHICH = how_to_give("target_columns")
+_ANOTHER = f"name another column by {_SAY_WHICH}"
 _SAY_NUMBERS = how_to_give("kind", "regression")
 
 
@@ -226,6 +228,11 @@ class _Column:
         return list(dict.fromkeys(self._spelled[cell] for cell in self.labels))
 
     @property
+    def counts(self) -> Counter[str]:
+        """Number of rows of each of the words."""
+        return Counter(label for cell in self.cells if (label := self._spelled[cell]))
+
+    @property
     def is_of_words(self) -> bool:
         """Whether labels are words; two that look like numbers with a unit (`3M`) may be, too."""
         words = ("", _WITH_UNIT) if len(self.words) == 2 else ("",)
@@ -290,7 +297,8 @@ def _candidates(sheet: Sheet, names: list[str], *, several: bool) -> tuple[list[
     left = listed([f"{name} ({reason})" for name, reason in reasons.items() if reason], most=SHOWN)
     if not chosen:
         none = f"none of its columns is one: {left}" if left else "it has no other"
-        classes = any(_is_of_more_classes(_Column(sheet, n)) for n in names if n in sheet.columns)
+        columns = [_Column(sheet, name) for name in names if name in sheet.columns]
+        classes = any(_is_of_more_classes(one) for one in columns if not _why_never(one))
         remedy = f"; {_MORE_CLASSES}" if classes else ""
         raise ValueError(
             f"{sheet.path} should have a column of labels, numbers or two words, beside the "
@@ -313,18 +321,26 @@ def _why_not(sheet: Sheet, name: str) -> str:
     if name not in sheet.columns:
         return f"of type {sheet.types[name]}"
     column = _Column(sheet, name)
+    if reason := _why_never(column):
+        return reason
+    first = column.at(next(iter(column.labels.values())))
+    if column.odd is None:
+        return _why_not_numbers(column, first)
+    return _why_not_words(column, first)
+
+
+def _why_never(column: _Column) -> str:
+    """Why a column holds no labels, whatever its cells are: by its name, or as it names splits."""
     if not column.labels:
         return "empty"
-    first = column.at(next(iter(column.labels.values())))
-    if name in sheet.nameless:
+    name, first = column.name, column.at(next(iter(column.labels.values())))
+    if name in column.sheet.nameless:
         return f"without a name, {first}"
     if _INDEX.fullmatch(name) or (_PERHAPS_INDEX.fullmatch(name) and _is_numbering(column)):
         return f"named like an index, {first}"
     if {label.lower() for label in column.labels} <= SPELLINGS.keys():
         return f"names splits, {first}"
-    if column.odd is None:
-        return _why_not_numbers(column, first)
-    return _why_not_words(column, first)
+    return ""
 
 
 def _why_not_words(column: _Column, first: str) -> str:
@@ -341,8 +357,10 @@ def _why_not_words(column: _Column, first: str) -> str:
 
 def _is_of_more_classes(column: _Column) -> bool:
     """Whether labels are more than two words, most of which occur several times."""
-    words = len(column.words)
-    return column.is_of_words and 2 < words <= _MOST_CLASSES and 2 * words <= column.labelled
+    if not column.is_of_words or not 2 < len(column.words) <= _MOST_CLASSES:
+        return False
+    several = sum(count > 1 for count in column.counts.values())
+    return 2 * several > len(column.words)
 
 
 def _is_numbering(column: _Column) -> bool:
@@ -493,7 +511,8 @@ def _two_numbers(column: _Column, notes: list[str]) -> _Labels:
         odd = next(label for label, value in column.numbers.items() if value not in (0.0, 1.0))
         raise column.error(
             "should hold two classes, 0 and 1 or any other two labels; "
-            f"it has {len(values):,} numbers, {column.at(column.labels[odd])}; {_MORE_CLASSES}"
+            f"it has {len(values):,} number{'s' * (len(values) != 1)}, "
+            f"{column.at(column.labels[odd])}; {_MORE_CLASSES if len(values) > 2 else _ANOTHER}"
         )
     coded = {label: float(value == values[1]) for label, value in column.numbers.items()}
     return _question(column, coded, (f"{values[0]:.15g}", f"{values[1]:.15g}"), notes)
@@ -506,7 +525,7 @@ def _words(column: _Column, notes: list[str]) -> _Labels:
         raise column.error(
             "should hold numbers, or two words; "
             f"it has {len(words):,} word{'s' * (len(words) != 1)}, {column.at(row)}; "
-            + _MORE_CLASSES
+            + (_MORE_CLASSES if _is_of_more_classes(column) else _ANOTHER)
         )
     pair = ordered_words(*words)
     if any(oddity(word) == _WITH_UNIT for word in words):

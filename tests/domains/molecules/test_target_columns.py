@@ -198,7 +198,12 @@ WRONG = {
         "3 numbers, line 4 has '2'; write more than two classes as a column of 0 and 1 for each",
     ),
     "dates": (("y",), "auto", NEVER["measured on"], "line 2 has '2024-01-05', a date"),
-    "one word": (("y",), "auto", ("a",) * 6, "1 word, line 2 has 'a'"),
+    "one word": (("y",), "auto", ("a",) * 6, "1 word, line 2 has 'a'; name another column by --t"),
+    "as many words": (("y",), "auto", NEVER["name"], "6 words, line 4 has 'c'; name another col"),
+    "one number": (
+        *(("y",), "classification", ("5",) * 6),
+        "1 number, line 2 has '5'; name another column by --target",
+    ),
     "words for numbers": (("y",), "regression", WORDS, "numbers; line 2 has 'active', no number"),
     "numbers for classes": (("y",), "classification", REAL, "two classes, .* has 5 numbers"),
     "too large": (("y",), "auto", ("1e39", *REAL[1:]), "numbers up to 3e38; line 2 has '1e39'"),
@@ -232,6 +237,24 @@ def test_cells_that_are_no_labels_are_named_in_one_sentence(path, wanted, kind, 
         targets(path, wanted, kind, y=cells)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "are_classes"),
+    [
+        ("colour", ("red", "red", "green", "green", "blue", ""), True),
+        ("colour", ("red", "red", "red", "red", "green", "blue"), False),
+        ("fold", ("train", "train", "valid", "valid", "test", "test"), False),
+        ("mol_id", ("a", "a", "b", "b", "c", "c"), False),
+        ("measured on", NEVER["measured on"], False),
+    ],
+)
+def test_classes_in_words_have_a_remedy_and_what_is_no_label_has_none(
+    path, name, cells, are_classes
+):
+    with pytest.raises(ValueError, match="should have a column of labels") as caught:
+        targets(path, **{name: cells})
+    assert str(caught.value).endswith("or as numbers") == are_classes
 
 
 def test_many_columns_are_counted_and_not_all_listed(path):
