@@ -14,7 +14,7 @@ from molhpft.config.schema import Choice, RunConfig, checked_choice
 from molhpft.core import few_labels
 from molhpft.core.data import Task
 from molhpft.core.few_labels import fewer_to_train
-from molhpft.domains.files import Json, check_output, digest, writing
+from molhpft.domains.files import Json, check_folder, check_output, digest, writing
 from molhpft.domains.molecules.table_options import FLAGS
 from molhpft.domains.molecules.tables import (
     Table,
@@ -87,6 +87,9 @@ def finetune_table(
         OSError: `out` cannot be written to.
     """
     check_output(out, *(Path(p) for p in (table["path"], encoder) if isinstance(p, str | Path)))
+    check_folder(out)
+    if out.exists() and not (out / CONFIG).is_file():
+        raise ValueError(f"{out} is there and is no model; choose another folder (--out)")
     more: Json = {}
     for key, value in parse_changes(changes).items():
         apply(more, key, value)
@@ -101,8 +104,6 @@ def finetune_table(
         molecules=len(data.task.rows("train")),
         members=inference.members,
     )
-    if out.exists() and not (out / CONFIG).is_file():
-        raise ValueError(f"{out} is there and is no model; choose another folder (--out)")
     task, drawn = data.task, data.drawn(config.seed)
     name = _name(config, task, inference, drawn)
     with nullcontext() if out.exists() else locked(out):

@@ -176,29 +176,26 @@ def test_what_was_begun_with_other_settings_does_no_harm(finished, table, tmp_pa
     assert files_of(tmp_path / "rings") == files_of(finished.folder)
 
 
-@pytest.mark.parametrize("what", ["file", "folder", "folder with things in it"])
-def test_a_place_that_holds_something_else_is_left_alone(table, tmp_path, what):
+@pytest.mark.parametrize("things", [False, True])
+def test_a_folder_of_something_else_is_left_alone_and_refused_before_the_table_is_read(
+    tmp_path, things
+):
     out = tmp_path / "rings"
-    if what == "file":
-        out.write_text("precious")
-    else:
-        out.mkdir()
-        if "things" in what:
-            (out / "thesis.tex").write_text("precious")
+    out.mkdir()
+    if things:
+        (out / "thesis.tex").write_text("precious")
     before = tree_of(tmp_path)
     with pytest.raises(ValueError, match="is there and is no model; choose another folder"):
-        finetune(table, out)
+        finetune(tmp_path / "absent.csv", out)
     assert tree_of(tmp_path) == before
 
 
-@pytest.mark.parametrize("spoiled", ["rings.partial", "above"])
-def test_a_place_that_cannot_be_written_is_one_sentence(table, tmp_path, spoiled):
-    (tmp_path / spoiled).write_text("a file")
-    out = tmp_path / "rings" if spoiled == "rings.partial" else tmp_path / "above" / "rings"
+def test_a_place_that_cannot_be_written_is_one_sentence(table, tmp_path):
+    (tmp_path / "rings.partial").write_text("a file")
     with pytest.raises(UnwritableError, match="cannot write") as caught:
-        finetune(table, out)
+        finetune(table, tmp_path / "rings")
     assert "\n" not in str(caught.value)
-    assert (tmp_path / spoiled).read_text() == "a file"
+    assert (tmp_path / "rings.partial").read_text() == "a file"
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, -1, 2, float("nan")])

@@ -236,6 +236,7 @@ FOLDERS = {
     "paper": ("paper", "fig3"),
     "quickstart": ("quickstart",),
     "baselines": ("baselines", "rings.csv"),
+    "finetune": ("finetune", "absent.csv"),
     "run": ("run", "a.yaml"),
     "sweep": ("sweep", "a.yaml"),
 }
