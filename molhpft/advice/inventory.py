@@ -21,7 +21,7 @@ from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.ogb import ogb_folder, ogb_names
 from molhpft.domains.molecules.overlap import MoleculeSet, inchikey_blocks, is_among, scaffold_keys
 from molhpft.domains.molecules.pretraining_sources import molecules_trained_on
-from molhpft.domains.molecules.table_files import SHOWN, is_table, read_sheet
+from molhpft.domains.molecules.table_files import SHOWN, is_table, read_sheet, spelled
 from molhpft.domains.molecules.target_columns import ALL
 from molhpft.domains.shipped import REPLACED, shipped_encoders, shipped_molecules
 from molhpft.domains.vision.checkpoints import describe as describe_image_weights
@@ -99,7 +99,7 @@ def _counted(task: Task, **marked: NDArray[np.bool_]) -> list[Json]:
 def _training_molecules(other: str) -> Sequence[str]:
     if other not in TASKS and is_table(other):
         sheet = read_sheet(Path(other))
-        if "smiles" not in sheet.names:
+        if spelled("smiles", sheet.names) not in sheet.names:
             raise ValueError(
                 f"the column of molecules of {other} should be called smiles, as --against has no "
                 f"option for another name; it has: {listed(sheet.names, most=SHOWN)}"

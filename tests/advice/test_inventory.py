@@ -95,6 +95,13 @@ def test_a_table_counts_whole(ours, tmp_path):
     assert overlap(ours, str(other)) == overlap_with(ours, task.examples.smiles)
 
 
+def test_a_table_is_counted_whatever_the_case_of_its_column_of_molecules(ours, tmp_path):
+    other = write_theirs(tmp_path / "theirs.csv")
+    expected = overlap(ours, str(other))
+    other.write_text(other.read_text().replace("smiles", "SMILES"))
+    assert overlap(ours, str(other)) == expected
+
+
 def test_a_table_whose_molecules_are_called_otherwise_says_how_they_should_be(ours, tmp_path):
     (tmp_path / "theirs.csv").write_text("Drug,y\nCCO,1\n")
     with pytest.raises(ValueError, match=r"should be called smiles, as --against .*: Drug and y$"):

@@ -27,6 +27,8 @@ from molhpft.domains.molecules.table_files import (
     Sheet,
     is_table,
     read_sheet,
+    spelled,
+    spelling_note,
     table_name,
 )
 from molhpft.domains.molecules.tables import check_mostly_molecules, read_table
@@ -193,7 +195,10 @@ def one_each(key: str, values: tuple[T, ...], of: Sequence[Path]) -> tuple[T, ..
 def _source(of: Path, how: FileOptions, most: int | None, *, labelled: bool) -> Source:
     if str(of) in ogb_names():
         return _spread(_of_ogb(str(of)), most)
-    sheet, column = read_sheet(of), how.smiles_column or "smiles"
+    sheet, given = read_sheet(of), how.smiles_column or "smiles"
+    column = spelled(given, sheet.names)
+    if note := spelling_note(given, column):
+        _log.warning("%s: %s", of, note)
     if labelled and not {*sheet.names} <= {column, *LIST_COLUMNS}:
         source = _spread(_of_table(of, column), most)
     else:

@@ -200,6 +200,19 @@ def test_all_trains_on_every_molecule_and_says_so(listed, caplog):
     assert task.name == "pretraining-on-all-of-chains"
 
 
+@pytest.mark.parametrize("columns", ["SMILES", "SMILES,name", "SMILES,alcohol"])
+def test_a_column_of_molecules_in_another_case_is_read_and_said_once(tmp_path, caplog, columns):
+    path = tmp_path / "chains.csv"
+    lone = "," not in columns
+    rows = [smiles if lone else f"{smiles},{int('O' in smiles)}" for smiles in CHAINS]
+    path.write_text("\n".join([columns, *rows]))
+    with caplog.at_level(logging.WARNING):
+        targets = ("assays",) if "alcohol" in columns else ("descriptors",)
+        task = pretraining_task(of=(path,), targets=targets, split="random")
+    assert list(task.examples.smiles) == CHAINS
+    assert caplog.text.count("Molecules are those of column 'SMILES'") == 1
+
+
 def test_unreadable_molecules_are_named_by_line_and_in_no_split(listed, caplog):
     listed.write_text("\n".join(["header", *CHAINS]))
     with caplog.at_level(logging.WARNING):
