@@ -67,7 +67,7 @@ def from_pyg(batch: "Data") -> GraphBatch:
     """A PyG batch, or a lone `Data`, of molecules as our packed batch; edges may have any order.
 
     Args:
-        batch: `x` (N, 9) and `edge_attr` (E, 4) as `smiles.columns` gives them, every bond in
+        batch: `x` (N, 9) and `edge_attr` (E, 4) as `to_pyg` gives them, every bond in
             both directions with the same features. A batch has `ptr`, as `Batch.from_data_list`
             makes it. Where it has no `x_extra` and `edge_attr_extra`, as `to_pyg` gives them, the
             result lacks these columns, and encoders that read them refuse it.
@@ -171,7 +171,7 @@ def _columns(batch: "Data", name: str, sizes: Sequence[int]) -> Tensor:
     if columns is None or columns.dim() != 2 or columns.shape[1] != len(sizes):
         shape = "none" if columns is None else tuple(columns.shape)
         raise ValueError(
-            f"{name} of molecules should have {len(sizes)} columns as RDKit gives them, "
+            f"{name} of molecules should have {len(sizes)} columns as to_pyg gives them, "
             f"its shape is {shape}"
         )
     whole = columns.long()

@@ -128,7 +128,7 @@ def test_whole_numbers_kept_as_floats_are_read_and_a_lone_molecule_needs_no_batc
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (Data(), "x of molecules should have 9 columns as RDKit gives them, its shape is none"),
+        (Data(), "x of molecules should have 9 columns as to_pyg gives them, its shape is none"),
         (benzene(x=torch.zeros(6, 7)), r"should have 9 columns .* its shape is \(6, 7\)"),
         (benzene(x=with_last("x", 2)), r"below 119, 5, .*; row 0 is \[5, 0, .*, 2\]"),
         (benzene(x=lambda d: d.x - 0.5), r"whole numbers .* row 0 is \[4\.5, "),
