@@ -275,8 +275,8 @@ def test_a_censored_number_is_a_missing_label_of_a_regression_and_that_is_said()
 
 def test_numbers_over_many_orders_of_magnitude_are_noted_as_those_of_a_file_are():
     note = (
-        "IC50: row 3 has 0.5, row 2 has 2000: errors of the greatest numbers alone count; of "
-        "concentrations and the like learn the log10."
+        "IC50: row 3 has 0.5, row 2 has 2000: nearly all of the error is that of the greatest "
+        "numbers; learn the log10 of concentrations and the like."
     )
     y = [30.0, NAN, 2e3, 0.5]
     for own in (pd.Series(y, name="IC50"), pd.Series(list(map(str, y)), name="IC50")):

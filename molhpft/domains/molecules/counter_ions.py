@@ -1,21 +1,25 @@
 """What a drug is given with as a salt: acids, bases and ions that are not the drug themselves."""
 
+import json
 from functools import cache, reduce
 
 from rdkit import Chem
 from rdkit.Chem import rdinchi
 from rdkit.Chem.MolStandardize import rdMolStandardize
 
+from molhpft.domains.files import digest
+
 BLOCK_LENGTH = 14
 """Letters of an InChIKey that stand for formula and connectivity."""
 
+_VERSION = 4  # raised with every change of `inchikey_block` beside that of the list
 _CARBON = 6
 _METAL_IONS = frozenset((3, 11, 12, 19, 20, 37, 38, 55, 56))  # of groups 1 and 2, but beryllium
 _OTHER_METALS = frozenset(
     (4, 13, *range(21, 32), *range(39, 52), *range(57, 85), *range(89, 113))
 )  # antimony is one, germanium and arsenic are none
 
-# a drug that is larger is found by its size as well; of two that stand here the larger counts
+# where all parts of a molecule stand here it is the largest, so that a drug may stand here, too
 _COUNTER_IONS = {
     # sulfonic and sulfuric acids
     "mesylate": "CS(=O)(=O)O",
@@ -141,14 +145,20 @@ _COUNTER_IONS = {
 }
 
 
+def block_rule() -> str:
+    """Name of the rule of `inchikey_block`, another one with every change of the list above."""
+    return digest(json.dumps([_VERSION, *_COUNTER_IONS.values()]))
+
+
 def inchikey_block(mol: Chem.Mol) -> str:
     """First block of the InChIKey of a molecule without its counter-ions; "" where it has no InChI.
 
-    Of several parts it is that of the largest by heavy atoms, of equals the one whose key comes
-    last in the alphabet, among those that are neither a known counter-ion nor a single atom other
-    than carbon; among all where there are no others. Metals of groups 1 and 2 are ions, also where
-    the molecule is drawn with bonds to them. Salts and complexes of other metals are known by
-    metal and ligands together, whether bonds between them are drawn or not.
+    Of several parts, the molecule is the largest by heavy atoms that is no known counter-ion; if
+    all are known, the largest of them. Of equally large ones it is that whose key comes last in the
+    alphabet. Ions of one atom, water and ammonia count only where there is nothing else: the key
+    is then that of all parts together. Metals of groups 1 and 2 are ions, also where the molecule
+    is drawn with bonds to them. Salts and complexes of other metals are known by metal and ligands
+    together, whether bonds between them are drawn or not.
     """
     parts = Chem.GetMolFrags(_without_metal_bonds(mol), asMols=True, sanitizeFrags=False)
     parts = tuple(map(_without_charge, parts))
@@ -156,7 +166,7 @@ def inchikey_block(mol: Chem.Mol) -> str:
         return _complex_block(mol)
     if len(parts) == 1:
         return _block(parts[0])
-    sized = [(part.GetNumHeavyAtoms(), _block(part)) for part in parts if not _is_ion(part)]
+    sized = [(part.GetNumHeavyAtoms(), _block(part)) for part in parts if not _is_lone_atom(part)]
     drugs = [own for own in sized if own[1] not in _counter_ion_blocks()]
     return max(drugs or sized or [(0, _block(mol))])[1]
 
@@ -190,8 +200,8 @@ def _is_counter_ion(part: Chem.Mol) -> bool:
     return _block(part) in _counter_ion_blocks()
 
 
-def _is_ion(part: Chem.Mol) -> bool:
-    """Whether it is a single atom, such as of a metal, halide, water or ammonia."""
+def _is_lone_atom(part: Chem.Mol) -> bool:
+    """Whether it has one heavy atom at most, and that no carbon: an ion, water or ammonia."""
     heavy = [atom.GetAtomicNum() for atom in part.GetAtoms() if atom.GetAtomicNum() > 1]
     return not heavy or (len(heavy) == 1 and heavy[0] != _CARBON)
 

@@ -11,11 +11,11 @@ from rdkit import rdBase
 from torch import Tensor
 
 from molhpft.domains.files import digest
-from molhpft.domains.molecules.counter_ions import BLOCK_LENGTH, inchikey_block
+from molhpft.domains.molecules.counter_ions import BLOCK_LENGTH, block_rule, inchikey_block
 from molhpft.domains.molecules.smiles import cached_rows, parse, reading_digest
 from molhpft.domains.molecules.splits import scaffold
 
-_VERSION = 4  # raised with every change of what is computed below
+_SCAFFOLD_VERSION = 4  # raised with every change of `splits.scaffold`
 _BITS = 40  # of a hash: of a million molecules, one in a million others is taken for one of them
 
 
@@ -95,7 +95,7 @@ def inchikey_blocks(smiles: Sequence[str]) -> NDArray[np.bytes_]:
     `inchikey_block` for salts. Empty for what cannot be read or has no InChI. Kept in the cache
     folder: a molecule takes about a millisecond.
     """
-    key = f"inchikeys/{reading_digest(smiles, _VERSION)}"
+    key = f"inchikeys/{reading_digest(smiles, block_rule())}"
     # the cache can hold ASCII codes, (n, 14)
     codes = cached_rows(key, "keys", smiles, _block_codes, "computing InChIKeys")
     return codes.view(f"S{BLOCK_LENGTH}")[:, 0]
@@ -106,7 +106,7 @@ def scaffold_keys(smiles: Sequence[str]) -> NDArray[np.int64]:
 
     0 for a molecule without a ring, or that cannot be read. Kept in the cache folder.
     """
-    key = f"scaffold-keys/{reading_digest(smiles, _VERSION)}"
+    key = f"scaffold-keys/{reading_digest(smiles, _SCAFFOLD_VERSION)}"
     return cached_rows(key, "keys", smiles, _scaffold_keys, "finding scaffolds")
 
 

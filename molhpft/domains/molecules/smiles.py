@@ -206,7 +206,7 @@ def smiles_digest(smiles: Sequence[str]) -> str:
     return reading_digest(smiles, FEATURISER_VERSION)
 
 
-def reading_digest(smiles: Sequence[str], version: int) -> str:
+def reading_digest(smiles: Sequence[str], version: int | str) -> str:
     """Name of what is computed from molecules as RDKit reads them, by code of a version."""
     return digest(json.dumps([version, rdBase.rdkitVersion, list(smiles)]))
 

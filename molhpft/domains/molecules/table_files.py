@@ -224,7 +224,7 @@ def stream_parts(path: Path) -> Iterator[Part]:
 
 
 def spelled(name: str, names: Iterable[str]) -> str:
-    """A column's own spelling where that alone differs from `name`, in case; else `name` itself.
+    """The one column whose name differs from `name` in case alone; `name` if none or several do.
 
     >>> spelled("smiles", ["SMILES", "y"]), spelled("smiles", ["SMILES", "Smiles"])
     ('SMILES', 'smiles')
@@ -619,9 +619,9 @@ def _unknown(
     path: Path, name: str, names: Iterable[str], *, option: str | None = None
 ) -> ValueError:
     names = list(names)
-    lower = {one.casefold(): one for one in names}
-    near = get_close_matches(name.casefold(), lower, n=1)
-    hint = f"; did you mean {lower[near[0]]!r}?" if near else ""
+    near = get_close_matches(name.casefold(), [one.casefold() for one in names], n=1)
+    meant = " or ".join(repr(one) for one in names if one.casefold() in near)
+    hint = f"; did you mean {meant}?" if meant else ""
     remedy = f"; name one of these by {how_to_give(option)}" if option else ""
     shown = listed(names, most=SHOWN)
     return ValueError(f"{path} has no column {name!r}; it has: {shown}{hint}{remedy}")

@@ -324,9 +324,8 @@ def _why_not(sheet: Sheet, name: str) -> str:
     if reason := _why_never(column):
         return reason
     first = column.at(next(iter(column.labels.values())))
-    if column.odd is None:
-        return _why_not_numbers(column, first)
-    return _why_not_words(column, first)
+    odd = column.odd
+    return _why_not_numbers(column, first) if odd is None else _why_not_words(column, first, odd)
 
 
 def _why_never(column: _Column) -> str:
@@ -343,7 +342,7 @@ def _why_never(column: _Column) -> str:
     return ""
 
 
-def _why_not_words(column: _Column, first: str) -> str:
+def _why_not_words(column: _Column, first: str, odd: str) -> str:
     numeric = {label for label in column.labels if is_numeric(label)}
     if (
         column.is_of_two_words
@@ -352,7 +351,7 @@ def _why_not_words(column: _Column, first: str) -> str:
         return ""
     if _is_of_more_classes(column):
         return f"{len(column.words)} words, {first}"
-    return column.wrong(column.odd or "")
+    return column.wrong(odd)
 
 
 def _is_of_more_classes(column: _Column) -> bool:
@@ -498,8 +497,8 @@ def decades_notes(name: str, least: tuple[float, str], greatest: tuple[float, st
     if not 0 < _DECADES * least[0] < greatest[0]:
         return []
     return [
-        f"{name}: {least[1]}, {greatest[1]}: errors of the greatest numbers alone count; of "
-        "concentrations and the like learn the log10."
+        f"{name}: {least[1]}, {greatest[1]}: nearly all of the error is that of the "
+        "greatest numbers; learn the log10 of concentrations and the like."
     ]
 
 

@@ -3,6 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rdkit import rdBase
 
+from molhpft.domains.molecules import counter_ions
 from molhpft.domains.molecules.counter_ions import inchikey_block
 from molhpft.domains.molecules.grouped_splits import replicates
 from molhpft.domains.molecules.overlap import inchikey_blocks
@@ -118,3 +119,14 @@ def test_inorganic_salts_are_told_apart():
 
 def test_a_metal_bound_to_an_atom_of_too_many_bonds_has_a_key_or_none_but_no_error():
     assert inchikey_blocks(["CN(C)(C)(C)[Na]", "[Na]N(C)(C)(C)C.CC", "CC"])[2] != b""
+
+
+def test_keys_in_the_cache_are_of_the_list_of_today(monkeypatch):
+    salt = "CCCCCCN.CN"
+    assert inchikey_blocks([salt]) == inchikey_blocks(["CCCCCCN"])
+    monkeypatch.setitem(counter_ions._COUNTER_IONS, "hexylamine", "CCCCCCN")
+    counter_ions._counter_ion_blocks.cache_clear()
+    try:
+        assert inchikey_blocks([salt]) == inchikey_blocks(["CN"])
+    finally:
+        counter_ions._counter_ion_blocks.cache_clear()

@@ -309,7 +309,7 @@ def test_marks_of_missing_labels_are_known_in_any_case_and_no_others(mark):
 
 
 def test_numbers_over_many_orders_of_magnitude_are_better_learned_as_logarithms(path):
-    said = "y: line 4 has '0.5', line 3 has '2e3': errors of the greatest numbers alone count"
+    said = "y: line 4 has '0.5', line 3 has '2e3': nearly all of the error is that"
     (note,) = [
         n for n in targets(path, y=["7", "2e3", "0.5", "7", "", "9.5"]).notes if "log10" in n
     ]
