@@ -79,6 +79,27 @@ def test_a_salt_is_its_drug_however_large_the_counter_ion(salt, drug):
     assert block(salt) == block(drug) != ""
 
 
+@pytest.mark.parametrize(
+    ("drug", "solvent"),
+    [
+        ("OC(=O)c1ccccc1O", "ClCCl"),
+        ("NC(CCC(=O)O)C(=O)O", "ClC(Cl)Cl"),
+        ("OC(=O)CC(O)(CC(=O)O)C(=O)O", "OCC(O)CO"),
+        ("OC(=O)c1cccnc1", "c1ccncc1"),
+        ("CCCCCCCC(=O)O", "OCC(O)CO"),
+        ("NC(N)=O", "OO"),
+        ("[Na+].[Na+].[O-]C(=O)[O-]", "OO.OO.OO"),
+        ("O=S(=O)(O)O", "C"),
+        ("OC(=O)c1ccccc1", "C1COCCO1"),
+        ("OC(=O)CCC(=O)O", "CCOCC"),
+        ("CN", "ClC(Cl)Cl"),
+        (PAMOIC, "C1CCOC1"),
+    ],
+)
+def test_a_listed_acid_or_base_is_the_molecule_beside_a_smaller_solvent(drug, solvent):
+    assert block(f"{drug}.{solvent}") == block(f"{solvent}.{drug}") == block(drug) != ""
+
+
 @pytest.mark.parametrize("acid", [PAMOIC, TOSYLATE])
 def test_a_counter_ion_that_is_alone_is_a_molecule_of_its_own(acid):
     assert block(acid) == block(f"{acid}.[Na+]") == block(f"O.{acid}")
