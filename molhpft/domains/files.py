@@ -39,6 +39,7 @@ ASIDE = ".aside"
 _HOME_CACHE = "~/.cache/molhpft"
 _ABANDONED = 86_400  # seconds since anything was written to it
 _CHUNK = 1 << 20  # bytes
+_BEGINNING = 1 << 16  # bytes
 _TIMEOUT = 30.0  # seconds without a byte
 ANOTHER_FILE = "make room or choose another file"
 _ANOTHER_FOLDER = (
@@ -199,19 +200,27 @@ def short_digest(content: Any) -> str:
 
 
 def path_digest(path: Path) -> str:
-    """`digest` of a file; of a folder, one of its files' names, sizes and times of change.
+    """`digest` of a file; of a folder, one of its files' names, sizes, times and beginnings.
 
     What does not exist is "absent".
     """
     if path.is_dir():  # its files may be many and large; the run itself knows what they hold
         files = sorted(file for file in path.rglob("*") if file.is_file())
-        return short_digest([[f.relative_to(path).as_posix(), *_state(f)] for f in files])
+        return short_digest(
+            [[f.relative_to(path).as_posix(), *_state(f), _beginning(f)] for f in files]
+        )
     return _file_digest(path.resolve(), *_state(path)) if path.is_file() else "absent"
 
 
 def _state(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_mtime_ns, status.st_size
+
+
+def _beginning(path: Path) -> str:
+    """Digest of what a file begins with: unpacked archives give many files one time."""
+    with path.open("rb") as file:
+        return digest(file.read(_BEGINNING))
 
 
 @lru_cache(maxsize=256)

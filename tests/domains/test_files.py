@@ -139,6 +139,14 @@ def test_the_digest_of_a_folder_does_not_depend_on_how_its_path_is_written(tmp_p
     assert path_digest(Path("data")) != whole
 
 
+def test_folders_whose_files_differ_in_content_alone_have_digests_of_their_own(tmp_path):
+    for place, text in (("a", "cat"), ("b", "dog")):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "0.raw").write_text(text)
+        os.utime(tmp_path / place / "0.raw", (0, 0))  # as an archive may unpack it
+    assert path_digest(tmp_path / "a") != path_digest(tmp_path / "b")
+
+
 @pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
 def test_tensors_may_be_read_by_whom_other_files_may(tmp_path, umask):
     before = os.umask(umask)
