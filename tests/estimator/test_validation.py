@@ -113,27 +113,29 @@ def test_rows_of_one_molecule_are_in_one_fold(how, classes, seed, count):
         assert fold_of[row] == fold_of[len(SMILES) + k]
 
 
+RINGS = [f"C1{'C' * n}1{end}" for n in range(3, 27) for end in ("O", "N", "CO")]
+
+
 def salts_of(smiles):
     """Molecules, then each of them beside a smaller ring, with which it has another scaffold."""
     return [*smiles, *(f"{one}.C1CC1" for one in smiles)]
 
 
 def test_a_base_and_its_salt_are_in_one_fold_by_scaffold_and_so_are_scaffolds():
-    smiles = salts_of(SMILES)
-    labels = torch.tensor([*RING, *RING], dtype=torch.float32)[:, None]
+    smiles = salts_of(RINGS)
+    labels = torch.tensor([k % 2.0 for k in range(len(smiles))])[:, None]
     task = ring_task(smiles=smiles, targets=labels, splits={"train": torch.arange(len(smiles))})
     fold_of = {row: k for k, fold in enumerate(held(task, "scaffold")) for row in fold.tolist()}
-    assert all(fold_of[k] == fold_of[k + len(SMILES)] for k in range(len(SMILES)))
+    assert all(fold_of[k] == fold_of[k + len(RINGS)] for k in range(len(RINGS)))
     for group in scaffold_groups(smiles):
         assert len({fold_of[row] for row in group}) == 1
 
 
 def test_a_base_and_its_salt_are_on_one_side_of_a_held_out_part_by_scaffold():
-    rings = [f"C1{'C' * n}1{end}" for n in range(3, 27) for end in ("O", "N", "CO")]
-    splits = holdout_split(salts_of(rings), "scaffold", validation=0.1, seed=0)
+    splits = holdout_split(salts_of(RINGS), "scaffold", validation=0.1, seed=0)
     assert list(splits) == ["train", "valid", "calibration"]
     split_of = {row: name for name, rows in splits.items() for row in rows.tolist()}
-    assert all(split_of[k] == split_of[k + len(rings)] for k in range(len(rings)))
+    assert all(split_of[k] == split_of[k + len(RINGS)] for k in range(len(RINGS)))
 
 
 def test_without_folds_calibration_is_newer_than_validation():
