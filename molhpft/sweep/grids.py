@@ -51,7 +51,7 @@ def _by_setting(grid: Options, trials: Sequence[Trial]) -> list[list[Trial]]:
         return tuple(grid[key].index(given[key]) if key in given else -1 for key in varied)
 
     settings: dict[tuple[int, ...], list[Trial]] = {}
-    for trial in trials:
+    for trial in sorted(trials, key=place):
         settings.setdefault(place(trial), []).append(trial)
     return list(settings.values())
 
