@@ -122,7 +122,7 @@ def _line(path: Path, number: int, text: str) -> dict[str, Any]:
 
 
 def _is(value: Any, kind: type[Any]) -> bool:
-    """Whether a value of JSON is of a kind; a whole number is a finite number, true is none."""
+    """Whether a value of JSON is of a kind: finite numbers, whole ones too, are; true is none."""
     if kind is float:
         return type(value) in (int, float) and isfinite(value)
     return type(value) is kind

@@ -127,9 +127,8 @@ def train(
     weights = _weights([one.logits[VALID] for one in candidates], y, scoring)
     held = _held_out(candidates, weights, choosing, folds)
     smiles = tuple(molecules.smiles[row] for row in _labelled(task, task.rows("train")).tolist())
-    fingerprints = packed_fingerprints(smiles)
     uncertainty, values = _uncertainty(
-        held, objective, inference, fingerprints, by_folds=bool(folds)
+        held, objective, inference, packed_fingerprints(smiles), by_folds=bool(folds)
     )
     about = {
         **_about(config, task, candidates, weights, folders),

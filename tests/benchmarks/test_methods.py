@@ -148,7 +148,6 @@ def two_targets(tmp_path):
     return {**SMALL, "method": "ft", "task": {**task, "split": "random", "split_seed": 1}}
 
 
-@pytest.mark.slow
 def test_the_leak_check_tells_each_target_by_the_outputs_of_the_head_on_test(
     benchmark, two_targets, tmp_path
 ):
