@@ -455,6 +455,11 @@ class Model:
                 f"{listed(unknown)}"
             )
         folder = Path(name)
+        if folder.is_file():
+            raise FileNotFoundError(
+                f"{folder} is a file and no model; give the folder that molhpft finetune wrote "
+                "(its --out), or owner/name of a model on the hub"
+            )
         if not folder.is_dir():
             return _read(hub_folder(str(name), **options))
         given = [key for key, option in options.items() if option not in (None, False)]

@@ -163,7 +163,7 @@ def test_a_place_that_takes_no_model_is_one_sentence_before_notes_and_training(
 
 ASKED = {
     "no model": (("MODEL/none", "RINGS"), "no folder at .*; a model on the hub is called"),
-    "a table as model": (("RINGS", "RINGS"), "no folder at"),
+    "a table as model": (("RINGS", "RINGS"), "is a file and no model; give the folder"),
     "no table": (("MODEL", "none.csv"), "none.csv should be a table .* no file is there"),
     "another column": (
         ("MODEL", "RINGS", "--smiles-column", "S"),
