@@ -4,10 +4,10 @@ Each line of the file is a JSON object with at least `KINDS`, as `chemprop_score
 """
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -108,7 +108,7 @@ def _line(path: Path, number: int, text: str) -> dict[str, Any]:
     """
     try:
         line = json.loads(text)
-    except json.JSONDecodeError:
+    except ValueError:  # no JSON, or a number too long to be read
         line = None
     if not isinstance(line, dict) or not line.keys() >= KINDS.keys():
         keys = ", ".join(sorted(KINDS))
@@ -124,5 +124,5 @@ def _line(path: Path, number: int, text: str) -> dict[str, Any]:
 def _is(value: Any, kind: type[Any]) -> bool:
     """Whether a value of JSON is of a kind: finite numbers, whole ones too, are; true is none."""
     if kind is float:
-        return type(value) in (int, float) and isfinite(value)
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
     return type(value) is kind

@@ -76,10 +76,9 @@ def main() -> None:
         app(prog_name="molhpft")
     except SystemExit as end:
         if end.code == _INTERRUPTED:
-            goes_on = any(word in GO_ON for word in sys.argv[1:2])
-            rest = (
-                "the same command goes on from what it has kept" if goes_on else "nothing is kept"
-            )
+            command = next(iter(sys.argv[1:]), "")
+            kept = "the same command goes on from what it has kept"
+            rest = kept if command in GO_ON else "nothing is kept"
             print(f"interrupted; {rest}", file=sys.stderr)
         raise
     except (ValueError, OSError, MissingExtraError) as error:

@@ -68,11 +68,14 @@ BatchSize = Annotated[
 Device = Annotated[
     DeviceName | None, typer.Option(help="Where to compute.", rich_help_panel=COMMON)
 ]
-MOST_SEED = 2**63 - 1
-Seed = Annotated[
-    int | None,
-    typer.Option(min=0, max=MOST_SEED, help="Seed of every random number.", rich_help_panel=COMMON),
-]
+
+
+def seed_option(what: str, *, panel: str | None = None) -> Any:
+    """An option whose number may be whatever a config takes as a seed."""
+    return typer.Option(min=0, max=2**63 - 1, help=what, rich_help_panel=panel)
+
+
+Seed = Annotated[int | None, seed_option("Seed of every random number.", panel=COMMON)]
 SplitOption = Annotated[
     str | None,
     typer.Option(
@@ -82,10 +85,7 @@ SplitOption = Annotated[
         rich_help_panel=COMMON,
     ),
 ]
-SplitSeed = Annotated[
-    int | None,
-    typer.Option(min=0, max=MOST_SEED, help="Seed of a random split.", rich_help_panel=COMMON),
-]
+SplitSeed = Annotated[int | None, seed_option("Seed of a random split.", panel=COMMON)]
 
 _KEYS = {"device": "device", "seed": "seed", "split": "task.split", "split_seed": "task.split_seed"}
 

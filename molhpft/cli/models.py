@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from molhpft.cli.arguments import (
-    MOST_SEED,
     AsJson,
     BatchSize,
     Changes,
@@ -16,6 +15,7 @@ from molhpft.cli.arguments import (
     Epochs,
     LearningRate,
     Seed,
+    seed_option,
     with_flags,
 )
 from molhpft.domains.shipped import DEFAULT_ENCODER
@@ -82,13 +82,7 @@ Split = Annotated[
     ),
 ]
 SplitSeed = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        max=MOST_SEED,
-        help="Seed of folds and splits drawn at random.",
-        rich_help_panel=TABLE,
-    ),
+    int | None, seed_option("Seed of folds and splits drawn at random.", panel=TABLE)
 ]
 SplitColumn = Annotated[
     str | None,

@@ -8,7 +8,6 @@ import typer
 
 from molhpft.cli.arguments import (
     COMMON,
-    MOST_SEED,
     AsJson,
     BaselineChanges,
     BatchSize,
@@ -22,6 +21,7 @@ from molhpft.cli.arguments import (
     Seed,
     SplitOption,
     SplitSeed,
+    seed_option,
     with_flags,
 )
 
@@ -96,9 +96,7 @@ def study(
     out: Annotated[Path, typer.Option("--out", help="Folder for the figures.")] = Path(
         "runs/study"
     ),
-    seed: Annotated[
-        int, typer.Option(min=0, max=MOST_SEED, help="Seed of every random number.")
-    ] = 0,
+    seed: Annotated[int, seed_option("Seed of every random number.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Regenerate the paper's toy figures (2, 3, 6, 11), or hold the linear theory to training."""

@@ -91,14 +91,22 @@ def sentences(about: Json) -> list[str]:
         f"The folder in which it was made has {file}: each molecule of the table with its label "
         "and what members say of it that did not train on it."
     )
-    chose = "the folds" if about["folds"] else "valid"
-    chosen_by = (
-        f"Scores on {chose} are by members that did not train on the molecule; yet these molecules "
-        "chose the members and their weights, which test molecules do not."
-    )
-    nothing_chosen = len(about["members"]) == 1 and about["members"][0]["tau"] is None
-    chosen = [] if nothing_chosen else [chosen_by]
-    return [*chosen, *about["coverage"], *about["notes"], *([where] if file else [])]
+    return [*_chosen(about), *about["coverage"], *about["notes"], *([where] if file else [])]
+
+
+def _chosen(about: Json) -> list[str]:
+    """A sentence on what the molecules that score have chosen; none where they chose nothing."""
+    scored = "the folds" if about["folds"] else "valid"
+    if len(about["members"]) > 1:
+        chosen = "these molecules chose the members and their weights"
+    elif about.get("tau_is_chosen"):
+        chosen = f"{'those of the first fold' if about['folds'] else 'these molecules'} chose tau"
+    else:
+        return []
+    return [
+        f"Scores on {scored} are by members that did not train on the molecule; yet {chosen}, "
+        "which test molecules do not."
+    ]
 
 
 def calibration_in_words(uncertainty: "Uncertainty") -> str:

@@ -114,7 +114,7 @@ def finetune_table(
 
 def _made(
     config: RunConfig,
-    data: "_LearnedTable",
+    data: "LearnedTable",
     folds: Sequence[Fold],
     out: Path,
     inference: Inference,
@@ -142,7 +142,7 @@ def _made(
 
 
 @dataclass(frozen=True, eq=False)
-class _LearnedTable:
+class LearnedTable:
     """A table as it is learned from.
 
     Attributes:
@@ -171,10 +171,10 @@ class _LearnedTable:
         return draw_folds(self.task, self.split, groups=self.groups, times=self.times, **options)
 
 
-def _table(given: Mapping[str, Any], folds: int | None) -> _LearnedTable:
+def _table(given: Mapping[str, Any], folds: int | None) -> LearnedTable:
     """Read a table for folds, or for a held-out part; `train_size` or `shots` make it smaller."""
     fewer = {key: given[key] for key in few_labels.OPTIONS if key in given}
-    data = _read({key: value for key, value in given.items() if key not in fewer}, folds)
+    data = learned_table({key: value for key, value in given.items() if key not in fewer}, folds)
     if not fewer:
         return data
     choice = checked_choice("task", {"name": "csv", **data.choice.options, **fewer})
@@ -182,7 +182,7 @@ def _table(given: Mapping[str, Any], folds: int | None) -> _LearnedTable:
     return replace(data, task=fewer_to_train(data.task, **fewer), choice=choice)
 
 
-def _read(given: Mapping[str, Any], folds: int | None) -> _LearnedTable:
+def learned_table(given: Mapping[str, Any], folds: int | None) -> LearnedTable:
     if folds is not None:
         check_folds(folds)
     columns: Json = {key: given.get(key) for key in ("split_column", "group_column", "time_column")}
@@ -195,7 +195,7 @@ def _read(given: Mapping[str, Any], folds: int | None) -> _LearnedTable:
     if folds is None:
         folds = FOLDS if split is None or by else 0
     if folds:
-        how = _drawn_by(split, by)
+        how = drawn_by(split, by)
         _check_folds_drawn(how, given, options)
     else:
         check_split(options["split"], options["split_seed"], **columns)
@@ -205,7 +205,7 @@ def _read(given: Mapping[str, Any], folds: int | None) -> _LearnedTable:
         return _folded(table, choice, folds, how)
     how_divided = {key: options[key] for key in ("split", "split_seed", "calibration")}
     task = divided_task(table, **how_divided, **columns)
-    return _LearnedTable(task, table.targets.values, choice, 0)
+    return LearnedTable(task, table.targets.values, choice, 0)
 
 
 def _check_folds_drawn(how: str, given: Mapping[str, Any], options: Mapping[str, Any]) -> None:
@@ -220,12 +220,12 @@ def _check_folds_drawn(how: str, given: Mapping[str, Any], options: Mapping[str,
         raise ValueError("folds by groups are not drawn at random; leave split_seed out")
 
 
-def _folded(table: Table, choice: Choice, folds: int, how: str) -> _LearnedTable:
+def _folded(table: Table, choice: Choice, folds: int, how: str) -> LearnedTable:
     """A table for folds that are drawn by scaffold, group or time, or at random."""
     options = choice.options
     task = pooled_task(table, split_column=options["split_column"])
     rows, groups, times = task.rows("train"), options["group_column"], options["time_column"]
-    return _LearnedTable(
+    return LearnedTable(
         task,
         table.targets.values,
         choice,
@@ -236,7 +236,7 @@ def _folded(table: Table, choice: Choice, folds: int, how: str) -> _LearnedTable
     )
 
 
-def _drawn_by(split: str | None, by: str | None) -> str:
+def drawn_by(split: str | None, by: str | None) -> str:
     """How folds are drawn: by groups or times where a column has them, else scaffold or random.
 
     Raises:

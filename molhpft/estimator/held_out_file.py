@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from math import isnan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -60,9 +61,18 @@ def _target_columns(
     for k, name in enumerate(spec.target_names):
         own = labels[:, k].tolist()
         if isinstance(spec.objective, Squared):
-            yield f"{name} label", np.ma.masked_invalid(own)
+            yield f"{name} label", _numbers(own)
         else:
             cells = (None if isnan(y) else spec.class_names[k][int(y)] for y in own)
             yield f"{name} label", list(cells)
         yield spec.value_names[k], number_cells(whole.values[:, k], spread=spread_of(spec, k))
         yield from set_columns(spec, k, whole.sets[:, k])
+
+
+def _numbers(labels: list[float]) -> np.ma.MaskedArray[Any, Any]:
+    """Numbers of a column, without decimals where none of them has any."""
+    own = np.ma.masked_invalid(labels)
+    known = own.compressed()
+    if (known == known.round()).all() and (np.abs(known) <= 2**53).all():
+        return np.ma.masked_array(own.filled(0).astype(np.int64), own.mask)
+    return own

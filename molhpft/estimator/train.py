@@ -456,6 +456,7 @@ def _about(
         "metric": task.objective.metric,
         "seed": config.seed,
         "chosen_tau": most.tau if most and heaviest else None,
+        "tau_is_chosen": any(summary.get("choice") for summary in summaries),
         "parameters": summaries[0]["parameters"] if summaries else 0,
         "encoder_weights": "none (random)" if file is None else file.name,
         "branches": [

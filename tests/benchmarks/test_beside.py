@@ -83,6 +83,7 @@ def test_what_is_not_a_score_is_refused_with_its_line(beside, tmp_path, text):
         ({"rows": ["r"]}, r"rows in line 1 of .* should be a text, not \['r'\]"),
         ({"score": "high"}, "should be a number, not 'high'"),
         ({"score": float("nan")}, "should be a number, not nan"),
+        ({"score": 10**400}, "should be a number, not 1000"),
     ],
 )
 def test_a_value_of_another_kind_is_refused_with_its_line(beside, read, other, message):

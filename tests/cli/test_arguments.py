@@ -13,11 +13,13 @@ from molhpft.cli import arguments, inspect, models, runs
 from molhpft.cli.arguments import with_flags
 from molhpft.config.registry import HEADS
 from molhpft.config.schema import RunConfig, load_config
+from molhpft.core.annotations import Seed as SeedNumber
+from molhpft.core.annotations import range_of
 from molhpft.domains.molecules.tables import TableSplit, table_task
 from molhpft.domains.molecules.target_columns import AnyKind
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.estimator.calibrate import CalibrationName
-from molhpft.estimator.finetune import _drawn_by, _read
+from molhpft.estimator.finetune import drawn_by, learned_table
 from molhpft.estimator.predict import Precision
 from molhpft.estimator.settings import HEAD, TAU, Inference
 from molhpft.run import probe_grid
@@ -74,7 +76,7 @@ def test_the_defaults_that_help_shows_are_those_of_the_code():
     assert (shown("encoder"), shown("head"), shown("tau")) == (DEFAULT_ENCODER, HEAD, TAU)
     for name in ("smiles_column", "kind"):
         assert shown(name) == table[name].default
-    split = f"{_drawn_by(None, None)} folds; {table['split'].default} without folds"
+    split = f"{drawn_by(None, None)} folds; {table['split'].default} without folds"
     assert shown("split") == split
     defaults = introspection.signature(models.finetune).parameters
     for name, value in vars(Inference()).items():
@@ -103,9 +105,9 @@ def test_a_split_turns_folds_off_as_help_says(name, tmp_path):
     column = {"column": "split_column", "group": "group_column", "time": "time_column"}.get(name)
     which = {} if column is None else {column: "part" if name == "column" else "year"}
     table = {"path": str(path), "target_columns": ("ring",), "split": name, **which}
-    assert (_read(table, None).folds == 0) is (name in turn_off)
+    assert (learned_table(table, None).folds == 0) is (name in turn_off)
     if name != "random_and_scaffold":
-        assert _read(table, 5).folds == 5
+        assert learned_table(table, 5).folds == 5
 
 
 def test_flags_set_the_keys_that_they_stand_for(tmp_path):
@@ -151,7 +153,8 @@ def test_every_seed_of_every_command_is_refused_out_of_its_range(monkeypatch, ca
         if name.endswith("seed")
     }
     assert {runs.study, runs.baselines, inspect.rank} < {command for command, _ in seeds}
-    assert {(option.min, option.max) for option in seeds.values()} == {(0, 2**63 - 1)}
+    taken = range_of(SeedNumber)
+    assert {(option.min, option.max) for option in seeds.values()} == {(taken.ge, taken.lt - 1)}
     monkeypatch.setattr("sys.argv", ["molhpft", "study", "toy", "--seed", "-1"])
     with pytest.raises(SystemExit, match="2"):
         cli.main()

@@ -43,7 +43,16 @@ def test_molecules_that_chose_the_members_are_no_test_and_that_is_said(folds, wh
     assert "yet these molecules chose the members and their weights" in said
     assert note == "a note"
     assert sentences({**about, "members": members[:1]}) == ["a note"]
-    assert sentences({**about, "members": members[1:]}) == [said, "a note"]
+
+
+@pytest.mark.parametrize(("folds", "which"), [(5, "those of the first fold"), (0, "these")])
+def test_a_lone_network_was_chosen_by_nothing_but_its_tau_was(folds, which):
+    about = {"folds": folds, "members": [{"tau": 4}], "coverage": [], "notes": []}
+    assert sentences({**about, "tau_is_chosen": False}) == []
+    (said,) = sentences({**about, "tau_is_chosen": True})
+    assert f"yet {which}" in said
+    assert "chose tau, which test molecules do not." in said
+    assert "members and" not in said
 
 
 def test_a_calibration_error_that_folds_cannot_test_has_no_row():

@@ -80,6 +80,19 @@ def test_labels_are_those_of_the_table_however_wide_their_range_is(tmp_path, how
     assert [float(row["nM label"]) for row in rows] == concentrations
 
 
+def test_whole_numbers_stay_without_decimals_unless_one_of_the_column_has_some(tmp_path):
+    model = random_model(targets=("count", "size"), objective=Squared())
+    labels = torch.tensor([[3, 0.5], [nan, 2], [-1e12, 1]], dtype=torch.float64)
+    molecules = Molecules(load_or_pack(["C", "CC", "CCC"]), labels.half(), ("C", "CC", "CCC"))
+    predictions = HeldOutPredictions(
+        torch.tensor([0]), ("1",), torch.zeros(1, 2), torch.zeros(1, 2, 2), ()
+    )
+    write_held_out(predictions, molecules, labels, model.spec, tmp_path / "out.csv")
+    rows = rows_of(tmp_path / "out.csv")
+    assert [row["count label"] for row in rows] == ["3", "", "-1000000000000"]
+    assert [row["size label"] for row in rows] == ["0.5", "2.0", "1.0"]
+
+
 def test_no_row_is_predicted_by_members_that_trained_on_it(tmp_path):
     """Labels of a fold are changed: predictions of the fold stay, those of others move."""
     lines = [f"{s},{y},{k % 3}" for k, (s, y) in enumerate(zip(SMILES, SIZE, strict=True))]
