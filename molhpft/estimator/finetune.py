@@ -183,6 +183,16 @@ def _table(given: Mapping[str, Any], folds: int | None) -> LearnedTable:
 
 
 def learned_table(given: Mapping[str, Any], folds: int | None) -> LearnedTable:
+    """Read a table to be learned from in folds, or with a held-out part.
+
+    Args:
+        given: options of a config's csv task.
+        folds: how many; None for as many as the options call for.
+
+    Raises:
+        ValueError: they contradict one another, or the table cannot be used.
+        OSError: it cannot be read.
+    """
     if folds is not None:
         check_folds(folds)
     columns: Json = {key: given.get(key) for key in ("split_column", "group_column", "time_column")}
