@@ -28,11 +28,11 @@ from typing import IO, TYPE_CHECKING, Any, TextIO, TypeAlias, Union
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
-from rdkit import Chem, rdBase
 
 from molhpft.domains.extras import require
 from molhpft.domains.files import listed
-from molhpft.domains.molecules.smiles import parse, sanitize_leniently
+from molhpft.domains.molecules.sdf import begins_with_a_molfile, item_names, sdf_rows
+from molhpft.domains.molecules.smiles import parse
 from molhpft.domains.molecules.table_options import how_to_give
 
 if TYPE_CHECKING:
@@ -51,9 +51,6 @@ _LISTS = (".smi", ".smiles", ".ism", ".can")
 _PACKED = (".gz", ".bz2", ".xz", ".zip")
 _ENDINGS = (".csv", ".tsv", ".tab", ".parquet", ".pq", ".sdf", ".sd", ".txt", *_LISTS)
 _LIST_LINE = re.compile(r"(\S+(?:[ \t]+\|[^|]*\|)?)\s*(.*)")
-_SDF_COUNTS = re.compile(r"(?:[^\n]*\n){3}[^\n]*V[23]000")
-_SDF_ITEM = re.compile(r">.*<(.+)>")
-_SDF_END = "$$$$"
 
 _WRITABLE = "have a text or a number in every cell"
 _READABLE = "a table (CSV, Parquet, SDF) or a list of SMILES (.smi)"
@@ -375,7 +372,7 @@ def _recognised(path: Path, file: IO[bytes], opened: ExitStack) -> _Source:
     text = opened.enter_context(io.TextIOWrapper(file, encoding=encoding, newline=""))
     start = head.decode(encoding, "ignore")
     ending = Path(_unpacked_name(path.name.lower())).suffix
-    if _SDF_COUNTS.match(start) or ending in (".sdf", ".sd"):
+    if begins_with_a_molfile(start) or ending in (".sdf", ".sd"):
         return _Source(_sdf_parts(path, text))
     if ending in _LISTS or (ending == ".txt" and _begins_with_a_molecule(start)):
         return _Source(_parts(path, [*LIST_COLUMNS], _without_blank_end(_list_rows(text))))
@@ -517,48 +514,10 @@ def _any(cells: Sequence[str]) -> bool:
 
 def _sdf_parts(path: Path, file: TextIO) -> Iterator[Part]:
     """A row for every record: its SMILES, title and data items."""
-    items = (_SDF_ITEM.match(line) for line in file if line.startswith(">"))
-    names = list(dict.fromkeys(item[1] for item in items if item is not None))
+    names = item_names(file)
     file.seek(0)
-    shown = [name if name not in ("smiles", "name") else f"{name} (item)" for name in names]
-    return _parts(path, ["smiles", "name", *shown], _sdf_rows(file, names))
-
-
-def _sdf_rows(file: TextIO, names: Sequence[str]) -> Iterator[_Row]:
-    record: list[str] = []
-    first = 1
-    for number, line in enumerate(file, start=1):
-        record.append(line.rstrip("\r\n"))
-        if record[-1].startswith(_SDF_END):
-            yield first, _sdf_cells(record, names)
-            record, first = [], number + 1
-    if any(map(str.strip, record)):  # the last record may end with the file
-        yield first, _sdf_cells(record, names)
-
-
-def _sdf_cells(lines: list[str], names: Sequence[str]) -> list[str]:
-    items: dict[str, str] = {}
-    starts = [k for k, line in enumerate(lines) if line.startswith(">")]
-    for start in starts:
-        if (item := _SDF_ITEM.match(lines[start])) is not None:
-            rest = lines[start + 1 :]
-            # an item ends at an empty line
-            ends = [k for k, x in enumerate(rest) if not x.strip() or x.startswith(_SDF_END)]
-            items[item[1]] = "\n".join(rest[: ends[0] if ends else None]).strip()
-    block = "\n".join(lines[: starts[0] if starts else None])
-    return [_sdf_smiles(block), lines[0].strip(), *(items.get(name, "") for name in names)]
-
-
-def _sdf_smiles(block: str) -> str:
-    """SMILES of a structure, read as leniently as `smiles.parse`; empty where RDKit cannot."""
-    with rdBase.BlockLogs():
-        try:
-            mol = Chem.MolFromMolBlock(block)
-            if mol is None:
-                mol = sanitize_leniently(Chem.MolFromMolBlock(block, sanitize=False))
-            return "" if mol is None else str(Chem.MolToSmiles(mol))
-        except (ValueError, RuntimeError):
-            return ""
+    shown = [name if name not in LIST_COLUMNS else f"{name} (item)" for name in names]
+    return _parts(path, [*LIST_COLUMNS, *shown], sdf_rows(file, names))
 
 
 def _parquet_parts(path: Path, file: IO[bytes]) -> Iterator[Part]:
