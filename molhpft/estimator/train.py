@@ -8,6 +8,7 @@ train or choose.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -39,12 +40,12 @@ from molhpft.estimator.calibrate import (
 )
 from molhpft.estimator.coverage import coverage_guarantee
 from molhpft.estimator.held_out import HeldOut, HeldOutPredictions, candidate_std
-from molhpft.estimator.kernel_fitting import fit_kernel_models
+from molhpft.estimator.kernel_fitting import Fitted, fit_kernel_models
 from molhpft.estimator.kernel_models import KernelModels
 from molhpft.estimator.model import Model, NetworkSpec
 from molhpft.estimator.networks import NetworksOfTau, finetuned
 from molhpft.estimator.notes import Note
-from molhpft.estimator.settings import Inference
+from molhpft.estimator.settings import Inference, Members
 from molhpft.estimator.validation import (
     VALID,
     Fold,
@@ -58,6 +59,7 @@ from molhpft.estimator.validation import (
 )
 from molhpft.measure.uncertainty import weighted_mean
 from molhpft.run.folder import RunFolder
+from molhpft.run.side_by_side import meanwhile
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,9 +193,8 @@ def _candidates(
     Returns:
         the candidates, the kernel models among them, and the folders of the runs.
     """
-    wanted, candidates, folders = inference.members, [], list[RunFolder]()
-    kernel_models: KernelModels | None = None
     choosing = _choosing(task, folds)
+    parts = [without_calibration(one) for one in fold_tasks(task, folds) or [task]]
 
     def candidate(name: str, outputs: Mapping[str, Tensor], **what: Any) -> Candidate:
         y, classes = split_targets(choosing, VALID), isinstance(spec.objective, Multilabel)
@@ -201,22 +202,40 @@ def _candidates(
         line = fit_line(outputs[VALID], y, classes=classes, rates=rates)
         return Candidate(name, {split: line(said) for split, said in outputs.items()}, line, **what)
 
-    if wanted != "networks":
-        only = wanted if wanted in ("features", "fingerprints") else None
-        fitted = fit_kernel_models(config, task, folds, only=only)
-        kernel_models = fitted.models
-        for k, model in enumerate(kernel_models.models):
-            outputs = {split: of_all[k] for split, of_all in fitted.outputs.items()}
+    candidates = list[Candidate]()
+    kernels, networks, folders = _fitted(config, task, folds, parts, spec, out, inference.members)
+    if kernels:
+        for k, model in enumerate(kernels.models.models):
+            outputs = {split: of_all[k] for split, of_all in kernels.outputs.items()}
             candidates.append(candidate(f"GP, {model.name}", outputs, kernel_model=k))
-    if wanted in ("all", "networks"):
-        parts = [without_calibration(one) for one in fold_tasks(task, folds) or [task]]
-        found, folders = finetuned(config, parts, spec, out)
-        for one in found:
-            outputs = {VALID: _judged(one, parts, folds)}
-            outputs |= {s: one.logits(task, s) for s in _further(task) if s != VALID}
-            name = f"networks, {key_in_words(one.key)}"
-            candidates.append(candidate(name, outputs, networks=one.networks, tau=one.tau))
-    return candidates, kernel_models, folders
+    for one in networks:
+        outputs = {VALID: _judged(one, parts, folds)}
+        outputs |= {s: one.logits(task, s) for s in _further(task) if s != VALID}
+        name = f"networks, {key_in_words(one.key)}"
+        candidates.append(candidate(name, outputs, networks=one.networks, tau=one.tau))
+    return candidates, kernels.models if kernels else None, folders
+
+
+def _fitted(
+    config: RunConfig,
+    task: Task,
+    folds: Sequence[Fold],
+    parts: Sequence[Task],
+    spec: NetworkSpec,
+    out: Path,
+    wanted: Members,
+) -> tuple[Fitted | None, list[NetworksOfTau], list[RunFolder]]:
+    """The kernel models and networks that are wanted; both at a time where processes allow it."""
+    only = wanted if wanted in ("features", "fingerprints") else None
+    kernels = partial(fit_kernel_models, config, task, folds, only=only)
+    if wanted == "networks":
+        return None, *finetuned(config, parts, spec, out)
+    if wanted != "all":
+        return kernels(), [], []
+    # all but the first part, which chooses tau for them, are finetuned side by side
+    with meanwhile(kernels, [(config, part) for part in parts[1:] or parts]) as fitted:
+        networks, folders = finetuned(config, parts, spec, out)
+        return fitted(), networks, folders
 
 
 def key_in_words(key: str) -> str:

@@ -1,7 +1,9 @@
 """Runs in processes of their own are those of this process, and what they say is heard."""
 
 import logging
+import os
 import sys
+import time
 import warnings
 from dataclasses import replace
 
@@ -13,7 +15,7 @@ from molhpft.estimator.settings import model_config
 from molhpft.estimator.validation import draw_folds, fold_tasks
 from molhpft.run import side_by_side
 from molhpft.run.run import run
-from molhpft.run.side_by_side import run_side_by_side
+from molhpft.run.side_by_side import meanwhile, run_side_by_side
 from tests.estimator.builders import BRIEF, unvalidated_size_task
 
 
@@ -50,20 +52,47 @@ def test_what_is_wrong_with_a_run_is_raised_here(tmp_path, monkeypatch):
         run_side_by_side([(hopeless, task)] * 2, tmp_path)
 
 
-def test_what_is_logged_and_warned_of_in_another_process_is_said_here(
-    tmp_path, monkeypatch, caplog, capsys
-):
-    def talkative(config, out, *, task):
+def test_what_is_logged_and_warned_of_in_another_process_is_said_here(caplog, capsys):
+    def talkative():
         logging.getLogger("molhpft.tuning").warning("after epoch %d", 3)
         warnings.warn("few molecules", UserWarning, stacklevel=1)
         print("50%", file=sys.stderr)
-        return run(config, out, task=task)
+        return 4
 
-    monkeypatch.setattr(side_by_side, "run", talkative)
-    finished = side_by_side._run_quietly(*runs_of_folds()[0], tmp_path)
+    finished = side_by_side._quietly(talkative)
     assert not capsys.readouterr().err
     caplog.clear()
     with pytest.warns(UserWarning, match="few molecules"):
-        finished.repeat_messages()
+        assert finished.heard() == 4
     (record,) = caplog.records
     assert (record.name, record.getMessage()) == ("molhpft.tuning", "after epoch 3")
+
+
+@pytest.mark.slow
+def test_something_is_computed_in_another_process_while_runs_go_on(tmp_path, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(side_by_side, "_WORTH_A_PROCESS", 1)
+    runs = runs_of_folds()
+    with threads(2), meanwhile(os.getpid, runs[1:]) as process:
+        folders = run_side_by_side(runs[1:], tmp_path)
+        assert process() != os.getpid()
+    assert all(folder.is_complete for folder in folders)
+
+
+def test_where_there_is_one_thread_it_is_computed_here_when_it_is_asked_for():
+    with one_thread(), meanwhile(os.getpid, runs_of_folds()) as process:
+        assert process() == os.getpid()
+
+
+@pytest.mark.slow
+def test_who_fails_meanwhile_waits_for_no_other_process(monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(side_by_side, "_WORTH_A_PROCESS", 1)
+    start = time.monotonic()
+    with threads(2), pytest.raises(ZeroDivisionError), meanwhile(_long, runs_of_folds()):
+        raise ZeroDivisionError
+    assert time.monotonic() - start < 300
+
+
+def _long():
+    time.sleep(600)
