@@ -367,9 +367,8 @@ def test_the_same_table_with_folds_is_found_made(tmp_path):
 
 
 def test_the_last_epoch_is_kept_and_many_molecules_are_seen_in_fewer_epochs():
-    sizes = (0, 600, 10_000, 10**6)
-    epochs = {n: model_config(more={}, molecules=n).finetune.epochs for n in sizes}
-    assert epochs == {0: 8, 600: 8, 10_000: 6, 10**6: 3}
-    assert model_config(more={"finetune": {"epochs": 7}}, molecules=10_000).finetune.epochs == 7
+    epochs = {n: model_config(more={}, molecules=n).finetune.epochs for n in (0, 600, 6_000, 10**6)}
+    assert epochs == {0: 15, 600: 15, 6_000: 10, 10**6: 3}
+    assert model_config(more={"finetune": {"epochs": 7}}, molecules=6_000).finetune.epochs == 7
     assert model_config(more={}).finetune.keep == "last"
     assert parse_config({}, task=IN_MEMORY).finetune.keep == "best"

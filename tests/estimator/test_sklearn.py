@@ -191,11 +191,11 @@ def test_the_split_has_a_seed_of_its_own_or_that_of_the_model():
 
 
 def test_epochs_are_those_for_the_molecules_that_train(monkeypatch):
-    monkeypatch.setattr("molhpft.estimator.settings._SEEN", 200)
+    monkeypatch.setattr("molhpft.estimator.settings._SEEN", 320)
     given = {**BRIEF, "tau": 0, "config": {"finetune": {"batch_size": 16}}}
     fitted = HPFTRegressor(**given).fit(SMILES, SIZE)
     train = fitted.model_.about["sizes"]["train"]
-    assert max(row["epoch"] for row in fitted.history_) == round(200 / train) != 200 / len(SMILES)
+    assert max(row["epoch"] for row in fitted.history_) == round(320 / train) != 320 / len(SMILES)
 
 
 def test_a_random_state_is_drawn_from_and_can_be_stored(tmp_path):
