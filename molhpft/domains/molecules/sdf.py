@@ -11,6 +11,7 @@ from molhpft.domains.molecules.smiles import sanitize_leniently
 _COUNTS = re.compile(r"(?:[^\n]*\n){3}[^\n]*V[23]000")  # a molfile's fourth line
 _ITEM = re.compile(r">.*<(.+)>")
 _END = "$$$$"
+_OWN = ("smiles", "name")  # columns that are no data items
 
 
 def begins_with_a_molfile(text: str) -> bool:
@@ -18,17 +19,24 @@ def begins_with_a_molfile(text: str) -> bool:
     return bool(_COUNTS.match(text))
 
 
-def item_names(file: TextIO) -> list[str]:
-    """Names of the data items of all records, each once, in the order in which they come."""
-    items = (_ITEM.match(line) for line in file if line.startswith(">"))
-    return list(dict.fromkeys(item[1] for item in items if item is not None))
+def sdf_table(file: TextIO) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Columns, and for every record the line where it begins and its cells.
 
+    The columns are the SMILES, the title, and the data items of all records in the order in which
+    they come. The SMILES of a structure that RDKit cannot read, and an item that a record lacks,
+    are empty.
 
-def sdf_rows(file: TextIO, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """Of every record the line where it begins, and its SMILES, title and items of these names.
-
-    The SMILES of a structure that RDKit cannot read, and an item that a record lacks, are empty.
+    Args:
+        file: is read twice, and can be sought in.
     """
+    items = (_ITEM.match(line) for line in file if line.startswith(">"))
+    names = list(dict.fromkeys(item[1] for item in items if item is not None))
+    file.seek(0)
+    shown = [f"{name} (item)" if name in _OWN else name for name in names]
+    return [*_OWN, *shown], _rows(file, names)
+
+
+def _rows(file: TextIO, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
     record: list[str] = []
     first = 1
     for number, line in enumerate(file, start=1):

@@ -31,7 +31,7 @@ import numpy as np
 
 from molhpft.domains.extras import require
 from molhpft.domains.files import listed
-from molhpft.domains.molecules.sdf import begins_with_a_molfile, item_names, sdf_rows
+from molhpft.domains.molecules.sdf import begins_with_a_molfile, sdf_table
 from molhpft.domains.molecules.smiles import parse
 from molhpft.domains.molecules.table_options import how_to_give
 
@@ -373,7 +373,7 @@ def _recognised(path: Path, file: IO[bytes], opened: ExitStack) -> _Source:
     start = head.decode(encoding, "ignore")
     ending = Path(_unpacked_name(path.name.lower())).suffix
     if begins_with_a_molfile(start) or ending in (".sdf", ".sd"):
-        return _Source(_sdf_parts(path, text))
+        return _Source(_parts(path, *sdf_table(text)))
     if ending in _LISTS or (ending == ".txt" and _begins_with_a_molecule(start)):
         return _Source(_parts(path, [*LIST_COLUMNS], _without_blank_end(_list_rows(text))))
     return _csv_source(path, text, start)
@@ -510,14 +510,6 @@ def _without_blank_end(rows: Iterable[_Row]) -> Iterator[_Row]:
 def _any(cells: Sequence[str]) -> bool:
     """Whether a cell has more than spaces."""
     return any(map(str.strip, cells))
-
-
-def _sdf_parts(path: Path, file: TextIO) -> Iterator[Part]:
-    """A row for every record: its SMILES, title and data items."""
-    names = item_names(file)
-    file.seek(0)
-    shown = [name if name not in LIST_COLUMNS else f"{name} (item)" for name in names]
-    return _parts(path, [*LIST_COLUMNS, *shown], sdf_rows(file, names))
 
 
 def _parquet_parts(path: Path, file: IO[bytes]) -> Iterator[Part]:
