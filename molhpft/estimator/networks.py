@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,15 +11,17 @@ from torch import Tensor
 from molhpft.config.build import build_recipes
 from molhpft.config.schema import Choice, RunConfig
 from molhpft.core.data import Task
+from molhpft.core.determinism import one_thread
 from molhpft.core.evaluate import predict
 from molhpft.core.network import Network
 from molhpft.core.objectives import Squared
 from molhpft.domains.files import Json, digest
 from molhpft.domains.weights import read_weights
 from molhpft.estimator.model import NetworkSpec
+from molhpft.run.auto_tau import choice_of
 from molhpft.run.folder import RunFolder
 from molhpft.run.run import run
-from molhpft.run.side_by_side import run_side_by_side
+from molhpft.run.side_by_side import Processes
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,18 +44,23 @@ class NetworksOfTau:
 
 
 def finetuned(
-    config: RunConfig, parts: Sequence[Task], spec: NetworkSpec, out: Path
+    config: RunConfig,
+    parts: Sequence[Task],
+    spec: NetworkSpec,
+    out: Path,
+    processes: Processes,
 ) -> tuple[list[NetworksOfTau], list[RunFolder]]:
     """Networks of every tau that all runs have, and the runs; what is there already is found.
 
-    Where tau is chosen automatically, the first of several runs chooses it for all. Runs score
-    several numbers in standard deviations, so that none counts for more by its unit.
+    Where tau is chosen automatically, it is chosen on the first part, for all. Runs score several
+    numbers in standard deviations, so that none counts for more by its unit.
 
     Args:
         config: of the runs.
         parts: what each run trains and validates on.
         spec: of the networks.
         out: folder of run folders.
+        processes: for several parts; a single one has this process and all its threads.
 
     Raises:
         ValueError: task, settings and this machine do not go together.
@@ -62,13 +70,8 @@ def finetuned(
     if len(parts) == 1:
         folders = [run(config, out, task=parts[0])]
     else:
-        folders = run_side_by_side([(config, parts[0])], out)
-    chosen = folders[0].read_json("summary.json").get("choice")
-    if len(parts) > 1 and chosen:
-        config = with_chosen(config, chosen["chosen"])
-    seeds = range(config.seed + 1, config.seed + len(parts))
-    others = [(replace(config, seed=s), part) for s, part in zip(seeds, parts[1:], strict=True)]
-    folders += run_side_by_side(others, out)
+        with one_thread():
+            folders = _finetuned_on_each(config, parts, out, processes)
     members = [_members(folder) for folder in folders]
     networks = [
         NetworksOfTau(key, tau, tuple(_network(spec, own[key][1]) for own in members))
@@ -76,6 +79,19 @@ def finetuned(
         if all(key in own for own in members)
     ]
     return networks, folders
+
+
+def _finetuned_on_each(
+    config: RunConfig, parts: Sequence[Task], out: Path, processes: Processes
+) -> list[RunFolder]:
+    """One run for each part; what is chosen on the first one is given to the others."""
+    other = config
+    if build_recipes(config)[0].chooses:
+        choice = choice_of(run(config, out, task=parts[0], choosing=processes))
+        other = with_chosen(config, choice["chosen"])
+    configs = [config, *(replace(other, seed=config.seed + k) for k in range(1, len(parts)))]
+    jobs = [partial(run, c, out, task=part) for c, part in zip(configs, parts, strict=True)]
+    return list(processes.results(jobs, "finetuning"))
 
 
 def _in_one_unit(task: Task) -> Task:

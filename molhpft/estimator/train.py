@@ -59,7 +59,7 @@ from molhpft.estimator.validation import (
 )
 from molhpft.measure.uncertainty import weighted_mean
 from molhpft.run.folder import RunFolder
-from molhpft.run.side_by_side import meanwhile
+from molhpft.run.side_by_side import processes_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,13 +228,13 @@ def _fitted(
     """The kernel models and networks that are wanted; both at a time where processes allow it."""
     only = wanted if wanted in ("features", "fingerprints") else None
     kernels = partial(fit_kernel_models, config, task, folds, only=only)
-    if wanted == "networks":
-        return None, *finetuned(config, parts, spec, out)
-    if wanted != "all":
+    if only or wanted == "kernels":
         return kernels(), [], []
-    # all but the first part, which chooses tau for them, are finetuned side by side
-    with meanwhile(kernels, [(config, part) for part in parts[1:] or parts]) as fitted:
-        networks, folders = finetuned(config, parts, spec, out)
+    processes = processes_for(config, parts)
+    if wanted == "networks":
+        return None, *finetuned(config, parts, spec, out, processes)
+    with processes.meanwhile(kernels) as fitted:
+        networks, folders = finetuned(config, parts, spec, out, processes)
         return fitted(), networks, folders
 
 

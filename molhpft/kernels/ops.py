@@ -233,17 +233,17 @@ def row_sums_of(h: Tensor) -> _RowSums | None:
     return sums
 
 
-# Products. PyTorch's own float32 products on x86 go through MKL, which leaves half the speed of
-# processors other than Intel's unused; oneDNN, which PyTorch brings too, does not. But it compiles
-# a program for each shape, which takes a good part of the time of the product itself, and stores a
-# thousand of them at more than half a megabyte each. As every batch of graphs has another number of
-# nodes, it sees only some of all numbers.
+# Products. PyTorch's own float32 products on x86 go through MKL, which uses no more than AVX2 on
+# processors other than Intel's: those with AVX-512 are twice as fast by oneDNN, which PyTorch
+# brings too, others are not. But oneDNN compiles a program for each shape, which takes a good part
+# of the time of the product itself, and stores a thousand of them at more than half a megabyte
+# each. As every batch of graphs has another number of nodes, it sees only some of all numbers.
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """`a b^T + bias`, (n, m), for `a` (n, k), `b` (m, k) and `bias` (m,), in their own dtype."""
     missing = -len(a) % _STEP
-    if len(a) < _STEP or not missing or a.device.type != "cpu":
+    if len(a) < _STEP or not missing or not _compiles(a):
         return _product(a, b, bias)
     return _product(F.pad(a, (0, 0, 0, missing)), b, bias)[: len(a)]
 
@@ -252,7 +252,7 @@ def inner_product(a: Tensor, b: Tensor) -> Tensor:
     """`a^T b`, (k, m), for `a` (n, k) and `b` (n, m), in their own dtype or float32."""
     # oneDNN takes a thousand times as long for columns of a wider matrix
     a, b = a.contiguous(), b.contiguous()
-    even = len(a) // _STEP * _STEP if a.device.type == "cpu" else len(a)
+    even = len(a) // _STEP * _STEP if _compiles(a) else len(a)
     whole = _product(a[:even].T, b[:even].T) if even else a.new_zeros(a.shape[1], b.shape[1])
     if even == len(a):
         return whole
@@ -264,12 +264,23 @@ def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     if onednn and a.dtype == torch.float32 and a.device.type == "cpu" and a.numel() and b.numel():
         result: Tensor = onednn(a, b, bias, "none", [], "")
         return result
-    return F.linear(a, b, bias)
+    with torch.autocast(a.device.type, enabled=False):  # which would round the factors
+        return F.linear(a, b, bias)
+
+
+def _compiles(a: Tensor) -> bool:
+    """Whether products of `a` go through oneDNN; those of bfloat16 do so in PyTorch itself."""
+    return a.device.type == "cpu" and (a.dtype != torch.float32 or _onednn() is not None)
 
 
 @cache
 def _onednn() -> Callable[..., Any] | None:
     # no function of PyTorch's that is documented multiplies float32 by oneDNN
-    if torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    backends = torch.backends.mkl, torch.backends.mkldnn
+    if all(backend.is_available() for backend in backends) and _has_avx512():
         return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
     return None
+
+
+def _has_avx512() -> bool:
+    return torch.backends.cpu.get_cpu_capability() == "AVX512"

@@ -6,6 +6,7 @@ validate best go on from where they were, and so on. The test split is taken off
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from math import nan
 
 import torch
@@ -16,7 +17,9 @@ from molhpft.core.metrics import score_name, show
 from molhpft.core.network import Network
 from molhpft.domains.files import Json
 from molhpft.run.branch import RunContext, finetune, write_member
+from molhpft.run.folder import RunFolder
 from molhpft.run.probe_curve import SMOOTHING, ProbeCurve, has_too_little_energy, plateaus
+from molhpft.run.side_by_side import HERE, Processes
 from molhpft.run.trajectory import at_taus, head_energies, head_rows, probing_ground, without_test
 from molhpft.tuning.callbacks import Weights
 from molhpft.tuning.fit import score
@@ -38,7 +41,13 @@ CHOICE_FILE = "choice.json"
 Heads = dict[str, Weights]  # by `Recipe.key`
 
 
-def choose_tau(network: Network, task: Task, recipe: Recipe, context: RunContext) -> Json:
+def choose_tau(
+    network: Network,
+    task: Task,
+    recipe: Recipe,
+    context: RunContext,
+    processes: Processes = HERE,
+) -> Json:
     """Choose tau, resume the choice of an interrupted run, or find it made.
 
     Args:
@@ -46,6 +55,7 @@ def choose_tau(network: Network, task: Task, recipe: Recipe, context: RunContext
         task: to choose on; its test split is not read.
         recipe: that `chooses`.
         context: of the run; its folder gets `choice.json` after every score.
+        processes: that finetune candidates.
 
     Returns:
         the choice: candidates, their scores, what they cost, and the one that was `chosen`.
@@ -64,31 +74,44 @@ def choose_tau(network: Network, task: Task, recipe: Recipe, context: RunContext
     left, epochs = choice["candidates"], recipe.after[0].epochs
     plan = rounds(len(left), epochs=epochs)
     for now, count in zip(plan, [*(later.size for later in plan[1:]), 1], strict=False):
-        scores: list[float] = []
-        for candidate in left:
-            valid = _score_of(choice, candidate, now.until)
-            if valid is None:
-                own = candidate_recipe(recipe, candidate)
-                start = with_head(network, heads[own.key])
-                tuned, rows = finetune(start, task, own, context, until=now.until)
-                write_member(tuned, own, context)
-                machine.wait()  # the first process has written what all resume from
-                valid = machine.agreed(score(tuned, task, "valid"))
-                named = {name: candidate[name] for name in ("tau", "smoothing")}
-                row = {**named, "until": now.until, "epochs": len(rows), "valid": valid}
-                choice["scores"].append(row)
-                folder.write_json(CHOICE_FILE, choice)
-            scores.append(valid)
+        new = [c for c in left if not _scored(choice, c, now.until)]
+        recipes = [candidate_recipe(recipe, candidate) for candidate in new]
+        jobs = [
+            partial(_finetuned, network, heads[own.key], task, own, context, now.until)
+            for own in recipes
+        ]
+        found = processes.results(jobs, f"choosing tau among {len(left)}")
+        for candidate, (behind, valid) in zip(new, found, strict=True):
+            named = {name: candidate[name] for name in ("tau", "smoothing")}
+            row = {**named, "until": now.until, "epochs": behind, "valid": valid}
+            choice["scores"].append(row)
+            folder.write_json(CHOICE_FILE, choice)
+        scores = [_score_of(choice, candidate, now.until) for candidate in left]
         left = survivors(left, scores, count)
     choice |= {"chosen": left[0], "spent": _spent(choice, left[0], epochs)}
     folder.write_json(CHOICE_FILE, choice)
     return choice
 
 
+def _finetuned(
+    network: Network, head: Weights, task: Task, recipe: Recipe, context: RunContext, until: int
+) -> tuple[int, float]:
+    """Finetune a candidate on; gives the epochs that it has behind it, and its score then."""
+    tuned, rows = finetune(with_head(network, head), task, recipe, context, until=until)
+    write_member(tuned, recipe, context)
+    context.machine.wait()  # the first process has written what all resume from
+    return len(rows), context.machine.agreed(score(tuned, task, "valid"))
+
+
 def candidate_recipe(recipe: Recipe, candidate: Json) -> Recipe:
     """The recipe of one candidate: that of a config which names its tau and smoothing."""
     probe = replace(recipe.probe, epochs=candidate["tau"], smoothing=candidate["smoothing"])
     return replace(recipe, probe=probe, chooses=False)
+
+
+def choice_of(folder: RunFolder) -> Json:
+    """The choice of a run that has made it, and may have ended since."""
+    return folder.read_unfinished(CHOICE_FILE) or folder.read_json(CHOICE_FILE)
 
 
 def choice_reading(choice: Json, metric: str) -> str:
@@ -181,11 +204,15 @@ def _probe(
     return probe(network, phase, task, taus=taus, rng=torch.Generator().manual_seed(seed))
 
 
-def _score_of(choice: Json, candidate: Json, until: int) -> float | None:
-    rows = (row for row in choice["scores"] if _same(row, candidate) and row["until"] == until)
-    scores = (row["valid"] for row in rows)
+def _scored(choice: Json, candidate: Json, until: int) -> list[Json]:
+    """The row of a candidate's score in a round, if it has one."""
+    return [r for r in choice["scores"] if _same(r, candidate) and r["until"] == until]
+
+
+def _score_of(choice: Json, candidate: Json, until: int) -> float:
+    [row] = _scored(choice, candidate, until)
     # JSON has no NaN: the score of predictions that are not finite comes back as null
-    return next((nan if score is None else score for score in scores), None)
+    return nan if row["valid"] is None else row["valid"]
 
 
 def _same(one: Json, other: Json) -> bool:

@@ -1,7 +1,8 @@
 """What an interrupted run needs to go on: finished branches, and phases that were under way."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
 from molhpft.domains.files import Json
@@ -12,6 +13,7 @@ from molhpft.tuning.recipes import Recipe
 
 _GROUPS = ("weights", "best", "anchor", "adapters", "moments", "callbacks")
 _ALONE = ("losses", "epoch_rng", "rng")
+_APART = 10.0  # seconds; short epochs would take longer to save than to train again
 
 
 def save_branch(
@@ -41,7 +43,7 @@ def load_branch(folder: RunFolder, recipe: Recipe) -> tuple[Weights, Json]:
     return saved
 
 
-@dataclass(frozen=True)
+@dataclass
 class SavedPhase(Callback):
     """Keeps the progress of a phase in a run folder, and resumes from it.
 
@@ -54,6 +56,11 @@ class SavedPhase(Callback):
     folder: RunFolder
     key: str
     every: int | None = None
+    _epochs: int = field(default=0, init=False)  # that the last progress has
+    _since: float = field(init=False)  # when it was saved, or this began
+
+    def __post_init__(self) -> None:
+        self._since = monotonic()
 
     def resume(self) -> Progress | None:
         """The progress last saved; None if there is none."""
@@ -63,6 +70,7 @@ class SavedPhase(Callback):
         tensors, about = saved
         parts: dict[str, Any] = {g: strip_prefix(tensors, f"{g}/") for g in _GROUPS}
         parts |= {name: tensors[name] for name in _ALONE}
+        self._epochs = len(about["rows"])
         return Progress(rows=tuple(about["rows"]), **parts)
 
     def after_step(self, step: int, examples: int, progress: Callable[[], Progress]) -> None:
@@ -71,14 +79,21 @@ class SavedPhase(Callback):
             self.save(progress())
 
     def after_epoch(self, rows: Sequence[Row], progress: Callable[[], Progress]) -> None:
-        """Save; it replaces the progress of an earlier epoch."""
-        self.save(progress())
+        """Save in place of an earlier progress, unless that is only seconds old."""
+        if monotonic() - self._since >= _APART:
+            self.save(progress())
+
+    def after_phase(self, rows: Sequence[Row], progress: Callable[[], Progress]) -> None:
+        """Save what has not been saved: a phase that pauses goes on from here."""
+        if len(rows) > self._epochs:
+            self.save(progress())
 
     def save(self, progress: Progress) -> None:
         """Write a progress in place of an earlier one."""
         grouped = {f"{g}/{k}": v for g in _GROUPS for k, v in getattr(progress, g).items()}
         alone = {name: getattr(progress, name) for name in _ALONE}
         self.folder.write_tensors(self._file, grouped | alone, {"rows": list(progress.rows)})
+        self._epochs, self._since = len(progress.rows), monotonic()
 
     @property
     def _file(self) -> str:

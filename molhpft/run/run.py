@@ -40,6 +40,7 @@ from molhpft.run.folder import RunFolder
 from molhpft.run.identity import FORMAT, probe_name, run_name
 from molhpft.run.lock import locked
 from molhpft.run.resume import has_branch, load_branch, save_branch
+from molhpft.run.side_by_side import HERE, Processes
 from molhpft.run.soup_branch import soup_branch
 from molhpft.run.standouts import STANDOUTS, standouts
 from molhpft.run.trajectory import probing_ground, shared_trajectory
@@ -51,7 +52,12 @@ from molhpft.tuning.solve_head import mix, mix_by_stage, solve_head
 
 @deterministic_on_gpus()
 def run(
-    config: RunConfig, out: Path, *, task: Task | None = None, shared: tuple[int, ...] = ()
+    config: RunConfig,
+    out: Path,
+    *,
+    task: Task | None = None,
+    shared: tuple[int, ...] = (),
+    choosing: Processes | None = None,
 ) -> RunFolder:
     """Run a config, resume it where it was interrupted, or find it complete.
 
@@ -63,6 +69,8 @@ def run(
         out: folder of run folders; the run's own is named by its content.
         task: the config's, where the caller has built it.
         shared: every tau at which other runs want the head of the same probe, for the cache.
+        choosing: processes to choose the tau in that the config leaves open; this call then ends
+            with the choice, and a later one goes on from there.
 
     Raises:
         FileNotFoundError: data or weights are absent.
@@ -85,8 +93,11 @@ def run(
         folder.open()
         folder.write_yaml("config.yaml", resolved(given))
         context = RunContext(config, folder, machine)
-        choice = choose_tau(network, task, recipes[0], context) if recipes[0].chooses else None
-        if choice:
+        choice = None
+        if recipes[0].chooses:
+            choice = choose_tau(network, task, recipes[0], context, choosing or HERE)
+            if choosing:
+                return folder
             recipes = tuple(candidate_recipe(recipe, choice["chosen"]) for recipe in recipes)
         trajectory, probed, features = probe_heads(network, task, recipes, context, shared=shared)
         branch_of = partial(Branch, task=evaluated(task), seed=config.seed, trained=task)

@@ -1,7 +1,7 @@
-"""Several runs at a time, or a run and something else, each in a process of its own, on one thread.
+"""Several jobs at a time, each in a process of its own, on one thread.
 
 Layers on batches of small graphs gain little from a second thread, and on a busy machine they lose
-by it; whole runs do not wait for one another.
+by it; whole finetunings do not wait for one another.
 """
 
 import io
@@ -10,9 +10,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, TypeVar, cast
 
 import torch
 from joblib import Parallel, delayed
@@ -24,100 +22,100 @@ from molhpft.core.determinism import one_thread
 from molhpft.domains.console import track
 from molhpft.domains.parallel import worker_count
 from molhpft.run.device import settled
-from molhpft.run.folder import RunFolder
-from molhpft.run.run import run
 
 T = TypeVar("T")
-
-Runs: TypeAlias = Sequence[tuple[RunConfig, Task]]
 
 _WORTH_A_PROCESS = 4_000  # examples that are trained on, in about the time that a process starts in
 
 
-def run_side_by_side(runs: Runs, out: Path) -> list[RunFolder]:
-    """Run configs on tasks in memory, as many at a time as PyTorch has threads; in order.
+@dataclass(frozen=True)
+class Processes:
+    """Processes that jobs are done in: this one alone, or several others, which stay for more.
 
-    On a GPU, where there is one thread, or where runs are too short to be worth a process, they run
-    one after another.
-
-    Args:
-        runs: configs and their tasks.
-        out: folder of run folders; an interrupted run resumes there.
+    Attributes:
+        count: how many jobs are done at a time; a single one is done here.
 
     Raises:
-        ValueError: as of `run`; or a process was killed.
-        OSError: `out` cannot be written to.
+        ValueError: of all methods, if one of the processes was killed.
     """
-    processes = min(len(runs), _processes(runs))
-    if processes < 2:
-        with one_thread():
-            return [run(config, out, task=task) for config, task in runs]
-    started = _started(processes, [partial(run, c, out, task=task) for c, task in runs])
-    with _killed_is_an_error():
-        finished = list(track(started, "finetuning", total=len(runs)))
-    return [one.heard() for one in finished]
+
+    count: int = 1
+
+    def results(self, jobs: Sequence[Callable[[], T]], what: str) -> Iterator[T]:
+        """What jobs come to, in order; in other processes each is done on one thread.
+
+        Args:
+            jobs: sent to the other processes, like what they return.
+            what: is being done, for the progress bar; a job that is done here shows its own.
+        """
+        if self.count < 2:
+            yield from (job() for job in jobs)
+            return
+        with self._started(jobs) as started:
+            for finished in track(started, what, total=len(jobs)):
+                yield finished.heard()
+
+    @contextmanager
+    def meanwhile(self, compute: Callable[[], T]) -> Iterator[Callable[[], T]]:
+        """Compute something in another process while the context, which may have jobs, goes on.
+
+        The context gets a function that waits for the result; where there is no other process, it
+        computes it. Further processes get ready for the jobs of the context.
+
+        Args:
+            compute: sent to the other process, like what it returns.
+        """
+        if self.count < 2:
+            yield compute
+            return
+        ready: list[Callable[[], T | None]] = [_get_ready] * (self.count - 1)
+        with self._started([compute, *ready]) as started:
+
+            def result() -> T:
+                finished, *_ = started
+                return cast(T, finished.heard())
+
+            yield result
+
+    @contextmanager
+    def _started(self, jobs: Sequence[Callable[[], T]]) -> "Iterator[Iterator[_Finished[T]]]":
+        """What jobs have come to, in order; they begin at once, and end with the context."""
+        parallel = Parallel(self.count, backend="loky", return_as="generator")
+        started: Generator[_Finished[T]] = parallel(delayed(_quietly)(job) for job in jobs)
+        try:
+            yield started
+        except TerminatedWorkerError as error:
+            raise ValueError(
+                "one of the processes of finetune was killed, often for lack of memory; again, "
+                "with OMP_NUM_THREADS=1 in the environment, there is one at a time, and it goes on "
+                "from here"
+            ) from error
+        finally:
+            # whoever does not wait for the results leaves no process behind, and knows it
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                started.close()
 
 
-@contextmanager
-def meanwhile(compute: Callable[[], T], runs: Runs) -> Iterator[Callable[[], T]]:
-    """Compute something in another process while the context, which may run `runs`, goes on.
+HERE = Processes()
 
-    The context gets a function that waits for the result. Where runs would not be side by side,
-    that function computes it.
 
-    Args:
-        compute: sent to the other process, like what it returns.
-        runs: that `run_side_by_side` is given within the context, or some that are like them.
+def processes_for(config: RunConfig, tasks: Sequence[Task]) -> Processes:
+    """As many processes as runs of a config on some tasks, and what goes on meanwhile, may have.
 
-    Raises:
-        ValueError: the process was killed.
+    PyTorch's threads say how many, and more than two are no more than there are tasks. On a GPU, or
+    where runs are too short to be worth a process, it is this one.
     """
-    # as many as the runs get, which they then find there
-    processes = min(max(2, len(runs)), _processes(runs))
-    if processes < 2:
-        yield compute
-        return
-    started = _started(processes, [compute])
-
-    def result() -> T:
-        with _killed_is_an_error():
-            [finished] = started
-        return finished.heard()
-
-    try:
-        yield result
-    finally:
-        # whoever does not wait for the result leaves no process behind, and knows it
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            started.close()
+    seen = max(len(task.rows("train")) for task in tasks) * config.finetune.epochs
+    if settled(config).device != "cpu" or seen < _WORTH_A_PROCESS:
+        return HERE
+    return Processes(min(max(2, len(tasks)), torch.get_num_threads(), worker_count()))
 
 
-def _processes(runs: Runs) -> int:
-    """How many may work at a time for runs like these."""
-    seen = [len(task.rows("train")) * config.finetune.epochs for config, task in runs]
-    on_gpu = any(settled(config).device != "cpu" for config, _ in runs)
-    if on_gpu or max(seen, default=0) < _WORTH_A_PROCESS:
-        return 1
-    return min(torch.get_num_threads(), worker_count())
-
-
-def _started(processes: int, jobs: Sequence[Callable[[], T]]) -> "Generator[_Finished[T]]":
-    """What jobs have come to, in order; they begin at once, in processes that are kept for more."""
-    parallel = Parallel(processes, backend="loky", return_as="generator")
-    started: Generator[_Finished[T]] = parallel(delayed(_quietly)(job) for job in jobs)
-    return started
-
-
-@contextmanager
-def _killed_is_an_error() -> Iterator[None]:
-    try:
-        yield
-    except TerminatedWorkerError as error:
-        raise ValueError(
-            "one of the processes of finetune was killed, often for lack of memory; again, with "
-            "OMP_NUM_THREADS=1 in the environment, there is one at a time, and it goes on from here"
-        ) from error
+def _get_ready() -> None:
+    """Import what training needs, which takes seconds."""
+    # the first optimizer imports PyTorch's compiler
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
 
 
 @dataclass(frozen=True)

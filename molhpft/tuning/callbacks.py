@@ -80,6 +80,9 @@ class Callback:
     def after_epoch(self, rows: Sequence[Row], progress: Callable[[], Progress]) -> None:
         """Called after every epoch, with the rows so far; `progress` copies the state."""
 
+    def after_phase(self, rows: Sequence[Row], progress: Callable[[], Progress]) -> None:
+        """Called like `after_epoch` when no other epoch follows: the phase has ended, or pauses."""
+
     def state(self) -> Weights:
         """What this callback has to remember for a resumed phase to go on exactly."""
         return {}

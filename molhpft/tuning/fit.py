@@ -229,6 +229,8 @@ class _Training:
         Raises:
             DivergedError: there are none that give finite predictions.
         """
+        for callback in self.callbacks:
+            callback.after_phase(self.rows, self.progress)
         if self.best:
             self.network.load_state_dict(self.best)
         elif self.phase.keep == "best" and self.rows:

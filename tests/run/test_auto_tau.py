@@ -8,6 +8,7 @@ import torch
 from molhpft.core.data import Task
 from molhpft.core.metrics import PERCENTAGES
 from molhpft.domains.weights import read_weights
+from molhpft.run import resume
 from molhpft.run import run as running
 from molhpft.run.auto_tau import choice_reading
 from molhpft.run.probe_curve import (
@@ -147,6 +148,7 @@ def test_members_are_kept_of_all_that_were_finetuned_within_the_budget(
     chosen, small, tmp_path, monkeypatch
 ):
     real, saved = SavedPhase.save, []
+    monkeypatch.setattr(resume, "_APART", 0.0)
     monkeypatch.setattr(SavedPhase, "save", lambda *a: saved.append(a[1]) or real(*a))
     folder = run(small(method=AUTO, members=True, **BRIEF), tmp_path)
     choice = folder.read_json("choice.json")

@@ -2,10 +2,13 @@
 
 from dataclasses import fields, replace
 
+import pytest
 import torch
 
+from molhpft.run import resume
 from molhpft.run.folder import RunFolder
 from molhpft.run.resume import SavedPhase, phase_key, save_branch
+from molhpft.tuning.callbacks import Callback, PauseAfter
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.recipes import Recipe
@@ -28,6 +31,32 @@ def test_a_phase_comes_back_from_its_folder_whole(tmp_path):
         torch.testing.assert_close(
             getattr(progress, field.name), getattr(expected, field.name), rtol=0, atol=0
         )
+
+
+class Clock(Callback):
+    """A clock by which every epoch takes so many seconds."""
+
+    def __init__(self, seconds):
+        self.seconds, self.now = seconds, 0.0
+
+    def measure(self, network):
+        self.now += self.seconds
+        return {}
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [(1, [8]), (4, [3, 6, 8]), (10, [*range(1, 9)])])
+def test_epochs_are_saved_ten_seconds_apart_and_a_pause_always(
+    tmp_path, monkeypatch, seconds, kept
+):
+    clock, epochs, save = Clock(seconds), [], SavedPhase.save
+    monkeypatch.setattr(resume, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(SavedPhase, "save", lambda *a: epochs.append(len(a[1].rows)) or save(*a))
+    saved = SavedPhase(RunFolder(tmp_path / "run"), "tau0-0")
+    saved.folder.open()
+    callbacks = [saved, clock, PauseAfter(8)]
+    phase, rng = replace(PHASE, epochs=20), torch.Generator().manual_seed(0)
+    fit(toy_network(), phase, toy_task(), rng=rng, callbacks=callbacks)
+    assert epochs == kept
 
 
 def test_a_finished_branch_leaves_the_phases_of_other_branches_alone(tmp_path):
