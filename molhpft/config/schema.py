@@ -107,7 +107,7 @@ class RunConfig:
         precision: of finetuning's products: 32, "bf16-mixed" with sums in float32, or "auto",
             which takes bfloat16 for graph encoders on processors that have units for it.
         checkpoint: optimizer steps between two saves within an epoch; None saves after epochs
-            only. It changes no result, only what an interruption costs.
+            only, at most every ten seconds. It changes no result, only what an interruption costs.
         cut: name of the stage from which on the backbone is re-initialised and counted as head (a
             partial backbone); None keeps all of it. A block of a ResNet may be called as in the
             paper, L4.3 for layer4.2.

@@ -251,6 +251,21 @@ def test_onednn_sees_few_lengths_however_many_there_are(monkeypatch):
     assert len(seen) <= 2 * 3
 
 
+def test_products_that_onednn_has_no_part_in_are_of_the_very_length(monkeypatch):
+    seen, plain = set(), ops._product
+
+    def noting(a, b, bias=None):
+        seen.add(max(len(a), a.shape[1]))
+        return plain(a, b, bias)
+
+    monkeypatch.setattr(ops, "_product", noting)
+    monkeypatch.setattr(ops, "_onednn", lambda: None)  # as where there is no AVX-512
+    a, b = torch.ones(301, 4), torch.ones(5, 4)
+    assert product(a, b).shape == (301, 5)
+    assert inner_product(a, a).eq(301).all()
+    assert seen == {301}
+
+
 def test_a_number_that_is_not_finite_stays_in_its_row():
     a, b = torch.ones(41, 4), torch.ones(5, 4)
     a[40, 0] = torch.nan
