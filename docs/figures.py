@@ -100,10 +100,14 @@ def alerts(work: Path) -> Scores:
         for row in run(config, work).read_json("summary.json")["branches"]:
             found[str(row["tau"])].append(row["final"])
     splits = {"validation": "valid", "test": "test"}
-    return {
+    scores = {
         tau: {name: _spread([row[split] for row in rows]) for name, split in splits.items()}
         for tau, rows in found.items()
     }
+    for tau, row in scores.items():
+        said = (f"{name} {100 * m:.2f} ± {100 * s:.2f}" for name, (m, s) in row.items())
+        print(f"alerts, {SEEDS} seeds, tau {tau}: {', '.join(said)}")
+    return scores
 
 
 def measured() -> dict[str, Scores]:

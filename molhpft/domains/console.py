@@ -34,16 +34,22 @@ def plain_console(*, stderr: bool = False, width: int | None = None) -> Console:
 
 @contextmanager
 def bar(what: str, *, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar; the context gives a function to call with the number of steps done.
+    """A progress bar; where there is no terminal, a line a minute.
+
+    The context gives a function to call with the number of steps done.
 
     Args:
         what: what is being done, such as "packing molecules".
-        total: number of steps; None for an unknown number.
+        total: number of steps; None for an unknown number, which leaves no line.
     """
     console = plain_console(stderr=True)
+    if not console.is_terminal:
+        lines = _Lines(what, total, console) if total else _quiet
+        lines(0)
+        yield lines
+        return
     columns = (_Description(), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    hidden = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         step = progress.add_task(what, total=total)
         yield lambda done: progress.update(step, completed=done)
 
@@ -77,7 +83,7 @@ def pace(what: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int
     """
     console = plain_console(stderr=True)
     if not console.is_terminal:
-        yield _Lines(what, total, console) if shown else _quiet
+        yield _Lines(what, total, console, of="examples") if shown else _quiet
         return
     columns = (_Description(), BarColumn(), TaskProgressColumn(), _Speed(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
@@ -98,8 +104,8 @@ class _Speed(ProgressColumn):
 class _Lines:
     """A line a minute, for logs; short work leaves none."""
 
-    def __init__(self, what: str, total: int, console: Console) -> None:
-        self.what, self.total, self.console = what, total, console
+    def __init__(self, what: str, total: int, console: Console, *, of: str = "") -> None:
+        self.what, self.total, self.console, self.of = what, total, console, of
         self.begin: tuple[float, int] | None = None  # when this process started, and with how many
         self.last = monotonic()
 
@@ -110,11 +116,9 @@ class _Lines:
             self.last = now
             speed = (done - self.begin[1]) / (now - self.begin[0])
             left = (self.total - done) / speed / 60
-            self.console.print(
-                f"{self.what}: {done / self.total:.0%}, {speed:,.0f} examples/s, "
-                f"{left:,.0f} min left",
-                soft_wrap=True,
-            )
+            pace = f"{speed:,.0f} {self.of}/s, " if self.of else ""
+            line = f"{self.what}: {done / self.total:.0%}, {pace}{left:,.0f} min left"
+            self.console.print(line, soft_wrap=True)
 
 
 _A_MINUTE = 60.0

@@ -228,7 +228,7 @@ def _fitted(
     """The kernel models and networks that are wanted; both at a time where processes allow it."""
     only = wanted if wanted in ("features", "fingerprints") else None
     kernels = partial(fit_kernel_models, config, task, folds, only=only)
-    if only or wanted == "kernels":
+    if wanted not in ("all", "networks"):
         return kernels(), [], []
     processes = processes_for(config, parts)
     if wanted == "networks":

@@ -270,7 +270,8 @@ def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _compiles(a: Tensor) -> bool:
     """Whether products of `a` go through oneDNN; those of bfloat16 do so in PyTorch itself."""
-    return a.device.type == "cpu" and (a.dtype != torch.float32 or _onednn() is not None)
+    few_bits = a.dtype in (torch.float32, torch.bfloat16)
+    return a.device.type == "cpu" and few_bits and _onednn() is not None
 
 
 @cache

@@ -5,6 +5,7 @@ validate best go on from where they were, and so on. The test split is taken off
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from math import nan
@@ -12,7 +13,7 @@ from math import nan
 import torch
 
 from molhpft.core.data import Task
-from molhpft.core.determinism import seed_for
+from molhpft.core.determinism import deterministic_on_gpus, seed_for
 from molhpft.core.metrics import score_name, show
 from molhpft.core.network import Network
 from molhpft.domains.files import Json
@@ -80,12 +81,13 @@ def choose_tau(
             partial(_finetuned, network, heads[own.key], task, own, context, now.until)
             for own in recipes
         ]
-        found = processes.results(jobs, f"choosing tau among {len(left)}")
-        for candidate, (behind, valid) in zip(new, found, strict=True):
-            named = {name: candidate[name] for name in ("tau", "smoothing")}
-            row = {**named, "until": now.until, "epochs": behind, "valid": valid}
-            choice["scores"].append(row)
-            folder.write_json(CHOICE_FILE, choice)
+        # however this ends, no process writes to the folder afterwards
+        with closing(processes.results(jobs, f"choosing tau among {len(left)}")) as found:
+            for candidate, (behind, valid) in zip(new, found, strict=True):
+                named = {name: candidate[name] for name in ("tau", "smoothing")}
+                row = {**named, "until": now.until, "epochs": behind, "valid": valid}
+                choice["scores"].append(row)
+                folder.write_json(CHOICE_FILE, choice)
         scores = [_score_of(choice, candidate, now.until) for candidate in left]
         left = survivors(left, scores, count)
     choice |= {"chosen": left[0], "spent": _spent(choice, left[0], epochs)}
@@ -93,6 +95,7 @@ def choose_tau(
     return choice
 
 
+@deterministic_on_gpus()
 def _finetuned(
     network: Network, head: Weights, task: Task, recipe: Recipe, context: RunContext, until: int
 ) -> tuple[int, float]:

@@ -69,8 +69,9 @@ def run(
         out: folder of run folders; the run's own is named by its content.
         task: the config's, where the caller has built it.
         shared: every tau at which other runs want the head of the same probe, for the cache.
-        choosing: processes to choose the tau in that the config leaves open; this call then ends
-            with the choice, and a later one goes on from there.
+        choosing: other processes, in which candidates are finetuned where the config leaves tau
+            open; this call then ends with the choice (`auto_tau.choice_of`), in a folder that is
+            not complete, and a later call goes on from there.
 
     Raises:
         FileNotFoundError: data or weights are absent.

@@ -1,4 +1,4 @@
-"""Several jobs at a time, each in a process of its own, on one thread.
+"""Several jobs at a time, in other processes, each on one thread.
 
 Layers on batches of small graphs gain little from a second thread, and on a busy machine they lose
 by it; whole finetunings do not wait for one another.
@@ -6,14 +6,20 @@ by it; whole finetunings do not wait for one another.
 
 import io
 import logging
+import os
+import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from functools import cache
 from typing import Generic, TypeVar, cast
 
 import torch
 from joblib import Parallel, delayed
+from joblib.externals.loky import process_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from molhpft.config.schema import RunConfig
@@ -25,28 +31,29 @@ from molhpft.run.device import settled
 
 T = TypeVar("T")
 
+_LOOK_EVERY = 0.5  # seconds
 _WORTH_A_PROCESS = 4_000  # examples that are trained on, in about the time that a process starts in
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Processes that jobs are done in: this one alone, or several others, which stay for more.
+    """Other processes, which are kept from one job to the next, and end with this one.
 
     Attributes:
-        count: how many jobs are done at a time; a single one is done here.
+        count: how many there are; with fewer than two, jobs are done here, one after another.
 
     Raises:
         ValueError: of all methods, if one of the processes was killed.
     """
 
-    count: int = 1
+    count: int = 0
 
-    def results(self, jobs: Sequence[Callable[[], T]], what: str) -> Iterator[T]:
+    def results(self, jobs: Sequence[Callable[[], T]], what: str) -> Generator[T]:
         """What jobs come to, in order; in other processes each is done on one thread.
 
         Args:
             jobs: sent to the other processes, like what they return.
-            what: is being done, for the progress bar; a job that is done here shows its own.
+            what: is being done, for the progress bar; jobs that are done here show their own.
         """
         if self.count < 2:
             yield from (job() for job in jobs)
@@ -65,7 +72,7 @@ class Processes:
         Args:
             compute: sent to the other process, like what it returns.
         """
-        if self.count < 2:
+        if self.count < 1:
             yield compute
             return
         ready: list[Callable[[], T | None]] = [_get_ready] * (self.count - 1)
@@ -80,8 +87,11 @@ class Processes:
     @contextmanager
     def _started(self, jobs: Sequence[Callable[[], T]]) -> "Iterator[Iterator[_Finished[T]]]":
         """What jobs have come to, in order; they begin at once, and end with the context."""
-        parallel = Parallel(self.count, backend="loky", return_as="generator")
-        started: Generator[_Finished[T]] = parallel(delayed(_quietly)(job) for job in jobs)
+        # with one process joblib would do all here
+        parallel = Parallel(max(2, self.count), backend="loky", return_as="generator")
+        started: Generator[_Finished[T]] = parallel(
+            delayed(_quietly)(job, os.getpid()) for job in jobs
+        )
         try:
             yield started
         except TerminatedWorkerError as error:
@@ -101,15 +111,28 @@ HERE = Processes()
 
 
 def processes_for(config: RunConfig, tasks: Sequence[Task]) -> Processes:
-    """As many processes as runs of a config on some tasks, and what goes on meanwhile, may have.
+    """As many other processes as there are tasks, for runs of a config, or as PyTorch has threads.
 
-    PyTorch's threads say how many, and more than two are no more than there are tasks. On a GPU, or
-    where runs are too short to be worth a process, it is this one.
+    A single run stays here, beside one for what goes on meanwhile. On a GPU, on one thread, and
+    where runs are too short to be worth a process, there is none.
     """
     seen = max(len(task.rows("train")) for task in tasks) * config.finetune.epochs
-    if settled(config).device != "cpu" or seen < _WORTH_A_PROCESS:
+    most = min(torch.get_num_threads(), worker_count())
+    if settled(config).device != "cpu" or seen < _WORTH_A_PROCESS or most < 2:
         return HERE
-    return Processes(min(max(2, len(tasks)), torch.get_num_threads(), worker_count()))
+    return Processes(min(len(tasks), most))
+
+
+@cache
+def _end_with(parent: int) -> None:
+    """See to it that this process ends when its parent has ended, which held the locks."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_EVERY)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _get_ready() -> None:
@@ -152,8 +175,12 @@ class _Kept(logging.Handler):
         self.records.append((record.name, record.levelno, record.getMessage()))
 
 
-def _quietly(job: Callable[[], T]) -> _Finished[T]:
-    """A job whose bars do not show, and whose messages are kept."""
+def _quietly(job: Callable[[], T], parent: int) -> _Finished[T]:
+    """A job of another process, the parent: its bars do not show, and its messages are kept."""
+    if parent != os.getpid():  # joblib may have no process to spare
+        _end_with(parent)
+        # 300 MB more than after the first job are a leak to joblib, which begins another process
+        process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize
     kept, log = _Kept(), logging.getLogger("molhpft")
     log.addHandler(kept)
     try:

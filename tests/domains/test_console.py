@@ -29,6 +29,23 @@ def test_a_log_gets_a_line_a_minute_with_speed_and_time_left(clock, capsys):
     ]
 
 
+def test_steps_leave_a_line_a_minute_too(clock, capsys):
+    def items():
+        for second in (50, 100, 150, 200):
+            clock[0] = second
+            yield second
+
+    assert list(console.track(items(), "packing", total=8)) == [50, 100, 150, 200]
+    assert capsys.readouterr().err.splitlines() == [
+        "packing: 25%, 5 min left",
+        "packing: 50%, 3 min left",
+    ]
+    with console.bar("reading", total=None) as move:
+        clock[0] = 400
+        move(1)
+    assert not capsys.readouterr().err
+
+
 def test_a_resumed_training_counts_only_what_it_did_itself(clock, capsys):
     with console.pace("training", 1000) as tick:
         tick(600)

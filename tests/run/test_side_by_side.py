@@ -2,11 +2,14 @@
 
 import logging
 import os
+import subprocess
 import sys
 import time
 import warnings
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -14,11 +17,14 @@ from molhpft.core.determinism import one_thread, threads
 from molhpft.domains.parallel import VARIABLE
 from molhpft.estimator.settings import model_config
 from molhpft.estimator.validation import draw_folds, fold_tasks
-from molhpft.run import side_by_side
+from molhpft.run import auto_tau, side_by_side
 from molhpft.run.auto_tau import choice_of
+from molhpft.run.folder import RunFolder
 from molhpft.run.run import run
 from molhpft.run.side_by_side import HERE, Processes, processes_for
 from tests.estimator.builders import BRIEF, unvalidated_size_task
+
+ROOT = Path(__file__).parents[2]
 
 
 def parts_of(tau=2, epochs=None):
@@ -27,6 +33,7 @@ def parts_of(tau=2, epochs=None):
     more = BRIEF["config"]
     if epochs:
         more = {**more, "finetune": {**more["finetune"], "epochs": epochs}}
+    more = {**more, "device": "cpu"}
     config = model_config(encoder=BRIEF["encoder"], tau=tau, head="linear", more=more)
     return config, fold_tasks(task, draw_folds(task, "random", count=3, seed=0))
 
@@ -90,7 +97,7 @@ def test_what_is_logged_and_warned_of_in_another_process_is_said_here(caplog, ca
         print("50%", file=sys.stderr)
         return 4
 
-    finished = side_by_side._quietly(talkative)
+    finished = side_by_side._quietly(talkative, os.getpid())
     assert not capsys.readouterr().err
     caplog.clear()
     with pytest.warns(UserWarning, match="few molecules"):
@@ -109,7 +116,15 @@ def test_something_is_computed_in_another_process_while_runs_go_on(tmp_path):
     assert all(folder.is_complete for folder in folders)
 
 
-def test_where_there_is_one_process_it_is_computed_here_when_it_is_asked_for():
+@pytest.mark.slow
+def test_beside_a_single_run_one_other_process_computes_and_jobs_are_done_here():
+    processes = Processes(1)
+    with processes.meanwhile(os.getpid) as process:
+        assert list(processes.results([os.getpid], "naming")) == [os.getpid()]
+        assert process() != os.getpid()
+
+
+def test_where_there_is_no_other_process_it_is_computed_here_when_it_is_asked_for():
     with HERE.meanwhile(os.getpid) as process:
         assert process() == os.getpid()
 
@@ -122,49 +137,121 @@ def test_processes_are_as_many_as_threads_and_tasks_and_one_for_what_is_short(mo
         assert processes_for(config, parts) == HERE
         monkeypatch.setattr(side_by_side, "_WORTH_A_PROCESS", seen)
         assert processes_for(config, parts) == Processes(3)
-        assert processes_for(config, parts[:1]) == Processes(2)
+        assert processes_for(config, parts[:1]) == Processes(1)
         monkeypatch.setenv(VARIABLE, "2")
         assert processes_for(config, parts) == Processes(2)
     with one_thread():
         assert processes_for(config, parts) == HERE
 
 
+def noting(place, *, endless=True):
+    """A job that writes its process's number to a file, and may never end."""
+    place.with_suffix(".new").write_text(str(os.getpid()))
+    place.with_suffix(".new").rename(place)
+    while endless:
+        time.sleep(0.1)
+
+
+def process_at(place):
+    while not place.exists():
+        time.sleep(0.05)
+    return int(place.read_text())
+
+
+def assert_is_gone(process):
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+
+
 @pytest.mark.slow
 def test_who_fails_meanwhile_leaves_no_process_behind(tmp_path):
     place = tmp_path / "process"
 
-    def endless():
-        place.with_suffix(".new").write_text(str(os.getpid()))
-        place.with_suffix(".new").rename(place)
-        while True:
-            time.sleep(1)
-
-    def fail_once_it_is_there():
-        while not place.exists():
-            time.sleep(0.1)
+    def fail():
+        process_at(place)
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), Processes(2).meanwhile(endless):
-        fail_once_it_is_there()
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(place.read_text()), 0)
+    with pytest.raises(ZeroDivisionError), Processes(2).meanwhile(partial(noting, place)):
+        fail()
+    assert_is_gone(process_at(place))
 
 
 @pytest.mark.slow
 def test_who_stops_reading_results_leaves_no_process_behind(tmp_path):
-    def place(number):
-        return tmp_path / f"process{number}"
+    places = [tmp_path / "first", tmp_path / "second"]
+    jobs = [partial(noting, places[0], endless=False), partial(noting, places[1])]
+    with closing(Processes(2).results(jobs, "noting")) as results:
+        next(results)
+        process = process_at(places[1])
+    assert_is_gone(process)
 
-    def noting(number):
-        place(number).with_suffix(".new").write_text(str(os.getpid()))
-        place(number).with_suffix(".new").rename(place(number))
-        while number:
-            time.sleep(1)
 
-    results = Processes(2).results([partial(noting, number) for number in (0, 1)], "noting")
-    next(results)
-    while not place(1).exists():
-        time.sleep(0.1)
-    results.close()
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(place(1).read_text()), 0)
+@pytest.mark.slow
+def test_a_choice_that_fails_leaves_no_process_behind(tmp_path, monkeypatch):
+    """As where the disk is full: no candidate is finetuned on in a folder that is not locked."""
+    config, (part, *_) = parts_of("auto", epochs=6)
+    place, write = tmp_path / "process", RunFolder.write_json
+
+    def fail_on_scores(folder, name, content):
+        if content["scores"]:
+            process_at(place)
+            raise OSError("disk full")
+        write(folder, name, content)
+
+    def finetune_endlessly(network, head, task, recipe, *others):
+        if recipe.tau == 1:
+            noting(place)
+        while recipe.tau:
+            time.sleep(0.1)
+        return 1, 0.5
+
+    monkeypatch.setattr(RunFolder, "write_json", fail_on_scores)
+    monkeypatch.setattr(auto_tau, "_finetuned", finetune_endlessly)
+    with one_thread(), pytest.raises(OSError, match="disk full") as kept:
+        run(config, tmp_path, task=part, choosing=Processes(2))
+    assert kept.value.__traceback__  # which holds on to all that the choice was made with
+    assert_is_gone(process_at(place))
+
+
+@pytest.mark.slow
+def test_other_processes_end_with_one_that_is_killed(tmp_path):
+    place = tmp_path / "process"
+    script = f"""
+from functools import partial
+from pathlib import Path
+from molhpft.run.side_by_side import Processes
+from tests.run.test_side_by_side import noting
+list(Processes(2).results([partial(noting, Path({str(place)!r}))], "noting"))
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, start_new_session=True)
+    process = process_at(place)
+    parent.kill()
+    parent.wait()
+    while is_running(process):
+        time.sleep(0.05)
+
+
+def is_running(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+KEPT = []
+
+
+def grow():
+    KEPT.append(bytearray(400_000_000))
+    time.sleep(1.1)  # joblib looks once a second
+    return os.getpid()
+
+
+@pytest.mark.slow
+def test_a_process_that_grows_is_kept(recwarn):
+    pytest.importorskip("psutil")
+    processes = Processes(2)
+    names = set(processes.results([os.getpid] * 2, "naming"))
+    grown = [*processes.results([grow] * 2, "growing"), *processes.results([grow] * 4, "growing")]
+    assert len({*names, *grown}) <= 2
+    assert not recwarn.list
