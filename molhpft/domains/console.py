@@ -42,16 +42,9 @@ def bar(what: str, *, total: int | None) -> Iterator[Callable[[int], None]]:
         what: what is being done, such as "packing molecules".
         total: number of steps; None for an unknown number, which leaves no line.
     """
-    console = plain_console(stderr=True)
-    if not console.is_terminal:
-        lines = _Lines(what, total, console) if total else _quiet
-        lines(0)
-        yield lines
-        return
-    columns = (_Description(), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        step = progress.add_task(what, total=total)
-        yield lambda done: progress.update(step, completed=done)
+    with _progress(what, total) as move:
+        move(0)
+        yield move
 
 
 def track(items: Iterable[T], what: str, *, total: int | None = None) -> Iterator[T]:
@@ -81,12 +74,23 @@ def pace(what: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int
         total: examples in all.
         shown: False shows nothing, for the processes that help the first one.
     """
+    if not shown:
+        yield _quiet
+        return
+    with _progress(what, total, of="examples") as move:
+        yield move
+
+
+@contextmanager
+def _progress(what: str, total: int | None, *, of: str = "") -> Iterator[Callable[[int], None]]:
+    """As `bar` and `pace` say; with a speed where the steps are `of` something."""
     console = plain_console(stderr=True)
     if not console.is_terminal:
-        yield _Lines(what, total, console, of="examples") if shown else _quiet
+        yield _Lines(what, total, console, of) if total else _quiet
         return
-    columns = (_Description(), BarColumn(), TaskProgressColumn(), _Speed(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
+    speed = [_Speed()] if of else []
+    columns = (_Description(), BarColumn(), TaskProgressColumn(), *speed, TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
         step = progress.add_task(what, total=total)
         yield lambda done: progress.update(step, completed=done)
 
@@ -104,7 +108,7 @@ class _Speed(ProgressColumn):
 class _Lines:
     """A line a minute, for logs; short work leaves none."""
 
-    def __init__(self, what: str, total: int, console: Console, *, of: str = "") -> None:
+    def __init__(self, what: str, total: int, console: Console, of: str) -> None:
         self.what, self.total, self.console, self.of = what, total, console, of
         self.begin: tuple[float, int] | None = None  # when this process started, and with how many
         self.last = monotonic()
@@ -112,12 +116,12 @@ class _Lines:
     def __call__(self, done: int) -> None:
         now = monotonic()
         self.begin = self.begin or (now, done)
-        if now - self.last >= _A_MINUTE and done > self.begin[1]:
+        if now - self.last >= _A_MINUTE and self.begin[1] < done < self.total:
             self.last = now
             speed = (done - self.begin[1]) / (now - self.begin[0])
             left = (self.total - done) / speed / 60
-            pace = f"{speed:,.0f} {self.of}/s, " if self.of else ""
-            line = f"{self.what}: {done / self.total:.0%}, {pace}{left:,.0f} min left"
+            shown = f"{speed:,.0f} {self.of}/s, " if self.of else ""
+            line = f"{self.what}: {done / self.total:.0%}, {shown}{left:,.0f} min left"
             self.console.print(line, soft_wrap=True)
 
 

@@ -18,9 +18,8 @@ from molhpft.core.objectives import Squared
 from molhpft.domains.files import Json, digest
 from molhpft.domains.weights import read_weights
 from molhpft.estimator.model import NetworkSpec
-from molhpft.run.auto_tau import choice_of
 from molhpft.run.folder import RunFolder
-from molhpft.run.run import run
+from molhpft.run.run import choose, run
 from molhpft.run.side_by_side import Processes
 
 
@@ -87,7 +86,7 @@ def _finetuned_on_each(
     """One run for each part; what is chosen on the first one is given to the others."""
     other = config
     if build_recipes(config)[0].chooses:
-        choice = choice_of(run(config, out, task=parts[0], choosing=processes))
+        choice = choose(config, out, task=parts[0], processes=processes)
         other = with_chosen(config, choice["chosen"])
     configs = [config, *(replace(other, seed=config.seed + k) for k in range(1, len(parts)))]
     jobs = [partial(run, c, out, task=part) for c, part in zip(configs, parts, strict=True)]

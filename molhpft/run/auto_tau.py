@@ -18,7 +18,6 @@ from molhpft.core.metrics import score_name, show
 from molhpft.core.network import Network
 from molhpft.domains.files import Json
 from molhpft.run.branch import RunContext, finetune, write_member
-from molhpft.run.folder import RunFolder
 from molhpft.run.probe_curve import SMOOTHING, ProbeCurve, has_too_little_energy, plateaus
 from molhpft.run.side_by_side import HERE, Processes
 from molhpft.run.trajectory import at_taus, head_energies, head_rows, probing_ground, without_test
@@ -110,11 +109,6 @@ def candidate_recipe(recipe: Recipe, candidate: Json) -> Recipe:
     """The recipe of one candidate: that of a config which names its tau and smoothing."""
     probe = replace(recipe.probe, epochs=candidate["tau"], smoothing=candidate["smoothing"])
     return replace(recipe, probe=probe, chooses=False)
-
-
-def choice_of(folder: RunFolder) -> Json:
-    """The choice of a run that has made it, and may have ended since."""
-    return folder.read_unfinished(CHOICE_FILE) or folder.read_json(CHOICE_FILE)
 
 
 def choice_reading(choice: Json, metric: str) -> str:

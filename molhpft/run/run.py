@@ -1,9 +1,11 @@
 """HP-FT on one page: `run` takes a config to a complete run folder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -24,7 +26,7 @@ from molhpft.core.objectives import Multiclass, Multilabel, Objective
 from molhpft.domains.files import Json
 from molhpft.domains.molecules.further_columns import reading_beside
 from molhpft.measure.features import head_norm
-from molhpft.run.auto_tau import candidate_recipe, choose_tau
+from molhpft.run.auto_tau import CHOICE_FILE, candidate_recipe, choose_tau
 from molhpft.run.branch import (
     RunContext,
     after_finetuning,
@@ -40,7 +42,7 @@ from molhpft.run.folder import RunFolder
 from molhpft.run.identity import FORMAT, probe_name, run_name
 from molhpft.run.lock import locked
 from molhpft.run.resume import has_branch, load_branch, save_branch
-from molhpft.run.side_by_side import HERE, Processes
+from molhpft.run.side_by_side import Processes
 from molhpft.run.soup_branch import soup_branch
 from molhpft.run.standouts import STANDOUTS, standouts
 from molhpft.run.trajectory import probing_ground, shared_trajectory
@@ -52,12 +54,7 @@ from molhpft.tuning.solve_head import mix, mix_by_stage, solve_head
 
 @deterministic_on_gpus()
 def run(
-    config: RunConfig,
-    out: Path,
-    *,
-    task: Task | None = None,
-    shared: tuple[int, ...] = (),
-    choosing: Processes | None = None,
+    config: RunConfig, out: Path, *, task: Task | None = None, shared: tuple[int, ...] = ()
 ) -> RunFolder:
     """Run a config, resume it where it was interrupted, or find it complete.
 
@@ -69,36 +66,19 @@ def run(
         out: folder of run folders; the run's own is named by its content.
         task: the config's, where the caller has built it.
         shared: every tau at which other runs want the head of the same probe, for the cache.
-        choosing: other processes, in which candidates are finetuned where the config leaves tau
-            open; this call then ends with the choice (`auto_tau.choice_of`), in a folder that is
-            not complete, and a later call goes on from there.
 
     Raises:
         FileNotFoundError: data or weights are absent.
         ValueError: data, weights, settings and this machine do not go together.
         OSError: `out` cannot be written to.
     """
-    given, config = config, settled(config)
-    machine, recipes = launch(config), build_recipes(config)
-    with machine.first_alone():
-        task = reading_beside(task or build_task(config, recipes[0]), beside_of(config.head))
-    check_measures(config.measures, task)
-    folder = RunFolder(out / run_name(config, task), writes=machine.rank == 0)
-    if machine.agreed(folder.is_complete):
-        return folder
-    with locked(folder.path, machine=machine), folder.nothing_left():
-        if machine.agreed(folder.is_complete):  # made by another process in the meantime
+    with _under_way(config, out, task) as (folder, beginning):
+        if beginning is None:
             return folder
-        network = build_network(config, task, recipes[0], device=machine.device)
-        task = task.to(machine.device)
-        folder.open()
-        folder.write_yaml("config.yaml", resolved(given))
-        context = RunContext(config, folder, machine)
-        choice = None
-        if recipes[0].chooses:
-            choice = choose_tau(network, task, recipes[0], context, choosing or HERE)
-            if choosing:
-                return folder
+        network, task, recipes, context = beginning
+        machine, measures = context.machine, config.measures
+        choice = choose_tau(network, task, recipes[0], context) if recipes[0].chooses else None
+        if choice:
             recipes = tuple(candidate_recipe(recipe, choice["chosen"]) for recipe in recipes)
         trajectory, probed, features = probe_heads(network, task, recipes, context, shared=shared)
         branch_of = partial(Branch, task=evaluated(task), seed=config.seed, trained=task)
@@ -109,7 +89,7 @@ def run(
                 tuned, history = finetune(start, task, recipe, context)
                 tuned, mixing = mixture(start, tuned, task, recipe)
                 branch = branch_of(start=start, end=tuned, recipe=recipe, history=history)
-                row = measure(branch, head, evaluated(features), config.measures) | extra | mixing
+                row = measure(branch, head, evaluated(features), measures) | extra | mixing
                 write_member(tuned, recipe, context)
                 save_branch(folder, recipe, tuned.state_dict(), row, history)
         machine.wait()
@@ -121,6 +101,65 @@ def run(
         folder.close()
         machine.wait()
     return folder
+
+
+@deterministic_on_gpus()
+def choose(config: RunConfig, out: Path, *, task: Task, processes: Processes) -> Json:
+    """The choice of the tau that a config leaves open, with which its run then goes on.
+
+    Args:
+        config: of the run.
+        out: folder of run folders.
+        task: the config's.
+        processes: that finetune candidates.
+
+    Returns:
+        see `choose_tau`.
+
+    Raises:
+        FileNotFoundError: weights are absent.
+        ValueError: data, weights, settings and this machine do not go together.
+        OSError: `out` cannot be written to.
+    """
+    with _under_way(config, out, task) as (folder, beginning):
+        if beginning is None:
+            return folder.read_json(CHOICE_FILE)
+        network, task, recipes, context = beginning
+        return choose_tau(network, task, recipes[0], context, processes)
+
+
+class _Beginning(NamedTuple):
+    """What a run begins with, or is resumed with."""
+
+    network: Network
+    task: Task
+    recipes: tuple[Recipe, ...]
+    context: RunContext
+
+
+@contextmanager
+def _under_way(
+    config: RunConfig, out: Path, task: Task | None
+) -> Iterator[tuple[RunFolder, _Beginning | None]]:
+    """The folder of a run, locked, and what the run begins with: None where it is complete."""
+    given, config = config, settled(config)
+    machine, recipes = launch(config), build_recipes(config)
+    with machine.first_alone():
+        task = reading_beside(task or build_task(config, recipes[0]), beside_of(config.head))
+    check_measures(config.measures, task)
+    folder = RunFolder(out / run_name(config, task), writes=machine.rank == 0)
+    if machine.agreed(folder.is_complete):
+        yield folder, None
+        return
+    with locked(folder.path, machine=machine), folder.nothing_left():
+        if machine.agreed(folder.is_complete):  # made by another process in the meantime
+            yield folder, None
+            return
+        network = build_network(config, task, recipes[0], device=machine.device)
+        task = task.to(machine.device)
+        folder.open()
+        folder.write_yaml("config.yaml", resolved(given))
+        yield folder, _Beginning(network, task, recipes, RunContext(config, folder, machine))
 
 
 def probe_heads(

@@ -40,6 +40,10 @@ def test_steps_leave_a_line_a_minute_too(clock, capsys):
         "packing: 25%, 5 min left",
         "packing: 50%, 3 min left",
     ]
+    with console.bar("reading", total=2) as move:
+        clock[0] = 300
+        move(2)
+    assert not capsys.readouterr().err  # what is done has no time left
     with console.bar("reading", total=None) as move:
         clock[0] = 400
         move(1)

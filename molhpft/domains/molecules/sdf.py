@@ -11,7 +11,6 @@ from molhpft.domains.molecules.smiles import sanitize_leniently
 _COUNTS = re.compile(r"(?:[^\n]*\n){3}[^\n]*V[23]000")  # a molfile's fourth line
 _ITEM = re.compile(r">.*<(.+)>")
 _END = "$$$$"
-_OWN = ("smiles", "name")  # columns that are no data items
 
 
 def begins_with_a_molfile(text: str) -> bool:
@@ -19,7 +18,9 @@ def begins_with_a_molfile(text: str) -> bool:
     return bool(_COUNTS.match(text))
 
 
-def sdf_table(file: TextIO) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+def sdf_table(
+    file: TextIO, own: Sequence[str]
+) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """Columns, and for every record the line where it begins and its cells.
 
     The columns are the SMILES, the title, and the data items of all records in the order in which
@@ -28,12 +29,13 @@ def sdf_table(file: TextIO) -> tuple[list[str], Iterator[tuple[int, list[str]]]]
 
     Args:
         file: is read twice, and can be sought in.
+        own: names of the columns of SMILES and title.
     """
     items = (_ITEM.match(line) for line in file if line.startswith(">"))
     names = list(dict.fromkeys(item[1] for item in items if item is not None))
     file.seek(0)
-    shown = [f"{name} (item)" if name in _OWN else name for name in names]
-    return [*_OWN, *shown], _rows(file, names)
+    shown = [f"{name} (item)" if name in own else name for name in names]
+    return [*own, *shown], _rows(file, names)
 
 
 def _rows(file: TextIO, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]:

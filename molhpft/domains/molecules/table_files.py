@@ -373,7 +373,7 @@ def _recognised(path: Path, file: IO[bytes], opened: ExitStack) -> _Source:
     start = head.decode(encoding, "ignore")
     ending = Path(_unpacked_name(path.name.lower())).suffix
     if begins_with_a_molfile(start) or ending in (".sdf", ".sd"):
-        return _Source(_parts(path, *sdf_table(text)))
+        return _Source(_parts(path, *sdf_table(text, LIST_COLUMNS)))
     if ending in _LISTS or (ending == ".txt" and _begins_with_a_molecule(start)):
         return _Source(_parts(path, [*LIST_COLUMNS], _without_blank_end(_list_rows(text))))
     return _csv_source(path, text, start)
