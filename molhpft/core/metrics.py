@@ -23,7 +23,6 @@ _NAMES = {
     "neg_loss": "loss",
 }
 _ERRORS = ("neg_rmse", "neg_loss")
-_METRICS = {"rocauc": "roc_auc_score", "ap": "average_precision_score"}
 
 
 def measured(targets: Shaped[Tensor, "*n"], *, ignore: int = IGNORE) -> Bool[Tensor, "*n"]:
@@ -183,15 +182,20 @@ def mean_absolute_error(targets: Float[Tensor, "n t"], logits: Float[Tensor, "n 
 def rank_correlation(targets: Float[Tensor, "n t"], logits: Float[Tensor, "n t"]) -> float:
     """Spearman's correlation of each task over its measured labels, then the mean over tasks.
 
-    NaN where no task has two different labels, or where one that has them gets predictions that are
-    all alike or not finite.
+    NaN where a task that has two different labels gets predictions that are all alike or not
+    finite.
+
+    Raises:
+        ValueError: no task has two different labels.
     """
     scores = []
     for y, q in zip(targets.double().cpu().T, logits.detach().double().cpu().T, strict=True):
         mask = measured(y)
         if _has_two_labels(y):
             scores.append(_spearman(y[mask].numpy(), q[mask].numpy()))
-    return float(np.mean(scores)) if scores else nan
+    if not scores:
+        raise ValueError(f"a correlation needs two different labels; {len(targets)} have no two")
+    return float(np.mean(scores))
 
 
 def _spearman(y: np.ndarray, q: np.ndarray) -> float:
@@ -206,9 +210,29 @@ def _score(metric: str, y: np.ndarray, a: np.ndarray) -> float:
     mask = ~np.isnan(y)
     if len(np.unique(y[mask])) < 2 or not np.isfinite(a[mask]).all():
         return nan
-    from sklearn import metrics  # its import takes as long as PyTorch's
+    return _SCORES[metric](y[mask], a[mask])
 
-    return float(getattr(metrics, _METRICS[metric])(y[mask], a[mask]))
+
+def _area_under_roc(y: np.ndarray, a: np.ndarray) -> float:
+    """Share of pairs of a positive and a negative that are in order, ties count half.
+
+    From the sum of the positives' ranks (Mann and Whitney, 1947); scikit-learn's area under a curve
+    takes over ten times as long, which counts where a table has hundreds of targets.
+    """
+    from scipy.stats import rankdata
+
+    positive = y == 1
+    m, n = int(positive.sum()), int((~positive).sum())
+    return float((rankdata(a)[positive].sum() - m * (m + 1) / 2) / (m * n))
+
+
+def _average_precision(y: np.ndarray, a: np.ndarray) -> float:
+    from sklearn.metrics import average_precision_score  # its import takes as long as PyTorch's
+
+    return float(average_precision_score(y, a))
+
+
+_SCORES = {"rocauc": _area_under_roc, "ap": _average_precision}
 
 
 def _has_two_labels(column: Tensor) -> bool:

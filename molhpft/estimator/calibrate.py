@@ -20,6 +20,7 @@ from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.files import Json
 from molhpft.domains.molecules.fingerprints import Neighbours, unpack_bits
 from molhpft.domains.weights import strip_prefix
+from molhpft.estimator.fold_scores import Score, ranking_score
 from molhpft.estimator.held_out import HeldOut
 from molhpft.measure.error_scale import ErrorScale, cross_fitted_scale, fit_error_scale
 from molhpft.measure.uncertainty import (
@@ -360,8 +361,9 @@ def held_out_scores(
         `ece`, and `set_size`. For a regression: `rmse`, `mae` and `spearman` in the unit of the
         target, and `width`. For both: `in_domain`, the share of molecules within the applicability
         domain, and `coverage`, the share of their labels that are in their set; sizes and widths
-        are over those molecules, too. None for a number that cannot be computed: a score of one
-        class, coverage without a label, an unbounded width.
+        are over those molecules, too. What ranks molecules is counted within folds
+        (`ranking_score`). None for a number that cannot be computed: a score of one class,
+        coverage without a label, an unbounded width.
     """
     inside = held.similarity >= uncertainty.domain_threshold
     if isinstance(objective, Squared):
@@ -382,8 +384,15 @@ def _regression_scores(held: HeldOut, objective: Squared) -> dict[str, float]:
     return {
         "rmse": -objective.score(held.logits, held.targets),
         "mae": mean_absolute_error(y, predicted),
-        "spearman": rank_correlation(y, predicted),
+        "spearman": _or_nan(lambda q, y: rank_correlation(y, q), predicted, y, held.fold),
     }
+
+
+def _or_nan(score: Score, logits: Tensor, targets: Tensor, fold: Tensor | None) -> float:
+    try:
+        return ranking_score(score, logits, targets, fold)
+    except ValueError:
+        return nan
 
 
 def _interval_scores(
@@ -400,8 +409,7 @@ def _interval_scores(
 
 def _class_scores(held: HeldOut, objective: Multilabel, values: Tensor) -> dict[str, float]:
     y = held.targets
-    both = (y == 0).any(0) & (y == 1).any(0)
-    score = objective.score(held.logits, y) if both.any() else nan
+    score = _or_nan(objective.score, held.logits, y, held.fold)
     if y.isnan().all():
         return {objective.metric: score, "ece_before": nan, "ece": nan}
     return {

@@ -24,7 +24,7 @@ from molhpft.core.data import Task
 from molhpft.core.determinism import deterministic_on_gpus
 from molhpft.core.evaluate import predict
 from molhpft.core.network import Network
-from molhpft.core.objectives import Multilabel, Objective, Squared
+from molhpft.core.objectives import Multilabel, Objective, ScoredByLoss, Squared
 from molhpft.domains.files import Json
 from molhpft.domains.molecules.examples import Molecules
 from molhpft.domains.molecules.fingerprints import Neighbours, packed_fingerprints, unpack_bits
@@ -39,6 +39,7 @@ from molhpft.estimator.calibrate import (
     held_out_values,
 )
 from molhpft.estimator.coverage import coverage_guarantee
+from molhpft.estimator.fold_scores import by_fold, held_out_score
 from molhpft.estimator.held_out import HeldOut, HeldOutPredictions, candidate_std
 from molhpft.estimator.kernel_fitting import Fitted, fit_kernel_models
 from molhpft.estimator.kernel_models import KernelModels
@@ -125,8 +126,9 @@ def train(
     spec = _spec(config, task, objective, molecules.classes)
     candidates, kernel_models, folders = _candidates(config, task, folds, spec, out, inference)
     y = split_targets(choosing, VALID)
-    scoring = without_calibration(choosing).objective
-    weights = _weights([one.logits[VALID] for one in candidates], y, scoring)
+    fold = fold_numbers(choosing.rows(VALID), folds) if folds else None
+    scoring = _scoring(choosing, y, fold)
+    weights = _weights([one.logits[VALID] for one in candidates], y, fold, scoring)
     held = _held_out(candidates, weights, choosing, folds)
     smiles = tuple(molecules.smiles[row] for row in _labelled(task, task.rows("train")).tolist())
     uncertainty, values = _uncertainty(
@@ -134,7 +136,7 @@ def train(
     )
     about = {
         **_about(config, task, candidates, weights, folders),
-        "members": _members(candidates, weights, scoring, y, choosing, folds),
+        "members": _members(candidates, weights, scoring, y, fold),
         "chosen_by": scoring.metric,
         "folds": len(folds),
         **_quality(spec, held, uncertainty, values, inference, by_folds=bool(folds)),
@@ -164,13 +166,25 @@ def _spec(
     )
 
 
-def _weights(judged: Sequence[Tensor], y: Tensor, scoring: Objective) -> list[float]:
+def _scoring(choosing: Task, y: Tensor, fold: Tensor | None) -> Objective:
+    """What scores the molecules that choose: the loss, where none of the folds has both classes."""
+    objective = without_calibration(choosing).objective
+    try:
+        held_out_score(objective, torch.zeros_like(y), y, fold)
+    except ValueError:
+        return ScoredByLoss(objective)
+    return objective
+
+
+def _weights(
+    judged: Sequence[Tensor], y: Tensor, fold: Tensor | None, scoring: Objective
+) -> list[float]:
     """What each candidate weighs, by what it says of the molecules that choose.
 
     Numbers are scored in standard deviations, so that no target counts for more by its unit.
     """
     blending = Squared() if isinstance(scoring, Squared) else scoring
-    return blend_weights(judged, lambda logits: blending.score(logits, y))
+    return blend_weights(judged, lambda logits: held_out_score(blending, logits, y, fold))
 
 
 def _choosing(task: Task, folds: Sequence[Fold]) -> Task:
@@ -413,26 +427,16 @@ def _members(
     weights: Sequence[float],
     scoring: Objective,
     y: Tensor,
-    choosing: Task,
-    folds: Sequence[Fold],
+    fold: Tensor | None,
 ) -> list[Json]:
     """Every candidate: its weight, its score on the molecules that choose, and on each fold."""
-    rows = choosing.rows(VALID)
-    places = [torch.isin(rows, fold.held) for fold in folds]
-
-    def score(logits: Tensor, y: Tensor) -> float | None:
-        try:
-            return scoring.score(logits, y)
-        except ValueError:  # a fold without both classes
-            return None
-
     return [
         {
             "name": one.name,
             "tau": one.tau,
             "weight": weight,
-            "valid": score(one.logits[VALID], y),
-            "folds": [score(one.logits[VALID][place], y[place]) for place in places],
+            "valid": held_out_score(scoring, one.logits[VALID], y, fold),
+            "folds": by_fold(scoring.score, one.logits[VALID], y, fold),
         }
         for one, weight in zip(candidates, weights, strict=True)
     ]

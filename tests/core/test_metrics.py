@@ -133,9 +133,11 @@ def test_errors_and_correlation_leave_unmeasured_labels_and_tasks_out():
     q = torch.tensor([[1.0, 9.0, 5.0], [1.0, 9.0, 5.0], [9.0, 9.0, 9.0]])
     assert metrics.mean_absolute_error(y, q) == pytest.approx((6 / 3 + 2) / 2)
     assert metrics.rank_correlation(y[:, :1], q[:, :1]) == pytest.approx(0.75**0.5)
-    assert isnan(metrics.rank_correlation(y[:, 2:], q[:, 2:]))  # equals have no ranks
+    assert isnan(metrics.rank_correlation(y[:, :1], y[:, :1] * 0))  # equals have no ranks
     with pytest.raises(ValueError, match=r"^mae needs a measured label; all of 3"):
         metrics.mean_absolute_error(y[:, 1:2], q[:, 1:2])
+    with pytest.raises(ValueError, match=r"^a correlation needs two different labels"):
+        metrics.rank_correlation(y[:, 2:], q[:, 2:])
 
 
 def test_the_mask_is_where_labels_are():

@@ -101,10 +101,12 @@ def test_sets_cover_the_labels_that_they_were_fitted_to(seed, coverage, name):
 @settings(max_examples=25, deadline=None)
 @given(seed=SEEDS, coverage=COVERAGES)
 def test_intervals_surround_the_value_and_cover_the_targets_they_were_fitted_to(seed, coverage):
-    a, y = split(seed, objective=NUMBERS)
-    uncertainty = fitted(a, y, NUMBERS, target_coverage=coverage)
+    a, y = split(seed, n=240, objective=NUMBERS)
+    similarity = LIKE.repeat(4)
+    held = HeldOut(a, y, similarity)
+    uncertainty = fit(held, held, NUMBERS, target_coverage=coverage)
     values = uncertainty.values(a, NUMBERS)
-    ends = replace(uncertainty, domain_threshold=0.0).sets(a, NUMBERS, LIKE)
+    ends = replace(uncertainty, domain_threshold=0.0).sets(a, NUMBERS, similarity)
     bounded = ends.isfinite().all(2)
     torch.testing.assert_close(ends.mean(2)[bounded], values[bounded])
     expected = a.double() * torch.tensor([20.0, 0.5]) + torch.tensor([100, -5])
@@ -363,6 +365,28 @@ def test_classification_scores_are_those_of_other_libraries(seed):
     p = uncertainty.values(a, CLASSES)[:, 0].numpy()
     gaps = binned_statistic(p, p - y[:, 0].numpy(), "sum", bins=15, range=(0, 1)).statistic
     assert found["ece"] == pytest.approx(np.abs(gaps).sum() / len(p))
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS)
+def test_ranks_are_counted_within_folds_where_members_differ_by_their_fold(seed):
+    a, y = one_target(seed)
+    fold = torch.arange(len(a)) % 3
+    level = 9.0 * fold[:, None]  # what a member of a fold adds to all that it says
+    places = [fold == k for k in range(3)]
+
+    def found(y, objective):
+        held = replace(near(a + level, y), fold=fold)
+        return held_out_scores(held, objective, uncertainty_of(objective))
+
+    labels = y.where(torch.arange(len(y))[:, None] > 5, torch.arange(len(y))[:, None] % 2.0)
+    expected = np.mean([roc_auc_score(labels[one], a[one]) for one in places])
+    assert found(labels, CLASSES)["rocauc"] == pytest.approx(expected)
+    numbers = a + labels
+    expected = np.mean([spearmanr(numbers[one], a[one]).statistic for one in places])
+    assert found(numbers, ONE_NUMBER)["spearman"] == pytest.approx(expected)
+    rmse = root_mean_squared_error(numbers, a + level) * ONE_NUMBER.std[0]
+    assert found(numbers, ONE_NUMBER)["rmse"] == pytest.approx(rmse)
 
 
 def test_calibration_error_is_measured_before_and_after():

@@ -31,11 +31,13 @@ from tests.estimator.builders import (
     RING,
     SIZE,
     SMILES,
+    ring_task,
     size_task,
     unvalidated_size_task,
     write_table,
 )
 
+BRIEF_CONFIG = model_config(encoder=BRIEF["encoder"], tau=2, head="linear", more=BRIEF["config"])
 FOLDED = {key: BRIEF[key] for key in ("encoder", "config")} | {"tau": 2, "folds": 3}
 
 
@@ -44,9 +46,9 @@ def folded(tmp_path_factory):
     """A model of three folds with every kind of member, its task, folds and runs."""
     task = unvalidated_size_task()
     folds = draw_folds(task, "random", count=3, seed=0)
-    config = model_config(encoder=BRIEF["encoder"], tau=2, head="linear", more=BRIEF["config"])
-    out = tmp_path_factory.mktemp("runs")
-    model, runs = train(config, task, out, Inference(), folds=folds)
+    model, runs = train(
+        BRIEF_CONFIG, task, tmp_path_factory.mktemp("runs"), Inference(), folds=folds
+    )
     return model, task, folds, runs
 
 
@@ -63,6 +65,30 @@ def test_every_molecule_is_judged_by_the_network_that_did_not_train_on_it(folded
     (member,) = [m for m in model.about["members"] if m["tau"] == 2]
     assert member["valid"] == pytest.approx(score, rel=1e-5)
     assert len(member["folds"]) == 3
+
+
+def test_classes_are_ranked_within_folds_by_members_that_are_chosen_so(tmp_path):
+    task = ring_task()
+    task = replace(task, splits={"train": torch.arange(len(SMILES))})
+    folds = draw_folds(task, "random", count=3, seed=0)
+    model, _ = train(BRIEF_CONFIG, task, tmp_path, Inference(members="kernels"), folds=folds)
+    assert model.about["chosen_by"] == "rocauc"
+    for member in model.about["members"]:
+        assert member["valid"] == pytest.approx(np.mean(member["folds"]))
+    assert model.about["scores"]["valid"]["rocauc"] >= max(
+        member["valid"] for member in model.about["members"]
+    )
+
+
+def test_where_each_fold_has_one_class_the_loss_chooses(tmp_path):
+    task = ring_task()
+    task = replace(task, splits={"train": torch.arange(len(SMILES))})
+    different = sorted(set(SMILES))
+    groups = [(r, different.index(s) % 2) for s, r in zip(SMILES, RING, strict=True)]
+    folds = draw_folds(task, "random", count=4, seed=0, groups=groups)
+    model, _ = train(BRIEF_CONFIG, task, tmp_path, Inference(members="kernels"), folds=folds)
+    assert model.about["chosen_by"] == "neg_loss"
+    assert model.about["scores"]["valid"]["rocauc"] is None
 
 
 def test_networks_of_folds_differ_in_their_seed(folded):
