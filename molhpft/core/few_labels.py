@@ -65,11 +65,11 @@ def fewer_to_train(
     about = f"{task.fingerprint} {kept.tolist()}"
     fingerprint = hashlib.sha256(about.encode()).hexdigest() if task.fingerprint else ""
     fewer = replace(task, splits={**task.splits, "train": kept}, fingerprint=fingerprint)
-    return _in_its_own_deviations(fewer)
+    return in_own_deviations(fewer)
 
 
-def _in_its_own_deviations(task: Task) -> Task:
-    """Numbers in standard deviations of what is left to train, which knows no others.
+def in_own_deviations(task: Task) -> Task:
+    """The task with its numbers in standard deviations of what trains, which knows no others.
 
     A target that no longer varies stays as it is.
     """

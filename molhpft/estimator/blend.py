@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from molhpft.core.objectives import Objective, Squared
 from molhpft.measure.uncertainty import fit_platt
 from molhpft.tuning.halving import highest
 
@@ -68,9 +69,33 @@ class Line:
     slope: Tensor
     offset: Tensor
 
+    @classmethod
+    def unchanged(cls, outputs: int) -> "Line":
+        """What is said of so many targets stays as it is."""
+        return cls(torch.ones(outputs), torch.zeros(outputs))
+
     def __call__(self, outputs: Tensor) -> Tensor:
         """Logits (..., t)."""
         return outputs * self.slope + self.offset
+
+    def after(self, first: "Line") -> "Line":
+        """Both in one, another line before this one."""
+        return Line(first.slope * self.slope, self(first.offset))
+
+
+def between(own: Objective, whole: Objective, *, outputs: int) -> Line:
+    """From numbers in the standard deviations of one task to those of another; else what is said.
+
+    Args:
+        own: objective of the task that was learned.
+        whole: objective of the task that is answered.
+        outputs: how many there are.
+    """
+    if not isinstance(own, Squared) or not isinstance(whole, Squared) or not own.std:
+        return Line.unchanged(outputs)
+    zero = whole.standard(own.values(torch.zeros(1, outputs)))[0]
+    one = whole.standard(own.values(torch.ones(1, outputs)))[0]
+    return Line((one - zero).float(), zero.float())
 
 
 _FLATTEST = 4.0  # 1 / (p (1 - p)), how much a logit rises with its probability p, at p = 1/2
@@ -95,7 +120,7 @@ def fit_line(
     """
     t = outputs.shape[1]
     if not classes:
-        return Line(torch.ones(t), torch.zeros(t))
+        return Line.unchanged(t)
     slope, offset = torch.ones(t).double(), torch.zeros(t).double()
     if rates is not None:
         learned, rates = ~rates.isnan(), rates.double()

@@ -234,7 +234,7 @@ class Model:
         self.kernel_models = kernel_models
         self.weights = torch.tensor(weights or [1 / count] * count, dtype=torch.float64)
         t = len(spec.target_names)
-        lines = lines or [Line(torch.ones(t), torch.zeros(t))] * count
+        lines = lines or [Line.unchanged(t)] * count
         self.slopes = torch.stack([line.slope for line in lines])
         self.offsets = torch.stack([line.offset for line in lines])
         self.sizes = tuple(sizes or [1] * count)

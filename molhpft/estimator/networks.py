@@ -17,6 +17,7 @@ from molhpft.core.network import Network
 from molhpft.core.objectives import Squared
 from molhpft.domains.files import Json, digest
 from molhpft.domains.weights import read_weights
+from molhpft.estimator.blend import Line, between
 from molhpft.estimator.model import NetworkSpec
 from molhpft.run.folder import RunFolder
 from molhpft.run.run import choose, run
@@ -31,15 +32,23 @@ class NetworksOfTau:
         key: of their recipe, `tau20`.
         tau: epochs of head probing.
         networks: of the runs, in order.
+        units: of each run, from numbers in the standard deviations of what trained it to those of
+            the spec.
     """
 
     key: str
     tau: int
     networks: tuple[Network, ...]
+    units: tuple[Line, ...]
 
     def logits(self, task: Task, split: str) -> Tensor:
         """Logits (n, t) of a split, averaged over the networks."""
-        return torch.stack([predict(n, task, split).logits for n in self.networks]).mean(0)
+        return torch.stack(self.said([task] * len(self.networks), split)).mean(0)
+
+    def said(self, tasks: Sequence[Task], split: str) -> list[Tensor]:
+        """Logits (n, t) that each network gives of a split of a task of its own."""
+        every = zip(self.networks, self.units, tasks, strict=True)
+        return [unit(predict(network, task, split).logits) for network, unit, task in every]
 
 
 def finetuned(
@@ -65,6 +74,7 @@ def finetuned(
         ValueError: task, settings and this machine do not go together.
         OSError: `out` cannot be written to.
     """
+    units = tuple(between(p.objective, spec.objective, outputs=p.outputs) for p in parts)
     config, parts = replace(config, members=True), [_in_one_unit(part) for part in parts]
     if len(parts) == 1:
         folders = [run(config, out, task=parts[0])]
@@ -73,7 +83,7 @@ def finetuned(
             folders = _finetuned_on_each(config, parts, out, processes)
     members = [_members(folder) for folder in folders]
     networks = [
-        NetworksOfTau(key, tau, tuple(_network(spec, own[key][1]) for own in members))
+        NetworksOfTau(key, tau, tuple(_network(spec, own[key][1]) for own in members), units)
         for key, (tau, _) in members[0].items()
         if all(key in own for own in members)
     ]

@@ -22,7 +22,6 @@ from molhpft.config.build import build_recipes
 from molhpft.config.schema import RunConfig, beside_of
 from molhpft.core.data import Task
 from molhpft.core.determinism import deterministic_on_gpus
-from molhpft.core.evaluate import predict
 from molhpft.core.network import Network
 from molhpft.core.objectives import Multilabel, Objective, ScoredByLoss, Squared
 from molhpft.domains.files import Json
@@ -71,7 +70,7 @@ class Candidate:
         name: for people.
         logits: split to (n, t); "valid" is of the molecules that choose, by members that did not
             train on them.
-        line: from what it says to these logits.
+        lines: from what each of its networks says, or the kernel model, to these logits.
         networks: that are averaged; none of a kernel model.
         kernel_model: its number; None of networks.
         tau: epochs of head probing of networks.
@@ -79,7 +78,7 @@ class Candidate:
 
     name: str
     logits: Mapping[str, Tensor]
-    line: Line
+    lines: tuple[Line, ...]
     networks: tuple[Network, ...] = ()
     kernel_model: int | None = None
     tau: int | None = None
@@ -210,23 +209,29 @@ def _candidates(
     choosing = _choosing(task, folds)
     parts = [without_calibration(one) for one in fold_tasks(task, folds) or [task]]
 
-    def candidate(name: str, outputs: Mapping[str, Tensor], **what: Any) -> Candidate:
+    def candidate(
+        name: str, outputs: Mapping[str, Tensor], units: Sequence[Line], **what: Any
+    ) -> Candidate:
         y, classes = split_targets(choosing, VALID), isinstance(spec.objective, Multilabel)
         rates = _rates(task) if classes and "kernel_model" in what else None
         line = fit_line(outputs[VALID], y, classes=classes, rates=rates)
-        return Candidate(name, {split: line(said) for split, said in outputs.items()}, line, **what)
+        lines = tuple(line.after(unit) for unit in units)
+        logits = {split: line(said) for split, said in outputs.items()}
+        return Candidate(name, logits, lines, **what)
 
     candidates = list[Candidate]()
     kernels, networks, folders = _fitted(config, task, folds, parts, spec, out, inference.members)
     if kernels:
+        units = [Line.unchanged(task.outputs)]
         for k, model in enumerate(kernels.models.models):
             outputs = {split: of_all[k] for split, of_all in kernels.outputs.items()}
-            candidates.append(candidate(f"GP, {model.name}", outputs, kernel_model=k))
+            candidates.append(candidate(f"GP, {model.name}", outputs, units, kernel_model=k))
     for one in networks:
         outputs = {VALID: _judged(one, parts, folds)}
         outputs |= {s: one.logits(task, s) for s in _further(task) if s != VALID}
         name = f"networks, {key_in_words(one.key)}"
-        candidates.append(candidate(name, outputs, networks=one.networks, tau=one.tau))
+        what = {"networks": one.networks, "tau": one.tau}
+        candidates.append(candidate(name, outputs, one.units, **what))
     return candidates, kernels.models if kernels else None, folders
 
 
@@ -260,8 +265,7 @@ def key_in_words(key: str) -> str:
 
 def _judged(one: NetworksOfTau, parts: Sequence[Task], folds: Sequence[Fold]) -> Tensor:
     """What networks say of the molecules that choose, each by one that did not train on it."""
-    pairs = zip(one.networks, parts, strict=True)
-    judged = torch.cat([predict(network, part, VALID).logits for network, part in pairs])
+    judged = torch.cat(one.said(parts, VALID))
     return judged[torch.cat([fold.held for fold in folds]).argsort()] if folds else judged
 
 
@@ -285,8 +289,18 @@ def _model(
         ((one, weight) for one, weight in zip(candidates, weights, strict=True) if weight),
         key=lambda pair: -pair[1],
     )
-    networks = [(n, w / len(one.networks), one.line) for one, w in used for n in one.networks]
-    others = [(one.kernel_model, w, one.line) for one, w in used if one.kernel_model is not None]
+    networks = [
+        (network, weight / len(one.networks), line)
+        for one, weight in used
+        if one.networks
+        for network, line in zip(one.networks, one.lines, strict=True)
+    ]
+    others = [
+        (one.kernel_model, weight, line)
+        for one, weight in used
+        if one.kernel_model is not None
+        for line in one.lines
+    ]
     kept = kernel_models.only([k for k, *_ in others]) if kernel_models and others else None
     return Model(
         spec,

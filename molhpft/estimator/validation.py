@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from molhpft.core.data import Task
-from molhpft.core.objectives import Multilabel, ScoredByLoss
+from molhpft.core.few_labels import in_own_deviations
+from molhpft.core.objectives import Multilabel, ScoredByLoss, Squared
 from molhpft.domains.files import digest
 from molhpft.domains.molecules.calibration_split import calibration_share
 from molhpft.domains.molecules.examples import Molecules
@@ -150,12 +151,18 @@ def fold_numbers(rows: Tensor, folds: Sequence[Fold]) -> Tensor:
 
 
 def fold_tasks(task: Task, folds: Sequence[Fold]) -> list[Task]:
-    """A task for each fold, which validates on what it holds out."""
+    """A task for each fold, which validates on what it holds out.
+
+    Numbers are in standard deviations of what trains for the fold.
+    """
     parts = []
     for fold in folds:
         splits = {"train": fold.train, "valid": fold.held}
-        name = digest(task.fingerprint, *(part for split in splits.items() for part in split))
-        parts.append(replace(task, splits=splits, fingerprint=name))
+        part = in_own_deviations(replace(task, splits=splits))
+        about = [task.fingerprint, *(part for split in splits.items() for part in split)]
+        if isinstance(part.objective, Squared):
+            about.append(repr(part.objective))
+        parts.append(replace(part, fingerprint=digest(*about)))
     return parts
 
 
