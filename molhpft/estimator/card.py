@@ -97,15 +97,20 @@ def sentences(about: Json) -> list[str]:
 def _chosen(about: Json) -> list[str]:
     """A sentence on what the molecules that score have chosen; none where they chose nothing."""
     scored = "the folds" if about["folds"] else "valid"
+    chosen = []
     if len(about["members"]) > 1:
-        chosen = "these molecules chose the members and their weights"
+        chosen.append("these molecules chose the members and their weights")
     elif about.get("tau_is_chosen"):
-        chosen = f"{'those of the first fold' if about['folds'] else 'these molecules'} chose tau"
-    else:
+        which = "those of the first fold" if about["folds"] else "these molecules"
+        chosen.append(f"{which} chose tau")
+    if about.get("weights_are_chosen"):
+        which = "those of each fold" if about["folds"] else "these molecules"
+        chosen.append(f"{which} chose an epoch of its network, or a mixture")
+    if not chosen:
         return []
     return [
-        f"Scores on {scored} are by members that did not train on the molecule; yet {chosen}, "
-        "which test molecules do not."
+        f"Scores on {scored} are by members that did not train on the molecule; yet "
+        f"{', and '.join(chosen)}, which test molecules do not."
     ]
 
 

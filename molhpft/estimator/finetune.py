@@ -286,13 +286,15 @@ def _given(table: Mapping[str, Any], changes: Any) -> Json:
 
 
 def _name(config: RunConfig, task: Task, inference: Inference, folds: Sequence[Fold]) -> str:
-    """What tells this model from any other."""
+    """What tells this model, and what its files say of the table, from any other."""
     run = run_name(settled(replace(config, members=True)), task)
+    lines = digest(repr(molecules_of(task).lines))[:8]
     how = f"{inference.members}-{inference.calibration}-{inference.target_coverage!r}"
     parts = (part for fold in folds for part in (fold.train, fold.held))
     # with their lengths: rows alone would not say where a part ends
     rows = (one for part in parts for one in (f"{len(part)} rows ", part))
-    return f"{run}-{how}-{digest(*rows)[:8]}" if folds else f"{run}-{how}"
+    drawn = [digest(*rows)[:8]] if folds else []
+    return "-".join([run, how, *drawn, lines])
 
 
 def _existing(out: Path, name: str) -> Model:

@@ -359,8 +359,9 @@ def _quality(
     }
     # sets hold the labels that they were fitted to by construction
     scores.get(VALID if by_folds else CALIBRATION, {})["coverage"] = None
-    # as the line of each member is fitted to the molecules that choose
-    own = ("ece_before", "ece") if inference.calibration == "none" else ("ece_before",)
+    # the line of each member is fitted to the molecules that choose; a temperature cannot undo it
+    kept = inference.calibration in ("none", "temperature")
+    own = ("ece_before", "ece") if kept else ("ece_before",)
     scores[VALID] |= dict.fromkeys(scores[VALID].keys() & own)
     coverage = coverage_guarantee(
         uncertainty, spec.target_names, scores, held, classes=spec.classes, by_folds=by_folds
@@ -494,6 +495,8 @@ def _about(
         "seed": config.seed,
         "chosen_tau": most.tau if most and heaviest else None,
         "tau_is_chosen": any(summary.get("choice") for summary in summaries),
+        "weights_are_chosen": bool(networks)
+        and any(recipe.chooses_weights for recipe in build_recipes(config)),
         "parameters": summaries[0]["parameters"] if summaries else 0,
         "encoder_weights": "none (random)" if file is None else file.name,
         "branches": [

@@ -105,6 +105,13 @@ class Recipe:
         return None if self.inverse_penalties or self.keeps_head else self.tau
 
     @property
+    def chooses_weights(self) -> bool:
+        """Whether weights are chosen on validation, or learned there: an epoch's, or a mixture."""
+        watched = any(phase.watches_validation for phase in (self.probe, *self.after))
+        several = len(self.inverse_penalties) > 1 or len(self.alphas) > 1
+        return watched or several or self.stage_mixing is not None or self.soup == "greedy"
+
+    @property
     def key(self) -> str:
         """A name that no other finetuning of the same run has."""
         smoothing = f"-smoothing{self.probe.smoothing:g}" if self.probe.smoothing else ""

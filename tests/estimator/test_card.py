@@ -55,6 +55,17 @@ def test_a_lone_network_was_chosen_by_nothing_but_its_tau_was(folds, which):
     assert "members and" not in said
 
 
+def test_networks_whose_weights_were_chosen_by_molecules_that_score_say_so():
+    members = [{"tau": 4}]
+    about = {"folds": 5, "members": members, "coverage": [], "notes": []}
+    (said,) = sentences({**about, "weights_are_chosen": True})
+    assert "yet those of each fold chose an epoch of its network, or a mixture, which test" in said
+    (said,) = sentences({**about, "tau_is_chosen": True, "weights_are_chosen": True})
+    assert "yet those of the first fold chose tau, and those of each fold chose an epoch" in said
+    (said,) = sentences({**about, "folds": 0, "weights_are_chosen": True})
+    assert "yet these molecules chose an epoch" in said
+
+
 def test_a_calibration_error_that_folds_cannot_test_has_no_row():
     scores = {"valid": {**FOLDS, "ece_before": None, "ece": 0.1}}
     assert "calibration error of the members alone" not in names(scores, folds=5)

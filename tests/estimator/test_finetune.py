@@ -106,6 +106,15 @@ def test_other_data_into_the_same_folder_are_refused(finished, tmp_path):
         finetune(changed, finished.folder)
 
 
+def test_other_lines_for_the_same_molecules_are_other_data(finished, table, tmp_path):
+    """The folder's files say in which line a molecule is."""
+    head, *lines = table.read_text().splitlines(keepends=True)
+    moved = tmp_path / table.name
+    moved.write_text("".join([head, lines[0], "\n\n", *lines[1:]]))
+    with pytest.raises(ValueError, match="holds a model of other data or settings"):
+        finetune(moved, finished.folder)
+
+
 @pytest.mark.parametrize("saves", [1, 3, 5, 8])
 def test_an_interrupted_finetuning_goes_on_to_the_same_bytes(finished, table, tmp_path, saves):
     with killed_at_save(saves):

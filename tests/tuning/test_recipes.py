@@ -109,6 +109,18 @@ DEFINITIONS = {
 }
 
 
+@pytest.mark.parametrize(("name", "definition"), DEFINITIONS.items(), ids=DEFINITIONS)
+def test_weights_are_chosen_on_validation_by_few_methods_and_by_epochs(name, definition):
+    _, recipe = definition
+    chooses = name in ("lp_logistic", "wise_ft", "dwise_ft", "greedy_soup")
+    assert recipe.chooses_weights is chooses
+    for changes in ({"keep": "best"}, {"patience": 3}):
+        watching = tuple(replace(phase, **changes) for phase in recipe.after)
+        after = replace(recipe, after=watching).chooses_weights
+        assert after is (chooses or bool(recipe.after))
+        assert replace(recipe, probe=replace(recipe.probe, **changes)).chooses_weights
+
+
 def test_every_method_of_the_catalog_is_defined_here():
     assert set(DEFINITIONS) == set(METHODS)
 
