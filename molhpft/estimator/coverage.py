@@ -44,10 +44,11 @@ def coverage_guarantee(
         ]
     # several targets may name their labels differently
     pair = classes[0] if len(set(classes)) == 1 else ("0", "1")
+    chose = ", though these molecules chose the members, too" if by_folds else ""
     return [
         f"Prediction {kind} were calibrated on {_calibrated_on(held, by_folds=by_folds)}. They "
         f"hold the true label of {coverage} of molecules like these within the applicability "
-        f"domain; outside it they {outside} and guarantee nothing.",
+        f"domain{chose}; outside it they {outside} and guarantee nothing.",
         *_unbounded(uncertainty, names, coverage, ("",) if regression else pair),
         *(_unbounded_at_some(uncertainty, held) if regression else ()),
         *_measured(uncertainty, scores, held, coverage),

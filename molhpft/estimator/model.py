@@ -55,7 +55,7 @@ _KINDS = {Multilabel: "classification", Squared: "regression"}
 
 @dataclass(frozen=True)
 class Prediction:
-    """Predictions for n molecules and t targets; NaN, or False, for molecules that are unreadable.
+    """Predictions for n molecules and t targets; NaN, False or -1 for those that are unreadable.
 
     Attributes:
         readable: bool (n,), whether the SMILES is that of a molecule.
@@ -314,7 +314,7 @@ class Model:
             std=scattered(weighted_std(members, self.weights), rows, len(store)),
             sets=scattered(sets, rows, len(store)),
             similarity=similarity.where(store.readable, torch.nan),
-            nearest=nearest,
+            nearest=nearest.where(store.readable, -1),
             in_domain=(similarity >= self.uncertainty.domain_threshold) & store.readable,
         )
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
-from sklearn.metrics import accuracy_score
+from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -482,11 +482,7 @@ class HPFTClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]  # untyp
     def _chosen(self, molecules: Any) -> Array:
         """0 or 1, the more probable class of each target, (n,) or (n, t)."""
         p = self._values(molecules)
-        for row in np.flatnonzero(np.isnan(p.reshape(len(p), -1)).any(1))[:1]:
-            raise ValueError(
-                f"row {row}, {smiles_of(molecules)[row]!r:.60}, cannot be read as a molecule and "
-                "has no label; predict_proba gives NaN for it"
-            )
+        _check_predicted(p, molecules, "has no label; predict_proba gives NaN for it")
         return (p > 0.5).astype(int)
 
     def _labels(self, y: Any, n: int, *, like: Labels | None = None) -> Labels:
@@ -515,8 +511,46 @@ class HPFTRegressor(RegressorMixin, Estimator):  # type: ignore[misc]  # untyped
         """Numbers in the unit of the targets, (n,) or (n, t); NaN for unreadable molecules."""
         return self._values(molecules)
 
+    def score(self, molecules: Any, y: Any, sample_weight: Any = None) -> float:
+        """Coefficient of determination of each target, of its measured labels; mean over targets.
+
+        Args:
+            molecules: SMILES, (n,), as for `fit`.
+            y: (n,) or (n, t), read as `fit` reads it, NaN where missing.
+            sample_weight: (n,), how much each molecule counts; None for alike.
+
+        Raises:
+            ValueError: a molecule cannot be read, or all labels are missing.
+        """
+        predicted = self._values(molecules)
+        check_consistent_length(predicted, sample_weight)
+        _check_predicted(predicted, molecules, "has no prediction; leave it out")
+        labels = number_labels(y, len(predicted)).targets.numpy()
+        columns = zip(labels.T, predicted.reshape(labels.shape).T, strict=True)
+        weights = None if sample_weight is None else np.asarray(sample_weight)
+        scores = [
+            r2_score(
+                own[some], said[some], sample_weight=None if weights is None else weights[some]
+            )
+            for own, said in columns
+            if (some := ~np.isnan(own)).any()
+        ]
+        if not scores:
+            raise ValueError("a score needs molecules with labels; all labels are missing")
+        return float(np.mean(scores))
+
     def _labels(self, y: Any, n: int, *, like: Labels | None = None) -> Labels:
         return number_labels(y, n)
+
+
+def _check_predicted(values: Array, molecules: Any, instead: str) -> None:
+    """Refuse molecules that cannot be read, whose values (n,) or (n, t) are NaN."""
+    broken = np.isnan(values).any(axis=tuple(range(1, values.ndim)))
+    for row in np.flatnonzero(broken)[:1]:
+        raise ValueError(
+            f"row {row}, {smiles_of(molecules)[row]!r:.60}, cannot be read as a molecule and "
+            f"{instead}"
+        )
 
 
 def _history(runs: Sequence[RunFolder]) -> list[Json]:

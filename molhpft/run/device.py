@@ -25,15 +25,18 @@ def settled(config: RunConfig, environment: Mapping[str, str] = os.environ) -> R
 
     Raises:
         ValueError: a device or precision that this machine does not have, or a number of devices
-            other than what the launcher started.
+            or nodes other than what the launcher started.
     """
     device = _device(config)
     launched = _launched(environment)
-    if launched and config.devices not in (1, launched[0]):
-        raise ValueError(
-            f"devices is {config.devices}, but {launched[0]} processes a node were started; "
-            "leave devices out where torchrun or srun starts them"
-        )
+    asked = {"devices": config.devices, "nodes": config.nodes}
+    for (name, number), started in zip(asked.items(), launched or (), strict=False):
+        if number not in (1, started):
+            what = "processes a node" if name == "devices" else "nodes"
+            raise ValueError(
+                f"{name} is {number}, but {started} {what} were started; "
+                f"leave {name} out where torchrun or srun starts them"
+            )
     devices, nodes = launched or (config.devices, config.nodes)
     if device == "cuda" and devices > torch.cuda.device_count():
         raise ValueError(

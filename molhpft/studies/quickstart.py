@@ -59,13 +59,15 @@ class Quickstart:
         others = ", ".join(f"{name} {score}" for name, score in tests.items() if name != method)
         tau = f" with tau {best['tau']}" if method == "HP-FT" else ""
         branches = [row for name, row in self.rows if name in ("FT", "HP-FT", "LP-FT")]
-        first, last = branches[0], branches[-1]
+        first, *probed = branches
+        last, moved = probed[-1], [row["shift"]["distance"] for row in probed]
         return (
             f"Validation chooses {method}{tau}: test {score_name(self.metric)} "
             f"{show(best['final']['test'], self.metric)}, against {others}. The longer the head is "
             f"probed, the less energy is left ({first['energy']['aie']:.2f} to "
-            f"{last['energy']['aie']:.2f}) and the less finetuning moves the features (distance "
-            f"{first['shift']['distance']:.2f} to {last['shift']['distance']:.2f})."
+            f"{last['energy']['aie']:.2f}). Finetuning moves the features by "
+            f"{first['shift']['distance']:.2f} behind a random head, by {min(moved):.2f} to "
+            f"{max(moved):.2f} behind probed ones."
         )
 
     @property
