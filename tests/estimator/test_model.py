@@ -90,6 +90,7 @@ def test_training_molecules_are_near_and_their_own_nearest(model):
     prints = model.uncertainty.fingerprints
     assert (prints[found.nearest] == prints).all()
     assert found.in_domain.all()
+    assert model.predict(["no molecule", SMILES[3]]).nearest.tolist()[0] == -1
 
 
 def test_features_are_those_of_the_members_side_by_side(model):

@@ -8,6 +8,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError, SkipTestWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
@@ -158,6 +159,24 @@ def test_numbers_come_back_in_their_unit(regressor):
     assert abs(guessed.mean() - np.mean(SIZE)) < 10
     assert np.isnan(regressor.predict(["no molecule"])).all()
     assert regressor.score(SMILES, SIZE) > -1
+
+
+def test_a_regression_is_scored_on_the_labels_that_there_are(regressor):
+    predicted, y = regressor.predict(SMILES), np.array(SIZE, dtype=object)
+    y[::4] = None
+    some = np.arange(len(y)) % 4 > 0
+    weights = np.arange(len(y)) + 1
+    expected = r2_score(y[some].astype(float), predicted[some], sample_weight=weights[some])
+    assert regressor.score(SMILES, y, weights) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="a score needs molecules with labels; all"):
+        regressor.score(SMILES, [None] * len(y))
+    with pytest.raises(ValueError, match="row 1, 'no molecule', cannot be read as a molecule"):
+        regressor.score(["CCO", "no molecule"], [1, 2])
+
+
+def test_no_molecules_have_no_answers(classifier, regressor):
+    assert classifier.predict([]).shape == regressor.predict([]).shape == (0,)
+    assert classifier.predict_proba([]).shape == (0, 2)
 
 
 def test_a_seed_gives_the_same_model_again_and_another_seed_another(regressor):

@@ -54,6 +54,8 @@ def test_processes_are_those_a_launcher_started(environment, devices, nodes):
 def test_a_number_of_devices_that_contradicts_the_launcher_is_refused():
     with pytest.raises(ValueError, match="devices is 2, but 4 processes a node were started"):
         settled(config(device="cpu", devices=2), TORCHRUN)
+    with pytest.raises(ValueError, match="nodes is 3, but 2 nodes were started; leave nodes out"):
+        settled(config(device="cpu", devices=4, nodes=3), TORCHRUN)
 
 
 def test_a_gpu_that_is_not_there_is_an_error():
