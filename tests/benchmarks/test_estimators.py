@@ -14,7 +14,14 @@ from molhpft.core import scale, standardise
 from molhpft.domains.molecules import count_fingerprints
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.domains.weights import weight_file
-from molhpft.estimator import blend, kernel_models, similarities, validation
+from molhpft.estimator import (
+    HPFTClassifier,
+    HPFTRegressor,
+    blend,
+    kernel_models,
+    similarities,
+    validation,
+)
 from molhpft.estimator.settings import Inference
 from molhpft.kernels import reference
 from molhpft.run import probe_curve
@@ -33,19 +40,20 @@ def estimators():
 
 @pytest.fixture
 def fitted(estimators, monkeypatch):
-    """What a regressor is given that predicts 0."""
+    """What a regressor is given, and what it predicts."""
     seen = {}
 
     class Regressor:
         def __init__(self, **options):
-            seen["options"] = options
+            seen["options"], self.own = options, HPFTRegressor(**options)
 
         def fit(self, smiles, y):
             seen["train"], seen["y"] = smiles.tolist(), y
+            self.own.fit(smiles, y)
 
         def predict(self, smiles):
-            seen["scored"] = smiles.tolist()
-            return np.zeros((len(smiles), 1))
+            seen["scored"], seen["predicted"] = smiles.tolist(), self.own.predict(smiles)
+            return seen["predicted"]
 
     monkeypatch.setattr(estimators, "HPFTRegressor", Regressor)
     return seen
@@ -65,15 +73,22 @@ def test_all_molecules_that_are_not_scored_are_fitted_to(estimators, fitted, tmp
     from result_store import ResultStore
 
     data, weights = data_of(estimators, 40), weight_file(Path(DEFAULT_ENCODER))
-    judged = estimators.judged_estimator("tau 0", weights, ["finetune.lr=0.1"], 1, Path("r"))
+    judged = estimators.judged_estimator("fingerprints", weights, ["finetune.lr=0.1"], 1, tmp_path)
     (found,) = stored_scores(judged, data, ResultStore(tmp_path / "scores.jsonl"))
-    assert found == pytest.approx(np.sqrt(np.mean(data.labels[30:] ** 2)))
+    errors = fitted["predicted"].ravel() - data.labels[30:, 0]
+    assert found == pytest.approx(np.sqrt(np.mean(errors**2)))
     assert fitted["train"] == list(data.smiles[:30])
     assert fitted["y"].tolist() == data.labels[:30].tolist()
     assert fitted["scored"] == list(data.smiles[30:])
-    given = {"encoder": str(weights), "runs": Path("r"), "random_state": 0}
+    given = {"encoder": str(weights), "runs": tmp_path, "random_state": 0}
     config = {"finetune": {"lr": 0.1}}
-    assert fitted["options"] == {**given, "config": config, "members": "networks", "tau": 0}
+    assert fitted["options"] == {**given, "config": config, "members": "fingerprints"}
+
+
+def test_options_of_every_row_are_those_of_the_estimators(estimators):
+    for options in estimators.ROWS.values():
+        for kind in (HPFTClassifier, HPFTRegressor):
+            assert options.items() <= kind(**options).get_params().items()
 
 
 def test_a_score_depends_on_settings_and_weights_and_not_on_where_they_lie(estimators, tmp_path):

@@ -51,15 +51,15 @@ def ring_task(**changes):
     return molecule_task("rings", **given | changes)
 
 
-def size_task():
-    """The number of atoms of the same molecules."""
-    targets = torch.tensor(SIZE)[:, None]
+def size_task(sizes=SIZE):
+    """The number of atoms of the same molecules, or other numbers."""
+    targets = torch.as_tensor(sizes)[:, None]
     return ring_task(targets=targets, target_names=("size",), objective=Squared(), standardise=True)
 
 
-def unvalidated_size_task():
+def unvalidated_size_task(sizes=SIZE):
     """The same with its validation molecules among those that train, for folds to divide."""
-    task = size_task()
+    task = size_task(sizes)
     rest = torch.cat([task.rows("train"), task.rows("valid")]).sort().values
     return replace(task, splits={"train": rest, "test": task.rows("test")})
 

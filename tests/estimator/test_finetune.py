@@ -1,20 +1,19 @@
 """A table becomes a model in a folder once, whatever comes in between."""
 
 import os
+from pathlib import Path
 
 import pytest
-import torch
 
 from molhpft.domains.files import UnwritableError
 from molhpft.estimator import finetune as finetuning
 from molhpft.estimator import train
 from molhpft.estimator.finetune import finetune_table
 from molhpft.estimator.model import Model
-from molhpft.estimator.settings import Inference, model_config
-from molhpft.estimator.validation import Fold
+from molhpft.estimator.settings import Inference
 from molhpft.run import run as branch
 from molhpft.run.folder import RunFolder
-from tests.estimator.builders import BRIEF, SEVERAL, SIZE, SMILES, ring_task, write_table
+from tests.estimator.builders import BRIEF, SEVERAL, SIZE, SMILES, write_table
 from tests.kills import KilledError, killed_at_save
 
 FILES = ("README.md", "config.json", "held_out.csv", "model.safetensors")
@@ -239,12 +238,34 @@ def test_few_labels_are_what_a_model_is_made_of(table, tmp_path, folds):
         finetune_table(options, tmp_path / "many", folds=folds, changes=["task.train_size=900"])
 
 
-def test_models_of_other_folds_have_other_names():
-    task = ring_task()
-    config = model_config(encoder=None, tau=0, head=None, seed=0, more={}, molecules=60)
-    rows = torch.arange(12)
-    names = {
-        finetuning._name(config, task, Inference(), [Fold(rows[:end], rows[end:])])
-        for end in (4, 8)
-    }
-    assert len(names) == 2
+def test_a_model_of_folds_of_another_seed_is_not_taken_for_the_one_asked_for(table, tmp_path):
+    given = {"changes": CHANGES, "inference": Inference(members="fingerprints"), "folds": 2}
+    for is_new in (True, False):
+        options = {"path": str(table), "split_seed": 0}
+        assert finetune_table(options, tmp_path / "model", **given).is_new is is_new
+    with pytest.raises(ValueError, match="holds a model of other data or settings"):
+        finetune_table({**options, "split_seed": 1}, tmp_path / "model", **given)
+
+
+@pytest.mark.parametrize(
+    ("option", "first", "second"),
+    [
+        ("group_column", [k % 3 for k in range(60)], range(60)),
+        # rows in the same order, of which fewer are held out first
+        ("time_column", range(60), [*range(26), *[32] * 7, *range(33, 60)]),
+    ],
+)
+def test_a_model_of_folds_by_another_column_is_not_taken_for_it(tmp_path, option, first, second):
+    """Though path, options, molecules and labels are the same."""
+    table = {"path": str(tmp_path / "sizes.csv"), "target_columns": ("size",), option: "column"}
+    given = {"changes": CHANGES, "inference": Inference(members="fingerprints"), "folds": 2}
+
+    def made(column):
+        rows = [f"{s},{y},{c}" for s, y, c in zip(SMILES, SIZE, column, strict=True)]
+        Path(table["path"]).write_text("\n".join(["smiles,size,column", *rows]) + "\n")
+        return finetune_table(table, tmp_path / "model", **given)
+
+    assert made(first).is_new
+    assert not made(first).is_new
+    with pytest.raises(ValueError, match="holds a model of other data or settings"):
+        made(second)

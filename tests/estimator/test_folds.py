@@ -43,12 +43,15 @@ FOLDED = {key: BRIEF[key] for key in ("encoder", "config")} | {"tau": 2, "folds"
 
 @pytest.fixture(scope="module")
 def folded(tmp_path_factory):
-    """A model of three folds with every kind of member, its task, folds and runs."""
-    task = unvalidated_size_task()
+    """A model of three folds, of networks and a kernel model, its task, folds and runs.
+
+    Without noise in its labels, or after a few epochs, the kernel model would answer alone.
+    """
+    noise = torch.randn(len(SMILES), generator=torch.Generator().manual_seed(0))
+    task = unvalidated_size_task(torch.tensor(SIZE) + 5 * noise)
     folds = draw_folds(task, "random", count=3, seed=0)
-    model, runs = train(
-        BRIEF_CONFIG, task, tmp_path_factory.mktemp("runs"), Inference(), folds=folds
-    )
+    config = replace(BRIEF_CONFIG, finetune=replace(BRIEF_CONFIG.finetune, epochs=30))
+    model, runs = train(config, task, tmp_path_factory.mktemp("runs"), Inference(), folds=folds)
     return model, task, folds, runs
 
 
@@ -140,23 +143,32 @@ def test_sets_of_a_prediction_heed_how_far_kinds_of_member_disagree(brief, tmp_p
     torch.testing.assert_close(model.predict(smiles).sets, expected, rtol=1e-5, atol=1e-5)
 
 
+def weights_of(model):
+    return {member["name"]: member["weight"] for member in model.about["members"]}
+
+
 def test_networks_of_all_folds_count_as_one_kind_of_member(folded, tmp_path):
     model, _, _, _ = folded
-    kinds = [m for m in model.about["members"] if m["weight"]]
-    assert len(model.sizes) == len(kinds)
-    assert sum(model.sizes) == len(model.weights)
+    weights = weights_of(model)
+    assert weights["networks, tau 2"] > 0
+    kernels = sum(weight > 0 for weight in weights.values()) - 1
+    assert kernels > 0
+    assert model.sizes == (3, *[1] * kernels)
+    assert len(model.weights) == 3 + kernels
     model.save_pretrained(tmp_path)
     assert Model.from_pretrained(tmp_path).sizes == model.sizes
 
 
 def test_networks_of_all_folds_are_averaged_and_kernel_models_know_everything(folded):
     model, task, _, _ = folded
-    weights = {m["name"]: m["weight"] for m in model.about["members"]}
+    weights = weights_of(model)
     assert sum(weights.values()) == pytest.approx(1)
-    assert len(model.networks) == 3 * (weights["networks, tau 2"] > 0)
-    if model.kernel_models:
-        assert len(model.kernel_models.known) == len(task.rows("train"))
+    assert 0 < weights["networks, tau 2"] < 1
+    assert len(model.networks) == 3
+    third = weights["networks, tau 2"] / 3
+    assert model.weights[:3].tolist() == pytest.approx([third] * 3)
     assert model.weights.sum() == pytest.approx(1)
+    assert len(model.kernel_models.known) == len(task.rows("train"))
     assert set(model.training_smiles) == {SMILES[row] for row in task.rows("train").tolist()}
 
 
@@ -172,7 +184,8 @@ def test_scores_are_of_molecules_that_were_new_and_sets_are_fitted_to_all_of_the
     )
     rows = task.rows("test")
     found = model.predict([SMILES[row] for row in rows.tolist()]).values[:, 0]
-    rmse = (found - torch.tensor(SIZE)[rows]).square().mean().sqrt().item()
+    numbers = task.objective.values(task.examples.targets[rows])[:, 0]
+    rmse = (found - numbers).square().mean().sqrt().item()
     assert model.about["scores"]["test"]["rmse"] == pytest.approx(rmse, rel=1e-5)
 
 
@@ -377,8 +390,7 @@ def test_a_table_is_read_once_and_divided_in_five(tmp_path, monkeypatch):
 def test_of_members_that_are_equally_good_the_simplest_answers(monkeypatch):
     monkeypatch.setattr(Multilabel, "score", lambda *_: 0.5)
     model = HPFTClassifier(**FOLDED).fit(SMILES, RING).model_
-    weights = {member["name"]: member["weight"] for member in model.about["members"]}
-    assert weights == {
+    assert weights_of(model) == {
         "GP, fingerprints": 1.0,
         "GP, fingerprints and properties": 0.0,
         "networks, tau 2": 0.0,

@@ -34,27 +34,34 @@ def test_neither_a_killed_holder_nor_a_process_it_forked_keeps_the_lock(tmp_path
             FileLock(tmp_path / ".a.lock", timeout=0).acquire()
         first.kill()
         first.wait()
-        with locked(tmp_path / "a"):  # would wait for ever
-            pass
+        entered = threading.Event()
+        second = threading.Thread(target=enter, args=(tmp_path / "a", entered), daemon=True)
+        second.start()
+        free = entered.wait(timeout=20)
         os.killpg(first.pid, signal.SIGKILL)
+        second.join(timeout=1)
+    assert free, "the lock has outlived its holder"
+
+
+def enter(place, entered):
+    with locked(place):
+        entered.set()
 
 
 def test_the_second_waits_and_says_for_whom_and_since_when(tmp_path, capsys):
-    place, entered, waiting = tmp_path / "runs" / "a", [], ""
-
-    def enter():
-        with locked(place):
-            entered.append(True)
-
-    second = threading.Thread(target=enter)
+    place, entered, waiting = tmp_path / "runs" / "a", threading.Event(), ""
+    second = threading.Thread(target=enter, args=(place, entered), daemon=True)
     with locked(place):
         second.start()
-        while not waiting:
+        for _ in range(1000):
+            if waiting:
+                break
             time.sleep(0.01)
             waiting = capsys.readouterr().err
-        assert not entered
-    second.join()
-    assert entered
+        assert waiting, "nobody says within ten seconds that it waits"
+        assert not entered.is_set()
+    assert entered.wait(timeout=20)
+    second.join(timeout=20)
     assert waiting.startswith(f"waiting for {place}, on which process {os.getpid()} on ")
     assert " works since 2" in waiting
 
@@ -65,24 +72,26 @@ def test_what_is_let_go_leaves_no_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_no_two_of_many_are_in_the_block_at_once(tmp_path):
+def test_no_two_of_many_are_in_the_block_at_once(tmp_path, monkeypatch):
     """Also while lock files are removed under those who wait."""
-    inside, most, lock = [], [], threading.Lock()
+    monkeypatch.setattr("molhpft.run.lock._POLL", 0.001)  # so that they take turns
+    inside, seen, ready = [], [], threading.Barrier(4)
 
-    def enter(number):
+    def enter_often(number):
+        ready.wait(timeout=20)
         for _ in range(5):
             with locked(tmp_path / "a"):
                 inside.append(number)
-                with lock:
-                    most.append(len(inside))
+                time.sleep(0.02)  # the others come meanwhile if nothing keeps them out
+                seen.append(list(inside))
                 inside.remove(number)
 
-    threads = [threading.Thread(target=enter, args=(k,)) for k in range(4)]
+    threads = [threading.Thread(target=enter_often, args=(k,), daemon=True) for k in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
-    assert most == [1] * 20
+        thread.join(timeout=20)
+    assert sorted(seen) == [[k] for k in range(4) for _ in range(5)]
 
 
 def test_another_place_is_free(tmp_path, capsys):

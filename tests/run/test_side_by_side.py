@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 from molhpft.core.determinism import one_thread, threads
 from molhpft.domains.parallel import VARIABLE
@@ -89,20 +90,24 @@ def test_what_is_wrong_with_a_run_is_raised_here(tmp_path):
         list(Processes(2).results(jobs_of(tmp_path, hopeless, parts[:2]), "finetuning"))
 
 
-def test_what_is_logged_and_warned_of_in_another_process_is_said_here(caplog, capsys):
-    def talkative():
-        logging.getLogger("molhpft.tuning").warning("after epoch %d", 3)
-        warnings.warn("few molecules", UserWarning, stacklevel=1)
-        print("50%", file=sys.stderr)
-        return 4
+def talkative():
+    logging.getLogger("molhpft.tuning").warning("after epoch %d", 3)
+    warnings.warn("few molecules", UserWarning, stacklevel=1)
+    print("50%", file=sys.stderr)
+    return os.getpid()
 
-    finished = side_by_side._quietly(talkative, os.getpid())
-    assert not capsys.readouterr().err
-    caplog.clear()
-    with pytest.warns(UserWarning, match="few molecules"):
-        assert finished.heard() == 4
+
+@pytest.mark.slow
+def test_what_is_logged_and_warned_of_in_another_process_is_said_here(caplog, capfd):
+    get_reusable_executor().shutdown()  # whose processes do not write where capfd reads
+    with pytest.warns(UserWarning, match="few molecules") as warned:
+        (process,) = Processes(2).results([talkative], "talking")
+    assert process != os.getpid()
+    assert [str(one.message) for one in warned] == ["few molecules"]
     (record,) = caplog.records
-    assert (record.name, record.getMessage()) == ("molhpft.tuning", "after epoch 3")
+    assert (record.name, record.levelname) == ("molhpft.tuning", "WARNING")
+    assert record.getMessage() == "after epoch 3"
+    assert not capfd.readouterr().err
 
 
 @pytest.mark.slow
@@ -143,18 +148,23 @@ def test_processes_are_as_many_as_threads_and_tasks_and_one_for_what_is_short(mo
         assert processes_for(config, parts) == HERE
 
 
+AS_GOOD_AS_ENDLESS = 150  # seconds, more than anything here waits for
+
+
 def noting(place, *, endless=True):
-    """A job that writes its process's number to a file, and may never end."""
+    """A job that writes its process's number to a file, and may not end while a test goes on."""
     place.with_suffix(".new").write_text(str(os.getpid()))
     place.with_suffix(".new").rename(place)
-    while endless:
-        time.sleep(0.1)
+    if endless:
+        time.sleep(AS_GOOD_AS_ENDLESS)
 
 
 def process_at(place):
-    while not place.exists():
+    for _ in range(1200):
+        if place.exists():
+            return int(place.read_text())
         time.sleep(0.05)
-    return int(place.read_text())
+    raise AssertionError(f"no process has written its number to {place} within a minute")
 
 
 def assert_is_gone(process):
@@ -200,8 +210,8 @@ def test_a_choice_that_fails_leaves_no_process_behind(tmp_path, monkeypatch):
     def finetune_endlessly(network, head, task, recipe, *others):
         if recipe.tau == 1:
             noting(place)
-        while recipe.tau:
-            time.sleep(0.1)
+        if recipe.tau:
+            time.sleep(AS_GOOD_AS_ENDLESS)
         return 1, 0.5
 
     monkeypatch.setattr(RunFolder, "write_json", fail_on_scores)
@@ -223,9 +233,11 @@ from tests.run.test_side_by_side import noting
 list(Processes(2).results([partial(noting, Path({str(place)!r}))], "noting"))
 """
     parent = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, start_new_session=True)
-    process = process_at(place)
-    parent.kill()
-    parent.wait()
+    try:
+        process = process_at(place)
+    finally:
+        parent.kill()
+        parent.wait()
     assert ends(process)
 
 
