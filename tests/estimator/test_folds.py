@@ -108,7 +108,7 @@ def test_labels_of_new_molecules_say_nothing_to_networks_that_know_older_ones():
         for y in (SIZE, later)
     ]
     assert np.isfinite(found[0][30:]).all()
-    # of a gradient that is 0 but for rounding, which targets of mean 0 give, Adam makes a whole step
+    # Adam makes whole steps of a gradient that is 0 but for rounding, as targets of mean 0 give it
     np.testing.assert_allclose(*found, atol=0.2)
 
 
