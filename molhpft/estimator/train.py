@@ -124,8 +124,7 @@ def train(
     choosing = _choosing(task, folds)
     spec = _spec(config, task, objective, molecules.classes)
     candidates, kernel_models, folders = _candidates(config, task, folds, spec, out, inference)
-    y = split_targets(choosing, VALID)
-    fold = fold_numbers(choosing.rows(VALID), folds) if folds else None
+    y, fold = split_targets(choosing, VALID), _fold_of(choosing, folds)
     scoring = _scoring(choosing, y, fold)
     weights = _weights([one.logits[VALID] for one in candidates], y, fold, scoring)
     held = _held_out(candidates, weights, choosing, folds)
@@ -191,6 +190,11 @@ def _choosing(task: Task, folds: Sequence[Fold]) -> Task:
     if not folds:
         return task
     return replace(task, splits={**task.splits, VALID: held_rows(folds)})
+
+
+def _fold_of(choosing: Task, folds: Sequence[Fold]) -> Tensor | None:
+    """Number of the fold of each molecule that chooses, (n,); None where there are no folds."""
+    return fold_numbers(choosing.rows(VALID), folds) if folds else None
 
 
 def _candidates(
@@ -397,7 +401,7 @@ def _held_out(
             split_targets(choosing, split),
             similarity,
             std=candidate_std(every, of_used, [1] * len(used)),
-            fold=fold_numbers(rows, folds) if folds and split == VALID else None,
+            fold=_fold_of(choosing, folds) if split == VALID else None,
         )
     return held
 
