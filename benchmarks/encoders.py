@@ -216,7 +216,7 @@ def judging_parser(about: str, store: str) -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--data", type=Path, default=data_root())
     parser.add_argument("--store", type=Path, default=Path(store))
-    parser.add_argument("--seeds", type=int, help="of what is drawn; 3, or 1 with --quick")
+    parser.add_argument("--seeds", type=positive, help="of what is drawn; 3, or 1 with --quick")
     about_figure = f"PNG or SVG of all errors, relative to {SVR_COUNTS}"
     parser.add_argument("--figure", type=Path, help=about_figure)
     return parser
@@ -225,6 +225,13 @@ def judging_parser(about: str, store: str) -> argparse.ArgumentParser:
 def seeds_of(given: argparse.Namespace) -> int:
     """How many seeds what is drawn has."""
     return given.seeds or (1 if given.quick else 3)
+
+
+def positive(text: str) -> int:
+    """A whole number above 0 of the command line."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"should be at least 1, got {text}")
+    return int(text)
 
 
 def print_tables(

@@ -42,10 +42,12 @@ class BaselineRuns:
     Attributes:
         folders: one run folder for each that was fitted.
         left_out: names of those that do not fit the task, and why.
+        split: how its molecules are divided, where that is an option of the task.
     """
 
     folders: tuple[RunFolder, ...]
     left_out: Mapping[str, str]
+    split: str | None
 
 
 def run_baselines(
@@ -88,9 +90,8 @@ def run_baselines(
         first, why = next(iter(refused.items()))
         raise ValueError(f"baseline {first} does not fit task {task.name}: {why}")
     fitting = [one for one in dict.fromkeys(only or BASELINES) if one not in refused]
-    return BaselineRuns(
-        tuple(_run(one, choice, task, out, seed=seed or 0) for one in fitting), refused
-    )
+    folders = tuple(_run(one, choice, task, out, seed=seed or 0) for one in fitting)
+    return BaselineRuns(folders, refused, choice.options.get("split"))
 
 
 def validation_score(name: str, task: Task, *, value: Any, seed: int = 0) -> float:

@@ -294,17 +294,19 @@ def model_tables(model: "Model") -> "list[Table]":
     from molhpft.domains.files import listed
     from molhpft.estimator.card import member_score, score_rows
     from molhpft.estimator.coverage import NAMED
+    from molhpft.results.terminal import tau_text
 
     about, spec = model.about, model.spec
     made = Table(title=Text(about["task"], style="table.title"), show_header=False)
     made.title_justify = "left"
+    tau = tau_text(about["chosen_tau"])
     encoder = f"{spec.encoder.name}, {about['encoder_weights']}"
     for key, value in (
         ("task", "regression" if isinstance(spec.objective, Squared) else "classification"),
         ("targets", listed(spec.value_names, most=NAMED)),
         *((f"{split} molecules", f"{size:,}") for split, size in about["sizes"].items()),
         *([("encoder", encoder)] if model.reads_encoder else []),
-        *([("head", spec.head.name), ("tau", str(about["chosen_tau"]))] if model.networks else []),
+        *([("head", spec.head.name), ("tau", tau)] if model.networks else []),
         *_calibration(model),
         ("applicability domain", f"similarity from {model.uncertainty.domain_threshold:.2f}"),
     ):
@@ -380,7 +382,7 @@ def _show(finetuned: "MadeModel", *, as_json: bool) -> None:
         screen.print(
             f"{folder} holds this very model already; nothing was trained.", soft_wrap=True
         )
-    if sentence := alone(about["members"]):
+    if sentence := alone(finetuned.model):
         screen.print(sentence, soft_wrap=True)
     for table in model_tables(finetuned.model):
         screen.print(table)

@@ -286,7 +286,7 @@ def baselines(
 
     runs = run_baselines(name, changes, out, only=only, seed=seed)
     summaries = [folder.read_json("summary.json") for folder in runs.folders]
-    reading = terminal.baseline_reading(summaries, runs.left_out)
+    reading = terminal.baseline_reading(summaries, runs.left_out, split=runs.split)
     if as_json:
         typer.echo(json.dumps(summaries, indent=2))
         typer.echo(reading, err=True)

@@ -28,7 +28,8 @@ T = TypeVar("T")
 MODEL = "model.safetensors"
 """The weight file in the folder of a run or a model."""
 
-FILES = ("config.json", MODEL, "README.md")
+CARD = "README.md"
+FILES = ("config.json", MODEL, CARD)
 """What a model of this package is, in a folder and on the hub."""
 
 ABOUT = "molhpft"

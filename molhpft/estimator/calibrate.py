@@ -57,7 +57,7 @@ _STEPS = 100  # of similarity, from 0 to 1; there are thresholds for each
 _BANDWIDTH = 0.2  # of similarity: how fast calibration molecules nearer to training lose weight
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Uncertainty:
     """Calibration, prediction sets and applicability domain of a model.
 

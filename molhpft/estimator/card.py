@@ -138,10 +138,11 @@ def members_in_words(members: Sequence[Json]) -> list[str]:
     return [f"{member['name']} (weight {member['weight']:.2f})" for member in used]
 
 
-def alone(members: Sequence[Json]) -> str:
+def alone(model: "Model") -> str:
     """A sentence where one kernel model answers, and no network does; empty where networks do."""
+    members = model.about["members"]
     used = [member for member in members if member["weight"]]
-    if len(used) != 1 or used[0]["tau"] is not None:
+    if len(used) != 1 or model.networks:
         return ""
     others = "" if len(members) == 1 else ": nothing else adds to it on the molecules that choose"
     return f"This model is one Gaussian process ({used[0]['name']}){others}."

@@ -30,7 +30,7 @@ def coverage_guarantee(
         names: of the targets, (t,).
         scores: of `held_out_scores`, by split.
         held: the splits they are of.
-        classes: names of the labels 0 and 1 of each target, (t,); empty for "0" and "1".
+        classes: of a classification, names of the labels 0 and 1 of each target, (t,).
         by_folds: whether every training molecule calibrated them, as predicted by members that had
             not seen it.
     """
@@ -42,14 +42,12 @@ def coverage_guarantee(
         return [
             f"Prediction {kind} {outside}: there are no calibration molecules to bound them by."
         ]
-    # several targets may name their labels differently
-    pair = classes[0] if len(set(classes)) == 1 else ("0", "1")
     chose = ", though these molecules chose the members, too" if by_folds else ""
     return [
         f"Prediction {kind} were calibrated on {_calibrated_on(held, by_folds=by_folds)}. They "
         f"hold the true label of {coverage} of molecules like these within the applicability "
         f"domain{chose}; outside it they {outside} and guarantee nothing.",
-        *_unbounded(uncertainty, names, coverage, ("",) if regression else pair),
+        *_unbounded(uncertainty, names, coverage, [("",)] * len(names) if regression else classes),
         *(_unbounded_at_some(uncertainty, held) if regression else ()),
         *_measured(uncertainty, scores, held, coverage),
     ]
@@ -69,28 +67,37 @@ def _labelled(held: HeldOut) -> int:
 
 
 def _unbounded(
-    uncertainty: Uncertainty, names: Sequence[str], coverage: str, labels: Sequence[str]
+    uncertainty: Uncertainty, names: Sequence[str], coverage: str, labels: Sequence[Sequence[str]]
 ) -> list[str]:
-    """Where calibration molecules are too few for a set that rules anything out."""
+    """Where calibration molecules are too few for a set that rules anything out.
+
+    Args:
+        uncertainty: of the model.
+        names: of the targets, (t,).
+        coverage: which the sets should have.
+        labels: of each target what its sets may hold: two classes, or numbers, which need no name.
+    """
     needed = ceil(round(uncertainty.target_coverage / (1 - uncertainty.target_coverage), 6))
     columns = (
         x.reshape(len(names), -1).T for x in (uncertainty.unbounded, uncertainty.label_counts)
     )
     sentences = []
-    for label, few, counts in zip(labels, *columns, strict=True):
-        if not few.any():
-            continue
-        some = [name for name, is_few in zip(names, few.tolist(), strict=True) if is_few]
-        targets = listed(some, most=NAMED)
-        if uncertainty.calibration is None:
-            what, fact = "a label", f"Intervals of {targets} are unbounded"
-        else:
-            what, fact = f"label {label}", f"Label {label} of {targets} is in every set"
-        ends = sorted({int(counts[few].min()), int(counts[few].max())})
-        sentences.append(
-            f"{fact}: {coverage} takes {needed:,} calibration molecules with {what}, "
-            f"there are {' to '.join(map(str, ends))}."
-        )
+    for own, few, counts in zip(zip(*labels, strict=True), *columns, strict=True):
+        for label in dict.fromkeys(own):
+            # targets may name their labels differently
+            which = [k for k, name in enumerate(own) if name == label and few[k]]
+            if not which:
+                continue
+            targets = listed([names[k] for k in which], most=NAMED)
+            if uncertainty.calibration is None:
+                what, fact = "a label", f"Intervals of {targets} are unbounded"
+            else:
+                what, fact = f"label {label}", f"Label {label} of {targets} is in every set"
+            ends = sorted({int(counts[which].min()), int(counts[which].max())})
+            sentences.append(
+                f"{fact}: {coverage} takes {needed:,} calibration molecules with {what}, "
+                f"there are {' to '.join(map(str, ends))}."
+            )
     return sentences
 
 

@@ -23,7 +23,7 @@ from molhpft.estimator.model import Model
 from molhpft.measure.uncertainty import weighted_mean
 
 STEPS = 256
-_SAMPLE = 500  # training molecules whose mean atom is the baseline
+_SAMPLE = 500  # training molecules at least, where there are, whose mean atom is the baseline
 
 
 @dataclass(frozen=True, eq=False)

@@ -88,7 +88,7 @@ def finetune_table(
     """
     check_output(out, *(Path(p) for p in (table["path"], encoder) if isinstance(p, str | Path)))
     check_folder(out)
-    if out.exists() and not (out / CONFIG).is_file():
+    if not _is_made(out) and out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is there and is no model; choose another folder (--out)")
     more: Json = {}
     for key, value in parse_changes(changes).items():
@@ -106,10 +106,14 @@ def finetune_table(
     )
     task, drawn = data.task, data.drawn(config.seed)
     name = _name(config, task, inference, drawn)
-    with nullcontext() if out.exists() else locked(out):
-        if out.exists():
+    with nullcontext() if _is_made(out) else locked(out):
+        if _is_made(out):
             return MadeModel(_existing(out, name), out, is_new=False)
         return _made(config, data, drawn, out, inference, name)
+
+
+def _is_made(out: Path) -> bool:
+    return (out / CONFIG).is_file()
 
 
 def _made(
@@ -134,6 +138,8 @@ def _made(
         molecules = molecules_of(data.task)
         write_held_out(model.held_out, molecules, data.labels, model.spec, partial / HELD_OUT)
         model.save_pretrained(partial)
+        if out.exists():
+            out.rmdir()  # an empty one, which not every system replaces
         os.replace(partial, out)
     # an interrupted run needs its members until the model that holds them is in place
     for folder in folders:

@@ -12,7 +12,7 @@ from molhpft.measure.uncertainty import weighted_std
 _PARTS = 5  # of molecules that have no folds, each judged by fits to the others
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HeldOut:
     """Predictions for a split that the networks were not trained on.
 

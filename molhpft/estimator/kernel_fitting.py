@@ -24,6 +24,7 @@ from molhpft.estimator.kernel_models import (
     likeliest_covariance,
     sampled_rows,
     weighing_rows,
+    weighted_sum,
 )
 from molhpft.estimator.similarities import (
     SIMILARITIES,
@@ -210,7 +211,4 @@ class _Known:
 
     def kernel(self, weights: Mapping[Similarity, float], own: NDArray[np.int64]) -> Array:
         """Weighted sum of the similarities of some molecules by their places (m,), (m, m)."""
-        kernel: Array = np.zeros((len(own), len(own)))
-        for name, weight in weights.items():
-            kernel += weight * self.alike[name][np.ix_(own, own)]
-        return kernel
+        return weighted_sum(weights, lambda name: self.alike[name][np.ix_(own, own)])

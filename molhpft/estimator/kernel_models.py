@@ -5,7 +5,7 @@ Each predicts by a weighted sum of similarities to known molecules, so that a fi
 it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -80,7 +80,7 @@ class KernelModel:
 
     def outputs(self, similarities: Mapping[Similarity, Array]) -> Tensor:
         """Outputs (m, t) for molecules with these similarities (m, n) to the known ones."""
-        kernel = weighted_sum(self.weights, similarities)
+        kernel = weighted_sum(self.weights, similarities.__getitem__)
         return torch.from_numpy(kernel @ self.coefficients + self.intercepts)
 
 
@@ -100,12 +100,13 @@ class Covariance:
 
 
 def weighted_sum(
-    weights: Mapping[Similarity, float], similarities: Mapping[Similarity, Array]
+    weights: Mapping[Similarity, float], similarities: Callable[[Similarity], NDArray[Any]]
 ) -> Array:
-    """Sum of the similarities (m, n) that weigh something."""
+    """Sum of the similarities (m, n) that weigh something; one at a time is asked for."""
     kernel: Array = np.zeros(())
     for name, weight in weights.items():
-        kernel = kernel + weight * similarities[name]
+        part = weight * similarities(name)
+        kernel = np.add(kernel, part, out=kernel if kernel.ndim else None)
     return kernel
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from molhpft.domains.files import listed
 from molhpft.domains.molecules.group_columns import time_of
-from molhpft.domains.molecules.table_files import text_of
+from molhpft.domains.molecules.table_files import spelled, text_of
 from molhpft.domains.molecules.target_columns import (
     decades_notes,
     is_censored,
@@ -30,7 +30,7 @@ from molhpft.domains.molecules.target_columns import (
 Column = NDArray[Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Labels:
     """Targets as they are learned.
 
@@ -52,6 +52,8 @@ class Labels:
 def smiles_of(molecules: Any) -> tuple[str, ...]:
     """SMILES strings of a list, array, series, or table with one column (or one named smiles).
 
+    In another case that name will do, too, where only one column has it.
+
     Bytes are UTF-8; None, NaN and pandas' NA are an unreadable molecule.
 
     >>> smiles_of([b"CCO", "c1ccccc1", None])
@@ -60,8 +62,9 @@ def smiles_of(molecules: Any) -> tuple[str, ...]:
     Raises:
         ValueError: these are no texts, or a table of several columns.
     """
-    if isinstance(molecules, pd.DataFrame) and "smiles" in molecules.columns:
-        molecules = molecules["smiles"]
+    if isinstance(molecules, pd.DataFrame):
+        column = spelled("smiles", map(str, molecules.columns))
+        molecules = molecules.get(column, molecules)
     cells = np.asarray(molecules, dtype=object)
     if cells.ndim == 2 and cells.shape[1] == 1:
         cells = cells[:, 0]

@@ -33,7 +33,7 @@ from molhpft.domains.molecules.fingerprints import unpack_bits
 from molhpft.domains.molecules.further_columns import store_beside
 from molhpft.domains.molecules.graphs import GraphStore
 from molhpft.domains.shipped import DEFAULT_ENCODER
-from molhpft.domains.weights import ABOUT, FILES, MEMBER, hub_folder, strip_prefix
+from molhpft.domains.weights import ABOUT, CARD, FILES, MEMBER, hub_folder, strip_prefix
 from molhpft.estimator.blend import Line
 from molhpft.estimator.calibrate import Uncertainty, uncertainty_from
 from molhpft.estimator.card import model_card
@@ -42,7 +42,7 @@ from molhpft.estimator.held_out import HeldOutPredictions, candidate_std
 from molhpft.estimator.kernel_models import KernelModels, kernel_models_from
 from molhpft.measure.uncertainty import weighted_mean, weighted_std
 
-CONFIG, WEIGHTS, CARD = FILES
+CONFIG, WEIGHTS, _ = FILES
 # raised when folders are written so that another version cannot read them, or would misread them
 FORMAT = 6
 
@@ -53,7 +53,7 @@ _SLOPES, _OFFSETS = "lines.slopes", "lines.offsets"
 _KINDS = {Multilabel: "classification", Squared: "regression"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """Predictions for n molecules and t targets; NaN, False or -1 for those that are unreadable.
 

@@ -30,14 +30,14 @@ class NetworksOfTau:
 
     Attributes:
         key: of their recipe, `tau20`.
-        tau: epochs of head probing.
+        tau: epochs of head probing; None of a head that was solved or kept, from no random one.
         networks: of the runs, in order.
         units: of each run, from numbers in the standard deviations of what trained it to those of
             the spec.
     """
 
     key: str
-    tau: int
+    tau: int | None
     networks: tuple[Network, ...]
     units: tuple[Line, ...]
 
@@ -120,14 +120,11 @@ def with_chosen(config: RunConfig, chosen: Json) -> RunConfig:
     return replace(config, method=Choice(config.method.name, options), probe=probe)
 
 
-def _members(folder: RunFolder) -> dict[str, tuple[int, Path]]:
-    """Key of a recipe to its tau and its network's file, by tau; the chosen network where alone."""
+def _members(folder: RunFolder) -> dict[str, tuple[int | None, Path]]:
+    """Key of a recipe to its tau and its network's file, by tau."""
     files = (folder.path / "members").glob("*.safetensors")
     found = {path.stem: (read_weights(path).about["tau"], path) for path in files}
-    if not found:
-        chosen = folder.read_json("summary.json")["chosen_tau"]
-        return {f"tau{chosen}": (chosen, folder.path / "model.safetensors")}
-    return dict(sorted(found.items(), key=lambda member: (member[1][0], member[0])))
+    return dict(sorted(found.items(), key=lambda member: (member[1][0] or 0, member[0])))
 
 
 def _network(spec: NetworkSpec, path: Path) -> Network:

@@ -233,7 +233,10 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         model = Model.from_pretrained(name, **hub)
         saved = model.about.get("estimator", {"class": "model of `molhpft finetune`"})
         if saved["class"] != cls.__name__:
-            raise ValueError(f"{name} holds no {cls.__name__}, but a {saved['class']}")
+            raise ValueError(
+                f"{name} holds no {cls.__name__}, but a {saved['class']}; Model.from_pretrained "
+                "reads any"
+            )
         return cls(**saved["options"])._with_model(model)
 
     def _fold_count(self, eval_set: object) -> int:
@@ -250,7 +253,9 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         kept: Json = {} if groups is None else {"groups": groups_of(groups, n)}
         if times is not None:
             kept["times"] = times_of(times, n)
-        idle = {"eval_set": eval_set, "split": self.split, "split_seed": self.split_seed}
+        idle = {"eval_set": eval_set, "split": self.split}
+        if self.folds or times is not None:  # else it deals the groups
+            idle["split_seed"] = self.split_seed
         for name, option in idle.items():
             if kept and option is not None:
                 raise ValueError(

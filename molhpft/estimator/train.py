@@ -58,7 +58,7 @@ from molhpft.estimator.validation import (
     without_calibration,
 )
 from molhpft.measure.uncertainty import weighted_mean
-from molhpft.run.folder import RunFolder
+from molhpft.run.folder import RunFolder, finite
 from molhpft.run.side_by_side import processes_for
 
 
@@ -73,7 +73,7 @@ class Candidate:
         lines: from what each of its networks says, or the kernel model, to these logits.
         networks: that are averaged; none of a kernel model.
         kernel_model: its number; None of networks.
-        tau: epochs of head probing of networks.
+        tau: epochs of head probing of networks; None where their head was solved or kept.
     """
 
     name: str
@@ -132,7 +132,7 @@ def train(
     uncertainty, values = _uncertainty(
         held, objective, inference, packed_fingerprints(smiles), by_folds=bool(folds)
     )
-    about = {
+    about: Json = {
         **_about(config, task, candidates, weights, folders),
         "members": _members(candidates, weights, scoring, y, fold),
         "chosen_by": scoring.metric,
@@ -141,7 +141,7 @@ def train(
     }
     predictions = _held_out_predictions(held, choosing, folds, uncertainty, objective, values)
     model = _model(
-        spec, candidates, weights, kernel_models, uncertainty, smiles, about, predictions
+        spec, candidates, weights, kernel_models, uncertainty, smiles, finite(about), predictions
     )
     model.about["notes"] = [n.text for n in notes if model.reads_encoder or not n.of_encoder]
     return model, folders
@@ -233,7 +233,7 @@ def _candidates(
     for one in networks:
         outputs = {VALID: _judged(one, parts, folds)}
         outputs |= {s: one.logits(task, s) for s in _further(task) if s != VALID}
-        name = f"networks, {key_in_words(one.key)}"
+        name = f"networks, {config.method.name if one.tau is None else key_in_words(one.key)}"
         what = {"networks": one.networks, "tau": one.tau}
         candidates.append(candidate(name, outputs, one.units, **what))
     return candidates, kernels.models if kernels else None, folders
@@ -368,7 +368,7 @@ def _quality(
     own = ("ece_before", "ece") if kept else ("ece_before",)
     scores[VALID] |= dict.fromkeys(scores[VALID].keys() & own)
     coverage = coverage_guarantee(
-        uncertainty, spec.target_names, scores, held, classes=spec.classes, by_folds=by_folds
+        uncertainty, spec.target_names, scores, held, classes=spec.class_names, by_folds=by_folds
     )
     return {"scores": scores, "coverage": coverage}
 
@@ -487,11 +487,10 @@ def _about(
     networks = [(w, one) for w, one in zip(weights, candidates, strict=True) if one.networks]
     heaviest, most = max(networks, key=lambda pair: pair[0], default=(0.0, None))
     summaries = [folder.read_json("summary.json") for folder in folders]
-    energies: dict[int, list[Json]] = {}
+    energies: dict[int | None, list[Json]] = {}
     for summary in summaries:
         for row in summary["branches"]:
-            # a solved head has no tau, and its networks none of their own
-            energies.setdefault(row["tau"] or 0, []).append(row["energy"])
+            energies.setdefault(row["tau"], []).append(row["energy"])
     return {
         "task": task.name,
         "method": config.method.name if networks else "none",

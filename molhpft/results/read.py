@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from molhpft.config.changes import yaml_fault
 from molhpft.domains.files import Json, parse_json
+from molhpft.domains.weights import CARD, FILES
 from molhpft.run.folder import MANIFEST, lacking
 from molhpft.run.identity import FORMAT
 from molhpft.run.standouts import STANDOUTS, Standouts
@@ -83,6 +84,11 @@ def read_runs(root: Path) -> tuple[list[Run], list[Problem]]:
         runs.append(run)
         if complaint:
             problems.append(Problem(path, complaint))
+    if not runs and all((root / name).is_file() for name in FILES):
+        raise ValueError(
+            f"{root} is a model, and its scores are in its card, {root / CARD}; the report is of "
+            "runs: give the --out of `molhpft run` or of a sweep"
+        )
     if not runs:
         reasons = "; ".join(f"{p.path.name}: {p.what}" for p in problems[:3])
         raise ValueError(

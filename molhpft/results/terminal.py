@@ -133,13 +133,13 @@ def branch_table(
             for group, key in columns.values()
         ]
         style = "bold green" if number == chosen else ""
-        table.add_row(method, tau_text(row), *cells, style=style)
+        table.add_row(method, tau_text(row["tau"]), *cells, style=style)
     return table
 
 
-def tau_text(row: Json) -> str:
-    """Tau of a branch; a dash for one that has none, as a soup or a solved head."""
-    return "-" if row["tau"] is None else str(row["tau"])
+def tau_text(tau: int | None) -> str:
+    """Tau; a dash where there is none, as of a soup or a solved head."""
+    return "-" if tau is None else str(tau)
 
 
 def _present(columns: Columns, rows: Sequence[tuple[str, Json]]) -> Columns:
@@ -169,7 +169,7 @@ def measures_table(summary: Json) -> Group | None:
     table = Table(title="measures", title_justify="left")
     table.add_column("tau")
     for row in rows:
-        table.add_column(tau_text(row), justify="right")
+        table.add_column(tau_text(row["tau"]), justify="right")
     for name, cells in lines.items():
         table.add_row(name, *cells)
     return Group(table, Text(note, style="table.caption"))  # below a narrow table, not within it
@@ -271,12 +271,15 @@ def baseline_table(summaries: Sequence[Json]) -> Table:
     return table
 
 
-def baseline_reading(summaries: Sequence[Json], left_out: Mapping[str, str]) -> str:
-    """Which baseline is the one to beat, what learned from a sample, and what is left out and why.
+def baseline_reading(
+    summaries: Sequence[Json], left_out: Mapping[str, str], *, split: str | None = None
+) -> str:
+    """Which baseline is the one to beat, by which molecules, and what is left out and why.
 
     Args:
         summaries: of baselines of one task.
         left_out: name to reason.
+        split: how molecules are divided, if there is a choice.
     """
     best = max(summaries, key=lambda s: comparable(s["branches"][0]["final"]["valid"]))
     metric = best["metric"]
@@ -287,6 +290,8 @@ def baseline_reading(summaries: Sequence[Json], left_out: Mapping[str, str]) -> 
         f"The one to beat is {best['method']}, which validates best: {score_name(metric)} "
         f"{final['valid']}{test}."
     ]
+    sizes = ", ".join(f"{n:,} {name}" for name, n in best["sizes"].items())
+    lines.append(f"Molecules: {sizes}{f' (split {split})' if split else ''}.")
     sampled = {s["method"]: s["rows_per_target"] for s in summaries if s["rows_per_target"]}
     for most in sorted(set(sampled.values())):
         names = ", ".join(name for name, rows in sampled.items() if rows == most)

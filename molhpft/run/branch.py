@@ -94,7 +94,7 @@ def write_member(tuned: Network, recipe: Recipe, context: RunContext) -> None:
     """Write a finetuned network, finished or paused, when the config asks for all of them."""
     if context.config.members:
         name = f"members/{recipe.key}.safetensors"
-        context.folder.write_tensors(name, tuned.state_dict(), {"tau": recipe.tau})
+        context.folder.write_tensors(name, tuned.state_dict(), {"tau": recipe.reported_tau})
 
 
 def evaluated(task: Task) -> Task:

@@ -44,6 +44,7 @@ def locked(place: Path, *, machine: Machine = ALONE) -> Iterator[None]:
     if first:
         with writing(place):
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()  # where no file can be made, the lock would be waited for without end
     patience = 0.0
     while not machine.agreed(not first or _taken(lock, path, place, patience)):
         if first and not patience:

@@ -179,6 +179,7 @@ def test_the_command_prints_a_line_each_and_the_one_to_beat(printed):
     assert "SVM, MinMax of Morgan counts" in out
     assert "ROC-AUC (%)" in out
     assert "The one to beat is " in out
+    assert "valid, 6 test (split random)." in out
 
 
 def test_json_has_a_summary_each_and_nothing_else(printed):
@@ -191,10 +192,13 @@ def test_errors_are_printed_without_a_minus(capsys):
     branch = {"final": {"valid": -1.25, "test": None}}
     summary = {
         **{"task": "sizes", "method": "gp", "about": "a GP", "metric": "neg_rmse"},
-        **{"rows_per_target": None, "branches": [branch]},
+        **{"rows_per_target": None, "branches": [branch], "sizes": {"train": 1200, "valid": 1}},
     }
     reading = baseline_reading([summary], {})
-    assert reading == "The one to beat is gp, which validates best: RMSE 1.2500, test -."
+    assert reading == (
+        "The one to beat is gp, which validates best: RMSE 1.2500, test -.\n"
+        "Molecules: 1,200 train, 1 valid."
+    )
     console().print(baseline_table([summary]))
     printed = capsys.readouterr().out
     assert "score: RMSE" in printed

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 
+from molhpft.domains.molecules.examples import ZERO_ONE
 from molhpft.estimator.calibrate import held_out_scores
 from molhpft.estimator.coverage import coverage_guarantee
 from molhpft.estimator.held_out import HeldOut
@@ -17,8 +18,9 @@ from tests.estimator.calibrated import (
 )
 
 
-def sentences(objective, *, n, names=("active",), test=None, classes=()):
+def sentences(objective, *, n, names=("active",), test=None, classes=None):
     """The guarantee of sets that are fitted to n calibration molecules."""
+    classes = classes or [ZERO_ONE] * len(names)
     a, y = (x.repeat(1, len(names)) for x in one_target(1, n=n, objective=objective))
     held = {"valid": near(a, y), "calibration": near(a, y)} | ({"test": test} if test else {})
     uncertainty = fit(held["valid"], held["calibration"], objective)
@@ -60,6 +62,15 @@ def test_labels_have_the_names_of_the_table():
     text = " ".join(sentences(CLASSES, n=10, names=("x",), classes=[("Harmless", "Toxic {}")]))
     assert "Label Toxic {} of x is in every set" in text
     assert "calibration molecules with label Toxic {}" in text
+
+
+def test_targets_whose_labels_have_other_names_are_named_apart():
+    classes = [("no", "yes"), ("inactive", "active"), ("no", "yes")]
+    lines = sentences(CLASSES, n=10, names=("x", "y", "z"), classes=classes)
+    facts = [line.partition(":")[0] for line in lines if "in every set" in line]
+    assert "Label yes of x and z is in every set" in facts
+    assert "Label active of y is in every set" in facts
+    assert not any("Label 1" in fact for fact in facts)
 
 
 def test_without_calibration_molecules_nothing_is_guaranteed():

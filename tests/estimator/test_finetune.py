@@ -184,14 +184,19 @@ def test_what_was_begun_with_other_settings_does_no_harm(finished, table, tmp_pa
     assert files_of(tmp_path / "rings") == files_of(finished.folder)
 
 
-@pytest.mark.parametrize("things", [False, True])
-def test_a_folder_of_something_else_is_left_alone_and_refused_before_the_table_is_read(
-    tmp_path, things
-):
+def test_an_empty_folder_becomes_the_model(table, tmp_path):
     out = tmp_path / "rings"
     out.mkdir()
-    if things:
-        (out / "thesis.tex").write_text("precious")
+    given = {"tau": None, "head": None, "changes": (), "inference": Inference("fingerprints")}
+    assert finetune(table, out, **given).is_new
+    assert sorted(path.name for path in out.iterdir()) == list(FILES)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_folder_of_something_else_is_left_alone_and_refused_before_the_table_is_read(tmp_path):
+    out = tmp_path / "rings"
+    out.mkdir()
+    (out / "thesis.tex").write_text("precious")
     before = tree_of(tmp_path)
     with pytest.raises(ValueError, match="is there and is no model; choose another folder"):
         finetune(tmp_path / "absent.csv", out)

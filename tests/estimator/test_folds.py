@@ -338,6 +338,12 @@ def test_groups_and_times_of_fit_hold_out_with_folds_and_without():
     by_group = held.fit(SMILES, SIZE, groups=series).model_
     train = {SMILES.index(smiles) // 4 for smiles in by_group.training_smiles}
     assert 4 * len(train) == len(by_group.training_smiles)
+    other = clone(held).set_params(split_seed=1).fit(SMILES, SIZE, groups=series).model_
+    assert other.training_smiles != by_group.training_smiles
+    with pytest.raises(ValueError, match="leave split_seed out"):
+        clone(held).set_params(split_seed=1).fit(SMILES, SIZE, times=years)
+    with pytest.raises(ValueError, match="leave split_seed out"):
+        HPFTRegressor(**quick, split_seed=1).fit(SMILES, SIZE, groups=series)
 
 
 @pytest.mark.parametrize(
@@ -399,18 +405,25 @@ def test_of_members_that_are_equally_good_the_simplest_answers(monkeypatch):
         "GP, fingerprints and properties": 0.0,
         "networks, tau 2": 0.0,
     }
-
-
-def test_a_model_of_one_gaussian_process_says_so():
-    members = [
-        {"name": "networks, tau 2", "tau": 2, "weight": 0.0},
-        {"name": "GP, fingerprints", "tau": None, "weight": 1.0},
-    ]
     sentence = "This model is one Gaussian process (GP, fingerprints): nothing else adds to it on t"
-    assert alone(members).startswith(sentence)
-    assert alone(members[1:]) == "This model is one Gaussian process (GP, fingerprints)."
-    assert alone([{**members[0], "weight": 0.5}, {**members[1], "weight": 0.5}]) == ""
-    assert alone([{**members[0], "weight": 1.0}]) == ""
+    assert alone(model).startswith(sentence)
+
+
+def test_a_model_of_one_gaussian_process_says_so(folded):
+    only = HPFTClassifier(**FOLDED, members="fingerprints").fit(SMILES, RING).model_
+    assert alone(only) == "This model is one Gaussian process (GP, fingerprints)."
+    assert alone(folded[0]) == ""
+
+
+def test_networks_behind_a_solved_head_have_no_tau_and_are_no_gaussian_process():
+    config = {"finetune": BRIEF["config"]["finetune"], "method": "lp_ft_converged"}
+    options = {**FOLDED, "tau": None, "head": "linear", "members": "networks", "config": config}
+    estimator = HPFTClassifier(**options).fit(SMILES, RING)
+    (member,) = estimator.model_.about["members"]
+    assert (member["name"], member["tau"]) == ("networks, lp_ft_converged", None)
+    assert estimator.tau_ is None
+    assert list(estimator.energy_) == [None]
+    assert alone(estimator.model_) == ""
 
 
 def test_the_same_table_with_folds_is_found_made(tmp_path):

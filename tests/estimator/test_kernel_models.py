@@ -41,7 +41,7 @@ def among(known):
 def fitted_to(name, kernels, y):
     rows = np.arange(len(y))
     covariance = likeliest_covariance(name, kernels, y, rows)
-    return fit_kernel_model(covariance, weighted_sum(covariance.weights, kernels), y)
+    return fit_kernel_model(covariance, weighted_sum(covariance.weights, kernels.__getitem__), y)
 
 
 def between(asked, known):

@@ -182,6 +182,7 @@ def test_bytes_are_text_and_what_is_missing_is_an_empty_molecule(gap):
 
 def test_arrays_of_bytes_and_of_arrow_are_texts():
     assert smiles_of(np.array([b"C", b"CC"])) == ("C", "CC")
+    assert smiles_of(pd.DataFrame({"y": [1, 2], "SMILES": ["C", "CC"]})) == ("C", "CC")
     assert smiles_of(pa.array(["C", None])) == ("C", "")
     assert smiles_of(pd.Series(["C", pd.NA], dtype="string")) == ("C", "")
 

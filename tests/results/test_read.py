@@ -188,6 +188,13 @@ def test_a_place_without_runs_says_what_was_found(tmp_path):
         read_runs(tmp_path)
 
 
+def test_a_model_is_told_from_a_place_without_runs(tmp_path):
+    for name in ("config.json", "model.safetensors", "README.md"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"is a model, and its scores are in its card, .*README"):
+        read_runs(tmp_path)
+
+
 ENTRY = {"smiles": "CO", "moved": 1.5, "energy": 0.5, "target": "y", "label": 1, "predicted": 0.5}
 
 

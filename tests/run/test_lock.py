@@ -7,10 +7,12 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from filelock import FileLock, Timeout
 
+from molhpft.domains.files import UnwritableError
 from molhpft.run.lock import locked
 
 # locks a place, forks, says so, and lets go when its standard input ends
@@ -115,4 +117,10 @@ def test_a_file_system_without_locks_is_said_and_does_not_stop_the_work(
 def test_a_folder_that_takes_no_file_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"cannot write .*/a: "), locked(tmp_path / "file" / "a"):
+        pass
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder here refuses files to all")
+def test_a_folder_in_which_nobody_can_make_a_file_is_not_waited_for():
+    with pytest.raises(UnwritableError, match="cannot write"), locked(Path("/proc/run")):
         pass
