@@ -137,6 +137,7 @@ def test_a_score_depends_on_what_only_the_package_sets(
     assert estimators.identity(path, {}, {}) != identity
 
 
+@pytest.mark.slow
 def test_a_setting_is_the_same_in_every_process_and_says_nothing_of_the_machine():
     command = "import json, package_settings as p; print(json.dumps(p.package_settings()))"
     home = str(Path(__file__).parents[2] / "benchmarks")

@@ -69,6 +69,7 @@ def test_the_public_names_are_those_that_packages_export():
             assert f"`from {package} import {public}`" in listed
 
 
+@pytest.mark.slow
 def test_importing_the_package_alone_imports_no_torch():
     code = "import sys, molhpft; assert 'torch' not in sys.modules; molhpft.Model"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -302,6 +302,7 @@ def test_pushing_takes_the_options_of_a_model(classifier, monkeypatch):
     assert pushed == given
 
 
+@pytest.mark.slow
 def test_searches_scores_and_pipelines_of_scikit_learn_work():
     estimator = HPFTClassifier(**{**BRIEF, "tau": 2})
     search = GridSearchCV(estimator, {"tau": [0, 2]}, cv=2, scoring="roc_auc")

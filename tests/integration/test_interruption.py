@@ -79,6 +79,7 @@ def saved_steps(folder: Path):
     return 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_run_resumes_to_the_same_bytes(how, table, tmp_path):
     """As a process it is killed; before and after it is this one, which has imported all."""

@@ -205,6 +205,7 @@ def training_molecules(molhpft, table, out, *more):
     return Model.from_pretrained(out).training_smiles
 
 
+@pytest.mark.slow
 def test_a_random_split_is_chosen_and_drawn_by_options_or_by_keys(molhpft, table, tmp_path):
     ways = (
         ("--split", "random", "--split-seed", 3),

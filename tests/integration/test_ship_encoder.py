@@ -171,6 +171,7 @@ def test_data_that_are_not_those_of_the_run_are_refused(script, trained, monkeyp
         script.trained_on(source)
 
 
+@pytest.mark.slow
 def test_half_precision_is_said_and_rounds_nothing_but_weights(script, trained, monkeypatch):
     script.main(words(trained, "--half", out="halves"))
     whole, half = (

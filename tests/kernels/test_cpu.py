@@ -197,6 +197,7 @@ def numbers(dtype=torch.float32):
     return h.detach(), *gradients(h, [x, bond, root, table])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_two_threads_give_the_numbers_of_one_and_of_another_time(two_threads, dtype):
     two, again = numbers(dtype), numbers(dtype)

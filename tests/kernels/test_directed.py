@@ -62,6 +62,7 @@ def test_a_message_leaves_out_what_comes_back():
     assert torch.equal(heard[~to_the_middle], whole - came)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 3])
 def test_results_do_not_depend_on_the_number_of_threads(threads):
     bonds = bonds_of(RING)

@@ -127,6 +127,7 @@ epilogues = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(epilogue=epilogues, rows=st.sampled_from([0, 1, 33, 300]), width=widths)
 @settings(max_examples=20, deadline=None)
 def test_values_and_gradients_behind_batch_norm_equal_the_plain_ones(epilogue, rows, width):

@@ -52,6 +52,7 @@ def with_outputs(start, q0):
     return LinearStart(start.inputs, start.outputs + start.targets - q0, start.backbone, start.head)
 
 
+@pytest.mark.slow
 def test_the_solution_is_where_linearised_gradient_descent_ends():
     begin = start(examples=4)
     for closed, reached in zip(theory.ntk_solution(begin), flow_to_the_end(begin), strict=True):
@@ -221,12 +222,14 @@ def finetuned(head_norm, *, epochs=600):
     return begin, take(network, task.batches("train", size=8)).features
 
 
+@pytest.mark.slow
 def test_a_trained_network_with_a_large_head_ends_where_the_theory_says():
     begin, features = finetuned(head_norm=100.0)
     moved = features - begin.features
     torch.testing.assert_close(moved, tuned(begin) - begin.features, rtol=0.02, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_trained_network_comes_nearer_to_the_theory_as_its_head_grows():
     errors = []
     for head_norm in (3.0, 10.0, 30.0):

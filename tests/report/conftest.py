@@ -20,7 +20,7 @@ def tree(tmp_path_factory):
     """Folder with HP-FT (3 tau), FT at two rates, LP and logistic regression, two seeds each."""
     root = tmp_path_factory.mktemp("report") / "sweep"
     path = root.parent / "rings.csv"
-    rows = [row for n in range(3, 33) for row in (f"{'C' * n}O,0,1", f"C1{'C' * n}1N,1,{n % 2}")]
+    rows = [row for n in range(3, 15) for row in (f"{'C' * n}O,0,1", f"C1{'C' * n}1N,1,{n % 2}")]
     path.write_text("\n".join(["smiles,ring,<b>odd|</b>", *rows]) + "\n")
     changes = ["split=random", "split_seed=1", "target_columns=all"]
     options = {"split": "random", "split_seed": 1, "target_columns": "all"}

@@ -175,6 +175,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.slow
 def test_segmentation_runs_and_is_scored_by_overlap(tmp_path):
     config = parse_config(SHAPES)
     folder = run(config, tmp_path)

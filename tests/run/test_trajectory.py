@@ -151,6 +151,7 @@ def test_a_probe_that_fails_otherwise_is_not_tried_again():
     assert calls == [[2, 5, 9]]
 
 
+@pytest.mark.slow
 def test_a_scheduled_probe_has_the_rows_of_its_own_taus(tmp_path, monkeypatch):
     raw = raw_sweep(write_table(tmp_path), probe={"lr": 0.01, "schedule": "cosine"})
     monkeypatch.setenv("MOLHPFT_CACHE", str(tmp_path / "cache"))

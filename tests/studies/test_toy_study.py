@@ -90,6 +90,7 @@ def test_a_network_under_a_new_head_is_a_copy(encoder, task):
     )
 
 
+@pytest.mark.slow
 def test_the_fast_way_to_infinity_ends_where_the_slow_one_does():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOLHPFT_DATA", "absent")

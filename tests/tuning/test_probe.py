@@ -69,6 +69,7 @@ def settings_of_phases(draw, objective):
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_probing_many_heads_equals_training_them_one_by_one(data):

@@ -98,6 +98,7 @@ def test_other_molecules_than_those_trained_on_do_not_shape_the_scale():
     torch.testing.assert_close(targets[:40], fewer)
 
 
+@pytest.mark.slow
 def test_processes_change_nothing(monkeypatch, tmp_path):
     smiles, tables = [*CHAINS, "xx"] * 20, []
     for workers in ("1", "2"):

@@ -220,6 +220,7 @@ def test_the_options_decide_the_shape_of_the_encoder():
     torch.testing.assert_close(6 * mean, total)
 
 
+@pytest.mark.slow
 def test_the_other_encoders_do_not_wait_for_torch_geometric():
     code = "import sys, molhpft.config.registry; print('torch_geometric' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
