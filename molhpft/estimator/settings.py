@@ -37,6 +37,12 @@ _PRETRAINED_LR = 7e-4  # of a backbone that has something to lose
 IN_MEMORY = Choice("table", {})
 """The task of a config whose molecules are in no file."""
 
+_OF_NETWORKS = (
+    *("checkpoint", "cut", "devices", "features", "finetune", "measures", "nodes", "precision"),
+    *("probe", "standardise", "views"),
+)
+"""Keys of a config that only finetuned networks use."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -109,9 +115,9 @@ def _warn_of_idle(members: "Members", given: Options, tau: Any, head: Any) -> No
     """
     if members in ("all", "networks"):
         return
-    keys = ["cut", "finetune", "precision", "probe", "standardise", "views"]
-    keys += ["encoder"] if members == "fingerprints" else []
-    idle = [key for key in keys if given.get(key) is not None]
+    idle = [key for key in _OF_NETWORKS if given.get(key) is not None]
+    idle += ["device"] if given.get("device") not in (None, "auto", "cpu") else []
+    idle += ["encoder"] if members == "fingerprints" and given.get("encoder") is not None else []
     method = given.get("method")
     idle += ["head"] if head is not None or "head" in given else []
     options = set(method) if isinstance(method, Mapping) else {"name"} if method else set()

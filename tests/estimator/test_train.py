@@ -167,6 +167,12 @@ def test_one_config_serves_a_search_over_tau(caplog):
             {"tau": None, "head": None, "more": {"precision": 32, "views": 3}},
             "precision and views: they do",
         ),
+        (
+            "kernels",
+            {"tau": None, "head": None, "more": {"device": "cuda", "checkpoint": 5}},
+            "checkpoint and device: they do",
+        ),
+        ("kernels", {"tau": None, "head": None, "more": {"device": "cpu"}}, None),
         ("fingerprints", {"tau": None, "head": None}, "encoder: it does"),
         ("kernels", {"tau": None, "head": None}, None),
         ("networks", {}, None),
