@@ -142,8 +142,18 @@ def held_rows(folds: Sequence[Fold]) -> Tensor:
     return torch.cat([fold.held for fold in folds]).sort().values
 
 
-def fold_numbers(rows: Tensor, folds: Sequence[Fold]) -> Tensor:
-    """Number of the fold that holds out each of some rows (m,), int64 (m,)."""
+def choosing_task(task: Task, folds: Sequence[Fold]) -> Task:
+    """The task with the molecules that choose as "valid": with folds all that they hold out."""
+    if not folds:
+        return task
+    return replace(task, splits={**task.splits, VALID: held_rows(folds)})
+
+
+def fold_of(choosing: Task, folds: Sequence[Fold]) -> Tensor | None:
+    """Number of the fold of each molecule that chooses, (n,); None where there are no folds."""
+    if not folds:
+        return None
+    rows = choosing.rows(VALID)
     numbers = torch.full((len(rows),), -1)
     for number, fold in enumerate(folds):
         numbers[torch.isin(rows, fold.held)] = number
@@ -276,6 +286,16 @@ def unscored_targets(task: Task) -> dict[str, list[str]]:
 def split_targets(task: Task, split: str) -> Tensor:
     """Targets of a split's molecules, float32 (n, t)."""
     return molecules_of(task).targets[task.splits[split]].float()
+
+
+def further_splits(task: Task) -> list[str]:
+    """Splits that are predicted: all with molecules but training."""
+    return [split for split, rows in task.splits.items() if split != "train" and len(rows)]
+
+
+def labelled_rows(task: Task, rows: Tensor) -> Tensor:
+    """Those of some rows that have a label: what taught nothing is no neighbour to learn from."""
+    return rows[~task.examples.targets[rows].isnan().all(1)]
 
 
 def molecules_of(task: Task) -> Molecules:

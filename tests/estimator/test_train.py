@@ -18,9 +18,10 @@ from molhpft.domains.molecules.smiles import parse
 from molhpft.domains.molecules.splits import scaffold
 from molhpft.domains.shipped import DEFAULT_ENCODER, shipped_encoders
 from molhpft.estimator.blend import blend_weights
+from molhpft.estimator.candidates import key_in_words
 from molhpft.estimator.notes import Note
 from molhpft.estimator.settings import IN_MEMORY, Inference, model_config
-from molhpft.estimator.train import key_in_words, train
+from molhpft.estimator.train import train
 from molhpft.estimator.validation import holdout_split
 from molhpft.measure.error_scale import cross_fitted_scale
 from molhpft.tuning.phase import Phase
