@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Generic, TypeVar, cast
 
 import torch
@@ -75,8 +75,10 @@ class Processes:
         if self.count < 1:
             yield compute
             return
-        ready: list[Callable[[], T | None]] = [_get_ready] * (self.count - 1)
-        with self._started([compute, *ready]) as started:
+        jobs: list[Callable[[], T | None]] = [compute]
+        if self.count > 1:
+            jobs = [partial(_and_get_ready, compute), *[_get_ready] * (self.count - 1)]
+        with self._started(jobs) as started:
 
             def result() -> T:
                 finished, *_ = started
@@ -133,6 +135,12 @@ def _end_with(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _and_get_ready(compute: Callable[[], T]) -> T:
+    result = compute()
+    _get_ready()
+    return result
 
 
 def _get_ready() -> None:
