@@ -77,8 +77,8 @@ def main() -> None:
     except SystemExit as end:
         if end.code == _INTERRUPTED:
             command = next(iter(sys.argv[1:]), "")
-            kept = "the same command goes on from what it has kept"
-            rest = kept if command in GO_ON else "nothing is kept"
+            advice = "the same command goes on from what it has kept"
+            rest = advice if command in GO_ON else "nothing is kept"
             print(f"interrupted; {rest}", file=sys.stderr)
         raise
     except (ValueError, OSError, MissingExtraError) as error:

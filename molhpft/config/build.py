@@ -362,11 +362,11 @@ def _take_head(head: Chain, weights: Path, *, of_others: Callable[[Path], Chain]
     if not theirs and of_others is not None:
         theirs = of_others(weights).state_dict()
     own = {name: tuple(value.shape) for name, value in head.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in theirs.items()}
-    if own != found:
+    shapes = {name: tuple(value.shape) for name, value in theirs.items()}
+    if own != shapes:
         raise ValueError(
             f"zero_shot takes the head in {weights}, which should be one of "
-            f"{_shapes(own)} for this task and head; it has {_shapes(found)}"
+            f"{_shapes(own)} for this task and head; it has {_shapes(shapes)}"
         )
     head.load_state_dict(theirs)
 

@@ -123,8 +123,8 @@ def quality(
     # sets hold the labels that they were fitted to by construction
     scores.get(VALID if by_folds else CALIBRATION, {})["coverage"] = None
     # the line of each member is fitted to the molecules that choose; a temperature cannot undo it
-    kept = inference.calibration in ("none", "temperature")
-    own = ("ece_before", "ece") if kept else ("ece_before",)
+    keeps_line = inference.calibration in ("none", "temperature")
+    own = ("ece_before", "ece") if keeps_line else ("ece_before",)
     scores[VALID] |= dict.fromkeys(scores[VALID].keys() & own)
     coverage = coverage_guarantee(
         uncertainty, spec.target_names, scores, held, classes=spec.class_names, by_folds=by_folds

@@ -131,7 +131,7 @@ def _fitted(
 
 def _judged(one: NetworksOfTau, parts: Sequence[Task], folds: Sequence[Fold]) -> Tensor:
     """What networks say of the molecules that choose, each by one that did not train on it."""
-    judged = torch.cat(one.said(parts, VALID))
+    judged = torch.cat(one.member_logits(parts, VALID))
     return judged[torch.cat([fold.held for fold in folds]).argsort()] if folds else judged
 
 

@@ -72,7 +72,7 @@ def _target_columns(
 def _numbers(labels: list[float]) -> np.ma.MaskedArray[Any, Any]:
     """Numbers of a column, without decimals where none of them has any."""
     own = np.ma.masked_invalid(labels)
-    known = own.compressed()
-    if (known == known.round()).all() and (np.abs(known) <= 2**53).all():
+    measured = own.compressed()
+    if (measured == measured.round()).all() and (np.abs(measured) <= 2**53).all():
         return np.ma.masked_array(own.filled(0).astype(np.int64), own.mask)
     return own

@@ -145,8 +145,8 @@ class _Bench:
 
     def fit(self, rows: Tensor) -> KernelModels:
         """A model of each group, fitted to some rows (n,) or to a sample of them."""
-        known = self._known(rows)
-        return self._models(known, np.arange(len(known.rows)))
+        references = self._references(rows)
+        return self._models(references, np.arange(len(references.rows)))
 
     def fit_by_folds(self, rows: Tensor, folds: Sequence[Fold]) -> tuple[KernelModels, Tensor]:
         """Models of all rows, and what models of each fold say of what it holds out.
@@ -158,44 +158,44 @@ class _Bench:
         Returns:
             the models, and outputs (k, m, t) in the order of `held_rows`.
         """
-        known, held = self._known(rows), held_rows(folds)
+        references, held = self._references(rows), held_rows(folds)
         judged = torch.empty(len(self.wanted), len(held), self.targets.shape[1])
         with bar("fitting Gaussian processes", total=len(folds) + 1) as move:
             for done, fold in enumerate(folds, start=1):
-                own = torch.isin(known.rows, fold.train).nonzero().flatten().numpy()
-                outputs = self.outputs(self._models(known, own), fold.held)
+                own = torch.isin(references.rows, fold.train).nonzero().flatten().numpy()
+                outputs = self.outputs(self._models(references, own), fold.held)
                 judged[:, torch.isin(held, fold.held)] = outputs
                 move(done)
-            return self._models(known, np.arange(len(known.rows))), judged
+            return self._models(references, np.arange(len(references.rows))), judged
 
     def outputs(self, models: KernelModels, rows: Tensor) -> Tensor:
         """Outputs (k, m, t) of some rows (m,)."""
         return models.outputs(molecules_of(self.task).store, rows, self.columns)
 
-    def _known(self, rows: Tensor) -> "_Known":
+    def _references(self, rows: Tensor) -> "_References":
         """Some rows (n,), or a sample of them, to learn from."""
         rows = rows[torch.from_numpy(sampled_rows(self.targets[rows], seed=self.seed))]
         described = self.describer.described(molecules_of(self.task).store, rows, self.columns)
         names = self.describer.names
         alike = {name: similarity(name, described, described).astype(np.float32) for name in names}
-        return _Known(rows, described, alike)
+        return _References(rows, described, alike)
 
-    def _models(self, known: "_Known", own: NDArray[np.int64]) -> KernelModels:
-        """A model of each group, fitted to some of what is known by their places, (m,)."""
-        targets = self.targets[known.rows[own]]
+    def _models(self, references: "_References", own: NDArray[np.int64]) -> KernelModels:
+        """A model of each group, fitted to some of the references by their places, (m,)."""
+        targets = self.targets[references.rows[own]]
         some = weighing_rows(targets, seed=self.seed)
         models = []
         for key, group in self.wanted.items():
-            few = {name: known.kernel({name: 1.0}, own[some]) for name in group}
+            few = {name: references.kernel({name: 1.0}, own[some]) for name in group}
             covariance = likeliest_covariance(key, few, targets, some)
             models.append(
-                fit_kernel_model(covariance, known.kernel(covariance.weights, own), targets)
+                fit_kernel_model(covariance, references.kernel(covariance.weights, own), targets)
             )
-        return KernelModels(tuple(models), known.described.take(own), self.describer)
+        return KernelModels(tuple(models), references.described.take(own), self.describer)
 
 
 @dataclass(frozen=True, eq=False)
-class _Known:
+class _References:
     """Molecules that models learn from, all of them or all but those that a fold holds out.
 
     Attributes:

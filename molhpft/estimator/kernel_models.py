@@ -1,8 +1,8 @@
 """Gaussian processes on what is known of molecules without training, as sums of similarities.
 
 They fit in seconds and are hard to beat on small tables. A model may hold some beside its networks.
-Each predicts by a weighted sum of similarities to known molecules, so that a file of tensors holds
-it.
+Each predicts by a weighted sum of similarities to reference molecules, so that a file of tensors
+holds it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +42,7 @@ MIXED_ROWS = 500  # that say what similarities are worth
 MIXED_BUDGET = 12 * MIXED_ROWS**3
 LEAST_WEIGHT = 1e-3  # of the weights: a similarity that is worth less is left out
 _STRETCH = 1_024  # molecules whose similarities are in memory at a time
-_ENCODER, _SCALE, _KNOWN = "encoder.", "scale.", "known."
+_ENCODER, _SCALE, _REFERENCES = "encoder.", "scale.", "known."
 
 
 def groups(names: Sequence[Similarity]) -> dict[str, tuple[Similarity, ...]]:
@@ -64,12 +64,12 @@ def groups(names: Sequence[Similarity]) -> dict[str, tuple[Similarity, ...]]:
 
 @dataclass(frozen=True, eq=False)
 class KernelModel:
-    """For each of t targets a sum of similarities to n known molecules.
+    """For each of t targets a sum of similarities to n reference molecules.
 
     Attributes:
         name: of what it compares, of `groups`.
         weights: of the similarities it adds up.
-        coefficients: of the known molecules, (n, t); 0 for those it did not learn from.
+        coefficients: of the reference molecules, (n, t); 0 for those it did not learn from.
         intercepts: (t,).
     """
 
@@ -79,7 +79,7 @@ class KernelModel:
     intercepts: Array
 
     def outputs(self, similarities: Mapping[Similarity, Array]) -> Tensor:
-        """Outputs (m, t) for molecules with these similarities (m, n) to the known ones."""
+        """Outputs (m, t) for molecules with these similarities (m, n) to the references."""
         kernel = weighted_sum(self.weights, similarities.__getitem__)
         return torch.from_numpy(kernel @ self.coefficients + self.intercepts)
 
@@ -214,12 +214,12 @@ class KernelModels:
 
     Attributes:
         models: k of them.
-        known: the molecules that they compare others with.
+        references: the molecules that they compare others with.
         describer: of these and others.
     """
 
     models: tuple[KernelModel, ...]
-    known: Described
+    references: Described
     describer: Describer
 
     def outputs(
@@ -236,8 +236,8 @@ class KernelModels:
         for some in torch.split(rows, _STRETCH):
             if not len(some):
                 continue
-            asked = self.describer.described(store, some, columns)
-            by_name = {n: similarity(n, asked, self.known) for n in self.describer.names}
+            queries = self.describer.described(store, some, columns)
+            by_name = {n: similarity(n, queries, self.references) for n in self.describer.names}
             parts.append(torch.stack([one.outputs(by_name) for one in self.models]))
         t = self.models[0].coefficients.shape[1]
         return torch.cat([torch.empty(len(self.models), 0, t), *parts], dim=1).float()
@@ -251,7 +251,7 @@ class KernelModels:
         describer = self.describer.only([name for name in SIMILARITIES if name in names])
         return KernelModels(
             tuple(replace(one, coefficients=one.coefficients[rows]) for one in some),
-            self.known.take(rows).only(describer.names),
+            self.references.take(rows).only(describer.names),
             describer,
         )
 
@@ -262,15 +262,17 @@ class KernelModels:
     def to_tensors(self) -> dict[str, Tensor]:
         """What `kernel_models_from` reads beside `to_json`."""
         tensors: dict[str, Tensor] = {}
-        for name, values in self.known.columns.items():
+        for name, values in self.references.columns.items():
             if name in SUBSTRUCTURES:
                 tensors |= {
-                    f"{_KNOWN}{name}.starts": torch.from_numpy(values.indptr.astype(np.int64)),
-                    f"{_KNOWN}{name}.columns": torch.from_numpy(values.indices.astype(np.int16)),
-                    f"{_KNOWN}{name}.values": torch.from_numpy(values.data.astype(np.uint8)),
+                    f"{_REFERENCES}{name}.starts": torch.from_numpy(values.indptr.astype(np.int64)),
+                    f"{_REFERENCES}{name}.columns": torch.from_numpy(
+                        values.indices.astype(np.int16)
+                    ),
+                    f"{_REFERENCES}{name}.values": torch.from_numpy(values.data.astype(np.uint8)),
                 }
             else:
-                tensors[f"{_KNOWN}{name}"] = torch.from_numpy(values)
+                tensors[f"{_REFERENCES}{name}"] = torch.from_numpy(values)
         for k, model in enumerate(self.models):
             tensors[f"{k}.coefficients"] = torch.from_numpy(model.coefficients)
             tensors[f"{k}.intercepts"] = torch.from_numpy(model.intercepts)
@@ -317,13 +319,15 @@ def kernel_models_from(
             )
             for k, one in enumerate(models)
         ),
-        Described({name: _known(name, tensors) for name in names}),
+        Described({name: _references(name, tensors) for name in names}),
         describer,
     )
 
 
-def _known(name: Similarity, tensors: Mapping[str, Tensor]) -> Any:
+def _references(name: Similarity, tensors: Mapping[str, Tensor]) -> Any:
     if name not in SUBSTRUCTURES:
-        return tensors[f"{_KNOWN}{name}"].numpy()
-    parts = [tensors[f"{_KNOWN}{name}.{part}"].numpy() for part in ("values", "columns", "starts")]
+        return tensors[f"{_REFERENCES}{name}"].numpy()
+    parts = [
+        tensors[f"{_REFERENCES}{name}.{part}"].numpy() for part in ("values", "columns", "starts")
+    ]
     return csr_matrix(tuple(parts), shape=(len(parts[2]) - 1, COLUMNS)).astype(np.float32)

@@ -105,9 +105,9 @@ def number_labels(y: Any, n: int) -> Labels:
     for row, k in targets.float().isinf().nonzero().tolist()[:1]:
         raise ValueError(f"target {names[k]!r} should be finite numbers; row {row} is infinite")
     for name, column in zip(names, columns, strict=True):
-        known = np.flatnonzero(~np.isnan(column))
-        if known.size:
-            rows = (known[choose(column[known])] for choose in (np.argmin, np.argmax))
+        measured = np.flatnonzero(~np.isnan(column))
+        if measured.size:
+            rows = (measured[choose(column[measured])] for choose in (np.argmin, np.argmax))
             ends = [(float(column[row]), f"row {row} has {column[row]:.15g}") for row in rows]
             notes += decades_notes(name, *ends)
     return Labels(targets, names, (), flat, tuple(notes))

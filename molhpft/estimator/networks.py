@@ -43,9 +43,9 @@ class NetworksOfTau:
 
     def logits(self, task: Task, split: str) -> Tensor:
         """Logits (n, t) of a split, averaged over the networks."""
-        return torch.stack(self.said([task] * len(self.networks), split)).mean(0)
+        return torch.stack(self.member_logits([task] * len(self.networks), split)).mean(0)
 
-    def said(self, tasks: Sequence[Task], split: str) -> list[Tensor]:
+    def member_logits(self, tasks: Sequence[Task], split: str) -> list[Tensor]:
         """Logits (n, t) that each network gives of a split of a task of its own."""
         every = zip(self.networks, self.units, tasks, strict=True)
         return [unit(predict(network, task, split).logits) for network, unit, task in every]
@@ -123,8 +123,8 @@ def with_chosen(config: RunConfig, chosen: Json) -> RunConfig:
 def _members(folder: RunFolder) -> dict[str, tuple[int | None, Path]]:
     """Key of a recipe to its tau and its network's file, by tau."""
     files = (folder.path / "members").glob("*.safetensors")
-    found = {path.stem: (read_weights(path).about["tau"], path) for path in files}
-    return dict(sorted(found.items(), key=lambda member: (member[1][0] or 0, member[0])))
+    by_key = {path.stem: (read_weights(path).about["tau"], path) for path in files}
+    return dict(sorted(by_key.items(), key=lambda member: (member[1][0] or 0, member[0])))
 
 
 def _network(spec: NetworkSpec, path: Path) -> Network:

@@ -129,21 +129,21 @@ def read_columns(names: Sequence[Similarity], smiles: Sequence[str]) -> dict[Rea
     return columns
 
 
-def similarity(name: Similarity, asked: Described, known: Described) -> Array:
-    """Similarities of m molecules to n known ones by one of the kernels, (m, n).
+def similarity(name: Similarity, queries: Described, references: Described) -> Array:
+    """Similarities of m molecules to n references by one of the kernels, (m, n).
 
     Of counts it is sum(min) / sum(max); of k standardised columns exp(-|a - b|^2 / (2 w^2 k)) with
     w = 1 for features and 2 for properties, so that molecules that differ by w standard deviations
     in each column are still alike.
     """
-    a, b = asked.columns[name], known.columns[name]
+    a, b = queries.columns[name], references.columns[name]
     if name in SUBSTRUCTURES:
         return _minmax(a, b)
     width = WIDTHS[name]
     return gaussian_kernel(a.astype(np.float64) / width, b.astype(np.float64) / width)
 
 
-def _minmax(asked: csr_matrix, known: csr_matrix) -> Array:
+def _minmax(queries: csr_matrix, references: csr_matrix) -> Array:
     # one call: a column then means the same count in both
-    both = unary_counts(vstack([asked, known], format="csr"))
-    return minmax_kernel(both[: asked.shape[0]], both[asked.shape[0] :])
+    both = unary_counts(vstack([queries, references], format="csr"))
+    return minmax_kernel(both[: queries.shape[0]], both[queries.shape[0] :])

@@ -156,15 +156,15 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         smiles = smiles_of(molecules)
         labels = self._labels(y, len(smiles))
         self._check_sets(eval_set, calibration_set)
-        kept = self._kept(groups, times, len(smiles), eval_set)
+        grouping = self._grouping(groups, times, len(smiles), eval_set)
         count = self._fold_count(eval_set)
-        self._check_idle(count, eval_set, kept)
+        self._check_idle(count, eval_set, grouping)
         drawn = None if _is(self.random_state, 0) else _seed(self.random_state)
         seed = self._seed_of_splits(drawn)
         sets = eval_set, calibration_set
-        task = self._task(smiles, labels, seed, *sets, by_folds=count > 0, kept=kept)
+        task = self._task(smiles, labels, seed, *sets, by_folds=count > 0, grouping=grouping)
         config = self._config(len(task.rows("train")), drawn)
-        folds = draw_folds(task, self.split or "random", count=count, seed=seed, **kept)
+        folds = draw_folds(task, self.split or "random", count=count, seed=seed, **grouping)
         inference = Inference(self.members, self.calibration, self.target_coverage)
         notes = notes_on(config, task, reads_encoder=self.members != "fingerprints")
         for note in notes:
@@ -248,20 +248,20 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             raise ValueError("an eval_set chooses in the place of folds; leave one of them out")
         return int(self.folds)
 
-    def _kept(self, groups: Any, times: Any, n: int, eval_set: object) -> Json:
+    def _grouping(self, groups: Any, times: Any, n: int, eval_set: object) -> Json:
         """Groups and times by name, those that are given."""
-        kept: Json = {} if groups is None else {"groups": groups_of(groups, n)}
+        grouping: Json = {} if groups is None else {"groups": groups_of(groups, n)}
         if times is not None:
-            kept["times"] = times_of(times, n)
+            grouping["times"] = times_of(times, n)
         idle = {"eval_set": eval_set, "split": self.split}
         if self.folds or times is not None:  # else it deals the groups
             idle["split_seed"] = self.split_seed
         for name, option in idle.items():
-            if kept and option is not None:
+            if grouping and option is not None:
                 raise ValueError(
-                    f"{listed(kept)} should alone say what is held out; leave {name} out"
+                    f"{listed(grouping)} should alone say what is held out; leave {name} out"
                 )
-        return kept
+        return grouping
 
     def _seed_of_splits(self, drawn: int | None) -> int:
         """The seed of what is held out: that of the config, unless there is one of its own."""
@@ -300,7 +300,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         if eval_set is None and calibration_set is not None:
             raise ValueError("a calibration_set comes beside an eval_set; give both or neither")
 
-    def _check_idle(self, folds: int, eval_set: object, kept: Json) -> None:
+    def _check_idle(self, folds: int, eval_set: object, grouping: Json) -> None:
         """Refuse options of a held-out part where there is none, or none that is drawn.
 
         Raises:
@@ -312,7 +312,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
                 f"validation {self.validation} is the share of one held-out part, and {instead} in "
                 "its place; leave it out, or set folds=0 without an eval_set"
             )
-        if self.split_seed is not None and self.split is None and not folds and not kept:
+        if self.split_seed is not None and self.split is None and not folds and not grouping:
             raise ValueError(
                 f"split_seed is of what is drawn at random, got {self.split_seed!r}, and without "
                 "folds rare scaffolds are held out; set split='random', or leave it out"
@@ -327,7 +327,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         calibration_set: Examples | None,
         *,
         by_folds: bool,
-        kept: Json,
+        grouping: Json,
     ) -> Task:
         regression, targets = isinstance(self._objective, Squared), labels.targets
         about_calibration: tuple[str, ...] = ()
@@ -340,7 +340,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
                 validation=self.validation,
                 seed=seed,
                 labels=None if regression else targets,
-                **kept,
+                **grouping,
             )
             about_calibration = calibration_notes(splits)
         else:

@@ -106,8 +106,8 @@ def principal_axes(z: Float[Tensor, "n d"], *, centred: bool = True) -> Principa
     x = z - centre
     n, d = x.shape
     sums, vectors = torch.linalg.eigh(x.T @ x if d <= n else x @ x.T)
-    kept = sums > _LEAST * sums[-1].clamp(min=torch.finfo(sums.dtype).tiny)
-    sums, vectors = sums[kept].flip(0), vectors[:, kept].flip(1)
+    is_large = sums > _LEAST * sums[-1].clamp(min=torch.finfo(sums.dtype).tiny)
+    sums, vectors = sums[is_large].flip(0), vectors[:, is_large].flip(1)
     if d <= n:
         return PrincipalAxes(centre, vectors, x @ vectors, sums)
     return PrincipalAxes(centre, x.T @ vectors / sums.sqrt(), vectors * sums.sqrt(), sums)

@@ -123,19 +123,19 @@ def _score_with_unit(metric: str) -> str:
     return f"{name} (%)" if metric in PERCENTAGES and "%" not in name else name
 
 
-def rich_table(found: Sequence[Cell], title: str) -> Table:
+def rich_table(cells: Sequence[Cell], title: str) -> Table:
     """A line a row of the paper, two columns for each of its columns: here, and as printed."""
-    columns = {cell.column: f"{cell.of},\n{cell.score}" for cell in found}
+    columns = {cell.column: f"{cell.of},\n{cell.score}" for cell in cells}
     table = Table(title=Text(title), title_justify="left", caption_justify="left")
-    seeds = " or ".join(str(count) for count in sorted({len(cell.here) for cell in found}))
+    seeds = " or ".join(str(count) for count in sorted({len(cell.here) for cell in cells}))
     table.caption = Text(
         f"here: mean ± standard deviation over {seeds} seeds; in brackets what the paper printed"
     )
     table.add_column("row")
     for name, of in columns.items():
         table.add_column(Text(f"{of}\n(printed: {name})"), justify="right")
-    rows = dict.fromkeys(cell.row for cell in found)
-    texts = {(cell.row, cell.column): f"{cell.text}{_printed(cell)}" for cell in found}
+    rows = dict.fromkeys(cell.row for cell in cells)
+    texts = {(cell.row, cell.column): f"{cell.text}{_printed(cell)}" for cell in cells}
     for row in rows:
         table.add_row(Text(row), *(Text(texts[row, column]) for column in columns))
     return table

@@ -78,9 +78,9 @@ def show(
     raw = _config(exhibit, stand_in=stand_in, own=config, changes=changes)
     title = _title(exhibit, stand_in=stand_in, own=config)
     if exhibit.kind == "sizes":
-        found = paper_tables.sizes(raw)
-        table = paper_tables.sizes_table(found, title, needs.absent(raw))
-        return _tabulated(paper_tables.SIZE_COLUMNS, found, table, out / f"{name}.csv", title)
+        sizes = paper_tables.sizes(raw)
+        table = paper_tables.sizes_table(sizes, title, needs.absent(raw))
+        return _tabulated(paper_tables.SIZE_COLUMNS, sizes, table, out / f"{name}.csv", title)
     if config is None:
         needs.check(raw, name, has_stand_in=bool(exhibit.stand_in) and not stand_in)
         raw = needs.located(raw)

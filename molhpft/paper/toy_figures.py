@@ -98,13 +98,13 @@ def toy_picture(name: str, raw: Options, records: Path) -> Picture:
         ValueError: the config does not fit.
     """
     key, options, seeds = check_toy_config(name, raw)
-    kept = [_kept(STUDIES[key], {**options, "seed": seed}, records / key) for seed in seeds]
+    studies = [_study(STUDIES[key], {**options, "seed": seed}, records / key) for seed in seeds]
     shown = f"training split; {over_seeds(len(seeds))}" if name in _OF_MEANS else f"seed {seeds[0]}"
-    digits = _DIGITS.get(kept[0].get("task", ""))
-    return _DRAWN[name](kept, f"{digits}; {shown}" if digits else shown)
+    digits = _DIGITS.get(studies[0].get("task", ""))
+    return _DRAWN[name](studies, f"{digits}; {shown}" if digits else shown)
 
 
-def _kept(study: Record, options: Options, folder: Path) -> Json:
+def _study(study: Record, options: Options, folder: Path) -> Json:
     """What a study gives for some options, computed once."""
     about = {"version": __version__, **{k: str(v) for k, v in options.items()}}
     if "mnist" in options:  # MNIST or other digits, whichever are at hand
@@ -119,9 +119,9 @@ def _kept(study: Record, options: Options, folder: Path) -> Json:
     return read_json(path, remedy="delete it, and it is computed again")
 
 
-def _confidence(kept: Sequence[Json], seeds: str) -> Picture:
+def _confidence(studies: Sequence[Json], seeds: str) -> Picture:
     """Figure 2."""
-    seen = kept[0]
+    seen = studies[0]
     p = {tau: torch.tensor(ps) for tau, ps in zip(seen["shown"], seen["p_correct"], strict=True)}
     numbers = [
         Number("p(correct) after probing", f"tau {tau}", example, value)
@@ -150,9 +150,9 @@ def _confidence(kept: Sequence[Json], seeds: str) -> Picture:
     )
 
 
-def _story(kept: Sequence[Json], seeds: str) -> Picture:
+def _story(studies: Sequence[Json], seeds: str) -> Picture:
     """Figure 3."""
-    seen = kept[0]
+    seen = studies[0]
     exchange = {split: torch.tensor(matrix) for split, matrix in seen["exchange"].items()}
     story = {**seen, "exchange": exchange, "exchanged": seen["shown"]}
     numbers = [
@@ -180,9 +180,9 @@ def _story(kept: Sequence[Json], seeds: str) -> Picture:
     )
 
 
-def _kernels(kept: Sequence[Json], seeds: str) -> Picture:
+def _kernels(studies: Sequence[Json], seeds: str) -> Picture:
     """Figure 6."""
-    kernels = {f"{name} backbone": path for name, path in kept[0]["paths"].items()}
+    kernels = {f"{name} backbone": path for name, path in studies[0]["paths"].items()}
     numbers = [
         Number(f"{key}, eNTK" if key != "train" else "training accuracy", name, epoch, value)
         for name, path in kernels.items()
@@ -200,12 +200,12 @@ def _kernels(kept: Sequence[Json], seeds: str) -> Picture:
     )
 
 
-def _distances(kept: Sequence[Json], seeds: str) -> Picture:
+def _distances(studies: Sequence[Json], seeds: str) -> Picture:
     """Figure 11."""
-    panels = distance_panels(kept[0]["taus"], [seen["rows"] for seen in kept])
+    panels = distance_panels(studies[0]["taus"], [seen["rows"] for seen in studies])
     note = f"{seeds}; {_HEADS}"
     means = {key: panel.lines[0].means for key, panel in zip(DISTANCES, panels, strict=True)}
-    peaks = {key: kept[0]["taus"][values.index(max(values))] for key, values in means.items()}
+    peaks = {key: studies[0]["taus"][values.index(max(values))] for key, values in means.items()}
     first, last = (means["distance"][k] for k in (0, -1))
     return Picture(
         lambda path, title: tau_panels_figure(panels, path, columns=2, note=note, title=title),
@@ -215,9 +215,9 @@ def _distances(kept: Sequence[Json], seeds: str) -> Picture:
     )
 
 
-def _theory(kept: Sequence[Json], seeds: str) -> Picture:
+def _theory(studies: Sequence[Json], seeds: str) -> Picture:
     """Figure 16."""
-    rows, lemmas = kept[0]["rows"], kept[0]["lemmas"]
+    rows, lemmas = studies[0]["rows"], studies[0]["lemmas"]
     numbers = [
         Number(key, how, row["energy"], row[kind][key])
         for kind, how in (("theory", "closed form, probed heads"), ("trained", "gradient descent"))

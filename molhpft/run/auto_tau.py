@@ -81,8 +81,8 @@ def choose_tau(
             for own in recipes
         ]
         # however this ends, no process writes to the folder afterwards
-        with closing(processes.results(jobs, f"choosing tau among {len(left)}")) as found:
-            for candidate, (behind, valid) in zip(new, found, strict=True):
+        with closing(processes.results(jobs, f"choosing tau among {len(left)}")) as scored:
+            for candidate, (behind, valid) in zip(new, scored, strict=True):
                 named = {name: candidate[name] for name in ("tau", "smoothing")}
                 row = {**named, "until": now.until, "epochs": behind, "valid": valid}
                 choice["scores"].append(row)

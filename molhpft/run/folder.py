@@ -126,8 +126,8 @@ class RunFolder:
         try:
             yield
         except BaseException:  # an interruption, too
-            kept = (path for path in self.partial.rglob("*") if path.is_file())
-            if self.writes and all(path.name == "config.yaml" for path in kept):
+            files = (path for path in self.partial.rglob("*") if path.is_file())
+            if self.writes and all(path.name == "config.yaml" for path in files):
                 rmtree(self.partial, ignore_errors=True)
             raise
 

@@ -153,10 +153,10 @@ def _over_seeds(rows: Sequence[Json | None]) -> Json:
 
     A seed that has diverged has no row; then none of the numbers is of all seeds, and all are NaN.
     """
-    kept = [row for row in rows if row is not None]
-    columns = {name: [row[name] for row in kept] for name in MEASURES}
+    scored = [row for row in rows if row is not None]
+    columns = {name: [row[name] for row in scored] for name in MEASURES}
     nothing = dict.fromkeys(MEASURES, nan)
-    diverged = len(rows) - len(kept)
+    diverged = len(rows) - len(scored)
     means = nothing if diverged else {name: mean(x) for name, x in columns.items()}
     result: Json = {**means, "diverged": diverged}
     if len(rows) > 1:

@@ -172,7 +172,7 @@ class _Finished(Generic[T]):
         return self.result
 
 
-class _Kept(logging.Handler):
+class _Collected(logging.Handler):
     """Keeps what is logged."""
 
     def __init__(self) -> None:
@@ -189,8 +189,8 @@ def _quietly(job: Callable[[], T], parent: int) -> _Finished[T]:
         _end_with(parent)
         # 300 MB more than after the first job are a leak to joblib, which begins another process
         process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize
-    kept, log = _Kept(), logging.getLogger("molhpft")
-    log.addHandler(kept)
+    handler, log = _Collected(), logging.getLogger("molhpft")
+    log.addHandler(handler)
     try:
         with (
             one_thread(),
@@ -200,5 +200,5 @@ def _quietly(job: Callable[[], T], parent: int) -> _Finished[T]:
             warnings.simplefilter("always")  # which are shown is for the other process to say
             result = job()
     finally:
-        log.removeHandler(kept)
-    return _Finished(result, kept.records, [one.message for one in warned])
+        log.removeHandler(handler)
+    return _Finished(result, handler.records, [one.message for one in warned])

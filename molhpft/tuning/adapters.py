@@ -182,7 +182,7 @@ def check_adapters(backbone: Chain, phase: Phase) -> None:
 
 def _matrices(backbone: Chain, phase: Phase) -> dict[str, nn.Parameter]:
     """Weights of linear maps and convolutions in trained stages that the caller has not frozen."""
-    found: dict[str, nn.Parameter] = {}
+    weights: dict[str, nn.Parameter] = {}
     stages = backbone.named_stages()
     for stage in trained_stages(backbone, phase):
         for name, module in stages[stage].named_modules():
@@ -191,13 +191,13 @@ def _matrices(backbone: Chain, phase: Phase) -> dict[str, nn.Parameter]:
             if isinstance(module, _TABLES) or not isinstance(weight, nn.Parameter):
                 continue
             # by its shape, as some graph layers hold the matrix of a linear map themselves
-            if weight.ndim > 1 and weight.requires_grad and not _is_among(weight, found):
-                found[f"{stage}.{name}"] = weight
-    return found
+            if weight.ndim > 1 and weight.requires_grad and not _is_among(weight, weights):
+                weights[f"{stage}.{name}"] = weight
+    return weights
 
 
-def _is_among(weight: nn.Parameter, found: dict[str, nn.Parameter]) -> bool:
-    return any(weight is other for other in found.values())
+def _is_among(weight: nn.Parameter, weights: dict[str, nn.Parameter]) -> bool:
+    return any(weight is other for other in weights.values())
 
 
 _TABLES = (nn.Embedding, nn.EmbeddingBag)

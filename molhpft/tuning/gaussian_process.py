@@ -130,10 +130,10 @@ def likeliest_mixture(kernels: Sequence[Array], targets: Array) -> Mixture:
     start = np.append(np.full(p, centre), log(0.2))
     bounds = [_WEIGHTS] * p + [_NOISE]
     with few_threads(len(targets)):
-        found = minimize(
+        optimum = minimize(
             cost, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _STEPS}
         )
-    *weights, noise = np.exp(found.x).tolist()
+    *weights, noise = np.exp(optimum.x).tolist()
     return Mixture(tuple(weights), noise)
 
 

@@ -172,7 +172,7 @@ def test_networks_of_all_folds_are_averaged_and_kernel_models_know_everything(fo
     third = weights["networks, tau 2"] / 3
     assert model.weights[:3].tolist() == pytest.approx([third] * 3)
     assert model.weights.sum() == pytest.approx(1)
-    assert len(model.kernel_models.known) == len(task.rows("train"))
+    assert len(model.kernel_models.references) == len(task.rows("train"))
     assert set(model.training_smiles) == {SMILES[row] for row in task.rows("train").tolist()}
 
 

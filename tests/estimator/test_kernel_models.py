@@ -147,10 +147,12 @@ def test_groups_are_of_what_there_is():
 def test_some_models_need_only_what_they_read():
     group, asked = fitted(), described(4, seed=3)
     alone = group.only([0])
-    assert set(alone.known.columns) <= set(COUNTED)
+    assert set(alone.references.columns) <= set(COUNTED)
     assert alone.describer.scale is None
     assert alone.describer.backbone is None
-    before, after = (some.models[0].outputs(between(asked, some.known)) for some in (group, alone))
+    before, after = (
+        some.models[0].outputs(between(asked, some.references)) for some in (group, alone)
+    )
     torch.testing.assert_close(after, before)
 
 
@@ -160,7 +162,7 @@ def test_what_a_file_holds_gives_the_models_back():
     again = kernel_models_from(tensors, group.to_json(), torch.nn.Identity())
     for ours, theirs in zip(group.models, again.models, strict=True):
         first, second = (
-            one.outputs(between(asked, some.known))
+            one.outputs(between(asked, some.references))
             for one, some in ((ours, group), (theirs, again))
         )
         assert first.equal(second)

@@ -206,8 +206,8 @@ def _complex_block(mol: Chem.Mol) -> str:
             atom.SetFormalCharge(0)
             atom.SetNumRadicalElectrons(0)
     parts = Chem.GetMolFrags(parted, asMols=True, sanitizeFrags=False)
-    kept = [part for part in parts if part.GetAtomWithIdx(0).GetAtomicNum() not in _METAL_IONS]
-    return _block(reduce(Chem.CombineMols, map(_without_charge, kept)))
+    remaining = [part for part in parts if part.GetAtomWithIdx(0).GetAtomicNum() not in _METAL_IONS]
+    return _block(reduce(Chem.CombineMols, map(_without_charge, remaining)))
 
 
 @cache

@@ -214,8 +214,8 @@ def _standardised(
 
 def _constant(target: Tensor, rows: Tensor) -> str:
     """What the numbers of a target are that do not differ over these rows, and what to do."""
-    known = target[rows][~target[rows].isnan()]
-    values = f"all {len(known)} are {known[0]:g}" if len(known) else "all are missing"
+    measured = target[rows][~target[rows].isnan()]
+    values = f"all {len(measured)} are {measured[0]:g}" if len(measured) else "all are missing"
     varies = len(torch.unique(target[~target.isnan()])) > 1
     remedy = "leave the column out or split otherwise" if varies else "nothing to learn from"
     return f"{values}: {remedy}"

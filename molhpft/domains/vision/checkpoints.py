@@ -129,8 +129,8 @@ def _prefix(file: WeightFile) -> tuple[str, bool]:
 
 def _named(numbered: str, children: Sequence[str]) -> str:
     number, _, rest = numbered.partition(".")
-    known = number.isdecimal() and int(number) < len(children)
-    return f"{children[int(number)] if known else number}.{rest}"
+    exists = number.isdecimal() and int(number) < len(children)
+    return f"{children[int(number)] if exists else number}.{rest}"
 
 
 def _chain_name(name: str) -> str | None:
