@@ -201,8 +201,8 @@ class Branch:
                 if objective.has_classes:
                     confidence.add(snapshot)
         start, end = (energy.value().aie for energy in energies)
-        kept = dict(zip(_WHEN, confidences, strict=True)) if objective.has_classes else {}
-        return Ends(shift.mean(), (start, end), kept, rows)
+        confidence_at = dict(zip(_WHEN, confidences, strict=True)) if objective.has_classes else {}
+        return Ends(shift.mean(), (start, end), confidence_at, rows)
 
     @property
     def epochs(self) -> int:

@@ -61,10 +61,10 @@ def fewer_to_train(
         chosen = _of_each_class(task, shots, order)
     else:
         chosen = _in_proportion(task, train_size or 0, order)
-    kept = rows[chosen.sort().values]
-    about = f"{task.fingerprint} {kept.tolist()}"
+    sample = rows[chosen.sort().values]
+    about = f"{task.fingerprint} {sample.tolist()}"
     fingerprint = hashlib.sha256(about.encode()).hexdigest() if task.fingerprint else ""
-    fewer = replace(task, splits={**task.splits, "train": kept}, fingerprint=fingerprint)
+    fewer = replace(task, splits={**task.splits, "train": sample}, fingerprint=fingerprint)
     return in_own_deviations(fewer)
 
 
@@ -155,9 +155,9 @@ def _in_proportion(task: Task, size: int, order: Int[Tensor, " n"]) -> Int[Tenso
     stratum = _strata(task)
     counts = torch.bincount(stratum)
     # largest remainders, in whole numbers: a quota of n c / N is exact
-    taken, rest = counts * size // len(order), counts * size % len(order)
-    taken[rest.argsort(descending=True, stable=True)[: size - int(taken.sum())]] += 1
-    by_stratum = (order[stratum[order] == k][:n] for k, n in enumerate(taken.tolist()))
+    share, rest = counts * size // len(order), counts * size % len(order)
+    share[rest.argsort(descending=True, stable=True)[: size - int(share.sum())]] += 1
+    by_stratum = (order[stratum[order] == k][:n] for k, n in enumerate(share.tolist()))
     return torch.cat(list(by_stratum))
 
 

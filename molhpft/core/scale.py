@@ -42,10 +42,10 @@ def fit_scale(values: NDArray[Any]) -> Scale:
     Returns:
         float64; what does not vary becomes 0.
     """
-    known = values.astype(np.float64)
-    known[:, np.isnan(known).all(0)] = 0.0
-    low, high = np.nanquantile(known, [_TAIL, 1 - _TAIL], axis=0)
-    cut = np.clip(known, low, high)
+    columns = values.astype(np.float64)
+    columns[:, np.isnan(columns).all(0)] = 0.0
+    low, high = np.nanquantile(columns, [_TAIL, 1 - _TAIL], axis=0)
+    cut = np.clip(columns, low, high)
     varies = high > low
     mean, std = np.nanmean(cut, axis=0), np.nanstd(cut, axis=0)
     parts = (low, high, np.where(varies, mean, low), np.where(varies, std, 1.0))

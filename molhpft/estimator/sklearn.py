@@ -531,14 +531,12 @@ class HPFTRegressor(RegressorMixin, Estimator):  # type: ignore[misc]  # untyped
         check_consistent_length(predicted, sample_weight)
         _check_predicted(predicted, molecules, "has no prediction; leave it out")
         labels = number_labels(y, len(predicted)).targets.numpy()
-        columns = zip(labels.T, predicted.reshape(labels.shape).T, strict=True)
-        weights = None if sample_weight is None else np.asarray(sample_weight)
+        targets = zip(labels.T, predicted.reshape(labels.shape).T, strict=True)
+        weights = np.ones(len(labels)) if sample_weight is None else np.asarray(sample_weight)
         scores = [
-            r2_score(
-                own[some], said[some], sample_weight=None if weights is None else weights[some]
-            )
-            for own, said in columns
-            if (some := ~np.isnan(own)).any()
+            r2_score(truth[some], answer[some], sample_weight=weights[some])
+            for truth, answer in targets
+            if (some := ~np.isnan(truth)).any()
         ]
         if not scores:
             raise ValueError("a score needs molecules with labels; all labels are missing")

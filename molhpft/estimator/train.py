@@ -183,14 +183,14 @@ def _model(
         if one.kernel_model is not None
         for line in one.lines
     ]
-    kept = kernel_models.only([k for k, *_ in others]) if kernel_models and others else None
+    used_kernels = kernel_models.only([k for k, *_ in others]) if kernel_models and others else None
     return Model(
         spec,
         [network for network, *_ in networks],
         uncertainty,
         smiles,
         about,
-        kernel_models=kept,
+        kernel_models=used_kernels,
         weights=[weight for _, weight, _ in (*networks, *others)],
         lines=[line for *_, line in (*networks, *others)],
         sizes=[len(one.networks) for one, _ in used if one.networks] + [1] * len(others),
@@ -284,8 +284,8 @@ def _held_out_predictions(
         uncertainty.sets(one.logits, objective, one.similarity, one.std) for one in held.values()
     ]
     rows = torch.cat([task.rows(split) for split in held])
-    said = torch.cat([values[split] for split in held])
-    return HeldOutPredictions(rows, tuple(parts), said, torch.cat(sets), held)
+    predicted = torch.cat([values[split] for split in held])
+    return HeldOutPredictions(rows, tuple(parts), predicted, torch.cat(sets), held)
 
 
 def _check_settings(config: RunConfig, task: Task, inference: Inference) -> None:

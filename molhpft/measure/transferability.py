@@ -161,13 +161,13 @@ def _maximum_evidence(axes: PrincipalAxes, y: Float[Tensor, " n"]) -> tuple[floa
     grid = evidence(_RATIOS * scale)
     best = int(grid.argmax())
     around = (_RATIOS[[max(best - 1, 0), min(best + 1, len(_RATIOS) - 1)]] * scale).log().tolist()
-    found = minimize_scalar(
+    optimum = minimize_scalar(
         lambda at: -evidence(torch.tensor([exp(at)], dtype=torch.float64)).item(),
         bounds=around,
         method="bounded",
         options={"xatol": 1e-6},
     )
-    return -float(found.fun), exp(found.x)
+    return -float(optimum.fun), exp(optimum.x)
 
 
 def h_score(axes: PrincipalAxes, y: Int[Tensor, " n"]) -> float:
