@@ -289,17 +289,16 @@ def model_tables(model: "Model") -> "list[Table]":
     from rich.table import Table
     from rich.text import Text
 
-    from molhpft.core.metrics import score_name
+    from molhpft.core.metrics import score_name, show_tau
     from molhpft.core.objectives import Squared
     from molhpft.domains.files import listed
     from molhpft.estimator.card import member_score, score_rows
     from molhpft.estimator.coverage import NAMED
-    from molhpft.results.terminal import tau_text
 
     about, spec = model.about, model.spec
     made = Table(title=Text(about["task"], style="table.title"), show_header=False)
     made.title_justify = "left"
-    tau = tau_text(about["chosen_tau"])
+    tau = show_tau(about["chosen_tau"])
     encoder = f"{spec.encoder.name}, {about['encoder_weights']}"
     for key, value in (
         ("task", "regression" if isinstance(spec.objective, Squared) else "classification"),

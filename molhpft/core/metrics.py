@@ -291,6 +291,11 @@ def show(value: float | None, metric: str) -> str:
     return show_number(abs(value) if metric in _ERRORS else value)
 
 
+def show_tau(tau: int | None) -> str:
+    """Epochs of head probing as text; a dash where none led to the head, as of a solved one."""
+    return "-" if tau is None else str(tau)
+
+
 def show_number(value: float) -> str:
     """Four decimals, three digits of what these would hardly show, fewer decimals from 100 on.
 

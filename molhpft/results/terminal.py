@@ -9,7 +9,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from molhpft.core.metrics import comparable, score_name, show
+from molhpft.core.metrics import comparable, score_name, show, show_tau
 from molhpft.domains.console import plain_console
 from molhpft.domains.files import Json
 from molhpft.domains.molecules.splits import OWN_SPLITS
@@ -133,13 +133,8 @@ def branch_table(
             for group, key in columns.values()
         ]
         style = "bold green" if number == chosen else ""
-        table.add_row(method, tau_text(row["tau"]), *cells, style=style)
+        table.add_row(method, show_tau(row["tau"]), *cells, style=style)
     return table
-
-
-def tau_text(tau: int | None) -> str:
-    """Tau; a dash where there is none, as of a soup or a solved head."""
-    return "-" if tau is None else str(tau)
 
 
 def _present(columns: Columns, rows: Sequence[tuple[str, Json]]) -> Columns:
@@ -169,7 +164,7 @@ def measures_table(summary: Json) -> Group | None:
     table = Table(title="measures", title_justify="left")
     table.add_column("tau")
     for row in rows:
-        table.add_column(tau_text(row["tau"]), justify="right")
+        table.add_column(show_tau(row["tau"]), justify="right")
     for name, cells in lines.items():
         table.add_row(name, *cells)
     return Group(table, Text(note, style="table.caption"))  # below a narrow table, not within it

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from molhpft.core.metrics import score_name, show
+from molhpft.core.metrics import score_name, show, show_tau
 from molhpft.domains.console import plain_console
 from molhpft.domains.files import Json
 from molhpft.sweep.spec import settings_text, value_text
@@ -120,15 +120,10 @@ def sweep_table(rows: Sequence[Json]) -> Table:
     for row in rows:
         settings = (Text(value_text(row["settings"].get(key, ""))) for key in keys)
         failed = row["status"] == "failed"
-        cells = ["failed", "", ""] if failed else [_tau(row), *_scores([row])]
+        cells = ["failed", "", ""] if failed else [show_tau(row["tau"]), *_scores([row])]
         style = "red" if failed else ""
         table.add_row(*settings, *cells, f"{row['seconds']:.0f}", style=style)
     return table
-
-
-def _tau(row: Json) -> str:
-    """Tau of a trial's result; a dash where it has none, as a soup or a solved head."""
-    return "-" if row["tau"] is None else str(row["tau"])
 
 
 def seeds_table(rows: Sequence[Json]) -> Table:
@@ -152,7 +147,7 @@ def seeds_table(rows: Sequence[Json]) -> Table:
         table.add_row(
             *(Text(texts.get(key, "")) for key in keys),
             str(len(group)),
-            ", ".join(dict.fromkeys(_tau(row) for row in group)),
+            ", ".join(dict.fromkeys(show_tau(row["tau"]) for row in group)),
             *_scores(group),
             f"{group[0]['parameters']:,}",
             f"{mean(row['seconds'] for row in group):.0f}",
