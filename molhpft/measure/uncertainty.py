@@ -379,7 +379,7 @@ def _of_tasks(logits: Tensor, tasks: int) -> Tensor:
     return logits
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class SetCoverage:
     """Prediction sets against measured labels.
 
