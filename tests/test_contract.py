@@ -25,7 +25,7 @@ CLASSES = torch.arange(len(SMILES)) % 3
 
 def images(targets):
     rng = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (len(CLASSES), 3, 32, 32), dtype=torch.uint8, generator=rng)
+    pixels = torch.randint(256, (len(CLASSES), 3, 16, 16), dtype=torch.uint8, generator=rng)
     return Images(pixels, targets)
 
 
@@ -33,7 +33,7 @@ EXAMPLES = {
     (Molecules, "vectors"): lambda: Molecules(pack(SMILES), CLASSES, SMILES),
     (Rows, "vectors"): lambda: Rows(torch.rand(len(CLASSES), 28 * 28), CLASSES),
     (Images, "vectors"): lambda: images(CLASSES),
-    (Images, "maps"): lambda: images(CLASSES[:, None, None].expand(-1, 32, 32).to(torch.uint8)),
+    (Images, "maps"): lambda: images(CLASSES[:, None, None].expand(-1, 16, 16).to(torch.uint8)),
 }
 # what stands behind a name: an encoder of the catalog and its options
 VARIANTS = {
