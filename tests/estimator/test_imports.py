@@ -12,6 +12,7 @@ LATER = (
 )
 
 
+@pytest.mark.slow
 def test_packages_that_few_need_are_imported_when_they_are_used():
     code = f"import sys, molhpft.estimator; print(*set({LATER!r}) & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

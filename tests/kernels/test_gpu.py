@@ -33,7 +33,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LATTICE = graph_of(65, [(i, (i + step) % 65) for step in (1, 7) for i in range(65)], [0, 3] * 65)
 some_graphs = graphs() | st.sampled_from([STAR, EMPTY, LATTICE])
 widths = st.sampled_from([1, 7, 65])
-few = settings(max_examples=12, deadline=None)
+few = settings(max_examples=8, deadline=None)  # each is interpreted
 
 
 def on_device(graph):
@@ -68,7 +68,10 @@ def test_a_convolution_and_its_gradients_equal_the_plain_ones(graph, width, seed
     assert_convolution_is_the_plain_one(graph, width, seed)
 
 
-@pytest.mark.parametrize(("graph", "width"), [(STAR, 300), (RING, 3), (LATTICE, 128)])
+@pytest.mark.parametrize(
+    ("graph", "width"),
+    [pytest.param(STAR, 300, marks=pytest.mark.slow), (RING, 3), (LATTICE, 128)],
+)
 def test_wide_rows_and_many_atoms_are_served_too(graph, width):
     assert_convolution_is_the_plain_one(graph, width)
 

@@ -27,6 +27,7 @@ def result(tmp_path_factory):
         yield module.quickstart(tmp_path_factory.mktemp("quickstart"))
 
 
+@pytest.mark.usefixtures("few_nci_molecules")
 @pytest.mark.skipif(not shipped_encoders(), reason="no encoder is shipped yet")
 def test_the_quickstart_and_the_defaults_start_from_a_shipped_encoder_that_fits():
     assert module.ENCODER["weights"] in shipped_encoders()
@@ -41,26 +42,31 @@ def test_an_encoder_that_is_named_without_weights_is_random():
     assert config.encoder.options["weights"] is None
 
 
+@pytest.mark.slow
 def test_every_method_has_its_row(result):
     methods = [name for name, _ in result.rows]
     assert methods == ["scratch", "FT", "HP-FT", "LP-FT", "LP"]
 
 
+@pytest.mark.slow
 def test_validation_chooses(result):
     valid = [row["final"]["valid"] for _, row in result.rows]
     assert result.chosen == valid.index(max(valid))
 
 
+@pytest.mark.slow
 def test_linear_probing_is_the_head_that_lp_ft_starts_from(result):
     rows = dict(result.rows)
     assert rows["LP"]["probe"] == rows["LP-FT"]["probe"]
 
 
+@pytest.mark.slow
 def test_energy_falls_with_tau(result):
     energies = [row["energy"]["aie"] for name, row in result.rows if name.endswith("FT")]
     assert energies == sorted(energies, reverse=True)
 
 
+@pytest.mark.slow
 def test_the_table_and_its_reading_show_the_numbers(result):
     console = Console(width=140)
     with console.capture() as capture:
@@ -73,9 +79,11 @@ def test_the_table_and_its_reading_show_the_numbers(result):
     assert f"Validation chooses {method}" in result.reading
 
 
+@pytest.mark.slow
 def test_the_figure_is_a_picture(result):
     assert result.figure.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_summary_is_plain_json(result):
     assert len(json.loads(json.dumps(result.summary))["rows"]) == len(result.rows)

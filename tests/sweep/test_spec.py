@@ -39,7 +39,7 @@ def plainly(settings):
     return parse_config(raw, unused_are="dropped")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(grid=grids())
 def test_a_grid_is_every_run_of_its_combinations_once(grid):
     assume(grid.get("method") != ["lp"])
@@ -56,7 +56,7 @@ def test_a_grid_is_every_run_of_its_combinations_once(grid):
         assert trial.config == plainly(trial.settings)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(grid=grids(), other=grids())
 def test_several_grids_are_their_union(grid, other):
     assume(["lp"] not in (grid.get("method"), other.get("method")))

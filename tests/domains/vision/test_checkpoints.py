@@ -21,10 +21,16 @@ def theirs():
     return with_random_statistics(TorchvisionResNet())
 
 
-@pytest.fixture
-def ours():
+@pytest.fixture(scope="module")
+def start():
     torch.manual_seed(4)
     return resnet(depth=18)
+
+
+@pytest.fixture
+def ours(start):
+    """To be loaded into; drawing eleven million weights anew takes longer than copying them."""
+    return deepcopy(start)
 
 
 def prefixed(prefix, module, *, drop=()):
