@@ -83,7 +83,9 @@ def sum_score(
         some = weighing_rows(targets, seed=seed)
         few = {name: kernel[np.ix_(some, some)] for name, kernel in among.items()}
         covariance = likeliest_covariance(what, few, targets, some)
-    model = fit_kernel_model(covariance, weighted_sum(covariance.weights, among), targets)
+    model = fit_kernel_model(
+        covariance, weighted_sum(covariance.weights, among.__getitem__), targets
+    )
     return data.score(fold, model.outputs(asked).numpy())
 
 

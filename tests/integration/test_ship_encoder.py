@@ -82,7 +82,7 @@ def shipped(script, trained):
 
 
 @pytest.fixture
-def named(shipped, monkeypatch):
+def named(shipped, few_nci_molecules, monkeypatch):
     monkeypatch.setattr(places, "SHIPPED", shipped / "encoders")
     return parse_config({"task": "nci_alerts", "encoder": {"weights": "small"}})
 

@@ -9,6 +9,8 @@ import pytest
 from molhpft.report.page import write_report
 from tests.runs import write_run
 
+pytestmark = pytest.mark.slow
+
 BRIGHT = """
 (selector) => {
   const colour = getComputedStyle(document.querySelector(selector)).%s;

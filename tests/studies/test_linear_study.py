@@ -29,10 +29,12 @@ def relative_error(study, name):
     return ((closed - trained).abs().max() / (trained.max() - trained.min())).item()
 
 
+@pytest.mark.slow
 def test_finetuning_is_carried_to_the_end(study):
     assert max(row["loss"] for row in study.rows) < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["distance", "dot", "norm", "cosine"])
 def test_the_closed_form_is_what_gradient_descent_does(study, name):
     # the theory's kernel stays as it was, that of a network with a head of norm 3 does not quite
@@ -40,6 +42,7 @@ def test_the_closed_form_is_what_gradient_descent_does(study, name):
     assert relative_error(study, name) < bounds[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["theory", "trained"])
 def test_energy_and_distance_fall_and_cosine_rises_with_tau(study, how):
     for values in (
@@ -50,6 +53,7 @@ def test_energy_and_distance_fall_and_cosine_rises_with_tau(study, how):
         assert all(a > b for a, b in pairwise(values))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["theory", "trained"])
 def test_the_norm_peaks_inside_and_before_the_dot_product(study, how):
     norm, dot = (
@@ -59,6 +63,7 @@ def test_the_norm_peaks_inside_and_before_the_dot_product(study, how):
     assert 0 < norm < dot < len(study.rows) - 1
 
 
+@pytest.mark.slow
 def test_regimes_go_from_strong_over_mild_to_tiny(study):
     order = ["strong", "mild", "tiny"]
     found = [row["regime"] for row in study.rows]
@@ -66,10 +71,12 @@ def test_regimes_go_from_strong_over_mild_to_tiny(study):
     assert set(found) == set(order)
 
 
+@pytest.mark.slow
 def test_features_move_less_far_than_proposition_1_allows_and_not_much_less(study):
     assert all(0 < row["moved"] < row["bound"] < 2 * row["moved"] for row in study.rows)
 
 
+@pytest.mark.slow
 def test_a_regime_is_named_where_the_row_of_its_energy_lies(study):
     strong, tiny = study.lemmas["regimes"]
     for row in study.rows:
@@ -79,6 +86,7 @@ def test_a_regime_is_named_where_the_row_of_its_energy_lies(study):
         assert row["regime"] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dot", "norm"])
 def test_the_critical_points_are_the_highest_of_the_curves_of_the_lemmas(study, name):
     energy, value = study.lemmas["critical"][name]
@@ -88,22 +96,26 @@ def test_the_critical_points_are_the_highest_of_the_curves_of_the_lemmas(study, 
     assert energy == pytest.approx(study.lemmas["energies"][curve.index(max(curve))], abs=0.02)
 
 
+@pytest.mark.slow
 def test_there_is_a_figure_and_a_line_a_tau(study):
     assert study.figures["theory"].read_bytes()[:4] == b"\x89PNG"
     assert study.table.row_count == len(study.rows)
 
 
+@pytest.mark.slow
 def test_the_reading_names_the_peaks(study):
     taus = [row["tau"] for row in study.rows]
     dots = curve(study, "trained", "dot")
     assert f"and {taus[dots.index(max(dots))]}. On the straight way" in study.reading
 
 
+@pytest.mark.slow
 def test_the_reading_says_that_the_size_of_the_head_was_chosen(study):
     norm = study.lemmas["head_norm"]
     assert f"The random head has norm {norm:.1f}, where PyTorch's would have 0.6" in study.reading
 
 
+@pytest.mark.slow
 def test_the_summary_is_plain_values(study):
     assert json.loads(json.dumps(study.summary))["rows"] == study.rows
 
