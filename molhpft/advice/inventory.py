@@ -56,9 +56,20 @@ def overlap(task: Task, other: str) -> list[Json]:
         FileNotFoundError: the other's molecules are absent.
         ValueError: one of them has no molecules, or the weight file does not say.
     """
+    file = _encoder_file(other)
+    return overlap_with_encoder(task, file) if file else overlap_with(task, _molecules_of(other))
+
+
+def _encoder_file(other: str) -> WeightFile | None:
+    """The encoder of that name; None of a data set or table."""
     if other in (*shipped_encoders(), *REPLACED) or other.endswith(_WEIGHTS):
-        return overlap_with_encoder(task, read_weights(Path(other)))
-    return overlap_with(task, _training_molecules(other))
+        return read_weights(Path(other))
+    if other not in TASKS and not is_table(other):
+        raise ValueError(
+            f"{other} should be a data set, the file of a table, or an encoder: one of "
+            f"{', '.join(shipped_encoders())} or a weight file"
+        )
+    return None
 
 
 def overlap_with_encoder(task: Task, file: WeightFile) -> list[Json]:
@@ -96,8 +107,9 @@ def _counted(task: Task, **marked: NDArray[np.bool_]) -> list[Json]:
     ]
 
 
-def _training_molecules(other: str) -> Sequence[str]:
-    if other not in TASKS and is_table(other):
+def _molecules_of(other: str) -> Sequence[str]:
+    """SMILES of a table, or of the training split of a data set."""
+    if other not in TASKS:
         sheet = read_sheet(Path(other))
         if spelled("smiles", sheet.names) not in sheet.names:
             raise ValueError(
@@ -105,11 +117,6 @@ def _training_molecules(other: str) -> Sequence[str]:
                 f"option for another name; it has: {listed(sheet.names, most=SHOWN)}"
             )
         return sheet.molecules("smiles")
-    if other not in TASKS:
-        raise ValueError(
-            f"{other} should be a data set, the file of a table, or an encoder: one of "
-            f"{', '.join(shipped_encoders())} or a weight file"
-        )
     task = TASKS[other](**checked("task", keywords(TASKS[other]), {}))
     molecules = _molecules(task)
     return [molecules.smiles[row] for row in task.rows("train").tolist()]
@@ -191,6 +198,8 @@ def describe_data(name: str, changes: Sequence[str] = (), against: str | None = 
     name, options = chosen_task(name, changes)
     if name == "csv" and options["target_columns"] is None:
         options = {**options, "target_columns": (ALL,)}
+    if against:
+        _encoder_file(against)  # what cannot be looked for is said before data are read
     task = TASKS[name](**options)
     return {
         "name": task.name,

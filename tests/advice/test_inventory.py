@@ -15,6 +15,7 @@ from molhpft.advice.inventory import (
     overlap_with,
     trained_on,
 )
+from molhpft.config.registry import TASKS
 from molhpft.domains.molecules.gcn import ogb_gcn
 from molhpft.domains.molecules.pretraining_sources import molecules_trained_on
 from molhpft.domains.molecules.tables import csv_task
@@ -157,6 +158,13 @@ def test_what_is_neither_data_nor_encoder_is_one_sentence(ours, other):
     with pytest.raises(ValueError, match="should be a data set, the file of a table, or") as no:
         overlap(ours, other)
     assert "\n" not in str(no.value)
+
+
+@pytest.mark.parametrize("other", ["gcn", "absent.pth"])
+def test_what_is_neither_is_said_before_the_data_are_read(monkeypatch, other):
+    monkeypatch.setitem(TASKS, "nci_alerts", lambda: pytest.fail("the data were read"))
+    with pytest.raises((ValueError, FileNotFoundError), match=other):
+        describe_data("nci_alerts", against=other)
 
 
 def test_what_has_no_molecules_cannot_be_compared(ours):
