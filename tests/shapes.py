@@ -3,6 +3,9 @@
 Their annotations (`Float[Tensor, "n d"]`) thus cannot lie; see `molhpft/core/annotations.py`.
 """
 
+import builtins
+import re
+import sys
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from functools import partial, wraps
@@ -26,6 +29,8 @@ def checked(kind=None, *, typechecker):
     """
     if kind is None:
         return partial(checked, typechecker=typechecker)
+    if not _names_what_is_imported(kind.__init__ if isclass(kind) else kind):
+        return jaxtyped(kind, typechecker=typechecker)
     if isclass(kind):
         if is_dataclass(kind) and not hasattr(kind.__init__, "__wrapped__"):
             kind.__init__ = checked(kind.__init__, typechecker=typechecker)
@@ -42,6 +47,14 @@ def checked(kind=None, *, typechecker):
             return checking(*args, **kwargs)
 
     return call
+
+
+def _names_what_is_imported(function):
+    """Whether its annotations name nothing that is imported for mypy alone."""
+    texts = [a for a in getattr(function, "__annotations__", {}).values() if isinstance(a, str)]
+    names = vars(sys.modules[function.__module__]) if texts else {}
+    words = {word for text in texts for word in re.findall(r"[A-Za-z_]\w*", text)}
+    return words <= names.keys() | vars(builtins).keys()
 
 
 # the hook writes this name above every function
