@@ -253,3 +253,11 @@ def test_a_half_written_line_is_computed_again(tmp_path):
     assert again.once({"a": 1}, lambda: 5.0) == 1.0
     assert again.once({"a": 2}, lambda: 5.0) == 5.0
     assert ResultStore(path).once({"a": 2}, lambda: 6.0) == 5.0
+
+
+def test_no_seed_is_no_number_of_seeds(encoders, capsys):
+    parser = encoders.judging_parser("about", "store")
+    assert encoders.seeds_of(parser.parse_args(["--seeds", "2"])) == 2
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--seeds", "0"])
+    assert "should be at least 1, got 0" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Models that are chosen fold by fold: what each molecule is predicted by, and what is kept."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from molhpft.core.objectives import Multilabel
 from molhpft.domains.molecules import tables
 from molhpft.domains.molecules.fingerprints import Neighbours, morgan_fingerprints
 from molhpft.domains.weights import read_weights
-from molhpft.estimator import HPFTClassifier, HPFTRegressor
+from molhpft.estimator import HPFTClassifier, HPFTRegressor, about
 from molhpft.estimator import finetune as finetuning
 from molhpft.estimator.card import alone
 from molhpft.estimator.finetune import finetune_table
@@ -441,3 +442,11 @@ def test_the_last_epoch_is_kept_and_many_molecules_are_seen_in_fewer_epochs():
     assert model_config(more={"finetune": {"epochs": 7}}, molecules=6_000).finetune.epochs == 7
     assert model_config(more={}).finetune.keep == "last"
     assert parse_config({}, task=IN_MEMORY).finetune.keep == "best"
+
+
+def test_a_score_that_is_no_number_is_null_in_what_is_recorded(monkeypatch):
+    monkeypatch.setattr(about, "by_fold", lambda *_: [float("nan"), 0.5, 0.5])
+    model = HPFTClassifier(**FOLDED, members="fingerprints").fit(SMILES, RING).model_
+    (member,) = model.about["members"]
+    assert member["folds"] == [None, 0.5, 0.5]
+    json.dumps(model.about, allow_nan=False)
