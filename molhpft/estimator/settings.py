@@ -38,8 +38,17 @@ IN_MEMORY = Choice("table", {})
 """The task of a config whose molecules are in no file."""
 
 _OF_NETWORKS = (
-    *("checkpoint", "cut", "devices", "features", "finetune", "measures", "nodes", "precision"),
-    *("probe", "standardise", "views"),
+    "checkpoint",
+    "cut",
+    "devices",
+    "features",
+    "finetune",
+    "measures",
+    "nodes",
+    "precision",
+    "probe",
+    "standardise",
+    "views",
 )
 """Keys of a config that only finetuned networks use."""
 

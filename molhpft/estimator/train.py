@@ -97,9 +97,7 @@ def train(
     scoring = _scoring(choosing, y, fold)
     weights = _weights([one.logits[VALID] for one in candidates], y, fold, scoring)
     held = _held_out(candidates, weights, choosing, folds)
-    smiles = tuple(
-        molecules.smiles[row] for row in labelled_rows(task, task.rows("train")).tolist()
-    )
+    smiles = _training_smiles(task)
     uncertainty, values = _uncertainty(
         held, objective, inference, packed_fingerprints(smiles), by_folds=bool(folds)
     )
@@ -116,6 +114,12 @@ def train(
     )
     model.about["notes"] = [n.text for n in notes if model.reads_encoder or not n.of_encoder]
     return model, folders
+
+
+def _training_smiles(task: Task) -> tuple[str, ...]:
+    """The molecules that train and have a label."""
+    smiles = molecules_of(task).smiles
+    return tuple(smiles[row] for row in labelled_rows(task, task.rows("train")).tolist())
 
 
 def _spec(
