@@ -2,6 +2,7 @@
 
 import ast
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent / "molhpft"
@@ -29,9 +30,14 @@ DRAWERS = {"utils", "util", "helpers", "common", "misc"}
 SAME_QUESTION = {"checkpoints", "tasks", "examples"}  # of two domains
 
 
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def imported(path: Path) -> set[str]:
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
@@ -41,7 +47,7 @@ def imported(path: Path) -> set[str]:
 
 
 def calls(path: Path) -> list[ast.Call]:
-    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    return [node for node in nodes(path) if isinstance(node, ast.Call)]
 
 
 def test_imports_point_down():

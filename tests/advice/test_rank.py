@@ -110,6 +110,7 @@ def test_an_encoder_without_a_head_of_classes_has_no_leep_and_the_reason(found, 
     assert f"No LEEP of {row['name']}: its head predicts numbers" in rank_reading(found)
 
 
+@pytest.mark.slow
 def test_a_task_of_class_ids_of_other_examples_is_ranked(tmp_path):
     raw = {"task": "toy", "encoder": {"name": "toy_mlp"}}
     path = run(parse_config({**raw, **QUICK, "seed": 1}), tmp_path).path

@@ -131,6 +131,7 @@ def written(exported, folder, *sets):
     (folder / exported.INDEX).write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stand_in")
 def test_each_set_and_seed_has_a_line_and_is_computed_once(
     chemprop, exported, tmp_path, monkeypatch

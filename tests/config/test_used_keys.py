@@ -15,6 +15,8 @@ from molhpft.tuning.phase import OF_BACKBONE, Phase
 
 BASE = {"task": "nci_alerts", "encoder": {"name": "gcn", "layers": 1, "width": 4}}
 NEEDED = {"tau": [0, 3], "pretraining": "nci_descriptors", "stages": ["conv0"]}
+# those that every key of both phases is tried with in fast runs, too
+QUICK = ("ft", "lp", "hp_ft")
 PHASE_KEYS = [field.name for field in fields(Phase) if field.name != "trains"]
 
 
@@ -94,7 +96,9 @@ def test_every_setting_of_a_phase_is_tried():
 
 
 @pytest.mark.parametrize("section", ["probe", "finetune"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in METHODS]
+)
 def test_a_setting_of_a_phase_changes_what_is_trained_or_is_refused(name, section):
     for tau in [{}, {"tau": [2]}, {"tau": "auto"}]:
         if tau and "tau" not in keywords(METHODS[name]):

@@ -98,6 +98,7 @@ def test_sets_cover_the_labels_that_they_were_fitted_to(seed, coverage, name):
         assert held[y[:, k] == label, k, label].double().mean() >= coverage
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(seed=SEEDS, coverage=COVERAGES)
 def test_intervals_surround_the_value_and_cover_the_targets_they_were_fitted_to(seed, coverage):
@@ -367,6 +368,7 @@ def test_classification_scores_are_those_of_other_libraries(seed):
     assert found["ece"] == pytest.approx(np.abs(gaps).sum() / len(p))
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(SEEDS)
 def test_ranks_are_counted_within_folds_where_members_differ_by_their_fold(seed):

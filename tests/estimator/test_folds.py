@@ -98,6 +98,7 @@ def test_where_each_fold_has_one_class_the_loss_chooses(tmp_path):
     assert model.about["scores"]["valid"]["rocauc"] is None
 
 
+@pytest.mark.slow
 def test_labels_of_new_molecules_say_nothing_to_networks_that_know_older_ones():
     """Not even of the scale of numbers."""
     times = np.arange(len(SMILES))

@@ -111,6 +111,7 @@ def test_batches_and_processes_change_nothing_but_rounding(encoder, weights, mon
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.slow
 def test_memory_beside_the_result_does_not_grow_with_the_molecules(encoder, monkeypatch):
     monkeypatch.setenv(VARIABLE, "1")
     few = MoleculeEncoder(encoder.encoder, batch_size=16).fit([])

@@ -186,6 +186,7 @@ def test_a_seed_gives_the_same_model_again_and_another_seed_another(regressor):
     assert (other.predict(SMILES) != regressor.predict(SMILES)).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [np.int64(1), np.uint8(1)])
 def test_a_seed_means_the_same_in_any_type_of_integer(seed, tmp_path):
     one, same = (HPFTRegressor(**BRIEF, random_state=s).fit(SMILES, SIZE) for s in (1, seed))
@@ -217,6 +218,7 @@ def test_epochs_are_those_for_the_molecules_that_train(monkeypatch):
     assert max(row["epoch"] for row in fitted.history_) == round(320 / train) != 320 / len(SMILES)
 
 
+@pytest.mark.slow
 def test_a_random_state_is_drawn_from_and_can_be_stored(tmp_path):
     drawn = [
         HPFTRegressor(**BRIEF, random_state=np.random.RandomState(3)).fit(SMILES, SIZE)
@@ -388,6 +390,7 @@ def test_labels_of_two_types_come_back_as_they_are():
     assert fitted.score(SMILES, y) == right.all(axis=1).mean()
 
 
+@pytest.mark.slow
 def test_the_unit_of_one_target_is_nothing_to_the_members_of_another():
     weights = []
     for unit in (1e-6, 1e6):

@@ -308,6 +308,7 @@ def test_a_regression_with_missing_numbers_is_made_into_a_model(molhpft, tmp_pat
     assert (row["size low"], row["size high"], row["in_domain"]) == ("", "", "False")
 
 
+@pytest.mark.slow
 def test_a_large_molecule_may_be_trained_on(molhpft, tmp_path):
     smiles = ["NC(C)C(=O)" * 400, *SMILES[1:]]
     path = write_table(tmp_path / "large.csv", smiles=smiles)

@@ -155,8 +155,7 @@ def kernels(request, monkeypatch):
         monkeypatch.setattr(ops, "kernels_for", lambda *_, **__: gpu)
 
 
-BUILDS = [
-    ogb_gcn,
+OTHERS = [
     partial(ogb_gcn, virtual_node=True),
     partial(ogb_gcn, jumping_knowledge=True, pool="mean+sum"),
     partial(gine, norm="layer", pool="attention"),
@@ -169,7 +168,14 @@ BUILDS = [
 
 
 # an anchor adds to the loss, whatever the network is
-@pytest.mark.parametrize(("build", "anchor"), [(ogb_gcn, 0.0), *((build, 0.1) for build in BUILDS)])
+@pytest.mark.parametrize(
+    ("build", "anchor"),
+    [
+        (ogb_gcn, 0.0),
+        (ogb_gcn, 0.1),
+        *(pytest.param(build, 0.1, marks=pytest.mark.slow) for build in OTHERS),
+    ],
+)
 @pytest.mark.usefixtures("_no_autocast")
 def test_an_epoch_asks_the_device_for_its_mean_loss_and_nothing_else(kernels, steps, build, anchor):
     backbone = build(layers=2, width=8)

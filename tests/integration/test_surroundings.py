@@ -147,6 +147,7 @@ def answers_of(model, smiles):
     return Model.from_pretrained(model).predict(smiles).values.tolist()
 
 
+@pytest.mark.slow
 def test_a_worker_of_a_pool_answers_for_many_molecules(model, monkeypatch):
     monkeypatch.setenv("MOLHPFT_WORKERS", "2")
     smiles = SMILES * 45

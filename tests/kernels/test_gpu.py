@@ -62,6 +62,7 @@ def assert_convolution_is_the_plain_one(graph, width, seed=0):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @given(graph=some_graphs, width=widths, seed=seeds)
 @few
 def test_a_convolution_and_its_gradients_equal_the_plain_ones(graph, width, seed):
@@ -193,6 +194,7 @@ def step(graph, rows):
     return h.detach(), *gradients(h, leaves)
 
 
+@pytest.mark.slow
 def test_operations_give_the_same_numbers_every_time_and_those_of_the_cpu(monkeypatch):
     graph, rows = on_device(STAR), (torch.arange(61, device=DEVICE) % 7)[:, None]
     others = step(graph, rows) if DEVICE == "cpu" else None

@@ -48,6 +48,7 @@ def test_there_is_no_config_that_nothing_is_made_from():
     assert made == {path.name for path in config_folder().glob("*.yaml")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("exhibit", "stand_in"), SWEPT, ids=named)
 def test_a_sweep_has_three_seeds_of_everything(exhibit, stand_in):
     for grid in grids_of(exhibit, stand_in):
@@ -56,6 +57,7 @@ def test_a_sweep_has_three_seeds_of_everything(exhibit, stand_in):
             assert all(build_recipes(trial.config) for trial in setting)
 
 
+@pytest.mark.slow
 def test_every_network_of_the_paper_can_be_built_before_anything_is_read():
     networks = {}
     for exhibit, stand_in in SWEPT:

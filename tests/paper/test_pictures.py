@@ -91,6 +91,7 @@ def test_a_figure_of_the_toy_has_every_part_among_its_numbers(toy):
     assert {"training curve, train", "Features before finetuning", "exchange, valid"} <= panels
 
 
+@pytest.mark.slow
 def test_another_figure_of_the_same_toy_computes_nothing(toy, monkeypatch):
     out, _ = toy
     monkeypatch.setenv("MOLHPFT_DATA", "absent")
@@ -114,6 +115,7 @@ def refuse(**options):
     raise AssertionError
 
 
+@pytest.mark.slow
 def test_figures_of_one_toy_share_what_was_computed(toy, monkeypatch):
     out, _ = toy
     monkeypatch.setenv("MOLHPFT_DATA", "absent")

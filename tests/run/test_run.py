@@ -190,6 +190,7 @@ def test_an_interrupted_pretraining_on_shares_of_sources_resumes_exactly(small, 
         assert (resumed.path / name).read_bytes() == (whole.path / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_kernels_change_step_by_step_also_over_an_interruption(small, tmp_path, monkeypatch):
     monkeypatch.setattr(measuring, "PROBE_EXAMPLES", 4)  # 50 take a minute
     config = small(method={"name": "ft"}, measures=["ntk"])

@@ -161,6 +161,7 @@ def test_a_scheduled_probe_has_the_rows_of_its_own_taus(tmp_path, monkeypatch):
     assert results_of(tmp_path / "shared") == alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"cut": "conv1"}], ids=["features", "live"])
 def test_runs_that_share_give_the_bytes_of_runs_that_do_not(tmp_path, monkeypatch, changes):
     raw = raw_sweep(write_table(tmp_path), **changes)

@@ -56,6 +56,7 @@ def test_a_grid_is_every_run_of_its_combinations_once(grid):
         assert trial.config == plainly(trial.settings)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(grid=grids(), other=grids())
 def test_several_grids_are_their_union(grid, other):

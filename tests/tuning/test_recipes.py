@@ -183,6 +183,7 @@ def residuals_along(recipe):
     return residuals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ls_hp_ft", "ls_everywhere", "opposite_energy"])
 def test_a_phase_that_smooths_reserves_energy_and_no_other_does(method):
     (recipe,) = getattr(recipes, method)(PROBE, FINETUNE, tau=(50,), smoothing=0.2)

@@ -45,6 +45,7 @@ def _written(path, header, rows):
     return _write(path, text.getvalue())
 
 
+@pytest.mark.slow
 def test_a_users_tox21_is_the_task_that_ogb_makes_of_it(ogb_root, monkeypatch):
     file = ogb_root.parent / "csv" / "tox21.csv.gz"
     if not file.is_file():
