@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from molhpft.config.options import keywords
 from molhpft.config.registry import ENCODERS, HEADS, METHODS
 from molhpft.core.data import Rows, Task
 from molhpft.core.evaluate import take
@@ -35,11 +36,18 @@ EXAMPLES = {
     (Images, "vectors"): lambda: images(CLASSES),
     (Images, "maps"): lambda: images(CLASSES[:, None, None].expand(-1, 16, 16).to(torch.uint8)),
 }
-# encoder to what makes it cheap; resnet has depth 50, so that its blocks are tried anyway
-SMALLER = {"segmentation_resnet": {"depth": 18}}
+# what makes an encoder cheap; resnet has depth 50, so that its blocks are tried anyway
+SMALL = {"layers": 3, "width": 16}
+SMALLER = {
+    **{
+        name: {k: v for k, v in SMALL.items() if k in keywords(e.build)}
+        for name, e in ENCODERS.items()
+    },
+    "segmentation_resnet": {"depth": 18},
+}
 # what stands behind a name: an encoder of the catalog and its options
 VARIANTS = {
-    **{name: (name, SMALLER.get(name, {})) for name in ENCODERS},
+    **{name: (name, SMALLER[name]) for name in ENCODERS},
     **{
         f"{name}, {options}": (name, {"layers": 2, "width": 8, **options})
         for name in ("gcn", "gine")

@@ -136,6 +136,7 @@ def test_a_table_that_cannot_be_read_is_one_sentence(example_here, tmp_path, opt
     assert len(error.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_nci_molecules")
 def test_a_backbone_of_ones_own_is_probed_and_finetuned(example_here):
     status, out, error = example_here("own_backbone.py", "--quick")

@@ -80,6 +80,7 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path, error, write
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows kills otherwise")
 def test_what_a_killed_writer_left_is_swept_a_day_later_by_the_next_and_no_other_file(tmp_path):
     path = tmp_path / "out [1].csv"

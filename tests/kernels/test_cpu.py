@@ -99,6 +99,7 @@ def test_propagation_of_bfloat16_is_that_of_float32_rounded(graph):
     assert_rounded(lambda x: ops.propagate(x, graph), x, [])
 
 
+@pytest.mark.slow
 @given(
     rows=st.sampled_from([2, 5, 300, 700]),
     relu=st.booleans(),

@@ -155,6 +155,7 @@ def test_values_and_gradients_behind_batch_norm_equal_the_plain_ones(epilogue, r
     )
 
 
+@pytest.mark.slow
 def test_rows_of_lower_precision_are_rounded_and_nothing_else_is():
     graph, epilogue = on_device(STAR), Epilogue(relu=True, dropout=0.5, seed=3)
     x, g = (t.detach() for t in draw((61, 7), (61, 7), dtype=torch.bfloat16))
@@ -206,6 +207,7 @@ def test_operations_give_the_same_numbers_every_time_and_those_of_the_cpu(monkey
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_memory_layout(on_gpu):
     graph = on_device(STAR)
     x, bond, root = draw((61, 8), (KINDS, 8), (8,))

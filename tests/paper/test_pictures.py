@@ -84,6 +84,7 @@ def toy(tmp_path_factory):
         return out, show("fig3", out, changes=TINY)
 
 
+@pytest.mark.slow
 def test_a_figure_of_the_toy_has_every_part_among_its_numbers(toy):
     out, made = toy
     assert [path.name for path in made.files] == ["fig3.png", "fig3.svg", "fig3.csv"]
@@ -101,6 +102,7 @@ def test_another_figure_of_the_same_toy_computes_nothing(toy, monkeypatch):
         show("fig2", out, changes=["toy.taus=[0, 2]", *TINY[1:]])
 
 
+@pytest.mark.slow
 def test_a_damaged_record_of_a_toy_is_named_with_what_to_do(toy, tmp_path, monkeypatch):
     monkeypatch.setenv("MOLHPFT_DATA", "absent")
     copy = shutil.copytree(toy[0], tmp_path / "copy")

@@ -27,6 +27,7 @@ with locked(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_neither_a_killed_holder_nor_a_process_it_forked_keeps_the_lock(tmp_path):
     command = [sys.executable, "-c", HOLD, str(tmp_path / "a")]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

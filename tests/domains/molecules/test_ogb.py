@@ -64,7 +64,9 @@ def _labels(root, name):
 @pytest.mark.parametrize(
     ("name", "sizes", "objective"),
     [
-        ("tox21", [6264, 783, 784], Multilabel(metric="rocauc")),
+        pytest.param(
+            *("tox21", [6264, 783, 784], Multilabel(metric="rocauc")), marks=pytest.mark.slow
+        ),
         ("bace", [1210, 151, 152], Multilabel(metric="rocauc")),
         ("esol", [902, 113, 113], Squared()),
     ],
