@@ -163,6 +163,7 @@ WANTED = {  # what the settings of a column are, in order
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("exhibit", "stand_in"), [pair for pair in SWEPT if pair[0].kind == "table"], ids=named
 )

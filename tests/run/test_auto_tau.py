@@ -163,6 +163,7 @@ def test_members_are_kept_of_all_that_were_finetuned_within_the_budget(
     assert folder.read_json("summary.json") == chosen.read_json("summary.json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -22,6 +22,7 @@ def path(tmp_path):
     return tmp_path / "new" / "figure.png"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 7])
 def test_confidence_is_drawn_for_any_number_of_taus(path, count, rng):
     probabilities = {str(tau): torch.rand(30, generator=rng) for tau in range(count)}

@@ -162,6 +162,7 @@ def test_contributions_sum_to_what_the_molecule_adds_to_any_baseline(build, head
             assert not result.atoms.requires_grad
 
 
+@pytest.mark.slow
 @encoders
 def test_the_gap_shrinks_with_the_number_of_steps(build):
     network = trained(build)
