@@ -141,6 +141,7 @@ def test_targets_that_cannot_be_learned_are_one_sentence(learned, y, says):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.text(max_size=8), max_size=6))
 def test_molecules_are_the_same_strings_in_any_container(strings):

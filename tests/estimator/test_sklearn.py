@@ -179,6 +179,7 @@ def test_no_molecules_have_no_answers(classifier, regressor):
     assert classifier.predict_proba([]).shape == (0, 2)
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_model_again_and_another_seed_another(regressor):
     same = clone(regressor).fit(SMILES, SIZE)
     assert (same.predict(SMILES) == regressor.predict(SMILES)).all()

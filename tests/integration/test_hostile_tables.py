@@ -164,6 +164,7 @@ def test_any_cells_have_a_row_of_answers_each(folder, rows):
     assert sum(counts.values()) == len(found)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.binary(max_size=60)

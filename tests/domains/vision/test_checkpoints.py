@@ -102,6 +102,7 @@ SCHOOLS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("school", SCHOOLS, ids=lambda school: school.__name__)
 def test_the_encoder_of_every_school_computes_its_own_features(school, theirs, ours, tmp_path, rng):
     path = tmp_path / "weights.pth"

@@ -424,10 +424,12 @@ def probed(backbone, task, **options):
     return score(network, task, "test")
 
 
+@pytest.mark.slow
 def test_the_usual_recipe_pretrains_a_resnet(pretrained):
     assert pretrained[1] > 0.9
 
 
+@pytest.mark.slow
 def test_a_pretrained_backbone_is_probed_better_than_a_random_one(tasks, pretrained):
     torch.manual_seed(1)
     random, loaded = cifar_resnet(), cifar_resnet()
@@ -435,6 +437,7 @@ def test_a_pretrained_backbone_is_probed_better_than_a_random_one(tasks, pretrai
     assert probed(loaded, tasks["new"]) > probed(random, tasks["new"]) + 0.1
 
 
+@pytest.mark.slow
 def test_a_head_is_probed_on_cached_views_of_images(tasks, pretrained):
     backbone = cifar_resnet()
     load_resnet(backbone, pretrained[0])
