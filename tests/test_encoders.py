@@ -14,6 +14,7 @@ from molhpft.domains.molecules.overlap import MoleculeSet, inchikey_blocks
 from molhpft.domains.shipped import SHIPPED, shipped_encoders
 from molhpft.domains.weights import read_weights, weight_file
 from molhpft.estimator import MoleculeEncoder
+from tests.marks import slow
 
 FILES = [weight_file(Path(name)) for name in shipped_encoders()]
 MOST = 12_000_000  # bytes: it is installed with every copy of the package
@@ -89,8 +90,8 @@ def test_the_card_says_that_nothing_tested_on_was_trained_on_but_some_other_salt
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param("ogbg-moltox21", marks=pytest.mark.slow),
-        pytest.param("ogbg-molhiv", marks=pytest.mark.slow),
+        slow("ogbg-moltox21"),
+        slow("ogbg-molhiv"),
         "ogbg-molbace",
         "ogbg-molesol",
     ],

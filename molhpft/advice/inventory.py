@@ -1,6 +1,6 @@
 """What is at hand: data sets in numbers, encoders, weight files, and molecules they share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import nan
 from pathlib import Path
 
@@ -56,20 +56,20 @@ def overlap(task: Task, other: str) -> list[Json]:
         FileNotFoundError: the other's molecules are absent.
         ValueError: one of them has no molecules, or the weight file does not say.
     """
-    file = _encoder_file(other)
-    return overlap_with_encoder(task, file) if file else overlap_with(task, _molecules_of(other))
+    return _overlap_counter(other)(task)
 
 
-def _encoder_file(other: str) -> WeightFile | None:
-    """The encoder of that name; None of a data set or table."""
+def _overlap_counter(other: str) -> Callable[[Task], list[Json]]:
+    """`overlap` of a task; what cannot be looked for is refused before a task is there."""
     if other in (*shipped_encoders(), *REPLACED) or other.endswith(_WEIGHTS):
-        return read_weights(Path(other))
+        file = read_weights(Path(other))
+        return lambda task: overlap_with_encoder(task, file)
     if other not in TASKS and not is_table(other):
         raise ValueError(
             f"{other} should be a data set, the file of a table, or an encoder: one of "
             f"{', '.join(shipped_encoders())} or a weight file"
         )
-    return None
+    return lambda task: overlap_with(task, _molecules_of(other))
 
 
 def overlap_with_encoder(task: Task, file: WeightFile) -> list[Json]:
@@ -198,8 +198,7 @@ def describe_data(name: str, changes: Sequence[str] = (), against: str | None = 
     name, options = chosen_task(name, changes)
     if name == "csv" and options["target_columns"] is None:
         options = {**options, "target_columns": (ALL,)}
-    if against:
-        _encoder_file(against)  # what cannot be looked for is said before data are read
+    shared = _overlap_counter(against) if against else None  # before data are read
     task = TASKS[name](**options)
     return {
         "name": task.name,
@@ -209,7 +208,7 @@ def describe_data(name: str, changes: Sequence[str] = (), against: str | None = 
         "sizes": {split: len(rows) for split, rows in task.splits.items()},
         **_counts(task.examples),
         "targets": _targets(task),
-        **({"overlap": overlap(task, against)} if against else {}),
+        **({"overlap": shared(task)} if shared else {}),
     }
 
 

@@ -63,6 +63,7 @@ from molhpft.run.run import run
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
 from molhpft.tuning.recipes import Recipe
+from tests.marks import slow
 from tests.runs import SMALL, rows_of
 from tests.toy import NAN, toy_network, toy_task
 
@@ -543,9 +544,7 @@ def results_of(name, branch):
 QUICK = ("toy", "linear", "molecules")
 
 
-@pytest.mark.parametrize(
-    "domain", [pytest.param(d, marks=() if d in QUICK else pytest.mark.slow) for d in DOMAINS]
-)
+@pytest.mark.parametrize("domain", [name if name in QUICK else slow(name) for name in DOMAINS])
 def test_every_measure_runs_on_a_domain_or_refuses_it_before_training(domain):
     branch = branch_of(domain)
     for name in NAMES:

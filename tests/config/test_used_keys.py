@@ -12,6 +12,7 @@ from molhpft.config.registry import METHODS
 from molhpft.config.schema import parse_config, resolved
 from molhpft.domains.shipped import DEFAULT_ENCODER
 from molhpft.tuning.phase import OF_BACKBONE, Phase
+from tests.marks import slow
 
 BASE = {"task": "nci_alerts", "encoder": {"name": "gcn", "layers": 1, "width": 4}}
 NEEDED = {"tau": [0, 3], "pretraining": "nci_descriptors", "stages": ["conv0"]}
@@ -96,9 +97,7 @@ def test_every_setting_of_a_phase_is_tried():
 
 
 @pytest.mark.parametrize("section", ["probe", "finetune"])
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in METHODS]
-)
+@pytest.mark.parametrize("name", [name if name in QUICK else slow(name) for name in METHODS])
 def test_a_setting_of_a_phase_changes_what_is_trained_or_is_refused(name, section):
     for tau in [{}, {"tau": [2]}, {"tau": "auto"}]:
         if tau and "tau" not in keywords(METHODS[name]):

@@ -29,6 +29,7 @@ from molhpft.domains.vision.examples import Augmentation, Images
 from molhpft.tuning import fit as optim
 from molhpft.tuning.fit import fit
 from molhpft.tuning.phase import Phase
+from tests.marks import slow
 
 SMILES = ["CCO", "C", "[Na+].[Cl-]", "c1ccccc1", "CC(C)(C)c1ccc(cc1)C#N.O", "O=C=O"] * 3
 
@@ -173,7 +174,7 @@ OTHERS = [
     [
         (ogb_gcn, 0.0),
         (ogb_gcn, 0.1),
-        *(pytest.param(build, 0.1, marks=pytest.mark.slow) for build in OTHERS),
+        *(slow(build, 0.1) for build in OTHERS),
     ],
 )
 @pytest.mark.usefixtures("_no_autocast")

@@ -26,6 +26,7 @@ from tests.kernels.graphs import (
     graphs,
     seeds,
 )
+from tests.marks import slow
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -71,7 +72,7 @@ def test_a_convolution_and_its_gradients_equal_the_plain_ones(graph, width, seed
 
 @pytest.mark.parametrize(
     ("graph", "width"),
-    [pytest.param(STAR, 300, marks=pytest.mark.slow), (RING, 3), (LATTICE, 128)],
+    [slow(STAR, 300), (RING, 3), (LATTICE, 128)],
 )
 def test_wide_rows_and_many_atoms_are_served_too(graph, width):
     assert_convolution_is_the_plain_one(graph, width)

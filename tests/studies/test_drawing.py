@@ -10,6 +10,7 @@ from matplotlib.text import Text
 
 from molhpft.studies import drawing
 from molhpft.studies.drawing import Line, TauPanel
+from tests.marks import slow
 
 PNG = b"\x89PNG"
 
@@ -22,8 +23,7 @@ def path(tmp_path):
     return tmp_path / "new" / "figure.png"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [1, 7])
+@pytest.mark.parametrize("count", [1, slow(7)])
 def test_confidence_is_drawn_for_any_number_of_taus(path, count, rng):
     probabilities = {str(tau): torch.rand(30, generator=rng) for tau in range(count)}
     gradients = [10.0 ** (1 - tau) for tau in range(count)]

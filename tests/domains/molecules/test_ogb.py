@@ -12,6 +12,7 @@ from torch import Tensor
 from molhpft.core.objectives import Multilabel, Squared
 from molhpft.domains.molecules import ogb as datasets
 from molhpft.domains.molecules.ogb import ogb_folder, ogb_names, ogb_task
+from tests.marks import slow
 
 SMILES = ("CCO", "c1ccccc1", "C", "C1CC1")
 
@@ -64,9 +65,7 @@ def _labels(root, name):
 @pytest.mark.parametrize(
     ("name", "sizes", "objective"),
     [
-        pytest.param(
-            *("tox21", [6264, 783, 784], Multilabel(metric="rocauc")), marks=pytest.mark.slow
-        ),
+        slow("tox21", [6264, 783, 784], Multilabel(metric="rocauc")),
         ("bace", [1210, 151, 152], Multilabel(metric="rocauc")),
         ("esol", [902, 113, 113], Squared()),
     ],

@@ -22,6 +22,7 @@ from molhpft.domains.molecules.smiles import (
     packed_graphs,
     parse,
 )
+from tests.marks import slow
 
 UNMARKED = [  # could have stereochemistry, of which their strings say nothing
     *("FC=CF", "CC=C=CC", "CC(F)(Cl)Br", "C1CCCCCCC=C1", "CC(C)=NO", "N[Pt](F)(Cl)Br"),
@@ -39,7 +40,6 @@ FRAGMENTS = [
     *("F[C@@H](Cl)Br", "FS(F)(F)(F)(F)F", "O=C1C=CC(=O)C=C1", "C12C3C4C1C5C2C3C45"),
     *("N[Pt@SP1](F)(Cl)Br", "CN->[Fe]", "C1CC2CCC1O2"),
 ]
-LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("tox21", "hiv")]
 REFUSED = "C[Al](C)(C)(C)(C)C"  # six bonds: too many for RDKit, fine for OGB
 
 EVERY_SIGN = "@|/\\" + "".join(f"[{digit}" for digit in range(10))  # rules no column out
@@ -60,7 +60,7 @@ def _smiles(folder):
     return pd.read_csv(folder / "mapping" / "mol.csv.gz")["smiles"].tolist()
 
 
-@pytest.mark.parametrize("name", ["bace", "esol", "freesolv", *LARGE])
+@pytest.mark.parametrize("name", ["bace", "esol", "freesolv", slow("tox21"), slow("hiv")])
 def test_all_molecules_have_the_numbers_of_ogbs_raw_files(ogb_root, name):
     folder = ogb_root / f"ogbg_mol{name}"
     store = load_or_pack(_smiles(folder))
@@ -246,7 +246,7 @@ def test_what_the_string_rules_out_is_what_rdkit_would_say(smiles):
     assert columns(mol, smiles) == columns(mol, EVERY_SIGN)
 
 
-@pytest.mark.parametrize("name", ["bace", pytest.param("tox21", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["bace", slow("tox21")])
 def test_a_data_sets_strings_rule_out_nothing_they_have(ogb_root, name):
     for smiles in _smiles(ogb_root / f"ogbg_mol{name}")[:2_000]:
         mol = parse(smiles)

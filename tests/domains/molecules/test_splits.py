@@ -25,9 +25,9 @@ from molhpft.domains.molecules.splits import (
     scaffold_split,
     shifted_split,
 )
+from tests.marks import slow
 
 POOL = ["CCO", "CCN", "c1ccccc1", "Cc1ccccc1", "C1CC1C", "O=C1CCCC1", "c1ccc2ccccc2c1", "C1CCNCC1"]
-LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("tox21", "hiv")]
 REFUSED = "C[Al](C)(C)(C)(C)C"  # a valence RDKit refuses; OGB keeps such molecules
 SPLITS = ("train", "valid", "test")
 ALONE = [[row] for row in range(70)]
@@ -42,7 +42,7 @@ def _rows(splits):
     return torch.cat([splits[name] for name in SPLITS]).sort().values.tolist()
 
 
-@pytest.mark.parametrize("name", ["bace", "esol", "freesolv", *LARGE])
+@pytest.mark.parametrize("name", ["bace", "esol", "freesolv", slow("tox21"), slow("hiv")])
 def test_the_scaffold_split_is_that_of_ogb(ogb_root, name):
     folder = ogb_root / f"ogbg_mol{name}"
     smiles = pd.read_csv(folder / "mapping" / "mol.csv.gz", usecols=["smiles"])["smiles"]
