@@ -77,7 +77,7 @@ OPTIONS = {
     "tau in words": (("--tau", "long"), "--tau is a number of epochs"),
     "tau below 0": (("--tau", "-1"), "--tau is a number of epochs"),
     "tau auto among others": (("--tau", "auto", "--tau", "3"), "or auto alone; got 'auto'"),
-    "no such target": (("--target", "rng"), "no column 'rng'; it has: smiles and ring"),
+    "no such target": (("--target", "rng"), "no column 'rng'; did you mean 'ring'[?] it has: "),
     "words as target": (("--target", "smiles"), "'smiles' of .* two words; it has 60 words"),
     "no such molecules": (("--smiles-column", "S"), "no column 'S'"),
     "split without a column": (("--split", "column"), "needs a column of splits"),

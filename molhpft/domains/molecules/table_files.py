@@ -572,10 +572,10 @@ def _unknown(
     names = list(names)
     near = get_close_matches(name.casefold(), [one.casefold() for one in names], n=1)
     meant = " or ".join(repr(one) for one in names if one.casefold() in near)
-    hint = f"; did you mean {meant}?" if meant else ""
+    hint = f"did you mean {meant}? " if meant else ""
     remedy = f"; name one of these by {how_to_give(option)}" if option else ""
     shown = listed(names, most=SHOWN)
-    return ValueError(f"{path} has no column {name!r}; it has: {shown}{hint}{remedy}")
+    return ValueError(f"{path} has no column {name!r}; {hint}it has: {shown}{remedy}")
 
 
 def _mistyped(path: Path, name: str, kind: str, should: str) -> ValueError:

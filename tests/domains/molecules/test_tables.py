@@ -268,9 +268,9 @@ def test_a_column_of_molecules_is_found_in_any_case_and_that_is_said(path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("SMILES,Smiles,y\nC,C,1\n", "Smiles and y; did you mean 'SMILES' or 'Smiles'?; name"),
-        ("Smiles,SMILES,y\nC,C,1\n", "SMILES and y; did you mean 'Smiles' or 'SMILES'?; name"),
-        ("smile,y\nC,1\n", "it has: smile and y; did you mean 'smile'?; name one of these by"),
+        ("SMILES,Smiles,y\nC,C,1\n", "; did you mean 'SMILES' or 'Smiles'? it has: SMILES, Smiles"),
+        ("Smiles,SMILES,y\nC,C,1\n", "; did you mean 'Smiles' or 'SMILES'? it has: Smiles, SMILES"),
+        ("smile,y\nC,1\n", "did you mean 'smile'? it has: smile and y; name one of these by"),
     ],
 )
 def test_a_column_that_is_nearly_meant_is_named(path, text, says):
