@@ -6,7 +6,6 @@ which derivatives of derivatives come.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.weak import WeakIdKeyDictionary
 
 from molhpft.kernels import reference
 from molhpft.kernels.batch_norm import (
@@ -25,10 +23,19 @@ from molhpft.kernels.batch_norm import (
     statistics,
 )
 from molhpft.kernels.dispatch import Gradients, Kernels, Operation, collate_kernel, kernels_for
+from molhpft.kernels.known_rows import (
+    Alike,
+    alike_in,
+    remember_heard,
+    remember_mapped,
+    remember_row_sums,
+    row_sums_of,
+)
 from molhpft.kernels.reference import CSRGraph, Epilogue, apply_epilogue, draw_epilogue
 
 # with so many more sums than rows in the table, products of the table are the faster ones
 _ROWS_PER_TABLE_ROW = 4
+_MOST_DIFFERENT = 0.9  # of all rows; with more, finding the equal ones takes as long as they save
 _STEP = 32  # oneDNN sees only numbers of rows that are multiples of it, or below it
 
 
@@ -37,13 +44,15 @@ def convolve(x: Tensor, bond: Tensor, root: Tensor, graph: CSRGraph) -> Tensor:
     kernels = kernels_for(bond, root, graph.norm, rows=x)
     if kernels is None:
         return reference.convolve(x, bond, root, graph)
-    return Operation(
+    result = Operation(
         reference=partial(reference.convolve, graph=graph),
         forward=partial(kernels.convolve, graph=graph),
         backward=lambda g, wanted, x, bond, root: kernels.convolve_backward(
             g, x, bond, root, graph
         ),
     )(x, bond, root)
+    remember_heard(result, x, graph)
+    return result
 
 
 def propagate(x: Tensor, graph: CSRGraph) -> Tensor:
@@ -51,12 +60,14 @@ def propagate(x: Tensor, graph: CSRGraph) -> Tensor:
     kernels = kernels_for(graph.norm, rows=x)
     if kernels is None:
         return reference.propagate(x, graph)
-    return Operation(
+    result = Operation(
         reference=partial(reference.propagate, graph=graph),
         forward=partial(kernels.propagate, graph=graph),
         # the matrix is symmetric
         backward=lambda g, wanted, x: (kernels.propagate(g, graph),),
     )(x)
+    remember_heard(result, x, graph)
+    return result
 
 
 def embed(rows: Tensor, table: Tensor) -> Tensor:
@@ -69,11 +80,11 @@ def embed(rows: Tensor, table: Tensor) -> Tensor:
         forward=lambda table: F.embedding_bag(rows, table, mode="sum"),
         backward=lambda g, wanted, table: (kernels.embed_backward(g, rows, len(table)),),
     )(table)
-    _remember_row_sums(h, rows, table)
+    remember_row_sums(h, rows, table)
     return h
 
 
-def linear(h: Tensor, weight: Tensor, bias: Tensor, *, skip_embedding: bool = False) -> Tensor:
+def linear(h: Tensor, weight: Tensor, bias: Tensor, *, for_weights: bool = False) -> Tensor:
     """`h weight^T + bias`, (n, m), for rows `h` (n, k), `weight` (m, k) and `bias` (m,).
 
     Under autocast the three products of training are computed in its dtype, from factors rounded to
@@ -83,17 +94,34 @@ def linear(h: Tensor, weight: Tensor, bias: Tensor, *, skip_embedding: bool = Fa
         h: (n, k).
         weight: (m, k).
         bias: (m,).
-        skip_embedding: whether the gradient of an `h` that `embed` gave may go straight to its
-            table: fewer and shorter products, but nothing can be differentiated in `h` then.
+        for_weights: whether gradients are wanted in weights alone, those that `h` was computed with
+            included. On the CPU rows that are known to be equal are then multiplied once, and the
+            gradient of all stands in the first of them; and the gradient of an `h` that `embed`
+            gave goes straight to its table.
     """
     kernels = kernels_for(weight, bias, rows=h)
     if kernels is None:
         return F.linear(h, weight, bias)
-    dtype = _autocast_dtype(h.device.type)
-    sums = row_sums_of(h) if skip_embedding or not torch.is_grad_enabled() else None
+    product_of = _linear(_autocast_dtype(h.device.type))
+    if not for_weights and torch.is_grad_enabled():
+        return product_of(h, weight, bias)
+    sums, alike = row_sums_of(h), alike_in(h)
     if sums and len(h) >= _ROWS_PER_TABLE_ROW * len(sums.table):
-        return _linear_of_row_sums(sums.rows, kernels, dtype)(sums.table, weight, bias)
-    return _linear(dtype)(h, weight, bias)
+        dtype = _autocast_dtype(h.device.type)
+        result = _linear_of_row_sums(sums.rows, kernels, dtype)(sums.table, weight, bias)
+    elif alike is not None and _are_few(alike, h):
+        different = product_of(h.index_select(0, alike.first), weight, bias)
+        result = different.index_select(0, alike.group)
+    else:
+        result = product_of(h, weight, bias)
+    remember_mapped(result, h)
+    return result
+
+
+def _are_few(alike: Alike, h: Tensor) -> bool:
+    """Whether so many rows are equal that it is worth multiplying only different ones."""
+    on_cpu = h.device.type == "cpu"
+    return on_cpu and len(alike) == len(h) and len(alike.first) < _MOST_DIFFERENT * len(h)
 
 
 def normalise(a: Tensor, norm: nn.Module, *, relu: bool, dropout: float, training: bool) -> Tensor:
@@ -122,7 +150,10 @@ def normalise(a: Tensor, norm: nn.Module, *, relu: bool, dropout: float, trainin
             return apply_epilogue(shared_batch_norm(a, norm), epilogue)
         return reference.normalise(a, norm, epilogue)
     operation = normalise_operation(norm, statistics(a, norm, kernels), epilogue, kernels)
-    return operation(a, norm.weight, norm.bias)
+    result = operation(a, norm.weight, norm.bias)
+    if not epilogue.threshold:
+        remember_mapped(result, a)
+    return result
 
 
 def collate(rows: Tensor, **packed: Tensor) -> tuple[Tensor, ...]:
@@ -203,34 +234,6 @@ def _linear_of_row_sums(rows: Tensor, kernels: Kernels, dtype: torch.dtype | Non
         return product(sums, weight.T), inner_product(sums, table), g.sum(0, dtype=weight.dtype)
 
     return Operation(plain, forward, backward)
-
-
-@dataclass(frozen=True, eq=False)
-class _RowSums:
-    """Which `rows` (n, columns) of which `table` (length, d) a tensor (n, d) is the sums of."""
-
-    rows: Tensor
-    table: Tensor
-    versions: tuple[int, int]
-
-
-# of tensors that are still in use, and of no others: between the embedding and the first layer of
-# an encoder lies the boundary of two stages, which only the tensor crosses
-_row_sums = WeakIdKeyDictionary()
-
-
-def _remember_row_sums(h: Tensor, rows: Tensor, table: Tensor) -> None:
-    # without a count of changes, nothing would tell whether the entry still holds
-    if not h.is_inference():
-        _row_sums[h] = _RowSums(rows, table, (h._version, table._version))
-
-
-def row_sums_of(h: Tensor) -> _RowSums | None:
-    """What `h` is known to be the sums of; None once it or the table was changed in place."""
-    sums: _RowSums | None = _row_sums.get(h)  # type: ignore[no-untyped-call]
-    if sums is None or sums.versions != (h._version, sums.table._version):
-        return None
-    return sums
 
 
 # Products. PyTorch's own float32 products on x86 go through MKL, which uses no more than AVX2 on

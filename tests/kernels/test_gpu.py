@@ -235,7 +235,7 @@ def test_the_first_layer_of_an_encoder_learns_under_autocast(on_gpu):
         leaves,
     )
     with torch.autocast(DEVICE, torch.bfloat16):
-        out = ops.linear(ops.embed(rows, table), weight, bias, skip_embedding=True)
+        out = ops.linear(ops.embed(rows, table), weight, bias, for_weights=True)
     assert out.dtype == torch.bfloat16
     for found, plain in zip(
         torch.autograd.grad(out.float().square().sum(), leaves), expected, strict=True

@@ -320,7 +320,7 @@ def test_a_layer_of_sums_and_all_its_gradients_equal_those_of_any_layer(n, colum
     rows = draw_rows(n, columns, seed)
     h = embed(rows, table)
     assert row_sums_of(h) is not None
-    ours = linear(h, weight, bias, skip_embedding=True)
+    ours = linear(h, weight, bias, for_weights=True)
     theirs = F.linear(table[rows].sum(1), weight, bias)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     for a, b in zip(gradients(ours, leaves), gradients(theirs, leaves), strict=True):
@@ -344,7 +344,7 @@ def test_derivatives_of_derivatives_skip_the_sums_too():
         (gradient,) = torch.autograd.grad(logits.square().sum(), table, create_graph=True)
         return gradient.square().sum()
 
-    ours = squared_gradient(linear(embed(rows, table), weight, bias, skip_embedding=True))
+    ours = squared_gradient(linear(embed(rows, table), weight, bias, for_weights=True))
     theirs = squared_gradient(F.linear(table[rows].sum(1), weight, bias))
     for a, b in zip(gradients(ours, leaves), gradients(theirs, leaves), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
@@ -356,7 +356,7 @@ def test_autocast_rounds_a_layer_of_sums_no_more_than_any_layer():
     h = embed(rows, table)
     exact = F.linear(table.double()[rows].sum(1), weight.double(), bias.double())
     with torch.autocast("cpu", torch.bfloat16):
-        ours, plain = linear(h, weight, bias, skip_embedding=True), linear(h.clone(), weight, bias)
+        ours, plain = linear(h, weight, bias, for_weights=True), linear(h.clone(), weight, bias)
     assert ours.dtype == plain.dtype == torch.bfloat16
     assert (ours - exact).norm() <= (plain - exact).norm()
     for a, b in zip(gradients(ours, leaves), gradients(exact, leaves), strict=True):
@@ -367,13 +367,13 @@ def test_autocast_rounds_a_layer_of_sums_no_more_than_any_layer():
 def test_products_are_as_short_as_the_table_where_the_sums_may_be_skipped(lengths):
     table, weight, bias = draw_leaves((LENGTH, 5), (6, 5), (6,))
     h = embed(draw_rows(99, 3), table)
-    gradients(linear(h, weight, bias, skip_embedding=True), [table, weight])
+    gradients(linear(h, weight, bias, for_weights=True), [table, weight])
     assert lengths == [LENGTH] * 3
     with torch.no_grad():
         linear(h, weight, bias)
     assert lengths == [LENGTH] * 4
     few = embed(draw_rows(2 * LENGTH, 3), table)
-    linear(few, weight, bias, skip_embedding=True)
+    linear(few, weight, bias, for_weights=True)
     assert lengths[4:] == [2 * LENGTH]
 
 
@@ -383,7 +383,7 @@ def test_a_change_in_place_is_noticed(changed):
     h = embed(draw_rows(99, 3), table)
     (h if changed == "sums" else table).mul_(2)
     assert row_sums_of(h) is None
-    result = linear(h, weight, bias, skip_embedding=True)
+    result = linear(h, weight, bias, for_weights=True)
     torch.testing.assert_close(result, F.linear(h, weight, bias))
 
 

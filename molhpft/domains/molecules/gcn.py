@@ -281,7 +281,7 @@ class OGBConvolution(nn.Module):
     def forward(self, h: Tensor, graphs: GraphBatch) -> Tensor:
         """New atom features (atoms, d) from `h` (atoms, d)."""
         # training needs no gradient with respect to the features of atoms
-        x = linear(h, self.linear.weight, self.linear.bias, skip_embedding=self.training)
+        x = linear(h, self.linear.weight, self.linear.bias, for_weights=self.training)
         return convolve(x, self.bond.combinations(), self.root, ogb_edges(graphs))
 
 

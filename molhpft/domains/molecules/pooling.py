@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from molhpft.core.network import Batch, Stage
 from molhpft.domains.molecules.graphs import GraphBatch
+from molhpft.kernels.known_rows import remember_mapped
 
 Pooling = Literal["mean", "sum", "mean+sum", "attention"]
 
@@ -133,8 +134,11 @@ class CollectMolecules(Stage):
         rows, earlier = h, h[:0]
         if collected:
             rows, earlier = torch.split(h, [len(h) - collected, collected])
+            remember_mapped(rows, h)
         rows = self.convolution(rows, batch)
-        return torch.cat([rows, earlier, self.pool(rows, batch).reshape(-1, self.width)])
+        result = torch.cat([rows, earlier, self.pool(rows, batch).reshape(-1, self.width)])
+        remember_mapped(result, rows)
+        return result
 
 
 class JoinLayers(Stage):

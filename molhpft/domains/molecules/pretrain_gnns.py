@@ -141,7 +141,7 @@ class GCNConvolution(nn.Module):
     def forward(self, h: Tensor, graphs: GraphBatch) -> Tensor:
         """New atom features (atoms, d) from `h` (atoms, d)."""
         # training needs no gradient with respect to the features of atoms
-        x = linear(h, self.linear.weight, self.linear.bias, skip_embedding=self.training)
+        x = linear(h, self.linear.weight, self.linear.bias, for_weights=self.training)
         return sum_messages(x, self.bond.combinations(), normalised_edges(graphs))
 
 
@@ -156,7 +156,7 @@ class SAGEConvolution(nn.Module):
 
     def forward(self, h: Tensor, graphs: GraphBatch) -> Tensor:
         """New atom features (atoms, d) of length 1 from `h` (atoms, d)."""
-        x = linear(h, self.message.weight, self.message.bias, skip_embedding=self.training)
+        x = linear(h, self.message.weight, self.message.bias, for_weights=self.training)
         # the sum has the direction of the mean
         return F.normalize(sum_messages(x, self.bond.combinations(), unit_edges(graphs)), dim=1)
 
@@ -196,7 +196,7 @@ class MolCLRConvolution(nn.Module):
 
     def forward(self, h: Tensor, graphs: GraphBatch) -> Tensor:
         """New atom features (atoms, d) from `h` (atoms, d)."""
-        x = linear(h, self.weight.T, self.no_bias, skip_embedding=self.training)
+        x = linear(h, self.weight.T, self.no_bias, for_weights=self.training)
         bonds = self.bond.combinations().expand(-1, x.shape[1])
         return sum_messages(x, bonds, unit_edges(graphs)) + self.bias
 
@@ -220,7 +220,7 @@ class GATConvolution(nn.Module):
     def forward(self, h: Tensor, graphs: GraphBatch) -> Tensor:
         """New atom features (atoms, d) from `h` (atoms, d)."""
         edges, width = looped_edges(graphs), len(self.bias)
-        x = linear(h, self.linear.weight, self.linear.bias, skip_embedding=self.training)
+        x = linear(h, self.linear.weight, self.linear.bias, for_weights=self.training)
         bonds = self.bond.combinations().view(-1, HEADS, width)
         # quotients of exponentials, for which bfloat16 is too coarse
         x = x.to(bonds).view(-1, HEADS, width)

@@ -1,0 +1,120 @@
+"""What is known of the rows of a tensor, beside their numbers: what they sum, and which are equal.
+
+It is remembered of tensors that are in use and were not changed in place, and of no others: between
+the stages of an encoder only the tensor itself is handed on.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from molhpft.kernels.dispatch import groups_of_nodes
+from molhpft.kernels.reference import CSRGraph
+
+
+@dataclass(frozen=True, eq=False)
+class RowSums:
+    """Which `rows` (n, columns) of which `table` (length, d) a tensor (n, d) is the sums of."""
+
+    rows: Tensor
+    table: Tensor
+    versions: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Alike:
+    """Which of `n` rows are equal because they were computed alike.
+
+    All methyl groups have the same features until a convolution has heard of something that tells
+    them apart. After `k` convolutions two atoms are alike if their surroundings up to `k` bonds
+    are: the colours of Weisfeiler and Leman (1968).
+
+    Attributes:
+        before: int64 (n, columns), that each row was computed from; or which nodes were alike
+            before they heard of their neighbours.
+        graph: along which they heard of them; None of rows that heard of none.
+    """
+
+    before: "Tensor | Alike"
+    graph: CSRGraph | None = None
+
+    def __len__(self) -> int:
+        return len(self.before)
+
+    @property
+    def group(self) -> Tensor:
+        """Number of the group of equal rows that each is in, int64 (n,)."""
+        return self._groups[0]
+
+    @property
+    def first(self) -> Tensor:
+        """First row of each group, int64 (groups,)."""
+        return self._groups[1]
+
+    @cached_property
+    def _groups(self) -> tuple[Tensor, Tensor]:
+        if isinstance(self.before, Tensor):
+            alone = torch.zeros(len(self) + 1, dtype=torch.long)
+            return groups_of_nodes(self.before, alone, torch.empty(0, 1, dtype=torch.long))
+        group, graph = self.before.group, self.graph
+        assert graph is not None
+        nodes = torch.stack([group, _bits(graph.degree)], 1)
+        edges = torch.stack([group[graph.source], graph.kind, _bits(graph.norm)], 1)
+        return groups_of_nodes(nodes, graph.pointer, edges)
+
+
+def _bits(numbers: Tensor) -> Tensor:
+    return numbers.detach().contiguous().view(torch.int32).long()
+
+
+_sums = WeakIdKeyDictionary()
+_alike = WeakIdKeyDictionary()
+
+
+def remember_row_sums(h: Tensor, rows: Tensor, table: Tensor) -> None:
+    """Remember that `h` is the sums of `rows` of a `table`."""
+    # without a count of changes, nothing would tell whether the entry still holds
+    if not h.is_inference():
+        _sums[h] = RowSums(rows, table, (h._version, table._version))
+        _remember_alike(h, Alike(rows))
+
+
+def row_sums_of(h: Tensor) -> RowSums | None:
+    """What `h` is known to be the sums of; None once it or the table was changed in place."""
+    sums: RowSums | None = _sums.get(h)  # type: ignore[no-untyped-call]
+    if sums is None or sums.versions != (h._version, sums.table._version):
+        return None
+    return sums
+
+
+def remember_mapped(result: Tensor, h: Tensor) -> None:
+    """Remember that rows of `result` are equal where those of `h` are.
+
+    One function was applied to every row, or the rows are the same and others came below them.
+    """
+    if (alike := alike_in(h)) is not None:
+        _remember_alike(result, alike)
+
+
+def remember_heard(result: Tensor, x: Tensor, graph: CSRGraph) -> None:
+    """Remember that each row of `result` is a function of a node of `graph` and what it hears.
+
+    Of its degree, its row of `x`, and, whatever their order, kinds and norms of the edges into it
+    and the rows of `x` that they come from.
+    """
+    if (alike := alike_in(x)) is not None:
+        _remember_alike(result, Alike(alike, graph))
+
+
+def alike_in(h: Tensor) -> Alike | None:
+    """Which of the first rows of `h` are known to be equal; None once it was changed in place."""
+    entry: tuple[int, Alike] | None = _alike.get(h)  # type: ignore[no-untyped-call]
+    return entry[1] if entry and entry[0] == h._version else None
+
+
+def _remember_alike(h: Tensor, alike: Alike) -> None:
+    if not h.is_inference():
+        _alike[h] = h._version, alike
