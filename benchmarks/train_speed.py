@@ -1,7 +1,7 @@
 """Molecules a second in training and inference: this package against plain PyTorch Geometric.
 
     python benchmarks/train_speed.py
-    python benchmarks/train_speed.py --molecules 2000 --repeats 3
+    python benchmarks/train_speed.py --molecules 2000 --repeats 3 --dropout 0
 
 OGB's GCN of 5 layers and width 300 on Tox21 and HIV (in the folder MOLHPFT_DATA, or fetched) in
 batches of 128, on as many threads as PyTorch takes or, with `--device cuda`, on a GPU. All sides
@@ -42,11 +42,11 @@ PHASE = Phase(trains="all", epochs=0, lr=1e-3, batch_size=SIZE)
 class Ours(Callback):
     """The package's network, loop and batches, in one precision."""
 
-    def __init__(self, precision, task, peer, device, seed):
+    def __init__(self, precision, task, peer, *, dropout, device, seed):
         self.name, self.task = precision, task.to(device)
         self.machine = Machine(device=torch.device(device), mixed=precision == "bf16-mixed")
         self.network = Network(
-            ogb_gcn(layers=LAYERS, width=WIDTH), linear_head(WIDTH, task.outputs)
+            ogb_gcn(layers=LAYERS, width=WIDTH, dropout=dropout), linear_head(WIDTH, task.outputs)
         )
         weights = WeightFile(Path("peer"), peer.state_dict(), {})
         backbone = self.network.backbone.state_dict()
@@ -148,13 +148,14 @@ def some_of(task, molecules):
     return replace(task, splits={**task.splits, "train": rows[chosen.sort().values]})
 
 
-def measured(task, repeats, device, seed):
+def measured(task, repeats, *, dropout, device, seed):
     """All figures of a data set, by side."""
     torch.manual_seed(seed)
-    gcn = GCN(task.outputs, layers=LAYERS, width=WIDTH)
+    gcn = GCN(task.outputs, layers=LAYERS, width=WIDTH, dropout=dropout)
     fast = {"bf16-mixed": torch.bfloat16} if multiplies_bfloat16(device) else {}
     precisions = {**fast, "32-true": torch.float32}
-    sides = [Ours(precision, task, gcn, device, seed) for precision in precisions]
+    same = {"dropout": dropout, "device": device, "seed": seed}
+    sides = [Ours(precision, task, gcn, **same) for precision in precisions]
     sides.append(Peer(task, gcn, device))
     floors = {f"products {name}": Floor(task, dtype, device) for name, dtype in precisions.items()}
     first = {side.name: side.logits() for side in sides}
@@ -205,6 +206,7 @@ def main():
     parser.add_argument("--molecules", type=int, default=6264, help="of each training split")
     parser.add_argument("--repeats", type=int, default=5, help="epochs")
     parser.add_argument("--seed", type=int, default=0, help="of weights, orders and dropout")
+    parser.add_argument("--dropout", type=float, default=0.5, help="after each convolution")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--data", nargs="+", default=DATA, help="names of OGB's data sets")
     options = parser.parse_args()
@@ -215,7 +217,13 @@ def main():
             print(f"{name} is left out: {ogb_folder(name)} is absent; set MOLHPFT_DATA")
             continue
         task = some_of(ogb_task(name), options.molecules)
-        figures[name] = measured(task, options.repeats, options.device, options.seed)
+        figures[name] = measured(
+            task,
+            options.repeats,
+            dropout=options.dropout,
+            device=options.device,
+            seed=options.seed,
+        )
         rows = {
             side if side == "PyG" else f"molhpft {side}": cells(row)
             for side, row in figures[name].items()

@@ -31,8 +31,10 @@ def test_a_script_ends_in_its_lowest_ratio(tmp_path, script, figures):
 
 
 @pytest.mark.slow
-def test_training_is_compared_with_pyg_from_the_same_weights(ogb_root):
+@pytest.mark.parametrize("dropout", ["0", "0.5"])
+def test_training_is_compared_with_pyg_from_the_same_weights(ogb_root, dropout):
     options = ("--data", "ogbg-moltox21", "--molecules", "200", "--repeats", "2")
+    options += ("--dropout", dropout)
     line = _last_line("train_speed.py", *options)
     sides = line["ogbg-moltox21"]
     assert line["ratio"] == next(iter(sides.values()))["training_ratio"]
