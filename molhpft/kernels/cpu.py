@@ -115,23 +115,6 @@ def arrivals_backward(g: Tensor, a: Tensor, graph: BondGraph) -> Tensor:
     return ga
 
 
-def groups_of_nodes(nodes: Tensor, pointer: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
-    """Group of each node, (n,), and the first node of each group, (groups,), both int64.
-
-    Two nodes are in one group if their rows of `nodes` are equal, and the rows of `edges` into them
-    are, in any order.
-
-    Args:
-        nodes: int64 (n, p).
-        pointer: int64 (n + 1,), first edge into each node, then E.
-        edges: int64 (E, q).
-    """
-    group, first = torch.empty(2, len(nodes), dtype=torch.long).unbind()
-    slots = torch.full((2 << len(nodes).bit_length(),), -1)
-    arrays = _arrays(nodes, pointer, edges.clone(), group, first, slots)
-    return group, first[: cpu_loops.groups_of_nodes(*arrays)]
-
-
 def moments(a: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of the columns of `a` (n, d), (d,) each."""
     n, parts = len(a), _sums(len(a))

@@ -25,7 +25,6 @@ Rows = NDArray[np.float32] | NDArray[np.uint16]
 """float32, or the bits of bfloat16."""
 
 ZERO, ONE = np.float32(0), np.float32(1)
-_PRIME = -7046029254386353131  # 2^64 / golden ratio, odd
 
 _log = logging.getLogger(__name__)
 
@@ -296,79 +295,6 @@ def arrivals_backward(
         for k in range(pointer[i], pointer[i + 1]):
             for c in range(a.shape[1]):
                 ga[k, c] = ZERO if a[k, c] <= ZERO else g[i, c]
-
-
-@loop
-def groups_of_nodes(
-    nodes: Ints, pointer: Ints, edges: Ints, group: Ints, first: Ints, slots: Ints
-) -> int:
-    """Number of groups; writes `group` of each node and the `first` node of each group.
-
-    Args:
-        nodes: see `cpu.groups_of_nodes`.
-        pointer: likewise.
-        edges: likewise; sorted here among those into one node.
-        group: (n,).
-        first: (n,), of which the number of groups is written.
-        slots: a hash table of groups, all -1; its length is a power of 2 and more than n.
-    """
-    groups, last = 0, len(slots) - 1
-    for i in range(len(nodes)):
-        begin, end = pointer[i], pointer[i + 1]
-        _sort_rows(edges, begin, end)
-        slot = _hash_of_rows(nodes, i, i + 1, _hash_of_rows(edges, begin, end, 0)) & last
-        while slots[slot] >= 0:
-            other = first[slots[slot]]
-            if _same_rows(nodes, i, i + 1, other, other + 1) and _same_rows(
-                edges, begin, end, pointer[other], pointer[other + 1]
-            ):
-                break
-            slot = (slot + 1) & last
-        if slots[slot] < 0:
-            slots[slot], first[groups] = groups, i
-            groups += 1
-        group[i] = slots[slot]
-    return groups
-
-
-@loop
-def _sort_rows(rows: Ints, begin: int, end: int) -> None:
-    # by insertion, as an atom has few bonds
-    for i in range(begin + 1, end):
-        for j in range(i, begin, -1):
-            if not _is_before(rows, j, j - 1):
-                break
-            for c in range(rows.shape[1]):
-                rows[j, c], rows[j - 1, c] = rows[j - 1, c], rows[j, c]
-
-
-@loop
-def _is_before(rows: Ints, i: int, j: int) -> bool:
-    for c in range(rows.shape[1]):
-        if rows[i, c] != rows[j, c]:
-            return bool(rows[i, c] < rows[j, c])
-    return False
-
-
-@loop
-def _same_rows(rows: Ints, begin: int, end: int, others: int, others_end: int) -> bool:
-    if end - begin != others_end - others:
-        return False
-    for i in range(end - begin):
-        for c in range(rows.shape[1]):
-            if rows[begin + i, c] != rows[others + i, c]:
-                return False
-    return True
-
-
-@loop
-def _hash_of_rows(rows: Ints, begin: int, end: int, start: int) -> int:
-    h = start
-    for i in range(begin, end):
-        for c in range(rows.shape[1]):
-            h = (h ^ rows[i, c]) * _PRIME
-            h ^= h >> 29
-    return h
 
 
 @in_parts

@@ -139,12 +139,6 @@ def collate_kernel(device: torch.device) -> Callable[..., tuple[Tensor, ...]] | 
     return kernel
 
 
-def groups_of_nodes(nodes: Tensor, pointer: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
-    """Which nodes are alike, on the CPU; see `cpu.groups_of_nodes`."""
-    groups: tuple[Tensor, Tensor] = _cpu().groups_of_nodes(nodes, pointer, edges)
-    return groups
-
-
 def is_transformed(*tensors: Tensor) -> bool:
     """Whether PyTorch is transforming the computation on these tensors, instead of just doing it.
 

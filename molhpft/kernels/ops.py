@@ -23,15 +23,15 @@ from molhpft.kernels.batch_norm import (
     statistics,
 )
 from molhpft.kernels.dispatch import Gradients, Kernels, Operation, collate_kernel, kernels_for
-from molhpft.kernels.known_rows import (
-    Alike,
-    alike_in,
+from molhpft.kernels.reference import CSRGraph, Epilogue, apply_epilogue, draw_epilogue
+from molhpft.kernels.tied_rows import (
+    TiedRows,
     remember_heard,
     remember_mapped,
     remember_row_sums,
     row_sums_of,
+    tied_rows_of,
 )
-from molhpft.kernels.reference import CSRGraph, Epilogue, apply_epilogue, draw_epilogue
 
 # with so many more sums than rows in the table, products of the table are the faster ones
 _ROWS_PER_TABLE_ROW = 4
@@ -105,23 +105,23 @@ def linear(h: Tensor, weight: Tensor, bias: Tensor, *, for_weights: bool = False
     product_of = _linear(_autocast_dtype(h.device.type))
     if not for_weights and torch.is_grad_enabled():
         return product_of(h, weight, bias)
-    sums, alike = row_sums_of(h), alike_in(h)
+    sums, tied = row_sums_of(h), tied_rows_of(h)
     if sums and len(h) >= _ROWS_PER_TABLE_ROW * len(sums.table):
         dtype = _autocast_dtype(h.device.type)
         result = _linear_of_row_sums(sums.rows, kernels, dtype)(sums.table, weight, bias)
-    elif alike is not None and _are_few(alike, h):
-        different = product_of(h.index_select(0, alike.first), weight, bias)
-        result = different.index_select(0, alike.group)
+    elif tied is not None and _are_few(tied, h):
+        different = product_of(h.index_select(0, tied.first), weight, bias)
+        result = different.index_select(0, tied.group)
     else:
         result = product_of(h, weight, bias)
     remember_mapped(result, h)
     return result
 
 
-def _are_few(alike: Alike, h: Tensor) -> bool:
+def _are_few(tied: TiedRows, h: Tensor) -> bool:
     """Whether so many rows are equal that it is worth multiplying only different ones."""
     on_cpu = h.device.type == "cpu"
-    return on_cpu and len(alike) == len(h) and len(alike.first) < _MOST_DIFFERENT * len(h)
+    return on_cpu and len(tied) == len(h) and len(tied.first) < _MOST_DIFFERENT * len(h)
 
 
 def normalise(a: Tensor, norm: nn.Module, *, relu: bool, dropout: float, training: bool) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from molhpft.core.network import Batch, Stage
 from molhpft.domains.molecules.graphs import GraphBatch
-from molhpft.kernels.known_rows import remember_mapped
+from molhpft.kernels.tied_rows import remember_mapped
 
 Pooling = Literal["mean", "sum", "mean+sum", "attention"]
 

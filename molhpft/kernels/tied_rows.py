@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from molhpft.kernels.dispatch import groups_of_nodes
 from molhpft.kernels.reference import CSRGraph
 
 
@@ -25,7 +24,7 @@ class RowSums:
 
 
 @dataclass(frozen=True, eq=False)
-class Alike:
+class TiedRows:
     """Which of `n` rows are equal because they were computed alike.
 
     All methyl groups have the same features until a convolution has heard of something that tells
@@ -38,7 +37,7 @@ class Alike:
         graph: along which they heard of them; None of rows that heard of none.
     """
 
-    before: "Tensor | Alike"
+    before: "Tensor | TiedRows"
     graph: CSRGraph | None = None
 
     def __len__(self) -> int:
@@ -56,6 +55,9 @@ class Alike:
 
     @cached_property
     def _groups(self) -> tuple[Tensor, Tensor]:
+        # where it is first used: numba takes a good part of a second to import
+        from molhpft.kernels.colour_refinement import groups_of_nodes
+
         if isinstance(self.before, Tensor):
             alone = torch.zeros(len(self) + 1, dtype=torch.long)
             return groups_of_nodes(self.before, alone, torch.empty(0, 1, dtype=torch.long))
@@ -71,7 +73,7 @@ def _bits(numbers: Tensor) -> Tensor:
 
 
 _sums = WeakIdKeyDictionary()
-_alike = WeakIdKeyDictionary()
+_tied = WeakIdKeyDictionary()
 
 
 def remember_row_sums(h: Tensor, rows: Tensor, table: Tensor) -> None:
@@ -79,7 +81,7 @@ def remember_row_sums(h: Tensor, rows: Tensor, table: Tensor) -> None:
     # without a count of changes, nothing would tell whether the entry still holds
     if not h.is_inference():
         _sums[h] = RowSums(rows, table, (h._version, table._version))
-        _remember_alike(h, Alike(rows))
+        _remember(h, TiedRows(rows))
 
 
 def row_sums_of(h: Tensor) -> RowSums | None:
@@ -95,8 +97,8 @@ def remember_mapped(result: Tensor, h: Tensor) -> None:
 
     One function was applied to every row, or the rows are the same and others came below them.
     """
-    if (alike := alike_in(h)) is not None:
-        _remember_alike(result, alike)
+    if (tied := tied_rows_of(h)) is not None:
+        _remember(result, tied)
 
 
 def remember_heard(result: Tensor, x: Tensor, graph: CSRGraph) -> None:
@@ -105,16 +107,16 @@ def remember_heard(result: Tensor, x: Tensor, graph: CSRGraph) -> None:
     Of its degree, its row of `x`, and, whatever their order, kinds and norms of the edges into it
     and the rows of `x` that they come from.
     """
-    if (alike := alike_in(x)) is not None:
-        _remember_alike(result, Alike(alike, graph))
+    if (tied := tied_rows_of(x)) is not None:
+        _remember(result, TiedRows(tied, graph))
 
 
-def alike_in(h: Tensor) -> Alike | None:
+def tied_rows_of(h: Tensor) -> TiedRows | None:
     """Which of the first rows of `h` are known to be equal; None once it was changed in place."""
-    entry: tuple[int, Alike] | None = _alike.get(h)  # type: ignore[no-untyped-call]
+    entry: tuple[int, TiedRows] | None = _tied.get(h)  # type: ignore[no-untyped-call]
     return entry[1] if entry and entry[0] == h._version else None
 
 
-def _remember_alike(h: Tensor, alike: Alike) -> None:
+def _remember(h: Tensor, tied: TiedRows) -> None:
     if not h.is_inference():
-        _alike[h] = h._version, alike
+        _tied[h] = h._version, tied

@@ -13,9 +13,9 @@ from molhpft.domains.molecules.gcn import ogb_gcn
 from molhpft.domains.molecules.graphs import pack
 from molhpft.domains.molecules.pretrain_gnns import pretrain_gnns_gcn
 from molhpft.kernels import ops
-from molhpft.kernels.cpu import groups_of_nodes
-from molhpft.kernels.known_rows import Alike, alike_in
+from molhpft.kernels.colour_refinement import groups_of_nodes
 from molhpft.kernels.ops import convolve, embed, linear, normalise, propagate
+from molhpft.kernels.tied_rows import TiedRows, tied_rows_of
 from tests.kernels.graphs import (
     KINDS,
     STAR,
@@ -106,24 +106,24 @@ def test_groups_are_those_of_comparing_every_node_with_every_other(nodes, edges)
 @settings(max_examples=40, deadline=None)
 def test_nodes_are_alike_where_their_features_are_equal(graph, seed, times):
     rows, weights = node_rows(graph, seed), draw_leaves(*[(6, 6)] * times, dtype=torch.float64)
-    alike, h = Alike(rows), draw_leaves((LENGTH, 6), dtype=torch.float64)[0][rows[:, 0]]
+    tied, h = TiedRows(rows), draw_leaves((LENGTH, 6), dtype=torch.float64)[0][rows[:, 0]]
     bond = draw_leaves((KINDS, 6), seed=1, dtype=torch.float64)[0]
     for weight in weights:
         # the reference in double precision, and what tells nodes apart left in: no ReLU
         x, degree = (h @ weight).tanh(), graph.degree.double()[:, None]
         heard = (x[graph.source] + bond[graph.kind]).sin() * graph.norm.double()[:, None]
         h = (x / degree).index_add(0, graph.target, heard)
-        alike = Alike(alike, graph)
+        tied = TiedRows(tied, graph)
     equal = (h[:, None] - h[None]).abs().sum(-1) < 1e-9
-    assert torch.equal(equal, alike.group[:, None] == alike.group[None])
+    assert torch.equal(equal, tied.group[:, None] == tied.group[None])
 
 
 def test_what_decides_is_all_that_a_convolution_reads():
     path = graph_of(5, [(0, 1), (1, 2), (2, 3), (3, 4)], [0] * 4)
-    start = Alike(torch.zeros(5, 1, dtype=torch.long))
+    start = TiedRows(torch.zeros(5, 1, dtype=torch.long))
 
     def groups(**changed):
-        return Alike(start, replace(path, **changed)).group.tolist()
+        return TiedRows(start, replace(path, **changed)).group.tolist()
 
     # the second hears of an end, whose degree tells it from the middle one
     assert groups() == [0, 1, 2, 1, 0]
@@ -137,7 +137,7 @@ def test_what_decides_is_all_that_a_convolution_reads():
 def test_multiplying_equal_rows_once_leaves_features_and_gradients(graph, seed):
     rows = node_rows(graph, seed)
     with pytest.MonkeyPatch.context() as all_rows:
-        all_rows.setattr(ops, "alike_in", lambda h: None)
+        all_rows.setattr(ops, "tied_rows_of", lambda h: None)
         h, leaves = convolved(graph, rows, times=3)
         plain = [h, *gradients(h, leaves)]
     h, leaves = convolved(graph, rows, times=3)
@@ -191,15 +191,15 @@ def test_rows_that_dropout_made_different_are_not_known(multiplied):
 def test_nothing_is_known_of_rows_that_changed_or_were_computed_by_others():
     rows = torch.zeros(20, 1, dtype=torch.long)
     h = embed(rows, torch.ones(LENGTH, 5))
-    assert alike_in(h).first.tolist() == [0]
+    assert tied_rows_of(h).first.tolist() == [0]
     for other in (h + 1, h[:7], h.clone(), h.detach(), torch.cat([h, h])):
-        assert alike_in(other) is None
+        assert tied_rows_of(other) is None
     h[3] = 5
-    assert alike_in(h) is None
+    assert tied_rows_of(h) is None
     weight, bias = torch.eye(5), torch.zeros(5)
     assert torch.equal(linear(h, weight, bias, for_weights=True), h)
     with torch.inference_mode():
-        assert alike_in(embed(rows, torch.ones(LENGTH, 5))) is None
+        assert tied_rows_of(embed(rows, torch.ones(LENGTH, 5))) is None
 
 
 def test_rows_below_those_that_are_known_are_multiplied_too():
@@ -209,7 +209,7 @@ def test_rows_below_those_that_are_known_are_multiplied_too():
     for name in ("embed", "conv0"):
         h = chain.named_stages()[name](h, batch)
     atoms = len(batch.inputs.atoms)
-    assert len(alike_in(h)) == atoms < len(h)
+    assert len(tied_rows_of(h)) == atoms < len(h)
     weight, bias = draw_leaves((4, 8), (4,))
     torch.testing.assert_close(linear(h, weight, bias, for_weights=True), h @ weight.T + bias)
 
@@ -219,7 +219,7 @@ def test_a_gradient_in_rows_is_that_of_each_where_somebody_wants_it():
     table, weight, bias = draw_leaves((LENGTH, 5), (4, 5), (4,))
     h = embed(rows, table)
     x = propagate(h, STAR)
-    assert len(alike_in(x).first) < len(x)
+    assert len(tied_rows_of(x).first) < len(x)
     (ours,) = gradients(linear(x, weight, bias), [x])
     g = torch.randn(len(x), 4, generator=torch.Generator().manual_seed(7))
     torch.testing.assert_close(ours, g @ weight)
