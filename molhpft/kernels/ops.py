@@ -35,7 +35,7 @@ from molhpft.kernels.tied_rows import (
 
 # with so many more sums than rows in the table, products of the table are the faster ones
 _ROWS_PER_TABLE_ROW = 4
-_MOST_DIFFERENT = 0.9  # of all rows; with more, finding the equal ones takes as long as they save
+_MOST_DIFFERENT = 0.9  # of all rows; with more, copies take as long as shorter products save
 _STEP = 32  # oneDNN sees only numbers of rows that are multiples of it, or below it
 
 
@@ -60,14 +60,12 @@ def propagate(x: Tensor, graph: CSRGraph) -> Tensor:
     kernels = kernels_for(graph.norm, rows=x)
     if kernels is None:
         return reference.propagate(x, graph)
-    result = Operation(
+    return Operation(
         reference=partial(reference.propagate, graph=graph),
         forward=partial(kernels.propagate, graph=graph),
         # the matrix is symmetric
         backward=lambda g, wanted, x: (kernels.propagate(g, graph),),
     )(x)
-    remember_heard(result, x, graph)
-    return result
 
 
 def embed(rows: Tensor, table: Tensor) -> Tensor:
@@ -95,9 +93,9 @@ def linear(h: Tensor, weight: Tensor, bias: Tensor, *, for_weights: bool = False
         weight: (m, k).
         bias: (m,).
         for_weights: whether gradients are wanted in weights alone, those that `h` was computed with
-            included. On the CPU rows that are known to be equal are then multiplied once, and the
-            gradient of all stands in the first of them; and the gradient of an `h` that `embed`
-            gave goes straight to its table.
+            included. As where no gradients are recorded, rows that are known to be equal are then
+            multiplied once, on the CPU. The gradient of all stands in the first of them, and that
+            of an `h` that `embed` gave goes straight to its table.
     """
     kernels = kernels_for(weight, bias, rows=h)
     if kernels is None:

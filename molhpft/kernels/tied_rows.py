@@ -1,7 +1,8 @@
-"""What is known of the rows of a tensor, beside their numbers: what they sum, and which are equal.
+"""What is known of the rows of a tensor: what they are sums of, and which of them are equal.
 
-It is remembered of tensors that are in use and were not changed in place, and of no others: between
-the stages of an encoder only the tensor itself is handed on.
+It is remembered of tensors that are in use, until PyTorch counts a change in place: between the
+stages of an encoder only the tensor itself is handed on. Changes that PyTorch does not count,
+through `.data` or a NumPy view, go unnoticed.
 """
 
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class TiedRows:
     graph: CSRGraph | None = None
 
     def __len__(self) -> int:
-        return len(self.before)
+        return len(self.before if self.graph is None else self.graph.degree)
 
     @property
     def group(self) -> Tensor:
@@ -54,6 +55,7 @@ class TiedRows:
         return self._groups[1]
 
     @cached_property
+    @torch.inference_mode(False)  # they are kept, and training may ask next
     def _groups(self) -> tuple[Tensor, Tensor]:
         # where it is first used: numba takes a good part of a second to import
         from molhpft.kernels.colour_refinement import groups_of_nodes
@@ -95,7 +97,8 @@ def row_sums_of(h: Tensor) -> RowSums | None:
 def remember_mapped(result: Tensor, h: Tensor) -> None:
     """Remember that rows of `result` are equal where those of `h` are.
 
-    One function was applied to every row, or the rows are the same and others came below them.
+    One function was applied to every row; or the first rows are the same, and only others below
+    them were added or taken away.
     """
     if (tied := tied_rows_of(h)) is not None:
         _remember(result, tied)

@@ -14,7 +14,7 @@ from molhpft.domains.molecules.graphs import pack
 from molhpft.domains.molecules.pretrain_gnns import pretrain_gnns_gcn
 from molhpft.kernels import ops
 from molhpft.kernels.colour_refinement import groups_of_nodes
-from molhpft.kernels.ops import convolve, embed, linear, normalise, propagate
+from molhpft.kernels.ops import convolve, embed, linear, normalise
 from molhpft.kernels.tied_rows import TiedRows, tied_rows_of
 from tests.kernels.graphs import (
     KINDS,
@@ -41,7 +41,7 @@ ENCODERS = {
 
 
 def encoded(chain):
-    """Features of all molecules, small as float32 needs to tell equal from nearly equal."""
+    """Features of all molecules, with the same dropout each time."""
     batch = Batch(STORE.take(torch.arange(len(STORE))), torch.zeros(len(STORE), 1))
     torch.manual_seed(3)  # of dropout
     return chain(batch.inputs, batch)
@@ -67,7 +67,7 @@ def convolved(graph, rows, *, times, width=6, seed=0):
 
 @pytest.fixture
 def multiplied(monkeypatch):
-    """Rows of each product of three factors: a layer's own, not those of its gradients."""
+    """Rows of each product that has a bias: a layer's own, not those of its gradients."""
     seen, plain = [], ops.product
 
     def noting(a, b, bias=None):
@@ -197,9 +197,25 @@ def test_nothing_is_known_of_rows_that_changed_or_were_computed_by_others():
     h[3] = 5
     assert tied_rows_of(h) is None
     weight, bias = torch.eye(5), torch.zeros(5)
-    assert torch.equal(linear(h, weight, bias, for_weights=True), h)
+    result = linear(h, weight, bias, for_weights=True)
+    assert torch.equal(result, h)
+    assert tied_rows_of(result) is None
+    no_graph = graph_of(20, [], [])
+    assert tied_rows_of(convolve(h, torch.ones(KINDS, 5), torch.zeros(5), no_graph)) is None
     with torch.inference_mode():
         assert tied_rows_of(embed(rows, torch.ones(LENGTH, 5))) is None
+
+
+def test_training_may_ask_what_inference_mode_has_asked_before():
+    chain = ENCODERS["gcn"]().train()
+    batch = Batch(STORE.take(torch.arange(len(STORE))), torch.zeros(len(STORE), 1))
+    stages = chain.named_stages()
+    h = stages["conv0"](stages["embed"](batch.inputs, batch), batch)
+    with torch.inference_mode():
+        inferred = stages["conv1"](h, batch)
+        assert tied_rows_of(inferred) is None
+    stages["conv1"](h, batch).sum().backward()
+    assert stages["conv0"].convolution.linear.weight.grad.isfinite().all()
 
 
 def test_rows_below_those_that_are_known_are_multiplied_too():
@@ -218,7 +234,7 @@ def test_a_gradient_in_rows_is_that_of_each_where_somebody_wants_it():
     rows = node_rows(STAR, 0)
     table, weight, bias = draw_leaves((LENGTH, 5), (4, 5), (4,))
     h = embed(rows, table)
-    x = propagate(h, STAR)
+    x = convolve(h, *draw_leaves((KINDS, 5), (5,)), STAR)
     assert len(tied_rows_of(x).first) < len(x)
     (ours,) = gradients(linear(x, weight, bias), [x])
     g = torch.randn(len(x), 4, generator=torch.Generator().manual_seed(7))
@@ -228,7 +244,9 @@ def test_a_gradient_in_rows_is_that_of_each_where_somebody_wants_it():
 def test_sums_of_bfloat16_gradients_lose_nothing_small():
     """In bfloat16, 1 and 256 times 2^-9 would stay 1."""
     table, weight, bias = draw_leaves((LENGTH, 1), (1, 1), (1,))
-    h = propagate(embed(torch.zeros(257, 1, dtype=torch.long), table), graph_of(257, [], []))
+    h = embed(torch.zeros(257, 1, dtype=torch.long), table)
+    h = convolve(h, *draw_leaves((KINDS, 1), (1,)), graph_of(257, [], []))
+    assert tied_rows_of(h).first.tolist() == [0]
     g = torch.full((257, 1), 2.0**-9, dtype=torch.bfloat16)
     g[0] = 1
     with torch.autocast("cpu", torch.bfloat16):
@@ -240,7 +258,8 @@ def test_sums_of_bfloat16_gradients_lose_nothing_small():
 def test_derivatives_of_derivatives_are_those_of_all_rows():
     def squared_gradient(layer):
         table, weight, bias = leaves = draw_leaves((LENGTH, 5), (6, 5), (6,))
-        h = propagate(embed(node_rows(STAR, 1), table), STAR)
+        h = embed(node_rows(STAR, 1), table)
+        h = convolve(h, *draw_leaves((KINDS, 5), (5,)), STAR)
         result = layer(h, weight, bias).square().sum()
         (gradient,) = torch.autograd.grad(result, table, create_graph=True)
         return gradients(gradient.square().sum(), leaves)
