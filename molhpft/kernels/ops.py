@@ -100,12 +100,12 @@ def linear(h: Tensor, weight: Tensor, bias: Tensor, *, for_weights: bool = False
     kernels = kernels_for(weight, bias, rows=h)
     if kernels is None:
         return F.linear(h, weight, bias)
-    product_of = _linear(_autocast_dtype(h.device.type))
+    dtype = _autocast_dtype(h.device.type)
+    product_of = _linear(dtype)
     if not for_weights and torch.is_grad_enabled():
         return product_of(h, weight, bias)
     sums, tied = row_sums_of(h), tied_rows_of(h)
     if sums and len(h) >= _ROWS_PER_TABLE_ROW * len(sums.table):
-        dtype = _autocast_dtype(h.device.type)
         result = _linear_of_row_sums(sums.rows, kernels, dtype)(sums.table, weight, bias)
     elif tied is not None and _are_few(tied, h):
         different = product_of(h.index_select(0, tied.first), weight, bias)

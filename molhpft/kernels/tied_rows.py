@@ -1,6 +1,6 @@
-"""What is known of the rows of a tensor: what they are sums of, and which of them are equal.
+"""Notes on the rows of a tensor: what they are sums of, and which of them are equal.
 
-It is remembered of tensors that are in use, until PyTorch counts a change in place: between the
+They are remembered of tensors in use, until PyTorch counts a change in place: between the
 stages of an encoder only the tensor itself is handed on. Changes that PyTorch does not count,
 through `.data` or a NumPy view, go unnoticed.
 """
@@ -13,15 +13,6 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from molhpft.kernels.reference import CSRGraph
-
-
-@dataclass(frozen=True, eq=False)
-class RowSums:
-    """Which `rows` (n, columns) of which `table` (length, d) a tensor (n, d) is the sums of."""
-
-    rows: Tensor
-    table: Tensor
-    versions: tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,24 +65,39 @@ def _bits(numbers: Tensor) -> Tensor:
     return numbers.detach().contiguous().view(torch.int32).long()
 
 
-_sums = WeakIdKeyDictionary()
-_tied = WeakIdKeyDictionary()
+@dataclass(frozen=True, eq=False)
+class RowSums:
+    """Which `rows` (n, columns) of which `table` (length, d) a tensor (n, d) is the sums of.
+
+    Attributes:
+        rows: int64 (n, columns).
+        table: (length, d).
+        version: PyTorch's count of changes of the table when the sums were computed.
+    """
+
+    rows: Tensor
+    table: Tensor
+    version: int
+
+    @cached_property
+    def tied(self) -> TiedRows:
+        """Which of the sums are equal: those of the same rows."""
+        return TiedRows(self.rows)
+
+
+_notes = WeakIdKeyDictionary()
 
 
 def remember_row_sums(h: Tensor, rows: Tensor, table: Tensor) -> None:
     """Remember that `h` is the sums of `rows` of a `table`."""
-    # without a count of changes, nothing would tell whether the entry still holds
-    if not h.is_inference():
-        _sums[h] = RowSums(rows, table, (h._version, table._version))
-        _remember(h, TiedRows(rows))
+    if not table.is_inference():
+        _remember(h, RowSums(rows, table, table._version))
 
 
 def row_sums_of(h: Tensor) -> RowSums | None:
-    """What `h` is known to be the sums of; None once it or the table was changed in place."""
-    sums: RowSums | None = _sums.get(h)  # type: ignore[no-untyped-call]
-    if sums is None or sums.versions != (h._version, sums.table._version):
-        return None
-    return sums
+    """What `h` is the sums of; None if unknown, or if `h` or the table was changed in place."""
+    note = _note_of(h)
+    return note if isinstance(note, RowSums) and note.version == note.table._version else None
 
 
 def remember_mapped(result: Tensor, h: Tensor) -> None:
@@ -115,11 +121,17 @@ def remember_heard(result: Tensor, x: Tensor, graph: CSRGraph) -> None:
 
 
 def tied_rows_of(h: Tensor) -> TiedRows | None:
-    """Which of the first rows of `h` are known to be equal; None once it was changed in place."""
-    entry: tuple[int, TiedRows] | None = _tied.get(h)  # type: ignore[no-untyped-call]
-    return entry[1] if entry and entry[0] == h._version else None
+    """Which of the first rows of `h` are equal; None if unknown, or if `h` was changed in place."""
+    note = _note_of(h)
+    return note.tied if isinstance(note, RowSums) else note
 
 
-def _remember(h: Tensor, tied: TiedRows) -> None:
+def _remember(h: Tensor, note: RowSums | TiedRows) -> None:
+    # PyTorch counts no changes of what inference mode computed
     if not h.is_inference():
-        _tied[h] = h._version, tied
+        _notes[h] = h._version, note
+
+
+def _note_of(h: Tensor) -> RowSums | TiedRows | None:
+    entry: tuple[int, RowSums | TiedRows] | None = _notes.get(h)  # type: ignore[no-untyped-call]
+    return entry[1] if entry and entry[0] == h._version else None

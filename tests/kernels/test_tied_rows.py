@@ -1,4 +1,4 @@
-"""Rows that are known to be equal: which they are, and that to multiply them once is the same."""
+"""Which rows are tied, and that features and gradients stay when they are multiplied once."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ from tests.kernels.graphs import (
     some_graphs,
 )
 
-LENGTH = 3  # of the table: many nodes are alike
+LENGTH = 3  # of the table: many nodes have the same row
 SMILES = ["CC(C)(C)c1ccccc1", "CC(C)(C)c1ccc(O)cc1", "CCCCCC", "c1ccccc1-c1ccccc1", "CCN(CC)CC"]
 STORE = pack(SMILES * 3)
 ENCODERS = {
@@ -57,7 +57,7 @@ def convolved(graph, rows, *, times, width=6, seed=0):
     """What layers of an encoder on a graph give, and their weights."""
     shapes = (LENGTH, width), (width, width), (width,), (KINDS, width), (width,)
     table, weight, bias, bond, root = draw_leaves(*shapes, seed=seed)
-    # statistics of few equal rows would magnify what rounding leaves of their differences
+    # in eval mode: in training, rows that are all but equal would be divided by next to nothing
     norm, h = batch_norm(width, trained=False), embed(rows, table)
     for _ in range(times):
         x = linear(h, weight, bias, for_weights=True)
@@ -88,13 +88,13 @@ def test_groups_are_those_of_comparing_every_node_with_every_other(nodes, edges)
     edges = sorted((edge for edge in edges if edge[0] < len(nodes)), key=lambda edge: edge[0])
     into = torch.tensor([target for target, *_ in edges], dtype=torch.long)
     pointer = torch.searchsorted(into, torch.arange(len(nodes) + 1))
-    known = torch.tensor([known for _, *known in edges], dtype=torch.long).reshape(-1, 2)
+    columns = torch.tensor([row for _, *row in edges], dtype=torch.long).reshape(-1, 2)
     about = torch.tensor(nodes, dtype=torch.long).reshape(-1, 2)
-    kept = known.clone()
-    group, first = groups_of_nodes(about, pointer, known)
-    assert torch.equal(known, kept)
+    before = columns.clone()
+    group, first = groups_of_nodes(about, pointer, columns)
+    assert torch.equal(columns, before)
     names = [
-        (node, tuple(sorted(tuple(known) for target, *known in edges if target == i)))
+        (node, tuple(sorted(tuple(row) for target, *row in edges if target == i)))
         for i, node in enumerate(nodes)
     ]
     firsts = [names.index(name) for name in dict.fromkeys(names)]
@@ -104,7 +104,7 @@ def test_groups_are_those_of_comparing_every_node_with_every_other(nodes, edges)
 
 @given(graph=some_graphs, seed=st.integers(0, 99), times=st.integers(1, 3))
 @settings(max_examples=40, deadline=None)
-def test_nodes_are_alike_where_their_features_are_equal(graph, seed, times):
+def test_nodes_are_tied_where_their_features_are_equal(graph, seed, times):
     rows, weights = node_rows(graph, seed), draw_leaves(*[(6, 6)] * times, dtype=torch.float64)
     tied, h = TiedRows(rows), draw_leaves((LENGTH, 6), dtype=torch.float64)[0][rows[:, 0]]
     bond = draw_leaves((KINDS, 6), seed=1, dtype=torch.float64)[0]
@@ -183,12 +183,12 @@ def test_an_encoder_without_dropout_multiplies_few_rows(multiplied):
     assert max(multiplied[4:]) <= atoms / 3
 
 
-def test_rows_that_dropout_made_different_are_not_known(multiplied):
+def test_rows_that_dropout_made_different_are_not_tied(multiplied):
     encoded(ENCODERS["gcn, dropout"]().train())
     assert multiplied[1:] == [int(STORE.atom_offsets[-1])] * 2
 
 
-def test_nothing_is_known_of_rows_that_changed_or_were_computed_by_others():
+def test_rows_that_changed_or_were_computed_by_others_are_not_tied():
     rows = torch.zeros(20, 1, dtype=torch.long)
     h = embed(rows, torch.ones(LENGTH, 5))
     assert tied_rows_of(h).first.tolist() == [0]
@@ -218,7 +218,7 @@ def test_training_may_ask_what_inference_mode_has_asked_before():
     assert stages["conv0"].convolution.linear.weight.grad.isfinite().all()
 
 
-def test_rows_below_those_that_are_known_are_multiplied_too():
+def test_rows_below_the_tied_ones_are_multiplied_too():
     chain = ENCODERS["gcn, all layers"]().train()
     batch = Batch(STORE.take(torch.arange(3)), torch.zeros(3, 1))
     h = batch.inputs
