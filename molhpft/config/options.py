@@ -91,7 +91,8 @@ def _stands_for_tuple(value: Any, annotation: Any) -> bool:
 
 
 def _sentence(section: str, parameters: Parameters, error: ValidationError) -> str:
-    first = error.errors()[0]
+    # a key that nobody knows says more than the one that is missing for it
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     name = str(first["loc"][0])
     key, value = _dotted(section, name), first["input"]
     if first["type"] == "extra_forbidden":

@@ -85,7 +85,9 @@ def spaced(energies: Mapping[int, float], count: int) -> tuple[int, ...]:
         now = energies[taus[-1]]
         # the last part ends at the lowest energy itself, whatever rounding makes of the sum
         goal = now - (now - lowest) / left if left > 1 else lowest
-        below = [tau for tau, energy in energies.items() if tau > taus[-1] and energy <= goal]
+        # half of the least number above 0 is 0, which leaves the goal where it was
+        falls = {tau: energy for tau, energy in energies.items() if energy < now}
+        below = [tau for tau, energy in falls.items() if tau > taus[-1] and energy <= goal]
         if not below or now <= lowest:
             break
         taus.append(below[0])

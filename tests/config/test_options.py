@@ -28,6 +28,7 @@ def test_defaults_are_filled_in_and_types_converted():
     [
         ({"path": "a", "siz": 1}, "unknown key task.siz; did you mean task.size"),
         ({}, "missing key task.path"),
+        ({"pth": "a"}, "unknown key task.pth; did you mean task.path"),
         ({"path": "a", "size": "many"}, "task.size is 'many', which does not fit: input should be"),
         ({"path": "a", "size": 2.5}, r"task\.size is 2\.5, which does not fit"),
         ({"path": "a", "taus": ["x"]}, "task.taus is 'x', which does not fit"),

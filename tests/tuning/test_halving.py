@@ -4,7 +4,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from molhpft.tuning.halving import (
@@ -46,6 +46,7 @@ def test_watched_epochs_rise_from_zero_to_the_longest(longest):
 
 
 @given(st.lists(values, min_size=1, max_size=60), st.integers(1, 8))
+@example([5e-324, 5e-324, 0.0], 3)
 def test_candidates_are_distinct_taus_of_falling_energy(numbers, count):
     energies = dict(enumerate(numbers))
     taus = spaced(energies, count)
