@@ -4,6 +4,7 @@ Layers on batches of small graphs gain little from a second thread, and on a bus
 by it; whole finetunings do not wait for one another.
 """
 
+import atexit
 import io
 import logging
 import os
@@ -127,7 +128,11 @@ def processes_for(config: RunConfig, tasks: Sequence[Task]) -> Processes:
 
 @cache
 def _end_with(parent: int) -> None:
-    """See to it that this process ends when its parent has ended, which held the locks."""
+    """See to it that this process ends when its parent has ended, which held the locks.
+
+    Where the parent waits for its end, that is at once: taking apart all that was imported takes
+    seconds.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -135,6 +140,7 @@ def _end_with(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    atexit.register(os._exit, 0)
 
 
 def _and_get_ready(compute: Callable[[], T]) -> T:
