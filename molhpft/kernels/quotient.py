@@ -1,4 +1,4 @@
-"""Graph convolution on groups of nodes that are alike: each group hears once, and is heard once."""
+"""Graph convolution of groups of nodes that are alike, each computed once."""
 
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
@@ -13,7 +13,7 @@ from molhpft.kernels.tied_rows import TiedRows
 
 @dataclass(frozen=True, eq=False)
 class QuotientGraph(CSRGraph):
-    """A graph of which kernels on the CPU read a row for each group and give one for some nodes.
+    """A graph for kernels on the CPU that read a row for each group and give one for some nodes.
 
     Attributes:
         group: of each node, int64 (N,).
