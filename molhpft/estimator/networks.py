@@ -19,9 +19,12 @@ from molhpft.domains.files import Json, digest
 from molhpft.domains.weights import read_weights
 from molhpft.estimator.blend import Line, between
 from molhpft.estimator.model import NetworkSpec
+from molhpft.run.auto_tau import epochs_of_chosen
 from molhpft.run.folder import RunFolder
-from molhpft.run.run import choose, run
+from molhpft.run.run import begin, choose, run
 from molhpft.run.side_by_side import Processes
+from molhpft.run.timetable import timetable
+from molhpft.tuning.recipes import Recipes
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,13 +97,43 @@ def _finetuned_on_each(
     config: RunConfig, parts: Sequence[Task], out: Path, processes: Processes
 ) -> list[RunFolder]:
     """One run for each part; what is chosen on the first one is given to the others."""
-    other = config
+    other, behind = config, 0
     if build_recipes(config)[0].chooses:
         choice = choose(config, out, task=parts[0], processes=processes)
-        other = with_chosen(config, choice["chosen"])
+        other, behind = with_chosen(config, choice["chosen"]), epochs_of_chosen(choice)
     configs = [config, *(replace(other, seed=config.seed + k) for k in range(1, len(parts)))]
-    jobs = [partial(run, c, out, task=part) for c, part in zip(configs, parts, strict=True)]
-    return list(processes.results(jobs, "finetuning"))
+    pieces = _pieces(build_recipes(other), behind, len(parts), processes)
+    jobs = [
+        partial(run, configs[k], out, task=parts[k])
+        if until is None
+        else partial(begin, configs[k], out, task=parts[k], until=until)
+        for k, until in pieces
+    ]
+    folders = processes.results(jobs, "finetuning")
+    folder_of = {k: folder for (k, _), folder in zip(pieces, folders, strict=True)}
+    return [folder_of[k] for k in range(len(parts))]
+
+
+def _pieces(
+    recipes: Recipes, behind: int, count: int, processes: Processes
+) -> list[tuple[int, int | None]]:
+    """What to hand to processes, in order: a run, and the epoch that it pauses after, if it does.
+
+    Args:
+        recipes: of each run; where they are not one finetuning of known length, runs stay whole.
+        behind: epochs that the first run has been finetuned for already.
+        count: of runs.
+        processes: that do them.
+    """
+    phases = [phase for recipe in recipes for phase in recipe.after]
+    if len(recipes) > 1 or len(phases) != 1 or phases[0].patience is not None:
+        return [(k, None) for k in range(count)]
+    epochs = phases[0].epochs
+    runs = [range(behind, epochs), *[range(epochs)] * (count - 1)]
+    pieces = timetable(runs, processes=max(1, processes.count))
+    return [
+        (piece.run, None if piece.epochs.stop == epochs else piece.epochs.stop) for piece in pieces
+    ]
 
 
 def _in_one_unit(task: Task) -> Task:

@@ -111,6 +111,12 @@ def candidate_recipe(recipe: Recipe, candidate: Json) -> Recipe:
     return replace(recipe, probe=probe, chooses=False)
 
 
+def epochs_of_chosen(choice: Json) -> int:
+    """Epochs of finetuning that the chosen candidate has behind it once it is chosen."""
+    own = (row["epochs"] for row in choice["scores"] if _same(row, choice["chosen"]))
+    return max(own, default=0)
+
+
 def choice_reading(choice: Json, metric: str) -> str:
     """The choice in a few sentences."""
     best, others = choice["chosen"], [c for c in choice["candidates"] if c != choice["chosen"]]

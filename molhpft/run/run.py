@@ -75,11 +75,9 @@ def run(
     with _under_way(config, out, task) as (folder, beginning):
         if beginning is None:
             return folder
-        network, task, recipes, context = beginning
+        network, task, _, context = beginning
         machine, measures = context.machine, config.measures
-        choice = choose_tau(network, task, recipes[0], context) if recipes[0].chooses else None
-        if choice:
-            recipes = tuple(candidate_recipe(recipe, choice["chosen"]) for recipe in recipes)
+        recipes, choice = _with_tau(beginning)
         trajectory, probed, features = probe_heads(network, task, recipes, context, shared=shared)
         branch_of = partial(Branch, task=evaluated(task), seed=config.seed, trained=task)
         for recipe in recipes:  # one for each tau
@@ -100,6 +98,37 @@ def run(
         write_results(network, task, branches, trajectory, choice, context)
         folder.close()
         machine.wait()
+    return folder
+
+
+@deterministic_on_gpus()
+def begin(config: RunConfig, out: Path, *, task: Task, until: int) -> RunFolder:
+    """Begin a run of a single tau and pause it, for `run` to go on from there.
+
+    A run that is farther already stays as it is.
+
+    Args:
+        config: of the run.
+        out: folder of run folders.
+        task: the config's.
+        until: epochs of finetuning, at least 1, after which each phase pauses.
+
+    Raises:
+        FileNotFoundError: weights are absent.
+        ValueError: data, weights, settings and this machine do not go together.
+        OSError: `out` cannot be written to.
+    """
+    with _under_way(config, out, task) as (folder, beginning):
+        if beginning is None:
+            return folder
+        network, task, _, context = beginning
+        (recipe,), _ = _with_tau(beginning)
+        if not context.machine.agreed(has_branch(folder, recipe)):
+            trajectory, probed, features = probe_heads(network, task, [recipe], context)
+            head, _ = prepare_head(trajectory, probed, features, recipe)
+            start = with_head(network, head.head.state_dict())
+            finetune(start, task, recipe, context, until=until)
+        context.machine.wait()  # the first process has written what all go on from
     return folder
 
 
@@ -160,6 +189,15 @@ def _under_way(
         folder.open()
         folder.write_yaml("config.yaml", resolved(given))
         yield folder, _Beginning(network, task, recipes, RunContext(config, folder, machine))
+
+
+def _with_tau(beginning: _Beginning) -> tuple[tuple[Recipe, ...], Json | None]:
+    """The recipes of a run, and how their tau was chosen where the config leaves it open."""
+    network, task, recipes, context = beginning
+    if not recipes[0].chooses:
+        return recipes, None
+    choice = choose_tau(network, task, recipes[0], context)
+    return tuple(candidate_recipe(recipe, choice["chosen"]) for recipe in recipes), choice
 
 
 def probe_heads(
