@@ -139,6 +139,11 @@ def write_run(
     return folder.path
 
 
+def files_of(folder):
+    """Every file of a finished run by its path in the folder, as bytes."""
+    return {name: (folder.path / name).read_bytes() for name in file_sizes(folder.path)}
+
+
 def rows_of(folder):
     return folder.read_json("summary.json")["branches"]
 

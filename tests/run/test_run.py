@@ -13,15 +13,17 @@ from molhpft.config.schema import Choice, parse_config, resolved
 from molhpft.core.determinism import seed_for
 from molhpft.domains.molecules.tables import csv_task
 from molhpft.domains.weights import read_weights
+from molhpft.run import resume
 from molhpft.run import run as running
 from molhpft.run.branch import predictions, scores
 from molhpft.run.device import launch, settled
 from molhpft.run.folder import RunFolder
-from molhpft.run.run import run
+from molhpft.run.resume import SavedPhase
+from molhpft.run.run import begin, run
 from molhpft.tuning.distributed import Machine
 from molhpft.tuning.fit import fit
 from tests.kills import killed_at_save
-from tests.runs import SMALL, network_of, rows_of, task_of
+from tests.runs import SMALL, files_of, network_of, rows_of, task_of
 
 
 @pytest.fixture(scope="module")
@@ -244,3 +246,88 @@ def test_a_regression_learns_the_same_in_any_unit(table, small, tmp_path):
     assert own["final"]["test"] < 0
     assert other["energy"]["aie"] == pytest.approx(own["energy"]["aie"], rel=1e-4)
     assert other["final"]["valid"] == pytest.approx(1000 * own["final"]["valid"], rel=1e-2)
+
+
+PIECEWISE = {"finetune": {**SMALL["finetune"], "epochs": 5}, "members": True}
+ONE_TAU = {**PIECEWISE, "method": {"name": "hp_ft", "tau": [2]}}
+
+
+@pytest.fixture
+def trained_epochs(monkeypatch):
+    """Numbers of the epochs of finetuning that are trained while the test goes on."""
+    epochs, save = [], SavedPhase.save
+    monkeypatch.setattr(resume, "_APART", 0.0)
+    monkeypatch.setattr(SavedPhase, "save", lambda *a: epochs.append(len(a[1].rows)) or save(*a))
+    return epochs
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ONE_TAU,
+        {**ONE_TAU, "head": "mlp", "views": "live"},
+        {
+            **ONE_TAU,
+            "finetune": {**PIECEWISE["finetune"], "schedule": "cosine", "keep": "last"},
+            "measures": ["drift"],
+        },
+        {**PIECEWISE, "method": {"name": "hp_ft", "tau": "auto"}, "probe": {"epochs": 5}},
+    ],
+    ids=["best", "mlp, live", "cosine, last, measured", "auto"],
+)
+def test_a_run_in_pieces_is_the_whole_run(small, tmp_path, changes):
+    config = small(**changes)
+    whole = run(config, tmp_path / "whole")
+    for until in (1, 4):
+        paused = begin(config, tmp_path / "pieces", task=task_of(config), until=until)
+        assert not paused.is_complete
+        assert not paused.path.exists()
+    assert files_of(run(config, tmp_path / "pieces")) == files_of(whole)
+    assert [path.name for path in (tmp_path / "pieces").iterdir()] == [whole.path.name]
+
+
+def test_each_piece_trains_its_epochs_alone(small, tmp_path, trained_epochs):
+    config = small(**ONE_TAU)
+    begin(config, tmp_path, task=task_of(config), until=2)
+    assert trained_epochs == [1, 2]
+    run(config, tmp_path)
+    assert trained_epochs == [1, 2, 3, 4, 5]
+
+
+def test_a_piece_that_comes_after_a_later_one_changes_nothing(small, tmp_path, trained_epochs):
+    config = small(**ONE_TAU)
+    task = task_of(config)
+    paused = begin(config, tmp_path, task=task, until=3)
+    before = {path: path.stat().st_mtime_ns for path in paused.partial.rglob("phase*")}
+    begin(config, tmp_path, task=task, until=2)
+    assert before == {path: path.stat().st_mtime_ns for path in paused.partial.rglob("phase*")}
+    finished = run(config, tmp_path)
+    files = files_of(finished)
+    assert begin(config, tmp_path, task=task, until=2) == finished
+    assert files_of(finished) == files
+    assert [path.name for path in tmp_path.iterdir()] == [finished.path.name]
+    assert trained_epochs == [1, 2, 3, 4, 5]
+
+
+def test_a_piece_of_a_finetuning_that_has_ended_trains_nothing(
+    small, tmp_path, trained_epochs, monkeypatch
+):
+    """As where a run was killed before its results were written."""
+    config = small(**ONE_TAU)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "close", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(config, tmp_path)
+    begin(config, tmp_path, task=task_of(config), until=2)
+    assert trained_epochs == [1, 2, 3, 4, 5]
+    assert run(config, tmp_path).is_complete
+
+
+@pytest.mark.parametrize("saves", [1, 2])
+def test_an_interrupted_piece_is_gone_on_with(small, tmp_path, saves):
+    config = small(**ONE_TAU)
+    whole = run(config, tmp_path / "whole")
+    with killed_at_save(saves):
+        begin(config, tmp_path / "killed", task=task_of(config), until=3)
+    begin(config, tmp_path / "killed", task=task_of(config), until=3)
+    assert files_of(run(config, tmp_path / "killed")) == files_of(whole)

@@ -20,9 +20,10 @@ from molhpft.estimator.settings import model_config
 from molhpft.estimator.validation import draw_folds, fold_tasks
 from molhpft.run import auto_tau, side_by_side
 from molhpft.run.folder import RunFolder
-from molhpft.run.run import choose, run
+from molhpft.run.run import begin, choose, run
 from molhpft.run.side_by_side import HERE, Processes, processes_for
 from tests.estimator.builders import BRIEF, unvalidated_size_task
+from tests.runs import files_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,14 +44,6 @@ def jobs_of(out, config, parts):
     return [partial(run, c, out, task=part) for c, part in zip(configs, parts, strict=True)]
 
 
-def files_of(folder):
-    return {
-        path.relative_to(folder.path).as_posix(): path.read_bytes()
-        for path in sorted(folder.path.rglob("*"))
-        if path.is_file()
-    }
-
-
 @pytest.mark.slow
 def test_runs_side_by_side_are_those_one_after_another(tmp_path):
     config, parts = parts_of()
@@ -62,6 +55,21 @@ def test_runs_side_by_side_are_those_one_after_another(tmp_path):
         assert one.is_complete
         file = "model.safetensors"
         assert (one.path / file).read_bytes() == (other.path / file).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("turned", [False, True], ids=["in order", "the last piece first"])
+def test_pieces_of_a_run_in_two_processes_are_the_whole_run(tmp_path, turned):
+    """Whichever comes first: the other one waits for it."""
+    config, (part, *_) = parts_of(epochs=4)
+    out = tmp_path / "pieces"
+    pieces = [partial(begin, config, out, task=part, until=2), partial(run, config, out, task=part)]
+    one, other = Processes(2).results(pieces[::-1] if turned else pieces, "finetuning")
+    with one_thread():
+        whole = run(config, tmp_path / "whole", task=part)
+    assert one == other
+    assert files_of(one) == files_of(whole)
+    assert [path.name for path in out.iterdir()] == [whole.path.name]
 
 
 @pytest.mark.slow
