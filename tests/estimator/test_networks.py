@@ -20,7 +20,6 @@ from tests.kills import killed_at_save
 from tests.runs import files_of
 
 FINETUNE = {"epochs": 4, "lr": 0.01, "batch_size": 16, "keep": "last"}
-WHOLE = [(k, "run", None) for k in range(3)]
 
 
 def config_of(tau=2, **finetune):
@@ -36,10 +35,14 @@ def config_of(tau=2, **finetune):
     )
 
 
-def networks_of(config, out, processes):
-    """Weights of the networks, and the files of their runs, of three folds."""
+def whole(folds):
+    return [(k, "run", None) for k in range(folds)]
+
+
+def networks_of(config, out, processes, *, folds=3):
+    """Weights of the networks of folds, and the files of their runs."""
     task = replace(ring_task(), splits={"train": torch.arange(len(SMILES))})
-    parts = fold_tasks(task, draw_folds(task, "random", count=3, seed=0))
+    parts = fold_tasks(task, draw_folds(task, "random", count=folds, seed=0))
     spec = NetworkSpec(
         config.encoder, config.head, None, config.standardise, ("ring",), Multilabel()
     )
@@ -78,11 +81,18 @@ def handed_out(request, monkeypatch):
 def test_folds_are_handed_out_in_pieces_and_are_the_same_networks(tmp_path, handed_out):
     config = config_of()
     with one_thread():
-        expected = networks_of(config, tmp_path / "whole", HERE)
-        assert handed_out == WHOLE
+        expected = networks_of(config, tmp_path / "whole", HERE, folds=5)
+        assert handed_out == whole(5)
         handed_out.clear()
-        found = networks_of(config, tmp_path / "pieces", Processes(2))
-    assert handed_out == [(0, "run", None), (1, "begin", 2), (2, "run", None), (1, "run", None)]
+        found = networks_of(config, tmp_path / "pieces", Processes(2), folds=5)
+    assert handed_out == [
+        (0, "run", None),
+        (2, "begin", 2),
+        (3, "run", None),
+        (1, "run", None),
+        (4, "run", None),
+        (2, "run", None),
+    ]
     assert_same(found, expected)
     names = [{path.name for path in (tmp_path / out).iterdir()} for out in ("whole", "pieces")]
     assert names[0] == names[1]
@@ -120,7 +130,7 @@ def test_runs_stay_whole_where_they_are_not_one_finetuning_of_known_length(
 ):
     with one_thread():
         networks_of(config, tmp_path, Processes(2))
-    assert handed_out == WHOLE
+    assert handed_out == whole(3)
 
 
 @pytest.mark.parametrize("saves", [1, 5, 8, 10])
