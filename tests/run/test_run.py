@@ -248,8 +248,13 @@ def test_a_regression_learns_the_same_in_any_unit(table, small, tmp_path):
     assert other["final"]["valid"] == pytest.approx(1000 * own["final"]["valid"], rel=1e-2)
 
 
-PIECEWISE = {"finetune": {**SMALL["finetune"], "epochs": 5}, "members": True}
-ONE_TAU = {**PIECEWISE, "method": {"name": "hp_ft", "tau": [2]}}
+PIECES = {"finetune": {**SMALL["finetune"], "epochs": 5}, "members": True}
+ONE_TAU = {**PIECES, "method": {"name": "hp_ft", "tau": [2]}}
+AUTO_TAU = {
+    **PIECES,
+    "method": {"name": "hp_ft", "tau": "auto"},
+    "probe": {"lr": 0.01, "epochs": 40},
+}
 
 
 @pytest.fixture
@@ -268,10 +273,10 @@ def trained_epochs(monkeypatch):
         {**ONE_TAU, "head": "mlp", "views": "live"},
         {
             **ONE_TAU,
-            "finetune": {**PIECEWISE["finetune"], "schedule": "cosine", "keep": "last"},
+            "finetune": {**PIECES["finetune"], "schedule": "cosine", "keep": "last"},
             "measures": ["drift"],
         },
-        {**PIECEWISE, "method": {"name": "hp_ft", "tau": "auto"}, "probe": {"epochs": 5}},
+        AUTO_TAU,
     ],
     ids=["best", "mlp, live", "cosine, last, measured", "auto"],
 )
@@ -292,6 +297,13 @@ def test_each_piece_trains_its_epochs_alone(small, tmp_path, trained_epochs):
     assert trained_epochs == [1, 2]
     run(config, tmp_path)
     assert trained_epochs == [1, 2, 3, 4, 5]
+
+
+def test_a_piece_goes_on_from_the_tau_that_is_chosen(small, tmp_path, trained_epochs):
+    config = small(**AUTO_TAU)
+    begin(config, tmp_path, task=task_of(config), until=4)
+    choice = run(config, tmp_path).read_json("choice.json")
+    assert len(trained_epochs) == choice["spent"] > 5
 
 
 def test_a_piece_that_comes_after_a_later_one_changes_nothing(small, tmp_path, trained_epochs):
