@@ -16,7 +16,6 @@ from torch.autograd import Function
 from molhpft.kernels import reference
 from molhpft.kernels.dispatch import Gradients, Kernels, Operation
 from molhpft.kernels.reference import Epilogue
-from molhpft.kernels.tied_rows import TiedRows
 
 _is_shared = False
 
@@ -152,16 +151,9 @@ def _normalised(a: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias:
 
 
 def normalise_operation(
-    norm: nn.BatchNorm1d,
-    stats: Statistics,
-    epilogue: Epilogue,
-    kernels: Kernels,
-    tied: TiedRows | None = None,
+    norm: nn.BatchNorm1d, stats: Statistics, epilogue: Epilogue, kernels: Kernels
 ) -> Operation:
     """Batch norm with given statistics, then its epilogue, of rows, weight and bias.
-
-    With `tied` there is one row for each group, without dropout, and statistics and gradients are
-    those of all copies of it.
 
     With `x = (a - mean) / std` and `g'` the gradient behind ReLU and dropout, `gbias = sum g'`,
     `gweight = sum g' x` and `ga = weight / std (g' - gbias / n - x gweight / n)`, without the last
@@ -170,14 +162,12 @@ def normalise_operation(
     factor, shift = stats.line(norm.weight.detach(), norm.bias.detach(), epilogue)
 
     def plain(a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        a = a if tied is None else a.index_select(0, tied.group)
         a, mean, variance = a.to(weight.dtype), stats.mean, stats.variance
         if stats.of_batch:
             mean, variance = _moments(a)
         if stats.shared:
             mean, variance, _ = shared_moments(mean, variance, len(a))
         h = _normalised(a, mean, variance + stats.eps, weight, bias)
-        h = h if tied is None else h.index_select(0, tied.first)
         return reference.apply_epilogue(h, epilogue)
 
     def forward(a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -192,11 +182,7 @@ def normalise_operation(
             per_row = factor / -stats.rows
             slope = per_row * sums[1] * inverse.square()
             offset = torch.addcmul(per_row * sums[0], slope, mean, value=-1)
-        # the gradient of one copy, whose slope and offset are those of one, and then of all
-        copies = None if tied is None else tied.size[:, None]
-        one = g if copies is None else g / copies
-        ga = kernels.activate_backward(one, a, factor, shift, epilogue, slope, offset)
-        ga = ga if copies is None else ga.mul_(copies)
+        ga = kernels.activate_backward(g, a, factor, shift, epilogue, slope, offset)
         return ga, centred * inverse * epilogue.scale, plain * epilogue.scale
 
     return Operation(plain, forward, backward)

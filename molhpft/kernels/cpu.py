@@ -25,11 +25,9 @@ _ROWS_PER_SUM = 256
 
 def convolve(x: Tensor, bond: Tensor, root: Tensor, graph: CSRGraph) -> Tensor:
     """See `reference.convolve`."""
-    vectors, (into, _) = _edge_vectors(bond, root), graph.edges
-    n = len(into[0]) - 1
-    out = x.new_empty(n, x.shape[1])
-    arrays = *_arrays(x, vectors), *into, *_arrays(out)
-    _over_rows(cpu_loops.convolve, cpu_loops.convolve_in_parts, n, *arrays)
+    out = _empty_like(x)
+    arrays = *_arrays(x, bond, root), *graph.arrays, *_arrays(out)
+    _over_rows(cpu_loops.convolve, cpu_loops.convolve_in_parts, len(x), *arrays)
     return out
 
 
@@ -37,19 +35,12 @@ def convolve_backward(
     g: Tensor, x: Tensor, bond: Tensor, root: Tensor, graph: CSRGraph
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `convolve` in `x`, `bond` and `root` for the gradient `g` of its result."""
-    vectors, (_, out_of) = _edge_vectors(bond, root), graph.edges
     parts, gx = _sums(len(x)), _empty_like(x)
-    gvectors = _zeros(parts, *vectors.shape)
-    arrays = *_arrays(g, x, vectors), *out_of, *_arrays(gx), gvectors
+    gbond, groot = _zeros(parts, *bond.shape), _zeros(parts, *root.shape)
+    arrays = *_arrays(g, x, bond, root), *graph.arrays, *_arrays(gx), gbond, groot
     loops = cpu_loops.convolve_backward, cpu_loops.convolve_backward_in_parts
     _over_parts(*loops, parts, len(x), *arrays)
-    both = _added(gvectors)
-    return gx, both[1:], both[0]
-
-
-def _edge_vectors(bond: Tensor, root: Tensor) -> Tensor:
-    """Vector of each kind of `CSRGraph.edges`, (1 + kinds, d)."""
-    return torch.cat([root[None], bond]).detach()
+    return gx, _added(gbond), _added(groot)
 
 
 def propagate(x: Tensor, graph: CSRGraph) -> Tensor:

@@ -106,22 +106,27 @@ def convolve(
     begin: int,
     end: int,
     x: Rows,
-    vectors: Floats,
+    bond: Floats,
+    root: Floats,
     pointer: Ints,
     source: Ints,
     kind: Ints,
-    weight: Floats,
+    norm: Floats,
+    degree: Floats,
     out: Rows,
 ) -> None:
-    """`out_i = sum_k weight_k relu(x[source_k] + vectors[kind_k])` over the edges k into i."""
+    """`out_i = relu(x_i + root) / deg_i + sum_j norm_ij relu(x_j + bond[kind_ij])`."""
     row = np.empty(x.shape[1], dtype=np.float32)
     for i in range(begin, end):
-        row[:] = ZERO
+        weight = ONE / degree[i]
+        for c in range(x.shape[1]):
+            value = widened(x[i, c]) + root[c]
+            row[c] = (ZERO if value < ZERO else value) * weight
         for k in range(pointer[i], pointer[i + 1]):
-            j, b, w = source[k], kind[k], weight[k]
+            j, b, weight = source[k], kind[k], norm[k]
             for c in range(x.shape[1]):
-                value = widened(x[j, c]) + vectors[b, c]
-                row[c] += (ZERO if value < ZERO else value) * w
+                value = widened(x[j, c]) + bond[b, c]
+                row[c] += (ZERO if value < ZERO else value) * weight
         for c in range(x.shape[1]):
             out[i, c] = narrowed(row[c], out)
 
@@ -133,25 +138,34 @@ def convolve_backward(
     end: int,
     g: Rows,
     x: Rows,
-    vectors: Floats,
+    bond: Floats,
+    root: Floats,
     pointer: Ints,
-    target: Ints,
+    source: Ints,
     kind: Ints,
-    weight: Floats,
+    norm: Floats,
+    degree: Floats,
     gx: Rows,
-    gvectors: Floats,
+    gbond: Floats,
+    groot: Floats,
 ) -> None:
-    """Gradients for `g`, by the edges k out of i; `gvectors` (parts, kinds, d) is added to."""
+    """Gradients for `g`; `gbond` (parts, kinds, d) and `groot` (parts, d) are added to."""
     row = np.empty(x.shape[1], dtype=np.float32)
     for i in range(begin, end):
-        row[:] = ZERO
+        weight = ONE / degree[i]
+        for c in range(x.shape[1]):
+            dead = widened(x[i, c]) + root[c] <= ZERO
+            value = ZERO if dead else widened(g[i, c]) * weight
+            row[c] = value
+            groot[part, c] += value
+        # what atom i sent went to the very atoms it heard from, with the same weights
         for k in range(pointer[i], pointer[i + 1]):
-            j, b, w = target[k], kind[k], weight[k]
+            j, b, weight = source[k], kind[k], norm[k]
             for c in range(x.shape[1]):
-                dead = widened(x[i, c]) + vectors[b, c] <= ZERO
-                value = ZERO if dead else widened(g[j, c]) * w
+                dead = widened(x[i, c]) + bond[b, c] <= ZERO
+                value = ZERO if dead else widened(g[j, c]) * weight
                 row[c] += value
-                gvectors[part, b, c] += value
+                gbond[part, b, c] += value
         for c in range(x.shape[1]):
             gx[i, c] = narrowed(row[c], gx)
 

@@ -23,22 +23,19 @@ from molhpft.kernels.batch_norm import (
     statistics,
 )
 from molhpft.kernels.dispatch import Gradients, Kernels, Operation, collate_kernel, kernels_for
-from molhpft.kernels.quotient import convolve_groups
 from molhpft.kernels.reference import CSRGraph, Epilogue, apply_epilogue, draw_epilogue
 from molhpft.kernels.tied_rows import (
     TiedRows,
     remember_heard,
     remember_mapped,
     remember_row_sums,
-    repeat_rows,
-    repeated_rows_of,
     row_sums_of,
     tied_rows_of,
 )
 
 # with so many more sums than rows in the table, products of the table are the faster ones
 _ROWS_PER_TABLE_ROW = 4
-_MOST_DIFFERENT = 0.9  # of all rows; with more, copies take as long as fewer rows save
+_MOST_DIFFERENT = 0.9  # of all rows; with more, copies take as long as shorter products save
 _STEP = 32  # oneDNN sees only numbers of rows that are multiples of it, or below it
 
 
@@ -47,10 +44,6 @@ def convolve(x: Tensor, bond: Tensor, root: Tensor, graph: CSRGraph) -> Tensor:
     kernels = kernels_for(bond, root, graph.norm, rows=x)
     if kernels is None:
         return reference.convolve(x, bond, root, graph)
-    copied = repeated_rows_of(x)
-    if copied is not None and _are_few(heard := TiedRows(copied.tied, graph)):
-        operation = convolve_groups(graph, copied.tied, heard, kernels)
-        return repeat_rows(operation(copied.different, bond, root), heard)
     result = Operation(
         reference=partial(reference.convolve, graph=graph),
         forward=partial(kernels.convolve, graph=graph),
@@ -101,8 +94,8 @@ def linear(h: Tensor, weight: Tensor, bias: Tensor, *, for_weights: bool = False
         bias: (m,).
         for_weights: whether gradients are wanted in weights alone, those that `h` was computed with
             included. As where no gradients are recorded, rows that are known to be equal are then
-            multiplied once, on the CPU. Gradients go straight to what they are copies or sums of,
-            or else that of all stands in the first of them.
+            multiplied once, on the CPU. The gradient of all stands in the first of them, and that
+            of an `h` that `embed` gave goes straight to its table.
     """
     kernels = kernels_for(weight, bias, rows=h)
     if kernels is None:
@@ -111,26 +104,22 @@ def linear(h: Tensor, weight: Tensor, bias: Tensor, *, for_weights: bool = False
     product_of = _linear(dtype)
     if not for_weights and torch.is_grad_enabled():
         return product_of(h, weight, bias)
-    sums, copied, tied = row_sums_of(h), repeated_rows_of(h), tied_rows_of(h)
-    if tied is not None and (h.device.type != "cpu" or len(tied) != len(h) or not _are_few(tied)):
-        tied = None
+    sums, tied = row_sums_of(h), tied_rows_of(h)
     if sums and len(h) >= _ROWS_PER_TABLE_ROW * len(sums.table):
-        rows = sums.rows if tied is None else sums.rows.index_select(0, tied.first)
-        result = _linear_of_row_sums(rows, kernels, dtype)(sums.table, weight, bias)
-    elif tied is not None:
-        different = copied.different if copied else h.index_select(0, tied.first)
-        result = product_of(different, weight, bias)
+        result = _linear_of_row_sums(sums.rows, kernels, dtype)(sums.table, weight, bias)
+    elif tied is not None and _are_few(tied, h):
+        different = product_of(h.index_select(0, tied.first), weight, bias)
+        result = different.index_select(0, tied.group)
     else:
         result = product_of(h, weight, bias)
-    if tied is not None:
-        return repeat_rows(result, tied)
     remember_mapped(result, h)
     return result
 
 
-def _are_few(tied: TiedRows) -> bool:
-    """Whether so many rows are equal that it is worth computing only different ones."""
-    return len(tied.first) < _MOST_DIFFERENT * len(tied)
+def _are_few(tied: TiedRows, h: Tensor) -> bool:
+    """Whether so many rows are equal that it is worth multiplying only different ones."""
+    on_cpu = h.device.type == "cpu"
+    return on_cpu and len(tied) == len(h) and len(tied.first) < _MOST_DIFFERENT * len(h)
 
 
 def normalise(a: Tensor, norm: nn.Module, *, relu: bool, dropout: float, training: bool) -> Tensor:
@@ -158,11 +147,8 @@ def normalise(a: Tensor, norm: nn.Module, *, relu: bool, dropout: float, trainin
         if is_shared() and norm.training:
             return apply_epilogue(shared_batch_norm(a, norm), epilogue)
         return reference.normalise(a, norm, epilogue)
-    stats, copied = statistics(a, norm, kernels), repeated_rows_of(a)
-    if copied is not None and not epilogue.threshold:
-        operation = normalise_operation(norm, stats, epilogue, kernels, copied.tied)
-        return repeat_rows(operation(copied.different, norm.weight, norm.bias), copied.tied)
-    result = normalise_operation(norm, stats, epilogue, kernels)(a, norm.weight, norm.bias)
+    operation = normalise_operation(norm, statistics(a, norm, kernels), epilogue, kernels)
+    result = operation(a, norm.weight, norm.bias)
     if not epilogue.threshold:
         remember_mapped(result, a)
     return result

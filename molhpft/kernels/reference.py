@@ -17,10 +17,6 @@ DRAWS = 2**24  # equally likely outcomes of the draw that decides whether an ent
 _32_BITS = 2**32 - 1
 
 
-EdgeLists = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
-"""First edge of each node, the other end of each edge, its kind and its weight."""
-
-
 @dataclass(frozen=True, eq=False)
 class CSRGraph:
     """Directed edges between `N` nodes, the edges into one node side by side.
@@ -54,15 +50,6 @@ class CSRGraph:
     def arrays(self) -> tuple[NDArray[Any], ...]:
         """`for_kernels` as NumPy arrays, which loops on the CPU read."""
         return tuple(tensor.numpy() for tensor in self.for_kernels)
-
-    @cached_property
-    def edges(self) -> tuple[EdgeLists, EdgeLists]:
-        """Edges into each node, one from itself among them, and edges out of each, on the CPU."""
-        # where it is first used: numba takes a good part of a second to import
-        from molhpft.kernels.edge_lists import edge_lists
-
-        every = torch.arange(len(self.degree))
-        return edge_lists(self, every, every)
 
 
 @dataclass(frozen=True, eq=False)

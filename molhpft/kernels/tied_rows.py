@@ -46,12 +46,6 @@ class TiedRows:
         return self._groups[1]
 
     @cached_property
-    @torch.inference_mode(False)
-    def size(self) -> Tensor:
-        """Number of rows in each group, float32 (groups,)."""
-        return torch.bincount(self.group, minlength=len(self.first)).float()
-
-    @cached_property
     @torch.inference_mode(False)  # they are kept, and training may ask next
     def _groups(self) -> tuple[Tensor, Tensor]:
         # where it is first used: numba takes a good part of a second to import
@@ -91,26 +85,6 @@ class RowSums:
         return TiedRows(self.rows)
 
 
-@dataclass(frozen=True, eq=False)
-class Repeated:
-    """Of which rows, one for each group, the first rows of a tensor are copies.
-
-    Whatever is computed from these instead, the copies need not be; gradients in them are sums over
-    all copies.
-
-    Attributes:
-        different: (groups, d).
-        tied: says which group's each row is.
-        version: PyTorch's count of changes of `different` when it was copied.
-    """
-
-    different: Tensor
-    tied: TiedRows
-    version: int
-
-
-Note = RowSums | TiedRows | Repeated
-
 _notes = WeakIdKeyDictionary()
 
 
@@ -126,36 +100,11 @@ def row_sums_of(h: Tensor) -> RowSums | None:
     return note if isinstance(note, RowSums) and note.version == note.table._version else None
 
 
-def repeat_rows(different: Tensor, tied: TiedRows) -> Tensor:
-    """The row of each group in `different` (groups, d) for all of its rows, (n, d).
-
-    What they are copies of is remembered in full precision alone: bfloat16 has too few digits for
-    gradients that are sums over copies, whose rounding does not average out.
-    """
-    h = different.index_select(0, tied.group)
-    if not different.is_inference():
-        full = different.dtype != torch.bfloat16
-        _remember(h, Repeated(different, tied, different._version) if full else tied)
-    return h
-
-
-def repeated_rows_of(h: Tensor) -> Repeated | None:
-    """Which rows `h` repeats; None if unknown, or if they or `h` were changed in place."""
-    note = _repeated(_note_of(h))
-    return note if note and len(note.tied) == len(h) else None
-
-
-def remember_first_rows(result: Tensor, h: Tensor) -> None:
-    """Remember that `result` and `h` have the first rows in common, to the end of one of them."""
-    note = _repeated(_note_of(h)) or tied_rows_of(h)
-    if note is not None:
-        _remember(result, note)
-
-
 def remember_mapped(result: Tensor, h: Tensor) -> None:
     """Remember that rows of `result` are equal where those of `h` are.
 
-    One function was applied to every row.
+    One function was applied to every row; or the first rows are the same, and only others below
+    them were added or taken away.
     """
     if (tied := tied_rows_of(h)) is not None:
         _remember(result, tied)
@@ -174,21 +123,15 @@ def remember_heard(result: Tensor, x: Tensor, graph: CSRGraph) -> None:
 def tied_rows_of(h: Tensor) -> TiedRows | None:
     """Which of the first rows of `h` are equal; None if unknown, or if `h` was changed in place."""
     note = _note_of(h)
-    return note.tied if isinstance(note, RowSums | Repeated) else note
+    return note.tied if isinstance(note, RowSums) else note
 
 
-def _repeated(note: Note | None) -> Repeated | None:
-    if isinstance(note, Repeated) and note.version == note.different._version:
-        return note
-    return None
-
-
-def _remember(h: Tensor, note: Note) -> None:
+def _remember(h: Tensor, note: RowSums | TiedRows) -> None:
     # PyTorch counts no changes of what inference mode computed
     if not h.is_inference():
         _notes[h] = h._version, note
 
 
-def _note_of(h: Tensor) -> Note | None:
-    entry: tuple[int, Note] | None = _notes.get(h)  # type: ignore[no-untyped-call]
+def _note_of(h: Tensor) -> RowSums | TiedRows | None:
+    entry: tuple[int, RowSums | TiedRows] | None = _notes.get(h)  # type: ignore[no-untyped-call]
     return entry[1] if entry and entry[0] == h._version else None

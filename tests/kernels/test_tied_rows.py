@@ -1,4 +1,4 @@
-"""Which rows are tied, and that features and gradients stay when they are computed once."""
+"""Which rows are tied, and that features and gradients stay when they are multiplied once."""
 
 from dataclasses import replace
 
@@ -12,16 +12,10 @@ from molhpft.core.network import Batch
 from molhpft.domains.molecules.gcn import ogb_gcn
 from molhpft.domains.molecules.graphs import pack
 from molhpft.domains.molecules.pretrain_gnns import pretrain_gnns_gcn
-from molhpft.kernels import cpu, ops
+from molhpft.kernels import ops
 from molhpft.kernels.colour_refinement import groups_of_nodes
 from molhpft.kernels.ops import convolve, embed, linear, normalise
-from molhpft.kernels.tied_rows import (
-    TiedRows,
-    remember_first_rows,
-    repeat_rows,
-    repeated_rows_of,
-    tied_rows_of,
-)
+from molhpft.kernels.tied_rows import TiedRows, tied_rows_of
 from tests.kernels.graphs import (
     KINDS,
     STAR,
@@ -170,121 +164,6 @@ def test_an_encoder_trains_and_evaluates_as_by_the_reference(build, training, mo
         plain.append(encoded(chain))
     for a, b in zip(ours, plain, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    """Name and rows of what convolutions and batch norms compute."""
-    seen = []
-    for name in ("convolve", "activate"):
-        plain = getattr(cpu, name)
-
-        def noting(*args, name=name, plain=plain, **options):
-            result = plain(*args, **options)
-            seen.append((name, len(result)))
-            return result
-
-        monkeypatch.setattr(cpu, name, noting)
-    return seen
-
-
-def test_an_encoder_without_dropout_convolves_and_normalises_few_rows(computed):
-    torch.manual_seed(0)
-    atoms = int(STORE.atom_offsets[-1])
-    for name in ("gcn", "gcn, all layers"):
-        encoded(ENCODERS[name]().train())
-        assert [kind for kind, _ in computed] == ["convolve", "activate"] * 4
-        assert max(rows for _, rows in computed) <= atoms / 3, name
-        computed.clear()
-    encoded(ENCODERS["gcn"]().eval())  # whose features somebody may differentiate in
-    assert {rows for _, rows in computed} == {atoms}
-    computed.clear()
-    # whose second layer knows no atoms that dropout left alike
-    encoded(ENCODERS["gcn, dropout"]().train())
-    assert {rows for _, rows in computed[1:]} == {atoms}
-
-
-def test_rows_of_which_nearly_all_differ_are_computed_together(computed):
-    path = graph_of(40, [(i, i + 1) for i in range(39)], [0] * 39)
-    convolved(path, node_rows(path, 0), times=3)
-    rows = [count for _, count in computed]
-    assert rows[0] == rows[1] < 20
-    assert rows[2:] == [40] * 4
-
-
-def test_copies_are_known_until_they_or_what_they_are_copies_of_change():
-    tied = TiedRows(torch.tensor([[0], [1], [0], [1], [0]]))
-    different = torch.randn(2, 3)
-    h = repeat_rows(different, tied)
-    assert torch.equal(h, different[[0, 1, 0, 1, 0]])
-    assert repeated_rows_of(h).different is different
-    longer = torch.cat([h, torch.zeros(2, 3)])
-    remember_first_rows(longer, h)
-    assert repeated_rows_of(longer) is None
-    assert tied_rows_of(longer) is tied
-    rows = longer[:5]
-    remember_first_rows(rows, longer)
-    assert repeated_rows_of(rows).different is different
-    different[0, 0] = 7  # h is no longer a copy, and yet its rows are tied
-    for changed in (h, rows):
-        assert repeated_rows_of(changed) is None
-        assert tied_rows_of(changed) is tied
-    h = repeat_rows(different, tied)
-    h[4] = 0
-    assert repeated_rows_of(h) is tied_rows_of(h) is None
-
-
-def test_copies_of_bfloat16_rows_and_of_inference_mode_are_not_known():
-    tied = TiedRows(torch.zeros(3, 1, dtype=torch.long))
-    h = repeat_rows(torch.ones(1, 2, dtype=torch.bfloat16), tied)
-    assert repeated_rows_of(h) is None
-    assert tied_rows_of(h) is tied
-    with torch.inference_mode():
-        assert tied_rows_of(repeat_rows(torch.ones(1, 2), tied)) is None
-
-
-@pytest.mark.parametrize("trained", [True, False])
-@pytest.mark.parametrize("relu", [True, False])
-def test_a_norm_of_copies_has_the_statistics_and_gradients_of_all_rows(trained, relu):
-    tied = TiedRows(torch.tensor([[0], [1], [0], [2], [0], [1], [0]]))
-    different, g = torch.randn(3, 5, generator=torch.Generator().manual_seed(1)), torch.arange(35.0)
-    different, g = different.requires_grad_(), g.view(7, 5).cos()
-
-    def normed(a):
-        norm = batch_norm(5, trained=trained)
-        h = normalise(a, norm, relu=relu, dropout=0.0, training=True)
-        leaves = [different, norm.weight, norm.bias]
-        first = torch.autograd.grad(h, leaves, g, create_graph=True)
-        (second,) = torch.autograd.grad(sum(p.square().sum() for p in first), different)
-        return h, *first, second, norm.running_mean, norm.running_var
-
-    copies = repeat_rows(different, tied)
-    assert repeated_rows_of(normalise(copies, batch_norm(5), relu=relu, dropout=0, training=True))
-    for ours, plain in zip(normed(copies), normed(copies + 0), strict=True):
-        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_convolution_of_groups_and_its_derivatives_are_those_of_all_nodes(threads):
-    graph = graph_of(3000, [(i, i + 1) for i in range(0, 3000, 2)], [i % 2 for i in range(1500)])
-    rows = torch.arange(3000)[:, None] % 1250
-    tied, leaves = TiedRows(rows), draw_leaves((1250, 5), (KINDS, 5), (5,))
-    different, bond, root = leaves
-
-    def derivatives(x):
-        result = convolve(x, bond, root, graph)
-        first = torch.autograd.grad(result.sin().sum(), leaves, retain_graph=True)
-        (once,) = torch.autograd.grad(result.square().sum(), bond, create_graph=True)
-        return result, *first, *torch.autograd.grad(once.square().sum(), leaves, allow_unused=True)
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    copies = repeat_rows(different, tied)
-    assert repeated_rows_of(convolve(copies, bond, root, graph)) is not None
-    ours, plain = derivatives(copies), derivatives(copies + 0)
-    torch.set_num_threads(before)
-    for a, b in zip(ours, plain, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
 
 def test_an_encoder_without_dropout_multiplies_few_rows(multiplied):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from molhpft.core.network import Batch, Stage
 from molhpft.domains.molecules.graphs import GraphBatch
-from molhpft.kernels.tied_rows import remember_first_rows
+from molhpft.kernels.tied_rows import remember_mapped
 
 Pooling = Literal["mean", "sum", "mean+sum", "attention"]
 
@@ -134,10 +134,10 @@ class CollectMolecules(Stage):
         rows, earlier = h, h[:0]
         if collected:
             rows, earlier = torch.split(h, [len(h) - collected, collected])
-            remember_first_rows(rows, h)
+            remember_mapped(rows, h)
         rows = self.convolution(rows, batch)
         result = torch.cat([rows, earlier, self.pool(rows, batch).reshape(-1, self.width)])
-        remember_first_rows(result, rows)
+        remember_mapped(result, rows)
         return result
 
 
