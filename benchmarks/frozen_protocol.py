@@ -26,7 +26,6 @@ from molhpft.domains.molecules.count_fingerprints import count_fingerprints
 from molhpft.domains.molecules.fingerprint_kernels import (
     gaussian_kernel,
     minmax_kernel,
-    unary_counts,
 )
 from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.estimator.frozen import backbone_features
@@ -70,8 +69,7 @@ def gaussian_kernels(features: NDArray[np.float32], fold: Fold) -> Sides:
 
 def minmax_kernels(counts: csr_matrix, fold: Fold) -> Sides:
     """Kernels sum(min) / sum(max) of counts: Tanimoto's similarity where all are 0 or 1."""
-    unary = unary_counts(counts)
-    x, q = unary[fold.train], unary[fold.scored]
+    x, q = counts[fold.train], counts[fold.scored]
     return Sides(minmax_kernel(x, x), minmax_kernel(q, x))
 
 

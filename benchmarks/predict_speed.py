@@ -2,9 +2,10 @@
 
     python benchmarks/predict_speed.py MODEL hiv.csv.gz
 
-The model as it is for all rows of a table, then for all of them five times over, in either
-precision or the one that is given, and so its first network alone. Time is that of the whole command, imports included;
-memory is the peak of the largest of its processes. The last line is JSON.
+The model as it is for all rows of a table, then for all of them several times over, in either
+precision or the one that is given, and so its first network alone. Time is that of the whole
+command, imports included; memory is the peak of the largest of its processes. The last line is
+JSON.
 """
 
 import csv
@@ -20,7 +21,6 @@ from timing import print_figures, print_table
 from molhpft.domains.molecules.table_files import read_sheet
 from molhpft.estimator import Model
 
-COPIES = 5
 PRECISIONS = ("32", "bf16-mixed")
 
 
@@ -65,6 +65,7 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="folder, or name on the hub")
     parser.add_argument("table", type=Path, help=".csv or .csv.gz with a column smiles")
+    parser.add_argument("--copies", type=int, default=5, help="of the rows, for the longer table")
     parser.add_argument("--precision", choices=PRECISIONS, nargs="+", default=PRECISIONS)
     given = parser.parse_args()
     smiles = list(read_sheet(given.table).column("smiles"))
@@ -75,7 +76,9 @@ def main() -> None:
         models = {"all members": given.model}
         if model.networks:
             models["1 network"] = str(first_network(model, folder / "alone"))
-        wholes = [(which, COPIES, precision) for which in models for precision in given.precision]
+        wholes = [
+            (which, given.copies, precision) for which in models for precision in given.precision
+        ]
         for which, copies, precision in [("all members", 1, given.precision[0]), *wholes]:
             table = repeated(smiles, copies, folder / "table.csv")
             took, peak = predict(models[which], table, precision)

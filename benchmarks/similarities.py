@@ -30,7 +30,6 @@ from molhpft.domains.molecules.count_fingerprints import SUBSTRUCTURES
 from molhpft.domains.molecules.fingerprint_kernels import (
     gaussian_kernel,
     minmax_kernel,
-    unary_counts,
 )
 from molhpft.domains.weights import encoder_name, weight_file
 from molhpft.estimator.frozen import pretrained_backbone
@@ -103,8 +102,8 @@ def _similarity(
     kind, _, width = name.partition(" ")
     own = columns[kind][rows]
     if kind in SUBSTRUCTURES:
-        unary = unary_counts(csr_matrix(own))
-        return minmax_kernel(unary, unary[:count])
+        counts = csr_matrix(own)
+        return minmax_kernel(counts, counts[:count])
     if kind == "features":
         scaled = StandardScaler().fit(own[:count]).transform(own.astype(np.float64))
     else:

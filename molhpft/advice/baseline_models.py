@@ -33,7 +33,6 @@ from molhpft.domains.molecules.count_fingerprints import Substructure, count_fin
 from molhpft.domains.molecules.fingerprint_kernels import (
     gaussian_kernel,
     minmax_kernel,
-    unary_counts,
 )
 from molhpft.domains.molecules.fingerprints import morgan_fingerprints
 from molhpft.domains.parallel import worker_count
@@ -216,7 +215,7 @@ def _seed(seed: int, what: str) -> int:
 def _inputs(baseline: Baseline, smiles: Sequence[str], train: Rows) -> Columns | Kernel:
     values = _READERS[baseline.reads](smiles, train)
     if baseline.similarity == "minmax":
-        return Kernel(unary_counts(values), minmax_kernel)
+        return Kernel(values, minmax_kernel)
     if baseline.similarity == "gaussian":
         return Kernel(values, gaussian_kernel)
     return Columns(values)

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, vstack
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from molhpft.core.network import Chain
@@ -21,7 +21,6 @@ from molhpft.domains.molecules.featurized import Reading
 from molhpft.domains.molecules.fingerprint_kernels import (
     gaussian_kernel,
     minmax_kernel,
-    unary_counts,
 )
 from molhpft.domains.molecules.graphs import GraphStore
 from molhpft.domains.molecules.properties import properties
@@ -138,12 +137,6 @@ def similarity(name: Similarity, queries: Described, references: Described) -> A
     """
     a, b = queries.columns[name], references.columns[name]
     if name in SUBSTRUCTURES:
-        return _minmax(a, b)
+        return minmax_kernel(a, b)
     width = WIDTHS[name]
     return gaussian_kernel(a.astype(np.float64) / width, b.astype(np.float64) / width)
-
-
-def _minmax(queries: csr_matrix, references: csr_matrix) -> Array:
-    # one call: a column then means the same count in both
-    both = unary_counts(vstack([queries, references], format="csr"))
-    return minmax_kernel(both[: queries.shape[0]], both[queries.shape[0] :])

@@ -7,29 +7,11 @@ and 1 for two molecules with the same counts.
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, hstack
+from scipy.sparse import csr_matrix
 
 Array = NDArray[np.float64]
 
-_BLOCK = 1_024  # rows of a MinMax kernel that are computed at a time
 _LEAST = 1e-12  # least divisor: rows without counts would divide by 0
-
-
-def unary_counts(counts: csr_matrix) -> csr_matrix:
-    """A count c as c columns of 1: the product of two rows is then the sum of their minima.
-
-    Args:
-        counts: whole numbers from 0, (n, columns).
-
-    Returns:
-        float32 (n, more columns).
-    """
-    columns = counts.tocsc()
-    parts = [csr_matrix((counts.shape[0], 0), dtype=np.float32)]
-    for threshold in range(1, int(columns.max() if columns.nnz else 0) + 1):
-        above = columns >= threshold
-        parts.append(above[:, above.getnnz(0) > 0].astype(np.float32))
-    return hstack(parts, format="csr")
 
 
 def minmax_kernel(a: csr_matrix, b: csr_matrix) -> Array:
@@ -38,16 +20,16 @@ def minmax_kernel(a: csr_matrix, b: csr_matrix) -> Array:
     Two rows without any count have 0: nothing is known of either.
 
     Args:
-        a: of `unary_counts` (m, columns).
-        b: rows of the same result, (n, columns).
+        a: whole numbers from 0, (m, columns).
+        b: the same of others, (n, columns).
     """
-    kernel = np.empty((a.shape[0], b.shape[0]))
-    columns, sums = b.T.tocsr(), np.asarray(b.sum(1), dtype=np.float64).ravel()
-    for start in range(0, len(kernel), _BLOCK):  # the sparse product is larger than the kernel
-        some = a[start : start + _BLOCK]
-        least = (some @ columns).toarray()
-        most = np.asarray(some.sum(1), dtype=np.float64) + sums - least
-        np.divide(least, np.maximum(most, _LEAST, out=most), out=kernel[start : start + _BLOCK])
+    # where it is first used: numba takes a good part of a second to import
+    from molhpft.kernels.minmax import sums_of_minima
+
+    kernel = sums_of_minima(a, b)
+    sums_a, sums_b = (np.asarray(counts.sum(1), dtype=np.float64).ravel() for counts in (a, b))
+    for least, own in zip(kernel, sums_a, strict=True):
+        least /= np.maximum(own + sums_b - least, _LEAST)
     return kernel
 
 

@@ -7,11 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.sparse import csr_matrix
 
-from molhpft.domains.molecules import fingerprint_kernels
 from molhpft.domains.molecules.fingerprint_kernels import (
     gaussian_kernel,
     minmax_kernel,
-    unary_counts,
 )
 
 
@@ -25,16 +23,20 @@ def brute_force(a, b):
 @settings(deadline=None, max_examples=30)
 @given(arrays(np.float64, (7, 5), elements=st.integers(0, 9)))
 def test_minmax_is_the_sum_of_minima_over_that_of_maxima(counts):
-    unary = unary_counts(csr_matrix(counts))
-    kernel = minmax_kernel(unary[:4], unary)
-    assert kernel == pytest.approx(brute_force(counts[:4], counts))
+    sparse = csr_matrix(counts)
+    expected = brute_force(counts[:4], counts)
+    assert np.array_equal(minmax_kernel(sparse[:4], sparse), expected)
+    assert np.array_equal(minmax_kernel(sparse[:4].astype(np.uint8), sparse.tocsc()), expected)
 
 
-def test_a_kernel_computed_in_stretches_is_the_same(monkeypatch):
-    counts = np.random.default_rng(0).poisson(0.7, (12, 9)).astype(float)
-    unary = unary_counts(csr_matrix(counts))
-    monkeypatch.setattr(fingerprint_kernels, "_BLOCK", 5)
-    assert minmax_kernel(unary, unary) == pytest.approx(brute_force(counts, counts))
+@pytest.mark.parametrize(("m", "n"), [(0, 3), (3, 0)])
+def test_there_may_be_no_molecule_on_either_side(m, n):
+    assert minmax_kernel(csr_matrix((m, 5)), csr_matrix((n, 5))).shape == (m, n)
+
+
+def test_large_counts_are_added_up_exactly():
+    counts = csr_matrix(np.array([[255, 255, 3], [254, 255, 0]], dtype=np.uint8))
+    assert minmax_kernel(counts, counts)[0, 1] == 509 / 513
 
 
 def test_gaussian_is_the_exponential_of_the_mean_squared_distance():
