@@ -23,10 +23,7 @@ from sklearn.svm import SVC, SVR
 
 from molhpft.core.network import Chain
 from molhpft.domains.molecules.count_fingerprints import count_fingerprints
-from molhpft.domains.molecules.fingerprint_kernels import (
-    gaussian_kernel,
-    minmax_kernel,
-)
+from molhpft.domains.molecules.fingerprint_kernels import gaussian_kernel, minmax_kernel
 from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.estimator.frozen import backbone_features
 

@@ -76,10 +76,8 @@ def main() -> None:
         models = {"all members": given.model}
         if model.networks:
             models["1 network"] = str(first_network(model, folder / "alone"))
-        wholes = [
-            (which, given.copies, precision) for which in models for precision in given.precision
-        ]
-        for which, copies, precision in [("all members", 1, given.precision[0]), *wholes]:
+        longer = [(which, given.copies, one) for which in models for one in given.precision]
+        for which, copies, precision in [("all members", 1, given.precision[0]), *longer]:
             table = repeated(smiles, copies, folder / "table.csv")
             took, peak = predict(models[which], table, precision)
             rows = copies * len(smiles)

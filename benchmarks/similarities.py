@@ -27,10 +27,7 @@ from molhpft.core.network import Chain
 from molhpft.core.scale import fit_scale
 from molhpft.domains.files import digest
 from molhpft.domains.molecules.count_fingerprints import SUBSTRUCTURES
-from molhpft.domains.molecules.fingerprint_kernels import (
-    gaussian_kernel,
-    minmax_kernel,
-)
+from molhpft.domains.molecules.fingerprint_kernels import gaussian_kernel, minmax_kernel
 from molhpft.domains.weights import encoder_name, weight_file
 from molhpft.estimator.frozen import pretrained_backbone
 from molhpft.estimator.kernel_models import (

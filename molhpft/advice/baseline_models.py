@@ -30,10 +30,7 @@ from molhpft.domains.console import track
 from molhpft.domains.files import Json
 from molhpft.domains.molecules.computed_targets import descriptor_targets
 from molhpft.domains.molecules.count_fingerprints import Substructure, count_fingerprints
-from molhpft.domains.molecules.fingerprint_kernels import (
-    gaussian_kernel,
-    minmax_kernel,
-)
+from molhpft.domains.molecules.fingerprint_kernels import gaussian_kernel, minmax_kernel
 from molhpft.domains.molecules.fingerprints import morgan_fingerprints
 from molhpft.domains.parallel import worker_count
 from molhpft.tuning.gaussian_process import NOISES, gaussian_process

@@ -21,7 +21,7 @@ from molhpft.estimator.blend import Line, between
 from molhpft.estimator.model import NetworkSpec
 from molhpft.run.auto_tau import epochs_of_chosen
 from molhpft.run.folder import RunFolder
-from molhpft.run.run import begin, choose, run
+from molhpft.run.run import choose, run
 from molhpft.run.side_by_side import Processes
 from molhpft.run.timetable import timetable
 from molhpft.tuning.recipes import Recipes
@@ -103,12 +103,7 @@ def _finetuned_on_each(
         other, behind = with_chosen(config, choice["chosen"]), epochs_of_chosen(choice)
     configs = [config, *(replace(other, seed=config.seed + k) for k in range(1, len(parts)))]
     pieces = _pieces(build_recipes(other), behind, len(parts), processes)
-    jobs = [
-        partial(run, configs[k], out, task=parts[k])
-        if until is None
-        else partial(begin, configs[k], out, task=parts[k], until=until)
-        for k, until in pieces
-    ]
+    jobs = [partial(run, configs[k], out, task=parts[k], until=until) for k, until in pieces]
     folders = processes.results(jobs, "finetuning")
     folder_of = {k: folder for (k, _), folder in zip(pieces, folders, strict=True)}
     return [folder_of[k] for k in range(len(parts))]

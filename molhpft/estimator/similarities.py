@@ -18,10 +18,7 @@ from molhpft.core.network import Chain
 from molhpft.core.scale import Scale
 from molhpft.domains.molecules.count_fingerprints import SUBSTRUCTURES, count_fingerprints
 from molhpft.domains.molecules.featurized import Reading
-from molhpft.domains.molecules.fingerprint_kernels import (
-    gaussian_kernel,
-    minmax_kernel,
-)
+from molhpft.domains.molecules.fingerprint_kernels import gaussian_kernel, minmax_kernel
 from molhpft.domains.molecules.graphs import GraphStore
 from molhpft.domains.molecules.properties import properties
 from molhpft.estimator.frozen import backbone_features

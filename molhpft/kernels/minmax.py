@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import csc_matrix, csr_matrix
 
 from molhpft.kernels.cpu_loops import Ints, loop
 
@@ -17,18 +17,15 @@ def sums_of_minima(a: csr_matrix, b: csr_matrix) -> NDArray[np.float64]:
         b: the same of others, (n, columns).
     """
     out = np.empty((a.shape[0], b.shape[0]))
-    rows, columns = a.tocsr(), b.tocsc()
-    arrays = [
-        array.astype(dtype)
-        for some in (rows, columns)
-        for array, dtype in (
-            (some.indptr, np.int64),
-            (some.indices, np.int32),
-            (some.data, np.int32),
-        )
-    ]
-    _sum_minima(*(*arrays, out))
+    arrays = *_arrays(a.tocsr()), *_arrays(b.tocsc()), out
+    _sum_minima(*arrays)
     return out
+
+
+def _arrays(sparse: csr_matrix | csc_matrix) -> tuple[Ints, Counts, Counts]:
+    """First entry of each row or column, then of each entry the other's number, and its count."""
+    pointer, others, counts = sparse.indptr, sparse.indices, sparse.data
+    return pointer.astype(np.int64), others.astype(np.int32), counts.astype(np.int32)
 
 
 @loop

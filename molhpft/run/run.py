@@ -54,7 +54,12 @@ from molhpft.tuning.solve_head import mix, mix_by_stage, solve_head
 
 @deterministic_on_gpus()
 def run(
-    config: RunConfig, out: Path, *, task: Task | None = None, shared: tuple[int, ...] = ()
+    config: RunConfig,
+    out: Path,
+    *,
+    task: Task | None = None,
+    shared: tuple[int, ...] = (),
+    until: int | None = None,
 ) -> RunFolder:
     """Run a config, resume it where it was interrupted, or find it complete.
 
@@ -66,6 +71,9 @@ def run(
         out: folder of run folders; the run's own is named by its content.
         task: the config's, where the caller has built it.
         shared: every tau at which other runs want the head of the same probe, for the cache.
+        until: epochs of finetuning, at least 1, after which the run pauses, for a later call to go
+            on from there, where it is not farther already; None runs to the end. Of methods with
+            one phase after the probe.
 
     Raises:
         FileNotFoundError: data or weights are absent.
@@ -75,22 +83,28 @@ def run(
     with _under_way(config, out, task) as (folder, beginning):
         if beginning is None:
             return folder
-        network, task, _, context = beginning
+        network, task, recipes, context = beginning
         machine, measures = context.machine, config.measures
-        recipes, choice = _with_tau(beginning)
+        choice = choose_tau(network, task, recipes[0], context) if recipes[0].chooses else None
+        if choice:
+            recipes = tuple(candidate_recipe(recipe, choice["chosen"]) for recipe in recipes)
         trajectory, probed, features = probe_heads(network, task, recipes, context, shared=shared)
         branch_of = partial(Branch, task=evaluated(task), seed=config.seed, trained=task)
         for recipe in recipes:  # one for each tau
             if not machine.agreed(has_branch(folder, recipe)):
                 head, extra = prepare_head(trajectory, probed, features, recipe)
                 start = with_head(network, head.head.state_dict())
-                tuned, history = finetune(start, task, recipe, context)
+                tuned, history = finetune(start, task, recipe, context, until=until)
+                if until is not None:
+                    continue
                 tuned, mixing = mixture(start, tuned, task, recipe)
                 branch = branch_of(start=start, end=tuned, recipe=recipe, history=history)
                 row = measure(branch, head, evaluated(features), measures) | extra | mixing
                 write_member(tuned, recipe, context)
                 save_branch(folder, recipe, tuned.state_dict(), row, history)
         machine.wait()
+        if until is not None:
+            return folder
         branches = [load_branch(folder, recipe) for recipe in recipes]
         machine.wait()  # all have read what closing the folder removes
         if recipes[0].soup:
@@ -98,37 +112,6 @@ def run(
         write_results(network, task, branches, trajectory, choice, context)
         folder.close()
         machine.wait()
-    return folder
-
-
-@deterministic_on_gpus()
-def begin(config: RunConfig, out: Path, *, task: Task, until: int) -> RunFolder:
-    """Begin a run of a single tau and pause it, for `run` to go on from there.
-
-    A run that is farther already stays as it is.
-
-    Args:
-        config: of the run.
-        out: folder of run folders.
-        task: the config's.
-        until: epochs of finetuning, at least 1, after which each phase pauses.
-
-    Raises:
-        FileNotFoundError: weights are absent.
-        ValueError: data, weights, settings and this machine do not go together.
-        OSError: `out` cannot be written to.
-    """
-    with _under_way(config, out, task) as (folder, beginning):
-        if beginning is None:
-            return folder
-        network, task, _, context = beginning
-        (recipe,), _ = _with_tau(beginning)
-        if not context.machine.agreed(has_branch(folder, recipe)):
-            trajectory, probed, features = probe_heads(network, task, [recipe], context)
-            head, _ = prepare_head(trajectory, probed, features, recipe)
-            start = with_head(network, head.head.state_dict())
-            finetune(start, task, recipe, context, until=until)
-        context.machine.wait()  # the first process has written what all go on from
     return folder
 
 
@@ -189,15 +172,6 @@ def _under_way(
         folder.open()
         folder.write_yaml("config.yaml", resolved(given))
         yield folder, _Beginning(network, task, recipes, RunContext(config, folder, machine))
-
-
-def _with_tau(beginning: _Beginning) -> tuple[tuple[Recipe, ...], Json | None]:
-    """The recipes of a run, and how their tau was chosen where the config leaves it open."""
-    network, task, recipes, context = beginning
-    if not recipes[0].chooses:
-        return recipes, None
-    choice = choose_tau(network, task, recipes[0], context)
-    return tuple(candidate_recipe(recipe, choice["chosen"]) for recipe in recipes), choice
 
 
 def probe_heads(

@@ -36,7 +36,7 @@ def config_of(tau=2, **finetune):
 
 
 def whole(folds):
-    return [(k, "run", None) for k in range(folds)]
+    return [(k, None) for k in range(folds)]
 
 
 def networks_of(config, out, processes, *, folds=3):
@@ -58,7 +58,7 @@ def assert_same(found, expected):
 
 @pytest.fixture(params=[False, True], ids=["in order", "turned"])
 def handed_out(request, monkeypatch):
-    """Jobs that were to finetune: run, by which function, until which epoch; all are done here.
+    """Jobs that were to finetune: run, and the epoch that it pauses after; all are done here.
 
     Once in order and once with the last job first, as a slow process may have it.
     """
@@ -67,9 +67,7 @@ def handed_out(request, monkeypatch):
     def results(self, jobs, what):
         if what != "finetuning":
             return (job() for job in jobs)
-        jobs_seen.extend(
-            (job.args[0].seed, job.func.__name__, job.keywords.get("until")) for job in jobs
-        )
+        jobs_seen.extend((job.args[0].seed, job.keywords["until"]) for job in jobs)
         order = [*range(len(jobs))][:: -1 if request.param else 1]
         done = {k: jobs[k]() for k in order}
         return (done[k] for k in range(len(jobs)))
@@ -86,12 +84,12 @@ def test_folds_are_handed_out_in_pieces_and_are_the_same_networks(tmp_path, hand
         handed_out.clear()
         found = networks_of(config, tmp_path / "pieces", Processes(2), folds=5)
     assert handed_out == [
-        (0, "run", None),
-        (2, "begin", 2),
-        (3, "run", None),
-        (1, "run", None),
-        (4, "run", None),
-        (2, "run", None),
+        (0, None),
+        (2, 2),
+        (3, None),
+        (1, None),
+        (4, None),
+        (2, None),
     ]
     assert_same(found, expected)
     names = [{path.name for path in (tmp_path / out).iterdir()} for out in ("whole", "pieces")]
@@ -111,7 +109,7 @@ def test_epochs_that_chose_tau_are_not_handed_out_again(tmp_path, handed_out):
     behind = chosen[-1]["epochs"]
     assert 0 < behind < 6
     dealt = timetable([range(behind, 6), range(6), range(6)], processes=2)
-    assert [(number, until or 6) for number, _, until in handed_out] == [
+    assert [(number, until or 6) for number, until in handed_out] == [
         (piece.run, piece.epochs.stop) for piece in dealt
     ]
 

@@ -19,7 +19,7 @@ from molhpft.run.branch import predictions, scores
 from molhpft.run.device import launch, settled
 from molhpft.run.folder import RunFolder
 from molhpft.run.resume import SavedPhase
-from molhpft.run.run import begin, run
+from molhpft.run.run import run
 from molhpft.tuning.distributed import Machine
 from molhpft.tuning.fit import fit
 from tests.kills import killed_at_save
@@ -284,7 +284,7 @@ def test_a_run_in_pieces_is_the_whole_run(small, tmp_path, changes):
     config = small(**changes)
     whole = run(config, tmp_path / "whole")
     for until in (1, 4):
-        paused = begin(config, tmp_path / "pieces", task=task_of(config), until=until)
+        paused = run(config, tmp_path / "pieces", task=task_of(config), until=until)
         assert not paused.is_complete
         assert not paused.path.exists()
     assert files_of(run(config, tmp_path / "pieces")) == files_of(whole)
@@ -293,7 +293,7 @@ def test_a_run_in_pieces_is_the_whole_run(small, tmp_path, changes):
 
 def test_each_piece_trains_its_epochs_alone(small, tmp_path, trained_epochs):
     config = small(**ONE_TAU)
-    begin(config, tmp_path, task=task_of(config), until=2)
+    run(config, tmp_path, task=task_of(config), until=2)
     assert trained_epochs == [1, 2]
     run(config, tmp_path)
     assert trained_epochs == [1, 2, 3, 4, 5]
@@ -301,7 +301,7 @@ def test_each_piece_trains_its_epochs_alone(small, tmp_path, trained_epochs):
 
 def test_a_piece_goes_on_from_the_tau_that_is_chosen(small, tmp_path, trained_epochs):
     config = small(**AUTO_TAU)
-    begin(config, tmp_path, task=task_of(config), until=4)
+    run(config, tmp_path, task=task_of(config), until=4)
     choice = run(config, tmp_path).read_json("choice.json")
     assert len(trained_epochs) == choice["spent"] > 5
 
@@ -309,13 +309,13 @@ def test_a_piece_goes_on_from_the_tau_that_is_chosen(small, tmp_path, trained_ep
 def test_a_piece_that_comes_after_a_later_one_changes_nothing(small, tmp_path, trained_epochs):
     config = small(**ONE_TAU)
     task = task_of(config)
-    paused = begin(config, tmp_path, task=task, until=3)
+    paused = run(config, tmp_path, task=task, until=3)
     before = {path: path.stat().st_mtime_ns for path in paused.partial.rglob("phase*")}
-    begin(config, tmp_path, task=task, until=2)
+    run(config, tmp_path, task=task, until=2)
     assert before == {path: path.stat().st_mtime_ns for path in paused.partial.rglob("phase*")}
     finished = run(config, tmp_path)
     files = files_of(finished)
-    assert begin(config, tmp_path, task=task, until=2) == finished
+    assert run(config, tmp_path, task=task, until=2) == finished
     assert files_of(finished) == files
     assert [path.name for path in tmp_path.iterdir()] == [finished.path.name]
     assert trained_epochs == [1, 2, 3, 4, 5]
@@ -330,7 +330,7 @@ def test_a_piece_of_a_finetuning_that_has_ended_trains_nothing(
         patch.setattr(RunFolder, "close", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(config, tmp_path)
-    begin(config, tmp_path, task=task_of(config), until=2)
+    run(config, tmp_path, task=task_of(config), until=2)
     assert trained_epochs == [1, 2, 3, 4, 5]
     assert run(config, tmp_path).is_complete
 
@@ -340,6 +340,6 @@ def test_an_interrupted_piece_is_gone_on_with(small, tmp_path, saves):
     config = small(**ONE_TAU)
     whole = run(config, tmp_path / "whole")
     with killed_at_save(saves):
-        begin(config, tmp_path / "killed", task=task_of(config), until=3)
-    begin(config, tmp_path / "killed", task=task_of(config), until=3)
+        run(config, tmp_path / "killed", task=task_of(config), until=3)
+    run(config, tmp_path / "killed", task=task_of(config), until=3)
     assert files_of(run(config, tmp_path / "killed")) == files_of(whole)

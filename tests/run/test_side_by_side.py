@@ -20,7 +20,7 @@ from molhpft.estimator.settings import model_config
 from molhpft.estimator.validation import draw_folds, fold_tasks
 from molhpft.run import auto_tau, side_by_side
 from molhpft.run.folder import RunFolder
-from molhpft.run.run import begin, choose, run
+from molhpft.run.run import choose, run
 from molhpft.run.side_by_side import HERE, Processes, processes_for
 from tests.estimator.builders import BRIEF, unvalidated_size_task
 from tests.runs import files_of
@@ -63,7 +63,7 @@ def test_pieces_of_a_run_in_two_processes_are_the_whole_run(tmp_path, turned):
     """Whichever comes first: the other one waits for it."""
     config, (part, *_) = parts_of(epochs=4)
     out = tmp_path / "pieces"
-    pieces = [partial(begin, config, out, task=part, until=2), partial(run, config, out, task=part)]
+    pieces = [partial(run, config, out, task=part, until=2), partial(run, config, out, task=part)]
     one, other = Processes(2).results(pieces[::-1] if turned else pieces, "finetuning")
     with one_thread():
         whole = run(config, tmp_path / "whole", task=part)
