@@ -21,7 +21,7 @@ from molhpft.domains.molecules.graphs import load_or_pack
 from molhpft.domains.molecules.ogb import ogb_task
 from molhpft.domains.molecules.splits import cached_scaffold_split
 
-Split = Literal["valid", "test"]
+Split = Literal["valid", "folds", "test"]
 Rows = NDArray[np.int64]
 
 MOLECULEACE, ADMET, OGB = "MoleculeACE", "ADMET", "OGB"
@@ -74,6 +74,11 @@ class Fold:
     def joined(self) -> "Fold":
         """The fold with its validation rows among those that are learned from."""
         return Fold(np.sort(np.concatenate([self.train, self.validation])), self.scored)
+
+    @property
+    def is_out_of_fold(self) -> bool:
+        """Whether rows that are learned from are scored, each by members that left it out."""
+        return np.array_equal(self.train, self.scored)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,8 +201,8 @@ def development_set(root: Path, name: str, split: Split, *, quick: bool = False)
 def _moleculeace(root: Path, name: str, split: Split) -> DevelopmentSet:
     table = pd.read_csv(root / "moleculeace" / f"{name}.csv.gz")
     train, test = (np.flatnonzero(table["split"] == part) for part in ("train", "test"))
-    if split == "test":
-        folds: tuple[Fold, ...] = (Fold(train, test),)
+    if split != "valid":
+        folds: tuple[Fold, ...] = (Fold(train, test if split == "test" else train),)
     else:
         order = np.random.default_rng(0).permutation(train)
         fifths = np.array_split(order, 5)[:HOLD_OUTS]
@@ -225,9 +230,12 @@ def _ogb(root: Path, name: str, split: Split) -> DevelopmentSet:
 
 
 def _published(rows: Mapping[str, Rows], split: Split) -> Fold:
-    """Validation rows are scored, or chosen by where test rows are scored."""
+    """Validation rows are scored, or learned from or chosen by where other rows are scored."""
     if split == "valid":
         return Fold(rows["train"], rows["valid"])
+    if split == "folds":
+        known = np.sort(np.concatenate([rows["train"], rows["valid"]]))
+        return Fold(known, known)
     return Fold(rows["train"], rows["test"], rows["valid"])
 
 
@@ -242,4 +250,5 @@ def _thinned(fold: Fold, rows: int) -> Fold:
     if len(fold.train) <= rows:
         return fold
     spaced = torch.linspace(0, len(fold.train) - 1, rows).long().numpy()
-    return replace(fold, train=fold.train[spaced])
+    train = fold.train[spaced]
+    return replace(fold, train=train, scored=train if fold.is_out_of_fold else fold.scored)

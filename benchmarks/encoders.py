@@ -22,6 +22,7 @@ from development_sets import (
     ADMET,
     DevelopmentSet,
     Fold,
+    Split,
     data_root,
     development_set,
     set_names,
@@ -201,18 +202,21 @@ def _line(what: str, values: Sequence[np.ndarray] | np.ndarray, metric: str) -> 
     return f"| {what} | {' | '.join(cells)} |"
 
 
-def judging_parser(about: str, store: str) -> argparse.ArgumentParser:
+def judging_parser(
+    about: str, store: str, *, splits: Sequence[Split] = ("valid", "test")
+) -> argparse.ArgumentParser:
     """Options of all scripts that judge on these sets.
 
     Args:
         about: docstring of the script.
         store: where its scores are kept by default.
+        splits: that it can score; "folds" where what is judged predicts out of fold.
     """
     parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--encoders", nargs="*", default=[DEFAULT_ENCODER], metavar="NAME_OR_PATH")
     parser.add_argument("--baselines", nargs="*", default=[], choices=BASELINES)
     parser.add_argument("--sets", nargs="+", help="names of sets; all by default")
-    parser.add_argument("--split", choices=("valid", "test"), default="valid")
+    parser.add_argument("--split", choices=splits, default="valid")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--data", type=Path, default=data_root())
     parser.add_argument("--store", type=Path, default=Path(store))
@@ -253,6 +257,8 @@ def print_tables(
     """
     if given.figure is not None and SVR_COUNTS not in given.baselines:
         parser.error(f"--figure shows errors relative to {SVR_COUNTS}; add it to --baselines")
+    if given.split == "folds" and (given.baselines or beside):
+        parser.error("--split folds scores rows that baselines learn from; leave these out")
     baselines = (judged_baseline(n, seeds_of(given), joined=joined) for n in given.baselines)
     together = [*judged, *baselines]
     names = given.sets or set_names(given.data, quick=given.quick)

@@ -2,14 +2,16 @@
 
     python benchmarks/estimators.py --quick
     python benchmarks/estimators.py --rows networks --set finetune.epochs=15 --sets caco2 bace
+    python benchmarks/estimators.py --rows all --set finetune.epochs=12 --split folds
     python benchmarks/estimators.py --split test --baselines forest svr_counts
     python benchmarks/estimators.py --split test --beside benchmarks/chemprop_scores.jsonl
 
 Every row and baseline gets the molecules that are not scored, and chooses for itself. Scores of
-`--split valid`, the default, choose settings; `--split test` is for the final table. RMSE: lower is
-better; ROC-AUC in percent: higher is. Scores are stored in `--store` by what they depend on, and
-finetuned networks in `--runs`, so that an interrupted call goes on. `--beside` adds columns of
-other packages from a file, whose scores must be of the very rows that are printed.
+`--split valid`, the default, choose settings, and so do those of `--split folds`, of the rows that
+the final table's estimators learn from, by members that did not; `--split test` is for that table.
+RMSE: lower is better; ROC-AUC in percent: higher is. Scores are stored in `--store` by what they
+depend on, and finetuned networks in `--runs`, so that an interrupted call goes on. `--beside` adds
+columns of other packages from a file, whose scores must be of the very rows that are printed.
 """
 
 import json
@@ -111,13 +113,17 @@ def estimator_score(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # the sets are as they are
         estimator.fit(smiles[fold.train], data.labels[fold.train])
+    if fold.is_out_of_fold:
+        return data.score(fold, estimator.out_of_fold_)
     predict = estimator.predict_proba if data.classes else estimator.predict
     return data.score(fold, predict(smiles[fold.scored]))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables."""
-    parser = judging_parser(__doc__ or "", "runs/estimators.jsonl")
+    parser = judging_parser(
+        __doc__ or "", "runs/estimators.jsonl", splits=("valid", "folds", "test")
+    )
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS))
     parser.add_argument("--runs", type=Path, default=Path("runs/estimators"))
     parser.add_argument("--set", action="append", default=[], help="a key of a config")

@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -65,18 +65,25 @@ def write_results(path: Path) -> None:
         values = [row[group].get(key) for group, key, _ in COLUMNS.values()]
         texts = ["-" if value is None else f"{value:.4f}" for value in values]
         lines.append([str(row["tau"] if row["tau"] is not None else "-"), *texts])
-    chosen = summary["chosen_tau"]
-    ends = f"tau chosen on validation: {chosen}"
-    if chosen is None:
-        used = [str(member["tau"]) for member in members if member["used"]]
-        ends = f"a soup of tau {', '.join(used)}"
-    comments = [
-        f"# score: {summary['metric']}, {summary['parameters']:,} parameters; {ends}; "
+    about = [
+        f"score: {summary['metric']}, {summary['parameters']:,} parameters",
+        *_chosen(summary["chosen_tau"], members),
         f"{seconds:.0f} s on this run's machine",
+    ]
+    comments = [
+        f"# {'; '.join(about)}",
         *("# " + "  ".join(f"{cell:>8}" for cell in line) for line in lines),
     ]
     path.write_text("\n".join([*header, *comments]) + "\n" + body)
     print("\n".join([str(path), *comments]), flush=True)
+
+
+def _chosen(tau: int | None, members: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What there is to say of tau; nothing of a method that has none."""
+    if tau is not None:
+        return [f"tau chosen on validation: {tau}"]
+    used = [str(member["tau"]) for member in members if member["used"]]
+    return [f"a soup of tau {', '.join(used)}"] if used else []
 
 
 def print_means(path: Path, seeds: int) -> None:

@@ -152,6 +152,22 @@ def test_what_chooses_never_reads_a_row_of_the_test_split(sets, root, name):
     assert not any(tested & set(fold.scored.tolist()) for fold in chosen.folds)
 
 
+@pytest.mark.parametrize("name", ["CHEMBL1_Ki", "caco2"])
+@pytest.mark.parametrize("quick", [False, True])
+def test_rows_of_folds_are_all_that_the_final_table_learns_from(
+    sets, root, name, quick, monkeypatch
+):
+    monkeypatch.setattr(sets, "QUICK_ROWS", 10)
+    (fold,) = sets.development_set(root, name, "folds", quick=quick).folds
+    (final,) = sets.development_set(root, name, "test").folds
+    known = final.joined().train
+    assert fold.is_out_of_fold
+    assert not final.is_out_of_fold
+    assert len(fold.train) == (10 if quick else len(known))
+    assert set(fold.train.tolist()) <= set(known.tolist())
+    assert fold.joined().train.tolist() == fold.scored.tolist()
+
+
 def test_two_fifths_of_an_assay_are_held_out_in_turn(sets, root):
     folds = sets.development_set(root, "CHEMBL1_Ki", "valid").folds
     assert [len(fold.scored) for fold in folds] == [5, 5]

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -83,6 +84,27 @@ def test_all_molecules_that_are_not_scored_are_fitted_to(estimators, fitted, tmp
     given = {"encoder": str(weights), "runs": tmp_path, "random_state": 0}
     config = {"finetune": {"lr": 0.1}}
     assert fitted["options"] == {**given, "config": config, "members": "fingerprints"}
+
+
+def test_rows_that_are_learned_from_are_scored_by_members_that_did_not(estimators, tmp_path):
+    rows = np.arange(40)
+    labels = np.random.default_rng(0).normal(size=(40, 1))
+    data = replace(data_of(estimators, 40), labels=labels, folds=(estimators.Fold(rows, rows),))
+    judged = estimators.judged_estimator(
+        "fingerprints", weight_file(Path(DEFAULT_ENCODER)), [], 1, tmp_path
+    )
+    found = judged.score(data, data.folds[0], 0)
+    model = HPFTRegressor(members="fingerprints", random_state=0).fit(data.smiles, labels)
+    errors = model.out_of_fold_ - labels
+    assert found == pytest.approx(np.sqrt(np.mean(errors**2)))
+    seen = model.predict(data.smiles) - labels
+    assert found > 1.1 * np.sqrt(np.mean(seen**2))  # chance cannot be learned, only fitted
+
+
+def test_baselines_are_not_scored_on_rows_that_they_learn_from(estimators, capsys):
+    with pytest.raises(SystemExit):
+        estimators.main(["--split", "folds", "--baselines", "forest"])
+    assert "--split folds scores rows that baselines learn from" in capsys.readouterr().err
 
 
 def test_options_of_every_row_are_those_of_the_estimators(estimators):
