@@ -43,7 +43,7 @@ _BEGINNING = 1 << 16  # bytes
 _TIMEOUT = 30.0  # seconds without a byte
 ANOTHER_FILE = "make room or choose another file"
 _ANOTHER_FOLDER = (
-    "make room or choose another folder (--out), and run again: it goes on where it was"
+    "make room and run again, which goes on where it was, or choose another folder (--out)"
 )
 
 _log = logging.getLogger(__name__)

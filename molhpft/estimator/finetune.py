@@ -1,6 +1,7 @@
 """A table of molecules becomes a model in a folder; interrupted, it resumes where it was."""
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -70,11 +71,11 @@ def finetune_table(
         table: options of a config's csv task, those that are given: path, smiles_column,
             target_columns, split, split_seed, ... A split_column, group_column or time_column alone
             says how molecules are held out.
-        out: folder of the model; `<out>.partial` while it is being made.
+        out: folder of the model, or a link to one; `<out>.partial` while it is being made.
         encoder: as in `model_config`, like tau, head and seed.
         tau: epochs of head probing.
         head: what stands on the encoder.
-        seed: of every random number.
+        seed: of every random number, of those that draw folds and splits unless `split_seed` does.
         folds: in how many parts the molecules are divided that do not test, each of which is
             predicted by members trained on the others; 0 for one part that validates and one that
             calibrates. None for 5, and for 0 where a column or `split` says which validate.
@@ -88,12 +89,15 @@ def finetune_table(
     """
     check_output(out, *(Path(p) for p in (table["path"], encoder) if isinstance(p, str | Path)))
     check_folder(out)
+    out = _in_a_folder(out)
     if not _is_made(out) and out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is there and is no model; choose another folder (--out)")
     more: Json = {}
     for key, value in parse_changes(changes).items():
         apply(more, key, value)
-    data = _table(_given(table, more.pop("task", {})), folds)
+    own = more.get("seed", seed)
+    split_seed = own if isinstance(own, int) else 0  # any other is refused with the config
+    data = _table(_given(table, more.pop("task", {})), folds, split_seed)
     config = model_config(
         encoder=encoder,
         tau=tau,
@@ -110,6 +114,20 @@ def finetune_table(
         if _is_made(out):
             return MadeModel(_existing(out, name), out, is_new=False)
         return _made(config, data, drawn, out, inference, name)
+
+
+def _in_a_folder(out: Path) -> Path:
+    """Where the model's folder will be put beside its unfinished one: at the end of a link.
+
+    Raises:
+        ValueError: it is the folder that the command works in, which cannot be replaced.
+    """
+    if out.resolve() == Path.cwd():
+        raise ValueError(
+            f"{out} is the folder that this command works in, and a model is put into one of its "
+            "own; name another (--out)"
+        )
+    return out.resolve() if out.is_symlink() else out
 
 
 def _is_made(out: Path) -> bool:
@@ -135,6 +153,7 @@ def _made(
     model.about |= {"name": name, "held_out": HELD_OUT}
     assert model.held_out is not None
     with writing(out):
+        _drop_others(run, folders)
         molecules = molecules_of(data.task)
         write_held_out(model.held_out, molecules, data.labels, model.spec, partial / HELD_OUT)
         model.save_pretrained(partial)
@@ -145,6 +164,14 @@ def _made(
     for folder in folders:
         RunFolder(out / RUN / folder.path.name).drop("members")
     return MadeModel(model, out, is_new=True)
+
+
+def _drop_others(run: Path, folders: Sequence[RunFolder]) -> None:
+    """Remove what an interrupted making of another model has left among the runs of this one."""
+    own = {folder.path for folder in folders}
+    for other in run.iterdir() if run.is_dir() else ():
+        if other not in own:
+            shutil.rmtree(other) if other.is_dir() else other.unlink()
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,10 +204,11 @@ class LearnedTable:
         return draw_folds(self.task, self.split, groups=self.groups, times=self.times, **options)
 
 
-def _table(given: Mapping[str, Any], folds: int | None) -> LearnedTable:
+def _table(given: Mapping[str, Any], folds: int | None, seed: int) -> LearnedTable:
     """Read a table for folds, or for a held-out part; `train_size` or `shots` make it smaller."""
     fewer = {key: given[key] for key in few_labels.OPTIONS if key in given}
-    data = learned_table({key: value for key, value in given.items() if key not in fewer}, folds)
+    others = {key: value for key, value in given.items() if key not in fewer}
+    data = learned_table(others, folds, seed=seed)
     if not fewer:
         return data
     choice = checked_choice("task", {"name": "csv", **data.choice.options, **fewer})
@@ -188,12 +216,13 @@ def _table(given: Mapping[str, Any], folds: int | None) -> LearnedTable:
     return replace(data, task=fewer_to_train(data.task, **fewer), choice=choice)
 
 
-def learned_table(given: Mapping[str, Any], folds: int | None) -> LearnedTable:
+def learned_table(given: Mapping[str, Any], folds: int | None, *, seed: int = 0) -> LearnedTable:
     """Read a table to be learned from in folds, or with a held-out part.
 
     Args:
         given: options of a config's csv task.
         folds: how many; None for as many as the options call for.
+        seed: of a held-out part that is drawn at random, unless the options have a `split_seed`.
 
     Raises:
         ValueError: they contradict one another, or the table cannot be used.
@@ -220,6 +249,8 @@ def learned_table(given: Mapping[str, Any], folds: int | None) -> LearnedTable:
     if folds:
         return _folded(table, choice, folds, how)
     how_divided = {key: options[key] for key in ("split", "split_seed", "calibration")}
+    if options["split"] in ("random", "group") and options["split_seed"] is None:
+        how_divided["split_seed"] = seed
     task = divided_task(table, **how_divided, **columns)
     return LearnedTable(task, table.targets.values, choice, 0)
 

@@ -99,7 +99,8 @@ def _frozen(config: RunConfig, task: Task) -> Chain | None:
     if config.encoder.options["weights"] is None or not recipe.pretrained:
         return None
     whole = replace(config, head=without_beside(config.head), standardise=True, cut=None)
-    return build_network(whole, task, recipe).backbone.eval()
+    backbone_alone = replace(recipe, keeps_head=False)
+    return build_network(whole, task, backbone_alone).backbone.eval()
 
 
 def _bench(

@@ -106,7 +106,7 @@ def weighted_sum(
     kernel: Array = np.zeros(())
     for name, weight in weights.items():
         part = weight * similarities(name)
-        kernel = np.add(kernel, part, out=kernel if kernel.ndim else None)
+        kernel = np.add(kernel, part, out=kernel if kernel.ndim else None, dtype=np.float64)
     return kernel
 
 

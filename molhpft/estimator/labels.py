@@ -158,7 +158,7 @@ def groups_of(groups: Any, n: int) -> tuple[Hashable, ...]:
     """The group of each molecule, (n,), of a list, array or series of any values.
 
     Raises:
-        ValueError: there is not one for each molecule, or one is missing.
+        ValueError: there is not one for each molecule, or one is missing or a list.
     """
     if isinstance(groups, list | tuple):
         groups = pd.Series(groups, dtype=object)  # NumPy would take pairs for rows of a table
@@ -166,6 +166,9 @@ def groups_of(groups: Any, n: int) -> tuple[Hashable, ...]:
     _check_one_each(cells, n, "groups")
     for row in np.flatnonzero(pd.isna(cells))[:1]:
         raise ValueError(f"every molecule should have a group; {_shown(cells[row], row)}")
+    for row, cell in enumerate(cells):
+        if not isinstance(cell, Hashable):
+            raise ValueError(f"a group should be a name or a number; {_shown(cell, row)}")
     return tuple(cells)
 
 

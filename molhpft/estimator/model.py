@@ -66,7 +66,7 @@ class Prediction:
             and whether 1 is in the set; for a regression float64 (n, t, 2), the ends of an
             interval. Outside the applicability domain, and where calibration molecules are too few,
             nothing is ruled out: both classes, or infinite ends.
-        similarity: float32 (n,), Tanimoto similarity to the nearest training molecule.
+        similarity: float32 (n,), Tanimoto similarity to the nearest of `Model.training_smiles`.
         nearest: int64 (n,), index of that molecule in `Model.training_smiles`.
         in_domain: bool (n,), whether a molecule is within the applicability domain: as near to
             training molecules as they are to one another.
@@ -194,7 +194,7 @@ class Model:
         spec: of the networks; of a model without any, those that would have been trained.
         networks: finetuned ones.
         uncertainty: calibration, prediction sets and applicability domain.
-        training_smiles: the molecules of the training split.
+        training_smiles: the molecules of the training split that have a label.
         about: how the model was made and what it scored, for people: JSON.
         kernel_models: beside the networks, if any.
         weights: of the networks, then of the kernel models; they sum to 1. None weighs all alike.

@@ -40,11 +40,9 @@ IN_MEMORY = Choice("table", {})
 _OF_NETWORKS = (
     "checkpoint",
     "cut",
-    "devices",
     "features",
     "finetune",
     "measures",
-    "nodes",
     "precision",
     "probe",
     "standardise",
@@ -154,6 +152,8 @@ def _without_idled_by_tau(raw: Options, task: Choice, defaults: Options) -> Opti
 
     A search over tau tries 0, too, with one config for all.
     """
+    if not isinstance(raw["method"], Mapping):
+        return raw  # for `parse_config` to refuse
     automatic = {**raw, "method": {**raw["method"], "tau": "auto"}}
     before = unused_keys(automatic, task=task, defaults=defaults)
     now = unused_keys(raw, task=task, defaults=defaults)

@@ -267,7 +267,7 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         """The seed of what is held out: that of the config, unless there is one of its own."""
         if self.split_seed is not None:
             return int(self.split_seed)
-        given = (self.config or {}).get("seed", drawn)
+        given = self._further_keys().get("seed", drawn)
         # one of any other kind is refused with the config
         return int(given) if isinstance(given, Integral) else 0
 
@@ -283,10 +283,18 @@ class Estimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
             tau=None if _is(self.tau, TAU) else self.tau,
             head=None if _is(self.head, HEAD) else self.head,
             seed=seed,
-            more=self.config or {},
+            more=self._further_keys(),
             molecules=molecules,
             members=self.members,
         )
+
+    def _further_keys(self) -> Mapping[str, Any]:
+        if self.config is not None and not isinstance(self.config, Mapping):
+            raise ValueError(
+                "config should be a mapping such as {'finetune': {'epochs': 10}}, got "
+                f"{self.config!r:.60}"
+            )
+        return self.config or {}
 
     def _check_sets(self, eval_set: object, calibration_set: object) -> None:
         if self.split is not None and self.split not in get_args(Holdout):

@@ -50,6 +50,7 @@ from molhpft.estimator.validation import (
     without_calibration,
 )
 from molhpft.measure.uncertainty import weighted_mean
+from molhpft.run.device import settled
 from molhpft.run.folder import RunFolder, finite
 
 
@@ -300,6 +301,12 @@ def _check_settings(config: RunConfig, task: Task, inference: Inference) -> None
         raise ValueError(
             f"calibration {inference.calibration} is of probabilities, and {task.name} is a "
             "regression; leave it out"
+        )
+    here = settled(config)
+    if here.devices * here.nodes > 1:
+        raise ValueError(
+            f"a model is made by one process, which starts others itself, and this config has "
+            f"{here.devices * here.nodes}; leave devices and nodes out (`molhpft run` takes them)"
         )
     recipe = build_recipes(config)[0]
     if recipe.soup:

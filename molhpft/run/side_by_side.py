@@ -1,7 +1,7 @@
 """Several jobs at a time, in other processes, each on one thread.
 
 Layers on batches of small graphs gain little from a second thread, and on a busy machine they lose
-by it; whole finetunings do not wait for one another.
+by it; finetunings do not wait for one another, but where one is gone on with that another began.
 """
 
 import atexit

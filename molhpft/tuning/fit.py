@@ -239,7 +239,8 @@ class _Training:
                 "split, so that there is no best one to keep",
                 self.phase,
             )
-        if not all(p.isfinite().all() for p in self.network.parameters()):
+        # parameters, and statistics of batch norm
+        if not all(tensor.isfinite().all() for tensor in self.network.state_dict().values()):
             raise diverged(f"weights are not finite after epoch {len(self.rows)}", self.phase)
 
     def _batches(self) -> tuple[int, Iterator[Batch]]:

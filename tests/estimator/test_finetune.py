@@ -34,7 +34,7 @@ def finished(table, tmp_path_factory):
 
 def finetune(path, out, *, split="random", **options):
     table = {"path": str(path), "split": split}
-    given = {"tau": (0, 2), "head": "linear", "seed": 5, "changes": CHANGES}
+    given = {"tau": (0, 2), "head": "linear", "seed": 6, "changes": CHANGES}
     given["inference"] = Inference(members="networks")
     return finetune_table(table, out, **given | options)
 
@@ -182,6 +182,49 @@ def test_what_was_begun_with_other_settings_does_no_harm(finished, table, tmp_pa
             finetune(table, tmp_path / "rings", seed=1)
     finetune(table, tmp_path / "rings")
     assert files_of(tmp_path / "rings") == files_of(finished.folder)
+    ours, theirs = (tmp_path / "rings" / "run", finished.folder / "run")
+    assert {path.name for path in ours.iterdir()} == {path.name for path in theirs.iterdir()}
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_end_of_a_link_becomes_the_model(table, tmp_path, is_there):
+    link, end = tmp_path / "link", tmp_path / "disk" / "rings"
+    end.parent.mkdir()
+    if is_there:
+        end.mkdir()
+    link.symlink_to(end)
+    given = {"tau": None, "head": None, "changes": (), "inference": Inference("fingerprints")}
+    made = finetune(table, link, **given)
+    assert link.is_symlink()
+    assert Model.from_pretrained(link).about == made.model.about
+    assert not list(tmp_path.rglob("*.partial"))
+    assert not finetune(table, link, **given).is_new
+
+
+def test_the_folder_one_is_in_does_not_become_the_model(table, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ValueError, match=r"is the folder that this command works in, .* \(--out\)"):
+        finetune(table, Path())
+
+
+def test_a_held_out_part_is_drawn_by_the_seed_unless_it_has_one_of_its_own(table, tmp_path):
+    given = {"folds": 0, "inference": Inference("fingerprints")}
+
+    def learned(seed, **options):
+        options = {"path": str(table), "split": "random", **options}
+        out = tmp_path / f"{seed} {options.get('split_seed')}"
+        return finetune_table(options, out, seed=seed, **given).model.training_smiles
+
+    assert learned(1) != learned(2)
+    assert learned(3, split_seed=1) == learned(1)
+    assert learned(0) == learned(None)
+
+
+@pytest.mark.parametrize("changes", [("device=cpu", "devices=2"), ("device=cpu", "nodes=2")])
+def test_several_processes_of_one_run_are_refused(table, tmp_path, changes):
+    with pytest.raises(ValueError, match=r"made by one process, .* leave devices and nodes out"):
+        finetune(table, tmp_path / "rings", changes=(*CHANGES, *changes))
 
 
 def test_an_empty_folder_becomes_the_model(table, tmp_path):

@@ -48,6 +48,20 @@ def test_labels_of_a_fold_say_nothing_of_it_to_models_of_any_group():
             assert (before[known] - after[known]).abs().max() > 0.01
 
 
+def test_features_are_compared_whatever_becomes_of_the_head():
+    """`zero_shot` takes the head of the encoder's file, which features are not standardised for."""
+    options = {"encoder": None, "tau": None, "more": {"standardise": False}}
+    zero_shot = model_config(**{**options, "more": {**options["more"], "method": "zero_shot"}})
+    task = unvalidated_size_task()
+    folds = draw_folds(task, "random", count=2, seed=0)
+    found, expected = (
+        fit_kernel_models(config, task, folds, only="features").outputs["valid"]
+        for config in (zero_shot, model_config(**options))
+    )
+    assert found.std() > 0.01
+    assert found.equal(expected)
+
+
 def test_properties_are_on_the_scale_of_training_molecules_alone():
     task = size_task()
     # few, so that models are fitted at once

@@ -368,6 +368,11 @@ def test_a_pair_of_values_names_a_group_as_one_value_does(container):
     assert groups_of(container(["a", 2, 3.5]), 3) == ("a", 2, 3.5)
 
 
+def test_a_list_names_no_group():
+    with pytest.raises(ValueError, match=r"a group should be a name or a number; row 0 is \[1\]"):
+        groups_of([[1], [1], [2]], 3)
+
+
 @pytest.mark.parametrize("read", [class_labels, number_labels])
 def test_words_that_count_as_missing_are_said(read):
     values = {class_labels: ["low", "high"], number_labels: ["1.5", "2.5"]}[read]

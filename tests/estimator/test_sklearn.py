@@ -333,6 +333,7 @@ WRONG = {
     "molecules": ({}, [1, 2], [0, 1], "row 0 is 1 "),
     "nothing readable": ({}, ["?", "!"], [0, 1], "leave none to train"),
     "method": ({"config": {"method": "side_tuning"}}, SMILES, RING, "side_tuning trains more than"),
+    "config": ({"config": "finetune.yaml"}, SMILES, RING, "a mapping .* got 'finetune.yaml'"),
     "auxiliary task": (
         {"config": {"method": {"name": "flyp", "pretraining": "nci_descriptors"}}},
         SMILES,

@@ -228,6 +228,8 @@ def test_what_are_no_weights_is_one_sentence(tmp_path, write, says):
         ({"encoder": {"name": "gcn", "depth": 2}}, "unknown key encoder.depth"),
         ({"more": {"finetun": {}}}, "did you mean finetune"),
         ({"more": {"finetune": 32}}, "finetune"),
+        ({"more": {"method": 5}}, "method"),
+        ({"more": {"method": [1]}}, "method"),
         ({"seed": "one"}, "seed"),
         ({"more": {"seed": 1}}, "seed is given twice, by its option as 0 and in the config as 1"),
         ({"more": {"head": "mlp"}}, "head is given twice, by its option as linear"),

@@ -320,6 +320,14 @@ def test_training_that_diverges_is_an_error_with_its_learning_rate(phase, factor
         trained(phase, task=replace(task, examples=far))
 
 
+def test_statistics_that_are_not_finite_are_training_that_diverged():
+    """A file of them would be refused, when the run that wrote it is complete."""
+    network = toy_network()
+    network.register_buffer("variance", torch.tensor(float("inf")))
+    with pytest.raises(ValueError, match="training diverged: weights are not finite after epoch 1"):
+        trained(replace(FT, epochs=1), network=network)
+
+
 def test_an_epoch_without_any_label_is_finite():
     task = toy_task(Multilabel())
     blank = replace(task.examples, targets=torch.full_like(task.examples.targets, float("nan")))
