@@ -22,7 +22,7 @@ Tau = int | Literal["auto"] | tuple[int, ...]
 TAU: Tau = "auto"
 HEAD = "mlp"
 _SEEN = 60_000  # molecules, each as often as there are epochs
-_LEAST_EPOCHS, _MOST_EPOCHS = 3, 15
+_LEAST_EPOCHS, _MOST_EPOCHS = 3, 12
 _FINETUNE: Options = {
     # no epoch is chosen by molecules that then say how good the network is
     "keep": "last",
