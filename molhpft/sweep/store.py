@@ -11,7 +11,14 @@ from uuid import uuid4
 
 from molhpft.config.schema import resolved
 from molhpft.domains.extras import require
-from molhpft.domains.files import ASIDE, Json, UnwritableError, parse_json, replacing
+from molhpft.domains.files import (
+    ANOTHER_FOLDER,
+    ASIDE,
+    Json,
+    UnwritableError,
+    parse_json,
+    replacing,
+)
 from molhpft.run.folder import MANIFEST, RunFolder, file_sizes, lacking
 from molhpft.run.lock import locked
 from molhpft.sweep.spec import Trial
@@ -147,8 +154,7 @@ class Store:
             yield
         except OSError as error:
             raise UnwritableError(
-                f"cannot write {self.root}/{name}: {error}; make room or choose another folder "
-                "(--out), and sweep again: it goes on where it was"
+                f"cannot write {self.root}/{name}: {error}; {ANOTHER_FOLDER}"
             ) from error
 
 

@@ -154,7 +154,7 @@ def test_a_disk_that_takes_no_more_stops_the_sweep_and_loses_nothing(raw, whole,
     kept = results_of(out)
     said = finish(start(raw, out, "--workers", 1, preexec_fn=starved), status=2)
     assert "error: cannot write" in said
-    assert "make room or choose another folder (--out), and run again" in " ".join(said.split())
+    assert "make room and run again, which goes on where it was" in " ".join(said.split())
     assert results_of(out) == kept
     assert not list(out.glob("trials/*-ft-*.json"))
     finish(start(raw, out))

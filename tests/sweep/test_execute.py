@@ -209,7 +209,7 @@ def test_a_run_that_cannot_be_written_stops_the_sweep_and_is_no_failure(raw, tmp
         # a file where its folder should be: no run can be written there, not even by root
         (out / f"{name}.partial").write_text("in the way")
     backend = Here()
-    with pytest.raises(OSError, match=r"cannot write .*run again: it goes on where it was"):
+    with pytest.raises(OSError, match=r"cannot write .*run again, which goes on where it was"):
         sweep(trials, str(out), backend)
     assert len(backend.started) == 1
     for name in left:
