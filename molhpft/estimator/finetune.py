@@ -89,9 +89,7 @@ def finetune_table(
     """
     check_output(out, *(Path(p) for p in (table["path"], encoder) if isinstance(p, str | Path)))
     check_folder(out)
-    out = _in_a_folder(out)
-    if not _is_made(out) and out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} is there and is no model; choose another folder (--out)")
+    out = _place_of(out)
     more: Json = {}
     for key, value in parse_changes(changes).items():
         apply(more, key, value)
@@ -116,18 +114,21 @@ def finetune_table(
         return _made(config, data, drawn, out, inference, name)
 
 
-def _in_a_folder(out: Path) -> Path:
-    """Where the model's folder will be put beside its unfinished one: at the end of a link.
+def _place_of(out: Path) -> Path:
+    """Where the model's folder will be put, beside its unfinished one: at the end of a link.
 
     Raises:
-        ValueError: it is the folder that the command works in, which cannot be replaced.
+        ValueError: the folder there holds something else, or is the one that the command works in.
     """
     if out.resolve() == Path.cwd():
         raise ValueError(
             f"{out} is the folder that this command works in, and a model is put into one of its "
             "own; name another (--out)"
         )
-    return out.resolve() if out.is_symlink() else out
+    place = out.resolve() if out.is_symlink() else out
+    if not _is_made(place) and place.exists() and any(place.iterdir()):
+        raise ValueError(f"{place} is there and is no model; choose another folder (--out)")
+    return place
 
 
 def _is_made(out: Path) -> bool:
