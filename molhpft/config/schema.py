@@ -332,10 +332,11 @@ def checked_choice(section: str, value: Any) -> Choice:
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         raise ValueError(f"{section} must be a name, or keys with a name among them, got {value!r}")
     entries = SECTIONS[section]
-    name, options = value["name"], {k: v for k, v in value.items() if k != "name"}
+    name = value["name"]
     if name not in entries:
         raise ValueError(unknown(name, list(entries), section))
-    parameters = keywords(entries[name])
+    name_itself = inspect.Parameter("name", inspect.Parameter.KEYWORD_ONLY, annotation=str)
+    parameters = {"name": name_itself, **keywords(entries[name])}
     if section == "encoder":
         parameters["weights"] = inspect.Parameter(
             "weights", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Path | None
@@ -344,7 +345,8 @@ def checked_choice(section: str, value: Any) -> Choice:
         parameters[BESIDE] = inspect.Parameter(
             BESIDE, inspect.Parameter.KEYWORD_ONLY, default=(), annotation=tuple[Reading, ...]
         )
-    options = checked(section, parameters, options)
+    options = checked(section, parameters, dict(value))
+    del options["name"]
     choice = Choice(name, recorded(options) if section == "task" else options)
     return _checked_beside(choice) if section == "head" else choice
 

@@ -67,6 +67,16 @@ def test_a_word_with_a_meaning_of_its_own_is_no_tuple():
         checked("", keywords(pick), {"how": "c"})
 
 
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("method.tua", "method.tau"), ("method.nam", "method.name"), ("method.norm", None)],
+)
+def test_a_section_that_two_keys_share_makes_them_no_more_alike(key, meant):
+    hint = f"did you mean {meant}? " if meant else ""
+    valid = ["method.name", "method.tau"]
+    assert unknown(key, valid) == f"unknown key {key}; {hint}valid: method.name, method.tau"
+
+
 def test_an_unknown_name_comes_with_the_valid_ones():
     message = unknown("gnc", ["gcn", "mlp"], "encoder")
     assert message == "unknown encoder gnc; did you mean gcn? valid: gcn, mlp"

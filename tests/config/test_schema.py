@@ -89,10 +89,11 @@ def test_a_typo_is_an_error_that_names_the_key_and_the_valid_ones(section, key):
         ({"task": "ogbg-moltox2"}, "unknown task ogbg-moltox2; did you mean ogbg-moltox21"),
         ({"task": {"path": "x"}}, "task must be a name, or keys with a name among them"),
         ({"task": {"name": "csv"}}, r"missing key task\.path"),
-        ({"method": {"name": "ft", "tau": [1]}}, r"unknown key method\.tau; valid: none"),
+        ({"method": {"name": "ft", "tau": [1]}}, r"unknown key method\.tau; valid: method\.name"),
         ({"method": {"name": "hp_ft"}}, r"missing key method\.tau"),
         ({"method": {"name": "hp_ft", "tau": [3, -1]}}, r"method\.tau should be at least 0, got -"),
         ({"encoder": "gnc"}, "unknown encoder gnc; did you mean gcn"),
+        ({"head": {"name": "mlp", "nam": 1}}, r"unknown key head\.nam; did you mean head\.name[?]"),
         ({"encoder": {"name": "gcn", "dropout": 1}}, r"encoder\.dropout should be in \[0, 1\), go"),
         ({"measures": ["nkt"]}, "unknown measure nkt; did you mean ntk"),
         ({"device": "gpu"}, "device is 'gpu', which does not fit: input should be 'auto'"),
@@ -149,7 +150,7 @@ def test_what_a_change_leaves_without_effect_is_left_out_with_a_warning(path, ca
         (["method=ft", "probe.lr=0.1"], "probe.lr would do nothing: method ft probes no"),
         (["method=ft", "probe={lr: 1.0}"], "probe.lr would do nothing"),
         (["method={name: l2_sp, tau: [3]}", "finetune.anchor=0.5"], "finetune.anchor"),
-        (["method.tau=[3]", "method=ft"], "unknown key method.tau; valid: none"),
+        (["method.tau=[3]", "method=ft"], "unknown key method.tau; valid: method.name"),
     ],
 )
 def test_a_change_without_effect_is_refused(path, changes, words):
