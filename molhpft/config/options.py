@@ -116,11 +116,8 @@ def unknown(key: str, valid: list[str], what: str = "key") -> str:
     >>> unknown("epochs", ["finetune.epochs", "seed"])
     'unknown key epochs; did you mean finetune.epochs? valid: finetune.epochs, seed'
     """
-    section = key[: key.rfind(".") + 1]
-    shared = section if all(one.startswith(section) for one in valid) else ""
-    words = {one.removeprefix(shared): one for one in valid}  # alike in what differs
-    close = get_close_matches(key.removeprefix(shared), words, n=1)
-    inner = [one for one in valid if one.rpartition(".")[2] == key]
-    near = inner or [words[word] for word in close]
-    hint = f"did you mean {near[0]}? " if near else ""
+    # of dotted keys the last words, since a section that they share makes them no more alike
+    words = {one.rpartition(".")[2]: one for one in reversed(valid)}
+    near = get_close_matches(key.rpartition(".")[2], words, n=1)
+    hint = f"did you mean {words[near[0]]}? " if near else ""
     return f"unknown {what} {key}; {hint}valid: {', '.join(valid) or 'none'}"

@@ -335,20 +335,23 @@ def checked_choice(section: str, value: Any) -> Choice:
     name = value["name"]
     if name not in entries:
         raise ValueError(unknown(name, list(entries), section))
-    name_itself = inspect.Parameter("name", inspect.Parameter.KEYWORD_ONLY, annotation=str)
-    parameters = {"name": name_itself, **keywords(entries[name])}
+    parameters = {"name": _option("name", str), **keywords(entries[name])}
     if section == "encoder":
-        parameters["weights"] = inspect.Parameter(
-            "weights", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Path | None
-        )
+        parameters["weights"] = _option("weights", Path | None, default=None)
     if section == "head" and HEADS[name].reads == "vectors":
-        parameters[BESIDE] = inspect.Parameter(
-            BESIDE, inspect.Parameter.KEYWORD_ONLY, default=(), annotation=tuple[Reading, ...]
-        )
+        parameters[BESIDE] = _option(BESIDE, tuple[Reading, ...], default=())
     options = checked(section, parameters, dict(value))
     del options["name"]
     choice = Choice(name, recorded(options) if section == "task" else options)
     return _checked_beside(choice) if section == "head" else choice
+
+
+def _option(
+    name: str, annotation: Any, *, default: Any = inspect.Parameter.empty
+) -> inspect.Parameter:
+    """An option that entries of a section have beside the keywords of their own."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, keyword, default=default, annotation=annotation)
 
 
 def beside_of(head: Choice) -> tuple[Reading, ...]:

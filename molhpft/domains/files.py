@@ -42,7 +42,7 @@ _CHUNK = 1 << 20  # bytes
 _BEGINNING = 1 << 16  # bytes
 _TIMEOUT = 30.0  # seconds without a byte
 ANOTHER_FILE = "make room or choose another file"
-ANOTHER_FOLDER = (
+_ANOTHER_FOLDER = (
     "make room and run again, which goes on where it was, or choose another folder (--out)"
 )
 
@@ -101,11 +101,11 @@ class UnwritableError(OSError):
 
 
 @contextmanager
-def writing(path: Path, *, remedy: str = ANOTHER_FOLDER) -> Iterator[None]:
+def writing(path: Path | str, *, remedy: str = _ANOTHER_FOLDER) -> Iterator[None]:
     """A block that only writes, and whose failure is one sentence.
 
     Args:
-        path: what is written.
+        path: what is written, a path or a URL.
         remedy: what to do when it cannot be.
 
     Raises:

@@ -1,8 +1,6 @@
 """Where a sweep keeps its results: run folders and a record of each trial, here or at a URL."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import copytree, rmtree
@@ -11,14 +9,7 @@ from uuid import uuid4
 
 from molhpft.config.schema import resolved
 from molhpft.domains.extras import require
-from molhpft.domains.files import (
-    ANOTHER_FOLDER,
-    ASIDE,
-    Json,
-    UnwritableError,
-    parse_json,
-    replacing,
-)
+from molhpft.domains.files import ASIDE, Json, parse_json, replacing, writing
 from molhpft.run.folder import MANIFEST, RunFolder, file_sizes, lacking
 from molhpft.run.lock import locked
 from molhpft.sweep.spec import Trial
@@ -75,7 +66,7 @@ class Store:
         Raises:
             UnwritableError: it cannot be made.
         """
-        with self._writing("trials"):
+        with writing(f"{self.root}/trials"):
             self.fs.makedirs(f"{self.root}/trials", exist_ok=True)
 
     def record(self, trial: Trial) -> Json | None:
@@ -95,7 +86,7 @@ class Store:
         record = asdict(outcome) | {"settings": trial.settings, "config": resolved(trial.config)}
         text = json.dumps(record, indent=2, default=str) + "\n"
         path = _record_path(trial)
-        with self._writing(path):
+        with writing(f"{self.root}/{path}"):
             aside = f"{self.root}/trials/.{uuid4().hex}{ASIDE}"
             self.fs.pipe_file(aside, text.encode())
             self.fs.mv(aside, f"{self.root}/{path}")
@@ -128,7 +119,7 @@ class Store:
         Raises:
             UnwritableError: the store cannot be written to.
         """
-        with self._writing(folder.name):
+        with writing(f"{self.root}/{folder.name}"):
             if self.local:
                 _copy(folder, RunFolder(self.local / folder.name))
             elif not self.is_complete(folder.name):
@@ -147,15 +138,6 @@ class Store:
         if not isinstance(content, dict):
             raise ValueError(f"{path} is damaged: it holds no object; delete it and sweep again")
         return content
-
-    @contextmanager
-    def _writing(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise UnwritableError(
-                f"cannot write {self.root}/{name}: {error}; {ANOTHER_FOLDER}"
-            ) from error
 
 
 def store_at(out: str) -> Store:
